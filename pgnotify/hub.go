@@ -1,0 +1,246 @@
+package pgnotify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"auditstream/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Loader reads the committed state of audits. An id without a row is absent from the answer.
+type Loader interface {
+	Audits(ctx context.Context, ids []int64) ([]*store.State, error)
+}
+
+// HubConfig configures a Hub. Zero means the default.
+type HubConfig struct {
+	// Loader is required.
+	Loader Loader
+	// Interval of the safety net, the read of all watched audits that finds what no notification announced; default
+	// 10 s. Each is up to 10 % shorter at random, so that several instances do not read in step.
+	Interval time.Duration
+	// ReadTimeout bounds one read; default 5 s.
+	ReadTimeout time.Duration
+	// Logger's default discards.
+	Logger *slog.Logger
+	// Registerer receives the hub's metrics; nil: none.
+	Registerer prometheus.Registerer
+}
+
+const (
+	readRetryMin = 100 * time.Millisecond
+	readRetryMax = time.Second
+)
+
+// Hub knows who watches what, and hands out states. All methods are safe for concurrent use.
+type Hub struct {
+	cfg     HubConfig
+	metrics hubMetrics
+	wake    chan struct{} // capacity 1: a reader only needs to know that there is work, not how much
+
+	mu      sync.Mutex
+	watched map[int64]*watch
+	dirty   map[int64]mark // ids to read; a subset of watched
+	takes   uint64         // how many batches Run has taken
+	failure error          // why the last read failed; nil after one that succeeded
+	missed  missedChanges
+}
+
+// watch is one audit that at least one subscriber watches.
+type watch struct {
+	subs []*subscription
+	last *store.State // what every opened subscriber was last given; nil until the first read
+}
+
+// mark says why an id is dirty.
+type mark struct {
+	noticed time.Time // arrival of the first notification since the last read; zero: none
+	resync  bool      // notifications may have been lost: a change proves nothing about triggers
+}
+
+// subscription is one stream's place in the hub. Its fields are guarded by Hub.mu, the channels are not.
+type subscription struct {
+	id     int64
+	index  int               // in watch.subs
+	since  uint64            // Hub.takes at registration: earlier batches may have read too early
+	opened chan struct{}     // closed by the hub when the first state is in the slot
+	slot   chan *store.State // capacity 1: the newest state that the stream has not taken yet
+}
+
+// NewHub returns a Hub that does nothing until Run.
+func NewHub(cfg HubConfig) (*Hub, error) {
+	if cfg.Loader == nil {
+		return nil, errors.New("pgnotify: HubConfig.Loader is required")
+	}
+	if cfg.Interval < 0 || cfg.ReadTimeout < 0 {
+		return nil, errors.New("pgnotify: HubConfig.Interval and ReadTimeout must not be negative")
+	}
+	if cfg.Interval == 0 {
+		cfg.Interval = 10 * time.Second
+	}
+	if cfg.ReadTimeout == 0 {
+		cfg.ReadTimeout = 5 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	h := &Hub{
+		cfg:     cfg,
+		wake:    make(chan struct{}, 1),
+		watched: make(map[int64]*watch),
+		dirty:   make(map[int64]mark),
+	}
+	h.metrics = newHubMetrics(h, cfg.Registerer)
+	h.missed = missedChanges{found: make(map[int64]time.Time), counter: h.metrics.missed, logger: cfg.Logger}
+	return h, nil
+}
+
+// Subscribe watches an audit. It returns once the first state is in the channel: one read from the database after
+// Subscribe was called, also when there is no such row. From then on the channel holds the newest state that was not
+// taken yet, except that a terminal state is not replaced. It is never closed. The caller must call cancel, once, when
+// it stops watching; cancel does not block.
+//
+// When ctx ends before the first read succeeds the error says so, with the cause of the last failed read.
+func (h *Hub) Subscribe(ctx context.Context, id int64) (states <-chan *store.State, cancel func(), err error) {
+	sub := &subscription{id: id, opened: make(chan struct{}), slot: make(chan *store.State, 1)}
+	h.add(sub)
+	select {
+	case <-sub.opened:
+		return sub.slot, func() { h.remove(sub) }, nil
+	case <-ctx.Done():
+		h.remove(sub)
+		h.mu.Lock()
+		failure := h.failure
+		h.mu.Unlock()
+		return nil, nil, fmt.Errorf("first read: %w", errors.Join(context.Cause(ctx), failure))
+	}
+}
+
+// Notify marks an audit dirty because a notification said that it changed. It never blocks on the database or on a
+// subscriber. Ids that nobody watches cost a map look-up.
+func (h *Hub) Notify(id int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.missed.announced(id)
+	if _, ok := h.watched[id]; !ok {
+		return
+	}
+	m := h.dirty[id]
+	if m.noticed.IsZero() {
+		m.noticed = time.Now()
+	}
+	h.dirty[id] = m
+	h.ring()
+}
+
+// Resync marks every watched audit dirty: notifications may have been lost. It does not block.
+func (h *Hub) Resync() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.markAll(true)
+}
+
+func (h *Hub) markAll(resync bool) {
+	for id := range h.watched {
+		m := h.dirty[id]
+		m.resync = m.resync || resync
+		h.dirty[id] = m
+	}
+	if len(h.dirty) > 0 {
+		h.ring()
+	}
+}
+
+func (h *Hub) ring() {
+	select {
+	case h.wake <- struct{}{}:
+	default: // already ringing
+	}
+}
+
+func (h *Hub) add(sub *subscription) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.watched[sub.id]
+	if w == nil {
+		w = new(watch)
+		h.watched[sub.id] = w
+	}
+	sub.index = len(w.subs)
+	sub.since = h.takes
+	w.subs = append(w.subs, sub)
+	h.dirty[sub.id] = h.dirty[sub.id] // keeps a mark that is there
+	h.ring()
+}
+
+func (h *Hub) remove(sub *subscription) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.watched[sub.id]
+	end := len(w.subs) - 1
+	w.subs[sub.index] = w.subs[end]
+	w.subs[sub.index].index = sub.index
+	w.subs[end] = nil
+	w.subs = w.subs[:end]
+	if end == 0 {
+		delete(h.watched, sub.id)
+		delete(h.dirty, sub.id)
+	}
+}
+
+// Run reads what is dirty until ctx is done, and returns nil. It must run exactly once.
+func (h *Hub) Run(ctx context.Context) error {
+	tick := time.NewTimer(h.untilTick())
+	defer tick.Stop()
+	var settle <-chan time.Time // set while changes wait for their notification
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.wake:
+			h.readUntilClean(ctx)
+		case <-tick.C:
+			h.mu.Lock()
+			h.markAll(false)
+			h.mu.Unlock()
+			tick.Reset(h.untilTick())
+		case <-settle:
+			settle = nil
+		}
+		if settle == nil && h.settleMissed() {
+			settle = time.After(announceGrace)
+		}
+	}
+}
+
+func (h *Hub) settleMissed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.missed.settle()
+}
+
+func (h *Hub) untilTick() time.Duration {
+	return h.cfg.Interval - rand.N(h.cfg.Interval/10+1)
+}
+
+// readUntilClean reads the dirty ids, and again after a failure, until a read succeeds. Meanwhile marks gather.
+func (h *Hub) readUntilClean(ctx context.Context) {
+	for delay := readRetryMin; ; delay = min(2*delay, readRetryMax) {
+		err := h.read(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(delay/2 + rand.N(delay/2)):
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package pgnotify
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// No label ever carries an audit id or a user: their number is unbounded, and /metrics is not where they belong.
+
+type hubMetrics struct {
+	reads     *prometheus.HistogramVec
+	batch     prometheus.Histogram
+	coalesced prometheus.Counter
+	missed    prometheus.Counter
+}
+
+func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
+	m := hubMetrics{
+		reads: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "auditstream_read_duration_seconds",
+			Help:    "Duration of the hub's reads, each of which loads all dirty audits in one query.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 15),
+		}, []string{"result"}),
+		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "auditstream_read_audits",
+			Help:    "Audits asked for by one read.",
+			Buckets: prometheus.ExponentialBuckets(1, 4, 8),
+		}),
+		coalesced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "auditstream_states_coalesced_total",
+			Help: "States that a newer one replaced before a stream had taken them.",
+		}),
+		missed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "auditstream_notifications_missed_total",
+			Help: "Changes that a read found and no notification announced within 2 seconds.",
+		}),
+	}
+	m.reads.WithLabelValues("ok")
+	m.reads.WithLabelValues("error")
+	if reg != nil {
+		reg.MustRegister(m.reads, m.batch, m.coalesced, m.missed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "auditstream_watched_audits",
+			Help: "Audits that at least one stream watches.",
+		}, h.watchedCount))
+	}
+	return m
+}
+
+func (h *Hub) watchedCount() float64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return float64(len(h.watched))
+}
+
+func (m hubMetrics) observeRead(d time.Duration, audits int, err error) {
+	result := "ok"
+	if err != nil {
+		result = "error"
+	}
+	m.reads.WithLabelValues(result).Observe(d.Seconds())
+	m.batch.Observe(float64(audits))
+}
+
+type listenerMetrics struct {
+	up            prometheus.Gauge
+	connects      prometheus.Counter
+	failures      *prometheus.CounterVec
+	notifications *prometheus.CounterVec
+	canary        prometheus.Histogram
+}
+
+// Why a connection that listened, or tried to, ended.
+const (
+	failConnect = "connect" // no connection, or LISTEN refused
+	failSilent  = "silent"  // a canary did not come back
+	failLost    = "lost"    // the connection broke
+)
+
+// What a notification was.
+const (
+	notifyRow     = "row"
+	notifyResync  = "resync"
+	notifyCanary  = "canary"
+	notifyIgnored = "ignored"
+)
+
+func newListenerMetrics(reg prometheus.Registerer) listenerMetrics {
+	m := listenerMetrics{
+		up: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "auditstream_listener_up",
+			Help: "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.",
+		}),
+		connects: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "auditstream_listener_connects_total",
+			Help: "Connections on which LISTEN succeeded; all but the first are reconnects.",
+		}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "auditstream_listener_failures_total",
+			Help: "Ends of listening connections, by reason: connect, silent (a canary did not come back), lost.",
+		}, []string{"reason"}),
+		notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "auditstream_notifications_total",
+			Help: "Notifications received, by kind: row, resync (TRUNCATE), canary, ignored (not understood).",
+		}, []string{"kind"}),
+		canary: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "auditstream_canary_seconds",
+			Help:    "Time from sending a canary NOTIFY through the pool to its arrival on the listening connection.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
+		}),
+	}
+	for _, reason := range []string{failConnect, failSilent, failLost} {
+		m.failures.WithLabelValues(reason)
+	}
+	for _, kind := range []string{notifyRow, notifyResync, notifyCanary, notifyIgnored} {
+		m.notifications.WithLabelValues(kind)
+	}
+	if reg != nil {
+		reg.MustRegister(m.up, m.connects, m.failures, m.notifications, m.canary)
+	}
+	return m
+}

@@ -1,0 +1,173 @@
+package pgnotify
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgxlisten"
+)
+
+// session is the life of one listening connection: connect, LISTEN, hear, until it breaks or falls silent.
+type session struct {
+	l      *Listener
+	ready  chan struct{}          // closed when LISTEN is in force
+	expect atomic.Pointer[string] // the canary that is on its way
+	heard  chan struct{}          // capacity 1: it came back
+	proven bool                   // a canary has come back; belongs to watch
+}
+
+func newSession(l *Listener) *session {
+	return &session{l: l, ready: make(chan struct{}), heard: make(chan struct{}, 1)}
+}
+
+// run returns why the session ended. pgxlisten would reconnect by itself, but after a constant delay; the first error
+// ends it here instead, and Listener.Run decides what follows.
+func (s *session) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	listener := &pgxlisten.Listener{
+		Connect:        s.connect,
+		LogError:       func(_ context.Context, err error) { cancel(err) }, // the first cause wins
+		ReconnectDelay: time.Hour,                                          // never reached: ctx is done by then
+	}
+	listener.Handle(Channel, s)
+
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		cancel(s.watch(ctx))
+	}()
+	_ = listener.Listen(ctx) // always ctx's error; the cause says more
+	<-watched
+	return context.Cause(ctx)
+}
+
+// connect opens the connection and takes it out of reach of idle_session_timeout, which counts a session that only
+// listens as idle.
+func (s *session) connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, s.l.cfg.Conn)
+	if err != nil {
+		return nil, err
+	}
+	// A pooler would keep a SET for its next client, so set nothing unless it is needed.
+	const keepIdle = `select set_config('idle_session_timeout', '0', false) where current_setting('idle_session_timeout', true) <> '0'`
+	if _, err := conn.Exec(ctx, keepIdle); err != nil {
+		_ = conn.Close(ctx) // the first error is the one to report
+		return nil, fmt.Errorf("prepare listening connection: %w", err)
+	}
+	return conn, nil
+}
+
+// HandleBacklog is called by pgxlisten when LISTEN is in force: whatever was committed before may have been missed.
+func (s *session) HandleBacklog(context.Context, string, *pgx.Conn) error {
+	s.l.metrics.connects.Inc()
+	s.l.cfg.Sink.Resync()
+	close(s.ready)
+	return nil
+}
+
+// HandleNotification is called by pgxlisten for each notification. It does not block.
+func (s *session) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
+	kind := notifyIgnored
+	switch id, ok := parseID(n.Payload); {
+	case ok:
+		kind = notifyRow
+		s.l.cfg.Sink.Notify(id)
+	case n.Payload == payloadResync:
+		kind = notifyResync
+		s.l.cfg.Sink.Resync()
+	case strings.HasPrefix(n.Payload, canaryPrefix):
+		kind = notifyCanary
+		if expect := s.expect.Load(); expect != nil && n.Payload == *expect { // not another instance's
+			select {
+			case s.heard <- struct{}{}:
+			default:
+			}
+		}
+	}
+	s.l.metrics.notifications.WithLabelValues(kind).Inc()
+	return nil
+}
+
+// watch sends a canary through the pool every interval and returns errSilent when one does not come back. A canary that
+// cannot be sent proves nothing about the listening connection.
+func (s *session) watch(ctx context.Context) error {
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return nil
+	case <-time.After(s.l.cfg.Conn.ConnectTimeout * time.Duration(2+len(s.l.cfg.Conn.Fallbacks))):
+		return errors.New("connecting and LISTEN took too long")
+	}
+	for {
+		if err := s.canary(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(s.l.cfg.CanaryInterval):
+		}
+	}
+}
+
+// canary sends one and waits for it. The payload is random, so that neither another instance's nor a forged one counts.
+func (s *session) canary(ctx context.Context) error {
+	payload := canaryPrefix + rand.Text()
+	s.expect.Store(&payload)
+	sendCtx, cancel := context.WithTimeout(ctx, s.l.cfg.CanaryTimeout)
+	defer cancel()
+	start := time.Now()
+	if _, err := s.l.cfg.Pool.Exec(sendCtx, "select pg_catalog.pg_notify($1, $2)", Channel, payload); err != nil {
+		s.l.cfg.Logger.DebugContext(ctx, "canary not sent", "error", err)
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(s.l.cfg.CanaryTimeout):
+		return silentAfter(s.l.cfg.CanaryTimeout)
+	case <-s.heard:
+		s.l.metrics.canary.Observe(time.Since(start).Seconds())
+		s.proven = true
+		s.l.setUp(true)
+		return nil
+	}
+}
+
+func (s *session) failure(err error) string {
+	select {
+	case <-s.ready:
+	default:
+		return failConnect
+	}
+	if errors.Is(err, errSilent) {
+		return failSilent
+	}
+	return failLost
+}
+
+// listenConfig makes a dead peer noticed without a query: the watchdog is faster, but the kernel also frees what a network
+// partition leaves behind.
+func listenConfig(from *pgx.ConnConfig) *pgx.ConnConfig {
+	cfg := from.Copy()
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "auditstream listener"
+	}
+	if cfg.ConnectTimeout == 0 || cfg.ConnectTimeout > connectTimeout {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	cfg.DialFunc = (&net.Dialer{
+		Timeout:         cfg.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}).DialContext
+	return cfg
+}
