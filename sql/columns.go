@@ -1,0 +1,286 @@
+package sql
+
+import (
+	"fmt"
+	"strings"
+)
+
+// defaultCollation is pg_collation's oid of "default", a constant of PostgreSQL.
+const defaultCollation = 100
+
+// A column of the view: one of ours, where it comes from, and how it is shown. A nil source is a column left out.
+type column struct {
+	name    string
+	source  *attribute
+	shown   expression
+	watched expression // what the update trigger compares: as narrow as shown where that is cheap
+}
+
+// ref is the source in the row called row, without its domains, whose checks and casts are of no use here.
+func (c column) ref(row string) string {
+	ref := row + "." + ident(c.source.Name)
+	if c.source.Domain {
+		ref += "::" + c.source.BaseSQL
+	}
+	return ref
+}
+
+// value is the column's expression in the view.
+func (c column) value() string {
+	if c.source == nil {
+		return "null::" + viewTypes[c.name]
+	}
+	return c.shown(c.ref("a"))
+}
+
+// changed is the column's part of the update trigger's condition.
+func (c column) changed() string {
+	return c.watched(c.ref("old")) + " is distinct from " + c.watched(c.ref("new"))
+}
+
+// collation is what the view's column has, as far as it can depend on the table.
+func (c column) collation() uint32 {
+	switch {
+	case viewTypes[c.name] != "text" || c.name == "status":
+		return 0
+	case c.source == nil || c.source.Collation == 0:
+		return defaultCollation
+	default:
+		return c.source.Collation
+	}
+}
+
+// viewTypes are the contract's, as pg_catalog.format_type writes them.
+var viewTypes = map[string]string{
+	"audit_id": "bigint", "user_id": "text", "user_email": "text", "status": "text", "progress": "integer",
+	"message": "text", "geo_score": "double precision", "total_pages": "integer", "error": "text",
+}
+
+// A mapping is everything that the view and the triggers take from the table.
+type mapping struct {
+	key     attribute
+	columns []column // in the order of ours
+}
+
+// changed is the condition of the update trigger.
+func (m *mapping) changed() string {
+	key := column{source: &m.key, watched: asIs}
+	parts := []string{key.changed()}
+	for _, c := range m.columns {
+		if c.source != nil {
+			parts = append(parts, c.changed())
+		}
+	}
+	return strings.Join(parts, "\n        or ")
+}
+
+// mapColumns decides what each of our columns comes from. encoding is the server's.
+func mapColumns(t *table, names map[string]string, encoding string) (*mapping, error) {
+	key, err := findKey(t, names["id"])
+	if err != nil {
+		return nil, err
+	}
+	m := &mapping{key: *key}
+	for _, name := range ours {
+		source, err := findSource(t, names, name)
+		if err != nil {
+			return nil, err
+		}
+		c := column{name: name, source: source}
+		if source != nil {
+			err = c.adapt(t, encoding)
+			if err != nil {
+				return nil, err
+			}
+		}
+		m.columns = append(m.columns, c)
+	}
+	return m, nil
+}
+
+// findKey finds the column that holds the audit's id.
+func findKey(t *table, mapped string) (*attribute, error) {
+	var key *attribute
+	switch {
+	case mapped != "":
+		key = t.written(mapped)
+		if key == nil {
+			return nil, t.lacks(mapped, "id")
+		}
+	default:
+		key = t.column("id")
+		for i := range t.columns {
+			if key == nil && t.columns[i].PrimaryKey {
+				key = &t.columns[i]
+			}
+		}
+	}
+	if key == nil {
+		return nil, fmt.Errorf("%s has no column id and no primary key of one column: say which column identifies a row"+
+			" with --column id=NAME (it has %s)", t.Display, t.names())
+	}
+	switch key.builtInBase() {
+	case "int2", "int4", "int8":
+		return key, nil
+	}
+	return nil, fmt.Errorf("column %s of %s is %s: the id of an audit must be smallint, integer or bigint; say which"+
+		" other column identifies a row with --column id=NAME", key.Name, t.Display, key.Type)
+}
+
+// findSource finds the table's column for one of ours; nil when there is none and there need not be one.
+func findSource(t *table, names map[string]string, name string) (*attribute, error) {
+	mapped, given := names[name]
+	if given {
+		if mapped == "" {
+			return nil, nil
+		}
+		source := t.written(mapped)
+		if source == nil {
+			return nil, t.lacks(mapped, name)
+		}
+		return source, nil
+	}
+	source := t.column(name)
+	if name == "error" {
+		// A flag called error beside the text called error_message is not what a viewer wants to read.
+		other := t.column("error_message")
+		if source == nil || (other != nil && other.isText() && !source.isText()) {
+			source = other
+		}
+	}
+	if source == nil && (name == "status" || name == "progress") {
+		return nil, fmt.Errorf("%s has no column %s: say which column holds it with --column %s=NAME (it has %s)",
+			t.Display, name, name, t.names())
+	}
+	return source, nil
+}
+
+// adapt chooses the expressions for the source's type, or refuses it.
+func (c *column) adapt(t *table, encoding string) error {
+	base := c.source.builtInBase()
+	var allowed, wayOut string
+	switch c.name {
+	case "status":
+		if c.source.Category == "S" || c.source.BaseKind == "e" {
+			c.shown, c.watched = statusText, statusText
+			return nil
+		}
+		allowed, wayOut = "text, varchar or an enum", "name another one with --column status=NAME"
+	case "progress":
+		switch base {
+		case "int2", "int4", "int8":
+			c.shown, c.watched = wholePercent, wholePercent
+			return nil
+		case "float4", "float8", "numeric":
+			c.shown, c.watched = percent, percent
+			return nil
+		}
+		allowed, wayOut = numberTypes, "name another one with --column progress=NAME"
+	case "geo_score":
+		c.watched = asIs
+		switch base {
+		case "int2", "int4", "int8":
+			c.shown = wholeScore
+			return nil
+		case "float4":
+			c.shown = realScore
+			return nil
+		case "float8":
+			c.shown = score
+			return nil
+		case "numeric":
+			c.shown = numericScore
+			return nil
+		}
+		allowed, wayOut = numberTypes, "leave it out with --column geo_score="
+	case "total_pages":
+		switch base {
+		case "int2", "int4", "int8":
+			c.shown, c.watched = wholeCount, asIs
+			return nil
+		case "float4", "float8":
+			c.shown, c.watched = count, count
+			return nil
+		case "numeric":
+			c.shown, c.watched = numericCount, numericCount
+			return nil
+		}
+		allowed, wayOut = numberTypes, "leave it out with --column total_pages="
+	default:
+		c.adaptText(base, encoding)
+		return nil
+	}
+	return fmt.Errorf("column %s of %s is %s: %s must be %s; %s", c.source.Name, t.Display, c.source.Type, c.name,
+		allowed, wayOut)
+}
+
+const numberTypes = "a number (smallint, integer, bigint, real, double precision or numeric)"
+
+// adaptText takes every type there is.
+func (c *column) adaptText(base, encoding string) {
+	c.shown, c.watched = asText, bytes
+	switch base {
+	case "text":
+		c.shown = asIs
+	case "jsonb":
+		c.shown, c.watched = jsonbText, jsonbText
+	case "json":
+		c.shown = jsonText
+		if encoding != "UTF8" {
+			c.shown = jsonTextASCII
+		}
+	}
+	switch base {
+	case "text", "varchar", "name", "uuid", "int2", "int4", "int8", "bool":
+		if c.source.Bytewise {
+			c.watched = asIs
+		}
+	}
+}
+
+// builtInBase is the type's name when it is PostgreSQL's own; nobody else's "int4" is one.
+func (a *attribute) builtInBase() string {
+	if !a.BuiltIn {
+		return ""
+	}
+	return a.Base
+}
+
+func (a *attribute) isText() bool {
+	return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
+}
+
+// written finds a column by the name somebody typed: as it is spelled, then as SQL folds it.
+func (t *table) written(name string) *attribute {
+	if a := t.column(name); a != nil {
+		return a
+	}
+	if unquoted, ok := strings.CutPrefix(name, `"`); ok {
+		unquoted, ok = strings.CutSuffix(unquoted, `"`)
+		if ok {
+			return t.column(strings.ReplaceAll(unquoted, `""`, `"`))
+		}
+	}
+	return t.column(strings.ToLower(name))
+}
+
+func (t *table) lacks(mapped, name string) error {
+	return fmt.Errorf("%s has no column %s, which --column %s=%s names (it has %s)", t.Display, mapped, name, mapped,
+		t.names())
+}
+
+// names lists the columns for a message; the first twenty are enough to recognise a table.
+func (t *table) names() string {
+	var names []string
+	for _, a := range t.columns {
+		if len(names) == 20 {
+			names = append(names, "...")
+			break
+		}
+		names = append(names, a.Name)
+	}
+	if len(names) == 0 {
+		return "no columns"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,189 @@
+package sql
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Status is what doctor reports about a database.
+type Status struct {
+	// Table is the application's table, quoted and with its schema: the one with the triggers, else the only one that
+	// the view reads; empty when neither tells.
+	Table string
+	// View is nil when auditstream.progress exists, the current role may read it, and it has the contract's columns.
+	View error
+	// Triggers are the four of install.sql, also when they are missing; others that call the same function; and those
+	// on partitions that are not enabled.
+	Triggers []Trigger
+	// Index is nil, or says that the server's reads by audit_id scan a whole table. It is nil, too, when View is not.
+	Index error
+}
+
+// A Trigger of [Status]. Enabled is "enabled" (ORIGIN or ALWAYS), "disabled", "replica only" or "missing".
+type Trigger struct {
+	Name    string
+	Table   string // quoted and with its schema
+	Enabled string
+}
+
+// Inspect looks at what is installed, or was written by hand. It needs no right but SELECT on the view, changes nothing,
+// and uses a transaction of its own, so conn must not be in one. The error is about the connection: what is wrong with
+// the installation is in the Status.
+func Inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
+	if conn.PgConn().TxStatus() != 'I' {
+		return Status{}, errors.New("inspect: the connection is in a transaction already")
+	}
+	err := execScript(ctx, conn, beginReading)
+	if err != nil {
+		return Status{}, fmt.Errorf("inspect: begin: %w", err)
+	}
+	defer abandon(ctx, conn)
+	_, err = conn.Exec(ctx, searchPath)
+	if err != nil {
+		return Status{}, fmt.Errorf("inspect: set search_path: %w", err)
+	}
+	there, err := loadInstalled(ctx, conn)
+	if err != nil {
+		return Status{}, fmt.Errorf("inspect: %w", err)
+	}
+	s := Status{Triggers: describeTriggers(there)}
+	for _, t := range s.Triggers {
+		if s.Table == "" {
+			s.Table = t.Table
+		}
+	}
+	s.View, err = checkView(ctx, conn, there)
+	if err != nil {
+		return Status{}, fmt.Errorf("inspect: %w", err)
+	}
+	if s.View != nil {
+		return s, nil
+	}
+	s.Index, err = checkIndex(ctx, conn)
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused):
+		// A view is read with the rights of its owner, who may have lost them.
+		s.View = fmt.Errorf("auditstream.progress cannot be read: %w", err)
+	case err != nil:
+		return Status{}, fmt.Errorf("inspect: %w", err)
+	}
+	return s, nil
+}
+
+func describeTriggers(i *installed) []Trigger {
+	words := map[string]string{"O": "enabled", "A": "enabled", "D": "disabled", "R": "replica only"}
+	var triggers []Trigger
+	table := ""
+	if len(i.reads) == 1 {
+		table = ident(i.reads[0].Schema, i.reads[0].Name)
+	}
+	missing := slices.Clone(triggerNames)
+	for _, t := range i.triggers {
+		if t.Copy && words[t.Enabled] == "enabled" {
+			continue
+		}
+		triggers = append(triggers, Trigger{Name: t.Name, Table: ident(t.Schema, t.Table), Enabled: words[t.Enabled]})
+		if !t.Copy {
+			table = ident(t.Schema, t.Table)
+			missing = slices.DeleteFunc(missing, func(name string) bool { return name == t.Name })
+		}
+	}
+	for _, name := range missing {
+		triggers = append(triggers, Trigger{Name: name, Table: table, Enabled: "missing"})
+	}
+	return triggers
+}
+
+// checkView returns what is wrong with the view, and apart from that an error of the connection.
+func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err error) {
+	if !i.View {
+		return errors.New("there is no view auditstream.progress: run install"), nil
+	}
+	var me string
+	var usage, selects bool
+	err = conn.QueryRow(ctx, `
+		select current_user, pg_catalog.has_schema_privilege(n.oid, 'usage'), pg_catalog.has_table_privilege(c.oid, 'select')
+		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		where n.nspname = 'auditstream' and c.relname = 'progress'`).Scan(&me, &usage, &selects)
+	if err != nil {
+		return nil, fmt.Errorf("read the rights on auditstream.progress: %w", err)
+	}
+	if !usage || !selects {
+		return fmt.Errorf("the role %s may not read auditstream.progress: run install --role %s", me, me), nil
+	}
+	var problems []string
+	for _, name := range append([]string{"audit_id"}, ours...) {
+		at := slices.IndexFunc(i.columns, func(c viewColumn) bool { return c.Name == name })
+		switch {
+		case at < 0:
+			problems = append(problems, fmt.Sprintf("the column %s (%s) is missing", name, viewTypes[name]))
+		case i.columns[at].Type != viewTypes[name]:
+			problems = append(problems, fmt.Sprintf("the column %s is %s instead of %s", name, i.columns[at].Type, viewTypes[name]))
+		}
+	}
+	if len(problems) > 0 {
+		return fmt.Errorf("auditstream.progress is not what serve reads: %s", strings.Join(problems, "; ")), nil
+	}
+	return nil, nil
+}
+
+// checkIndex asks the planner for the server's read with everything priced away that would hide a missing index: on a
+// small table a scan is cheaper than any index.
+func checkIndex(ctx context.Context, conn *pgx.Conn) (wrong, err error) {
+	_, err = conn.Exec(ctx, `select pg_catalog.set_config(name, 'off', true)
+		from pg_catalog.unnest('{enable_seqscan, enable_hashjoin, enable_mergejoin, jit}'::text[]) name`)
+	if err != nil {
+		return nil, fmt.Errorf("set the planner's options: %w", err)
+	}
+	var document []byte
+	err = conn.QueryRow(ctx, `explain (format json)
+		select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`).Scan(&document)
+	if err != nil {
+		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
+	}
+	var plans []struct{ Plan planNode }
+	err = json.Unmarshal(document, &plans)
+	if err != nil {
+		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
+	}
+	for _, p := range plans {
+		if scanned := p.Plan.fullScan(); scanned != "" {
+			return fmt.Errorf("every read by audit_id scans the whole of %s: create an index on its key", scanned), nil
+		}
+	}
+	return nil, nil
+}
+
+type planNode struct {
+	Type     string     `json:"Node Type"`
+	Relation string     `json:"Relation Name"`
+	Index    string     `json:"Index Cond"`
+	Plans    []planNode `json:"Plans"`
+}
+
+// fullScan names the relation that is read from one end to the other; "" when there is none. An index can be read like
+// that, too.
+func (n planNode) fullScan() string {
+	switch n.Type {
+	case "Seq Scan":
+		return n.Relation
+	case "Index Scan", "Index Only Scan":
+		if n.Index == "" {
+			return n.Relation
+		}
+	}
+	for _, child := range n.Plans {
+		if scanned := child.fullScan(); scanned != "" {
+			return scanned
+		}
+	}
+	return ""
+}

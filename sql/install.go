@@ -1,0 +1,118 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Install makes the view auditstream.progress over the table and the triggers on it, all in one transaction: after an
+// error nothing has changed. A second call reads the catalog, finds nothing to do and takes no lock that a writer could
+// notice; what was dropped, disabled or altered meanwhile is repaired.
+//
+// To create triggers, the table must for a moment have no writer. Install never queues behind one for longer than
+// LockTimeout, because the application's writers queue behind Install; it lets go and tries again, for LockWait in all,
+// and then says who held the lock. Installers in several processes take turns.
+//
+// conn must not be in a transaction and is not safe for concurrent use meanwhile. It may go through a pooler. The
+// errors are those of [PlanInstall].
+func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return run(ctx, conn, o, "install", planInstall)
+}
+
+type planner = func(context.Context, *pgx.Conn, Options) (*Plan, error)
+
+// run plans, and runs the plan, in short attempts until one of them gets its locks.
+func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan planner) (*Plan, error) {
+	start := time.Now()
+	for told := false; ; {
+		p, err := attempt(ctx, conn, o, operation, plan)
+		if err == nil {
+			return p, nil
+		}
+		if !isBusy(err) {
+			return nil, err
+		}
+		waited := time.Since(start)
+		if waited >= o.LockWait {
+			return nil, busyError(ctx, conn, operation, p, waited)
+		}
+		if !told {
+			told = true
+			o.Logger.LogAttrs(ctx, slog.LevelInfo, "waiting for a lock",
+				slog.String("operation", operation), slog.String("table", p.Table), slog.Duration("for_at_most", o.LockWait),
+				slog.String("held_by", strings.Join(holders(ctx, conn, p), "; ")))
+		}
+		// Jitter: several installers, or the application's own transactions, may come at a fixed rhythm.
+		pause := min(100*time.Millisecond+rand.N(900*time.Millisecond), o.LockWait-waited)
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s: %w", operation, context.Cause(ctx))
+		case <-time.After(pause):
+		}
+	}
+}
+
+// attempt returns a plan with an error as well: it says what is busy. To plan, only the view's definition is locked.
+func attempt(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan planner) (*Plan, error) {
+	p, err := planApart(ctx, conn, o, plan)
+	if err != nil {
+		return &Plan{Table: "auditstream.progress"}, err
+	}
+	if p.SQL == "" {
+		return p, nil
+	}
+	if len(p.rights) > 0 {
+		return p, errors.New(strings.Join(p.rights, "; "))
+	}
+	done, err := runOnce(ctx, conn, o, p, plan)
+	if err != nil {
+		return p, explain(operation, err)
+	}
+	return done, nil
+}
+
+// runOnce begins the script, plans again now that no other install can come between, and runs the rest.
+func runOnce(ctx context.Context, conn *pgx.Conn, o Options, p *Plan, plan planner) (*Plan, error) {
+	defer abandon(ctx, conn)
+	head, _, _ := strings.Cut(p.SQL, searchPath)
+	err := execScript(ctx, conn, head)
+	if err != nil {
+		return nil, err
+	}
+	if p.Table != "" {
+		o.Table = p.Table // the name as typed may mean something else without the connection's search_path
+	}
+	p, err = plan(ctx, conn, o)
+	if err != nil || p.SQL == "" {
+		return p, err
+	}
+	_, body, _ := strings.Cut(p.SQL, searchPath)
+	return p, execScript(ctx, conn, searchPath+body)
+}
+
+// execScript runs several statements as they stand, which is what the simple protocol is for.
+func execScript(ctx context.Context, conn *pgx.Conn, script string) error {
+	_, err := conn.PgConn().Exec(ctx, script).ReadAll()
+	return err
+}
+
+// isBusy says whether another session was in the way.
+func isBusy(err error) bool {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	return refused.Code == "55P03" || refused.Code == "40P01" // lock_not_available, deadlock_detected
+}

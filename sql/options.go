@@ -1,0 +1,83 @@
+package sql
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Channel is what the triggers notify. The payload is the id of a row that changed, or * when any may have.
+const Channel = "auditstream"
+
+// DefaultTable is the table that is adopted when [Options.Table] is empty.
+const DefaultTable = "public.audits"
+
+// Options says which table is adopted, and how. The zero value adopts [DefaultTable].
+type Options struct {
+	// Table is the name as written in SQL: audits, public.audits, "My Schema"."Audit Log". A name that SQL folds to
+	// one that does not exist is also tried exactly as it is spelled, because shells eat quotes.
+	Table string
+	// Create makes the table of audits.sql, under this name, where there is none.
+	Create bool
+	// Role is granted what serve needs: CONNECT, USAGE on the schema and SELECT on the view. Empty: nobody.
+	Role string
+	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email) to
+	// the table's. An empty value leaves the column out. Names that are missing here are looked for in the table.
+	Columns map[string]string
+	// NoTriggers installs the view alone. Changes are then found by the server's safety net.
+	NoTriggers bool
+	// LockTimeout is how long one attempt may wait for the table's lock, and with it the application's writers that
+	// come after. Default 200 ms.
+	LockTimeout time.Duration
+	// LockWait is how long all attempts may take together. Default 30 s.
+	LockWait time.Duration
+	// Logger is told when Install or Uninstall waits for a lock. Nil: nobody.
+	Logger *slog.Logger
+}
+
+// UsageError is a mistake in [Options] that no database can mend. The command exits with status 2.
+type UsageError struct{ Message string }
+
+func (e UsageError) Error() string { return e.Message }
+
+func usagef(format string, args ...any) error {
+	return UsageError{Message: fmt.Sprintf(format, args...)}
+}
+
+// ours are the view's columns after audit_id, which is called id in the options and comes first there.
+var ours = []string{"user_id", "user_email", "status", "progress", "message", "geo_score", "total_pages", "error"}
+
+// withDefaults validates o and returns it complete.
+func (o Options) withDefaults() (Options, error) {
+	if o.Table == "" {
+		o.Table = DefaultTable
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Columns)) {
+		if name != "id" && !slices.Contains(ours, name) {
+			return o, usagef("--column %s=%s: there is no column %q to map; it can be id, %s", name, o.Columns[name],
+				name, strings.Join(ours, ", "))
+		}
+		if o.Columns[name] == "" && (name == "id" || name == "status" || name == "progress") {
+			return o, usagef("--column %s=: the column %s cannot be left out; name the column of your table that holds it",
+				name, name)
+		}
+	}
+	if o.LockTimeout < 0 || o.LockWait < 0 {
+		return o, usagef("a lock time-out of less than nothing: %v, %v in all", o.LockTimeout, o.LockWait)
+	}
+	if o.LockTimeout == 0 {
+		o.LockTimeout = 200 * time.Millisecond
+	}
+	// PostgreSQL counts in milliseconds and takes 0 to mean for ever, which is the one thing that must not happen.
+	o.LockTimeout = max(o.LockTimeout, time.Millisecond)
+	if o.LockWait == 0 {
+		o.LockWait = 30 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}

@@ -1,0 +1,206 @@
+package sql
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A Plan is what Install or Uninstall runs.
+type Plan struct {
+	// Table is the application's table, quoted and with its schema; empty when Uninstall found none.
+	Table string
+	// SQL is the exact script, transaction and all, as psql runs it too. Empty: nothing has to change.
+	SQL string
+	// Warnings are sentences about what works, but not as somebody might expect.
+	Warnings []string
+
+	table     *table
+	exclusive bool     // it needs the table without readers, too
+	rights    []string // that the current role lacks: warnings in a plan, an error when it is run
+}
+
+// PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so
+// conn must not be in one. The error is a sentence for whoever typed the command: a [UsageError] when the options make
+// no sense, otherwise what it is about the table that cannot be adopted.
+func PlanInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	plan, err := planApart(ctx, conn, o, planInstall)
+	if err != nil {
+		return nil, err
+	}
+	plan.Warnings = append(plan.Warnings, plan.rights...)
+	return plan, nil
+}
+
+// planApart plans in a read-only transaction, because planners change the search_path.
+func planApart(ctx context.Context, conn *pgx.Conn, o Options, plan planner) (*Plan, error) {
+	if conn.PgConn().TxStatus() != 'I' {
+		return nil, errors.New("the connection is in a transaction already")
+	}
+	// Even to read how a view is defined takes a lock on it, for which somebody may have to be waited.
+	err := execScript(ctx, conn, fmt.Sprintf("%s; set local lock_timeout = '%dms'", beginReading, o.LockTimeout.Milliseconds()))
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	defer abandon(ctx, conn)
+	return plan(ctx, conn, o)
+}
+
+// beginReading makes the server write names and types always the same way.
+const beginReading = "begin isolation level read committed read only; set local quote_all_identifiers = off"
+
+// abandon ends the transaction, also when ctx has ended: the connection is the caller's.
+func abandon(ctx context.Context, conn *pgx.Conn) {
+	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_, _ = conn.Exec(ctx, "rollback") // an error means that the connection is gone, and then the server rolls back
+}
+
+// planInstall runs inside a transaction, whose search_path it empties once the table is found.
+func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
+	t, err := adoptable(ctx, conn, o)
+	if err != nil {
+		return nil, err
+	}
+	var encoding string
+	var twoPhase bool
+	err = conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'),
+		pg_catalog.current_setting('max_prepared_transactions')::int > 0`).Scan(&encoding, &twoPhase)
+	if err != nil {
+		return nil, fmt.Errorf("read the server's settings: %w", err)
+	}
+	m, err := mapColumns(t, o.Columns, encoding)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(m.key.Name, "$auditstream$") {
+		return nil, fmt.Errorf("the name of column %s of %s cannot be quoted in the trigger function", m.key.Name, t.Display)
+	}
+	there, err := loadInstalled(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	err = there.conflict(t)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), table: t}
+	if twoPhase && !o.NoTriggers {
+		plan.Warnings = append(plan.Warnings, "this server allows two-phase commit, and PostgreSQL refuses to prepare a"+
+			" transaction that notifies: where the application uses it for "+t.Display+", install without triggers")
+	}
+	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
+	if err != nil {
+		return nil, err
+	}
+	plan.SQL, err = installScript(ctx, conn, o, t, m, there)
+	return plan, err
+}
+
+// adoptable finds the table, or describes the one that is going to be made.
+func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
+	oid, schema, name, err := findTable(ctx, conn, o.Table)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case oid == 0 && !o.Create:
+		return nil, notFound(ctx, conn, o.Table)
+	case oid == 0 && name == "":
+		return nil, usagef("%s is not the name of a table; write it as in SQL: audits, public.audits, \"My Schema\".\"Audit Log\"",
+			o.Table)
+	}
+	_, err = conn.Exec(ctx, searchPath)
+	if err != nil {
+		return nil, fmt.Errorf("set search_path: %w", err)
+	}
+	if oid == 0 {
+		return createdTable(schema, name), nil
+	}
+	return loadTable(ctx, conn, oid)
+}
+
+// installScript fills in install.sql; "" when nothing has to change.
+func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) (string, error) {
+	vars := map[string]string{
+		"table": t.quoted(), "key": ident(m.key.Name), "update_when": m.changed(),
+		"objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
+	}
+	for _, c := range m.columns {
+		vars[c.name] = c.value()
+	}
+	template := nameKey(installSQL, m.key.Name)
+	// Of the two parts of the stamp this one says what was asked for; the other, the state, what came of it.
+	sum := md5.Sum([]byte(render(template, vars)))
+	vars["stamp"] = stampPrefix + hex.EncodeToString(sum[:])
+	current := there.ours() && there.Comment == vars["stamp"]+" "+there.state
+
+	dropView := !current && there.View && !there.replaceable(m)
+	grants, err := grantsFor(ctx, conn, o.Role, there, dropView)
+	if err != nil {
+		return "", err
+	}
+	if current && len(grants) == 0 {
+		return "", nil
+	}
+	vars["objects"] = strconv.FormatBool(!current)
+	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
+	vars["new_schema"] = strconv.FormatBool(!there.Schema)
+	vars["drop_view"] = strconv.FormatBool(dropView)
+	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || len(there.triggers) > 0))
+	vars["keep_always"] = strings.Join(alwaysTriggers(there.triggers), "\n")
+	vars["grants"] = strings.Join(grants, "\n")
+	script := render(template, vars)
+	if t.OID == 0 {
+		head, body, _ := strings.Cut(script, searchPath)
+		script = head + searchPath + "\n" + render(auditsSQL, vars) + body
+	}
+	return script, nil
+}
+
+// alwaysTriggers keep what an operator set with "enable always": "create or replace trigger" would reset it.
+func alwaysTriggers(triggers []trigger) []string {
+	var statements []string
+	for _, t := range triggers {
+		if t.Enabled == "A" {
+			statements = append(statements, fmt.Sprintf("alter table only %s enable always trigger %s;",
+				ident(t.Schema, t.Table), ident(t.Name)))
+		}
+	}
+	return statements
+}
+
+func warnings(t *table, m *mapping) []string {
+	var warnings []string
+	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+	if !m.key.Indexed {
+		warn("no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
+			t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
+	}
+	if !m.key.Unique && t.Kind != "p" {
+		warn("nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
+	}
+	if t.Inherited {
+		warn("tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net",
+			t.Display)
+	}
+	if t.RowSecurity {
+		warn("row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer",
+			t.Display)
+	}
+	return warnings
+}

@@ -1,0 +1,146 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// PlanUninstall decides what [Uninstall] would run. It reads the catalog and nothing else, in a transaction of its own,
+// so conn must not be in one. Of the options it uses the lock times and the logger: the table is found from the
+// triggers and the view.
+func PlanUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return planApart(ctx, conn, o, planUninstall)
+}
+
+// Uninstall takes away the triggers, the view, the function, the schema and what install granted, in one transaction
+// and with the care for the application that [Install] takes. Plan.SQL is empty when there is nothing to take away.
+// What somebody else made in the schema is never dropped: the schema then stays, and a warning says why.
+func Uninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return run(ctx, conn, o, "uninstall", planUninstall)
+}
+
+func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
+	_, err := conn.Exec(ctx, searchPath)
+	if err != nil {
+		return nil, fmt.Errorf("set search_path: %w", err)
+	}
+	there, err := loadInstalled(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{exclusive: true}
+	err = there.ownTable(plan)
+	if err != nil {
+		return nil, err
+	}
+	if !there.Schema {
+		return plan, nil
+	}
+	foreign, err := foreignObjects(ctx, conn, there.ours())
+	if err != nil {
+		return nil, err
+	}
+	if len(foreign) > 0 {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("the schema auditstream stays, because it holds what install did"+
+			" not make: %s", strings.Join(foreign, ", ")))
+	}
+	revokes, err := connectRevokes(ctx, conn, there.SchemaComment, len(foreign) > 0)
+	if err != nil {
+		return nil, err
+	}
+	if !there.ours() && !there.Function && len(there.triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
+		return plan, nil
+	}
+	plan.SQL = render(uninstallSQL, map[string]string{
+		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
+		"triggers": strconv.FormatBool(len(there.triggers) > 0), "view": strconv.FormatBool(there.ours()),
+		"function": strconv.FormatBool(there.Function), "schema": strconv.FormatBool(len(foreign) == 0),
+		"revokes": strings.Join(revokes, "\n"),
+	})
+	return plan, nil
+}
+
+// ownTable finds the table from the triggers that call our function, else from our view, and refuses to guess about
+// triggers that install did not make.
+func (i *installed) ownTable(plan *Plan) error {
+	var strangers []string
+	for _, t := range i.triggers {
+		if t.Copy {
+			continue
+		}
+		known := false
+		for _, name := range triggerNames {
+			known = known || name == t.Name
+		}
+		if plan.table == nil && known {
+			plan.table = &table{OID: t.OID, Schema: t.Schema, Name: t.Table, Display: t.Display}
+		}
+		if !known || plan.table.OID != t.OID {
+			strangers = append(strangers, fmt.Sprintf("drop trigger %s on %s", ident(t.Name), ident(t.Schema, t.Table)))
+		}
+	}
+	if len(strangers) > 0 {
+		return fmt.Errorf("triggers that install did not make call auditstream.notify_change; drop them first, with: %s",
+			strings.Join(strangers, "; "))
+	}
+	if plan.table == nil && i.ours() && len(i.reads) == 1 {
+		r := i.reads[0]
+		plan.table = &table{OID: r.OID, Schema: r.Schema, Name: r.Name, Display: r.Display}
+	}
+	if plan.table != nil {
+		plan.Table = plan.table.quoted()
+	}
+	return nil
+}
+
+// foreignObjects names what is in the schema and not ours.
+func foreignObjects(ctx context.Context, conn *pgx.Conn, viewIsOurs bool) ([]string, error) {
+	rows, err := conn.Query(ctx, `
+		select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+		from pg_catalog.pg_depend d
+			left join pg_catalog.pg_class c on d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.objid
+			left join pg_catalog.pg_proc p on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.oid = d.objid
+		where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+		  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
+		  and not (c.relname is not distinct from 'progress' and $1)
+		  and not (p.proname is not distinct from 'notify_change' and p.pronargs is not distinct from 0)
+		order by 1`, viewIsOurs)
+	if err != nil {
+		return nil, fmt.Errorf("read schema auditstream: %w", err)
+	}
+	objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read schema auditstream: %w", err)
+	}
+	return objects, nil
+}
+
+// connectRevokes are the statements that take back what install granted on the database.
+func connectRevokes(ctx context.Context, conn *pgx.Conn, comment string, schemaStays bool) ([]string, error) {
+	rows, err := conn.Query(ctx, `
+		select pg_catalog.format('revoke connect on database %I from %I;', pg_catalog.current_database(), rolname)
+		from pg_catalog.pg_roles where rolname = any ($1::text[]) order by rolname`, connected(comment))
+	if err != nil {
+		return nil, fmt.Errorf("look up roles: %w", err)
+	}
+	revokes, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look up roles: %w", err)
+	}
+	if schemaStays && strings.HasPrefix(comment, connectPrefix) {
+		revokes = append(revokes, "comment on schema auditstream is null;")
+	}
+	return revokes, nil
+}

@@ -1,0 +1,43 @@
+-- uninstall.sql: takes away all that install.sql made, and the schema with it. Safe to run twice.
+--
+--     psql -v ON_ERROR_STOP=1 -f uninstall.sql                 from public.audits
+--     psql -v ON_ERROR_STOP=1 -v table=app.audits -f ...       from another table
+--
+-- `auditstream uninstall` finds the table itself, takes back what `install --role` granted on the database, fills in the
+-- variables below and runs the rest.
+\if :{?table}
+\else
+    \set table public.audits
+\endif
+\set lock_timeout 200ms
+\set triggers true
+\set view true
+\set function true
+\set schema true
+\set revokes ''
+
+begin isolation level read committed read write;
+-- A waiting "drop trigger" makes every later reader and writer of the table wait behind it.
+set local lock_timeout = :'lock_timeout';
+set local standard_conforming_strings = on;
+-- One install or uninstall at a time.
+do $$ begin perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('auditstream', 0)); end $$;
+set local search_path = pg_catalog, pg_temp;
+:revokes
+\if :view
+drop view if exists auditstream.progress;
+\endif
+\if :triggers
+drop trigger if exists auditstream_insert on :table;
+drop trigger if exists auditstream_update on :table;
+drop trigger if exists auditstream_delete on :table;
+drop trigger if exists auditstream_truncate on :table;
+\endif
+\if :function
+drop function if exists auditstream.notify_change();
+\endif
+\if :schema
+-- Never cascade: what somebody else put there is not ours to drop.
+drop schema if exists auditstream;
+\endif
+commit;
