@@ -1,0 +1,291 @@
+package localpg
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// ownServer is the helper process: it starts a server, says where, and stops it when its standard input ends.
+func ownServer(dir string) error {
+	ctx := context.Background()
+	s, err := Start(ctx, fast(dir))
+	if err != nil {
+		return err
+	}
+	fmt.Println(s.PID(), s.DSN("postgres"))
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return s.Stop(ctx)
+}
+
+type helper struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	pid   int // of the postmaster
+}
+
+func startHelper(t *testing.T, cmd *exec.Cmd, dir string) helper {
+	t.Helper()
+	cmd.Env = append(cmd.Environ(), "LOCALPG_TEST_OWNER="+dir)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("helper: %v", err)
+	}
+	first, _, _ := strings.Cut(line, " ")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatalf("helper says %q", line)
+	}
+	return helper{cmd, stdin, pid}
+}
+
+func TestOrdinaryUserOwnsAServer(t *testing.T) {
+	t.Parallel()
+	account, err := chooseAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := tempDir(t)
+	if err := account.chown(dir); err != nil {
+		t.Fatal(err)
+	}
+	// Where go test puts the binary is closed to others.
+	binary := filepath.Join(dir, "localpg.test")
+	copyFile(t, os.Args[0], binary)
+	cmd := account.command(t.Context(), binary)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account.credential}
+	h := startHelper(t, cmd, filepath.Join(dir, "server"))
+	if err := h.stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.cmd.Wait(); err != nil {
+		t.Errorf("helper: %v", err)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKilledOwnerIsRecoveredFrom(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	h := startHelper(t, exec.CommandContext(t.Context(), os.Args[0]), dir)
+	if err := h.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = h.cmd.Wait() // it was killed
+	if runtime.GOOS == "linux" {
+		gone, err := waitGone(t.Context(), 20*time.Second, func() (bool, error) { return allGone([]procInfo{{pid: h.pid}}) })
+		if err != nil || !gone {
+			t.Errorf("the server did not die with its owner: %v", err)
+		}
+	}
+	s := start(t, fast(dir))
+	if got := query(t, s, "select 'there'"); got != "there" {
+		t.Errorf("got %q, want there", got)
+	}
+}
+
+// abandon leaves a server running and its directory unlocked, as on a system that cannot tell it of our death.
+func abandon(t *testing.T, s *Server) {
+	t.Helper()
+	if err := s.lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.lock = nil
+}
+
+func TestOrphanIsStopped(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"running", "paused", "crashed"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := tempDir(t)
+			orphan := start(t, fast(dir))
+			pid := orphan.PID()
+			switch name {
+			case "paused":
+				if err := orphan.Pause(); err != nil {
+					t.Fatal(err)
+				}
+			case "crashed": // and its children not yet aware of it
+				if err := orphan.signal(syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			abandon(t, orphan)
+			s := start(t, fast(dir))
+			if orphan.PID() != 0 && allAlive(pid) {
+				t.Errorf("process %d still runs", pid)
+			}
+			if got := query(t, s, "select 'there'"); got != "there" {
+				t.Errorf("got %q, want there", got)
+			}
+		})
+	}
+}
+
+func allAlive(pid int) bool {
+	gone, err := allGone([]procInfo{{pid: pid}})
+	return err != nil || !gone
+}
+
+func TestSecondRunRefuses(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	s := start(t, fast(dir))
+	_, err := Start(t.Context(), fast(dir))
+	if err == nil || !strings.Contains(err.Error(), "in use by another run (process "+strconv.Itoa(os.Getpid())+")") {
+		t.Errorf("got %v, want a refusal that names the process", err)
+	}
+	if got := query(t, s, "select 'there'"); got != "there" {
+		t.Errorf("got %q, want the first server untouched", got)
+	}
+}
+
+func TestHalfFinishedInitdbIsRedone(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	leftover := filepath.Join(dir, "initdb-123", "data", "base")
+	if err := os.MkdirAll(leftover, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	start(t, fast(dir))
+	if _, err := os.Stat(leftover); !os.IsNotExist(err) {
+		t.Errorf("the leftover is still there: %v", err)
+	}
+}
+
+func TestUnusableDataIsRefusedAndKept(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, file, text, want string }{
+		{"other version", "PG_VERSION", "9.6\n", "was made by PostgreSQL 9.6"},
+		{"no data directory", "diary.txt", "dear diary", "is not a PostgreSQL data directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := tempDir(t)
+			data := filepath.Join(dir, "data")
+			if err := os.Mkdir(data, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(data, tt.file)
+			if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			account, err := chooseAccount()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := account.chown(data); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Start(t.Context(), fast(dir)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The number in a stale postmaster.pid may belong to somebody else by now, and PostgreSQL would refuse to start.
+func TestRecycledPIDIsDealtWith(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	s := start(t, fast(dir))
+	stop(t, s)
+
+	account, err := chooseAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := account.command(t.Context(), "sleep", "600")
+	runtime.LockOSThread() // see sysProcAttr
+	defer runtime.UnlockOSThread()
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = stranger.Process.Kill()
+		_ = stranger.Wait()
+	}()
+	path := filepath.Join(s.data(), "postmaster.pid")
+	text := fmt.Sprintf("%d\n%s\n1\n5432\n\n127.0.0.1\n0 0\nready\n", stranger.Process.Pid, s.data())
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := account.chown(path); err != nil {
+		t.Fatal(err)
+	}
+	start(t, fast(dir))
+	if !allAlive(stranger.Process.Pid) {
+		t.Error("the stranger was stopped")
+	}
+}
+
+func TestSweepTakesTheAbandonedOnly(t *testing.T) {
+	t.Parallel()
+	parent := tempDir(t)
+	if err := allowEntering(parent); err != nil {
+		t.Fatal(err)
+	}
+	dirs := map[string]string{}
+	for _, name := range []string{"abandoned", "held", "fresh"} {
+		dir := filepath.Join(parent, name)
+		dirs[name] = dir
+		s := start(t, Config{Dir: dir, Settings: map[string]string{"fsync": "off"}})
+		if name != "held" {
+			abandon(t, s)
+		}
+		if name != "fresh" {
+			old := time.Now().Add(-2 * abandonedAfter)
+			if err := os.Chtimes(filepath.Join(dir, "lock"), old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := Sweep(t.Context(), filepath.Join(parent, "*")); err != nil {
+		t.Fatal(err)
+	}
+	for name, dir := range dirs {
+		_, err := os.Stat(dir)
+		if gone := os.IsNotExist(err); gone != (name == "abandoned") {
+			t.Errorf("%s: gone is %v", name, gone)
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"auditstream/cmd/auditstream/localpg"
+)
+
+// Psql runs SQL in a psql process, as another application would, and returns what it prints: unaligned rows without
+// headings. The test fails at the first error.
+func Psql(tb TB, dsn, sql string) string {
+	tb.Helper()
+	path, err := findPsql(tb.Context())
+	if err != nil {
+		tb.Fatalf("pgtest: psql is needed: install PostgreSQL's client programs: %v", err)
+	}
+	cmd := exec.CommandContext(tb.Context(), path, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", dsn)
+	cmd.Stdin = strings.NewReader(sql) // not -c, which makes one transaction of all statements
+	out, err := cmd.Output()
+	if err != nil {
+		tb.Fatalf("pgtest: psql: %v: %s", err, stderr(err))
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func findPsql(ctx context.Context) (string, error) {
+	path, err := exec.LookPath("psql")
+	if err == nil {
+		return path, nil
+	}
+	dir, err := localpg.FindBinaries(ctx)
+	if err != nil {
+		return "", err
+	}
+	return exec.LookPath(filepath.Join(dir, "psql"))
+}
+
+func stderr(err error) string {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return ""
+	}
+	return strings.TrimSpace(string(exit.Stderr))
+}
