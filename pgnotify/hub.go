@@ -55,8 +55,9 @@ type Hub struct {
 
 // watch is one audit that at least one subscriber watches.
 type watch struct {
-	subs []*subscription
-	last *store.State // what every opened subscriber was last given; nil until the first read
+	since uint64 // Hub.takes when it began: earlier batches are not for it
+	subs  []*subscription
+	last  *store.State // what every opened subscriber was last given; nil until the first read
 }
 
 // mark says why an id is dirty.
@@ -170,7 +171,7 @@ func (h *Hub) add(sub *subscription) {
 	defer h.mu.Unlock()
 	w := h.watched[sub.id]
 	if w == nil {
-		w = new(watch)
+		w = &watch{since: h.takes}
 		h.watched[sub.id] = w
 	}
 	sub.index = len(w.subs)

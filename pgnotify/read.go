@@ -73,8 +73,8 @@ func (h *Hub) giveBack(batch map[int64]mark) {
 // deliver hands a state to those who watch its audit. The caller holds mu.
 func (h *Hub) deliver(state *store.State, m mark) {
 	w := h.watched[state.ID]
-	if w == nil {
-		return
+	if w == nil || w.since >= h.takes {
+		return // nobody watches any more, or somebody does again, whose own read follows
 	}
 	first := w.last == nil
 	changed := first || !w.last.Same(state)
@@ -84,7 +84,9 @@ func (h *Hub) deliver(state *store.State, m mark) {
 		state.Noticed = m.noticed
 		w.last = state
 	}
-	if changed && !first && m.noticed.IsZero() && !m.resync {
+	// The notification of what this read saw may have come while it was under way.
+	announced := !m.noticed.IsZero() || !h.dirty[state.ID].noticed.IsZero()
+	if changed && !first && !announced && !m.resync {
 		h.missed.suspect(state.ID)
 	}
 	for _, sub := range w.subs {

@@ -19,13 +19,18 @@ import (
 type session struct {
 	l      *Listener
 	ready  chan struct{}          // closed when LISTEN is in force
-	expect atomic.Pointer[string] // the canary that is on its way
-	heard  chan struct{}          // capacity 1: it came back
+	sent   atomic.Pointer[canary] // the one that is on its way
 	proven bool                   // a canary has come back; belongs to watch
 }
 
+// canary is a notification that only says that notifications arrive.
+type canary struct {
+	payload string
+	heard   chan struct{} // capacity 1: it came back
+}
+
 func newSession(l *Listener) *session {
-	return &session{l: l, ready: make(chan struct{}), heard: make(chan struct{}, 1)}
+	return &session{l: l, ready: make(chan struct{})}
 }
 
 // run returns why the session ended. pgxlisten would reconnect by itself, but after a constant delay; the first error
@@ -86,9 +91,9 @@ func (s *session) HandleNotification(_ context.Context, n *pgconn.Notification, 
 		s.l.cfg.Sink.Resync()
 	case strings.HasPrefix(n.Payload, canaryPrefix):
 		kind = notifyCanary
-		if expect := s.expect.Load(); expect != nil && n.Payload == *expect { // not another instance's
+		if c := s.sent.Load(); c != nil && n.Payload == c.payload { // not another instance's
 			select {
-			case s.heard <- struct{}{}:
+			case c.heard <- struct{}{}:
 			default:
 			}
 		}
@@ -119,14 +124,15 @@ func (s *session) watch(ctx context.Context) error {
 	}
 }
 
-// canary sends one and waits for it. The payload is random, so that neither another instance's nor a forged one counts.
+// canary sends one and waits for it. The payload is random, so that neither another instance's nor a forged one counts;
+// nor does an earlier one of ours that was thought not to have been sent.
 func (s *session) canary(ctx context.Context) error {
-	payload := canaryPrefix + rand.Text()
-	s.expect.Store(&payload)
+	c := &canary{payload: canaryPrefix + rand.Text(), heard: make(chan struct{}, 1)}
+	s.sent.Store(c)
 	sendCtx, cancel := context.WithTimeout(ctx, s.l.cfg.CanaryTimeout)
 	defer cancel()
 	start := time.Now()
-	if _, err := s.l.cfg.Pool.Exec(sendCtx, "select pg_catalog.pg_notify($1, $2)", Channel, payload); err != nil {
+	if _, err := s.l.cfg.Pool.Exec(sendCtx, "select pg_catalog.pg_notify($1, $2)", Channel, c.payload); err != nil {
 		s.l.cfg.Logger.DebugContext(ctx, "canary not sent", "error", err)
 		return nil
 	}
@@ -135,7 +141,7 @@ func (s *session) canary(ctx context.Context) error {
 		return nil
 	case <-time.After(s.l.cfg.CanaryTimeout):
 		return silentAfter(s.l.cfg.CanaryTimeout)
-	case <-s.heard:
+	case <-c.heard:
 		s.l.metrics.canary.Observe(time.Since(start).Seconds())
 		s.proven = true
 		s.l.setUp(true)

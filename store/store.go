@@ -46,7 +46,7 @@ func (s *Store) Audits(ctx context.Context, ids []int64) ([]*State, error) {
 	case !badData(err) || len(ids) == 0:
 		return nil, fmt.Errorf("load audits: %w", err)
 	case len(ids) == 1:
-		return []*State{{ID: ids[0], Err: fmt.Errorf("load audit %d: %w", ids[0], err)}}, nil
+		return []*State{{ID: ids[0], Err: unreadable(ids[0], err)}}, nil
 	}
 	half := len(ids) / 2
 	left, err := s.Audits(ctx, ids[:half])
@@ -72,6 +72,15 @@ func (s *Store) query(ctx context.Context, ids []int64) ([]*State, error) {
 func badData(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && strings.HasPrefix(pgErr.Code, "22")
+}
+
+// unreadable leaves out PostgreSQL's message, which quotes the value: no text of a row may reach the log.
+func unreadable(id int64, err error) error {
+	code := "unknown"
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		code = pgErr.Code
+	}
+	return fmt.Errorf("load audit %d: auditstream.progress cannot convert its row (SQLSTATE %s)", id, code)
 }
 
 func scan(row pgx.CollectableRow) (*State, error) {

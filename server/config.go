@@ -1,0 +1,201 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"auditstream/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Subscriber hands out the states of an audit; a pgnotify.Hub is one. Subscribe returns once the first state, read after
+// the call, is in the channel, which from then on holds the newest state that was not taken. The caller calls cancel once.
+type Subscriber interface {
+	Subscribe(ctx context.Context, id int64) (states <-chan *store.State, cancel func(), err error)
+}
+
+// Config configures a Server. Zero means the default, except where a field says otherwise. The names in errors are those
+// of the environment variables.
+type Config struct {
+	// Addr is the address to serve on; default :8080.
+	Addr string
+	// AdminAddr is the address of /metrics and /debug/pprof; empty: they are not served.
+	AdminAddr string
+	// CertFile and KeyFile make the server speak TLS and HTTP/2. Both or neither.
+	CertFile, KeyFile string
+
+	// Subscriber is required.
+	Subscriber Subscriber
+	// Ping reports whether audits can be read. Required.
+	Ping func(context.Context) error
+	// Listening reports whether notifications arrive; while they do not, changes are found by polling. Required.
+	Listening func() bool
+
+	// Auth says which tokens are accepted. Required.
+	Auth AuthConfig
+	// AuthCookie is the name of a cookie that may carry the token on same-origin requests; empty: none.
+	AuthCookie string
+	// CORSOrigins are the origins of foreign pages that may use the API, or "*".
+	CORSOrigins []string
+
+	// MaxDuration of a stream; default 1 h.
+	MaxDuration time.Duration
+	// Heartbeat is the time without an event after which a comment is sent; default 30 s.
+	Heartbeat time.Duration
+	// Retry is what clients are told to wait before they reconnect; default 5 s.
+	Retry time.Duration
+	// MaxStreams and MaxStreamsPerUser limit open streams; 0: no limit.
+	MaxStreams, MaxStreamsPerUser int
+
+	// Page serves what no route of the API matches; nil: 404.
+	Page http.Handler
+	// Logger's default discards.
+	Logger *slog.Logger
+	// Metrics receives the server's metrics and is served at /metrics; nil: a new registry.
+	Metrics *prometheus.Registry
+}
+
+func (c *Config) setDefaults() {
+	if c.Addr == "" {
+		c.Addr = ":8080"
+	}
+	if c.MaxDuration == 0 {
+		c.MaxDuration = time.Hour
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = 30 * time.Second
+	}
+	if c.Retry == 0 {
+		c.Retry = 5 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = prometheus.NewRegistry()
+	}
+}
+
+func (c *Config) validate() error {
+	if c.Subscriber == nil || c.Ping == nil || c.Listening == nil {
+		return errors.New("server: Config.Subscriber, Ping and Listening are required")
+	}
+	for name, d := range map[string]time.Duration{
+		"SSE_MAX_DURATION": c.MaxDuration, "SSE_HEARTBEAT_SECONDS": c.Heartbeat, "SSE_RETRY_MS": c.Retry,
+	} {
+		if d < 0 {
+			return fmt.Errorf("%s: %v is not allowed: a positive duration is", name, d)
+		}
+	}
+	if c.MaxStreams < 0 || c.MaxStreamsPerUser < 0 {
+		return errors.New("SSE_MAX_STREAMS and SSE_MAX_STREAMS_PER_USER must not be negative; 0 is no limit")
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE belong together: set both or neither")
+	}
+	if c.CertFile != "" {
+		// Serving reads the files again; here a mistake in them is found before anything is served.
+		if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
+			return fmt.Errorf("TLS_CERT_FILE %q and TLS_KEY_FILE %q are not allowed: a certificate and its key in PEM files are: %w", c.CertFile, c.KeyFile, err)
+		}
+	}
+	if c.AuthCookie != "" {
+		if err := (&http.Cookie{Name: c.AuthCookie}).Valid(); err != nil {
+			return fmt.Errorf("SSE_AUTH_COOKIE: %q is not allowed: a cookie's name like session is", c.AuthCookie)
+		}
+	}
+	for _, origin := range c.CORSOrigins {
+		if err := checkOrigin(origin); err != nil {
+			return err
+		}
+	}
+	if err := checkAddr("HTTP_ADDR", c.Addr); err != nil {
+		return err
+	}
+	if c.AdminAddr == "" {
+		return nil
+	}
+	return checkAddr("ADMIN_ADDR", c.AdminAddr)
+}
+
+func checkAddr(name, addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %q is not allowed: HOST:PORT or :PORT is", name, addr)
+	}
+	return nil
+}
+
+func checkOrigin(origin string) error {
+	if origin == "*" {
+		return nil
+	}
+	u, err := url.Parse(origin)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Scheme+"://"+u.Host != origin {
+		return fmt.Errorf("CORS_ALLOWED_ORIGINS: %q is not allowed: an origin like https://app.example.com, without a path, or * is", origin)
+	}
+	return nil
+}
+
+// placeholders are secrets that people copy from examples.
+var placeholders = []string{"changeme", "change-me", "your-secret", "your_secret", "your-256-bit-secret", "secretsecret"}
+
+// Validate says which environment variable is wrong, and what is allowed instead. It makes no request.
+func (c AuthConfig) Validate() error {
+	if c.Secret == "" && c.JWKSURL == "" {
+		return errors.New("no way to verify tokens: set JWT_SECRET (HS256) or JWT_JWKS_URL (RS256, ES256)")
+	}
+	if c.PreviousSecret != "" && c.Secret == "" {
+		return errors.New("JWT_SECRET_PREVIOUS without JWT_SECRET: set the current key too")
+	}
+	for name, secret := range map[string]string{"JWT_SECRET": c.Secret, "JWT_SECRET_PREVIOUS": c.PreviousSecret} {
+		if secret == "" {
+			continue
+		}
+		if len(secret) < MinSecret {
+			return fmt.Errorf("%s: its %d bytes are not enough: an HS256 key has at least %d (try: openssl rand -base64 32)", name, len(secret), MinSecret)
+		}
+		for _, p := range placeholders {
+			if strings.HasPrefix(strings.ToLower(secret), p) {
+				return fmt.Errorf("%s begins with %q, a placeholder that others know: make one (try: openssl rand -base64 32)", name, p)
+			}
+		}
+	}
+	if c.JWKSURL == "" {
+		return nil
+	}
+	u, err := url.Parse(c.JWKSURL)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))) {
+		return fmt.Errorf("JWT_JWKS_URL: %q is not allowed: an https URL is (http only for a loopback address)", withoutPassword(c.JWKSURL))
+	}
+	if c.Issuer == "" || c.Audience == "" {
+		return errors.New("JWT_ISSUER and JWT_AUDIENCE are required with JWT_JWKS_URL: without them a token that the issuer made for any other service would be accepted")
+	}
+	return nil
+}
+
+// withoutPassword is a URL as it may be shown.
+func withoutPassword(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "(not shown, it does not parse)"
+	}
+	return u.Redacted()
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,146 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// apiError is an answer to a request that is not served. The text is all that the client learns; the cause is logged.
+type apiError struct {
+	status int
+	text   string
+	// challenge is the WWW-Authenticate header of RFC 6750, section 3.
+	challenge string
+	// transient says that the same request may be served later: a stream request is then answered so that EventSource
+	// comes back, anything else with Retry-After.
+	transient bool
+	allow     string // the Allow header of a 405
+}
+
+func (e *apiError) Error() string { return e.text }
+
+const realm = `Bearer realm="auditstream"`
+
+var (
+	errMissingToken = &apiError{status: http.StatusUnauthorized, text: "Missing authentication token", challenge: realm}
+	errInvalidToken = &apiError{status: http.StatusUnauthorized, text: "Invalid authentication token",
+		challenge: realm + `, error="invalid_token", error_description="The access token is malformed, expired or not meant for this service"`}
+	errTokenInURL = &apiError{status: http.StatusUnauthorized, text: "Invalid authentication token",
+		challenge: realm + `, error="invalid_token", error_description="A token in the URL is refused: send it in the Authorization header"`}
+	errMalformedAuth = &apiError{status: http.StatusBadRequest, text: "Malformed Authorization header: one header of the form 'Bearer TOKEN' is allowed",
+		challenge: realm + `, error="invalid_request", error_description="Malformed or repeated Authorization header"`}
+
+	errAuditID   = &apiError{status: http.StatusBadRequest, text: "Invalid audit_id: a whole number from 1 to 9223372036854775807 is allowed"}
+	errForbidden = &apiError{status: http.StatusForbidden, text: "Cross-user access denied"}
+	errNoAudit   = &apiError{status: http.StatusNotFound, text: "Audit not found"}
+	errNoRoute   = &apiError{status: http.StatusNotFound, text: "Not found"}
+
+	errInternal       = &apiError{status: http.StatusInternalServerError, text: "Internal server error"}
+	errUnavailable    = &apiError{status: http.StatusServiceUnavailable, text: "Internal server error", transient: true}
+	errNoKeys         = &apiError{status: http.StatusServiceUnavailable, text: "Signing keys are not available yet", transient: true}
+	errTooManyStreams = &apiError{status: http.StatusServiceUnavailable, text: "Too many streams", transient: true}
+	errShuttingDown   = &apiError{status: http.StatusServiceUnavailable, text: "Server is shutting down", transient: true}
+)
+
+// The error events that end a stream.
+const (
+	textTimeout = "Stream timeout"
+	textExpired = "Token expired"
+)
+
+// refusal pairs the answer with what only the log may know.
+type refusal struct {
+	answer *apiError
+	cause  error
+}
+
+func (r *refusal) Error() string   { return r.answer.text + ": " + r.cause.Error() }
+func (r *refusal) Unwrap() []error { return []error{r.answer, r.cause} }
+
+// because attaches a cause for the log to an answer.
+func because(answer *apiError, cause error) error { return &refusal{answer: answer, cause: cause} }
+
+// answerTo finds the answer to err; an error that names none is an internal one.
+func answerTo(err error) *apiError {
+	if answer, ok := errors.AsType[*apiError](err); ok {
+		return answer
+	}
+	return errInternal
+}
+
+// writeError answers a request that is not served, in JSON, and logs why.
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	answer := answerTo(err)
+	s.logRefusal(r, answer, err)
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	if answer.challenge != "" {
+		h.Set("WWW-Authenticate", answer.challenge)
+	}
+	if answer.allow != "" {
+		h.Set("Allow", answer.allow)
+	}
+	if answer.transient {
+		h.Set("Retry-After", strconv.Itoa(int(max(s.retryDelay().Round(time.Second), time.Second).Seconds())))
+	}
+	s.writeJSON(w, r, answer.status, errorJSON(answer.text))
+}
+
+// refuseStream answers a stream request that is not served. One that cannot be served for now gets status 200, a random
+// time to come back after, and the error event: any other status ends a browser's EventSource for good.
+func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
+	answer := answerTo(err)
+	if !answer.transient && answer != errInternal {
+		s.writeError(w, r, err)
+		return
+	}
+	s.logRefusal(r, answer, err)
+	if err := openEvents(w).fail(answer.text, s.retryDelay()); err != nil {
+		s.cfg.Logger.DebugContext(r.Context(), "refusal not sent", "error", err)
+	}
+}
+
+func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
+	level := slog.LevelDebug
+	if answer.status >= http.StatusInternalServerError && answer != errTooManyStreams {
+		level = slog.LevelWarn
+	}
+	s.metrics.refused.WithLabelValues(refusedLabel(answer)).Inc()
+	s.cfg.Logger.Log(r.Context(), level, "request refused", "path", r.URL.Path, "status", answer.status, "reason", err)
+}
+
+// writeJSON sends a whole JSON answer, with a deadline that must not outlast it on a connection that is used again.
+func (s *Server) writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	s.writeBody(w, r, status, body)
+}
+
+func (s *Server) writeBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // a test's recorder has none
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		if _, err := w.Write(body); err != nil {
+			s.cfg.Logger.DebugContext(r.Context(), "answer not sent", "error", err)
+			return
+		}
+	}
+	_ = rc.Flush()
+	_ = rc.SetWriteDeadline(time.Time{})
+}
+
+func errorJSON(text string) []byte {
+	b, err := json.Marshal(struct {
+		Error string `json:"error"`
+	}{text})
+	if err != nil {
+		return []byte(`{"error":"Internal server error"}`) // a string always marshals
+	}
+	return b
+}

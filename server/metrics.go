@@ -1,0 +1,104 @@
+package server
+
+import (
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"auditstream/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+type metrics struct {
+	streams prometheus.Gauge
+	events  prometheus.Counter
+	ended   *prometheus.CounterVec
+	refused *prometheus.CounterVec
+	latency prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	m := metrics{
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "auditstream_streams_open",
+			Help: "Open streams.",
+		}),
+		events: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "auditstream_events_sent_total",
+			Help: "States sent to streams.",
+		}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "auditstream_streams_ended_total",
+			Help: "Streams that ended, by reason.",
+		}, []string{"reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "auditstream_requests_refused_total",
+			Help: "Requests that were not served, by reason.",
+		}, []string{"reason"}),
+		// PostgreSQL sends a notification right after the commit, so its arrival is the commit as this process can see
+		// it without a column of its own in the application's table.
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "auditstream_commit_to_flush_seconds",
+			Help:    "From the arrival of the first notification of a change to the flush of its event, once for each stream; changes found without a notification are not counted.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
+		}),
+	}
+	for _, reason := range []string{endTerminal, endClient, endTimeout, endExpired, endForbidden, endDeleted, endShutdown, endError} {
+		m.ended.WithLabelValues(reason)
+	}
+	for _, label := range refusedLabels {
+		m.refused.WithLabelValues(label)
+	}
+	m.refused.WithLabelValues(refusedOther)
+	reg.MustRegister(m.streams, m.events, m.ended, m.refused, m.latency)
+	return m
+}
+
+// sent accounts for a written state.
+func (m metrics) sent(state *store.State, err error) {
+	if err != nil {
+		return
+	}
+	m.events.Inc()
+	if !state.Noticed.IsZero() {
+		m.latency.Observe(time.Since(state.Noticed).Seconds())
+	}
+}
+
+const refusedOther = "other"
+
+var refusedLabels = map[*apiError]string{
+	errMissingToken:   "missing token",
+	errInvalidToken:   "invalid token",
+	errTokenInURL:     "token in URL",
+	errMalformedAuth:  "malformed authorization",
+	errAuditID:        "invalid audit id",
+	errForbidden:      "forbidden",
+	errNoAudit:        "not found",
+	errInternal:       "internal error",
+	errUnavailable:    "database unavailable",
+	errNoKeys:         "signing keys unavailable",
+	errTooManyStreams: "too many streams",
+	errShuttingDown:   "shutting down",
+}
+
+func refusedLabel(answer *apiError) string {
+	if label, ok := refusedLabels[answer]; ok {
+		return label
+	}
+	return refusedOther
+}
+
+// adminHandler serves what is for operators alone.
+func adminHandler(reg *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}

@@ -1,0 +1,57 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+
+	"auditstream/server/web"
+
+	"github.com/gorilla/mux"
+	"github.com/rs/cors"
+)
+
+// routes builds the handler of the public address.
+func (s *Server) routes() http.Handler {
+	r := mux.NewRouter().SkipClean(true)
+	s.handle(r, "/api/v1/sse/audits/{audit_id}/progress", s.stream, http.MethodGet)
+	s.handle(r, "/api/v1/audits/{audit_id}/status", s.status, http.MethodGet, http.MethodHead)
+	s.handle(r, "/healthz", s.healthz, http.MethodGet, http.MethodHead)
+	s.handle(r, "/readyz", s.readyz, http.MethodGet, http.MethodHead)
+	s.handle(r, "/openapi.yaml", s.openapi, http.MethodGet, http.MethodHead)
+	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.writeError(w, r, errNoRoute) })
+	if s.cfg.Page != nil {
+		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
+		r.PathPrefix("/").Handler(s.cfg.Page)
+	}
+	if len(s.cfg.CORSOrigins) == 0 {
+		return r
+	}
+	// Around the router, not as its middleware: mux runs middleware only for routes that match, and a preflight's method
+	// does not.
+	return cors.New(cors.Options{
+		AllowedOrigins: s.cfg.CORSOrigins,
+		AllowedMethods: []string{http.MethodGet, http.MethodHead},
+		AllowedHeaders: []string{"Authorization", "Last-Event-ID", "Cache-Control", "If-None-Match"},
+		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate"},
+		MaxAge:         600,
+	}).Handler(r)
+}
+
+// handle registers a route that answers other methods with 405 and the Allow header that RFC 9110 requires.
+func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods ...string) {
+	allow := strings.Join(methods, ", ")
+	r.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		for _, method := range methods {
+			if r.Method == method {
+				h(w, r)
+				return
+			}
+		}
+		s.writeError(w, r, &apiError{status: http.StatusMethodNotAllowed, text: "Method not allowed: use " + allow, allow: allow})
+	})
+}
+
+func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/yaml")
+	s.writeBody(w, r, http.StatusOK, web.OpenAPI)
+}

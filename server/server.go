@@ -1,0 +1,169 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// drainTimeout is how long streams and requests may take to end after the stop signal before they are cut.
+	drainTimeout = 8 * time.Second
+	maxHeader    = 16 << 10
+)
+
+// errDraining is the cause with which request contexts end at shutdown, to tell it from a client that has gone.
+var errDraining = errors.New("the server is shutting down")
+
+// Server serves the API. Its methods are safe for concurrent use, but Run is called once.
+type Server struct {
+	cfg      Config
+	verifier *verifier
+	limit    *streamLimit
+	metrics  metrics
+	ready    readiness
+	draining atomic.Bool
+
+	api, admin net.Listener
+}
+
+// New validates the configuration, and fetches the signing keys when there are any to fetch; ctx bounds their later
+// refreshes, so it must live as long as the server.
+func New(ctx context.Context, cfg Config) (*Server, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	v, err := newVerifier(ctx, cfg.Auth, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		cfg:      cfg,
+		verifier: v,
+		limit:    newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
+		metrics:  newMetrics(cfg.Metrics),
+	}, nil
+}
+
+// Listen binds the addresses, so that a taken port is an error at start and port 0 is known before Run. The caller calls
+// Run or Close afterwards.
+func (s *Server) Listen(ctx context.Context) error {
+	api, err := listen(ctx, "HTTP_ADDR", s.cfg.Addr)
+	if err != nil {
+		return err
+	}
+	s.api = api
+	if s.cfg.AdminAddr == "" {
+		return nil
+	}
+	s.admin, err = listen(ctx, "ADMIN_ADDR", s.cfg.AdminAddr)
+	if err != nil {
+		return errors.Join(err, api.Close())
+	}
+	return nil
+}
+
+// Close releases the addresses of a server that is not run after all.
+func (s *Server) Close() error {
+	err := s.api.Close()
+	if s.admin != nil {
+		err = errors.Join(err, s.admin.Close())
+	}
+	return err
+}
+
+func listen(ctx context.Context, name, addr string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{Control: controlSocket}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w", name, addr, err)
+	}
+	return l, nil
+}
+
+// Addr is the address served on, once Listen has returned.
+func (s *Server) Addr() net.Addr { return s.api.Addr() }
+
+// AdminAddr is the address of the metrics, once Listen has returned; nil when there is none.
+func (s *Server) AdminAddr() net.Addr {
+	if s.admin == nil {
+		return nil
+	}
+	return s.admin.Addr()
+}
+
+// Run serves until ctx is done, then ends every stream with a random time to come back after, and returns nil within
+// seconds. Listen must have been called.
+func (s *Server) Run(ctx context.Context) error {
+	requests, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	api := &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: 5 * time.Second,
+		// No request has a body worth waiting for; a stream's reads are not affected, it has been read by then.
+		ReadTimeout:    10 * time.Second,
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+		BaseContext:    func(net.Listener) context.Context { return requests },
+	}
+	// Profiles and traces take as long as their request says, so the admin server has no WriteTimeout either.
+	admin := &http.Server{
+		Handler:           adminHandler(s.cfg.Metrics),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serving(s.serve(api)) })
+	if s.admin != nil {
+		group.Go(func() error { return serving(admin.Serve(s.admin)) })
+	}
+	group.Go(func() error {
+		<-ctx.Done()
+		s.draining.Store(true)
+		cancel(errDraining) // streams say goodbye; http.Server.Shutdown alone would wait for them for ever
+		stop, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer done()
+		return errors.Join(shutdown(stop, api), shutdown(stop, admin))
+	})
+	return group.Wait()
+}
+
+func (s *Server) serve(api *http.Server) error {
+	if s.cfg.CertFile != "" {
+		return api.ServeTLS(s.api, s.cfg.CertFile, s.cfg.KeyFile)
+	}
+	return api.Serve(s.api)
+}
+
+func serving(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve: %w", err)
+}
+
+// shutdown cuts what has not ended in time: a client that does not read must not keep the process alive.
+func shutdown(ctx context.Context, server *http.Server) error {
+	err := server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return server.Close()
+	}
+	return err
+}
+
+// retryDelay is a time to come back after: SSE_RETRY_MS, give or take a half at random, so that clients which were sent
+// away together do not return together.
+func (s *Server) retryDelay() time.Duration {
+	return s.cfg.Retry/2 + rand.N(s.cfg.Retry)
+}

@@ -1,0 +1,227 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"auditstream/store"
+
+	"github.com/gorilla/mux"
+)
+
+// firstReadTimeout is how long a new stream waits for the database before it is asked to come back later.
+const firstReadTimeout = 2 * time.Second
+
+// stream serves GET /api/v1/sse/audits/{audit_id}/progress.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+	who, id, err := s.admit(r)
+	if err != nil {
+		s.refuseStream(w, r, err)
+		return
+	}
+	if !s.limit.acquire(who.key()) {
+		s.refuseStream(w, r, errTooManyStreams)
+		return
+	}
+	defer s.limit.release(who.key())
+
+	states, cancel, err := s.subscribe(r.Context(), id)
+	if err != nil {
+		s.refuseStream(w, r, err)
+		return
+	}
+	defer cancel()
+	first := <-states
+	if err := mayShow(first, who); err != nil {
+		s.refuseStream(w, r, err)
+		return
+	}
+	if first.Terminal() && lastEventID(r) == first.Fingerprint {
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusNoContent) // the client has seen the end; EventSource stops for good
+		return
+	}
+	s.follow(r.Context(), openEvents(w), follower{id: id, who: who, first: first, states: states})
+}
+
+// admit authenticates a request and finds out which audit it is about.
+func (s *Server) admit(r *http.Request) (viewer, int64, error) {
+	token, err := s.token(r)
+	if err != nil {
+		return viewer{}, 0, err
+	}
+	who, err := s.verifier.verify(r.Context(), token)
+	if err != nil {
+		return viewer{}, 0, err
+	}
+	id, err := auditID(mux.Vars(r)["audit_id"])
+	return who, id, err
+}
+
+// auditID accepts the decimal form alone, as PostgreSQL prints it, so that each audit has one URL.
+func auditID(text string) (int64, error) {
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || id < 1 || strconv.FormatInt(id, 10) != text {
+		return 0, errAuditID
+	}
+	return id, nil
+}
+
+// subscribe waits for the first state. Failing to get it is the database's fault or a shutdown's: both pass.
+func (s *Server) subscribe(ctx context.Context, id int64) (<-chan *store.State, func(), error) {
+	ctx, stop := context.WithTimeout(ctx, firstReadTimeout)
+	defer stop()
+	states, cancel, err := s.cfg.Subscriber.Subscribe(ctx, id)
+	switch {
+	case errors.Is(err, errDraining):
+		return nil, nil, because(errShuttingDown, err)
+	case err != nil:
+		return nil, nil, because(errUnavailable, err)
+	}
+	return states, cancel, nil
+}
+
+// mayShow reports why a state must not be shown, or nil. It is asked for every state, not only the first: rows change
+// owners and disappear.
+func mayShow(state *store.State, who viewer) error {
+	switch {
+	case state.Err != nil:
+		return because(errInternal, state.Err)
+	case !state.Found:
+		return errNoAudit
+	case !state.Audit.OwnedBy(who.Viewer):
+		return errForbidden
+	}
+	return nil
+}
+
+// lastEventID is the id of the last event that a reconnecting client has seen. Clients that cannot set the header send a
+// query parameter, in one of two spellings.
+func lastEventID(r *http.Request) string {
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	q := r.URL.Query()
+	if id := q.Get("last_event_id"); id != "" {
+		return id
+	}
+	return q.Get("lastEventId")
+}
+
+// follower is what a stream knows when it starts.
+type follower struct {
+	id     int64
+	who    viewer
+	first  *store.State
+	states <-chan *store.State
+}
+
+// Why a stream ended, for the log and the metrics.
+const (
+	endTerminal  = "terminal"
+	endClient    = "client gone"
+	endTimeout   = "timeout"
+	endExpired   = "token expired"
+	endForbidden = "owner changed"
+	endDeleted   = "deleted"
+	endShutdown  = "shutdown"
+	endError     = "error"
+)
+
+// follow shows an audit until it ends, and accounts for it.
+func (s *Server) follow(ctx context.Context, events *eventStream, f follower) {
+	start := time.Now()
+	s.metrics.streams.Inc()
+	reason, err := s.show(ctx, events, f)
+	s.metrics.streams.Dec()
+	s.metrics.ended.WithLabelValues(reason).Inc()
+	attrs := []slog.Attr{
+		slog.Int64("audit", f.id), slog.Duration("duration", time.Since(start)),
+		slog.Int("events", events.events), slog.String("reason", reason),
+	}
+	if err != nil {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "stream ended", attrs...)
+}
+
+// show is the stream: one goroutine, one select. It returns why it ended, and the error of a write that failed.
+func (s *Server) show(ctx context.Context, events *eventStream, f follower) (reason string, err error) {
+	if err := events.first(f.first, s.cfg.Retry); err != nil {
+		return endClient, err
+	}
+	s.metrics.events.Inc()
+	if f.first.Terminal() {
+		return endTerminal, nil
+	}
+	limit, text, reason := s.lifetime(f.who)
+	end := time.NewTimer(limit)
+	defer end.Stop()
+	heartbeat := time.NewTimer(s.cfg.Heartbeat)
+	defer heartbeat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if !errors.Is(context.Cause(ctx), errDraining) {
+				return endClient, nil
+			}
+			return endShutdown, events.goodbye(s.retryDelay())
+		case <-end.C:
+			return reason, events.fail(text, s.retryAfter(reason))
+		case <-heartbeat.C:
+			err = events.heartbeat()
+		case state := <-f.states:
+			if refused := mayShow(state, f.who); refused != nil {
+				return s.revoke(events, refused)
+			}
+			err = events.state(state)
+			s.metrics.sent(state, err)
+			if err == nil && state.Terminal() {
+				return endTerminal, nil
+			}
+		}
+		if err != nil {
+			return endClient, err
+		}
+		heartbeat.Reset(s.cfg.Heartbeat)
+	}
+}
+
+// lifetime is how long the stream may last, and how it ends then: whichever comes first of the token's expiry and
+// SSE_MAX_DURATION.
+func (s *Server) lifetime(who viewer) (limit time.Duration, text, reason string) {
+	if left := time.Until(who.expires); left < s.cfg.MaxDuration {
+		return left, textExpired, endExpired
+	}
+	return s.cfg.MaxDuration, textTimeout, endTimeout
+}
+
+// revoke ends a stream whose audit may not be shown any more.
+func (s *Server) revoke(events *eventStream, refused error) (reason string, err error) {
+	answer := answerTo(refused)
+	switch answer {
+	case errForbidden:
+		reason = endForbidden
+	case errNoAudit:
+		reason = endDeleted
+	default:
+		reason = endError
+		s.cfg.Logger.Error("audit cannot be shown", "error", refused)
+	}
+	return reason, events.fail(answer.text, s.retryAfter(reason))
+}
+
+// retryAfter is the delay that a client is told when its stream ends: a random one where the server ends it for reasons
+// of its own, so that many streams opened together do not come back together. Where the client must change something
+// first, it keeps the one it has.
+func (s *Server) retryAfter(reason string) time.Duration {
+	switch reason {
+	case endTimeout, endShutdown, endError:
+		return s.retryDelay()
+	}
+	return 0
+}

@@ -1,0 +1,158 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"auditstream/store"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// MinSecret is the least length of an HS256 key in bytes: RFC 7518, section 3.2 asks for the size of the hash.
+const MinSecret = 32
+
+// notBeforeSkew is how far an issuer's clock may be ahead of ours. Expiry has no tolerance: a stream ends at exp.
+const notBeforeSkew = 5 * time.Second
+
+// AuthConfig says which tokens are accepted. A secret or a JWKS URL is required; both may be set.
+type AuthConfig struct {
+	// Secret verifies HS256, MinSecret bytes at least. PreviousSecret does too, while keys are being changed.
+	Secret, PreviousSecret string
+	// JWKSURL is where the keys for RS256 and ES256 are, with https, or with http on a loopback address.
+	JWKSURL string
+	// Issuer and Audience must match the iss and aud claims where set; they are required with JWKSURL.
+	Issuer, Audience string
+}
+
+// viewer is who a verified token speaks for.
+type viewer struct {
+	store.Viewer
+	expires time.Time
+}
+
+// key names the person for the limit of streams a user.
+func (v viewer) key() string {
+	if v.Subject != "" {
+		return "sub:" + v.Subject
+	}
+	return "email:" + v.Email
+}
+
+// verifier checks tokens. The key follows the configured algorithm, never the other way round: a token that names HS256 is
+// only ever held against a secret, one that names RS256 or ES256 only against the JWKS. Safe for concurrent use.
+type verifier struct {
+	secrets []jwt.VerificationKey
+	keys    *jwks // nil without JWKSURL
+	parser  *jwt.Parser
+}
+
+func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*verifier, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	v := new(verifier)
+	var methods []string
+	for _, secret := range []string{cfg.Secret, cfg.PreviousSecret} {
+		if secret != "" {
+			v.secrets = append(v.secrets, []byte(secret))
+		}
+	}
+	if len(v.secrets) > 0 {
+		methods = append(methods, "HS256")
+	}
+	if cfg.JWKSURL != "" {
+		keys, err := newJWKS(ctx, cfg.JWKSURL, logger)
+		if err != nil {
+			return nil, err
+		}
+		v.keys = keys
+		methods = append(methods, "RS256", "ES256")
+	}
+	options := []jwt.ParserOption{
+		jwt.WithValidMethods(methods),
+		jwt.WithExpirationRequired(),
+		jwt.WithStrictDecoding(),
+	}
+	// An empty issuer or audience would switch the check off inside the library as well; here it is on purpose.
+	if cfg.Issuer != "" {
+		options = append(options, jwt.WithIssuer(cfg.Issuer))
+	}
+	if cfg.Audience != "" {
+		options = append(options, jwt.WithAudience(cfg.Audience))
+	}
+	v.parser = jwt.NewParser(options...)
+	return v, nil
+}
+
+// verify returns who the token speaks for. The error is errInvalidToken with the reason, or errNoKeys while the keys to
+// decide with are not there.
+func (v *verifier) verify(ctx context.Context, token string) (viewer, error) {
+	var c claims
+	_, err := v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t) })
+	switch {
+	case errors.Is(err, errNoKeys):
+		return viewer{}, because(errNoKeys, err)
+	case err != nil:
+		return viewer{}, because(errInvalidToken, err)
+	}
+	who := viewer{Viewer: store.Viewer{Subject: c.Subject}, expires: c.ExpiresAt.Time}
+	if c.EmailVerified {
+		who.Email = c.Email
+	}
+	return who, nil
+}
+
+func (v *verifier) key(ctx context.Context, t *jwt.Token) (any, error) {
+	// RFC 7515, section 4.1.11: extensions that are marked critical and not understood make a token invalid.
+	if _, ok := t.Header["crit"]; ok {
+		return nil, errors.New("the crit header is not supported")
+	}
+	switch t.Method.Alg() {
+	case "HS256":
+		return jwt.VerificationKeySet{Keys: v.secrets}, nil
+	case "RS256", "ES256":
+		return v.keys.key(ctx, t)
+	}
+	return nil, fmt.Errorf("algorithm %s is not configured", t.Method.Alg()) // the parser has refused it before
+}
+
+// claims are the claims that count. The zero EmailVerified means that an issuer said that the address is not verified.
+type claims struct {
+	jwt.RegisteredClaims
+	Email         string        `json:"email"`
+	EmailVerified emailVerified `json:"email_verified"`
+}
+
+// UnmarshalJSON presets EmailVerified: an issuer that does not send it leaves the address usable.
+func (c *claims) UnmarshalJSON(data []byte) error {
+	type plain claims
+	p := plain{EmailVerified: true}
+	if err := json.Unmarshal(data, &p); err != nil {
+		return err
+	}
+	*c = claims(p)
+	return nil
+}
+
+// GetNotBefore allows for an issuer's clock that is a little ahead; see [notBeforeSkew].
+func (c claims) GetNotBefore() (*jwt.NumericDate, error) {
+	if c.NotBefore == nil {
+		return nil, nil
+	}
+	return jwt.NewNumericDate(c.NotBefore.Add(-notBeforeSkew)), nil
+}
+
+// emailVerified is the claim email_verified. Some issuers send it as text. Only true and "true" are a yes.
+type emailVerified bool
+
+func (e *emailVerified) UnmarshalJSON(data []byte) error {
+	text := strings.ToLower(strings.Trim(string(data), `"`))
+	*e = text == "true" || text == "null"
+	return nil
+}

@@ -1,0 +1,81 @@
+package store_test
+
+import (
+	"strings"
+	"testing"
+
+	"auditstream/integration/pgtest"
+	"auditstream/store"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// handWritten is a view as somebody might write it for an unusual schema: with NULLs, and a conversion that fails for
+// one row.
+const handWritten = `
+	create table things (k bigint, state text, pct text);
+	insert into things values (1, 'running', '10'), (2, null, null), (3, 'running', 'a secret text'), (4, 'completed', '700');
+	create schema auditstream;
+	create view auditstream.progress as
+	select k as audit_id, 'alice'::text as user_id, null::text as user_email, state as status, pct::int as progress,
+	       null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error
+	from things`
+
+func TestAudits(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Psql(t, dsn, handWritten)
+	audits := store.New(pgtest.Connect(t, dsn))
+
+	states, err := audits.Audits(t.Context(), []int64{1, 2, 4, 99})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[int64]string)
+	for _, s := range states {
+		got[s.ID] = string(s.JSON)
+	}
+	want := map[int64]string{
+		1: `{"audit_id":1,"status":"running","progress":10}`,
+		2: `{"audit_id":2,"status":"pending","progress":0}`,
+		4: `{"audit_id":4,"status":"completed","progress":100}`,
+	}
+	if len(got) != len(want) {
+		t.Errorf("got %d audits, want %d: an id without a row is absent", len(got), len(want))
+	}
+	for id := range want {
+		if got[id] != want[id] {
+			t.Errorf("audit %d: got %s, want %s", id, got[id], want[id])
+		}
+	}
+}
+
+func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Psql(t, dsn, handWritten)
+
+	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []int64{1, 2, 3, 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(states) != 4 {
+		t.Fatalf("got %d states, want 4", len(states))
+	}
+	for _, s := range states {
+		if bad := s.ID == 3; bad != (s.Err != nil) {
+			t.Errorf("audit %d: error %v", s.ID, s.Err)
+		}
+		if s.Err != nil && strings.Contains(s.Err.Error(), "secret") {
+			t.Errorf("the error quotes the row: %v", s.Err)
+		}
+	}
+}
+
+func TestMissingViewIsAnError(t *testing.T) {
+	t.Parallel()
+	_, err := store.New(pgtest.Connect(t, pgtest.New(t))).Audits(t.Context(), []int64{1})
+	if err == nil || !strings.Contains(err.Error(), "auditstream.progress") {
+		t.Errorf("got %v, want an error that names the view", err)
+	}
+}
