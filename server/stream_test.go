@@ -82,8 +82,8 @@ func TestStreamEnds(t *testing.T) {
 		want   string
 		random bool
 	}{
-		"timeout":         {exp: 24 * time.Hour, after: time.Hour, beats: 119, want: "Stream timeout", random: true},
-		"token's expiry":  {exp: 10 * time.Minute, after: 10 * time.Minute, beats: 19, want: "Token expired"},
+		"timeout":         {exp: 24 * time.Hour, after: time.Hour, beats: 8, want: "Stream timeout", random: true},
+		"token's expiry":  {exp: 10 * time.Minute, after: 10 * time.Minute, beats: 1, want: "Token expired"},
 		"another owner":   {exp: time.Hour, then: stolen, want: "Cross-user access denied"},
 		"deletion":        {exp: time.Hour, then: &store.State{ID: 42}, want: "Audit not found"},
 		"unreadable row":  {exp: time.Hour, then: &store.State{ID: 42, Err: errTest}, want: "Internal server error", random: true},
@@ -96,7 +96,8 @@ func TestStreamEnds(t *testing.T) {
 				sub, states := one(first)
 				token := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(tc.exp).Unix()})
 				start := time.Now()
-				c := streamed(t, newTestServer(t, sub, nil), get(t, streamPath, "Authorization", "Bearer "+token), func(*client) {
+				s := newTestServer(t, sub, func(c *Config) { c.Heartbeat = 7 * time.Minute }) // never due with the end
+				c := streamed(t, s, get(t, streamPath, "Authorization", "Bearer "+token), func(*client) {
 					if tc.then != nil {
 						states <- tc.then
 					}
