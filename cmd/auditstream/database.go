@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// sqlConn is what package sql works on.
+type sqlConn = *pgx.Conn
+
+const connectTimeout = 5 * time.Second
+
+// parseDatabaseURL never quotes its input in an error: it holds a password.
+func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("%s is not a connection string (not shown, it may hold a password): postgres://user:password@host:5432/database is allowed", name)}
+	}
+	return cfg, nil
+}
+
+// openPool prepares the ordinary connections, without connecting yet.
+func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	if _, err := parseDatabaseURL("DATABASE_URL", url); err != nil {
+		return nil, err
+	}
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, usageError{errors.New("DATABASE_URL holds a pool setting that is not allowed; see the documentation of pgxpool.ParseConfig")}
+	}
+	conn := cfg.ConnConfig
+	if !strings.Contains(url, "default_query_exec_mode") {
+		// Prepared statements stay behind on a connection that a transaction pooler hands to somebody else. There is one
+		// query, and it is cheap to plan, so the mode that works everywhere is the default.
+		conn.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	if conn.RuntimeParams["application_name"] == "" {
+		conn.RuntimeParams["application_name"] = "auditstream"
+	}
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = connectTimeout
+	}
+	if cfg.PingTimeout == 0 {
+		// After a network failure idle connections are dead without knowing it: each may cost a read this long, not all
+		// the time that the read has.
+		cfg.PingTimeout = time.Second
+	}
+	// Behind a transaction pooler a connection of the pool may inherit another one's LISTEN; without a handler pgx would
+	// keep those notifications for ever.
+	conn.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open pool: %w", err)
+	}
+	return pool, nil
+}
+
+// connect opens one connection for a command that runs once.
+func connect(ctx context.Context, url string) (*pgx.Conn, error) {
+	cfg, err := parseDatabaseURL("DATABASE_URL", url)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "auditstream"
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to the database (DATABASE_URL): %w", err)
+	}
+	return conn, nil
+}
+
+// explain adds to an error of the database what the operator can do about it. final says that waiting will not help.
+func explain(err error) (explained error, final bool) {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return fmt.Errorf("%w (is PostgreSQL running, and DATABASE_URL right?)", err), false
+	}
+	switch pgErr.Code {
+	case "28P01", "28000":
+		return fmt.Errorf("%w (check user and password in DATABASE_URL)", err), true
+	case "3D000":
+		return fmt.Errorf("%w (check the database's name in DATABASE_URL)", err), true
+	case "42P01", "3F000":
+		return fmt.Errorf("%w (auditstream is not installed in this database: run auditstream install --table YOUR_TABLE)", err), false
+	case "42501":
+		return fmt.Errorf("%w (this role may not read auditstream.progress: run auditstream install --role ROLE as the table's owner)", err), false
+	case "42703":
+		return fmt.Errorf("%w (the view auditstream.progress lacks a column: run auditstream install again)", err), false
+	}
+	return err, false
+}

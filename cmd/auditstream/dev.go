@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"auditstream/cmd/auditstream/localpg"
+	"auditstream/server"
+
+	"golang.org/x/sync/errgroup"
+)
+
+type devCmd struct {
+	HTTPAddr string `name:"http-addr" placeholder:"ADDRESS" help:"Address to serve on. Default: 127.0.0.1:8080, or the next port that is free."`
+	Dir      string `default:".auditstream" placeholder:"DIR" help:"Where the private database is kept. Default: .auditstream."`
+	Verbose  bool   `short:"v" help:"Log what the server does, not only what goes wrong."`
+}
+
+func (c *devCmd) Help() string {
+	return `Starts a private PostgreSQL in .auditstream/, adopts a table in it, keeps a few audits running, serves them on
+127.0.0.1:8080 and prints what to try. Needs PostgreSQL's programs (initdb, postgres) and nothing else. Ctrl-C stops all of it.`
+}
+
+const (
+	devHost     = "127.0.0.1"
+	devPort     = 8080
+	devPorts    = 100 // how many are tried from devPort on
+	devUser     = "dev"
+	devStopTime = 20 * time.Second
+	// The printed lines work as long as dev runs; a page asks for a fresh token by itself.
+	devPrintedTokenTTL = 30 * 24 * time.Hour
+	devPageTokenTTL    = 12 * time.Hour
+)
+
+func (c *devCmd) Run(ctx context.Context, std streams) error {
+	if os.Getenv("DATABASE_URL") != "" {
+		return usageError{errors.New("DATABASE_URL is set, but dev works on a private database of its own: unset DATABASE_URL, or run auditstream serve for the database that it names")}
+	}
+	if c.Dir == "" {
+		return usageError{errors.New(`--dir="" is not allowed: a directory is, like .auditstream`)}
+	}
+	addr, err := c.address(ctx, std.out) // before the work of starting a database
+	if err != nil {
+		return err
+	}
+	logger := c.logger(std.err)
+	pg, err := c.startPostgres(ctx, std.out, logger)
+	if err != nil {
+		return unlessStopped(ctx, err)
+	}
+	err = unlessStopped(ctx, c.serve(ctx, std.out, logger, pg, addr))
+	fmt.Fprintln(std.out, "\nStopping PostgreSQL ...")
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), devStopTime)
+	defer cancel()
+	return errors.Join(err, pg.Stop(stop))
+}
+
+// unlessStopped drops an error that came of Ctrl-C: that is how dev is meant to end, at any moment.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (c *devCmd) logger(w io.Writer) *slog.Logger {
+	flags := logFlags{LogLevel: level(slog.LevelWarn)}
+	if c.Verbose {
+		flags.LogLevel = level(slog.LevelInfo)
+	}
+	return flags.logger(w)
+}
+
+// address returns an address that is free now: the one asked for, or the first from the usual one on.
+func (c *devCmd) address(ctx context.Context, out io.Writer) (string, error) {
+	if c.HTTPAddr != "" {
+		err := tryAddress(ctx, c.HTTPAddr)
+		if err != nil {
+			return "", fmt.Errorf("--http-addr: cannot listen on %s: %w", c.HTTPAddr, err)
+		}
+		return c.HTTPAddr, nil
+	}
+	for port := devPort; ; port++ {
+		addr := net.JoinHostPort(devHost, strconv.Itoa(port))
+		err := tryAddress(ctx, addr)
+		switch {
+		case err == nil:
+			if port != devPort {
+				fmt.Fprintf(out, "Port %d is taken, using %d.\n", devPort, port)
+			}
+			return addr, nil
+		case !errors.Is(err, syscall.EADDRINUSE) || port == devPort+devPorts-1:
+			return "", fmt.Errorf("cannot listen on %s: %w (another address: --http-addr)", addr, err)
+		}
+	}
+}
+
+func tryAddress(ctx context.Context, addr string) error {
+	var cfg net.ListenConfig
+	l, err := cfg.Listen(ctx, "tcp", addr)
+	if err != nil {
+		if _, ok := errors.AsType[*net.AddrError](err); ok {
+			return usageError{err}
+		}
+		return err
+	}
+	return l.Close()
+}
+
+func (c *devCmd) startPostgres(ctx context.Context, out io.Writer, logger *slog.Logger) (*localpg.Server, error) {
+	bin, err := localpg.FindBinaries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	first := ""
+	if _, err := os.Stat(c.Dir); errors.Is(err, os.ErrNotExist) {
+		first = ", the first time takes some seconds"
+	}
+	fmt.Fprintf(out, "Starting PostgreSQL in %s (programs of %s%s) ...\n", c.Dir, bin, first)
+	return localpg.Start(ctx, localpg.Config{Dir: c.Dir, Logger: logger})
+}
+
+// serve prepares the database and runs the workers and the service until ctx is done.
+func (c *devCmd) serve(ctx context.Context, out io.Writer, logger *slog.Logger, pg *localpg.Server, addr string) error {
+	secret, err := devSecret(filepath.Join(c.Dir, "jwt-secret"))
+	if err != nil {
+		return err
+	}
+	db, err := prepareDevDatabase(ctx, pg, logger)
+	if err != nil {
+		return err
+	}
+	pool, err := openPool(ctx, db.app)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	sim := &simulation{db: pool, logger: logger, workers: devWorkers}
+	if err := sim.prepare(ctx); err != nil {
+		return err
+	}
+	show := devShow{secret: secret, simulation: sim, psql: psqlLine(pg.BinDir(), db.owner, sim.byHand)}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return sim.run(ctx) })
+	group.Go(func() error {
+		cmd := &serveCmd{
+			databaseFlags: databaseFlags{DatabaseURL: db.serve},
+			httpFlags:     httpFlags{HTTPAddr: addr, AdminAddr: net.JoinHostPort(devHost, "0")},
+			authFlags:     authFlags{JWTSecret: secret},
+		} // what is zero here has the default of serve
+		return serve(ctx, cmd, logger, show.page(), func(srv *server.Server) {
+			fmt.Fprint(out, show.lines(pg.Version(), c.Dir, srv.Addr(), srv.AdminAddr()))
+		})
+	})
+	return group.Wait()
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+	"auditstream/sql"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+func TestSteps(t *testing.T) {
+	t.Parallel()
+	for _, w := range devWorkers {
+		steps := w.steps()
+		before := step{}
+		for _, s := range steps {
+			if s.progress < before.progress || s.message == "" || *s.pages < 1 || *s.pages > w.pages {
+				t.Errorf("%s: %+v after %+v", w.site, s, before)
+			}
+			before = s
+		}
+		last := steps[len(steps)-1]
+		if w.fails != (last.status == "failed") || w.fails != (last.failure != nil) || w.fails != (last.score == nil) {
+			t.Errorf("%s ends with %+v", w.site, last)
+		}
+		if !w.fails && (last.status != "completed" || last.progress != 100 || *last.pages != w.pages) {
+			t.Errorf("%s ends with %+v", w.site, last)
+		}
+	}
+}
+
+// quick are workers in a hurry.
+var quick = []worker{
+	{site: "https://one.example", pages: 16, pace: time.Millisecond, rest: time.Millisecond},
+	{site: "https://two.example", pages: 99, pace: time.Millisecond, rest: time.Millisecond, fails: true},
+}
+
+// simulate runs a simulation until the test is over.
+func simulate(t *testing.T, dsn string, workers []worker) *simulation {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &simulation{db: pool, logger: slog.New(slog.DiscardHandler), workers: workers}
+	if err := s.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := s.run(ctx); err != nil {
+			t.Errorf("simulation: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		pool.Close()
+	})
+	return s
+}
+
+func TestSimulationDoesNotGrow(t *testing.T) {
+	t.Parallel()
+	dsn := installed(t, sql.Options{})
+	own := pgtest.Psql(t, dsn, `insert into audits (user_id, url, status) values ('dev', 'https://mine.example', 'running') returning id`)
+	s := simulate(t, dsn, quick)
+	// The ids of a worker's audits say how many there were.
+	eventually(t, func() error {
+		if newest := s.audits()[1]; newest < 4*keptAudits {
+			return fmt.Errorf("the newest audit has id %d", newest)
+		}
+		return nil
+	})
+	for _, w := range quick {
+		counts := pgtest.Psql(t, dsn, `select count(*) <= 12, count(*) filter (where status in ('pending', 'running')) <= 1,
+			string_agg(distinct status, ' ' order by status) from audits where url = '`+w.site+`'`)
+		end := "completed"
+		if w.fails {
+			end = "failed"
+		}
+		if !strings.HasPrefix(counts, "t|t|"+end) {
+			t.Errorf("%s: %s, want t|t|%s", w.site, counts, end)
+		}
+	}
+	if got, want := pgtest.Psql(t, dsn, `select count(*) from audits where url = '`+quick[1].site+`' and error like 'The worker was stopped%'`), "0"; got != want {
+		t.Errorf("%s audits were given up, want %s", got, want)
+	}
+	for id, want := range map[string]string{
+		own:                   "dev|running|0|",
+		fmt.Sprint(s.byHand):  "dev|running|0|Waiting for your UPDATE",
+		fmt.Sprint(s.foreign): "somebody-else|running|0|Not yours to see",
+	} {
+		if got := pgtest.Psql(t, dsn, `select user_id, status, progress, message from audits where id = `+id); got != want {
+			t.Errorf("audit %s, which is none of the workers' business: %s, want %s", id, got, want)
+		}
+	}
+}
+
+// TestSimulationBeginsAnew: what somebody ends or deletes by hand is not written to any more.
+func TestSimulationBeginsAnew(t *testing.T) {
+	t.Parallel()
+	dsn := installed(t, sql.Options{})
+	s := simulate(t, dsn, []worker{{site: "https://one.example", pages: 16, pace: 50 * time.Millisecond, rest: time.Millisecond}})
+	for _, statement := range []string{`update audits set status = 'completed', message = 'by hand' where id = `, `delete from audits where id = `} {
+		id := s.audits()[1]
+		pgtest.Psql(t, dsn, statement+fmt.Sprint(id))
+		eventually(t, func() error {
+			if s.audits()[1] == id {
+				return errors.New("the worker does not begin anew")
+			}
+			return nil
+		})
+		if got := pgtest.Psql(t, dsn, fmt.Sprintf(`select status, message from audits where id = %d`, id)); got != "completed|by hand" && got != "" {
+			t.Errorf("the worker wrote to an audit that had ended: %s", got)
+		}
+	}
+}
+
+func TestSimulationSurvivesRestart(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	dsn := server.DSN("postgres")
+	if _, err := sql.Install(t.Context(), pgtest.Connect(t, dsn), sql.Options{Create: true}); err != nil {
+		t.Fatal(err)
+	}
+	s := simulate(t, dsn, quick)
+	further := func(from int64) {
+		t.Helper()
+		eventually(t, func() error {
+			for _, id := range s.audits()[1:] {
+				if id < from+10 {
+					return fmt.Errorf("a worker is at audit %d, want %d", id, from+10)
+				}
+			}
+			return nil
+		})
+	}
+	further(0)
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	further(s.audits()[1])
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+
+	"auditstream/cmd/auditstream/localpg"
+	"auditstream/server"
+	"auditstream/sql"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The roles of a production set-up: the application knows nothing of auditstream, and serve may read the view alone.
+const (
+	devDatabase  = "auditstream"
+	devAppRole   = "app"
+	devServeRole = "auditstream_serve"
+)
+
+// devURLs lead to the one database of dev.
+type devURLs struct {
+	owner string // superuser: for the person at the keyboard
+	app   string // for the workers
+	serve string
+}
+
+// prepareDevDatabase makes what is missing: the database, the roles (with new passwords each time), the table, and what
+// install adds.
+func prepareDevDatabase(ctx context.Context, pg *localpg.Server, logger *slog.Logger) (devURLs, error) {
+	urls := devURLs{owner: pg.DSN(devDatabase)}
+	root, err := connect(ctx, pg.DSN("postgres"))
+	if err != nil {
+		return devURLs{}, err
+	}
+	defer root.Close(context.WithoutCancel(ctx))
+	if err := makeDatabase(ctx, root, devDatabase); err != nil {
+		return devURLs{}, err
+	}
+	for role, target := range map[string]*string{devAppRole: &urls.app, devServeRole: &urls.serve} {
+		if *target, err = makeRole(ctx, root, role, urls.owner); err != nil {
+			return devURLs{}, err
+		}
+	}
+
+	owner, err := connect(ctx, urls.owner)
+	if err != nil {
+		return devURLs{}, err
+	}
+	defer owner.Close(context.WithoutCancel(ctx))
+	_, err = sql.Install(ctx, owner, sql.Options{Create: true, Role: devServeRole, Logger: logger})
+	if err != nil {
+		return devURLs{}, err
+	}
+	_, err = owner.Exec(ctx, "grant select, insert, update, delete on "+sql.DefaultTable+" to "+devAppRole)
+	if err != nil {
+		return devURLs{}, fmt.Errorf("grant %s its rights: %w", devAppRole, err)
+	}
+	return urls, nil
+}
+
+func makeDatabase(ctx context.Context, conn *pgx.Conn, name string) error {
+	var exists bool
+	err := conn.QueryRow(ctx, "select exists (select from pg_database where datname = $1)", name).Scan(&exists)
+	if err != nil {
+		return fmt.Errorf("look up database %s: %w", name, err)
+	}
+	if exists {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "create database "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return fmt.Errorf("create database %s: %w", name, err)
+	}
+	return nil
+}
+
+// makeRole returns the URL by which the role reaches the database of ownerURL.
+func makeRole(ctx context.Context, conn *pgx.Conn, name, ownerURL string) (string, error) {
+	var exists bool
+	err := conn.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", name).Scan(&exists)
+	if err != nil {
+		return "", fmt.Errorf("look up role %s: %w", name, err)
+	}
+	verb := "create"
+	if exists {
+		verb = "alter"
+	}
+	password := rand.Text() // letters and digits: needs no quoting in SQL
+	_, err = conn.Exec(ctx, fmt.Sprintf("%s role %s login password '%s'", verb, pgx.Identifier{name}.Sanitize(), password))
+	if err != nil {
+		return "", fmt.Errorf("%s role %s: %w", verb, name, err)
+	}
+	u, err := url.Parse(ownerURL)
+	if err != nil {
+		return "", fmt.Errorf("address of the private database: %w", err)
+	}
+	u.User = url.UserPassword(name, password)
+	return u.String(), nil
+}
+
+// devSecret returns the key in path and makes one where there is none, so that the tokens of open tabs survive a restart.
+func devSecret(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read the tokens' key: %w", err)
+	}
+	if secret := strings.TrimSpace(string(text)); len(secret) >= server.MinSecret {
+		return secret, nil
+	}
+	secret := rand.Text() + rand.Text()
+	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep the tokens' key: %w", err)
+	}
+	return secret, nil
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"auditstream/server/web"
+)
+
+// devShow is what a newcomer gets to see: the lines in the terminal, and the page.
+type devShow struct {
+	secret     string
+	simulation *simulation
+	psql       string
+}
+
+func (d devShow) lines(version, dir string, addr, admin net.Addr) string {
+	base := "http://" + reachable(addr)
+	return fmt.Sprintf(`
+PostgreSQL %s and auditstream are running.
+
+  Open the page:
+
+    %s/
+
+  Watch audit %d in a terminal:
+
+    curl -N -H "Authorization: Bearer %s" %s/api/v1/sse/audits/%d/progress
+
+  Change its row from another terminal:
+
+    %s
+
+  Audit %d belongs to somebody else: asked for, it answers 403.
+  Metrics are at http://%s/metrics. The data is kept in %s.
+  Ctrl-C stops everything.
+`, version, base,
+		d.simulation.byHand, d.token(devPrintedTokenTTL), base, d.simulation.byHand,
+		d.psql,
+		d.simulation.foreign, admin, dir)
+}
+
+func (d devShow) page() http.Handler {
+	return web.Page(func() web.Dev {
+		return web.Dev{
+			Audits: d.simulation.audits(),
+			Token:  d.token(devPageTokenTTL),
+			User:   devUser,
+			ByHand: d.simulation.byHand,
+			SQL:    d.psql,
+		}
+	})
+}
+
+func (d devShow) token(ttl time.Duration) string {
+	token, err := signToken(d.secret, tokenClaims(devUser, "", "", "", ttl))
+	if err != nil {
+		panic(err) // claims of text and numbers, and a key of bytes: nothing can fail
+	}
+	return token
+}
+
+// reachable is an address that a browser on this machine can open.
+func reachable(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return fmt.Sprintf("%s:%d", devHost, tcp.Port)
+}
+
+// psqlLine changes something each time it is run, so that there is something to see each time.
+func psqlLine(binDir, url string, id int64) string {
+	return fmt.Sprintf(`%s "%s" -c "update audits set progress = 50, message = 'by hand at ' || now()::time(0) where id = %d"`,
+		psqlCommand(binDir), url, id)
+}
+
+// psqlCommand is what starts psql in a shell.
+func psqlCommand(binDir string) string {
+	if _, err := exec.LookPath("psql"); err == nil {
+		return "psql"
+	}
+	path, err := exec.LookPath(filepath.Join(binDir, "psql"))
+	if err != nil {
+		return "psql" // the client programs are not installed; the shell will say so
+	}
+	if strings.ContainsFunc(path, func(r rune) bool { return strings.ContainsRune(" \t'\"\\$&;()<>|*?[]!`", r) }) {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+)
+
+// TestDevRefusesDatabaseURL is not parallel: it sets the environment.
+func TestDevRefusesDatabaseURL(t *testing.T) {
+	t.Setenv("DATABASE_URL", "postgres://u:geheimnis@127.0.0.1:1/x")
+	dir := filepath.Join(t.TempDir(), "data")
+	got := command(t, "dev", "--dir="+dir).want(t, exitUsage)
+	mustContain(t, got.stderr, "DATABASE_URL is set", "unset DATABASE_URL")
+	mustNotContain(t, got.stderr, "geheimnis")
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it made %s: %v", dir, err)
+	}
+}
+
+func TestDevRefusesTakenAddress(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dir := filepath.Join(t.TempDir(), "data")
+	got := command(t, "dev", "--dir="+dir, "--http-addr="+l.Addr().String()).want(t, exitFailed)
+	mustContain(t, got.stderr, "--http-addr: cannot listen on "+l.Addr().String(), "address already in use")
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it made %s before it looked: %v", dir, err)
+	}
+}
+
+func TestDevTakesNextPort(t *testing.T) {
+	t.Parallel()
+	usual := net.JoinHostPort(devHost, strconv.Itoa(devPort))
+	if l, err := net.Listen("tcp", usual); err == nil { // else somebody else has it, which is as good
+		defer l.Close()
+	}
+	var out bytes.Buffer
+	addr, err := new(devCmd).address(t.Context(), &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host != devHost || addr == usual {
+		t.Errorf("address %s, want another port of %s", addr, devHost)
+	}
+	if got, want := out.String(), fmt.Sprintf("Port %d is taken, using %s.\n", devPort, port); got != want {
+		t.Errorf("it says %q, want %q", got, want)
+	}
+}
+
+func TestDevSecretIsKept(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "jwt-secret")
+	first, err := devSecret(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, want 0600", info.Mode().Perm())
+	}
+	again, err := devSecret(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again != first {
+		t.Error("the second call returns another key")
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil { // killed while writing
+		t.Fatal(err)
+	}
+	if again, err = devSecret(path); err != nil {
+		t.Fatal(err)
+	}
+	if len(again) < 32 || again == first {
+		t.Errorf("an empty file leads to a key of %d bytes", len(again))
+	}
+}
+
+// TestDev does what the lines on the screen say.
+func TestDev(t *testing.T) {
+	t.Parallel()
+	dir := devDir(t)
+	d := startDev(t, dir)
+	mustContain(t, d.screen, "Starting PostgreSQL in .auditstream", "Ctrl-C")
+
+	events := shell(t, dir, d.line(t, "curl"))
+	if got, want := events.data(t), `{"audit_id":1,"status":"running","progress":0,"message":"Waiting for your UPDATE"}`; got != want {
+		t.Errorf("curl prints %s, want %s", got, want)
+	}
+	runShell(t, dir, d.line(t, "psql"))
+	if got, want := events.data(t), `{"audit_id":1,"status":"running","progress":50,"message":"by hand at `; !strings.HasPrefix(got, want) {
+		t.Errorf("after psql, curl prints %s, want %s...", got, want)
+	}
+	foreign := strings.Replace(d.line(t, "curl"), "/audits/1/", "/audits/2/", 1)
+	if got, want := runShell(t, dir, foreign+" -s"), `{"error":"Cross-user access denied"}`; got != want {
+		t.Errorf("somebody else's audit: %s, want %s", got, want)
+	}
+	d.checkPage(t)
+
+	second := program(t, nil, "dev", "--http-addr=127.0.0.1:0")
+	second.Dir = dir
+	out, err := second.CombinedOutput()
+	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != exitFailed {
+		t.Errorf("a second dev in the same directory: %v, want exit status 1\n%s", err, out)
+	}
+	mustContain(t, string(out), "is in use by another run (process "+strconv.Itoa(d.cmd.Process.Pid)+")")
+
+	processes := d.postgres(t)
+	start := time.Now()
+	d.signal(t, os.Interrupt)
+	if code := d.end(t); code != exitDone {
+		t.Errorf("exit status %d after Ctrl-C, want 0\n%s", code, d.stderr.String())
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("it took %v to stop", took)
+	}
+	checkGone(t, processes)
+	if d.stderr.Len() > 0 {
+		t.Errorf("standard error: %s", d.stderr.String())
+	}
+}
+
+// TestDevRecoversFromKill: the next run stops what is left of the killed one, and open tabs go on.
+func TestDevRecoversFromKill(t *testing.T) {
+	t.Parallel()
+	dir := devDir(t)
+	first := startDev(t, dir)
+	processes := first.postgres(t)
+	first.signal(t, os.Kill)
+	first.end(t)
+
+	second := startDev(t, dir)
+	checkGone(t, processes)
+	// The first run's token, the second run's address.
+	_, path, _ := strings.Cut(second.line(t, "curl"), "http://")
+	bearer, _, _ := strings.Cut(first.line(t, "curl"), "http://")
+	events := shell(t, dir, bearer+"http://"+path)
+	mustContain(t, events.data(t), `"audit_id":1,"status":"running"`)
+
+	unfinished := pgtest.Psql(t, second.database(t),
+		`select url from audits where status not in ('completed', 'failed') group by url having count(*) > 1`)
+	if unfinished != "" {
+		t.Errorf("audits of the killed run are left running: %s", unfinished)
+	}
+	second.signal(t, syscall.SIGTERM)
+	if code := second.end(t); code != exitDone {
+		t.Errorf("exit status %d after SIGTERM, want 0\n%s", code, second.stderr.String())
+	}
+}
+
+// TestDevStopsWhileStarting: Ctrl-C during the first seconds is no failure.
+func TestDevStopsWhileStarting(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	dir := filepath.Join(devDir(t), ".auditstream")
+	out := cancelOn{text: "Starting PostgreSQL", cancel: cancel}
+	var stderr bytes.Buffer
+	if code := run(ctx, []string{"dev", "--dir=" + dir, "--http-addr=127.0.0.1:0"}, streams{&out, &stderr}); code != exitDone {
+		t.Errorf("exit status %d, want 0\n%s", code, stderr.String())
+	}
+}
+
+type cancelOn struct {
+	text   string
+	cancel func()
+}
+
+func (c *cancelOn) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), c.text) {
+		c.cancel()
+	}
+	return len(p), nil
+}
+
+func TestPsqlLine(t *testing.T) {
+	// Not parallel: it sets the environment.
+	dir := filepath.Join(t.TempDir(), "it's here")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", "")
+	if got, want := psqlCommand(dir), "psql"; got != want {
+		t.Errorf("without any psql: %s, want %s", got, want)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "psql"), []byte("#!/bin/sh\necho \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("/bin/sh", "-c", psqlLine(dir, "postgres://u:p@h/d?sslmode=disable", 7)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "postgres://u:p@h/d?sslmode=disable -c update audits set progress = 50, message = 'by hand at ' || now()::time(0) where id = 7\n"
+	if string(out) != want {
+		t.Errorf("the shell passes on %s, want %s", out, want)
+	}
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+	"auditstream/sql"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const testRole = "auditstream_test_doctor"
+
+// installed returns the superuser's URL of a database with the table of audits.sql and all that install adds.
+func installed(t testing.TB, o sql.Options) string {
+	t.Helper()
+	dsn := pgtest.New(t)
+	o.Create = true
+	conn := pgtest.Connect(t, dsn)
+	if _, err := sql.Install(t.Context(), conn, o); err != nil {
+		t.Fatal(err)
+	}
+	return dsn
+}
+
+// asTestRole makes a role that may do nothing, and returns its URL of the same database.
+func asTestRole(t testing.TB, dsn string) string {
+	t.Helper()
+	execSQL(t, dsn, `do $$ begin
+		create role `+testRole+` login password 'doctor-password' nosuperuser;
+	exception when duplicate_object or unique_violation then null; end $$`)
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(testRole, "doctor-password")
+	return u.String()
+}
+
+func execSQL(t testing.TB, dsn, script string) {
+	t.Helper()
+	if _, err := pgtest.Connect(t, dsn).Exec(t.Context(), script); err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+}
+
+func examine(t testing.TB, dsn string, args ...string) result {
+	t.Helper()
+	return command(t, append([]string{"doctor", "--database-url=" + dsn, "--jwt-secret=" + testSecret}, args...)...)
+}
+
+func TestDoctorFindsNothing(t *testing.T) {
+	t.Parallel()
+	admin := pgtest.New(t)
+	role := asTestRole(t, admin)
+	if _, err := sql.Install(t.Context(), pgtest.Connect(t, admin), sql.Options{Create: true, Role: testRole}); err != nil {
+		t.Fatal(err)
+	}
+	got := examine(t, role).want(t, exitDone)
+	mustContain(t, got.out,
+		"ok    DATABASE_URL: database ",
+		"ok    connected in ",
+		"this server is the primary\n",
+		"ok    role "+testRole+": no superuser, may not write the table\n",
+		"ok    view auditstream.progress of public.audits: columns and types are right, readable\n",
+		"ok    index: audits are read through it\n",
+		"ok    trigger auditstream_insert on public.audits: enabled\n",
+		"ok    trigger auditstream_update on public.audits: enabled\n",
+		"ok    trigger auditstream_delete on public.audits: enabled\n",
+		"ok    trigger auditstream_truncate on public.audits: enabled\n",
+		"ok    LISTEN on DATABASE_URL hears NOTIFY on DATABASE_URL, in ",
+		"ok    NOTIFY queue: 0 % full\n",
+		"ok    connections: ",
+		"ok    clock: ",
+		"ok    tokens: HS256 with JWT_SECRET (38 bytes); any iss and aud are accepted\n",
+	)
+	mustNotContain(t, got.out, "FAIL", "doctor-password", testSecret)
+	if got.stderr != "" {
+		t.Errorf("standard error: %s", got.stderr)
+	}
+}
+
+func TestDoctorFinds(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		dsn  func(t *testing.T) string
+		code int
+		want []string
+	}{
+		"a superuser": {
+			func(t *testing.T) string { return installed(t, sql.Options{}) },
+			exitDone, []string{"warn  role ", "is a superuser", "install --role NAME"},
+		},
+		"no server": {
+			func(*testing.T) string { return "postgres://u:geheimnis@127.0.0.1:1/x" },
+			exitFailed, []string{"FAIL  no connection: ", "is PostgreSQL running", "ok    tokens: "},
+		},
+		"a wrong password": {
+			func(t *testing.T) string {
+				return strings.Replace(asTestRole(t, installed(t, sql.Options{})), "doctor-password", "geheimnis", 1)
+			},
+			exitFailed, []string{"FAIL  no connection: ", "check user and password in DATABASE_URL", "ok    tokens: "},
+		},
+		"no such database": {
+			func(t *testing.T) string {
+				u, err := url.Parse(pgtest.New(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				u.Path += "_not"
+				return u.String()
+			},
+			exitFailed, []string{"FAIL  no connection: ", "check the database's name"},
+		},
+		"nothing installed": {
+			func(t *testing.T) string { return pgtest.New(t) },
+			exitFailed, []string{"FAIL  view: there is no view auditstream.progress: run install", "ok    LISTEN"},
+		},
+		"a role without rights": {
+			func(t *testing.T) string { return asTestRole(t, installed(t, sql.Options{})) },
+			exitFailed, []string{"FAIL  view: ", "--role", "ok    LISTEN"},
+		},
+		"a role that may write": {
+			func(t *testing.T) string {
+				admin := pgtest.New(t)
+				role := asTestRole(t, admin)
+				if _, err := sql.Install(t.Context(), pgtest.Connect(t, admin), sql.Options{Create: true, Role: testRole}); err != nil {
+					t.Fatal(err)
+				}
+				execSQL(t, admin, "grant insert, update on audits to "+testRole)
+				return role
+			},
+			exitDone, []string{"ok    role " + testRole + ": no superuser, but it may also insert, update the table's rows\n"},
+		},
+		"a disabled trigger": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				execSQL(t, dsn, "alter table audits disable trigger auditstream_update")
+				return dsn
+			},
+			exitFailed, []string{"FAIL  trigger auditstream_update on public.audits: disabled", "install --table 'public.audits' again"},
+		},
+		"a trigger for replicas only": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				execSQL(t, dsn, "alter table audits enable replica trigger auditstream_update")
+				return dsn
+			},
+			exitFailed, []string{"FAIL  trigger auditstream_update on public.audits: replica only"},
+		},
+		"a dropped trigger": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				execSQL(t, dsn, "drop trigger auditstream_delete on audits")
+				return dsn
+			},
+			exitFailed, []string{"FAIL  trigger auditstream_delete on public.audits: missing", "ok    trigger auditstream_update"},
+		},
+		"all triggers dropped": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				execSQL(t, dsn, `drop trigger auditstream_insert on audits; drop trigger auditstream_update on audits;
+					drop trigger auditstream_delete on audits; drop trigger auditstream_truncate on audits`)
+				return dsn
+			},
+			exitFailed, []string{"FAIL  trigger auditstream_insert on public.audits: missing"},
+		},
+		"no triggers on purpose": {
+			func(t *testing.T) string { return installed(t, sql.Options{NoTriggers: true}) },
+			exitDone, []string{"warn  no triggers: changes are found by polling alone", "--no-triggers"},
+		},
+		"no index": {
+			func(t *testing.T) string {
+				dsn := pgtest.New(t)
+				execSQL(t, dsn, "create table audits (id bigint not null unique, status text, progress int)")
+				if _, err := sql.Install(t.Context(), pgtest.Connect(t, dsn), sql.Options{}); err != nil {
+					t.Fatal(err)
+				}
+				execSQL(t, dsn, "alter table audits drop constraint audits_id_key")
+				return dsn
+			},
+			exitDone, []string{"warn  index: every read by audit_id scans the whole of"},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := examine(t, c.dsn(t)).want(t, c.code)
+			mustContain(t, got.out, c.want...)
+			mustNotContain(t, got.out, "geheimnis", "doctor-password", testSecret)
+			if failed := strings.Contains(got.out, "FAIL"); failed != (c.code == exitFailed) {
+				t.Errorf("FAIL in the output: %v, but exit status %d\n%s", failed, got.code, got.out)
+			}
+		})
+	}
+}
+
+func TestDoctorFindsWrongTokenConfiguration(t *testing.T) {
+	t.Parallel()
+	keys := keySet(t, elliptic.P256(), elliptic.P384())
+	useless := keySet(t, elliptic.P384())
+	page := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(page.Close)
+	jwks := func(address string) []string {
+		return []string{"--jwt-jwks-url=" + address, "--jwt-issuer=me", "--jwt-audience=you"}
+	}
+	cases := map[string]struct {
+		args []string
+		want []string // in a healthy answer no FAIL among them
+	}{
+		"nothing":      {nil, []string{"FAIL  tokens: no way to verify tokens"}},
+		"short secret": {[]string{"--jwt-secret=geheimnis"}, []string{"FAIL  tokens: JWT_SECRET: its 9 bytes are not enough", "openssl rand"}},
+		"placeholder":  {[]string{"--jwt-secret=changeme-changeme-changeme-changeme"}, []string{"FAIL  tokens: JWT_SECRET begins with"}},
+		"keys reachable": {
+			jwks(keys + "?key=geheimnis"),
+			[]string{`ok    tokens: RS256 and ES256 with the keys of JWT_JWKS_URL; iss must be "me" and aud "you"`,
+				"ok    JWT_JWKS_URL: 1 of 2 keys can verify RS256 or ES256; fetched in "},
+		},
+		"keys of no use":     {jwks(useless), []string{"FAIL  JWT_JWKS_URL: none of its 1 keys can verify"}},
+		"keys unreachable":   {jwks("http://127.0.0.1:1/?key=geheimnis"), []string{"FAIL  JWT_JWKS_URL: fetch from 127.0.0.1:1: ", "Without it no RS256"}},
+		"no keys there":      {jwks(page.URL), []string{"FAIL  JWT_JWKS_URL: ", "404 Not Found"}},
+		"keys without https": {jwks("http://example.com/keys"), []string{"FAIL  tokens: JWT_JWKS_URL", "https"}},
+		"keys, wrong secret": {
+			append(jwks(keys), "--jwt-secret=geheimnis"),
+			[]string{"FAIL  tokens: JWT_SECRET", "ok    JWT_JWKS_URL: 1 of 2 keys"},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := command(t, append([]string{"doctor"}, c.args...)...).want(t, exitFailed) // there is no database
+			mustContain(t, got.out, append(c.want, "FAIL  DATABASE_URL is not set")...)
+			mustNotContain(t, got.out, "geheimnis")
+		})
+	}
+}
+
+// keySet serves a key set with a public key on each curve, and returns its address.
+func keySet(t testing.TB, curves ...elliptic.Curve) string {
+	t.Helper()
+	var set jwkset.JWKSMarshal
+	for _, curve := range curves {
+		key, err := ecdsa.GenerateKey(curve, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		jwk, err := jwkset.NewJWKFromKey(key.Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: curve.Params().Name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set.Keys = append(set.Keys, jwk.Marshal())
+	}
+	body, err := json.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(body)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+func TestDoctorListensWhereItIsTold(t *testing.T) {
+	t.Parallel()
+	dsn, other := installed(t, sql.Options{}), pgtest.New(t)
+	got := examine(t, dsn, "--database-listen-url="+dsn).want(t, exitDone)
+	mustContain(t, got.out, "ok    LISTEN on DATABASE_LISTEN_URL hears NOTIFY on DATABASE_URL, in ")
+	got = examine(t, dsn, "--database-listen-url="+other).want(t, exitFailed)
+	mustContain(t, got.out, "FAIL  LISTEN: DATABASE_LISTEN_URL leads to another database")
+	got = examine(t, dsn, "--database-listen-url=postgres://u:geheimnis@127.0.0.1:1/x").want(t, exitFailed)
+	mustContain(t, got.out, "FAIL  LISTEN: cannot connect to DATABASE_LISTEN_URL", "ok    clock")
+	mustNotContain(t, got.out, "geheimnis")
+}
+
+// TestDoctorHearsSilence: behind a transaction pooler LISTEN succeeds, and then nothing comes.
+func TestDoctorHearsSilence(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pool, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	d := &doctor{pool: pool}
+	if _, err := d.notify(t.Context(), pgtest.Connect(t, dsn), "nobody_listens"); !errors.Is(err, errSilence) {
+		t.Errorf("notify: %v, want %v", err, errSilence)
+	}
+	mustContain(t, silence(false).String(), "FAIL  LISTEN on DATABASE_URL", "pooler", "DATABASE_LISTEN_URL is needed")
+	mustContain(t, silence(true).String(), "FAIL  LISTEN on DATABASE_LISTEN_URL", "around the pooler")
+}
+
+// TestDoctorFindsServerStopped: the pool has connections, the server is gone; every check says so, and none hangs.
+func TestDoctorFindsServerStopped(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	dsn := server.DSN("postgres")
+	mustContain(t, examine(t, dsn).want(t, exitFailed).out, "ok    connected in ", "FAIL  view: ")
+	if err := server.StopFast(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustContain(t, examine(t, dsn).want(t, exitFailed).out, "FAIL  no connection: ")
+}
+
+func TestJudgeVersion(t *testing.T) {
+	t.Parallel()
+	for number, want := range map[int]string{
+		130020: "FAIL  PostgreSQL X is too old\n      Upgrade to PostgreSQL 14 or later.\n",
+		140020: "warn  ", 140021: "ok    PostgreSQL X\n",
+		150015: "warn  ", 150016: "ok    ",
+		160011: "warn  ", 160012: "ok    ",
+		170007: "warn  ", 170008: "ok    ",
+		180001: "warn  ", 180002: "ok    ",
+		190000: "ok    ",
+	} {
+		if got := judgeVersion(number, "X").String(); !strings.HasPrefix(got, want) {
+			t.Errorf("judgeVersion(%d): %q, want %q", number, got, want)
+		}
+	}
+}
+
+func TestJudgeSkew(t *testing.T) {
+	t.Parallel()
+	for skew, want := range map[time.Duration]string{
+		0:                "ok    ",
+		2 * time.Second:  "ok    ",
+		-2 * time.Second: "ok    ",
+		3 * time.Second:  "warn  clock: the database's is 3s ahead of this machine's\n      Synchronise",
+		-3 * time.Second: "warn  clock: the database's is 3s behind this machine's\n      Synchronise",
+	} {
+		if got := judgeSkew(skew, 100*time.Millisecond).String(); !strings.HasPrefix(got, want) {
+			t.Errorf("judgeSkew(%v): %q, want %q", skew, got, want)
+		}
+	}
+}
+
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"public.audits", "app.Audit Log", `we"ird`} {
+		parts := strings.Split(name, ".")
+		got, want := plain(pgx.Identifier(parts).Sanitize()), name
+		switch name {
+		case "app.Audit Log":
+			want = `app."Audit Log"`
+		case `we"ird`:
+			want = `"we""ird"`
+		}
+		if got != want {
+			t.Errorf("plain: %s, want %s", got, want)
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"auditstream/server"
+
+	"github.com/alecthomas/kong"
+)
+
+// The flags that commands share. Each is an environment variable of the same name in capitals.
+
+type databaseFlags struct {
+	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL 14 or later: postgres://user:password@host:5432/database. It may lead through a pooler."`
+}
+
+func (f databaseFlags) check() error {
+	if f.DatabaseURL == "" {
+		return usageError{fmt.Errorf("DATABASE_URL is not set: a connection string like postgres://user:password@host:5432/database is required (to try auditstream without a database: auditstream dev)")}
+	}
+	return nil
+}
+
+type listenFlags struct {
+	DatabaseListenURL string `env:"DATABASE_LISTEN_URL" placeholder:"URL" help:"A direct connection for LISTEN, when DATABASE_URL leads through a transaction pooler. Default: DATABASE_URL."`
+}
+
+type authFlags struct {
+	JWTSecret         string `name:"jwt-secret" env:"JWT_SECRET" placeholder:"KEY" help:"Key of HS256 tokens, 32 bytes at least. Prefer the variable: other users of the machine see flags."`
+	JWTSecretPrevious string `name:"jwt-secret-previous" env:"JWT_SECRET_PREVIOUS" placeholder:"KEY" help:"The key before, while keys are being changed."`
+	JWTJWKSURL        string `name:"jwt-jwks-url" env:"JWT_JWKS_URL" placeholder:"URL" help:"Where the keys of RS256 and ES256 tokens are. Needs JWT_ISSUER and JWT_AUDIENCE."`
+	JWTIssuer         string `name:"jwt-issuer" env:"JWT_ISSUER" placeholder:"ISS" help:"The iss claim that tokens must have."`
+	JWTAudience       string `name:"jwt-audience" env:"JWT_AUDIENCE" placeholder:"AUD" help:"The aud claim that tokens must have."`
+}
+
+func (f authFlags) config() server.AuthConfig {
+	return server.AuthConfig{
+		Secret: f.JWTSecret, PreviousSecret: f.JWTSecretPrevious,
+		JWKSURL: f.JWTJWKSURL, Issuer: f.JWTIssuer, Audience: f.JWTAudience,
+	}
+}
+
+type streamFlags struct {
+	SSESource             source       `name:"sse-source" env:"SSE_SOURCE" default:"db" help:"Where hints of changes come from: db (LISTEN/NOTIFY)."`
+	SSEMaxDuration        seconds      `name:"sse-max-duration" env:"SSE_MAX_DURATION" default:"3600" max:"604800" help:"Longest life of a stream, in seconds."`
+	SSEHeartbeat          seconds      `name:"sse-heartbeat-seconds" env:"SSE_HEARTBEAT_SECONDS" default:"30" max:"3600" help:"Silence after which a comment is sent, in seconds."`
+	SSEFallbackDBInterval seconds      `name:"sse-fallback-db-interval-seconds" env:"SSE_FALLBACK_DB_INTERVAL_SECONDS" default:"10" max:"3600" help:"Time between reads of all watched audits, the safety net, in seconds."`
+	SSERetry              milliseconds `name:"sse-retry-ms" env:"SSE_RETRY_MS" default:"5000" max:"3600000" help:"What clients are told to wait before they reconnect, in milliseconds."`
+	SSEMaxStreams         limit        `name:"sse-max-streams" env:"SSE_MAX_STREAMS" default:"10000" help:"Most open streams; 0: no limit."`
+	SSEMaxStreamsPerUser  limit        `name:"sse-max-streams-per-user" env:"SSE_MAX_STREAMS_PER_USER" default:"100" help:"Most open streams of one user; 0: no limit."`
+}
+
+type httpFlags struct {
+	HTTPAddr           string   `name:"http-addr" env:"HTTP_ADDR" default:":8080" help:"Address to serve on."`
+	AdminAddr          string   `name:"admin-addr" env:"ADMIN_ADDR" default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; off: none."`
+	TLSCertFile        string   `name:"tls-cert-file" env:"TLS_CERT_FILE" placeholder:"FILE" help:"Serve TLS and HTTP/2 with this certificate."`
+	TLSKeyFile         string   `name:"tls-key-file" env:"TLS_KEY_FILE" placeholder:"FILE" help:"The certificate's key."`
+	SSEAuthCookie      string   `name:"sse-auth-cookie" env:"SSE_AUTH_COOKIE" placeholder:"NAME" help:"Cookie that carries the token, for pages of the same origin."`
+	CORSAllowedOrigins []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, or *."`
+}
+
+type logFlags struct {
+	LogLevel  level  `env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
+	LogFormat format `env:"LOG_FORMAT" default:"text" help:"text, or json for machines."`
+}
+
+func (f logFlags) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.Level(f.LogLevel)}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// The types below say what is allowed when a value is not.
+
+type seconds time.Duration
+
+func (s *seconds) Decode(ctx *kong.DecodeContext) error {
+	n, err := number(ctx, 1, maximum(ctx))
+	*s = seconds(time.Duration(n) * time.Second)
+	return err
+}
+
+type milliseconds time.Duration
+
+func (m *milliseconds) Decode(ctx *kong.DecodeContext) error {
+	n, err := number(ctx, 1, maximum(ctx))
+	*m = milliseconds(time.Duration(n) * time.Millisecond)
+	return err
+}
+
+type limit int
+
+func (l *limit) Decode(ctx *kong.DecodeContext) error {
+	n, err := number(ctx, 0, 1_000_000)
+	*l = limit(n)
+	return err
+}
+
+func maximum(ctx *kong.DecodeContext) int64 {
+	n, err := strconv.ParseInt(ctx.Value.Tag.Get("max"), 10, 64)
+	if err != nil {
+		panic("flag without max: " + ctx.Value.Name) // a mistake in this file, found by any test
+	}
+	return n
+}
+
+func number(ctx *kong.DecodeContext, low, high int64) (int64, error) {
+	text, err := word(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("%q is not allowed: a whole number from %d to %d is", text, low, high)
+	}
+	return n, nil
+}
+
+type source string
+
+func (s *source) Decode(ctx *kong.DecodeContext) error { return oneOf(ctx, (*string)(s), "db") }
+
+type format string
+
+func (f *format) Decode(ctx *kong.DecodeContext) error {
+	return oneOf(ctx, (*string)(f), "text", "json")
+}
+
+func oneOf(ctx *kong.DecodeContext, target *string, allowed ...string) error {
+	text, err := word(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range allowed {
+		if strings.EqualFold(text, a) {
+			*target = a
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not allowed: %s is", text, strings.Join(allowed, " or "))
+}
+
+type level slog.Level
+
+func (l *level) Decode(ctx *kong.DecodeContext) error {
+	var name string
+	if err := oneOf(ctx, &name, "debug", "info", "warn", "error"); err != nil {
+		return err
+	}
+	return (*slog.Level)(l).UnmarshalText([]byte(name))
+}
+
+func word(ctx *kong.DecodeContext) (string, error) {
+	var text string
+	err := ctx.Scan.PopValueInto("value", &text)
+	return strings.TrimSpace(text), err
+}
+
+// dropEmptyEnv makes an empty variable the same as none: compose files and unit files pass on what is not set as empty.
+func dropEmptyEnv() {
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		if value == "" && ourEnv(name) {
+			os.Unsetenv(name)
+		}
+	}
+}
+
+func ourEnv(name string) bool {
+	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_ADDR", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}

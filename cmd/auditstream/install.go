@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"auditstream/sql"
+)
+
+type installCmd struct {
+	databaseFlags `embed:""`
+	Table         string        `default:"public.audits" help:"The table to adopt, as written in SQL."`
+	Create        bool          `help:"Make the table where there is none."`
+	Role          string        `placeholder:"NAME" help:"Grant this role what serve needs, and no more."`
+	Column        []string      `sep:"none" placeholder:"OURS=THEIRS" help:"Which of your columns is one of ours: error=failure_reason. OURS: id, status, progress, message, geo_score, total_pages, error, user_id, user_email. Nothing after the = leaves it out. Repeatable."`
+	NoTriggers    bool          `help:"Only the view: changes are found by polling alone."`
+	LockWait      time.Duration `default:"30s" help:"How long to try for the table's lock. Each try is short, so that your writers never queue behind it."`
+	DryRun        bool          `help:"Print the SQL and run nothing."`
+	logFlags      `embed:""`
+}
+
+func (c *installCmd) Run(ctx context.Context, std streams) error {
+	columns, err := columnMap(c.Column)
+	if err != nil {
+		return err
+	}
+	options := sql.Options{
+		Table: c.Table, Create: c.Create, Role: c.Role, Columns: columns, NoTriggers: c.NoTriggers,
+		LockWait: c.LockWait, Logger: c.logFlags.logger(std.err),
+	}
+	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn sqlConn) (*sql.Plan, string, error) {
+		if c.DryRun {
+			plan, err := sql.PlanInstall(ctx, conn, options)
+			return plan, "", err
+		}
+		plan, err := sql.Install(ctx, conn, options)
+		if err != nil {
+			return nil, "", err
+		}
+		if plan.SQL == "" {
+			return plan, fmt.Sprintf("auditstream is installed on %s already; nothing to change.", plan.Table), nil
+		}
+		return plan, fmt.Sprintf("Installed on %s. Next: auditstream serve", plan.Table), nil
+	})
+}
+
+// columnMap parses OURS=THEIRS. What the names may be, package sql knows.
+func columnMap(pairs []string) (map[string]string, error) {
+	columns := make(map[string]string)
+	for _, pair := range pairs {
+		ours, theirs, ok := strings.Cut(pair, "=")
+		if !ok {
+			return nil, usageError{fmt.Errorf("--column=%q is not allowed: OURS=THEIRS is, like error=failure_reason", pair)}
+		}
+		if _, twice := columns[ours]; twice {
+			return nil, usageError{fmt.Errorf("--column=%q is not allowed: %s is mapped twice", pair, ours)}
+		}
+		columns[ours] = theirs
+	}
+	return columns, nil
+}
+
+type uninstallCmd struct {
+	databaseFlags `embed:""`
+	LockWait      time.Duration `default:"30s" help:"How long to try for the table's lock."`
+	DryRun        bool          `help:"Print the SQL and run nothing."`
+	logFlags      `embed:""`
+}
+
+func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
+	options := sql.Options{LockWait: c.LockWait, Logger: c.logFlags.logger(std.err)}
+	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn sqlConn) (*sql.Plan, string, error) {
+		if c.DryRun {
+			plan, err := sql.PlanUninstall(ctx, conn, options)
+			return plan, "", err
+		}
+		plan, err := sql.Uninstall(ctx, conn, options)
+		if err != nil {
+			return nil, "", err
+		}
+		if plan.SQL == "" {
+			return plan, "auditstream is not installed in this database; nothing to change.", nil
+		}
+		return plan, "Uninstalled. Nothing of auditstream is left in this database.", nil
+	})
+}
+
+// change runs install or uninstall on a connection of its own and prints what came of it: with dryRun the SQL alone, on
+// standard output, so that it can be piped into psql.
+func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run func(context.Context, sqlConn) (*sql.Plan, string, error)) error {
+	if err := db.check(); err != nil {
+		return err
+	}
+	conn, err := connect(ctx, db.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	plan, done, err := run(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for _, warning := range plan.Warnings {
+		fmt.Fprintln(std.err, "auditstream: warning:", warning)
+	}
+	if !dryRun {
+		_, err = fmt.Fprintln(std.out, done)
+		return err
+	}
+	if plan.SQL == "" {
+		_, err = fmt.Fprintln(std.out, "-- nothing to change")
+		return err
+	}
+	_, err = fmt.Fprint(std.out, plan.SQL)
+	return err
+}

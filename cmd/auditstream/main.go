@@ -1,0 +1,110 @@
+// Command auditstream shows live progress from PostgreSQL in browsers, over Server-Sent Events.
+//
+// All wiring is in serve.go; main only finds out what is asked for, and turns the outcome into an exit status:
+// 0 done, 1 failed, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"auditstream/sql"
+
+	"github.com/alecthomas/kong"
+)
+
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+type cli struct {
+	Serve     serveCmd     `cmd:"" help:"Serve the streams of an installed database."`
+	Dev       devCmd       `cmd:"" help:"Try it: a private PostgreSQL, live audits and the page, with nothing to set up."`
+	Install   installCmd   `cmd:"" help:"Adopt a table: add the view and the triggers to its database."`
+	Uninstall uninstallCmd `cmd:"" help:"Remove everything that install added."`
+	Doctor    doctorCmd    `cmd:"" help:"Check the database, the triggers, LISTEN and the tokens' configuration."`
+	Token     tokenCmd     `cmd:"" help:"Make a token for a user, signed with JWT_SECRET."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
+}
+
+const description = `Live progress from PostgreSQL: when a row of the audits table changes and the transaction commits, every browser that watches it sees it within milliseconds.
+
+Start here:
+
+  auditstream dev                             try it, needs only PostgreSQL's binaries
+
+For your own database (DATABASE_URL=postgres://user:password@host/database):
+
+  auditstream install --table public.audits   adopt the table
+  auditstream serve                           serve the streams
+  auditstream doctor                          check that everything works
+
+Every flag of serve is also an environment variable.`
+
+// usageError is a mistake in how the command was called, or in its configuration.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// streams are where a command's output goes.
+type streams struct{ out, err io.Writer }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	code := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// run is the program: it parses args, runs the command until ctx is done, and returns the exit status.
+func run(ctx context.Context, args []string, std streams) (code int) {
+	type exit struct{ code int }
+	defer func() { // kong exits by itself after --help
+		if e, ok := recover().(exit); ok {
+			code = e.code
+		}
+	}()
+	dropEmptyEnv()
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("auditstream"), kong.Description(description), kong.Writers(std.out, std.err),
+		kong.Exit(func(code int) { panic(exit{code}) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(std),
+	)
+	if err != nil {
+		fmt.Fprintln(std.err, "auditstream:", err)
+		return exitFailed
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(std.err, "auditstream: %v\nTry 'auditstream --help'.\n", err)
+		return exitUsage
+	}
+	return report(std, command.Run())
+}
+
+func report(std streams, err error) int {
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintln(std.err, "auditstream:", err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[sql.UsageError](err); ok {
+		return exitUsage
+	}
+	return exitFailed
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"serve", "dev", "install", "uninstall", "doctor", "token", "version"} {
+		got := command(t, name, "--help").want(t, exitDone)
+		mustContain(t, got.out, "Usage: auditstream "+name)
+		if got.stderr != "" {
+			t.Errorf("%s --help wrote to standard error: %s", name, got.stderr)
+		}
+	}
+	for _, args := range [][]string{nil, {"--help"}} {
+		mustContain(t, command(t, args...).want(t, exitDone).out, "Start here", "auditstream dev", "DATABASE_URL")
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		args []string
+		want string
+	}{
+		"unknown command": {[]string{"serv"}, "serv"},
+		"unknown flag":    {[]string{"serve", "--http-adr=:1"}, "--http-adr"},
+		"no database":     {[]string{"serve"}, "DATABASE_URL is not set"},
+		"install without": {[]string{"install"}, "DATABASE_URL is not set"},
+		"column":          {[]string{"install", "--database-url=postgres://127.0.0.1:1/x", "--column=error"}, `--column="error" is not allowed: OURS=THEIRS is`},
+		"column twice": {
+			[]string{"install", "--database-url=postgres://127.0.0.1:1/x", "--column=error=a", "--column=error=b"}, "error is mapped twice",
+		},
+		"token without key":  {[]string{"token", "--sub=a"}, "JWT_SECRET is not set"},
+		"token, short key":   {[]string{"token", "--sub=a", "--jwt-secret=short"}, "5 bytes are not enough"},
+		"token for nobody":   {[]string{"token", "--jwt-secret=" + testSecret}, "--sub USER or --email ADDRESS"},
+		"token without time": {[]string{"token", "--jwt-secret=" + testSecret, "--sub=a", "--ttl=0s"}, "--ttl=0s is not allowed"},
+		"dev address":        {[]string{"dev", "--http-addr=nowhere"}, "--http-addr: cannot listen on nowhere"},
+		"dev directory":      {[]string{"dev", "--dir="}, `--dir="" is not allowed`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := command(t, c.args...).want(t, exitUsage)
+			mustContain(t, got.stderr, c.want)
+			mustNotContain(t, got.stderr, testSecret)
+			if got.out != "" {
+				t.Errorf("standard output: %s", got.out)
+			}
+		})
+	}
+}
+
+// TestInvalidVariable is not parallel: it sets the environment.
+func TestInvalidVariable(t *testing.T) {
+	cases := []struct{ name, value, allowed string }{
+		{"SSE_SOURCE", "kafka", "db"},
+		{"SSE_MAX_DURATION", "abc", "a whole number from 1 to 604800"},
+		{"SSE_MAX_DURATION", "0", "a whole number from 1 to 604800"},
+		{"SSE_MAX_DURATION", "604801", "a whole number from 1 to 604800"},
+		{"SSE_HEARTBEAT_SECONDS", "-1", "a whole number from 1 to 3600"},
+		{"SSE_FALLBACK_DB_INTERVAL_SECONDS", "3601", "a whole number from 1 to 3600"},
+		{"SSE_RETRY_MS", "1.5", "a whole number from 1 to 3600000"},
+		{"SSE_MAX_STREAMS", "-1", "a whole number from 0 to 1000000"},
+		{"SSE_MAX_STREAMS_PER_USER", "many", "a whole number from 0 to 1000000"},
+		{"LOG_LEVEL", "loud", "warn"},
+		{"LOG_FORMAT", "xml", "json"},
+		{"CORS_ALLOWED_ORIGINS", "example.com", "an origin like https://app.example.com"},
+		{"CORS_ALLOWED_ORIGINS", "https://example.com/path", "an origin like https://app.example.com"},
+		{"JWT_JWKS_URL", "http://example.com/keys", "https"},
+	}
+	for _, c := range cases {
+		t.Run(c.name+"="+c.value, func(t *testing.T) {
+			t.Setenv("DATABASE_URL", "postgres://127.0.0.1:1/x")
+			t.Setenv("JWT_SECRET", testSecret)
+			t.Setenv(c.name, c.value)
+			got := command(t, "serve").want(t, exitUsage)
+			mustContain(t, got.stderr, c.name, c.value, "is not allowed", c.allowed)
+		})
+	}
+}
+
+// TestInvalidSecretIsNotShown is not parallel: it sets the environment.
+func TestInvalidSecretIsNotShown(t *testing.T) {
+	const password = "geheimnis"
+	cases := []struct{ name, value, want string }{
+		{"DATABASE_URL", "postgres://u:" + password + "@127.0.0.1:port/x", "postgres://user:password@host:5432/database is allowed"},
+		{"DATABASE_URL", password, "postgres://user:password@host:5432/database is allowed"},
+		{"DATABASE_URL", "postgres://u:" + password + "@127.0.0.1:1/x?pool_max_conns=many", "pool"},
+		{"DATABASE_LISTEN_URL", "postgres://u:" + password + "@127.0.0.1:port/x", "postgres://user:password@host:5432/database is allowed"},
+		{"JWT_SECRET", password, "at least 32"},
+		{"JWT_SECRET_PREVIOUS", password, "at least 32"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("DATABASE_URL", "postgres://127.0.0.1:1/x")
+			t.Setenv("JWT_SECRET", testSecret)
+			t.Setenv(c.name, c.value)
+			got := command(t, "serve").want(t, exitUsage)
+			mustContain(t, got.stderr, c.name, c.want)
+			mustNotContain(t, got.stderr, password)
+			mustNotContain(t, command(t, "doctor").want(t, exitFailed).out, password)
+		})
+	}
+}
+
+// TestEmptyVariableIsNone is not parallel: it sets the environment.
+func TestEmptyVariableIsNone(t *testing.T) {
+	t.Setenv("SSE_MAX_DURATION", "")
+	t.Setenv("DATABASE_URL", "")
+	mustContain(t, command(t, "serve").want(t, exitUsage).stderr, "DATABASE_URL is not set")
+}
+
+// TestUnreachableDatabase: a password is in no error either when the URL is right and the server is not there.
+func TestUnreachableDatabase(t *testing.T) {
+	t.Parallel()
+	got := command(t, "install", "--database-url=postgres://u:geheimnis@127.0.0.1:1/x").want(t, exitFailed)
+	mustContain(t, got.stderr, "cannot connect to the database (DATABASE_URL)")
+	mustNotContain(t, got.stderr, "geheimnis")
+}
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	got := command(t, "token", "--jwt-secret="+testSecret, "--sub=alice", "--email=a@example.com", "--jwt-issuer=me", "--jwt-audience=you", "--ttl=2h").
+		want(t, exitDone)
+	var claims jwt.MapClaims
+	_, err := jwt.ParseWithClaims(strings.TrimSpace(got.out), &claims, func(*jwt.Token) (any, error) { return []byte(testSecret), nil },
+		jwt.WithValidMethods([]string{"HS256"}), jwt.WithIssuer("me"), jwt.WithAudience("you"), jwt.WithSubject("alice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if claims["email"] != "a@example.com" {
+		t.Errorf("email: %v", claims["email"])
+	}
+	exp, err := claims.GetExpirationTime()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(exp.Time); left < 119*time.Minute || left > 120*time.Minute {
+		t.Errorf("expires in %v, want 2h", left)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	mustContain(t, command(t, "version").want(t, exitDone).out, "auditstream ", "go1.")
+}
+
+func TestInstallAndUninstall(t *testing.T) {
+	t.Parallel()
+	db := "--database-url=" + pgtest.New(t)
+	dry := command(t, "install", db, "--create", "--dry-run").want(t, exitDone)
+	mustContain(t, dry.out, "create or replace view auditstream.progress")
+	mustContain(t, command(t, "install", db).want(t, exitFailed).stderr, "public.audits") // nothing was made
+	mustContain(t, command(t, "install", db, "--create").want(t, exitDone).out, "Installed on", "auditstream serve")
+	mustContain(t, command(t, "install", db).want(t, exitDone).out, "nothing to change")
+	mustContain(t, command(t, "uninstall", db).want(t, exitDone).out, "Uninstalled")
+	mustContain(t, command(t, "uninstall", db).want(t, exitDone).out, "nothing to change")
+}

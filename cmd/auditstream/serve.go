@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"auditstream/pgnotify"
+	"auditstream/server"
+	"auditstream/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+)
+
+var _ server.Subscriber = (*pgnotify.Hub)(nil)
+
+type serveCmd struct {
+	databaseFlags `embed:""`
+	listenFlags   `embed:""`
+	streamFlags   `embed:"" group:"Streams"`
+	httpFlags     `embed:"" group:"HTTP"`
+	authFlags     `embed:"" group:"Tokens"`
+	logFlags      `embed:"" group:"Log"`
+}
+
+func (c *serveCmd) Run(ctx context.Context, std streams) error {
+	if err := c.databaseFlags.check(); err != nil {
+		return err
+	}
+	return serve(ctx, c, c.logFlags.logger(std.err), nil, func(*server.Server) {})
+}
+
+// serve runs the service until ctx is done. page is what the server shows besides the API, nil for nothing; listening is
+// called once the addresses are bound.
+func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Handler, listening func(*server.Server)) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	pool, err := openPool(ctx, c.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	audits := store.New(pool)
+
+	hub, err := pgnotify.NewHub(pgnotify.HubConfig{
+		Loader:     audits,
+		Interval:   time.Duration(c.SSEFallbackDBInterval),
+		Logger:     logger,
+		Registerer: registry,
+	})
+	if err != nil {
+		return err
+	}
+
+	listenConn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+	if err != nil {
+		return err
+	}
+	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{
+		Conn:       listenConn,
+		Pool:       pool,
+		Sink:       hub,
+		Logger:     logger,
+		Registerer: registry,
+	})
+	if err != nil {
+		return err
+	}
+
+	ping := func(ctx context.Context) error {
+		_, err := audits.Audits(ctx, nil) // needs what streams need: the view, and the right to read it
+		return err
+	}
+	srv, err := server.New(ctx, server.Config{
+		Addr:              c.HTTPAddr,
+		AdminAddr:         adminAddr(c.AdminAddr),
+		CertFile:          c.TLSCertFile,
+		KeyFile:           c.TLSKeyFile,
+		Subscriber:        hub,
+		Ping:              ping,
+		Listening:         listener.Up,
+		Auth:              c.authFlags.config(),
+		AuthCookie:        c.SSEAuthCookie,
+		CORSOrigins:       c.CORSAllowedOrigins,
+		MaxDuration:       time.Duration(c.SSEMaxDuration),
+		Heartbeat:         time.Duration(c.SSEHeartbeat),
+		Retry:             time.Duration(c.SSERetry),
+		MaxStreams:        int(c.SSEMaxStreams),
+		MaxStreamsPerUser: int(c.SSEMaxStreamsPerUser),
+		Page:              page,
+		Logger:            logger,
+		Metrics:           registry,
+	})
+	if err != nil {
+		return usageError{err}
+	}
+
+	if err := firstContact(ctx, ping, logger); err != nil {
+		return err
+	}
+	if err := srv.Listen(ctx); err != nil {
+		return err
+	}
+	logger.Info("serving", "addr", srv.Addr().String(), "admin_addr", boundAdminAddr(srv), "version", version())
+	listening(srv)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return hub.Run(ctx) })
+	group.Go(func() error { return listener.Run(ctx) })
+	group.Go(func() error { return srv.Run(ctx) })
+	err = group.Wait()
+	logger.Info("stopped")
+	return err
+}
+
+// firstContact reads from the database once. A mistake that waiting cannot mend ends the program; anything else is said,
+// and the service starts: the database may come up later, or install run later.
+func firstContact(ctx context.Context, ping func(context.Context) error, logger *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	err := ping(ctx)
+	if err == nil {
+		return nil
+	}
+	err, final := explain(err)
+	if final {
+		return err
+	}
+	logger.Error("the database cannot be read yet, trying on", "error", err)
+	return nil
+}
+
+func adminAddr(flag string) string {
+	if flag == "off" {
+		return ""
+	}
+	return flag
+}
+
+// boundAdminAddr says where the metrics are: with port 0 only the bound address tells.
+func boundAdminAddr(srv *server.Server) string {
+	addr := srv.AdminAddr()
+	if addr == nil {
+		return "off"
+	}
+	return addr.String()
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
