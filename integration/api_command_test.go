@@ -1,0 +1,233 @@
+package integration
+
+import (
+	"encoding/base64"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"auditstream/integration/pgtest"
+)
+
+func TestAPICommandHelp(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args string
+		want []string
+	}{
+		{"", []string{"serve", "dev", "install", "uninstall", "doctor", "token", "version", "DATABASE_URL"}},
+		{"--help", []string{"serve", "dev", "install", "uninstall", "doctor", "token", "version", "DATABASE_URL"}},
+		{"serve --help", []string{
+			"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$SSE_SOURCE", "$SSE_MAX_DURATION", "$SSE_HEARTBEAT_SECONDS", "$SSE_FALLBACK_DB_INTERVAL_SECONDS",
+			"$SSE_RETRY_MS", "$SSE_MAX_STREAMS", "$SSE_MAX_STREAMS_PER_USER", "$HTTP_ADDR", "$ADMIN_ADDR", "$JWT_SECRET", "$JWT_SECRET_PREVIOUS",
+			"$JWT_JWKS_URL", "$JWT_ISSUER", "$JWT_AUDIENCE", "$TLS_CERT_FILE", "$TLS_KEY_FILE", "$SSE_AUTH_COOKIE", "$CORS_ALLOWED_ORIGINS",
+			"$LOG_LEVEL", "$LOG_FORMAT",
+			"--sse-max-duration=3600", "--sse-heartbeat-seconds=30", "--sse-fallback-db-interval-seconds=10", "--sse-retry-ms=5000",
+			"--sse-max-streams=10000", "--sse-max-streams-per-user=100", `--http-addr=":8080"`, `--admin-addr="127.0.0.1:9090"`,
+		}},
+		{"dev --help", []string{"PostgreSQL", "--http-addr"}},
+		{"install --help", []string{"$DATABASE_URL", "--table", "public.audits", "--create", "--role", "--column", "--dry-run"}},
+		{"uninstall --help", []string{"$DATABASE_URL", "--dry-run"}},
+		{"doctor --help", []string{"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$JWT_SECRET", "$JWT_JWKS_URL"}},
+		{"token --help", []string{"$JWT_SECRET", "--sub", "--email", "--ttl"}},
+		{"version --help", []string{"Usage: auditstream version"}},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := try(t, nil, strings.Fields(tt.args)...)
+			if code != 0 || stderr != "" {
+				t.Errorf("exit status %d, errors %q, want 0 and none", code, stderr)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stdout, want) {
+					t.Errorf("help does not mention %s:\n%s", want, stdout)
+				}
+			}
+		})
+	}
+}
+
+func TestAPICommandUsage(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args string
+		env  []string
+		want []string
+	}{
+		{"nonsense", nil, []string{"nonsense", "auditstream --help"}},
+		{"serve now", nil, []string{"now"}},
+		{"serve --nonsense", nil, []string{"--nonsense"}},
+		{"serve", nil, []string{"DATABASE_URL is not set"}},
+		{"install", nil, []string{"DATABASE_URL is not set"}},
+		{"uninstall", nil, []string{"DATABASE_URL is not set"}},
+		{"install --column error", []string{nowhere}, []string{"--column", `"error" is not allowed: OURS=THEIRS`}},
+		{"install --column error=a --column error=b", []string{nowhere}, []string{"--column", "mapped twice"}},
+		{"install --lock-wait=soon", []string{nowhere}, []string{"--lock-wait"}},
+		{"token --sub alice", nil, []string{"JWT_SECRET is not set"}},
+		{"token --sub alice", []string{"JWT_SECRET=short"}, []string{"JWT_SECRET", "5 bytes are not enough", "32"}},
+		{"token", []string{"JWT_SECRET=" + secret}, []string{"--sub USER or --email ADDRESS is required"}},
+		{"token --sub alice --ttl=-1h", []string{"JWT_SECRET=" + secret}, []string{"--ttl=-1h0m0s is not allowed"}},
+		{"token --sub alice --ttl=long", []string{"JWT_SECRET=" + secret}, []string{"--ttl"}},
+	} {
+		t.Run(fmt.Sprint(tt.args, len(tt.env)), func(t *testing.T) {
+			t.Parallel()
+			wantUsage(t, tt.env, strings.Fields(tt.args), tt.want...)
+		})
+	}
+}
+
+// doctor is asked what is wrong, so what is missing is its answer and not a mistake in asking.
+func TestAPICommandDoctorWithoutConfiguration(t *testing.T) {
+	t.Parallel()
+	code, stdout, stderr := try(t, nil, "doctor")
+	if code != 1 || stderr != "auditstream: 2 checks failed\n" {
+		t.Errorf("exit status %d, %q, want 1 and the number of failures", code, stderr)
+	}
+	for _, want := range []string{"FAIL  DATABASE_URL is not set", "FAIL  tokens: no way to verify tokens: set JWT_SECRET"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("output\n%s\ndoes not say %s", stdout, want)
+		}
+	}
+}
+
+func TestAPICommandVersion(t *testing.T) {
+	t.Parallel()
+	if got, want := command(t, nil, "version"), regexp.MustCompile(`^auditstream \S+ \(go1\.\S+, \w+/\w+\)\n$`); !want.MatchString(got) {
+		t.Errorf("version %q, want %s", got, want)
+	}
+}
+
+func TestAPICommandToken(t *testing.T) {
+	t.Parallel()
+	db := newFirstAudit(t)
+	byEmail := db.sql(t, "insert into audits (url, user_email) values ('https://example.com', 'Bob@example.com') returning id")
+	i := serve(t, db.Serve, "JWT_ISSUER=https://issuer.example", "JWT_AUDIENCE=auditstream")
+	env := []string{"JWT_SECRET=" + secret, "JWT_ISSUER=https://issuer.example", "JWT_AUDIENCE=auditstream"}
+
+	made := command(t, env, "token", "--sub", "alice")
+	if !regexp.MustCompile(`^[\w-]+\.[\w-]+\.[\w-]+\n$`).MatchString(made) {
+		t.Errorf("token %q, want one line with a JWT", made)
+	}
+	head, _, _ := cut(t, made)
+	if got, err := base64.RawURLEncoding.DecodeString(head); err != nil || string(got) != `{"alg":"HS256","typ":"JWT"}` {
+		t.Errorf("header %s, %v", got, err)
+	}
+	s := i.watch(t, "1", strings.TrimSpace(made))
+	s.wantSoFar(t, firstEvent)
+	s.cancel()
+	s = i.watch(t, byEmail, strings.TrimSpace(command(t, env, "token", "--email", "bob@example.com")))
+	s.wantEvent(t, `{"audit_id":2,"status":"pending","progress":0}`)
+	s.cancel()
+	i.ask(t, "GET", statusPath(byEmail), "Authorization", "Bearer "+strings.TrimSpace(made)).wantRefusal(t, 403, crossUser, "")
+	// Without the issuer it is one of somebody else's.
+	other := command(t, []string{"JWT_SECRET=" + secret}, "token", "--sub", "alice")
+	i.ask(t, "GET", statusPath("1"), "Authorization", "Bearer "+strings.TrimSpace(other)).wantRefusal(t, 401, invalidToken, invalidChallenge)
+	// It lasts as long as it says.
+	short := strings.TrimSpace(command(t, env, "token", "--sub", "alice", "--ttl", "3s"))
+	i.watch(t, "1", short).wantWhole(t, firstEvent+"event: message\ndata: {\"error\":\"Token expired\"}\n\n")
+}
+
+// traces are all that install could leave in a database.
+const traces = `select
+	(select count(*) from pg_namespace where nspname = 'auditstream'),
+	(select count(*) from pg_trigger where tgname like 'auditstream%'),
+	(select count(*) from pg_proc where proname = 'notify_change'),
+	(select count(*) from pg_depend d join pg_namespace n on n.oid = d.refobjid where n.nspname = 'auditstream'),
+	(select count(*) from pg_database, aclexplode(datacl) a where datname = current_database() and a.grantee = '` + role + `'::regrole)`
+
+func TestAPIInstallAndUninstall(t *testing.T) {
+	t.Parallel()
+	admin := pgtest.New(t)
+	adopt(t, pgtest.New(t)) // makes the role
+	env := []string{"DATABASE_URL=" + admin}
+	db := database{Admin: admin}
+	fails := func(t *testing.T, want string, args ...string) {
+		t.Helper()
+		code, stdout, stderr := try(t, env, args...)
+		if code != 1 || stdout != "" || !strings.Contains(stderr, want) {
+			t.Errorf("auditstream %s: exit status %d\n%s%s\nwant 1 and %s", strings.Join(args, " "), code, stdout, stderr, want)
+		}
+		if got := db.sql(t, traces); got != "0|0|0|0|0" {
+			t.Errorf("a refused install left %s", got)
+		}
+	}
+	wantOutput := func(t *testing.T, want string, args ...string) {
+		t.Helper()
+		if got := command(t, env, args...); got != want {
+			t.Errorf("auditstream %s: %q, want %q", strings.Join(args, " "), got, want)
+		}
+	}
+
+	fails(t, "there is no table public.audits in the database", "install")
+	wantOutput(t, "auditstream is not installed in this database; nothing to change.\n", "uninstall")
+	db.sql(t, "create table jobs (id integer primary key, progress integer); create table uuids (id uuid primary key, status text, progress int); create view looks as select * from uuids")
+	fails(t, "public.jobs has no column status: say which column holds it with --column status=NAME (it has id, progress)", "install", "--table", "jobs")
+	fails(t, "column id of public.uuids is uuid: the id of an audit must be smallint, integer or bigint", "install", "--table", "uuids")
+	fails(t, "public.looks cannot be adopted: it is a view", "install", "--table", "looks")
+	fails(t, "there is no role nobody_of_that_name", "install", "--create", "--role", "nobody_of_that_name")
+	wantUsage(t, env, []string{"install", "--create", "--column", "colour=status"}, `there is no column "colour" to map`)
+
+	// Where everybody may connect, there is nothing to grant.
+	db.sql(t, "do $$ begin execute format('revoke connect on database %I from public', current_database()); end $$")
+
+	// --dry-run runs nothing; what it prints is exactly what install runs, so psql can run it instead.
+	script := command(t, env, "install", "--create", "--role", role, "--dry-run")
+	if got := db.sql(t, traces); got != "0|0|0|0|0" || db.sql(t, "select to_regclass('public.audits') is null") != "t" {
+		t.Errorf("--dry-run left %s", got)
+	}
+	pgtest.Psql(t, admin, script)
+	if got := db.sql(t, traces); !regexp.MustCompile(`^1\|4\|1\|\d+\|1$`).MatchString(got) {
+		t.Errorf("psql with the script of --dry-run made %s, want a schema, four triggers, a function and a grant", got)
+	}
+	wantOutput(t, "auditstream is installed on \"public\".\"audits\" already; nothing to change.\n", "install", "--role", role)
+	wantOutput(t, "-- nothing to change\n", "install", "--create", "--role", role, "--dry-run")
+	code, _, stderr := try(t, env, "install", "--table", "jobs", "--column", "status=id")
+	if code != 1 || stderr == "" {
+		t.Errorf("install on a second table: exit status %d, %s, want 1 and a sentence", code, stderr)
+	}
+
+	pgtest.Psql(t, admin, command(t, env, "uninstall", "--dry-run"))
+	if got := db.sql(t, traces); got != "0|0|0|0|0" {
+		t.Errorf("psql with the script of uninstall --dry-run left %s", got)
+	}
+	wantOutput(t, "Installed on \"public\".\"audits\". Next: auditstream serve\n", "install", "--table", "audits", "--role", role)
+	wantOutput(t, "auditstream is installed on \"public\".\"audits\" already; nothing to change.\n", "install", "--role", role)
+	wantOutput(t, "Uninstalled. Nothing of auditstream is left in this database.\n", "uninstall")
+	if got := db.sql(t, traces); got != "0|0|0|0|0" {
+		t.Errorf("uninstall left %s", got)
+	}
+	if got := db.sql(t, "insert into audits (url) values ('https://example.com') returning status"); got != "pending" {
+		t.Errorf("the table after uninstall: %s", got)
+	}
+}
+
+// The operator takes auditstream away under a running instance, and puts it back.
+func TestAPIUninstallUnderServe(t *testing.T) {
+	t.Parallel()
+	db := newFirstAudit(t)
+	i := serve(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1")
+	i.waitReady(t, "up")
+	s := i.watch(t, "1", alice(t))
+	s.next(t)
+	env := []string{"DATABASE_URL=" + db.Admin}
+	command(t, env, "uninstall")
+	eventually(t, func() error {
+		if ready := i.ask(t, "GET", "/readyz"); ready.Status != 503 {
+			return fmt.Errorf("/readyz after uninstall: %d %s, want 503", ready.Status, ready.Body)
+		}
+		return nil
+	})
+	i.ask(t, "GET", "/healthz").wantOpen(t, 200, `{"status":"ok"}`)
+	i.ask(t, "GET", statusPath("1"), "Authorization", "Bearer "+alice(t)).wantRefusal(t, 503, `{"error":"Internal server error"}`, "")
+	withRandomRetry(t, i.watch(t, "1", alice(t)).whole(t), "retry: RANDOM\nevent: message\ndata: {\"error\":\"Internal server error\"}\n\n")
+	db.sql(t, "update audits set progress = 60, message = null") // the application does not notice
+	s.wantSoFar(t, firstEvent+": heartbeat\n\n")
+
+	command(t, env, "install", "--role", role)
+	s.wantEvent(t, `{"audit_id":1,"status":"running","progress":60}`) // what was missed meanwhile
+	i.waitReady(t, "up")
+	db.sql(t, "update audits set progress = 61")
+	s.wantEvent(t, `{"audit_id":1,"status":"running","progress":61}`)
+	s.cancel()
+}

@@ -1,0 +1,189 @@
+package integration
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"auditstream/integration/pgtest"
+)
+
+// nowhere is a database that nobody serves: what is refused at start is refused before it is asked for.
+const nowhere = "DATABASE_URL=postgres://user:hush-password@127.0.0.1:1/none"
+
+// wantUsage checks that a command ends with status 2, prints nothing but a message, and that it holds all of want.
+func wantUsage(t testing.TB, env, args []string, want ...string) (stderr string) {
+	t.Helper()
+	code, stdout, stderr := try(t, env, args...)
+	if code != 2 || stdout != "" {
+		t.Errorf("exit status %d, output %q, want 2 and none", code, stdout)
+	}
+	for _, w := range want {
+		if !strings.Contains(stderr, w) {
+			t.Errorf("message\n%s\ndoes not say %s", stderr, w)
+		}
+	}
+	return stderr
+}
+
+func TestAPIConfigurationIsRefused(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile, _ := selfSigned(t)
+	otherCert, _, _ := selfSigned(t)
+	absent := filepath.Join(t.TempDir(), "absent.pem")
+	noPEM := filepath.Join(t.TempDir(), "no.pem")
+	if err := os.WriteFile(noPEM, []byte("nothing"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const (
+		seconds = "a whole number from 1 to "
+		address = "HOST:PORT or :PORT is"
+		jwks    = "JWT_JWKS_URL=https://issuer.example/jwks"
+	)
+	for _, tt := range []struct {
+		env  string // several are separated by blanks
+		want []string
+	}{
+		{"SSE_SOURCE=kafka", []string{"SSE_SOURCE", `"kafka" is not allowed: db`}},
+		{"SSE_MAX_DURATION=0", []string{"SSE_MAX_DURATION", `"0" is not allowed: ` + seconds}},
+		{"SSE_MAX_DURATION=-5", []string{"SSE_MAX_DURATION", `"-5" is not allowed: ` + seconds}},
+		{"SSE_MAX_DURATION=1.5", []string{"SSE_MAX_DURATION", `"1.5" is not allowed: ` + seconds}},
+		{"SSE_MAX_DURATION=1h", []string{"SSE_MAX_DURATION", `"1h" is not allowed: ` + seconds}},
+		{"SSE_MAX_DURATION=99999999999999999999", []string{"SSE_MAX_DURATION", `"99999999999999999999" is not allowed: ` + seconds}},
+		{"SSE_HEARTBEAT_SECONDS=0", []string{"SSE_HEARTBEAT_SECONDS", `"0" is not allowed: ` + seconds}},
+		{"SSE_HEARTBEAT_SECONDS=abc", []string{"SSE_HEARTBEAT_SECONDS", `"abc" is not allowed: ` + seconds}},
+		{"SSE_FALLBACK_DB_INTERVAL_SECONDS=0", []string{"SSE_FALLBACK_DB_INTERVAL_SECONDS", `"0" is not allowed: ` + seconds}},
+		{"SSE_RETRY_MS=0", []string{"SSE_RETRY_MS", `"0" is not allowed: ` + seconds}},
+		{"SSE_RETRY_MS=5s", []string{"SSE_RETRY_MS", `"5s" is not allowed: ` + seconds}},
+		{"SSE_MAX_STREAMS=-1", []string{"SSE_MAX_STREAMS", `"-1" is not allowed: a whole number from 0 to 1000000`}},
+		{"SSE_MAX_STREAMS_PER_USER=many", []string{"SSE_MAX_STREAMS_PER_USER", `"many" is not allowed: a whole number from 0 to 1000000`}},
+		{"HTTP_ADDR=localhost", []string{"HTTP_ADDR", `"localhost" is not allowed: ` + address}},
+		{"HTTP_ADDR=8080", []string{"HTTP_ADDR", `"8080" is not allowed: ` + address}},
+		{"HTTP_ADDR=:99999", []string{"HTTP_ADDR", `":99999" is not allowed: ` + address}},
+		{"ADMIN_ADDR=none", []string{"ADMIN_ADDR", `"none" is not allowed: ` + address}},
+		{"ADMIN_ADDR=127.0.0.1:x", []string{"ADMIN_ADDR", `"127.0.0.1:x" is not allowed: ` + address}},
+		{"LOG_LEVEL=loud", []string{"LOG_LEVEL", `"loud" is not allowed: debug or info or warn or error`}},
+		{"LOG_FORMAT=xml", []string{"LOG_FORMAT", `"xml" is not allowed: text or json`}},
+		{"CORS_ALLOWED_ORIGINS=app.example.com", []string{"CORS_ALLOWED_ORIGINS", `"app.example.com" is not allowed: an origin like https://app.example.com`}},
+		{"CORS_ALLOWED_ORIGINS=https://a.example,https://b.example/", []string{"CORS_ALLOWED_ORIGINS", `"https://b.example/" is not allowed: an origin like`}},
+		{"CORS_ALLOWED_ORIGINS=null", []string{"CORS_ALLOWED_ORIGINS", `"null" is not allowed: an origin like`}},
+		{"SSE_AUTH_COOKIE=a;b", []string{"SSE_AUTH_COOKIE", `"a;b" is not allowed: a cookie's name`}},
+		{"TLS_CERT_FILE=" + certFile, []string{"TLS_CERT_FILE", "TLS_KEY_FILE", "set both or neither"}},
+		{"TLS_KEY_FILE=" + keyFile, []string{"TLS_CERT_FILE", "TLS_KEY_FILE", "set both or neither"}},
+		{"TLS_CERT_FILE=" + absent + " TLS_KEY_FILE=" + keyFile, []string{"TLS_CERT_FILE", absent, "PEM"}},
+		{"TLS_CERT_FILE=" + certFile + " TLS_KEY_FILE=" + noPEM, []string{"TLS_KEY_FILE", noPEM, "PEM"}},
+		{"TLS_CERT_FILE=" + otherCert + " TLS_KEY_FILE=" + keyFile, []string{"TLS_CERT_FILE", "TLS_KEY_FILE", "does not match"}},
+		{"JWT_SECRET=", []string{"JWT_SECRET", "JWT_JWKS_URL"}},
+		{"JWT_SECRET=hush-0123456789-0123456789-0123", []string{"JWT_SECRET", "31 bytes are not enough", "at least 32"}},
+		{"JWT_SECRET=changeme-changeme-changeme-changeme", []string{"JWT_SECRET", "placeholder"}},
+		{"JWT_SECRET_PREVIOUS=hush", []string{"JWT_SECRET_PREVIOUS", "4 bytes are not enough", "at least 32"}},
+		{"JWT_SECRET= JWT_SECRET_PREVIOUS=" + secret, []string{"JWT_SECRET"}},
+		{jwks, []string{"JWT_ISSUER and JWT_AUDIENCE are required with JWT_JWKS_URL"}},
+		{jwks + " JWT_ISSUER=https://issuer.example", []string{"JWT_AUDIENCE"}},
+		{jwks + " JWT_AUDIENCE=auditstream", []string{"JWT_ISSUER"}},
+		{"JWT_JWKS_URL=http://issuer.example/jwks JWT_ISSUER=i JWT_AUDIENCE=a", []string{"JWT_JWKS_URL", `"http://issuer.example/jwks" is not allowed: an https URL is`}},
+		{"JWT_JWKS_URL=keys.json JWT_ISSUER=i JWT_AUDIENCE=a", []string{"JWT_JWKS_URL", `"keys.json" is not allowed: an https URL is`}},
+		{"DATABASE_URL=", []string{"DATABASE_URL is not set"}},
+		{"DATABASE_URL=mysql://user:hush-password@127.0.0.1:1/none", []string{"DATABASE_URL", "postgres://user:password@host:5432/database is allowed"}},
+		{"DATABASE_URL=postgres://user:hush-password@127.0.0.1:port/none", []string{"DATABASE_URL", "postgres://user:password@host:5432/database is allowed"}},
+		{"DATABASE_LISTEN_URL=postgres://user:hush-password@127.0.0.1:port/none", []string{"DATABASE_LISTEN_URL", "postgres://user:password@host:5432/database is allowed"}},
+	} {
+		t.Run(strings.ReplaceAll(tt.env, "/", "_"), func(t *testing.T) {
+			t.Parallel()
+			env := append([]string{nowhere, "JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0"}, strings.Fields(tt.env)...)
+			message := wantUsage(t, env, []string{"serve"}, tt.want...)
+			for _, private := range []string{"hush", secret} {
+				if strings.Contains(message, private) {
+					t.Errorf("the message tells a secret: %s", message)
+				}
+			}
+		})
+	}
+	t.Run("as a flag", func(t *testing.T) {
+		t.Parallel()
+		wantUsage(t, []string{nowhere, "JWT_SECRET=" + secret}, []string{"serve", "--sse-max-duration=0"}, "--sse-max-duration", `"0" is not allowed: `+seconds)
+	})
+}
+
+func TestAPIConfigurationIsAccepted(t *testing.T) {
+	t.Parallel()
+	db := newFirstAudit(t)
+	// Compose files pass on what is not set as empty; blanks around a number come from them, too. A flag beats its variable.
+	i := serve(t, db.Serve, "SSE_MAX_DURATION=", "SSE_SOURCE=DB", "SSE_RETRY_MS= 750 ", "LOG_LEVEL=DEBUG", "CORS_ALLOWED_ORIGINS=*",
+		"JWT_ISSUER=", "SSE_MAX_STREAMS=0", "DATABASE_LISTEN_URL=", "SSE_AUTH_COOKIE=")
+	s := i.watch(t, "1", alice(t), "Origin", "https://anywhere.example")
+	s.wantSoFar(t, strings.Replace(firstEvent, "retry: 5000", "retry: 750", 1))
+	s.cancel()
+	if got := s.Response.Header.Get("Access-Control-Allow-Origin"); got != "*" {
+		t.Errorf("Access-Control-Allow-Origin: %s, want *", got)
+	}
+}
+
+func TestAPIStartFails(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	fails := func(t *testing.T, env []string, want ...string) {
+		t.Helper()
+		env = append([]string{"JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0"}, env...)
+		code, stdout, stderr := try(t, env, "serve")
+		if code != 1 || stdout != "" {
+			t.Errorf("exit status %d, output %q, want 1 and none", code, stdout)
+		}
+		for _, w := range want {
+			if !strings.Contains(stderr, w) {
+				t.Errorf("message\n%s\ndoes not say %s", stderr, w)
+			}
+		}
+		for _, private := range []string{"hush", "serve-password", secret} {
+			if strings.Contains(stderr, private) {
+				t.Errorf("the message tells a secret: %s", stderr)
+			}
+		}
+	}
+	u, err := url.Parse(db.Serve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("wrong password", func(t *testing.T) {
+		wrong := *u
+		wrong.User = url.UserPassword(role, "hush")
+		fails(t, []string{"DATABASE_URL=" + wrong.String()}, "DATABASE_URL", "password")
+	})
+	t.Run("no such database", func(t *testing.T) {
+		wrong := *u
+		wrong.Path = "/no_such_database"
+		fails(t, []string{"DATABASE_URL=" + wrong.String()}, "DATABASE_URL", "no_such_database")
+	})
+	t.Run("port taken", func(t *testing.T) {
+		taken, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer taken.Close()
+		addr := taken.Addr().String()
+		fails(t, []string{"DATABASE_URL=" + db.Serve, "HTTP_ADDR=" + addr}, "HTTP_ADDR", addr, "address already in use")
+		fails(t, []string{"DATABASE_URL=" + db.Serve, "ADMIN_ADDR=" + addr}, "ADMIN_ADDR", addr, "address already in use")
+	})
+}
+
+// Nothing is installed yet, and the role has no rights: serve starts, says what is missing, and heals.
+func TestAPIServeBeforeInstall(t *testing.T) {
+	t.Parallel()
+	admin := pgtest.New(t)
+	i := serve(t, admin)
+	if got := i.waitLog(t, "the database cannot be read yet, trying on")["error"]; !strings.Contains(got.(string), "run auditstream install") {
+		t.Errorf("log: %v, want what to do", got)
+	}
+	if ready := i.ask(t, "GET", "/readyz"); ready.Status != 503 {
+		t.Errorf("/readyz: %d, want 503", ready.Status)
+	}
+	db := adopt(t, admin)
+	i.waitReady(t, "up")
+	db.insert(t, "status, progress, message", "'running', 25, 'Analyzing pages...'")
+	s := i.watch(t, "1", alice(t))
+	s.wantSoFar(t, firstEvent)
+	s.cancel()
+}

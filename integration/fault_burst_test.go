@@ -1,0 +1,175 @@
+package integration
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+
+	"github.com/tmaxmax/go-sse"
+)
+
+func TestFaultTenThousandUpdatesInOneTransactionAreFewEvents(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	id := db.insertMany(t, 1)[0]
+	v := i.view(t, id, nil)
+	v.reached(t, 0)
+
+	db.sql(t, `do $$ begin for n in 1..10000 loop update audits set total_pages = n; end loop; end $$`)
+	v.reached(t, 10000)
+	if events, _ := v.counts(); events != 2 {
+		t.Errorf("%d events, want 2: the state before the transaction and the one after it", events)
+	}
+}
+
+// A reader that cannot keep up must neither hold up the others nor miss the end.
+func TestFaultSlowReaderSkipsStatesButNotTheLast(t *testing.T) {
+	t.Parallel()
+	const updates = 10_000
+	db := newDatabase(t)
+	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
+	i.waitReady(t, "up")
+	id := db.insertMany(t, 1)[0]
+	others := i.crowd(t, 2, []string{id}, nil)
+	slow := i.rawClient(t, id, "")
+
+	written := make(chan struct{})
+	result := make(chan slowResult, 1)
+	go func() { result <- readSlowly(slow, written) }()
+
+	app := pgtest.Connect(t, db.Admin)
+	for n := 1; n < updates; n++ {
+		exec1(t, app, `update audits set total_pages = $1, progress = $2, message = $3`, n, n%100, strings.Repeat(fmt.Sprintf("%05d", n), 500))
+	}
+	exec1(t, app, `update audits set status = 'completed', progress = 100, message = null, total_pages = $1`, updates)
+	for _, v := range others {
+		v.reached(t, updates)
+		if last := v.ended(t); last.Status != "completed" {
+			t.Errorf("another viewer's last state: %s, want completed", describe(last))
+		}
+	}
+
+	close(written) // now it reads as fast as it can
+	got := <-result
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	if got.last.Status != "completed" || *got.last.TotalPages != updates {
+		t.Errorf("the slow reader's last state: %s, want completed, state %d", describe(got.last), updates)
+	}
+	if got.back {
+		t.Error("the slow reader's stream went back")
+	}
+	if got.events >= updates {
+		t.Errorf("the slow reader got %d events: it was not slow", got.events)
+	}
+	if coalesced := i.metric(t, "auditstream_states_coalesced_total"); coalesced == 0 {
+		t.Error("no state was coalesced: the slow reader was not slow")
+	}
+	t.Logf("%d updates: %d events to the slow reader", updates, got.events)
+}
+
+type slowResult struct {
+	last   progress
+	events int
+	back   bool
+	err    error
+}
+
+// readSlowly reads a stream 4 kB at a time, 1 MB a second, until hurry is closed.
+func readSlowly(conn net.Conn, hurry <-chan struct{}) (r slowResult) {
+	tick := time.NewTicker(4 * time.Millisecond)
+	defer tick.Stop()
+	reader := readerFunc(func(p []byte) (int, error) {
+		select {
+		case <-tick.C:
+			return conn.Read(p[:min(len(p), 4096)])
+		case <-hurry:
+			return conn.Read(p)
+		}
+	})
+	r.err = readRaw(reader, func(event sse.Event, p progress) {
+		r.events++
+		r.back = r.back || (r.last.TotalPages != nil && *p.TotalPages < *r.last.TotalPages)
+		r.last = p
+	})
+	return r
+}
+
+func TestFaultRollbackShowsNothing(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	id := db.insertMany(t, 1)[0]
+	s := i.watch(t, id, alice(t))
+	s.nextProgress(t)
+
+	db.sql(t, `begin; update audits set total_pages = 1, status = 'completed'; rollback`)
+	db.sql(t, `begin;
+		update audits set total_pages = 2;
+		savepoint s; update audits set total_pages = 3, status = 'failed'; rollback to s;
+		commit`)
+	if got := s.nextProgress(t); *got.TotalPages != 2 || got.Status != "running" {
+		t.Errorf("event after a rollback and a rollback to a savepoint: %s, want state 2, running", describe(got))
+	}
+	// Nothing committed at all: what comes next is the next commit.
+	db.sql(t, `begin; savepoint s; update audits set total_pages = 4; rollback to s; commit`)
+	db.sql(t, `update audits set total_pages = 5`)
+	if got := s.nextProgress(t); *got.TotalPages != 5 {
+		t.Errorf("next event: %s, want state 5", describe(got))
+	}
+	if missed := i.metric(t, "auditstream_notifications_missed_total"); missed != 0 {
+		t.Errorf("%v changes were found that no notification announced, want 0", missed)
+	}
+}
+
+func TestFaultUpdateOfNothingShownSendsNothing(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	id := db.insertMany(t, 1)[0]
+	s := i.watch(t, id, alice(t))
+	s.nextProgress(t)
+	before := i.metric(t, `auditstream_notifications_total{kind="row"}`)
+
+	db.sql(t, `update audits set updated_at = now(), url = 'https://example.org'`)
+	db.sql(t, `update audits set total_pages = total_pages, message = message, status = status`)
+	db.sql(t, `update audits set error = 'not shown while the audit runs', total_pages = 1`)
+	db.sql(t, `update audits set total_pages = 2`)
+	if got := s.nextProgress(t); *got.TotalPages != 1 {
+		t.Errorf("next event: %s, want state 1", describe(got))
+	}
+	if got := s.nextProgress(t); *got.TotalPages != 2 {
+		t.Errorf("next event: %s, want state 2", describe(got))
+	}
+	if got := i.metric(t, `auditstream_notifications_total{kind="row"}`) - before; got != 2 {
+		t.Errorf("%v notifications for two updates of what is shown, want 2", got)
+	}
+}
+
+// A payload of 8,000 bytes would abort the writer's transaction; the row's size must not matter to it.
+func TestFaultErrorTextOfAMegabyteArrivesWhole(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	id := db.insertMany(t, 1)[0]
+	s := i.watch(t, id, alice(t))
+	s.nextProgress(t)
+
+	want := strings.Repeat("<ü€😀>\n", 1<<20/len("<ü€😀>\n")) + "end"
+	exec1(t, pgtest.Connect(t, db.Admin), `update audits set status = 'failed', error = $1`, want)
+	got := s.nextProgress(t)
+	if got.Error == nil || *got.Error != want {
+		t.Errorf("the error text of %d bytes did not arrive whole", len(want))
+	}
+	s.ended(t)
+}

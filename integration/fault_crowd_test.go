@@ -1,0 +1,199 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+
+	"github.com/jackc/pgx/v5"
+)
+
+func TestFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	instances := []*instance{
+		serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600"),
+		serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600"),
+	}
+	ids := db.insertMany(t, 10)
+	var viewers []*viewer
+	for _, i := range instances {
+		i.waitReady(t, "up")
+		viewers = append(viewers, i.crowd(t, 100, ids, nil)...)
+	}
+	app := pgtest.Connect(t, db.Admin)
+	for n := range 50 {
+		exec1(t, app, `update audits set total_pages = $1, message = 'step ' || id`, n+1)
+	}
+	exec1(t, app, `update audits set total_pages = 51, status = case when id % 2 = 0 then 'completed' else 'failed' end, error = 'e'`)
+
+	lastIDs := make(map[string]string)
+	for _, v := range viewers {
+		last := v.ended(t)
+		if *last.TotalPages != 51 || (last.Status != "completed" && last.Status != "failed") {
+			t.Errorf("audit %s ended at %s, want a terminal status, state 51", v.id, describe(last))
+		}
+		if id, ok := lastIDs[v.id]; ok && id != v.lastID {
+			t.Errorf("audit %s: ids %s and %s of the same state", v.id, id, v.lastID)
+		}
+		lastIDs[v.id] = v.lastID
+	}
+	for k, i := range instances {
+		if missed := i.metric(t, "auditstream_notifications_missed_total"); missed != 0 {
+			t.Errorf("instance %d: %v missed notifications, want 0", k, missed)
+		}
+	}
+}
+
+// The safety net is off, so an update lost between the first read and the subscription would never be shown, and the
+// stream would not end.
+func TestFaultUpdateWhileConnectingIsNotLost(t *testing.T) {
+	t.Parallel()
+	const workers, rounds = 4, 250
+	db := newDatabase(t)
+	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
+	i.waitReady(t, "up")
+	ids := db.insertMany(t, workers*rounds)
+	token := alice(t)
+
+	var group sync.WaitGroup
+	errs := make(chan error, workers*rounds)
+	transport := &http.Transport{MaxIdleConnsPerHost: workers}
+	defer transport.CloseIdleConnections()
+	for w := range workers {
+		app := pgtest.Connect(t, db.Admin)
+		group.Go(func() {
+			for _, id := range ids[w*rounds : (w+1)*rounds] {
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, i.URL+"/api/v1/sse/audits/"+id+"/progress", nil)
+				if err != nil {
+					errs <- err
+					return
+				}
+				r.Header.Set("Authorization", "Bearer "+token)
+				if err := i.connectDuringUpdates(app, transport, r, id); err != nil {
+					errs <- fmt.Errorf("audit %s: %w", id, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+}
+
+// connectDuringUpdates commits three states at random moments around the connect. The third is terminal: a stream that
+// has seen it ends.
+func (i *instance) connectDuringUpdates(app *pgx.Conn, transport *http.Transport, r *http.Request, id string) error {
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	committed := make(chan error, 1)
+	go func() {
+		for n, status := range []string{"running", "running", "completed"} {
+			<-jitter(3 * time.Millisecond)
+			if _, err := app.Exec(ctx, "update audits set total_pages = $1, status = $2 where id = $3", n+1, status, id); err != nil {
+				committed <- err
+				return
+			}
+		}
+		committed <- nil
+	}()
+	<-jitter(6 * time.Millisecond)
+	v, err := i.tryView(transport, r.WithContext(ctx), nil)
+	if err != nil {
+		return fmt.Errorf("connect: %w", joinCommitted(err, committed))
+	}
+	<-v.done
+	if err := joinCommitted(v.err, committed); err != nil {
+		return fmt.Errorf("the stream shows %s: %w", describe(v.last), err)
+	}
+	if v.back != "" || v.last.Status != "completed" || *v.last.TotalPages != 3 {
+		return fmt.Errorf("the stream ended at %s, went back %q", describe(v.last), v.back)
+	}
+	return nil
+}
+
+func joinCommitted(err error, committed <-chan error) error {
+	if commitErr := <-committed; commitErr != nil {
+		return commitErr
+	}
+	return err
+}
+
+// One read a tick, however many streams there are, and none when there are none.
+func TestFaultSafetyNetIsOneReadATick(t *testing.T) {
+	t.Parallel()
+	const reads = `auditstream_read_duration_seconds_count{result="ok"}`
+	db := newDatabase(t)
+	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
+	i.waitReady(t, "up")
+	viewers := i.crowd(t, 300, db.insertMany(t, 50), nil)
+	for _, v := range viewers {
+		v.reached(t, 0)
+	}
+	// The next read after the last connect is a tick.
+	first := i.metric(t, reads)
+	start := i.waitMetric(t, reads, atLeast(first+1))
+	from := time.Now()
+	end := i.waitMetric(t, reads, atLeast(start+5))
+	ticks := time.Since(from).Seconds()
+	// A tick is 0.9 to 1 s.
+	if got := end - start; got > ticks/0.9+1 {
+		t.Errorf("%v reads in %.1f s with 300 streams of 50 audits and no change, want one a second", got, ticks)
+	}
+	if ticks > 12 {
+		t.Errorf("%v reads took %.1f s, want one a second", end-start, ticks)
+	}
+
+	for _, v := range viewers {
+		v.cancel()
+	}
+	i.waitMetric(t, "auditstream_watched_audits", atMost(0))
+	none := i.metric(t, reads)
+	canaries := i.metric(t, "auditstream_canary_seconds_count")
+	i.waitMetric(t, "auditstream_canary_seconds_count", atLeast(canaries+1)) // time goes by: the canary's 4 s, at least one tick
+	if got := i.metric(t, reads); got != none {
+		t.Errorf("%v reads while nobody watched, want 0", got-none)
+	}
+}
+
+// A client that was away shows the committed state, whatever happened to the server meanwhile.
+func TestFaultKilledServerAndRestartConverge(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	id := db.insertMany(t, 1)[0]
+	first := launch(t, binary(t), db.Serve, "SSE_RETRY_MS=100")
+	client := followAlways(t, request(t, t.Context(), first.URL+"/api/v1/sse/audits/"+id+"/progress", alice(t)))
+	client.reached(t, 0)
+	db.set(t, 1)
+	client.reached(t, 1)
+
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-first.done
+	db.set(t, 2)
+	addr := first.URL[len("http://"):]
+	second := serve(t, db.Serve, "HTTP_ADDR="+addr, "SSE_RETRY_MS=100")
+	client.reached(t, 2)
+	second.waitReady(t, "up")
+	db.set(t, 3)
+	client.reached(t, 3)
+	if ids := client.lastEventIDs(); !slices.ContainsFunc(ids, func(id string) bool { return id != "" }) {
+		t.Error("the client has sent no Last-Event-ID")
+	}
+	db.sql(t, `update audits set status = 'completed', total_pages = 4`)
+	client.reached(t, 4)
+	// The client comes back once more, with the id of the terminal state, and is told to stop.
+	<-client.done
+	if client.stopped == nil || client.stopped.StatusCode != http.StatusNoContent {
+		t.Errorf("the client stopped with %v, want 204", client.stopped)
+	}
+}

@@ -1,0 +1,170 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+)
+
+// Open streams outlive the database, whatever happens to it, and show what was committed when it is back.
+func TestFaultDatabaseComesAndGoes(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	db := adopt(t, server.DSN("postgres"))
+	i := serve(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1", "SSE_FALLBACK_DB_INTERVAL_SECONDS=60")
+	i.waitReady(t, "up")
+	ids := db.insertMany(t, 4)
+	viewers := i.crowd(t, 20, ids, nil)
+
+	restart := func() error { return server.Restart(t.Context()) }
+	n := 0
+	for _, fault := range []struct {
+		name      string
+		down, up  func() error
+		committed bool // the change is committed while nobody can see it
+	}{
+		{"stopped fast", func() error { return server.StopFast(t.Context()) }, restart, false},
+		{"stopped immediately", func() error { return server.StopImmediate(t.Context()) }, restart, false},
+		{"paused", server.Pause, server.Resume, true},
+		{"crashed", func() error { return server.Crash(t.Context()) }, restart, false},
+	} {
+		n++
+		t.Run(fault.name, func(t *testing.T) { // in turn: there is one server
+			db.set(t, 10*n)
+			for _, v := range viewers {
+				v.reached(t, 10*n)
+			}
+			if err := fault.down(); err != nil {
+				t.Fatal(err)
+			}
+			beating := viewers[0].beating(2)
+			i.whileDatabaseIsDown(t, ids[0])
+			eventually(t, beating)
+			if err := fault.up(); err != nil {
+				t.Fatal(err)
+			}
+			up := time.Now()
+			db.set(t, 10*n+1)
+			for _, v := range viewers {
+				v.reached(t, 10*n+1)
+			}
+			// LISTEN is tried every 5 s at most, and a connect that hangs is given up after 5 s.
+			if took := time.Since(up); took > 12*time.Second {
+				t.Errorf("the committed state was shown %v after the database was back", took)
+			}
+			i.waitReady(t, "up")
+			db.set(t, 10*n+2)
+			start := time.Now()
+			for _, v := range viewers {
+				v.reached(t, 10*n+2)
+			}
+			if took := time.Since(start); took > promptly {
+				t.Errorf("an update took %v after LISTEN was back", took)
+			}
+		})
+	}
+	for _, v := range viewers {
+		if !v.isOpen() {
+			t.Errorf("the stream of audit %s was closed: %q", v.id, v.end())
+		}
+	}
+}
+
+var unavailable = regexp.MustCompile(`^retry: [1-9]\d*\nevent: message\ndata: {"error":"Internal server error"}\n\n$`)
+
+// whileDatabaseIsDown checks what requests are told meanwhile.
+func (i *instance) whileDatabaseIsDown(t testing.TB, id string) {
+	t.Helper()
+	// Both at once: each waits a while for the database.
+	poll := request(t, t.Context(), i.URL+"/api/v1/audits/"+id+"/status", alice(t))
+	polled := make(chan *http.Response, 1)
+	go func() {
+		defer close(polled)
+		if resp, err := http.DefaultClient.Do(poll); err == nil {
+			polled <- resp
+		}
+	}()
+	s := i.watch(t, id, alice(t))
+	s.next(t)
+	s.ended(t)
+	if got := s.raw.String(); !unavailable.MatchString(got) {
+		t.Errorf("a new stream was told %q", got)
+	}
+	resp, ok := <-polled
+	if !ok {
+		t.Fatal("no answer to a status request")
+	}
+	if body := readAll(t, resp.Body); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("status: %d %s, Retry-After %q, want 503 with Retry-After", resp.StatusCode, body, resp.Header.Get("Retry-After"))
+	}
+	eventually(t, func() error {
+		if status, body := i.get(t, "/readyz"); status != 503 {
+			return fmt.Errorf("/readyz: %d %s, want 503", status, body)
+		}
+		return nil
+	})
+	if status, body := i.get(t, "/healthz"); status != 200 {
+		t.Errorf("/healthz: %d %s, want 200: the process lives", status, body)
+	}
+}
+
+// The database's machine is gone from the network: nothing is refused, nothing is answered.
+func TestFaultBlackHoledPool(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		both bool
+	}{{"pool alone", false}, {"pool and listener", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t)
+			pool, poolURL := pgtest.ProxyDSN(t, db.Serve)
+			listen, listenURL := pgtest.ProxyDSN(t, db.Serve)
+			i := serve(t, poolURL, "DATABASE_LISTEN_URL="+listenURL, "SSE_HEARTBEAT_SECONDS=1", "SSE_FALLBACK_DB_INTERVAL_SECONDS=60")
+			i.waitReady(t, "up")
+			ids := db.insertMany(t, 3)
+			viewers := i.crowd(t, 12, ids, nil)
+			db.set(t, 1)
+			for _, v := range viewers {
+				v.reached(t, 1)
+			}
+			goroutines := i.metric(t, "go_goroutines")
+
+			pool.Pause()
+			if c.both {
+				listen.Pause()
+			}
+			db.set(t, 2)
+			i.whileDatabaseIsDown(t, ids[0])
+			i.waitMetric(t, `auditstream_read_duration_seconds_count{result="error"}`, atLeast(1))
+			for _, v := range viewers {
+				if !v.isOpen() {
+					t.Fatalf("the stream of audit %s was closed: %q", v.id, v.end())
+				}
+			}
+			if got := i.metric(t, "go_goroutines"); got > goroutines+40 {
+				t.Errorf("%v goroutines while nothing can be read, %v before", got, goroutines)
+			}
+
+			pool.Resume()
+			listen.Resume()
+			start := time.Now()
+			for _, v := range viewers {
+				v.reached(t, 2)
+			}
+			if took := time.Since(start); took > withinNet {
+				t.Errorf("the committed state was shown %v after the database was back", took)
+			}
+			i.waitReady(t, "up")
+			db.set(t, 3)
+			for _, v := range viewers {
+				v.reached(t, 3)
+			}
+			i.waitMetric(t, "go_goroutines", atMost(goroutines+4))
+		})
+	}
+}

@@ -1,0 +1,103 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+)
+
+func TestFaultSIGTERMSendsEverybodyAway(t *testing.T) {
+	t.Parallel()
+	testGoodbye(t, syscall.SIGTERM, 200)
+}
+
+func TestFaultSIGINTSendsEverybodyAway(t *testing.T) {
+	t.Parallel()
+	testGoodbye(t, os.Interrupt, 20)
+}
+
+var goodbye = regexp.MustCompile(`\n\nretry: ([0-9]+)\n\n$`)
+
+func testGoodbye(t *testing.T, sig os.Signal, streams int) {
+	db := newDatabase(t)
+	i := serve(t, db.Serve, "SSE_RETRY_MS=5000")
+	i.waitReady(t, "up")
+	ids := db.insertMany(t, 5)
+	viewers := i.crowd(t, streams, ids[:4], nil)
+	for _, v := range viewers {
+		v.reached(t, 0)
+	}
+	i.stuckClient(t, db, ids[4])
+
+	keptAlive := &http.Client{Transport: &http.Transport{}}
+	defer keptAlive.CloseIdleConnections()
+	resp, err := keptAlive.Do(request(t, t.Context(), i.URL+"/healthz", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, resp.Body)
+
+	start := time.Now()
+	i.signal(t, sig)
+	delays := make(map[int]int)
+	for _, v := range viewers {
+		v.ended(t)
+		match := goodbye.FindStringSubmatch(v.end())
+		if match == nil {
+			t.Fatalf("the stream ended with %q, want a retry field alone", v.end())
+		}
+		delay, err := strconv.Atoi(match[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		delays[delay]++
+		if delay < 2500 || delay > 7500 {
+			t.Errorf("retry: %d, want 2500 to 7500", delay)
+		}
+	}
+	if len(delays) < streams/2 {
+		t.Errorf("%d different delays for %d streams: they come back together", len(delays), streams)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the streams that read ended %v after the signal", took)
+	}
+
+	// The process still lives, because of the client that does not read.
+	resp, err = keptAlive.Do(request(t, t.Context(), i.URL+"/api/v1/sse/audits/"+ids[0]+"/progress", alice(t)))
+	if err == nil { // refused is as good: clients come back after what they were told
+		if body := readAll(t, resp.Body); resp.StatusCode != 200 || !strings.HasPrefix(body, "retry: ") {
+			t.Errorf("a request meanwhile: %d %q, want 200 and a retry field", resp.StatusCode, body)
+		}
+	}
+	if code := i.end(t); code != 0 {
+		t.Errorf("exit status %d, want 0", code)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("the process took %v to end, want 10 s at most", took)
+	}
+}
+
+// stuckClient opens a stream that is not read, and returns when the server cannot write to it any more.
+func (i *instance) stuckClient(t testing.TB, db database, id string) {
+	t.Helper()
+	i.rawClient(t, id, "")
+	coalesced := i.metric(t, "auditstream_states_coalesced_total")
+	app := pgtest.Connect(t, db.Admin)
+	n := 0
+	eventually(t, func() error {
+		n++
+		exec1(t, app, `update audits set message = repeat('x', 1000000 + $1) where id = $2`, n, id)
+		if got := i.metric(t, "auditstream_states_coalesced_total"); got < coalesced+2 {
+			return fmt.Errorf("after %d MB the client that does not read is still written to", n)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,379 @@
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/tmaxmax/go-sse"
+)
+
+// The tests of faults number an audit's states in total_pages, so that a stream that goes back shows it.
+
+// viewer follows one stream and remembers what matters under load: the newest state, and whether one ever went back.
+type viewer struct {
+	id     string
+	cancel context.CancelFunc
+	done   chan struct{} // closed at the end of the stream
+
+	mu     sync.Mutex
+	more   chan struct{} // closed and replaced at each event
+	last   progress
+	lastID string
+	events int
+	beats  int
+	back   string // the first step back
+	tail   []byte // the last bytes
+	err    error  // of the read that ended the stream; nil: it ended cleanly
+	seen   func(p progress, at time.Time)
+}
+
+// view follows an audit's stream as alice. seen, if not nil, is called for each state, by the goroutine that reads.
+func (i *instance) view(t testing.TB, id string, seen func(p progress, at time.Time)) *viewer {
+	t.Helper()
+	return i.viewWith(t, &http.Transport{}, id, alice(t), seen)
+}
+
+// crowd opens n streams at once, spread over the audits.
+func (i *instance) crowd(t testing.TB, n int, ids []string, seen func(p progress, at time.Time)) []*viewer {
+	t.Helper()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	token := alice(t)
+	viewers := make([]*viewer, n)
+	for k := range viewers {
+		viewers[k] = i.viewWith(t, transport, ids[k%len(ids)], token, seen)
+	}
+	return viewers
+}
+
+func (i *instance) viewWith(t testing.TB, transport *http.Transport, id, token string, seen func(p progress, at time.Time)) *viewer {
+	t.Helper()
+	v, err := i.tryView(transport, request(t, context.Background(), i.URL+"/api/v1/sse/audits/"+id+"/progress", token), seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.id = id
+	t.Cleanup(func() {
+		v.cancel()
+		<-v.done
+		transport.CloseIdleConnections()
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.back != "" {
+			t.Errorf("the stream of audit %s went back: %s", id, v.back)
+		}
+	})
+	return v
+}
+
+// tryView is for goroutines that must not fail the test.
+func (i *instance) tryView(transport *http.Transport, r *http.Request, seen func(p progress, at time.Time)) (*viewer, error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	resp, err := transport.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(resp.Body)
+		cancel()
+		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+	v := &viewer{cancel: cancel, done: make(chan struct{}), more: make(chan struct{}), seen: seen}
+	go func() {
+		defer close(v.done)
+		defer cancel()
+		defer resp.Body.Close()
+		for event, err := range sse.Read(io.TeeReader(resp.Body, (*viewerTail)(v)), &sse.ReadConfig{MaxEventSize: 4 << 20}) {
+			if err != nil {
+				v.mu.Lock()
+				v.err = err
+				v.mu.Unlock()
+				return
+			}
+			v.take(event)
+		}
+	}()
+	return v, nil
+}
+
+func (v *viewer) take(event sse.Event) {
+	at := time.Now()
+	var p progress
+	err := json.Unmarshal([]byte(event.Data), &p)
+	v.mu.Lock()
+	switch {
+	case err != nil:
+		v.back = "event that is no JSON: " + event.Data
+	case v.last.TotalPages != nil && p.TotalPages != nil && *p.TotalPages < *v.last.TotalPages && v.back == "":
+		v.back = fmt.Sprintf("from %d to %d", *v.last.TotalPages, *p.TotalPages)
+	}
+	v.last, v.lastID = p, event.LastEventID
+	v.events++
+	close(v.more)
+	v.more = make(chan struct{})
+	v.mu.Unlock()
+	if v.seen != nil {
+		v.seen(p, at)
+	}
+}
+
+// viewerTail keeps the end of the bytes and counts heartbeats.
+type viewerTail viewer
+
+func (v *viewerTail) Write(p []byte) (int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.beats += bytes.Count(p, []byte(": heartbeat\n\n"))
+	v.tail = append(v.tail, p...)
+	v.tail = v.tail[max(0, len(v.tail)-200):]
+	return len(p), nil
+}
+
+// reached waits until the newest state has the number n or a later one.
+func (v *viewer) reached(t testing.TB, n int) progress {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		v.mu.Lock()
+		last, more := v.last, v.more
+		v.mu.Unlock()
+		if last.TotalPages != nil && *last.TotalPages >= n {
+			return last
+		}
+		select {
+		case <-more:
+		case <-v.done:
+			v.mu.Lock()
+			last = v.last
+			v.mu.Unlock()
+			if last.TotalPages != nil && *last.TotalPages >= n {
+				return last
+			}
+			t.Fatalf("audit %s: the stream has ended at %s, want state %d; it ended with %q", v.id, describe(last), n, v.end())
+		case <-deadline:
+			t.Fatalf("audit %s: the stream shows %s, want state %d; log of the stream's end: %q", v.id, describe(last), n, v.end())
+		}
+	}
+}
+
+// ended waits for the end of the stream, which must be a clean one, and returns the last state.
+func (v *viewer) ended(t testing.TB) progress {
+	t.Helper()
+	select {
+	case <-v.done:
+	case <-time.After(patience):
+		t.Fatalf("audit %s: the stream has not ended; its last bytes: %q", v.id, v.end())
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.err != nil {
+		t.Fatalf("audit %s: the stream broke: %v", v.id, v.err)
+	}
+	return v.last
+}
+
+func (v *viewer) isOpen() bool {
+	select {
+	case <-v.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (v *viewer) end() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return string(v.tail)
+}
+
+func (v *viewer) counts() (events, beats int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.events, v.beats
+}
+
+func describe(p progress) string {
+	number := "no number"
+	if p.TotalPages != nil {
+		number = strconv.Itoa(*p.TotalPages)
+	}
+	return fmt.Sprintf("%s, %d %%, state %s", p.Status, p.Progress, number)
+}
+
+// beating reports whether n more heartbeats have come since it was called: the stream is open and time goes by.
+func (v *viewer) beating(n int) func() error {
+	_, start := v.counts()
+	return func() error {
+		if _, now := v.counts(); now < start+n {
+			return fmt.Errorf("audit %s: %d heartbeats came, want %d; the stream's last bytes: %q", v.id, now-start, n, v.end())
+		}
+		return nil
+	}
+}
+
+// set commits state n of all audits in a psql process.
+func (d database) set(t testing.TB, n int) {
+	t.Helper()
+	d.sql(t, fmt.Sprintf("update audits set total_pages = %d, progress = %d", n, n%100))
+}
+
+// insertMany adds running audits of alice's, in state 0.
+func (d database) insertMany(t testing.TB, n int) []string {
+	t.Helper()
+	return strings.Fields(d.sql(t, fmt.Sprintf(`insert into audits (url, user_id, status, total_pages)
+		select 'https://example.com', 'alice', 'running', 0 from generate_series(1, %d) returning id`, n)))
+}
+
+func exec1(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// launch starts an instance from any binary, for tests that end it in their own way: at the end it is killed.
+func launch(t testing.TB, path, databaseURL string, env ...string) *instance {
+	t.Helper()
+	i := &instance{log: newLogBuffer(), done: make(chan struct{})}
+	i.cmd = exec.Command(path, "serve")
+	i.cmd.Env = environment(append([]string{
+		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0",
+		"LOG_FORMAT=json", "SSE_MAX_STREAMS_PER_USER=0",
+	}, env...))
+	i.cmd.Stderr = i.log
+	if err := i.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(i.done)
+		_ = i.cmd.Wait() // however it ended
+	}()
+	t.Cleanup(func() {
+		i.signal(t, syscall.SIGKILL)
+		<-i.done
+		if t.Failed() {
+			t.Logf("log of auditstream serve:\n%s", i.log.String())
+		}
+	})
+	serving := i.waitLog(t, "serving")
+	i.URL, i.Admin = "http://"+serving["addr"].(string), "http://"+serving["admin_addr"].(string)
+	return i
+}
+
+// rawClient sends a stream request over a bare TCP connection with a small receive buffer, and reads nothing.
+func (i *instance) rawClient(t testing.TB, id, extra string) *net.TCPConn {
+	t.Helper()
+	u, err := url.Parse(i.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Set before connecting: it decides how much the client may ever be sent unread.
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+		})
+		return errors.Join(err, failed)
+	}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
+	_, err = fmt.Fprintf(conn, "GET /api/v1/sse/audits/%s/progress HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n%s",
+		id, u.Host, alice(t), extra)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn.(*net.TCPConn)
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// readRaw reads the answer of a rawClient to the end of the stream.
+func readRaw(r io.Reader, each func(sse.Event, progress)) error {
+	resp, err := http.ReadResponse(bufio.NewReader(r), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	for event, err := range sse.Read(resp.Body, &sse.ReadConfig{MaxEventSize: 4 << 20}) {
+		if err != nil {
+			return err
+		}
+		var p progress
+		if err := json.Unmarshal([]byte(event.Data), &p); err != nil {
+			return fmt.Errorf("event %q: %w", event.Data, err)
+		}
+		each(event, p)
+	}
+	return nil
+}
+
+// waitMetric waits until a sample satisfies accept.
+func (i *instance) waitMetric(t testing.TB, name string, accept func(float64) bool) float64 {
+	t.Helper()
+	var value float64
+	eventually(t, func() error {
+		if value = i.metric(t, name); !accept(value) {
+			return fmt.Errorf("%s is %v", name, value)
+		}
+		return nil
+	})
+	return value
+}
+
+func atLeast(n float64) func(float64) bool { return func(v float64) bool { return v >= n } }
+func atMost(n float64) func(float64) bool  { return func(v float64) bool { return v <= n } }
+
+// startTransaction begins a transaction of the application that is rolled back at the end of the test.
+func startTransaction(t testing.TB, dsn string) pgx.Tx {
+	t.Helper()
+	tx, err := pgtest.Connect(t, dsn).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
+	return tx
+}
+
+// jitter is a random time below d, for tests that try many interleavings.
+func jitter(d time.Duration) <-chan time.Time { return time.After(rand.N(d)) }
+
+func lookPath(t testing.TB, remedy string, candidates ...string) string {
+	t.Helper()
+	for _, c := range candidates {
+		if path, err := exec.LookPath(c); err == nil {
+			return path
+		}
+		if _, err := os.Stat(c); err == nil {
+			return c
+		}
+	}
+	t.Fatalf("%s is needed: %s", candidates[0], remedy)
+	return ""
+}

@@ -1,0 +1,331 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const (
+	secret = "integration-secret-0123456789-abcdefgh"
+	// patience bounds every wait for something that must happen.
+	patience = 30 * time.Second
+	role     = "auditstream_test_serve"
+)
+
+// database is an empty database with the table of audits.sql, installed for a role that may do no more than serve.
+type database struct {
+	Admin string // superuser
+	Serve string // the role
+}
+
+func newDatabase(t testing.TB) database {
+	t.Helper()
+	return adopt(t, pgtest.New(t))
+}
+
+// adopt installs auditstream with its own table in the database of an admin URL.
+func adopt(t testing.TB, admin string) database {
+	t.Helper()
+	pgtest.Psql(t, admin, `do $$ begin
+		create role `+role+` login password 'serve-password' nosuperuser;
+	exception when duplicate_object or unique_violation then null; end $$`)
+	command(t, []string{"DATABASE_URL=" + admin}, "install", "--create", "--role", role)
+	u, err := url.Parse(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(role, "serve-password")
+	return database{Admin: admin, Serve: u.String()}
+}
+
+// insert adds an audit of alice's and returns its id.
+func (d database) insert(t testing.TB, columns, values string) string {
+	t.Helper()
+	if columns != "" {
+		columns, values = ", "+columns, ", "+values
+	}
+	return d.sql(t, "insert into audits (url, user_id"+columns+") values ('https://example.com', 'alice'"+values+") returning id")
+}
+
+// sql runs a statement in a psql process and returns its output, trimmed.
+func (d database) sql(t testing.TB, statement string) string {
+	t.Helper()
+	return strings.TrimSpace(pgtest.Psql(t, d.Admin, statement))
+}
+
+// command runs the binary to its end and returns what it printed; it must succeed.
+func command(t testing.TB, env []string, args ...string) (stdout string) {
+	t.Helper()
+	code, stdout, stderr := try(t, env, args...)
+	if code != 0 {
+		t.Fatalf("auditstream %s: exit status %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
+	}
+	return stdout
+}
+
+// try runs the binary to its end, however that turns out.
+func try(t testing.TB, env []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(t), args...)
+	cmd.Env = environment(env)
+	var out, err bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &err
+	runErr := cmd.Run()
+	if exit := new(exec.ExitError); runErr != nil && !errors.As(runErr, &exit) {
+		t.Fatalf("run auditstream: %v", runErr)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), err.String()
+}
+
+// environment is ours without anything that would configure the binary, plus env.
+func environment(env []string) []string {
+	var clean []string
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if !configures(name) {
+			clean = append(clean, entry)
+		}
+	}
+	return append(clean, env...)
+}
+
+func configures(name string) bool {
+	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_ADDR", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// instance is a running auditstream serve.
+type instance struct {
+	URL   string // of the API
+	Admin string // of the metrics
+	cmd   *exec.Cmd
+	log   *logBuffer
+	done  chan struct{} // closed when the process has ended
+}
+
+// serve starts an instance on free ports and waits until it serves. It is stopped at the end of the test, and must then
+// have exited with status 0 and without a data race; a test that ends it otherwise calls end.
+func serve(t testing.TB, databaseURL string, env ...string) *instance {
+	t.Helper()
+	i := &instance{log: newLogBuffer(), done: make(chan struct{})}
+	i.cmd = exec.Command(binary(t), "serve")
+	i.cmd.Env = environment(append([]string{
+		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret,
+		"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
+		"SSE_MAX_STREAMS_PER_USER=0",
+	}, env...))
+	i.cmd.Stderr = i.log
+	if err := i.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(i.done)
+		_ = i.cmd.Wait() // the exit status is looked at in end
+	}()
+	t.Cleanup(func() {
+		i.signal(t, syscall.SIGTERM)
+		if code := i.end(t); code != 0 {
+			t.Errorf("auditstream serve: exit status %d", code)
+		}
+		if t.Failed() {
+			t.Logf("log of auditstream serve:\n%s", i.log.String())
+		}
+	})
+	serving := i.waitLog(t, "serving")
+	scheme := "http://"
+	for _, e := range env {
+		if strings.HasPrefix(e, "TLS_CERT_FILE=") {
+			scheme = "https://"
+		}
+	}
+	i.URL = scheme + serving["addr"].(string)
+	i.Admin = "http://" + serving["admin_addr"].(string)
+	return i
+}
+
+// signal sends a signal to the instance, if it still runs.
+func (i *instance) signal(t testing.TB, sig os.Signal) {
+	t.Helper()
+	if err := i.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("signal: %v", err)
+	}
+}
+
+// end waits for the process to end and returns its exit status; -1 after SIGKILL.
+func (i *instance) end(t testing.TB) int {
+	t.Helper()
+	select {
+	case <-i.done:
+	case <-time.After(patience):
+		_ = i.cmd.Process.Signal(syscall.SIGQUIT) // a stack dump says where it hangs
+		<-i.done
+		t.Errorf("auditstream serve did not exit within %v:\n%s", patience, i.log.String())
+	}
+	if strings.Contains(i.log.String(), "DATA RACE") {
+		t.Errorf("data race:\n%s", i.log.String())
+	}
+	return i.cmd.ProcessState.ExitCode()
+}
+
+// waitLog waits for a log record with the message and returns its attributes.
+func (i *instance) waitLog(t testing.TB, message string) map[string]any {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		changed := i.log.changed()
+		for line := range strings.Lines(i.log.String()) {
+			var record map[string]any
+			if json.Unmarshal([]byte(line), &record) == nil && record["msg"] == message {
+				return record
+			}
+		}
+		select {
+		case <-changed:
+		case <-i.done:
+			t.Fatalf("auditstream serve has ended without logging %q:\n%s", message, i.log.String())
+		case <-deadline:
+			t.Fatalf("no log record %q:\n%s", message, i.log.String())
+		}
+	}
+}
+
+// waitReady waits until /readyz answers 200 and says how changes arrive: "up" or "polling".
+func (i *instance) waitReady(t testing.TB, listener string) {
+	t.Helper()
+	eventually(t, func() error {
+		status, body := i.get(t, "/readyz")
+		if want := fmt.Sprintf(`{"status":"ready","database":"up","listener":%q}`, listener); status != 200 || body != want {
+			return fmt.Errorf("/readyz: %d %s, want 200 %s", status, body, want)
+		}
+		return nil
+	})
+}
+
+// get fetches a path of the API without a token.
+func (i *instance) get(t testing.TB, path string) (status int, body string) {
+	t.Helper()
+	resp, err := http.Get(i.URL + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, readAll(t, resp.Body)
+}
+
+// metric returns the value of a sample, named as in the exposition: auditstream_streams_open, or with its labels.
+func (i *instance) metric(t testing.TB, name string) float64 {
+	t.Helper()
+	resp, err := http.Get(i.Admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(readAll(t, resp.Body)) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			var value float64
+			if _, err := fmt.Sscan(rest, &value); err != nil {
+				t.Fatal(err)
+			}
+			return value
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+func readAll(t testing.TB, body io.ReadCloser) string {
+	t.Helper()
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// eventually polls until check succeeds: for what another process does and does not announce.
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal(err)
+		}
+	}
+}
+
+// token signs claims; exp is in an hour unless they say otherwise (nil leaves it out).
+func token(t testing.TB, claims jwt.MapClaims) string {
+	t.Helper()
+	c := jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()}
+	for name, value := range claims {
+		if c[name] = value; value == nil {
+			delete(c, name)
+		}
+	}
+	signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
+func alice(t testing.TB) string { return token(t, jwt.MapClaims{"sub": "alice"}) }
+
+// logBuffer collects a process's output and tells when there is more.
+type logBuffer struct {
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	more chan struct{}
+}
+
+func newLogBuffer() *logBuffer { return &logBuffer{more: make(chan struct{})} }
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(b.more)
+	b.more = make(chan struct{})
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func (b *logBuffer) changed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.more
+}
