@@ -1,0 +1,56 @@
+# make help lists what there is.
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
+RELEASE ?=
+LDFLAGS = -s -w $(if $(RELEASE),-X main.release=$(RELEASE))
+# Tests of the whole binary wait for databases to stop and start; 2 cores need minutes for all of them.
+TESTFLAGS ?= -race -shuffle=on -timeout 40m
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Try it: a private PostgreSQL, live audits and the page on http://127.0.0.1:8080
+	@.ci/setup run
+	@$(MAKE) --no-print-directory build
+	@exec bin/auditstream dev
+
+.PHONY: test
+test: ## Install what tests need, then run all of them
+	@.ci/setup test
+	$(GO) vet ./...
+	$(GO) test $(TESTFLAGS) ./...
+
+.PHONY: test-containers
+test-containers: ## Run the database tests against PostgreSQL in a container; needs a Docker engine
+	@.ci/setup test
+	AUDITSTREAM_TEST_POSTGRES=container $(GO) test $(TESTFLAGS) ./integration/... ./sql/... ./store/... ./pgnotify/...
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	@.ci/setup test
+	$(GO) test -run '^$$' -bench . -benchmem ./store/ ./pgnotify/ ./server/
+	$(GO) test -run 'Latency' -v ./integration/
+
+.PHONY: lint
+lint: ## Check formatting, vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities (needs the vulnerability database's site)
+	$(GO) run $(GOVULNCHECK) ./...
+
+.PHONY: build
+build: ## Build bin/auditstream
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/auditstream ./cmd/auditstream
+
+.PHONY: clean
+clean: ## Remove what was built and make run's database
+	rm -rf bin .auditstream
