@@ -177,7 +177,9 @@ func (h *Hub) add(sub *subscription) {
 	sub.index = len(w.subs)
 	sub.since = h.takes
 	w.subs = append(w.subs, sub)
-	h.dirty[sub.id] = h.dirty[sub.id] // keeps a mark that is there
+	if _, ok := h.dirty[sub.id]; !ok { // a mark that is there says more
+		h.dirty[sub.id] = mark{}
+	}
 	h.ring()
 }
 
