@@ -34,7 +34,7 @@ test-containers: ## Run the database tests against PostgreSQL in a container; ne
 bench: ## Run the benchmarks
 	@.ci/setup test
 	$(GO) test -run '^$$' -bench . -benchmem ./store/ ./pgnotify/ ./server/
-	$(GO) test -run 'Latency' -v ./integration/
+	$(GO) test -run '^$$' -bench Latency ./integration/
 
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck
