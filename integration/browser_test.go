@@ -49,12 +49,14 @@ func TestPageShowsDevAudits(t *testing.T) {
 
 	// By keyboard: from the first audit to the second, and choose it.
 	p.eval(t, `document.querySelector('#running .pick').focus()`)
+	p.eval(t, `window.second = document.querySelectorAll('#running .pick')[1]`)
 	p.do(t, chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter))
-	p.wait(t, "the second audit's detail", `(pick => document.activeElement === pick && pick.getAttribute('aria-pressed') === 'true'
-		&& document.querySelector('#detail-title').textContent === pick.textContent)(document.querySelectorAll('#running .pick')[1])`)
+	p.wait(t, "the second audit's detail", `document.activeElement === second && second.getAttribute('aria-pressed') === 'true'
+		&& document.querySelector('#detail-title').textContent === second.textContent`)
 
 	p.wait(t, "a completed audit and its successor", `document.querySelector('#ended .row[data-status=completed] .score')?.textContent
 		&& document.querySelectorAll('#running .row').length === 5`)
+	p.wait(t, "the focus to stay with an audit that has moved", `second.closest('#ended') && document.activeElement === second`)
 	p.wait(t, "a failed audit", `document.querySelector('.row[data-status=failed] .stage')?.textContent.startsWith('Competitor analysis failed')`)
 	p.eval(t, `document.querySelector('.row[data-status=failed] .pick').click()`)
 	p.wait(t, "why it failed", `document.querySelector('#detail-error').checkVisibility()
@@ -274,7 +276,7 @@ func (p *page) screenshots(t *testing.T, name string) {
 			p.do(t, chromedp.EmulateViewport(size.width, size.height, options...), preferScheme(scheme))
 			p.eval(t, "scrollTo({top: 0, behavior: 'instant'})")
 			p.wait(t, "the width", fmt.Sprintf("innerWidth === %d && document.documentElement.scrollWidth <= innerWidth", size.width))
-			p.wait(t, "transitions to end", "document.getAnimations().every(animation => !(animation instanceof CSSTransition))")
+			p.wait(t, "the new colours", "document.getAnimations().every(({transitionProperty}) => (transitionProperty ?? 'width') === 'width')")
 			for _, shot := range []struct {
 				suffix string
 				take   chromedp.Action[[]byte]

@@ -158,7 +158,10 @@ async function watch(audit) {
 /** Moves an ended audit below the running ones. */
 function shelve(audit) {
   audit.shelved = true;
+  const focused = audit.row.contains(document.activeElement); // moving an element takes the focus from it
   $('ended').prepend(audit.row);
+  $('ended-part').hidden = false;
+  if (focused) audit.parts.pick.focus({ preventScroll: true });
   const shelf = [...audits.values()].filter((other) => other.shelved).sort((a, b) => a.until - b.until);
   for (const old of shelf.slice(0, -MAX_ENDED)) if (old.id !== selected) remove(old);
 }

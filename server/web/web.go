@@ -10,9 +10,9 @@ import (
 	"embed"
 	"encoding/base64"
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -126,13 +126,13 @@ func devJSON(data func() Dev) http.HandlerFunc {
 
 // loopbackHost reports whether a Host header names this machine.
 func loopbackHost(host string) bool {
-	name, _, err := net.SplitHostPort(host)
-	if err != nil {
-		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	u, err := url.Parse("http://" + host)
+	if err != nil || u.Host != host {
+		return false
 	}
-	ip, err := netip.ParseAddr(name)
+	ip, err := netip.ParseAddr(u.Hostname())
 	if err != nil {
-		return strings.EqualFold(name, "localhost")
+		return strings.EqualFold(u.Hostname(), "localhost")
 	}
 	return ip.Unmap().IsLoopback()
 }
