@@ -160,7 +160,7 @@ func (l *level) Decode(ctx *kong.DecodeContext) error {
 
 func word(ctx *kong.DecodeContext) (string, error) {
 	var text string
-	err := ctx.Scan.PopValueInto("value", &text)
+	err := ctx.Scan.PopValueInto("flag", &text)
 	return strings.TrimSpace(text), err
 }
 
