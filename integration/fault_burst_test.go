@@ -82,9 +82,9 @@ type slowResult struct {
 	err    error
 }
 
-// readSlowly reads a stream 4 kB at a time, 1 MB a second, until hurry is closed.
+// readSlowly reads a stream 4 kB at a time, 256 kB a second, until hurry is closed.
 func readSlowly(conn net.Conn, hurry <-chan struct{}) (r slowResult) {
-	tick := time.NewTicker(4 * time.Millisecond)
+	tick := time.NewTicker(16 * time.Millisecond)
 	defer tick.Stop()
 	reader := readerFunc(func(p []byte) (int, error) {
 		select {

@@ -37,11 +37,12 @@ func TestFaultWritersNeitherFailNorWait(t *testing.T) {
 	db.sql(t, `alter table audits enable trigger user`)
 	modest := func(t *testing.T, times loadTimes) {
 		t.Helper()
-		// Some multiple is the price of a trigger; waiting for somebody would be seconds.
-		if limit := 20*without.p99 + 20*time.Millisecond; times.p99 > limit {
-			t.Errorf("99 of 100 updates took up to %v, want at most %v", times.p99, limit)
+		// Some multiple is the price of a trigger. The median, because single commits also wait for a disk that others use.
+		if limit := 20*without.median + 20*time.Millisecond; times.median > limit {
+			t.Errorf("half of the updates took %v or more, want at most %v", times.median, limit)
 		}
-		if limit := 20*without.longest + 100*time.Millisecond; times.longest > limit {
+		// A writer that waited for the server would wait until it goes on, which is after the load.
+		if limit := 5 * time.Second; times.longest > limit {
 			t.Errorf("an update took %v, want at most %v", times.longest, limit)
 		}
 	}
