@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -109,7 +110,11 @@ func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	if answer.status >= http.StatusInternalServerError && answer != errTooManyStreams {
 		level = slog.LevelWarn
 	}
-	s.metrics.refused.WithLabelValues(refusedLabel(answer)).Inc()
+	label := refusedLabel(answer)
+	if answer.transient && errors.Is(context.Cause(r.Context()), context.Canceled) {
+		level, label = slog.LevelDebug, refusedGone // not a shutdown, which has another cause
+	}
+	s.metrics.refused.WithLabelValues(label).Inc()
 	s.cfg.Logger.Log(r.Context(), level, "request refused", "path", r.URL.Path, "status", answer.status, "reason", err)
 }
 

@@ -52,6 +52,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		m.refused.WithLabelValues(label)
 	}
 	m.refused.WithLabelValues(refusedOther)
+	m.refused.WithLabelValues(refusedGone)
 	reg.MustRegister(m.streams, m.events, m.ended, m.refused, m.latency)
 	return m
 }
@@ -67,7 +68,10 @@ func (m metrics) sent(state *store.State, err error) {
 	}
 }
 
-const refusedOther = "other"
+const (
+	refusedOther = "other"
+	refusedGone  = "client gone" // it did not wait for the answer
+)
 
 var refusedLabels = map[*apiError]string{
 	errMissingToken:   "missing token",

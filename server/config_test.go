@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestConfigIsValidated(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		spoil func(*Config)
+		want  string
+	}{
+		"no subscriber":          {func(c *Config) { c.Subscriber = nil }, "Subscriber"},
+		"no ping":                {func(c *Config) { c.Ping = nil }, "Ping"},
+		"no listening":           {func(c *Config) { c.Listening = nil }, "Listening"},
+		"negative duration":      {func(c *Config) { c.MaxDuration = -time.Second }, "SSE_MAX_DURATION: -1s"},
+		"negative heartbeat":     {func(c *Config) { c.Heartbeat = -time.Second }, "SSE_HEARTBEAT_SECONDS: -1s"},
+		"negative retry":         {func(c *Config) { c.Retry = -time.Second }, "SSE_RETRY_MS: -1s"},
+		"negative limit":         {func(c *Config) { c.MaxStreams = -1 }, "SSE_MAX_STREAMS"},
+		"negative limit a user":  {func(c *Config) { c.MaxStreamsPerUser = -1 }, "SSE_MAX_STREAMS_PER_USER"},
+		"a key alone":            {func(c *Config) { c.KeyFile = "key.pem" }, "TLS_CERT_FILE"},
+		"an origin with a path":  {func(c *Config) { c.CORSOrigins = []string{"https://app.example/"} }, `CORS_ALLOWED_ORIGINS: "https://app.example/"`},
+		"an origin in no scheme": {func(c *Config) { c.CORSOrigins = []string{"app.example"} }, `CORS_ALLOWED_ORIGINS: "app.example"`},
+		"the origin null":        {func(c *Config) { c.CORSOrigins = []string{"null"} }, `CORS_ALLOWED_ORIGINS: "null"`},
+		"no way to verify":       {func(c *Config) { c.Auth = AuthConfig{} }, "JWT_SECRET"},
+	} {
+		cfg := Config{
+			Subscriber: subscribeFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
+			Auth: AuthConfig{Secret: testSecret}, CORSOrigins: []string{"*", "http://localhost:3000", "https://app.example"},
+		}
+		if _, err := New(t.Context(), cfg); err != nil {
+			t.Fatalf("the good configuration: %v", err)
+		}
+		tc.spoil(&cfg)
+		if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: error %v, want one about %s", name, err, tc.want)
+		}
+	}
+}
+
+// A certificate that does not exist was an error only when the server ran, and did not name the variable.
+func TestBadCertificateIsRefusedAtStart(t *testing.T) {
+	t.Parallel()
+	garbage := filepath.Join(t.TempDir(), "cert.pem")
+	if err := os.WriteFile(garbage, []byte("no PEM"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{garbage, garbage + ".missing"} {
+		_, err := New(t.Context(), Config{
+			Subscriber: subscribeFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
+			Auth: AuthConfig{Secret: testSecret}, CertFile: file, KeyFile: file,
+		})
+		if err == nil || !strings.HasPrefix(err.Error(), "TLS_CERT_FILE") {
+			t.Errorf("%s: error %v, want one that names TLS_CERT_FILE", filepath.Base(file), err)
+		}
+	}
+}
+
+func TestAuditID(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]int64{
+		"1": 1, "42": 42, "9223372036854775807": 9223372036854775807,
+		"": 0, "0": 0, "-1": 0, "+1": 0, "01": 0, "1.0": 0, "1e3": 0, "0x1": 0, "1_0": 0, " 1": 0, "٣": 0, "9223372036854775808": 0, "abc": 0,
+	} {
+		got, err := auditID(value)
+		if got != want || (err == nil) != (want > 0) {
+			t.Errorf("auditID(%q) = %d, %v, want %d", value, got, err, want)
+		}
+	}
+}
+
+func FuzzAuditID(f *testing.F) {
+	for _, seed := range []string{"1", "9223372036854775807", "0", "-1", "+1", "01", "1_0", "٣"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		id, err := auditID(value)
+		if err == nil && (id < 1 || strings.TrimLeft(value, "0123456789") != "") {
+			t.Errorf("auditID(%q) = %d", value, id)
+		}
+	})
+}
+
+// Whatever a client sends as the last event's id, it can only say what was seen.
+func FuzzLastEventID(f *testing.F) {
+	for _, seed := range []string{"", "9f1c0a9e2b7d4c35", "\x00", "a\nb", "é", "%00", "&lastEventId=x", ";x", strings.Repeat("a", 1<<16)} {
+		f.Add(seed, "last_event_id="+seed)
+	}
+	f.Fuzz(func(t *testing.T, header, query string) {
+		r := &http.Request{Header: http.Header{"Last-Event-Id": {header}}, URL: &url.URL{RawQuery: query}}
+		got := lastEventID(r)
+		if header != "" && got != header {
+			t.Errorf("got %q, want the header's %q", got, header)
+		}
+		if header == "" && got != "" {
+			q := r.URL.Query()
+			if got != q.Get("last_event_id") && got != q.Get("lastEventId") {
+				t.Errorf("got %q of the query %q", got, query)
+			}
+		}
+	})
+}
+
+func FuzzOrigin(f *testing.F) {
+	for _, seed := range []string{"*", "null", "https://app.example", "http://localhost:3000", "https://app.example/", "https://a@b", "//x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, origin string) {
+		if checkOrigin(origin) != nil || origin == "*" {
+			return
+		}
+		u, err := url.Parse(origin)
+		if err != nil || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+			t.Errorf("%q is no origin", origin)
+		}
+	})
+}

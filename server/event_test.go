@@ -1,0 +1,212 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"auditstream/store"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/tmaxmax/go-sse"
+)
+
+func TestEventBytes(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		write func(*eventStream) error
+		want  string
+	}{
+		"first": {
+			func(e *eventStream) error { return e.first(running(25), 5*time.Second) },
+			"retry: 5000\nevent: message\nid: 1d346586d18f8a81\ndata: {\"audit_id\":42,\"status\":\"running\",\"progress\":25}\n\n",
+		},
+		"state": {
+			func(e *eventStream) error { return e.state(running(25)) },
+			"event: message\nid: 1d346586d18f8a81\ndata: {\"audit_id\":42,\"status\":\"running\",\"progress\":25}\n\n",
+		},
+		"heartbeat":            {func(e *eventStream) error { return e.heartbeat() }, ": heartbeat\n\n"},
+		"an end":               {func(e *eventStream) error { return e.fail("Token expired", 0) }, "event: message\ndata: {\"error\":\"Token expired\"}\n\n"},
+		"an end with a retry":  {func(e *eventStream) error { return e.fail("Stream timeout", 1500*time.Millisecond) }, "retry: 1500\nevent: message\ndata: {\"error\":\"Stream timeout\"}\n\n"},
+		"goodbye":              {func(e *eventStream) error { return e.goodbye(3 * time.Second) }, "retry: 3000\n\n"},
+		"the shortest goodbye": {func(e *eventStream) error { return e.goodbye(time.Nanosecond) }, "retry: 1\n\n"},
+	} {
+		c := newClient()
+		if err := tc.write(openEvents(c)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := c.String(); got != tc.want {
+			t.Errorf("%s: got\n%q\nwant\n%q", name, got, tc.want)
+		}
+	}
+}
+
+// failing is a client whose calls fail from the n-th on.
+type failing struct {
+	*client
+	after int
+	calls []string
+}
+
+var errBroken = errors.New("broken pipe")
+
+func (f *failing) call(name string) error {
+	f.calls = append(f.calls, name)
+	if len(f.calls) > f.after {
+		return errBroken
+	}
+	return nil
+}
+
+func (f *failing) Write(p []byte) (int, error)        { return len(p), f.call("write") }
+func (f *failing) FlushError() error                  { return f.call("flush") }
+func (f *failing) SetWriteDeadline(d time.Time) error { return f.call("deadline") }
+
+func TestEachStepOfAWriteIsChecked(t *testing.T) {
+	t.Parallel()
+	steps := []string{"deadline", "write", "flush", "deadline"}
+	for n, step := range steps {
+		f := &failing{client: newClient(), after: n}
+		if err := openEvents(f).heartbeat(); !errors.Is(err, errBroken) || len(f.calls) != n+1 || f.calls[n] != step {
+			t.Errorf("error %v after %v, want that of the %s", err, f.calls, step)
+		}
+	}
+	f := &failing{client: newClient(), after: len(steps)}
+	if err := openEvents(f).heartbeat(); err != nil || len(f.calls) != len(steps) {
+		t.Errorf("error %v after %v", err, f.calls)
+	}
+}
+
+func TestWriteThatFailsEndsTheStream(t *testing.T) {
+	t.Parallel()
+	for n := range 3 { // the first event, a state, a heartbeat
+		synctest.Test(t, func(t *testing.T) {
+			sub, states := one(running(1))
+			s := newTestServer(t, sub, nil)
+			f := &failing{client: newClient(), after: 4 * n}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				s.routes().ServeHTTP(f, authorized(t, streamPath))
+			}()
+			synctest.Wait()
+			if n > 0 {
+				states <- running(2)
+			}
+			<-done
+			if got := len(f.calls); got != 4*n+1 {
+				t.Errorf("%d calls, want none after the one that failed: %v", got, f.calls)
+			}
+			if !strings.Contains(scrape(t, s), `auditstream_streams_ended_total{reason="client gone"} 1`) {
+				t.Error("not counted as a client that has gone")
+			}
+		})
+	}
+}
+
+func TestStuckClientIsCutOffAtItsFirstEvent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sub, _ := one(running(1))
+		s := newTestServer(t, sub, nil)
+		c := newClient()
+		c.stuck = true
+		start := time.Now()
+		s.routes().ServeHTTP(c, authorized(t, streamPath))
+		if got := time.Since(start); got != writeTimeout || s.limit.count() != 0 {
+			t.Errorf("cut off after %v with %d streams left, want %v and none", got, s.limit.count(), writeTimeout)
+		}
+	})
+}
+
+func TestUnreadableRowAtConnectComesBackLater(t *testing.T) {
+	t.Parallel()
+	sub, _ := one(&store.State{ID: 42, Err: errTest})
+	c := serve(newTestServer(t, sub, nil), authorized(t, streamPath))
+	if c.status != http.StatusOK || !strings.HasPrefix(c.String(), "retry: ") || !strings.HasSuffix(c.String(), "\nevent: message\ndata: {\"error\":\"Internal server error\"}\n\n") {
+		t.Errorf("%d %q", c.status, c.String())
+	}
+	sub, _ = one(&store.State{ID: 42, Err: errTest})
+	c = serve(newTestServer(t, sub, nil), authorized(t, "/api/v1/audits/42/status"))
+	if c.status != http.StatusInternalServerError || c.String() != `{"error":"Internal server error"}` {
+		t.Errorf("status route: %d %q", c.status, c.String())
+	}
+}
+
+// The id of a terminal state proves nothing: who may not see the audit is refused all the same.
+func TestSeenEndOfSomebodyElsesAuditIsRefused(t *testing.T) {
+	t.Parallel()
+	foreign := store.NewState(store.Audit{ID: 42, Status: "completed", UserID: text("bob")})
+	sub, _ := one(foreign)
+	if c := serve(newTestServer(t, sub, nil), authorized(t, streamPath, "Last-Event-ID", foreign.Fingerprint)); c.status != http.StatusForbidden {
+		t.Errorf("%d, want 403", c.status)
+	}
+}
+
+func TestWhatEndsFirstEndsTheStream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.MaxDuration = time.Hour })
+		for left, want := range map[time.Duration]string{
+			-time.Second: textExpired, time.Hour - 1: textExpired, time.Hour: textTimeout, 100 * 365 * 24 * time.Hour: textTimeout,
+		} {
+			if _, got, _ := s.lifetime(viewer{expires: time.Now().Add(left)}); got != want {
+				t.Errorf("a token of %v: %q, want %q", left, got, want)
+			}
+		}
+	})
+}
+
+func TestTokenThatExpiresWhileTheDatabaseIsSlow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sub, _ := one(running(1))
+		slow := subscribeFunc(func(ctx context.Context, id int64) (<-chan *store.State, func(), error) {
+			time.Sleep(1900 * time.Millisecond)
+			return sub(ctx, id)
+		})
+		token := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Second).Unix()})
+		start := time.Now()
+		c := streamed(t, newTestServer(t, slow, nil), get(t, streamPath, "Authorization", "Bearer "+token), nil)
+		if !strings.HasSuffix(c.String(), "event: message\ndata: {\"error\":\"Token expired\"}\n\n") || time.Since(start) > 2*time.Second {
+			t.Errorf("%q after %v", c.String(), time.Since(start))
+		}
+	})
+}
+
+// An independent parser must read from any event what was written into it.
+func FuzzEncodeEvent(f *testing.F) {
+	for _, seed := range []string{"", "Analyzing pages...", "a\nb", "a\r\nb", "a\rb", "\ufeff", "\x00", "\xff\xfe", "data: x\n\nid: 1", "\u2028", "<b>&"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, message string) {
+		state := store.NewState(store.Audit{ID: 42, Status: "failed", Message: &message, Error: &message})
+		events := 0
+		for e, err := range sse.Read(strings.NewReader(string(encodeEvent(state))), nil) {
+			events++
+			if err != nil || e.Data != string(state.JSON) || e.LastEventID != state.Fingerprint || e.Type != "message" {
+				t.Errorf("read %+v, %v, wrote %s", e, err, state.JSON)
+			}
+		}
+		if events != 1 {
+			t.Errorf("%d events, want 1", events)
+		}
+	})
+}
+
+func BenchmarkStreamWrite(b *testing.B) {
+	state := running(50)
+	c := newClient()
+	events := openEvents(c)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := events.state(state); err != nil {
+			b.Fatal(err)
+		}
+		c.body.Reset()
+	}
+}

@@ -1,0 +1,226 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// bareJWKS has no keys; what it fetches comes from remote.
+func bareJWKS(remote func(known jwkset.Storage) jwkset.Storage) *jwks {
+	known := jwkset.NewMemoryStorage()
+	return &jwks{storage: known, remote: remote(known), waiting: make(chan struct{}, jwksMaxWaiting), fetching: make(chan struct{}, 1)}
+}
+
+func TestES256ByJWKS(t *testing.T) {
+	t.Parallel()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := jwkset.NewJWKFromKey(private.Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "ec"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := jwkset.NewMemoryStorage()
+	if err := set.KeyWrite(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	body, err := set.JSONPublic(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := newIssuer(t)
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
+	i.answer.Store(&answer)
+	v := i.verifier(t)
+
+	claims := jwt.MapClaims{"sub": "alice", "iss": "https://id.example", "aud": "auditstream", "exp": time.Now().Add(time.Hour).Unix()}
+	for name, spoil := range map[string]func(jwt.MapClaims){
+		"":                 func(jwt.MapClaims) {},
+		"another issuer":   func(c jwt.MapClaims) { c["iss"] = "https://evil.example" },
+		"another audience": func(c jwt.MapClaims) { c["aud"] = []string{"billing"} },
+		"no audience":      func(c jwt.MapClaims) { delete(c, "aud") },
+	} {
+		c := jwt.MapClaims{}
+		for k, value := range claims {
+			c[k] = value
+		}
+		spoil(c)
+		token := jwt.NewWithClaims(jwt.SigningMethodES256, c)
+		token.Header["kid"] = "ec"
+		signed, err := token.SignedString(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		who, err := v.verify(t.Context(), signed)
+		if name == "" && (err != nil || who.Subject != "alice") {
+			t.Errorf("a good token: %q, %v", who.Subject, err)
+		}
+		if name != "" && answerTo(err) != errInvalidToken {
+			t.Errorf("%s: %v, want errInvalidToken", name, err)
+		}
+	}
+}
+
+func TestAlgorithmsThatAreNotConfiguredAreRefused(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	secretOnly := newTestServer(t, subscribeFunc(unreachable), nil).verifier
+	cfg := i.config()
+	cfg.Secret = ""
+	keysOnly, err := newVerifier(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetched := i.fetches.Load()
+	if _, err := secretOnly.verify(t.Context(), i.token(t, "one")); answerTo(err) != errInvalidToken {
+		t.Errorf("RS256 with a secret alone: %v", err)
+	}
+	if _, err := keysOnly.verify(t.Context(), aliceToken(t)); answerTo(err) != errInvalidToken {
+		t.Errorf("HS256 with a JWKS alone: %v", err)
+	}
+	if got := i.fetches.Load(); got != fetched {
+		t.Errorf("%d fetches for algorithms that are not configured", got-fetched)
+	}
+}
+
+// Requests that waited for another's fetch could not be cancelled: clients that had gone kept their places, and shutdown
+// waited for them.
+func TestWaitingForKeysEndsWithTheRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := bareJWKS(func(known jwkset.Storage) jwkset.Storage { return slowStore{known} })
+		go func() { _ = k.fetchFor(context.WithoutCancel(t.Context()), "forged") }() // fetches for a minute
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		err := k.fetchFor(ctx, "mine")
+		if answerTo(err) != errNoKeys || time.Since(start) != time.Second {
+			t.Errorf("%v after %v, want errNoKeys after 1 s", err, time.Since(start))
+		}
+		if got := len(k.waiting); got != 1 {
+			t.Errorf("%d wait, want the one who fetches", got)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// slowStore needs a minute to fetch.
+type slowStore struct{ jwkset.Storage }
+
+func (s slowStore) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
+	time.Sleep(time.Minute)
+	return s.Storage.KeyRead(ctx, kid)
+}
+
+func TestWaitersForKeysAreLimited(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := bareJWKS(func(known jwkset.Storage) jwkset.Storage { return slowStore{known} })
+		for range jwksMaxWaiting {
+			go func() { _ = k.fetchFor(t.Context(), "forged") }()
+		}
+		synctest.Wait()
+		if err := k.fetchFor(t.Context(), "one more"); answerTo(err) != errNoKeys {
+			t.Errorf("%v, want errNoKeys at once", err)
+		}
+		time.Sleep(5 * time.Minute)
+		if len(k.waiting)+len(k.fetching) != 0 {
+			t.Errorf("%d wait and %d fetch when all is over", len(k.waiting), len(k.fetching))
+		}
+	})
+}
+
+func TestKnownKeyNeverWaits(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	v := i.verifier(t)
+	v.keys.fetching <- struct{}{} // somebody fetches and fetches
+	if _, err := v.verify(t.Context(), i.token(t, "one")); err != nil {
+		t.Errorf("a token of a known key: %v", err)
+	}
+}
+
+func TestWithoutKeysStreamsComeBackAndPollersWait(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") })
+	i.answer.Store(&page)
+	for path, want := range map[string]int{streamPath: 200, "/api/v1/audits/42/status": 503} {
+		s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.Auth = i.config() })
+		c := serve(s, get(t, path, "Authorization", "Bearer "+i.token(t, "one")))
+		if c.status != want || !strings.Contains(c.String(), `{"error":"Signing keys are not available yet"}`) {
+			t.Errorf("%s: %d %q", path, c.status, c.String())
+		}
+		if want == 200 && !strings.HasPrefix(c.String(), "retry: ") {
+			t.Errorf("%s: no retry: %q", path, c.String())
+		}
+		if want == 503 && c.header.Get("Retry-After") == "" {
+			t.Errorf("%s: no Retry-After", path)
+		}
+		if c := serve(s, authorized(t, path)); want == 503 && c.header.Get("WWW-Authenticate") == "" {
+			t.Errorf("%s: an HS256 token without the issuer: %d", path, c.status) // decided without keys
+		}
+	}
+}
+
+// A set in which one key is not understood, or not usable, must not lose the others.
+func TestUnknownKindsOfKeysAreSkipped(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	key, err := jwkset.NewJWKFromKey(i.key.Load().Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "one"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := jwkset.NewMemoryStorage()
+	if err := set.KeyWrite(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	body, err := set.JSONPublic(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mixed := strings.Replace(string(body), `{"keys":[`, `{"keys":[{"kty":"PQC","kid":"future"},`, 1)
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, mixed) })
+	i.answer.Store(&answer)
+	if _, err := i.verifier(t).verify(t.Context(), i.token(t, "one")); err != nil {
+		t.Errorf("the key that is understood: %v", err)
+	}
+}
+
+func TestRedirectWithinTheIssuerIsFollowed(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	keys := httptest.NewRecorder()
+	resp, err := jwksClient().Get(i.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(keys, resp.Body)
+	_ = resp.Body.Close()
+	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/keys" {
+			http.Redirect(w, r, "/keys", http.StatusFound)
+			return
+		}
+		_, _ = w.Write(keys.Body.Bytes())
+	})
+	i.answer.Store(&answer)
+	if _, err := i.verifier(t).verify(t.Context(), i.token(t, "one")); err != nil {
+		t.Errorf("keys behind a redirect: %v", err)
+	}
+}

@@ -1,0 +1,114 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"sync"
+	"testing"
+	"unicode/utf8"
+)
+
+// The values are sha256sum's of the JSON text, not this program's.
+func TestFingerprintIsOfTheJSON(t *testing.T) {
+	t.Parallel()
+	for want, audit := range map[string]Audit{
+		"505770479905bb9b": {ID: 1, Status: "pending"},
+		"7e96af8ea0947d8e": {ID: 123, Status: "completed", Progress: 100, GeoScore: p(78.5), Error: p("not shown")},
+		"7f9b7d4d870059e0": {ID: math.MaxInt64, Status: "failed", Progress: 40, Error: p("<É>"), UserID: p("not shown")},
+	} {
+		if got := NewState(audit).Fingerprint; got != want {
+			t.Errorf("%s: got %s, want %s", audit.JSON(), got, want)
+		}
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[string]bool{
+		"completed": true, "failed": true, "running": false, "pending": false, "cancelled": false, "": false, "Completed": false,
+	} {
+		if got := NewState(Audit{ID: 1, Status: status}).Terminal(); got != want {
+			t.Errorf("%q: %v, want %v", status, got, want)
+		}
+	}
+	if (&State{ID: 1, Audit: Audit{Status: "completed"}}).Terminal() {
+		t.Error("an audit that was not found is terminal")
+	}
+}
+
+func TestInfiniteScoreIsLeftOut(t *testing.T) {
+	t.Parallel()
+	for _, score := range []float64{math.Inf(1), math.Inf(-1), math.NaN()} {
+		got := string(Audit{ID: 1, Status: "failed", GeoScore: &score, TotalPages: p(3), Error: p("e")}.JSON())
+		if want := `{"audit_id":1,"status":"failed","progress":0,"total_pages":3,"error":"e"}`; got != want {
+			t.Errorf("%v: got %s, want %s", score, got, want)
+		}
+	}
+}
+
+func TestSameSeesErrors(t *testing.T) {
+	t.Parallel()
+	found, gone := NewState(Audit{ID: 1, Status: "running", UserEmail: p("a@b.c")}), &State{ID: 1}
+	unreadable := &State{ID: 1, Err: errors.New("one")}
+	for name, tc := range map[string]struct {
+		a, b *State
+		want bool
+	}{
+		"unreadable again":       {unreadable, &State{ID: 1, Err: errors.New("another")}, true},
+		"unreadable, then gone":  {unreadable, gone, false},
+		"unreadable, then found": {unreadable, found, false},
+		"gone again":             {gone, &State{ID: 1}, true},
+		"another address":        {found, NewState(Audit{ID: 1, Status: "running", UserEmail: p("x@b.c")}), false},
+		"an empty address":       {NewState(Audit{ID: 1, UserEmail: p("")}), NewState(Audit{ID: 1}), false},
+	} {
+		if a, b := tc.a.Same(tc.b), tc.b.Same(tc.a); a != tc.want || b != tc.want {
+			t.Errorf("%s: %v and %v, want %v", name, a, b, tc.want)
+		}
+	}
+}
+
+func TestEncodedIsSharedByConcurrentCallers(t *testing.T) {
+	t.Parallel()
+	s := NewState(Audit{ID: 1})
+	results := make([][]byte, 100)
+	var wg sync.WaitGroup
+	for i := range results {
+		wg.Go(func() { results[i] = s.Encoded(func(s *State) []byte { return append([]byte(nil), s.JSON...) }) })
+	}
+	wg.Wait()
+	for i := range results {
+		if &results[i][0] != &results[0][0] {
+			t.Fatal("two callers got different slices")
+		}
+	}
+}
+
+func FuzzJSON(f *testing.F) {
+	for _, seed := range []string{"", "a", "\r\n", "\xff", "\u2028", "<b>", `"`, "\x00"} {
+		f.Add(seed, seed, 1.5)
+	}
+	f.Fuzz(func(t *testing.T, status, message string, score float64) {
+		text := Audit{ID: 1, Status: status, Message: &message, GeoScore: &score}.JSON()
+		for _, b := range text {
+			if b < 0x20 {
+				t.Fatalf("a control character in %q", text)
+			}
+		}
+		var back Audit
+		if err := json.Unmarshal(text, &back); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if utf8.ValidString(message) && *back.Message != message {
+			t.Errorf("message %q came back as %q", message, *back.Message)
+		}
+	})
+}
+
+func BenchmarkNewState(b *testing.B) {
+	a := Audit{ID: 42, Status: "running", Progress: 50, Message: p("Running competitor analysis..."), UserID: p("alice")}
+	b.ReportAllocs()
+	for b.Loop() {
+		NewState(a)
+	}
+}
