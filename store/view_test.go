@@ -10,6 +10,8 @@ import (
 
 	"auditstream/integration/pgtest"
 	"auditstream/store"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // sparse is a view of text columns and NULLs, some of whose rows have no key.
@@ -132,5 +134,33 @@ func TestManyPoisonedRows(t *testing.T) {
 		if s.Err != nil && !strings.Contains(s.Err.Error(), "22P02") {
 			t.Errorf("the error does not say why: %v", s.Err)
 		}
+	}
+}
+
+// countingDB counts queries.
+type countingDB struct {
+	store.Querier
+	queries int
+}
+
+func (c *countingDB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	c.queries++
+	return c.Querier.Query(ctx, sql, args...)
+}
+
+func TestPoisonedRowIsFoundInFewQueries(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Psql(t, dsn, handWritten) // audit 3 is poisoned
+	ids := make([]int64, 1024)
+	for i := range ids {
+		ids[i] = int64(i + 1)
+	}
+	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
+	if _, err := store.New(db).Audits(t.Context(), ids); err != nil {
+		t.Fatal(err)
+	}
+	if most := 1 + 2*10; db.queries > most {
+		t.Errorf("%d queries for 1024 ids, want %d at most", db.queries, most)
 	}
 }
