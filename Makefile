@@ -36,7 +36,7 @@ CHAOS_SEED ?=
 .PHONY: chaos
 chaos: ## Random faults under random load for CHAOS=1m; CHAOS_SEED=n replays a schedule
 	@.ci/setup test
-	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -tags chaos -race -run '^TestChaos$$' -v -timeout 3h ./integration
+	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -tags chaos -race -count=1 -run '^TestChaos$$' -v -timeout 3h ./integration
 
 .PHONY: bench
 bench: ## Run the benchmarks

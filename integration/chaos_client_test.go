@@ -108,7 +108,9 @@ func newChaosClient(t testing.TB, n int, style clientStyle, s *slot, replicas []
 	c := &chaosClient{n: n, style: style, user: s.owner(), slot: s, replicas: replicas,
 		rand: rand.New(rand.NewPCG(seed, uint64(1000+n))), lifetime: time.Hour}
 	c.instance, c.sticky = c.rand.IntN(len(replicas)), c.rand.IntN(2) == 0
-	if c.rand.IntN(3) == 0 {
+	if s.quiet() {
+		c.sticky = true
+	} else if c.rand.IntN(3) == 0 {
 		c.lifetime = between(c.rand, 5*time.Second, 10*time.Second)
 	}
 	if style == styleForeign {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,6 +28,8 @@ type breaker struct {
 	replicas     []*replica
 	journal      *journal
 	path         string // of the binary
+
+	stage sync.RWMutex // held by whoever breaks something, exclusively by the fault that happens alone
 }
 
 // run works a lane off until the time is up. It always mends what it broke.
@@ -36,12 +39,23 @@ func (b *breaker) run(ctx context.Context, faults []plannedFault, duration time.
 		if time.Until(end) < f.gap || !pause(ctx, f.gap) {
 			break
 		}
-		if err := b.fault(ctx, f); err != nil {
+		if err := b.staged(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", f.kind, err)
 		}
 		b.journal.count(f.kind)
 	}
 	return nil
+}
+
+func (b *breaker) staged(ctx context.Context, f plannedFault) error {
+	if f.kind == alone {
+		b.stage.Lock()
+		defer b.stage.Unlock()
+	} else {
+		b.stage.RLock()
+		defer b.stage.RUnlock()
+	}
+	return b.fault(ctx, f)
 }
 
 func (b *breaker) fault(ctx context.Context, f plannedFault) error {

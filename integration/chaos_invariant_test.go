@@ -107,24 +107,20 @@ func (j *judge) sighting(v *verdict, s sighting, before []seen) seen {
 // order checks that nothing goes back, within a stream and across all of a client's streams of an audit, that a stream
 // shows no state twice, and that each begins with the newest state there was when it was asked for.
 func (j *judge) order(v *verdict, audit int64, all []seen) {
-	h := j.ledger.audits[audit]
+	newest := 0 // what the client has surely been told of so far
 	for k, s := range all {
 		first := k == 0 || all[k-1].attempt != s.attempt
-		if first {
-			if newest := h.newestAt(v.client.attempts[s.attempt].tried); s.most < newest && s.most > 0 {
-				v.add(s.at, "audit %d: the stream began with v%d, when v%d was committed before it was asked for", audit, s.most, newest)
-			}
-		}
-		if k == 0 {
-			continue
-		}
-		before := all[k-1]
+		committed := j.ledger.audits[audit].newestAt(v.client.attempts[s.attempt].tried)
 		switch {
-		case s.most < before.least && s.most > 0:
-			v.add(s.at, "audit %d: went back from v%d to v%d", audit, before.least, s.most)
-		case !first && s.kind == shown && before.kind == shown && s.n == before.n:
+		case s.most == 0: // wrong by itself, and said so
+		case s.most < newest:
+			v.add(s.at, "audit %d: went back from v%d to v%d", audit, newest, s.most)
+		case first && s.most < committed:
+			v.add(s.at, "audit %d: the stream began with v%d, when v%d was committed before it was asked for", audit, s.most, committed)
+		case !first && s.kind == shown && s.n == newest:
 			v.add(s.at, "audit %d: v%d was sent twice on one stream", audit, s.n)
 		}
+		newest = max(newest, s.least)
 	}
 }
 

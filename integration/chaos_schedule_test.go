@@ -82,6 +82,10 @@ const (
 	faultTriggerDisable faultKind = "triggers disabled"
 )
 
+// alone is the fault that no other may accompany: each reconnect of the listener reads everything again, which would
+// make good what the safety net is there for.
+const alone = faultTriggerDisable
+
 // faultChoice is a fault of a lane, with the range of its hold.
 type faultChoice struct {
 	kind           faultKind
@@ -103,9 +107,9 @@ var faultLanes = []struct {
 		{faultTerm, 0, 2 * time.Second}, {faultKill, 0, 2 * time.Second}, {faultFreeze, time.Second, 3 * time.Second},
 	}},
 	{3 * time.Second, 5 * time.Second, []faultChoice{
-		// The last for longer than the safety net's interval: nothing else may have to help.
+		// The last for longer than the safety net may take, and alone: nothing else must help.
 		{faultTriggerDrop, time.Second, 2 * time.Second}, {faultTriggerDrop, time.Second, 2 * time.Second},
-		{faultTriggerDisable, safetyNet + time.Second, 3 * time.Second},
+		{faultTriggerDisable, safetyNet + slack + time.Second, 3 * time.Second},
 	}},
 }
 
