@@ -129,8 +129,28 @@ type claims struct {
 	EmailVerified emailVerified `json:"email_verified"`
 }
 
+// claimNames are the names that claims are read by.
+var claimNames = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "email", "email_verified"}
+
 // UnmarshalJSON presets EmailVerified: an issuer that does not send it leaves the address usable.
+//
+// Claim names have a case (RFC 7519, section 10.1.1), but encoding/json ignores it: where users may choose claims of their
+// own, one called "SUB" would replace the issuer's. So only the exact names are passed on.
 func (c *claims) UnmarshalJSON(data []byte) error {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return err
+	}
+	exact := make(map[string]json.RawMessage, len(claimNames))
+	for _, name := range claimNames {
+		if value, ok := all[name]; ok {
+			exact[name] = value
+		}
+	}
+	data, err := json.Marshal(exact)
+	if err != nil {
+		return err
+	}
 	type plain claims
 	p := plain{EmailVerified: true}
 	if err := json.Unmarshal(data, &p); err != nil {

@@ -176,6 +176,30 @@ func TestVerifySecret(t *testing.T) {
 	}
 }
 
+func TestClaimOfAnotherCaseIsNotTheClaim(t *testing.T) {
+	t.Parallel()
+	v, err := newVerifier(t.Context(), AuthConfig{Secret: testSecret}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exp := time.Now().Add(time.Hour).Unix()
+	// In the JSON these come before and after the real ones: capitals sort before small letters.
+	who, err := v.verify(t.Context(), sign(t, jwt.MapClaims{
+		"SUB": "bob", "sub": "alice", "ſub": "bob", "Email": "bob@b.c", "email": "a@b.c", "emaıl": "bob@b.c",
+		"Email_Verified": true, "email_verified": true, "exp": exp, "zSub": "bob",
+	}))
+	if err != nil || who.Subject != "alice" || who.Email != "a@b.c" {
+		t.Errorf("got %q, %q, %v; want alice, a@b.c", who.Subject, who.Email, err)
+	}
+	who, err = v.verify(t.Context(), sign(t, jwt.MapClaims{"Sub": "bob", "EMAIL": "bob@b.c", "exp": exp}))
+	if err != nil || who.Subject != "" || who.Email != "" {
+		t.Errorf("without the real claims: got %q, %q, %v; want nobody", who.Subject, who.Email, err)
+	}
+	if _, err = v.verify(t.Context(), sign(t, jwt.MapClaims{"sub": "alice", "EXP": exp})); answerTo(err) != errInvalidToken {
+		t.Errorf("EXP for exp: got %v, want errInvalidToken", err)
+	}
+}
+
 func TestEmailMustNotBeUnverified(t *testing.T) {
 	t.Parallel()
 	v, err := newVerifier(t.Context(), AuthConfig{Secret: testSecret}, slog.New(slog.DiscardHandler))
