@@ -32,28 +32,34 @@ func TestFaultWritersNeitherFailNorWait(t *testing.T) {
 			times.median.Round(time.Microsecond), times.p99.Round(time.Microsecond), times.longest.Round(time.Microsecond))
 		return times
 	}
-	db.sql(t, `alter table audits disable trigger user`)
-	without := load(t, "without triggers", 10_000)
-	db.sql(t, `alter table audits enable trigger user`)
-	modest := func(t *testing.T, times loadTimes) {
+	// modest loads the table and holds it against the same load without triggers, just before and just after: others use
+	// the disk too, and not always alike.
+	modest := func(t *testing.T, name string, updates int) {
 		t.Helper()
-		// Some multiple is the price of a trigger. The median, because single commits also wait for a disk that others use.
-		if limit := 20*without.median + 20*time.Millisecond; times.median > limit {
-			t.Errorf("half of the updates took %v or more, want at most %v", times.median, limit)
+		plain := func() loadTimes {
+			db.sql(t, `alter table audits disable trigger user`)
+			defer db.sql(t, `alter table audits enable trigger user`)
+			return load(t, "without triggers", updates)
 		}
-		// A writer that waited for the server would wait until it goes on, which is after the load.
-		if limit := 5 * time.Second; times.longest > limit {
+		before := plain()
+		times := load(t, name, updates)
+		without := before.worst(plain())
+		// Some multiple is the price of a trigger; waiting for somebody would be seconds.
+		if limit := 20*without.p99 + 20*time.Millisecond; times.p99 > limit {
+			t.Errorf("99 of 100 updates took up to %v, want at most %v", times.p99, limit)
+		}
+		if limit := 20*without.longest + 100*time.Millisecond; times.longest > limit {
 			t.Errorf("an update took %v, want at most %v", times.longest, limit)
 		}
 	}
 
-	t.Run("server stopped", func(t *testing.T) { modest(t, load(t, "triggers, nobody listens", 10_000)) })
+	t.Run("server stopped", func(t *testing.T) { modest(t, "triggers, nobody listens", 10_000) })
 
 	i := serve(t, db.Serve)
 	i.waitReady(t, "up")
 	viewers := i.crowd(t, 20, ids[:10], nil)
 	t.Run("server running", func(t *testing.T) {
-		modest(t, load(t, "triggers, server listens", 10_000))
+		modest(t, "triggers, server listens", 10_000)
 		finish(t, db, viewers, 1_000_000)
 	})
 
@@ -61,7 +67,7 @@ func TestFaultWritersNeitherFailNorWait(t *testing.T) {
 		i.signal(t, syscall.SIGSTOP)
 		resume := sync.OnceFunc(func() { i.signal(t, syscall.SIGCONT) })
 		defer resume()
-		modest(t, load(t, "triggers, server stands still", 20_000))
+		modest(t, "triggers, server stands still", 20_000)
 		resume()
 		finish(t, db, viewers, 2_000_000)
 		eventually(t, func() error {
@@ -84,6 +90,11 @@ func finish(t *testing.T, db database, viewers []*viewer, n int) {
 }
 
 type loadTimes struct{ total, median, p99, longest time.Duration }
+
+// worst is the slower of two runs, figure by figure.
+func (a loadTimes) worst(b loadTimes) loadTimes {
+	return loadTimes{max(a.total, b.total), max(a.median, b.median), max(a.p99, b.p99), max(a.longest, b.longest)}
+}
 
 // runLoad changes rows, each time another one, from all connections at once.
 func runLoad(t *testing.T, conns []*pgx.Conn, rows, updates int) loadTimes {
