@@ -41,7 +41,7 @@ type jwks struct {
 
 func newJWKS(ctx context.Context, url string, logger *slog.Logger) (*jwks, error) {
 	storage, err := jwkset.NewStorageFromHTTP(url, jwkset.HTTPClientStorageOptions{
-		Client:                    jwksClient(),
+		Client:                    JWKSClient(),
 		Ctx:                       ctx,
 		HTTPTimeout:               jwksTimeout,
 		NoErrorReturnFirstHTTPReq: true, // the issuer may come up after us
@@ -134,8 +134,9 @@ func (s lastGoodKeys) KeyReplaceAll(ctx context.Context, keys []jwkset.JWK) erro
 	return s.Storage.KeyReplaceAll(ctx, keys)
 }
 
-// jwksClient bounds what an issuer's answer can cost, and does not follow it to another host.
-func jwksClient() *http.Client {
+// JWKSClient is how an issuer's keys are fetched: it bounds the time and the size of the answer, and does not follow it to
+// another host. Safe for concurrent use.
+func JWKSClient() *http.Client {
 	return &http.Client{
 		Timeout:   jwksTimeout,
 		Transport: limitedBody{http.DefaultTransport},

@@ -206,7 +206,7 @@ func TestRedirectWithinTheIssuerIsFollowed(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
 	keys := httptest.NewRecorder()
-	resp, err := jwksClient().Get(i.url)
+	resp, err := JWKSClient().Get(i.url)
 	if err != nil {
 		t.Fatal(err)
 	}

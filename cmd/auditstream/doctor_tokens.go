@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -13,11 +12,6 @@ import (
 	"auditstream/server"
 
 	"github.com/MicahParks/jwkset"
-)
-
-const (
-	keySetTimeout = 5 * time.Second
-	keySetMaxSize = 1 << 20
 )
 
 // secrets checks the tokens' configuration. It tells lengths, never keys.
@@ -76,19 +70,11 @@ func (d *doctor) keySet(ctx context.Context) []finding {
 }
 
 func fetchKeySet(ctx context.Context, address string) (usable, all int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, keySetTimeout)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return 0, 0, errors.New("not an address")
 	}
-	client := &http.Client{CheckRedirect: func(req *http.Request, via []*http.Request) error {
-		if len(via) > 3 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
-			return fmt.Errorf("redirect to %s refused", req.URL.Host)
-		}
-		return nil
-	}}
-	resp, err := client.Do(req)
+	resp, err := server.JWKSClient().Do(req)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err // without the address, which may hold a key
@@ -100,7 +86,7 @@ func fetchKeySet(ctx context.Context, address string) (usable, all int, err erro
 		return 0, 0, fmt.Errorf("%s answers %s", req.URL.Host, resp.Status)
 	}
 	var set jwkset.JWKSMarshal
-	if err := json.NewDecoder(io.LimitReader(resp.Body, keySetMaxSize)).Decode(&set); err != nil {
+	if err := json.NewDecoder(resp.Body).Decode(&set); err != nil {
 		return 0, 0, fmt.Errorf("%s answers something else than a key set: %w", req.URL.Host, err)
 	}
 	for _, key := range set.Keys {
