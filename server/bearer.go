@@ -20,7 +20,11 @@ func (s *Server) token(r *http.Request) (string, error) {
 	switch headers := r.Header["Authorization"]; len(headers) {
 	case 0:
 	case 1:
-		return bearer(headers[0])
+		token, err := bearer(headers[0])
+		if err != errMissingToken {
+			return token, err
+		}
+		// Another scheme is a proxy's business, as Basic often is; the cookie still counts.
 	default:
 		return "", errMalformedAuth
 	}

@@ -157,6 +157,8 @@ func TestCookieOnSameOriginOnly(t *testing.T) {
 	}{
 		"no origin":        {nil, 200},
 		"this origin":      {[]string{"Origin", "http://example.com"}, 200},
+		"behind basic":     {[]string{"Authorization", "Basic YTpi"}, 200},
+		"a bad bearer":     {[]string{"Authorization", "Bearer abc"}, 401},
 		"fetch metadata":   {[]string{"Sec-Fetch-Site", "same-origin"}, 200},
 		"another origin":   {[]string{"Origin", "https://evil.example"}, 401},
 		"cross-site":       {[]string{"Sec-Fetch-Site", "cross-site"}, 401},
