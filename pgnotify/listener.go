@@ -107,13 +107,13 @@ func (l *Listener) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if s.proven {
+		if !s.proven.IsZero() {
 			delays, mute, log = backoff{}, 0, outage{}
 		}
 		l.metrics.failures.WithLabelValues(s.failure(err)).Inc()
 
 		delay := delays.next()
-		if errors.Is(err, errSilent) && !s.proven {
+		if errors.Is(err, errSilent) && s.proven.IsZero() {
 			mute++
 		}
 		if mute >= muteSessions || refusesListen(err) {
@@ -128,6 +128,11 @@ func (l *Listener) Run(ctx context.Context) error {
 		case <-time.After(delay):
 		}
 	}
+}
+
+// proofLasts is for how long a canary that came back proves that notifications arrive: two more could have been sent.
+func (l *Listener) proofLasts() time.Duration {
+	return 2 * (l.cfg.CanaryInterval + l.cfg.CanaryTimeout)
 }
 
 func (l *Listener) setUp(up bool) {

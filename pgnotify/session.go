@@ -20,7 +20,8 @@ type session struct {
 	l      *Listener
 	ready  chan struct{}          // closed when LISTEN is in force
 	sent   atomic.Pointer[canary] // the one that is on its way
-	proven bool                   // a canary has come back; belongs to watch
+	proven time.Time              // when a canary last came back; belongs to watch
+	stars  *resyncLimiter
 }
 
 // canary is a notification that only says that notifications arrive.
@@ -30,7 +31,7 @@ type canary struct {
 }
 
 func newSession(l *Listener) *session {
-	return &session{l: l, ready: make(chan struct{})}
+	return &session{l: l, ready: make(chan struct{}), stars: newResyncLimiter(l.cfg.Sink.Resync)}
 }
 
 // run returns why the session ended. pgxlisten would reconnect by itself, but after a constant delay; the first error
@@ -38,6 +39,7 @@ func newSession(l *Listener) *session {
 func (s *session) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer s.stars.stop()
 	listener := &pgxlisten.Listener{
 		Connect:        s.connect,
 		LogError:       func(_ context.Context, err error) { cancel(err) }, // the first cause wins
@@ -88,7 +90,7 @@ func (s *session) HandleNotification(_ context.Context, n *pgconn.Notification, 
 		s.l.cfg.Sink.Notify(id)
 	case n.Payload == payloadResync:
 		kind = notifyResync
-		s.l.cfg.Sink.Resync()
+		s.stars.request()
 	case strings.HasPrefix(n.Payload, canaryPrefix):
 		kind = notifyCanary
 		if c := s.sent.Load(); c != nil && n.Payload == c.payload { // not another instance's
@@ -103,7 +105,8 @@ func (s *session) HandleNotification(_ context.Context, n *pgconn.Notification, 
 }
 
 // watch sends a canary through the pool every interval and returns errSilent when one does not come back. A canary that
-// cannot be sent proves nothing about the listening connection.
+// cannot be sent proves nothing about the listening connection, so it is kept; but when no proof has come for a while,
+// nothing can be said to be up.
 func (s *session) watch(ctx context.Context) error {
 	select {
 	case <-s.ready:
@@ -134,6 +137,9 @@ func (s *session) canary(ctx context.Context) error {
 	start := time.Now()
 	if _, err := s.l.cfg.Pool.Exec(sendCtx, "select pg_catalog.pg_notify($1, $2)", Channel, c.payload); err != nil {
 		s.l.cfg.Logger.DebugContext(ctx, "canary not sent", "error", err)
+		if time.Since(s.proven) > s.l.proofLasts() {
+			s.l.setUp(false)
+		}
 		return nil
 	}
 	select {
@@ -143,7 +149,7 @@ func (s *session) canary(ctx context.Context) error {
 		return silentAfter(s.l.cfg.CanaryTimeout)
 	case <-c.heard:
 		s.l.metrics.canary.Observe(time.Since(start).Seconds())
-		s.proven = true
+		s.proven = time.Now()
 		s.l.setUp(true)
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,7 +53,7 @@ func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 59*time.Second)
 		defer cancel()
-		if err := s.watch(ctx); err != nil || !s.proven || !s.l.Up() {
+		if err := s.watch(ctx); err != nil || s.proven.IsZero() || !s.l.Up() {
 			t.Errorf("watch: %v, proven %v, up %v", err, s.proven, s.l.Up())
 		}
 		if sent != 15 {
@@ -95,6 +96,36 @@ func TestCanaryThatCannotBeSentSaysNothingAboutTheSession(t *testing.T) {
 		defer cancel()
 		if err := s.watch(ctx); err != nil {
 			t.Errorf("error %v, want that the session goes on", err)
+		}
+	})
+}
+
+// The listening connection and the pool were both cut off without a word: nothing could be sent to prove that
+// notifications arrive, none arrived, and the listener said for ever that it was up.
+func TestNothingIsUpThatWasNotProvenLately(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s *session
+		var works atomic.Bool
+		s = watched(t, func(_ context.Context, _ string, args ...any) (pgconn.CommandTag, error) {
+			if !works.Load() {
+				return pgconn.CommandTag{}, errDatabase
+			}
+			s.deliver(args[1])
+			return pgconn.CommandTag{}, nil
+		})
+		works.Store(true)
+		go func() { _ = s.watch(t.Context()) }()
+		for _, step := range []struct {
+			works, up bool
+			after     time.Duration
+		}{{true, true, time.Second}, {false, true, 10 * time.Second}, {false, false, 6 * time.Second}, {true, true, 4 * time.Second}} {
+			works.Store(step.works)
+			time.Sleep(step.after)
+			synctest.Wait()
+			if got := s.l.Up(); got != step.up {
+				t.Errorf("canaries can be sent: %v; up %v after %v, want %v", step.works, got, step.after, step.up)
+			}
 		}
 	})
 }
