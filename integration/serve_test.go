@@ -111,7 +111,7 @@ func environment(env []string) []string {
 }
 
 func configures(name string) bool {
-	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_ADDR", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_"} {
+	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -55,6 +55,9 @@ type Config struct {
 	Retry time.Duration
 	// MaxStreams and MaxStreamsPerUser limit open streams; 0: no limit.
 	MaxStreams, MaxStreamsPerUser int
+	// MaxConnectionsPerAddress limits the open connections of one client address, before any token is looked at; 0: no
+	// limit. Behind a proxy all clients have the proxy's address.
+	MaxConnectionsPerAddress int
 
 	// Page serves what no route of the API matches; nil: 404.
 	Page http.Handler
@@ -96,8 +99,8 @@ func (c *Config) validate() error {
 			return fmt.Errorf("%s: %v is not allowed: a positive duration is", name, d)
 		}
 	}
-	if c.MaxStreams < 0 || c.MaxStreamsPerUser < 0 {
-		return errors.New("SSE_MAX_STREAMS and SSE_MAX_STREAMS_PER_USER must not be negative; 0 is no limit")
+	if c.MaxStreams < 0 || c.MaxStreamsPerUser < 0 || c.MaxConnectionsPerAddress < 0 {
+		return errors.New("SSE_MAX_STREAMS, SSE_MAX_STREAMS_PER_USER and HTTP_MAX_CONNECTIONS_PER_ADDRESS must not be negative; 0 is no limit")
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE belong together: set both or neither")

@@ -44,6 +44,7 @@ var (
 	errUnavailable    = &apiError{status: http.StatusServiceUnavailable, text: "Internal server error", transient: true}
 	errNoKeys         = &apiError{status: http.StatusServiceUnavailable, text: "Signing keys are not available yet", transient: true}
 	errTooManyStreams = &apiError{status: http.StatusServiceUnavailable, text: "Too many streams", transient: true}
+	errTooManyConns   = &apiError{status: http.StatusServiceUnavailable, text: "Too many connections", transient: true}
 	errShuttingDown   = &apiError{status: http.StatusServiceUnavailable, text: "Server is shutting down", transient: true}
 )
 
@@ -107,14 +108,18 @@ func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error)
 
 func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	level := slog.LevelDebug
-	if answer.status >= http.StatusInternalServerError && answer != errTooManyStreams {
+	if answer.status >= http.StatusInternalServerError && answer != errTooManyStreams && answer != errTooManyConns {
 		level = slog.LevelWarn
 	}
 	label := refusedLabel(answer)
 	if answer.transient && errors.Is(context.Cause(r.Context()), context.Canceled) {
 		level, label = slog.LevelDebug, refusedGone // not a shutdown, which has another cause
 	}
-	s.metrics.refused.WithLabelValues(label).Inc()
+	if answer == errTooManyConns {
+		s.tooManyConnections()
+	} else {
+		s.metrics.refused.WithLabelValues(label).Inc()
+	}
 	s.cfg.Logger.Log(r.Context(), level, "request refused", "path", r.URL.Path, "status", answer.status, "reason", err)
 }
 

@@ -85,6 +85,7 @@ var refusedLabels = map[*apiError]string{
 	errUnavailable:    "database unavailable",
 	errNoKeys:         "signing keys unavailable",
 	errTooManyStreams: "too many streams",
+	errTooManyConns:   "too many connections",
 	errShuttingDown:   "shutting down",
 }
 

@@ -24,17 +24,17 @@ func (s *Server) routes() http.Handler {
 		r.PathPrefix("/").Handler(s.cfg.Page)
 	}
 	if len(s.cfg.CORSOrigins) == 0 {
-		return r
+		return thin(r)
 	}
 	// Around the router, not as its middleware: mux runs middleware only for routes that match, and a preflight's method
 	// does not.
-	return cors.New(cors.Options{
+	return thin(cors.New(cors.Options{
 		AllowedOrigins: s.cfg.CORSOrigins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead},
 		AllowedHeaders: []string{"Authorization", "Last-Event-ID", "Cache-Control", "If-None-Match"},
 		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
-	}).Handler(r)
+	}).Handler(r))
 }
 
 // handle registers a route that answers other methods with 405 and the Allow header that RFC 9110 requires.

@@ -28,6 +28,7 @@ type Server struct {
 	cfg      Config
 	verifier *verifier
 	limit    *streamLimit
+	address  *addressLimit
 	metrics  metrics
 	ready    readiness
 	draining atomic.Bool
@@ -46,12 +47,14 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
+	s := &Server{
 		cfg:      cfg,
 		verifier: v,
 		limit:    newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
 		metrics:  newMetrics(cfg.Metrics),
-	}, nil
+	}
+	s.address = newAddressLimit(cfg.MaxConnectionsPerAddress, s.tooManyConnections)
+	return s, nil
 }
 
 // Listen binds the addresses, so that a taken port is an error at start and port 0 is known before Run. The caller calls
@@ -114,6 +117,8 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 		BaseContext:    func(net.Listener) context.Context { return requests },
+		ConnContext:    s.address.opened,
+		ConnState:      s.address.changed,
 	}
 	// Profiles and traces take as long as their request says, so the admin server has no WriteTimeout either.
 	admin := &http.Server{
@@ -140,10 +145,11 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) serve(api *http.Server) error {
+	l := s.address.listener(s.api)
 	if s.cfg.CertFile != "" {
-		return api.ServeTLS(s.api, s.cfg.CertFile, s.cfg.KeyFile)
+		return api.ServeTLS(l, s.cfg.CertFile, s.cfg.KeyFile)
 	}
-	return api.Serve(s.api)
+	return api.Serve(l)
 }
 
 func serving(err error) error {

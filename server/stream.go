@@ -50,6 +50,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 
 // admit authenticates a request and finds out which audit it is about.
 func (s *Server) admit(r *http.Request) (viewer, int64, error) {
+	if isCrowded(r) {
+		return viewer{}, 0, errTooManyConns
+	}
 	token, err := s.token(r)
 	if err != nil {
 		return viewer{}, 0, err
@@ -85,10 +88,14 @@ func (s *Server) subscribe(ctx context.Context, id int64) (<-chan *store.State, 
 	return states, cancel, nil
 }
 
+var errExpired = errors.New("the token expired while its stream was open")
+
 // mayShow reports why a state must not be shown, or nil. It is asked for every state, not only the first: rows change
-// owners and disappear.
+// owners and disappear, and a token may expire while its stream waits for the database.
 func mayShow(state *store.State, who viewer) error {
 	switch {
+	case !time.Now().Before(who.expires):
+		return because(errInvalidToken, errExpired)
 	case state.Err != nil:
 		return because(errInternal, state.Err)
 	case !state.Found:
@@ -204,6 +211,8 @@ func (s *Server) lifetime(who viewer) (limit time.Duration, text, reason string)
 func (s *Server) revoke(events *eventStream, refused error) (reason string, err error) {
 	answer := answerTo(refused)
 	switch answer {
+	case errInvalidToken:
+		return endExpired, events.fail(textExpired, 0)
 	case errForbidden:
 		reason = endForbidden
 	case errNoAudit:

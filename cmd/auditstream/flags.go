@@ -57,12 +57,13 @@ type streamFlags struct {
 }
 
 type httpFlags struct {
-	HTTPAddr           string   `name:"http-addr" env:"HTTP_ADDR" default:":8080" help:"Address to serve on."`
-	AdminAddr          string   `name:"admin-addr" env:"ADMIN_ADDR" default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; off: none."`
-	TLSCertFile        string   `name:"tls-cert-file" env:"TLS_CERT_FILE" placeholder:"FILE" help:"Serve TLS and HTTP/2 with this certificate."`
-	TLSKeyFile         string   `name:"tls-key-file" env:"TLS_KEY_FILE" placeholder:"FILE" help:"The certificate's key."`
-	SSEAuthCookie      string   `name:"sse-auth-cookie" env:"SSE_AUTH_COOKIE" placeholder:"NAME" help:"Cookie that carries the token, for pages of the same origin."`
-	CORSAllowedOrigins []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, or *."`
+	HTTPMaxConnsPerAddress limit    `name:"http-max-connections-per-address" env:"HTTP_MAX_CONNECTIONS_PER_ADDRESS" default:"0" help:"Most open connections of one client address, before any token is looked at; 0: no limit. Leave it at 0 behind a proxy, whose address all clients have."`
+	HTTPAddr               string   `name:"http-addr" env:"HTTP_ADDR" default:":8080" help:"Address to serve on."`
+	AdminAddr              string   `name:"admin-addr" env:"ADMIN_ADDR" default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; off: none."`
+	TLSCertFile            string   `name:"tls-cert-file" env:"TLS_CERT_FILE" placeholder:"FILE" help:"Serve TLS and HTTP/2 with this certificate."`
+	TLSKeyFile             string   `name:"tls-key-file" env:"TLS_KEY_FILE" placeholder:"FILE" help:"The certificate's key."`
+	SSEAuthCookie          string   `name:"sse-auth-cookie" env:"SSE_AUTH_COOKIE" placeholder:"NAME" help:"Cookie that carries the token, for pages of the same origin."`
+	CORSAllowedOrigins     []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, or *."`
 }
 
 type logFlags struct {
@@ -175,7 +176,7 @@ func dropEmptyEnv() {
 }
 
 func ourEnv(name string) bool {
-	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_ADDR", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_"} {
+	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -1,0 +1,121 @@
+package server
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// addressLimit bounds the connections of one client address, which is all that is known of a client before its token. Up
+// to max they are served. Those beyond it are told to come back later, so that an honest client behind a crowded address
+// is not lost; beyond twice max they are closed unread, so that nobody takes all of the process's file descriptors. Safe
+// for concurrent use.
+type addressLimit struct {
+	max int // 0: no limit
+
+	mu      sync.Mutex
+	open    map[netip.Addr]int
+	refused func() // one was closed unread
+	warn    rate.Sometimes
+}
+
+func newAddressLimit(maximum int, refused func()) *addressLimit {
+	return &addressLimit{max: maximum, refused: refused, open: make(map[netip.Addr]int),
+		warn: rate.Sometimes{First: 1, Interval: time.Minute}}
+}
+
+// clientAddr is what a connection is counted by. An IPv6 client commands at least a /64 (RFC 6177), so that is one.
+func clientAddr(conn net.Conn) netip.Addr {
+	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if addr.Is6() {
+		prefix, err := addr.Prefix(64)
+		if err == nil { // always: 64 is a length that IPv6 has
+			return prefix.Addr()
+		}
+	}
+	return addr
+}
+
+// crowded marks the context of a connection beyond the limit.
+type crowded struct{}
+
+// opened is an http.Server's ConnContext: it counts a connection, and marks one beyond the limit.
+func (l *addressLimit) opened(ctx context.Context, conn net.Conn) context.Context {
+	if l.max == 0 {
+		return ctx
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	addr := clientAddr(conn)
+	l.open[addr]++
+	if l.open[addr] > l.max {
+		return context.WithValue(ctx, crowded{}, true)
+	}
+	return ctx
+}
+
+// changed is an http.Server's ConnState: it stops counting a connection that has ended.
+func (l *addressLimit) changed(conn net.Conn, state http.ConnState) {
+	if l.max == 0 || state != http.StateClosed && state != http.StateHijacked {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	addr := clientAddr(conn)
+	if l.open[addr]--; l.open[addr] <= 0 {
+		delete(l.open, addr)
+	}
+}
+
+func (l *addressLimit) full(conn net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open[clientAddr(conn)] >= 2*l.max
+}
+
+// listener closes what its address may not have.
+func (l *addressLimit) listener(inner net.Listener) net.Listener {
+	if l.max == 0 {
+		return inner
+	}
+	return &limitedListener{Listener: inner, limit: l}
+}
+
+type limitedListener struct {
+	net.Listener
+	limit *addressLimit
+}
+
+// Accept is called by one goroutine, which counts each connection before it asks for the next.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil || !l.limit.full(conn) {
+			return conn, err
+		}
+		l.limit.refused()
+		_ = conn.Close() // nothing was written to it that could be lost
+	}
+}
+
+// isCrowded reports whether the request came on a connection beyond its address's limit.
+func isCrowded(r *http.Request) bool { return r.Context().Value(crowded{}) != nil }
+
+// thin ends the connections beyond the limit after one answer each, so that they count no longer than it takes.
+func thin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isCrowded(r) {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,161 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+type addrConn struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (c addrConn) RemoteAddr() net.Addr { return c.addr }
+
+func from(address string) net.Conn {
+	return addrConn{addr: &net.TCPAddr{IP: net.ParseIP(address), Port: 40000}}
+}
+
+func TestAnAddressIsCountedAsOneClient(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"192.0.2.1", "192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"2001:db8::1", "2001:db8::ffff:2", true},
+		{"2001:db8::1", "2001:db8:0:1::1", false},
+	} {
+		if got := clientAddr(from(c.a)) == clientAddr(from(c.b)); got != c.same {
+			t.Errorf("%s and %s are one client: %v, want %v", c.a, c.b, got, c.same)
+		}
+	}
+}
+
+func TestConnectionsThatEndAreForgotten(t *testing.T) {
+	t.Parallel()
+	l := newAddressLimit(1, func() {})
+	for range 3 {
+		l.opened(t.Context(), from("192.0.2.1"))
+		l.opened(t.Context(), from("192.0.2.2"))
+	}
+	if !l.full(from("192.0.2.1")) || l.full(from("192.0.2.3")) {
+		t.Error("an address is full that is not, or the other way round")
+	}
+	for range 3 {
+		for _, state := range []http.ConnState{http.StateNew, http.StateActive, http.StateIdle, http.StateClosed} {
+			l.changed(from("192.0.2.1"), state)
+			l.changed(from("192.0.2.2"), state)
+		}
+	}
+	if len(l.open) != 0 {
+		t.Errorf("%v are kept, want none", l.open)
+	}
+}
+
+func TestConnectionsBeyondTheLimitOfTheirAddress(t *testing.T) {
+	t.Parallel()
+	sub, _ := one(running(10))
+	log := new(logLines)
+	s, _ := run(t, sub, func(c *Config) {
+		c.MaxConnectionsPerAddress = 2
+		c.Logger = slog.New(slog.NewTextHandler(log, nil))
+	})
+	connect := func() net.Conn {
+		conn, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	ask := func(conn net.Conn, path string) (*http.Response, string) {
+		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer nonsense\r\n\r\n", path); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, string(body)
+	}
+	within := []net.Conn{connect(), connect()}
+	if resp, _ := ask(within[0], streamPath); resp.StatusCode != http.StatusUnauthorized || resp.Close {
+		t.Errorf("within the limit: status %d, closed %v, want 401 on a connection that stays", resp.StatusCode, resp.Close)
+	}
+
+	resp, body := ask(connect(), streamPath)
+	if resp.StatusCode != http.StatusOK || !strings.Contains(body, "retry: ") || !strings.HasSuffix(body, "data: {\"error\":\"Too many connections\"}\n\n") || !resp.Close {
+		t.Errorf("a stream beyond the limit: %d, closed %v, %q; want that it may come back, before the token is looked at", resp.StatusCode, resp.Close, body)
+	}
+	resp, body = ask(connect(), "/api/v1/audits/42/status")
+	if resp.StatusCode != http.StatusServiceUnavailable || body != `{"error":"Too many connections"}` || resp.Header.Get("Retry-After") == "" || !resp.Close {
+		t.Errorf("a poll beyond the limit: %d, closed %v, %q", resp.StatusCode, resp.Close, body)
+	}
+
+	// As many again are open and silent: what follows is closed unread.
+	silent := []net.Conn{connect(), connect()}
+	far := connect()
+	if n, err := far.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("beyond twice the limit: read %d bytes, %v; want that the connection is closed", n, err)
+	}
+	if got := log.String(); strings.Count(got, "HTTP_MAX_CONNECTIONS_PER_ADDRESS") != 1 {
+		t.Errorf("log %q, want one warning that names the variable", got)
+	}
+
+	// There is room again once the others have gone.
+	for _, conn := range append(within, silent...) {
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		conn := connect()
+		_, err := fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		if err == nil {
+			if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil && resp.StatusCode == http.StatusOK && !resp.Close {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no room after the others have gone")
+		}
+		_ = conn.Close()
+	}
+}
+
+// logLines is a log that is written to while it is read.
+type logLines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
