@@ -1,5 +1,3 @@
-//go:build chaos
-
 package integration
 
 import (
@@ -40,7 +38,7 @@ func TestChaos(t *testing.T) {
 	c.run(t)
 	c.judge(t, began)
 	if t.Failed() {
-		t.Logf("to replay: CHAOS=%v CHAOS_SEED=%d go test -tags chaos -race -run '^TestChaos$' -v ./integration", plan.duration, plan.seed)
+		t.Logf("to replay: make chaos CHAOS=%v CHAOS_SEED=%d", plan.duration, plan.seed)
 	}
 }
 
