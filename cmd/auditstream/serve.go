@@ -100,6 +100,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return usageError{err}
 	}
 
+	warnOpenFiles(logger, int(c.SSEMaxStreams))
 	if err := firstContact(ctx, ping, logger); err != nil {
 		return err
 	}
