@@ -7,7 +7,10 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/gorilla/mux"
 )
 
 // apiError is an answer to a request that is not served. The text is all that the client learns; the cause is logged.
@@ -120,7 +123,24 @@ func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	} else {
 		s.metrics.refused.WithLabelValues(label).Inc()
 	}
-	s.cfg.Logger.Log(r.Context(), level, "request refused", "path", r.URL.Path, "status", answer.status, "reason", err)
+	s.cfg.Logger.Log(r.Context(), level, "request refused", "route", routeOf(r), "status", answer.status, "reason", err)
+}
+
+// routeOf is what the log may know about a request's path: which route it took. The path itself is the client's choice, and
+// some put a token there.
+func routeOf(r *http.Request) string {
+	route := mux.CurrentRoute(r)
+	if route == nil {
+		return "none"
+	}
+	template, err := route.GetPathTemplate()
+	if err != nil {
+		return "none"
+	}
+	if id, err := auditID(mux.Vars(r)["audit_id"]); err == nil {
+		return strings.Replace(template, "{audit_id}", strconv.FormatInt(id, 10), 1)
+	}
+	return template
 }
 
 // writeJSON sends a whole JSON answer, with a deadline that must not outlast it on a connection that is used again.

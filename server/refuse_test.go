@@ -183,7 +183,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	var log bytes.Buffer
 	token := aliceToken(t)
 	secretText := store.NewState(store.Audit{ID: 42, Status: "failed", UserID: text("alice"), Message: text("row text"), Error: text("row error")})
-	for _, path := range []string{streamPath, streamPath + "?token=" + token, "/api/v1/audits/0/status"} {
+	for _, path := range []string{streamPath, streamPath + "?token=" + token, "/api/v1/audits/0/status", "/" + token, "/api/v1/audits/" + token + "/status"} {
 		sub, _ := one(secretText)
 		s := newTestServer(t, sub, func(c *Config) {
 			c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
