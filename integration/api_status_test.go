@@ -116,7 +116,7 @@ func TestAPIOperatorsRoutes(t *testing.T) {
 	}
 
 	t.Run("metrics and profiles are on ADMIN_ADDR alone", func(t *testing.T) {
-		for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/goroutine", "/debug/pprof/cmdline"} {
+		for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/goroutine", "/debug/pprof/symbol"} {
 			i.ask(t, "GET", path).wantRefusal(t, 404, `{"error":"Not found"}`, "")
 			if got := (&instance{URL: i.Admin}).ask(t, "GET", path); got.Status != 200 {
 				t.Errorf("%s on ADMIN_ADDR: %d, want 200", path, got.Status)

@@ -17,7 +17,7 @@ import (
 func scrape(t *testing.T, s *Server) string {
 	t.Helper()
 	w := httptest.NewRecorder()
-	adminHandler(s.cfg.Metrics).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
 }
 
@@ -122,11 +122,22 @@ func TestUnreadableRowIsLoggedWithItsCause(t *testing.T) {
 func TestAdminServesProfiles(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, subscribeFunc(unreachable), nil)
-	for path, want := range map[string]int{"/metrics": 200, "/debug/pprof/": 200, "/debug/pprof/cmdline": 200, "/": 404} {
+	for path, want := range map[string]int{"/metrics": 200, "/debug/pprof/": 200, "/debug/pprof/heap": 200, "/debug/pprof/symbol": 200, "/debug/pprof/none": 404, "/": 404} {
 		w := httptest.NewRecorder()
-		adminHandler(s.cfg.Metrics).ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		if w.Code != want {
 			t.Errorf("%s: %d, want %d", path, w.Code, want)
 		}
+	}
+}
+
+// Flags may hold secrets, and the command line shows them.
+func TestAdminDoesNotShowTheCommandLine(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, subscribeFunc(unreachable), nil)
+	w := httptest.NewRecorder()
+	s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", "/debug/pprof/cmdline", nil))
+	if w.Code != 404 || w.Body.String() != `{"error":"Not found"}` {
+		t.Errorf("%d %q, want 404", w.Code, w.Body)
 	}
 }

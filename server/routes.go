@@ -18,23 +18,39 @@ func (s *Server) routes() http.Handler {
 	s.handle(r, "/healthz", s.healthz, http.MethodGet, http.MethodHead)
 	s.handle(r, "/readyz", s.readyz, http.MethodGet, http.MethodHead)
 	s.handle(r, "/openapi.yaml", s.openapi, http.MethodGet, http.MethodHead)
-	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.writeError(w, r, errNoRoute) })
+	r.NotFoundHandler = s.notFound()
 	if s.cfg.Page != nil {
 		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
 		r.PathPrefix("/").Handler(s.cfg.Page)
 	}
 	if len(s.cfg.CORSOrigins) == 0 {
-		return thin(r)
+		return thin(withoutBody(r))
 	}
 	// Around the router, not as its middleware: mux runs middleware only for routes that match, and a preflight's method
 	// does not.
-	return thin(cors.New(cors.Options{
+	return thin(withoutBody(cors.New(cors.Options{
 		AllowedOrigins: s.cfg.CORSOrigins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead},
 		AllowedHeaders: []string{"Authorization", "Last-Event-ID", "Cache-Control", "If-None-Match"},
 		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
-	}).Handler(r))
+	}).Handler(r)))
+}
+
+func (s *Server) notFound() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.writeError(w, r, errNoRoute) })
+}
+
+// withoutBody answers a request that has a body at once and closes the connection: net/http would otherwise wait for the
+// body before it sends the answer, longer than the answer's deadline when it trickles, and would take what a client and a
+// proxy disagree about for the next request.
+func withoutBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 && r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // handle registers a route that answers other methods with 405 and the Allow header that RFC 9110 requires.

@@ -277,3 +277,30 @@ func TestBrokenListenerEndsRun(t *testing.T) {
 		t.Errorf("error %v, want that of Serve", err)
 	}
 }
+
+// net/http waits for a body before it sends the answer, and the answer's deadline passed meanwhile.
+func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
+	t.Parallel()
+	s, _ := run(t, subscribeFunc(unreachable), nil)
+	for _, addr := range []string{s.Addr().String(), s.AdminAddr().String()} {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(4 * time.Second)); err != nil { // the body's deadline is 10 s
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nslow"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || string(body) != `{"error":"Not found"}` || !resp.Close {
+			t.Errorf("%d %q, %v, close %t, want 404 and a close", resp.StatusCode, body, err, resp.Close)
+		}
+	}
+}

@@ -119,13 +119,19 @@ func (s *Server) Run(ctx context.Context) error {
 		BaseContext:    func(net.Listener) context.Context { return requests },
 		ConnContext:    s.address.opened,
 		ConnState:      s.address.changed,
+		// "OPTIONS *" is answered as everything else is.
+		DisableGeneralOptionsHandler: true,
 	}
 	// Profiles and traces take as long as their request says, so the admin server has no WriteTimeout either.
 	admin := &http.Server{
-		Handler:           adminHandler(s.cfg.Metrics),
+		Handler:           s.adminRoutes(),
 		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+		// The body of a POST to /debug/pprof/symbol is the only one there is.
+		ReadTimeout:                  10 * time.Second,
+		IdleTimeout:                  2 * time.Minute,
+		MaxHeaderBytes:               maxHeader,
+		ErrorLog:                     slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+		DisableGeneralOptionsHandler: true,
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
