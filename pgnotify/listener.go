@@ -40,7 +40,8 @@ type ListenerConfig struct {
 	Sink Sink
 	// CanaryInterval is the time between canaries; default 4 s.
 	CanaryInterval time.Duration
-	// CanaryTimeout is how long a canary may be on its way before the connection is given up; default 2 s.
+	// CanaryTimeout is how long a canary may be on its way, with no other notification coming meanwhile, before the
+	// connection is given up; default 2 s.
 	CanaryTimeout time.Duration
 	// PollingRetry is the time between attempts once LISTEN has shown not to work; default 1 min.
 	PollingRetry time.Duration

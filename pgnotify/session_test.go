@@ -145,6 +145,47 @@ func TestSilenceEndsTheSession(t *testing.T) {
 	})
 }
 
+// A flood of notifications, which any database role can send, held up the canary; the connection that heard all of them was
+// given up as silent, and after the second time only the safety net was left for a minute.
+func TestFloodIsNotSilence(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		lasts time.Duration
+		want  error
+	}{
+		"that ends":                   {7 * time.Second, nil},
+		"that never lets a canary by": {time.Hour, errSilent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				sent := make(chan any, 1)
+				s := watched(t, func(_ context.Context, _ string, args ...any) (pgconn.CommandTag, error) {
+					sent <- args[1]
+					return pgconn.CommandTag{}, nil
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					for end := time.Now().Add(tt.lasts); time.Now().Before(end) && ctx.Err() == nil; {
+						s.deliver("forged")
+						time.Sleep(time.Second / 2)
+					}
+					s.deliver(<-sent)
+				}()
+				start := time.Now()
+				err := s.canary(t.Context())
+				cancel()
+				<-done
+				if !errors.Is(err, tt.want) || time.Since(start) > 11*time.Second {
+					t.Errorf("error %v after %v, want %v", err, time.Since(start), tt.want)
+				}
+			})
+		})
+	}
+}
+
 func TestConnectingThatHangsEndsTheSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
