@@ -80,7 +80,7 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, header map[string]any
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signed
+	return remember(signed)
 }
 
 func TestAPIRefusals(t *testing.T) {

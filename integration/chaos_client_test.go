@@ -189,6 +189,7 @@ func (c *chaosClient) renew() {
 	if c.token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(secret)); err != nil {
 		panic(err) // a constant key signs
 	}
+	remember(c.token)
 }
 
 func (c *chaosClient) request(ctx context.Context, a *attempt, lastID *string, retry *time.Duration) (outcome string) {

@@ -132,6 +132,7 @@ func (r *replica) raced(t testing.TB) {
 		if log := l.log.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic:") {
 			t.Errorf("instance %d:\n%s", r.n, log)
 		}
+		noLeak(t, fmt.Sprintf("the log of instance %d", r.n), l.log.String(), ownSecrets(r.env, nil))
 	}
 }
 

@@ -62,8 +62,10 @@ func launch(t testing.TB, path, databaseURL string, env ...string) *instance {
 		_ = i.cmd.Wait() // however it ended
 	}()
 	t.Cleanup(func() {
+		ended := i.keepsSecrets(t)
 		i.signal(t, syscall.SIGKILL)
 		<-i.done
+		ended()
 		if t.Failed() {
 			t.Logf("log of auditstream serve:\n%s", i.log.String())
 		}

@@ -46,6 +46,7 @@ func adopt(t testing.TB, admin string) database {
 	pgtest.Psql(t, admin, `do $$ begin
 		create role `+role+` login password 'serve-password' nosuperuser;
 	exception when duplicate_object or unique_violation then null; end $$`)
+	database{Admin: admin}.keepsRowTexts(t)
 	command(t, []string{"DATABASE_URL=" + admin}, "install", "--create", "--role", role)
 	u, err := url.Parse(admin)
 	if err != nil {
@@ -93,6 +94,11 @@ func try(t testing.TB, env []string, args ...string) (code int, stdout, stderr s
 	if exit := new(exec.ExitError); runErr != nil && !errors.As(runErr, &exit) {
 		t.Fatalf("run auditstream: %v", runErr)
 	}
+	own := ownSecrets(cmd.Env, args)
+	if len(args) == 0 || args[0] != "token" { // which prints one on purpose
+		noLeak(t, "the output of auditstream "+strings.Join(args, " "), out.String(), own)
+	}
+	noLeak(t, "the error output of auditstream "+strings.Join(args, " "), err.String(), own)
 	return cmd.ProcessState.ExitCode(), out.String(), err.String()
 }
 
@@ -148,10 +154,12 @@ func serve(t testing.TB, databaseURL string, env ...string) *instance {
 		_ = i.cmd.Wait() // the exit status is looked at in end
 	}()
 	t.Cleanup(func() {
+		ended := i.keepsSecrets(t)
 		i.signal(t, syscall.SIGTERM)
 		if code := i.end(t); code != 0 {
 			t.Errorf("auditstream serve: exit status %d", code)
 		}
+		ended()
 		if t.Failed() {
 			t.Logf("log of auditstream serve:\n%s", i.log.String())
 		}
@@ -298,7 +306,7 @@ func token(t testing.TB, claims jwt.MapClaims) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signed
+	return remember(signed)
 }
 
 func alice(t testing.TB) string { return token(t, jwt.MapClaims{"sub": "alice"}) }
