@@ -52,7 +52,7 @@ func selfSigned(t testing.TB) (certFile, keyFile string, pool *x509.CertPool) {
 }
 
 // The silence is longer than the deadline of a write, 5 s: on HTTP/2 one that passes would reset the stream.
-func TestAPITLS(t *testing.T) {
+func TestPitfall08IdleHTTP2StreamOutlivesTheWriteDeadline(t *testing.T) {
 	t.Parallel()
 	db := newFirstAudit(t)
 	certFile, keyFile, pool := selfSigned(t)

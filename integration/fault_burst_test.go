@@ -130,7 +130,7 @@ func TestFaultRollbackShowsNothing(t *testing.T) {
 	}
 }
 
-func TestFaultUpdateOfNothingShownSendsNothing(t *testing.T) {
+func TestPitfall01UpdateOfNothingShownSendsNothing(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
@@ -155,8 +155,8 @@ func TestFaultUpdateOfNothingShownSendsNothing(t *testing.T) {
 	}
 }
 
-// A payload of 8,000 bytes would abort the writer's transaction; the row's size must not matter to it.
-func TestFaultErrorTextOfAMegabyteArrivesWhole(t *testing.T) {
+// A payload of 8,000 bytes would abort the writer's transaction; the sizes of the row's texts must not matter to it.
+func TestPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
@@ -165,8 +165,16 @@ func TestFaultErrorTextOfAMegabyteArrivesWhole(t *testing.T) {
 	s := i.watch(t, id, alice(t))
 	s.nextProgress(t)
 
+	app := pgtest.Connect(t, db.Admin)
+	for _, size := range []int{7999, 8000, 8001} {
+		text := strings.Repeat("😀", 2000)[:size/4*4] + strings.Repeat("x", size%4)
+		exec1(t, app, `update audits set message = $1, error = $1, url = $1, user_email = $1`, text)
+		if got := s.nextProgress(t); got.Message == nil || *got.Message != text {
+			t.Errorf("the message of %d bytes did not arrive whole", size)
+		}
+	}
 	want := strings.Repeat("<ü€😀>\n", 1<<20/len("<ü€😀>\n")) + "end"
-	exec1(t, pgtest.Connect(t, db.Admin), `update audits set status = 'failed', error = $1`, want)
+	exec1(t, app, `update audits set status = 'failed', error = $1`, want)
 	got := s.nextProgress(t)
 	if got.Error == nil || *got.Error != want {
 		t.Errorf("the error text of %d bytes did not arrive whole", len(want))

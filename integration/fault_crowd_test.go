@@ -53,7 +53,7 @@ func TestFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
 
 // The safety net is off, so an update lost between the first read and the subscription would never be shown, and the
 // stream would not end.
-func TestFaultUpdateWhileConnectingIsNotLost(t *testing.T) {
+func TestPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) {
 	t.Parallel()
 	const workers, rounds = 4, 250
 	db := newDatabase(t)

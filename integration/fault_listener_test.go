@@ -18,7 +18,7 @@ const (
 	withinNet = 11 * time.Second
 )
 
-func TestFaultTerminatedListenerRecovers(t *testing.T) {
+func TestPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	// What the safety net would find does not count.
@@ -57,7 +57,7 @@ func TestFaultTerminatedListenerRecovers(t *testing.T) {
 }
 
 // A connection through which nothing comes any more, and no news of that either.
-func TestFaultHalfOpenListenerIsNoticed(t *testing.T) {
+func TestPitfall05HalfOpenListenerIsNoticed(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	proxy, listenURL := pgtest.ProxyDSN(t, db.Serve)

@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func TestFaultTransactionPoolerWithListenURL(t *testing.T) {
+func TestPitfall06TransactionPoolerWithListenURL(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	pooled := pgbouncer(t, db.Serve)
@@ -36,7 +36,7 @@ func TestFaultTransactionPoolerWithListenURL(t *testing.T) {
 }
 
 // LISTEN succeeds behind a transaction pooler, and nothing ever comes.
-func TestFaultTransactionPoolerWithoutListenURLPolls(t *testing.T) {
+func TestPitfall06TransactionPoolerWithoutListenURLPolls(t *testing.T) {
 	t.Parallel()
 	const complaint = "LISTEN does not work on this connection: polling only. Set DATABASE_LISTEN_URL to a direct connection to the primary (a transaction pooler or a standby cannot LISTEN)"
 	db := newDatabase(t)

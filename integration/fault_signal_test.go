@@ -14,7 +14,7 @@ import (
 	"auditstream/integration/pgtest"
 )
 
-func TestFaultSIGTERMSendsEverybodyAway(t *testing.T) {
+func TestPitfall09SIGTERMWithOpenStreamsExitsInTime(t *testing.T) {
 	t.Parallel()
 	testGoodbye(t, syscall.SIGTERM, 200)
 }

@@ -49,7 +49,7 @@ func TestUpdateBetweenSubscribeAndFirstReadIsSeenOnce(t *testing.T) {
 	})
 }
 
-func TestNotificationDuringAReadLeadsToAnother(t *testing.T) {
+func TestPitfall04NotificationDuringAReadLeadsToAnother(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(running(1, 10))

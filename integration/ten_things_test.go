@@ -1,0 +1,127 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/cmd/auditstream/localpg"
+	"auditstream/integration/pgtest"
+)
+
+// Ten things decide whether a design like this one works. Each has tests whose names begin with TestPitfall and its
+// number, in this package or, where only fake time tells, in pgnotify: go test -list TestPitfall ./...
+//
+//  1. NOTIFY takes a lock of the whole cluster at commit: only for changes that are shown, and it can be done without.
+//  2. A payload of 8,000 bytes aborts the writer's transaction.
+//  3. LISTEN, then register, then read: any other order loses updates.
+//  4. A notification that comes during a read needs another read.
+//  5. A listening connection that has been cut, or has fallen silent, is noticed and replaced, and everything read again.
+//  6. Behind a transaction pooler LISTEN succeeds and nothing ever comes.
+//  7. EventSource gives up at any status but 200; fetch clients go on for ever, except after a clean end.
+//  8. On HTTP/2 a write deadline that passes resets an idle stream.
+//  9. http.Server.Shutdown waits for streams for ever.
+//  10. What triggers cost writers shows with fsync alone.
+
+// PostgreSQL refuses to prepare a transaction that has called NOTIFY, so preparing one tells whether it will take the lock.
+func TestPitfall01NotifyLockIsForShownChangesOnly(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, func(c *localpg.Config) { c.Settings = map[string]string{"max_prepared_transactions": "2"} })
+	db := adopt(t, server.DSN("postgres"))
+	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
+	i.waitReady(t, "up")
+	v := i.view(t, db.insertMany(t, 1)[0], nil)
+	app := pgtest.Connect(t, db.Admin)
+	takesLock := func(statement string) bool {
+		t.Helper()
+		_, err := app.PgConn().Exec(t.Context(), "begin; "+statement+"; prepare transaction 'p'").ReadAll()
+		if err == nil {
+			exec1(t, app, "rollback prepared 'p'")
+			return false
+		}
+		exec1(t, app, "rollback")
+		if !strings.Contains(err.Error(), "NOTIFY") {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		return true
+	}
+	if !takesLock("update audits set total_pages = 1") {
+		t.Error("a change that is shown does not notify")
+	}
+	for _, statement := range []string{
+		"update audits set updated_at = now(), url = 'https://example.org'",
+		"update audits set total_pages = total_pages, status = status, message = message",
+		"update audits set progress = 99 where id < 0",
+		"select from audits for update",
+	} {
+		if takesLock(statement) {
+			t.Errorf("%s: notifies, though nothing that is shown has changed", statement)
+		}
+	}
+
+	command(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--no-triggers", "--role", role)
+	if takesLock("update audits set total_pages = 1, status = 'completed'") {
+		t.Error("a change notifies without triggers")
+	}
+	for n := range 3 {
+		db.set(t, n+1)
+		v.reached(t, n+1) // by the safety net
+	}
+	db.sql(t, "update audits set status = 'completed'")
+	if last := v.ended(t); last.Status != "completed" {
+		t.Errorf("the stream ended at %s, want completed", describe(last))
+	}
+}
+
+// A native EventSource reconnects after a 200 that ends, waiting as long as retry says, and stops for good at 204 or any
+// error status. A client made of fetch retries what fails, and takes a clean end without a word for the end.
+func TestPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	i := serve(t, db.Serve, "SSE_MAX_STREAMS=1", "SSE_RETRY_MS=100")
+	i.waitReady(t, "up")
+	id := db.insertMany(t, 1)[0]
+	only := i.watch(t, id, alice(t))
+	only.next(t)
+
+	// Refused for now: a native one is told to come back, a fetch one why its stream has ended.
+	const refusals = `auditstream_requests_refused_total{reason="too many streams"}`
+	native := followAlways(t, request(t, t.Context(), i.URL+streamPath(id), alice(t)))
+	i.waitMetric(t, refusals, atLeast(3))
+	fetched := i.open(t, streamPath(id), alice(t))
+	body := fetched.whole(t)
+	if fetched.Response.StatusCode != 200 || !strings.HasPrefix(body, "retry: ") || !strings.HasSuffix(body, "event: message\ndata: {\"error\":\"Too many streams\"}\n\n") {
+		t.Errorf("refused with %d %q, want 200, retry and an error event", fetched.Response.StatusCode, body)
+	}
+	only.cancel()
+	native.reached(t, 0)
+
+	// The end: both have the last state. Who comes back all the same, as a native one does, is told that there is nothing more.
+	db.sql(t, "update audits set status = 'completed', total_pages = 1")
+	native.reached(t, 1)
+	select {
+	case <-native.done:
+	case <-time.After(patience):
+		t.Fatal("the native client has not been told to stop")
+	}
+	if native.stopped == nil || native.stopped.StatusCode != 204 {
+		t.Errorf("the native client was stopped by %v, want 204", native.stopped)
+	}
+	eventually(t, func() error { // the room is free again
+		body = i.open(t, streamPath(id), alice(t)).whole(t)
+		if !strings.Contains(body, `"status":"completed"`) {
+			return fmt.Errorf("a client without Last-Event-ID: %q, want the last state", body)
+		}
+		return nil
+	})
+	// What will not pass is a status that ends both.
+	for _, tt := range []struct {
+		path, token string
+		want        int
+	}{{streamPath("4711"), alice(t), 404}, {streamPath("0"), alice(t), 400}, {streamPath(id), "", 401}} {
+		if got := i.open(t, tt.path, tt.token).Response.StatusCode; got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.path, got, tt.want)
+		}
+	}
+}
