@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -135,11 +136,17 @@ type instance struct {
 }
 
 // serve starts an instance on free ports and waits until it serves. It is stopped at the end of the test, and must then
-// have exited with status 0 and without a data race; a test that ends it otherwise calls end.
+// have exited with status 0 and without a data race; a test that ends it otherwise calls end. What begins with -- is a flag.
 func serve(t testing.TB, databaseURL string, env ...string) *instance {
 	t.Helper()
 	i := &instance{log: newLogBuffer(), done: make(chan struct{})}
 	i.cmd = exec.Command(binary(t), "serve")
+	for k, e := range slices.Backward(env) {
+		if strings.HasPrefix(e, "--") {
+			i.cmd.Args = append(i.cmd.Args, e)
+			env = slices.Delete(slices.Clone(env), k, k+1)
+		}
+	}
 	i.cmd.Env = environment(append([]string{
 		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret,
 		"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
