@@ -40,6 +40,13 @@ chaos: ## Random faults under random load for CHAOS=1m; CHAOS_SEED=n replays a s
 	@.ci/setup test
 	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -run '^TestChaos$$' -v -timeout 3h ./integration
 
+SOAK ?= 20m
+SOAK_REPORT ?= soak
+.PHONY: soak
+soak: ## Constant churn for SOAK=20m; fails when anything grows; samples and drawing in SOAK_REPORT=soak/
+	@.ci/setup test
+	SOAK=$(SOAK) SOAK_REPORT=$(abspath $(SOAK_REPORT)) $(GO) test -count=1 -run '^TestSoak$$' -v -timeout 48h ./integration
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	@.ci/setup test

@@ -82,15 +82,7 @@ func (i *instance) rawClient(t testing.TB, id, extra string) *net.TCPConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Set before connecting: it decides how much the client may ever be sent unread.
-	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		var failed error
-		err := c.Control(func(fd uintptr) {
-			failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
-		})
-		return errors.Join(err, failed)
-	}}
-	conn, err := dialer.DialContext(t.Context(), "tcp", u.Host)
+	conn, err := smallBufferDialer().DialContext(t.Context(), "tcp", u.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +93,18 @@ func (i *instance) rawClient(t testing.TB, id, extra string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	return conn.(*net.TCPConn)
+}
+
+// smallBufferDialer makes connections with a small receive buffer. It is set before connecting: it decides how much the
+// client may ever be sent unread.
+func smallBufferDialer() *net.Dialer {
+	return &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+		})
+		return errors.Join(err, failed)
+	}}
 }
 
 type readerFunc func(p []byte) (int, error)

@@ -1,0 +1,305 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/tmaxmax/go-sse"
+)
+
+const (
+	soakVisitors = 60
+	visitCount   = "visits"
+	visitVanish  = "vanish without a word"
+)
+
+// audience is the viewers that come and go. Each visit is a connection, or several, of its own.
+type audience struct {
+	*soak
+	next atomic.Int64
+}
+
+// visitKinds is what visitors do. Each returns what is wrong with the answer that it got.
+var visitKinds = map[string]func(a *audience, ctx context.Context, t *testing.T) error{
+	"watch and leave":              (*audience).watchAndLeave,
+	"reset the connection":         (*audience).resetConnection,
+	"come back with Last-Event-ID": (*audience).comeBack,
+	"token expires":                (*audience).outliveToken,
+	"read slowly":                  (*audience).readSlowly,
+	"do not read":                  (*audience).doNotRead,
+	"bad token":                    (*audience).sendBadToken,
+	"missing audit":                (*audience).askForMissing,
+	"somebody else's audit":        (*audience).askForForeign,
+	"poll the status":              (*audience).pollStatus,
+	"scrape":                       (*audience).scrape,
+	"half a request":               (*audience).sendHalfRequest,
+}
+
+// visitDeck deals the kinds: most visitors watch, and those that hold a connection for long are few.
+var visitDeck = func() (deck []string) {
+	for _, kind := range slices.Sorted(maps.Keys(visitKinds)) {
+		times := 2
+		switch kind {
+		case "watch and leave":
+			times = 8
+		case "reset the connection", "poll the status":
+			times = 4
+		case "do not read", "read slowly":
+			times = 1
+		}
+		deck = append(deck, slices.Repeat([]string{kind}, times)...)
+	}
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(deck), func(i, k int) { deck[i], deck[k] = deck[k], deck[i] })
+	return deck
+}()
+
+func visitNames() []string {
+	return append(slices.Sorted(maps.Keys(visitKinds)), visitVanish)
+}
+
+// visit makes one visit after the other.
+func (a *audience) visit(ctx context.Context, t *testing.T) {
+	for ctx.Err() == nil {
+		kind := visitDeck[int(a.next.Add(1))%len(visitDeck)]
+		err := visitKinds[kind](a, ctx, t)
+		if ctx.Err() != nil {
+			return // cut short: what it saw says nothing
+		}
+		if err != nil {
+			a.problem("%s: %v", kind, err)
+		}
+		a.count(kind)
+		a.count(visitCount)
+	}
+}
+
+// someAudit is one that is alive or was a moment ago.
+func (a *audience) someAudit(ctx context.Context) liveAudit {
+	for {
+		if audit := a.slots[rand.IntN(len(a.slots))].current.Load(); audit != nil {
+			return *audit
+		}
+		if !sleep(ctx.Done(), 10*time.Millisecond) {
+			return liveAudit{"1", "nobody"}
+		}
+	}
+}
+
+func (a *audience) heavyAudit(ctx context.Context) liveAudit {
+	for {
+		if audit := a.heavy.current.Load(); audit != nil {
+			return *audit
+		}
+		if !sleep(ctx.Done(), 10*time.Millisecond) {
+			return liveAudit{"1", "nobody"}
+		}
+	}
+}
+
+func bearer(t *testing.T, audit liveAudit) string {
+	t.Helper()
+	return "Bearer " + token(t, jwt.MapClaims{"sub": audit.user})
+}
+
+// get makes a request on a connection of its own, which ends with the body.
+func (a *audience) get(ctx context.Context, t *testing.T, path, authorization string, headers ...string) (*http.Response, error) {
+	r := request(t, ctx, a.server.URL+path, "", headers...)
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
+	return (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+}
+
+// follow opens a stream and reads it until it ends or ctx is done. It returns the last event's id.
+func (a *audience) follow(ctx context.Context, t *testing.T, audit liveAudit, authorization, lastID string) (string, error) {
+	var headers []string
+	if lastID != "" {
+		headers = []string{"Last-Event-ID", lastID}
+	}
+	resp, err := a.get(ctx, t, streamPath(audit.id), authorization, headers...)
+	if err != nil {
+		if ctx.Err() != nil {
+			return lastID, nil
+		}
+		return lastID, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case 200:
+	case 404, 204: // deleted meanwhile; ended, and seen
+		return lastID, nil
+	default:
+		return lastID, fmt.Errorf("status %d, want 200, 204 or 404", resp.StatusCode)
+	}
+	for event, err := range sse.Read(resp.Body, nil) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return lastID, nil
+			}
+			return lastID, fmt.Errorf("the stream broke: %w", err)
+		}
+		var p progress
+		if err := json.Unmarshal([]byte(event.Data), &p); err != nil {
+			return lastID, fmt.Errorf("event %q: %w", event.Data, err)
+		}
+		if p.Message != nil && *p.Message == uncommitted {
+			return lastID, fmt.Errorf("audit %s: a state that was rolled back was shown", audit.id)
+		}
+		lastID = event.LastEventID
+	}
+	return lastID, nil
+}
+
+func (a *audience) watchAndLeave(ctx context.Context, t *testing.T) error {
+	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond+rand.N(3*time.Second))
+	defer cancel()
+	audit := a.someAudit(ctx)
+	_, err := a.follow(ctx, t, audit, bearer(t, audit), "")
+	return err
+}
+
+func (a *audience) comeBack(ctx context.Context, t *testing.T) error {
+	audit, lastID := a.someAudit(ctx), ""
+	for range 4 {
+		visit, cancel := context.WithTimeout(ctx, 50*time.Millisecond+rand.N(time.Second))
+		var err error
+		lastID, err = a.follow(visit, t, audit, bearer(t, audit), lastID)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outliveToken watches the audit that does not end until the token, whose exp is in whole seconds, ends the stream.
+func (a *audience) outliveToken(ctx context.Context, t *testing.T) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	audit := a.someAudit(ctx)
+	short := "Bearer " + token(t, jwt.MapClaims{"sub": audit.user, "exp": time.Now().Add(2 * time.Second).Unix()})
+	_, err := a.follow(ctx, t, audit, short, "")
+	if err == nil && context.Cause(ctx) == context.DeadlineExceeded {
+		return fmt.Errorf("the stream outlived its token by 8 s")
+	}
+	return err
+}
+
+// raw opens a stream by hand on a connection with a small receive buffer.
+func (a *audience) raw(ctx context.Context, t *testing.T, audit liveAudit) (*net.TCPConn, error) {
+	host := strings.TrimPrefix(a.server.URL, "http://")
+	conn, err := smallBufferDialer().DialContext(ctx, "tcp", host)
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
+	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: %s\r\n\r\n", streamPath(audit.id), host, bearer(t, audit))
+	return conn.(*net.TCPConn), err
+}
+
+func (a *audience) resetConnection(ctx context.Context, t *testing.T) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := a.raw(ctx, t, a.someAudit(ctx))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+		return err
+	}
+	sleep(ctx.Done(), rand.N(2*time.Second))
+	return conn.SetLinger(0)
+}
+
+func (a *audience) readSlowly(ctx context.Context, t *testing.T) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := a.raw(ctx, t, a.heavyAudit(ctx))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	end := time.Now().Add(3*time.Second + rand.N(3*time.Second))
+	for piece := make([]byte, 4096); time.Now().Before(end) && sleep(ctx.Done(), 50*time.Millisecond); {
+		if _, err := conn.Read(piece); err != nil {
+			return nil // too slow: it was cut off
+		}
+	}
+	return nil
+}
+
+// doNotRead stays for longer than the server waits for a write.
+func (a *audience) doNotRead(ctx context.Context, t *testing.T) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := a.raw(ctx, t, a.heavyAudit(ctx))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	sleep(ctx.Done(), 8*time.Second+rand.N(4*time.Second))
+	return nil
+}
+
+func (a *audience) sendHalfRequest(ctx context.Context, _ *testing.T) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(a.server.URL, "http://"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /api/v1/sse/audits/1/progress HTTP/1.1\r\nHost: exam"); err != nil {
+		return err
+	}
+	sleep(ctx.Done(), rand.N(2*time.Second))
+	return nil
+}
+
+// vanish sends viewers through a network that then loses everything, the news of their leaving too, until it says so
+// with a reset, seconds later.
+func (a *audience) vanish(ctx context.Context, t *testing.T) {
+	for ctx.Err() == nil {
+		transport := &http.Transport{DisableKeepAlives: true}
+		stay, leave := context.WithCancel(ctx)
+		var group sync.WaitGroup
+		for range 8 {
+			audit := a.someAudit(ctx)
+			r := request(t, stay, "http://"+a.tunnel.Addr()+streamPath(audit.id), "")
+			r.Header.Set("Authorization", bearer(t, audit))
+			resp, err := transport.RoundTrip(r)
+			if err != nil {
+				if ctx.Err() == nil {
+					a.problem("%s: %v", visitVanish, err)
+				}
+				continue
+			}
+			group.Go(func() {
+				_, _ = io.Copy(io.Discard, resp.Body) // until the viewer leaves
+				_ = resp.Body.Close()
+			})
+		}
+		a.tunnel.Pause()
+		leave()
+		group.Wait()
+		sleep(ctx.Done(), 2*time.Second+rand.N(2*time.Second))
+		a.tunnel.DropAll()
+		a.tunnel.Resume()
+		if ctx.Err() == nil {
+			a.count(visitVanish)
+		}
+	}
+}
