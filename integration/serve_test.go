@@ -320,9 +320,10 @@ func alice(t testing.TB) string { return token(t, jwt.MapClaims{"sub": "alice"})
 
 // logBuffer collects a process's output and tells when there is more.
 type logBuffer struct {
-	mu   sync.Mutex
-	buf  bytes.Buffer
-	more chan struct{}
+	mu    sync.Mutex
+	buf   bytes.Buffer
+	limit int // of bytes kept, the newest; 0: all
+	more  chan struct{}
 }
 
 func newLogBuffer() *logBuffer { return &logBuffer{more: make(chan struct{})} }
@@ -332,7 +333,17 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	defer b.mu.Unlock()
 	close(b.more)
 	b.more = make(chan struct{})
+	if b.limit > 0 && b.buf.Len() > b.limit {
+		b.buf.Next(b.buf.Len() - b.limit/2)
+	}
 	return b.buf.Write(p)
+}
+
+// keep forgets the beginning from now on: for processes that run long.
+func (b *logBuffer) keep(limit int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit = limit
 }
 
 func (b *logBuffer) String() string {

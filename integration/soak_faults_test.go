@@ -53,8 +53,8 @@ func (s *soak) summary(record *series.Record) string {
 		}
 		return s.late[int(q*float64(len(s.late)-1))].Round(100 * time.Microsecond)
 	}
-	fmt.Fprintf(&b, "%s. Start and end are at rest; median, highest and trend are under load, after a warm-up of %v.\n\n",
-		record.Title, record.WarmUp)
+	fmt.Fprintf(&b, "%s. Start and end are at rest; median, highest and trend are under load, after a warm-up of %s.\n\n",
+		record.Title, series.Clock(record.WarmUp))
 	b.WriteString(record.Markdown())
 	fmt.Fprintf(&b, "\n%d audits were watched to their end, which was seen %v after the commit in the median, %v at most.\n\n| what happened | times |\n| --- | ---: |\n",
 		len(s.late), late(0.5), late(1))

@@ -163,6 +163,6 @@ func (r *recorder) finish(after sampled) {
 }
 
 func (r *recorder) record(duration time.Duration) *series.Record {
-	return &series.Record{Title: fmt.Sprintf("auditstream serve under constant churn for %v", duration),
+	return &series.Record{Title: fmt.Sprintf("auditstream serve under constant churn for %s", series.Clock(duration)),
 		Times: r.times, WarmUp: duration / 5, Series: r.series}
 }

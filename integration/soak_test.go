@@ -101,6 +101,7 @@ func newSoak(t *testing.T) *soak {
 	s.pool, poolURL = pgtest.ProxyDSN(t, db.Serve)
 	s.server = launch(t, releaseBinary(t), fmt.Sprintf("%s&pool_max_conns=%d", poolURL, poolSize),
 		"DATABASE_LISTEN_URL="+db.Serve, "SSE_MAX_DURATION=15", "SSE_HEARTBEAT_SECONDS=1", "SSE_RETRY_MS=1000")
+	s.server.log.keep(256 << 10)
 	s.tunnel = pgtest.Proxy(t, strings.TrimPrefix(s.server.URL, "http://"))
 	var err error
 	if s.writers, err = pgxpool.New(t.Context(), db.Admin+"&pool_max_conns=8"); err != nil {
@@ -108,8 +109,8 @@ func newSoak(t *testing.T) *soak {
 	}
 	t.Cleanup(s.writers.Close)
 	s.sampler = &sampler{server: s.server, admin: pgtest.Connect(t, db.Admin)}
-	for range soakSlots {
-		s.slots = append(s.slots, &slotOfAudits{soak: s})
+	for n := range soakSlots {
+		s.slots = append(s.slots, &slotOfAudits{soak: s, n: n})
 	}
 	s.heavy.soak = s
 	return s
@@ -273,7 +274,7 @@ func (s *soak) problem(format string, args ...any) {
 	}
 }
 
-// sleep waits, shorter when ctx is done: false.
+// sleep waits, shorter when done is closed: false.
 func sleep(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

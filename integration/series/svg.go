@@ -26,8 +26,8 @@ const style = `text{font:12px system-ui,sans-serif;fill:#475569}.title{font-size
 	`.grid{stroke:#e2e8f0}.line{fill:none;stroke:#2563eb;stroke-width:1.5;stroke-linejoin:round}` +
 	`.warm{fill:#f1f5f9}.trend{stroke:#dc2626;stroke-width:1.5;stroke-dasharray:5 4}`
 
-// WriteSVG draws a panel for each series: its least and highest value and its median on the left, time below, the
-// warm-up shaded, and the trend as a broken line.
+// WriteSVG draws a panel for each series: its least and highest value on the left and its median after the warm-up, time
+// below, the warm-up shaded, and the trend as a broken line.
 func (r *Record) WriteSVG(w io.Writer) error {
 	sampled := r.sampled()
 	rows := (len(sampled) + columns - 1) / columns
@@ -37,7 +37,7 @@ func (r *Record) WriteSVG(w io.Writer) error {
 	fmt.Fprintf(&b, "<title>%s</title>\n<style>%s</style>\n", html.EscapeString(r.Title), style)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", width, height)
 	fmt.Fprintf(&b, `<text class="title" x="20" y="27">%s</text>`+"\n", html.EscapeString(r.Title))
-	fmt.Fprintf(&b, `<text x="20" y="46">%d samples; shaded: warm-up; broken line: trend after it</text>`+"\n", len(r.Times))
+	fmt.Fprintf(&b, `<text x="20" y="46">%d samples. Marked: least, median, highest. Shaded: warm-up. Broken line: trend after it.</text>`+"\n", len(r.Times))
 	for k, s := range sampled {
 		fmt.Fprintf(&b, `<g transform="translate(%d %d)">`+"\n", k%columns*panelWidth, headHeight+k/columns*panelHeight)
 		r.panel(&b, s)
@@ -66,7 +66,7 @@ func (r *Record) panel(b *strings.Builder, s *Series) {
 	r.valueAxis(b, s, low, high, y)
 	for _, at := range ticks(end) {
 		fmt.Fprintf(b, `<line class="grid" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`, x(at.Seconds()), x(at.Seconds()), plotTop+plotHeight, plotTop+plotHeight+4)
-		fmt.Fprintf(b, `<text class="time" x="%.1f" y="%d">%s</text>`+"\n", x(at.Seconds()), plotTop+plotHeight+18, clock(at))
+		fmt.Fprintf(b, `<text class="time" x="%.1f" y="%d">%s</text>`+"\n", x(at.Seconds()), plotTop+plotHeight+18, Clock(at))
 	}
 	b.WriteString(`<polyline class="line" points="`)
 	for k, value := range s.Values {
@@ -88,7 +88,8 @@ func (r *Record) valueAxis(b *strings.Builder, s *Series, low, high float64, y f
 	const lineHeight = 13.0
 	free := float64(plotTop + plotHeight + 4) // labels are set from below
 	last := -1.0
-	for _, value := range []float64{low, median(s.Values), high} {
+	_, values := r.load(s)
+	for _, value := range []float64{low, min(max(median(values), low), high), high} {
 		if value == last {
 			continue
 		}
@@ -117,10 +118,13 @@ func ticks(end time.Duration) []time.Duration {
 	return all
 }
 
-func clock(at time.Duration) string {
+// Clock is a round time as people write it.
+func Clock(at time.Duration) string {
 	switch {
 	case at == 0:
 		return "0"
+	case at%time.Second != 0:
+		return at.String()
 	case at%time.Hour == 0:
 		return fmt.Sprintf("%d h", at/time.Hour)
 	case at%time.Minute == 0:
