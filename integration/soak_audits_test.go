@@ -211,7 +211,7 @@ type heavyAudit struct {
 }
 
 func (h *heavyAudit) run(t *testing.T, done <-chan struct{}) {
-	const length = 256 << 10
+	const length = 64 << 10
 	err := func() error {
 		audit, err := h.insertAudit(t.Context())
 		if err != nil {

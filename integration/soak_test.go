@@ -100,7 +100,7 @@ func newSoak(t *testing.T) *soak {
 	poolURL := ""
 	s.pool, poolURL = pgtest.ProxyDSN(t, db.Serve)
 	s.server = launch(t, releaseBinary(t), fmt.Sprintf("%s&pool_max_conns=%d", poolURL, poolSize),
-		"DATABASE_LISTEN_URL="+db.Serve, "SSE_MAX_DURATION=15", "SSE_HEARTBEAT_SECONDS=1", "SSE_RETRY_MS=1000")
+		"DATABASE_LISTEN_URL="+db.Serve, "SSE_MAX_DURATION=4", "SSE_HEARTBEAT_SECONDS=1", "SSE_RETRY_MS=1000")
 	s.server.log.keep(256 << 10)
 	s.tunnel = pgtest.Proxy(t, strings.TrimPrefix(s.server.URL, "http://"))
 	var err error
@@ -179,29 +179,41 @@ func (s *soak) sample(t *testing.T) sampled {
 // have no more goroutines and descriptors, apart from the pool's connections, which come and go within their bound.
 func (s *soak) rest(t *testing.T, earlier *sampled) sampled {
 	t.Helper()
-	var now sampled
-	eventually(t, func() error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
 		if err := s.server.collectGarbage(); err != nil {
-			return err
+			t.Fatal(err)
 		}
-		now = s.sample(t)
+		now := s.sample(t)
 		now.heapLive = now.heapAlloc
-		switch {
-		case now.streams != 0 || now.watched != 0:
-			return fmt.Errorf("%v streams are open and %v audits watched, want none", now.streams, now.watched)
-		case now.connections > poolSize+1:
-			return fmt.Errorf("%v connections to the database, want %d at most", now.connections, poolSize+1)
-		case earlier == nil:
-			return nil
-		case now.goroutines > earlier.goroutines:
-			return fmt.Errorf("%v goroutines after the load, %v before it", now.goroutines, earlier.goroutines)
-		case now.files-now.connections > earlier.files-earlier.connections:
-			return fmt.Errorf("%v file descriptors besides %v connections to the database after the load, %v besides %v before it",
-				now.files, now.connections, earlier.files, earlier.connections)
+		left := now.leftOf(earlier)
+		if left == "" {
+			return now
 		}
-		return nil
-	})
-	return now
+		if time.Now().After(deadline) {
+			t.Errorf("%v after the load there are %s", patience, left)
+			return now // the report shows since when
+		}
+	}
+}
+
+// leftOf says what a server at rest should not have.
+func (now sampled) leftOf(earlier *sampled) string {
+	switch {
+	case now.streams != 0 || now.watched != 0:
+		return fmt.Sprintf("%v open streams and %v watched audits, want none", now.streams, now.watched)
+	case now.connections > poolSize+1:
+		return fmt.Sprintf("%v connections to the database, want %d at most", now.connections, poolSize+1)
+	case earlier == nil:
+		return ""
+	case now.goroutines > earlier.goroutines:
+		return fmt.Sprintf("%v goroutines, %v before it", now.goroutines, earlier.goroutines)
+	case now.files-now.connections > earlier.files-earlier.connections:
+		return fmt.Sprintf("%v file descriptors besides %v connections to the database, %v besides %v before it",
+			now.files, now.connections, earlier.files, earlier.connections)
+	}
+	return ""
 }
 
 // checkLoad fails the test where what was meant to happen did not, or went wrong.
@@ -218,6 +230,11 @@ func (s *soak) checkLoad(t *testing.T) {
 	for _, name := range []string{faultListener, faultPool, faultNetwork} {
 		if s.counts[name] == 0 {
 			t.Errorf("%s: did not happen", name)
+		}
+	}
+	for _, reason := range []string{"terminal", "client gone", "timeout", "token expired", "deleted"} {
+		if s.server.metric(t, `auditstream_streams_ended_total{reason="`+reason+`"}`) == 0 {
+			t.Errorf("no stream ended because of: %s", reason)
 		}
 	}
 }
