@@ -2,12 +2,7 @@ package integration
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
-
-	"auditstream/integration/series"
 )
 
 const (
@@ -41,25 +36,4 @@ func (s *soak) breakConnections(ctx context.Context, every time.Duration) {
 		}
 		s.count(fault.name)
 	}
-}
-
-// summary is the run in words and tables, for the README.
-func (s *soak) summary(record *series.Record) string {
-	var b strings.Builder
-	slices.Sort(s.late)
-	late := func(q float64) time.Duration {
-		if len(s.late) == 0 {
-			return 0
-		}
-		return s.late[int(q*float64(len(s.late)-1))].Round(100 * time.Microsecond)
-	}
-	fmt.Fprintf(&b, "%s. Start and end are at rest; median, highest and trend are under load, after a warm-up of %s.\n\n",
-		record.Title, series.Clock(record.WarmUp))
-	b.WriteString(record.Markdown())
-	fmt.Fprintf(&b, "\n%d audits were watched to their end, which was seen %v after the commit in the median, %v at most.\n\n| what happened | times |\n| --- | ---: |\n",
-		len(s.late), late(0.5), late(1))
-	for _, name := range slices.Concat([]string{visitCount}, visitNames(), auditEnds, []string{faultListener, faultPool, faultNetwork}) {
-		fmt.Fprintf(&b, "| %s | %d |\n", name, s.counts[name])
-	}
-	return b.String()
 }

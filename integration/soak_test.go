@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"auditstream/integration/pgtest"
-	"auditstream/integration/series"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -236,41 +234,6 @@ func (s *soak) checkLoad(t *testing.T) {
 		if s.server.metric(t, `auditstream_streams_ended_total{reason="`+reason+`"}`) == 0 {
 			t.Errorf("no stream ended because of: %s", reason)
 		}
-	}
-}
-
-func (s *soak) report(t *testing.T, record *series.Record) {
-	t.Helper()
-	dir := os.Getenv("SOAK_REPORT")
-	if dir == "" {
-		dir = t.TempDir()
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	text := s.summary(record)
-	t.Log("\n" + text)
-	if err := os.WriteFile(filepath.Join(dir, "soak.md"), []byte(text), 0o644); err != nil {
-		t.Error(err)
-	}
-	write := func(name string, to func(*os.File) error) {
-		t.Helper()
-		file, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		if err := to(file); err != nil {
-			t.Error(err)
-		}
-		if err := file.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	write("soak.csv", func(f *os.File) error { return record.WriteCSV(f) })
-	write("soak.svg", func(f *os.File) error { return record.WriteSVG(f) })
-	if os.Getenv("SOAK_REPORT") != "" {
-		t.Logf("report: %s", filepath.Join(dir, "soak.svg"))
 	}
 }
 

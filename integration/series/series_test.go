@@ -115,6 +115,18 @@ func TestWriteCSV(t *testing.T) {
 	}
 }
 
+func TestClock(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0: "0", 15 * time.Second: "15 s", time.Minute: "60 s", 4 * time.Minute: "4 min", 20 * time.Minute: "20 min",
+		2 * time.Hour: "2 h", 200 * time.Second: "3m20s",
+	} {
+		if got := Clock(d); got != want {
+			t.Errorf("%v: got %q, want %q", d, got, want)
+		}
+	}
+}
+
 func TestWriteSVGIsWellFormed(t *testing.T) {
 	t.Parallel()
 	whole := record(func(k int) float64 { return float64(k % 9) })

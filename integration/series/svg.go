@@ -73,7 +73,7 @@ func (r *Record) panel(b *strings.Builder, s *Series) {
 		fmt.Fprintf(b, "%.1f,%.1f ", x(r.Times[k].Seconds()), y(value))
 	}
 	b.WriteString(`"/>` + "\n")
-	if seconds, values := r.load(s); len(values) >= Fewest {
+	if seconds, values := r.load(s); s.Limit != nil && len(values) >= Fewest {
 		t := fit(seconds, values)
 		from, to := seconds[0], seconds[len(seconds)-1]
 		fmt.Fprintf(b, `<line class="trend" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`+"\n",
@@ -102,12 +102,12 @@ func (r *Record) valueAxis(b *strings.Builder, s *Series, low, high float64, y f
 	}
 }
 
-// ticks are round times, at most seven.
+// ticks are round times, at most nine.
 func ticks(end time.Duration) []time.Duration {
 	step := time.Second
-	for _, step = range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute,
-		5 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 6 * time.Hour, 24 * time.Hour} {
-		if end/step <= 6 {
+	for _, step = range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute,
+		10 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 6 * time.Hour, 24 * time.Hour} {
+		if end/step <= 8 {
 			break
 		}
 	}
@@ -118,17 +118,17 @@ func ticks(end time.Duration) []time.Duration {
 	return all
 }
 
-// Clock is a round time as people write it.
-func Clock(at time.Duration) string {
+// Clock writes a duration as people do.
+func Clock(d time.Duration) string {
 	switch {
-	case at == 0:
+	case d == 0:
 		return "0"
-	case at%time.Second != 0:
-		return at.String()
-	case at%time.Hour == 0:
-		return fmt.Sprintf("%d h", at/time.Hour)
-	case at%time.Minute == 0:
-		return fmt.Sprintf("%d min", at/time.Minute)
+	case d <= 2*time.Minute && d%time.Second == 0:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%d min", d/time.Minute)
 	}
-	return fmt.Sprintf("%d s", at/time.Second)
+	return d.Round(time.Second).String()
 }

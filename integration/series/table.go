@@ -15,11 +15,11 @@ func (r *Record) Markdown() string {
 	b.WriteString("| | start | median | highest | end | trend |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, s := range r.Series {
 		seconds, values := r.load(s)
-		middle, highest, trend := "–", "–", "–" // not measured, or too short to tell
+		middle, highest, trend := "–", "–", "–" // not measured; not judged, or too short to tell
 		if len(values) > 0 {
 			middle, highest = s.format(median(values)), s.format(slices.Max(values))
 		}
-		if len(values) >= Fewest {
+		if s.Limit != nil && len(values) >= Fewest {
 			trend = s.trend(fit(seconds, values))
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", s.Name, s.format(s.Start), middle, highest, s.format(s.End), trend)
