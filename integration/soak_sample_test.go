@@ -18,7 +18,7 @@ import (
 const (
 	mebi = 1024.0 * 1024
 	// heapAllowance is for what is kept for good reasons: buffers of the pool's connections, which are replaced.
-	heapAllowance = 1 * mebi
+	heapAllowance = mebi / 2
 )
 
 // sampled is the server at one moment.

@@ -115,6 +115,17 @@ func TestWriteCSV(t *testing.T) {
 	}
 }
 
+func TestNumber(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[float64]string{
+		0: "0", 3: "3", 131: "131", 16334: "16334", 123.4: "123", 36.12: "36.1", 4.654: "4.65", 0.0864: "0.086", 9.5367e-05: "0.000095", -2.889: "-2.89",
+	} {
+		if got := number(value); got != want {
+			t.Errorf("%v: got %q, want %q", value, got, want)
+		}
+	}
+}
+
 func TestClock(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{

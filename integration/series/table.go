@@ -38,7 +38,7 @@ func (s *Series) trend(t Trend) string {
 	return fmt.Sprintf("%s (%+.1f %%)", rise, 100*t.Rise/math.Abs(t.Level))
 }
 
-// format gives a value three digits, or all of its whole part, and its unit.
+// format writes a value with its unit: two or three digits of it, or all of its whole part.
 func (s *Series) format(value float64) string {
 	if math.IsNaN(value) {
 		return "–"
@@ -59,8 +59,12 @@ func number(value float64) string {
 		decimals = 1
 	case size >= 1:
 		decimals = 2
-	default:
-		return strconv.FormatFloat(value, 'g', 2, 64)
+	default: // two digits, without an exponent
+		rounded, err := strconv.ParseFloat(strconv.FormatFloat(value, 'g', 2, 64), 64)
+		if err != nil {
+			rounded = value
+		}
+		return strconv.FormatFloat(rounded, 'f', -1, 64)
 	}
 	return strconv.FormatFloat(value, 'f', decimals, 64)
 }
