@@ -89,8 +89,12 @@ func (s *slotOfAudits) life(t *testing.T, done <-chan struct{}) error {
 		if got.what != want {
 			s.problem("audit %s ended as %s, but its viewer ended with %s", audit.id, want, got.what)
 		}
+		late := max(0, got.at.Sub(committed))
+		if late > withinNet {
+			s.problem("audit %s ended as %s, which its viewer saw %v later", audit.id, want, late)
+		}
 		s.mu.Lock()
-		s.late = append(s.late, max(0, got.at.Sub(committed)))
+		s.late = append(s.late, late)
 		s.mu.Unlock()
 		s.count(end)
 	case <-time.After(patience):

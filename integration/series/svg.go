@@ -13,10 +13,10 @@ import (
 const (
 	columns     = 2
 	panelWidth  = 480
-	panelHeight = 190
+	panelHeight = 196
 	headHeight  = 56
 	plotLeft    = 70 // within a panel
-	plotTop     = 38
+	plotTop     = 44
 	plotWidth   = panelWidth - plotLeft - 26
 	plotHeight  = panelHeight - plotTop - 38
 )
