@@ -2,6 +2,8 @@ package integration
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +45,16 @@ func (s *soak) report(t *testing.T, record *series.Record) {
 	}
 	write("soak.csv", func(f *os.File) error { return record.WriteCSV(f) })
 	write("soak.svg", func(f *os.File) error { return record.WriteSVG(f) })
+	// What is kept at rest, for go tool pprof.
+	write("heap.pprof", func(f *os.File) error {
+		resp, err := http.Get(s.server.Admin + "/debug/pprof/heap?gc=1")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(f, resp.Body)
+		return err
+	})
 	if os.Getenv("SOAK_REPORT") != "" {
 		t.Logf("report: %s", filepath.Join(dir, "soak.svg"))
 	}

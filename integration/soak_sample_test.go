@@ -18,7 +18,7 @@ import (
 const (
 	mebi = 1024.0 * 1024
 	// heapAllowance is for what is kept for good reasons: buffers of the pool's connections, which are replaced.
-	heapAllowance = mebi / 2
+	heapAllowance = 1 * mebi
 )
 
 // sampled is the server at one moment.
@@ -66,6 +66,7 @@ func (i *instance) scrape(ctx context.Context) (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Header.Set("Accept-Encoding", "identity") // a compressor takes 0.9 MiB of the heap that is measured
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return nil, err
