@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,8 @@ var secrets = struct {
 	signatures map[string]bool      // of all tokens made
 	outputs    map[string][]printed // by top-level test, for its row texts
 	databases  map[string]int       // that it still has
-}{signatures: make(map[string]bool), outputs: make(map[string][]printed), databases: make(map[string]int)}
+	written    map[string][]string  // texts of rows that it has written, and perhaps replaced since
+}{signatures: make(map[string]bool), outputs: make(map[string][]printed), databases: make(map[string]int), written: make(map[string][]string)}
 
 // remember notes a token that a test has made. Its other two parts begin like any JWT's.
 func remember(token string) string {
@@ -164,8 +166,10 @@ func (d database) keepsRowTexts(t testing.TB) {
 		texts := d.rowTexts(context.WithoutCancel(t.Context()))
 		secrets.mu.Lock()
 		outputs := secrets.outputs[root]
+		texts = append(texts, secrets.written[root]...)
 		if secrets.databases[root]--; secrets.databases[root] == 0 && t.Name() == root {
 			delete(secrets.outputs, root)
+			delete(secrets.written, root)
 		}
 		secrets.mu.Unlock()
 		for _, o := range outputs {
@@ -176,6 +180,26 @@ func (d database) keepsRowTexts(t testing.TB) {
 			}
 		}
 	})
+}
+
+var (
+	writesRow = regexp.MustCompile(`(?i)\b(insert into|update) audits\b`)
+	literal   = regexp.MustCompile(`'((?:[^']|'')*)'`)
+)
+
+// rememberTexts notes the texts that a statement writes: a later one may replace them before the test ends.
+func rememberTexts(t testing.TB, statement string) {
+	if !writesRow.MatchString(statement) {
+		return
+	}
+	secrets.mu.Lock()
+	defer secrets.mu.Unlock()
+	root := topLevel(t)
+	for _, m := range literal.FindAllStringSubmatch(statement, -1) {
+		if text := searchable(m[1]); text != "" && !slices.Contains(secrets.written[root], text) {
+			secrets.written[root] = append(secrets.written[root], text)
+		}
+	}
 }
 
 // rowTexts are the texts that nobody but a row's owner may see, as far as they are long enough to be told from others.

@@ -69,6 +69,7 @@ func (d database) insert(t testing.TB, columns, values string) string {
 // sql runs a statement in a psql process and returns its output, trimmed.
 func (d database) sql(t testing.TB, statement string) string {
 	t.Helper()
+	rememberTexts(t, statement)
 	return strings.TrimSpace(pgtest.Psql(t, d.Admin, statement))
 }
 
