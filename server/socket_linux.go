@@ -1,21 +1,31 @@
 package server
 
 import (
+	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// unackedTimeout is how long sent data may go unacknowledged before the kernel gives up a connection, in milliseconds. By
-// default a peer that has vanished without a word holds its socket for a quarter of an hour: keep-alive probes are not
-// sent while data is in flight.
-const unackedTimeout = 30_000
+const (
+	// unackedTimeout is how long sent data may go unacknowledged before the kernel gives up a connection, in milliseconds.
+	// By default a peer that has vanished without a word holds its socket for a quarter of an hour: keep-alive probes are
+	// not sent while data is in flight.
+	unackedTimeout = 30_000
+	// maxUnsent bounds what the kernel takes from us before it can send it, in bytes. By default that is megabytes for each
+	// client that hardly reads: hours of old states, written within their deadline. Beyond it a write waits, the newest
+	// state replaces those that wait behind it, and the deadline finds the client.
+	maxUnsent = 16 << 10
+)
 
-// controlSocket sets options that accepted connections inherit (tcp(7): TCP_USER_TIMEOUT).
+// controlSocket sets options that accepted connections inherit (tcp(7): TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT).
 func controlSocket(_, _ string, c syscall.RawConn) error {
 	var failed error
 	err := c.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unackedTimeout)
+		failed = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unackedTimeout),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent),
+		)
 	})
 	if err != nil {
 		return err
