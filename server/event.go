@@ -33,10 +33,11 @@ func openEvents(w http.ResponseWriter) *eventStream {
 	return &eventStream{w: w, rc: http.NewResponseController(w)}
 }
 
-// first sends the state at the time of connecting and tells the client when to come back after a disconnect.
+// first sends the state at the time of connecting and tells the client when to come back after a disconnect. The event is
+// not copied: a thousand clients that are slow to take it share its bytes.
 func (e *eventStream) first(s *store.State, retry time.Duration) error {
 	e.events++
-	return e.write(retryField(retry) + string(s.Encoded(encodeEvent)))
+	return e.writeBytes([]byte(retryField(retry)), s.Encoded(encodeEvent))
 }
 
 // state sends a changed state.
@@ -59,12 +60,14 @@ func (e *eventStream) goodbye(retry time.Duration) error { return e.write(retryF
 func (e *eventStream) write(block string) error { return e.writeBytes([]byte(block)) }
 
 // writeBytes clears the deadline afterwards: on HTTP/2 one that passes resets the stream even when nothing is written.
-func (e *eventStream) writeBytes(block []byte) error {
+func (e *eventStream) writeBytes(parts ...[]byte) error {
 	if err := e.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return fmt.Errorf("set write deadline: %w", err)
 	}
-	if _, err := e.w.Write(block); err != nil {
-		return fmt.Errorf("write event: %w", err)
+	for _, part := range parts {
+		if _, err := e.w.Write(part); err != nil {
+			return fmt.Errorf("write event: %w", err)
+		}
 	}
 	if err := e.rc.Flush(); err != nil {
 		return fmt.Errorf("flush event: %w", err)
