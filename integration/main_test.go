@@ -18,22 +18,39 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // binary builds the program with the race detector, once, and returns its path.
 func binary(t testing.TB) string {
 	t.Helper()
-	path, err := build()
+	path, err := buildRace()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-var build = sync.OnceValues(func() (string, error) {
-	path, err := filepath.Abs("../bin/auditstream-race")
+// plainBinary builds the program as users run it, once, for tests of memory: under the race detector each goroutine and
+// each byte costs several times as much.
+func plainBinary(t testing.TB) string {
+	t.Helper()
+	path, err := buildPlain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var (
+	buildRace  = sync.OnceValues(func() (string, error) { return build("auditstream-race", "-race") })
+	buildPlain = sync.OnceValues(func() (string, error) { return build("auditstream-plain") })
+)
+
+func build(name string, flags ...string) (string, error) {
+	path, err := filepath.Abs("../bin/" + name)
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-race", "-o", path, "../cmd/auditstream")
+	args := append([]string{"build", "-o", path}, flags...)
+	cmd := exec.Command("go", append(args, "../cmd/auditstream")...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("build the binary: %w", err)
 	}
 	return path, nil
-})
+}

@@ -140,8 +140,14 @@ type instance struct {
 // have exited with status 0 and without a data race; a test that ends it otherwise calls end. What begins with -- is a flag.
 func serve(t testing.TB, databaseURL string, env ...string) *instance {
 	t.Helper()
+	return serveBinary(t, binary(t), databaseURL, env...)
+}
+
+// serveBinary is serve with a binary of the test's choice.
+func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instance {
+	t.Helper()
 	i := &instance{log: newLogBuffer(), done: make(chan struct{})}
-	i.cmd = exec.Command(binary(t), "serve")
+	i.cmd = exec.Command(path, "serve")
 	for k, e := range slices.Backward(env) {
 		if strings.HasPrefix(e, "--") {
 			i.cmd.Args = append(i.cmd.Args, e)

@@ -1,0 +1,40 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+)
+
+// cost is what a process holds, in bytes where it is not a number of things.
+type cost struct {
+	heap, stacks, resident, goroutines float64
+}
+
+// collect has the instance collect its garbage, and says what is left.
+func (i *instance) collect(t testing.TB) cost {
+	t.Helper()
+	for range 2 { // what sync.Pool keeps survives one
+		resp, err := http.Get(i.Admin + "/debug/pprof/heap?gc=1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		readAll(t, resp.Body)
+	}
+	return i.cost(t)
+}
+
+// cost is what the instance holds now, garbage included.
+func (i *instance) cost(t testing.TB) cost {
+	t.Helper()
+	return cost{
+		heap:       i.metric(t, "go_memstats_heap_inuse_bytes"),
+		stacks:     i.metric(t, "go_memstats_stack_inuse_bytes"),
+		resident:   i.metric(t, "process_resident_memory_bytes"),
+		goroutines: i.metric(t, "go_goroutines"),
+	}
+}
+
+func (c cost) String() string {
+	return fmt.Sprintf("heap %.1f MB, stacks %.1f MB, resident %.1f MB, %.0f goroutines", c.heap/1e6, c.stacks/1e6, c.resident/1e6, c.goroutines)
+}

@@ -1,0 +1,119 @@
+package integration
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"auditstream/cmd/auditstream/localpg"
+	"auditstream/integration/pgtest"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Everybody comes back at once after a restart: all are served, by few reads, and when they have gone nothing is left of
+// them. Counts reads and memory, so it is not parallel.
+func TestLoadFiveThousandReconnectAtOnce(t *testing.T) {
+	const audits, few, many = 50, 500, 5000
+	server := pgtest.NewServer(t, func(c *localpg.Config) {
+		c.Settings = map[string]string{"fsync": "off", "shared_preload_libraries": "pg_stat_statements"}
+	})
+	db := adopt(t, server.DSN("postgres"))
+	db.sql(t, "create extension pg_stat_statements")
+	ids := db.insertMany(t, audits)
+	app := pgtest.Connect(t, db.Admin)
+
+	options := []string{"SSE_FALLBACK_DB_INTERVAL_SECONDS=3600"} // the safety net's reads are counted elsewhere
+	i := launch(t, plainBinary(t), db.Serve, options...)
+	i.waitReady(t, "up")
+	options = append(options, "HTTP_ADDR="+i.URL[len("http://"):])
+	before := i.collect(t)
+
+	state := 0
+	for _, clients := range []int{few, many} {
+		start := time.Now()
+		s := i.newSwarm(t, clients, ids)
+		s.served(t, 1, state)
+		t.Logf("%d clients of %d audits: served within %v", clients, audits, time.Since(start).Round(time.Millisecond))
+		for round, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			i.signal(t, sig)
+			if code := i.end(t); sig == syscall.SIGTERM && code != 0 {
+				t.Errorf("exit status %d after %v, want 0", code, sig)
+			}
+			state++
+			exec1(t, app, `update audits set total_pages = $1`, state)
+			asked := queries(t, app)
+			start := time.Now()
+			i = launch(t, plainBinary(t), db.Serve, options...)
+			s.served(t, round+2, state)
+			took := time.Since(start)
+			reads, asked := i.metric(t, hubReads), queries(t, app)-asked
+			t.Logf("%d clients after %v: served within %v of the start, by %v reads, %v queries as PostgreSQL counts them",
+				clients, sig, took.Round(time.Millisecond), reads, asked)
+			wantFewReads(t, clients, reads, asked)
+		}
+		during := i.collect(t)
+		s.leave()
+		wantReturn(t, i, clients, before, during)
+	}
+}
+
+const hubReads = `auditstream_read_duration_seconds_count{result="ok"}`
+
+// wantFewReads checks that streams which open together share their first reads, and that PostgreSQL saw no others.
+func wantFewReads(t testing.TB, clients int, reads, asked float64) {
+	t.Helper()
+	// One read follows the other while clients arrive, so their number depends on how long that takes and hardly on how
+	// many clients there are. A read each would be 5,000.
+	if most := 100 + float64(clients)/50; reads > most {
+		t.Errorf("%v reads for %d clients, want %v at most", reads, clients, most)
+	}
+	// Beside the hub's reads there is the one with which the program starts, and perhaps one that metrics do not count yet.
+	if asked < reads+1 || asked > reads+2 {
+		t.Errorf("PostgreSQL counts %v queries, the hub %v reads and one at the start", asked, reads)
+	}
+}
+
+// wantReturn waits until all streams have gone, and their goroutines and memory with them.
+func wantReturn(t testing.TB, i *instance, clients int, before, during cost) {
+	t.Helper()
+	start := time.Now()
+	i.waitMetric(t, streamsOpen, atMost(0))
+	var after cost
+	eventually(t, func() error {
+		after = i.collect(t)
+		// The allocator gives memory back to the system over some seconds, and keeps some of it.
+		for _, c := range []struct {
+			name                  string
+			before, during, after float64
+			part                  float64 // of what the streams cost, that may stay
+		}{
+			{"heap", before.heap, during.heap, after.heap, 0.2},
+			{"stacks", before.stacks, during.stacks, after.stacks, 0.1},
+			{"resident memory", before.resident, during.resident, after.resident, 0.5},
+		} {
+			if most := c.before + c.part*(c.during-c.before); c.after > most {
+				return fmt.Errorf("%s: %.1f MB before, %.1f MB with %d streams, %.1f MB without, want %.1f MB at most",
+					c.name, c.before/1e6, c.during/1e6, clients, c.after/1e6, most/1e6)
+			}
+		}
+		if after.goroutines > before.goroutines+5 {
+			return fmt.Errorf("%v goroutines before the streams, %v after", before.goroutines, after.goroutines)
+		}
+		return nil
+	})
+	t.Logf("%d clients: %.1f kB resident each\nbefore: %v\nduring: %v\n%v after they left: %v", clients,
+		(during.resident-before.resident)/float64(clients)/1e3, before, during, time.Since(start).Round(time.Millisecond), after)
+}
+
+// queries counts, on PostgreSQL's side, how often somebody has read the view.
+func queries(t testing.TB, conn *pgx.Conn) (n float64) {
+	t.Helper()
+	err := conn.QueryRow(t.Context(), `select coalesce(sum(calls), 0)::float8 from pg_stat_statements
+		where query like '%join auditstream.progress as p on%'`).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
