@@ -44,13 +44,15 @@ type Hub struct {
 	cfg     HubConfig
 	metrics hubMetrics
 	wake    chan struct{} // capacity 1: a reader only needs to know that there is work, not how much
+	arrived chan struct{} // capacity 1: somebody has subscribed, whose read may wait a little for others'
 
-	mu      sync.Mutex
-	watched map[int64]*watch
-	dirty   map[int64]mark // ids to read; a subset of watched
-	takes   uint64         // how many batches Run has taken
-	failure error          // why the last read failed; nil after one that succeeded
-	missed  missedChanges
+	mu        sync.Mutex
+	watched   map[int64]*watch
+	dirty     map[int64]mark // ids to read; a subset of watched
+	takes     uint64         // how many batches Run has taken
+	newcomers int            // subscribers since the last batch
+	failure   error          // why the last read failed; nil after one that succeeded
+	missed    missedChanges
 }
 
 // watch is one audit that at least one subscriber watches.
@@ -95,6 +97,7 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 	h := &Hub{
 		cfg:     cfg,
 		wake:    make(chan struct{}, 1),
+		arrived: make(chan struct{}, 1),
 		watched: make(map[int64]*watch),
 		dirty:   make(map[int64]mark),
 	}
@@ -180,7 +183,11 @@ func (h *Hub) add(sub *subscription) {
 	if _, ok := h.dirty[sub.id]; !ok { // a mark that is there says more
 		h.dirty[sub.id] = mark{}
 	}
-	h.ring()
+	h.newcomers++
+	select {
+	case h.arrived <- struct{}{}:
+	default: // others have just come
+	}
 }
 
 func (h *Hub) remove(sub *subscription) {
@@ -208,6 +215,9 @@ func (h *Hub) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-h.wake:
+			h.readUntilClean(ctx)
+		case <-h.arrived:
+			h.gather(ctx)
 			h.readUntilClean(ctx)
 		case <-tick.C:
 			h.mu.Lock()

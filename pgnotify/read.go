@@ -53,6 +53,7 @@ func (h *Hub) take() map[int64]mark {
 	batch := h.dirty
 	h.dirty = make(map[int64]mark)
 	h.takes++
+	h.newcomers = 0
 	return batch
 }
 
