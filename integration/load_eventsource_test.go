@@ -9,8 +9,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// attempt is what a page notes of its EventSource.
-type attempt struct {
+// pageNote is what a page notes of its EventSource.
+type pageNote struct {
 	Type  string `json:"type"`
 	State int    `json:"state"` // readyState: 0 connecting, 1 open, 2 closed for good
 	Data  string `json:"data"`
@@ -49,7 +49,7 @@ func TestLoadRefusedEventSourceGetsInWhenThereIsRoom(t *testing.T) {
 	db.set(t, 7)
 	p.wait(t, "an update", `notes.at(-1).data.includes('"total_pages":7')`)
 
-	var notes []attempt
+	var notes []pageNote
 	if err := json.Unmarshal([]byte(p.json(t, "notes")), &notes); err != nil {
 		t.Fatal(err)
 	}
