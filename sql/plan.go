@@ -137,13 +137,13 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 // installScript fills in install.sql; "" when nothing has to change.
 func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) (string, error) {
 	vars := map[string]string{
-		"table": t.quoted(), "key": ident(m.key.Name), "update_when": m.changed(),
+		"table": t.quoted(), "key": ident(m.key.Name), "key_name": m.key.Name, "update_when": m.changed(),
 		"objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
 	}
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
 	}
-	template := nameKey(installSQL, m.key.Name)
+	template := nameKey(installSQL)
 	// Of the two parts of the stamp this one says what was asked for; the other, the state, what came of it.
 	sum := md5.Sum([]byte(render(template, vars)))
 	vars["stamp"] = stampPrefix + hex.EncodeToString(sum[:])

@@ -33,8 +33,11 @@ func between(s, start, end string) string {
 // \if :name and \endif when the variable is "true", and drops every other line that starts with a backslash: those are
 // psql's defaults. What comes before the first statement explains the file, not the script, and is dropped as well.
 func render(template string, vars map[string]string) string {
+	// Line by line, and each line's variables in one pass: what a variable holds is never read as template again. Names
+	// in PostgreSQL may hold anything, line breaks, backslashes and colons too.
 	var out []string
 	keep := []bool{true}
+	started := false
 	for line := range strings.Lines(template) {
 		line = strings.TrimRight(line, "\n")
 		command := strings.TrimSpace(line)
@@ -46,25 +49,31 @@ func render(template string, vars map[string]string) string {
 			keep = keep[:len(keep)-1]
 		case strings.HasPrefix(command, `\`):
 		case inside:
-			out = append(out, substitute(line, vars))
+			started = started || startsScript(line)
+			if !started {
+				continue
+			}
+			line = substitute(line, vars)
+			// An empty variable that had a line to itself leaves a gap.
+			if line != "" || out[len(out)-1] != "" {
+				out = append(out, line)
+			}
 		}
 	}
-	script := strings.Join(out, "\n")
-	for _, first := range []string{"\n-- Read committed", "\nbegin ", "\ncreate table "} {
-		if i := strings.Index(script, first); i >= 0 {
-			script = script[i+1:]
-			break
-		}
-	}
-	// An empty variable that had a line to itself leaves a gap.
-	return gaps.ReplaceAllString(script, "\n\n") + "\n"
+	return strings.Join(out, "\n") + "\n"
 }
 
-var (
-	// The first alternative eats the casts.
-	variable = regexp.MustCompile(`::|:'[a-z_]+'|:[a-z_]+`)
-	gaps     = regexp.MustCompile(`\n{3,}`)
-)
+func startsScript(line string) bool {
+	for _, first := range []string{"-- Read committed", "begin ", "create table "} {
+		if strings.HasPrefix(line, first) {
+			return true
+		}
+	}
+	return false
+}
+
+// The first alternative eats the casts.
+var variable = regexp.MustCompile(`::|:'[a-z_]+'|:[a-z_]+`)
 
 func substitute(line string, vars map[string]string) string {
 	return variable.ReplaceAllStringFunc(line, func(match string) string {
@@ -80,14 +89,20 @@ func substitute(line string, vars map[string]string) string {
 	})
 }
 
-// nameKey puts the key's name into the body of the trigger function, which psql leaves alone because it is quoted:
-// there the default, id, is written out.
-func nameKey(template, key string) string {
-	return strings.NewReplacer(`new."id"`, "new."+ident(key), `old."id"`, "old."+ident(key),
-		"attname = 'id'", "attname = "+literal(key)).Replace(template)
+// nameKey makes the key's name a variable in the body of the trigger function, which psql leaves alone because it is
+// quoted: there the default, id, is written out.
+func nameKey(template string) string {
+	return strings.NewReplacer(`new."id"`, "new.:key", `old."id"`, "old.:key", "attname = 'id'", "attname = :'key_name'").Replace(template)
 }
 
 func ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 
-// literal quotes s for a session with standard_conforming_strings on, which every script sets first.
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// literal quotes s, whatever standard_conforming_strings is: that of a script is set first, but the trigger function's
+// body is read again in the application's sessions.
+func literal(s string) string {
+	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.Contains(s, `\`) {
+		return "E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
+}
