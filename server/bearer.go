@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/hex"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -63,28 +64,67 @@ func checkToken(token string) (string, error) {
 	return token, nil
 }
 
-// jwtLike matches a compact JWS: its header begins with {" in base64url.
-var jwtLike = regexp.MustCompile(`^(?i:bearer )?eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*$`)
+// jwtLike finds a compact JWS in a text: three parts, of which the first is a JSON object in base64url, and the second is
+// another or unknown. It may stand among other things.
+var jwtLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*|e[wy][A-Za-z0-9_-]+\.e[wy][A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`)
 
+// tokenInURL reports whether any part of the URL holds a JWT, or the query a parameter that is meant for a token. It reads
+// the text itself: net/url drops parameters that are separated by semicolons or badly escaped, and logs do not.
 func tokenInURL(u *url.URL) bool {
-	if u.RawQuery == "" {
-		return false
+	text := u.String()
+	for range maxEscapes {
+		if jwtLike.MatchString(text) {
+			return true
+		}
+		text = unescape(text)
 	}
-	for name, values := range u.Query() {
+	for parameter := range strings.FieldsFuncSeq(u.RawQuery, func(r rune) bool { return r == '&' || r == ';' }) {
+		name, _, _ := strings.Cut(parameter, "=")
+		for range maxEscapes {
+			name = unescape(name)
+		}
 		switch strings.ToLower(name) {
 		case "access_token", "token", "jwt", "id_token", "authorization", "bearer":
 			return true
 		}
-		if jwtLike.MatchString(name) {
-			return true
-		}
-		for _, v := range values {
-			if jwtLike.MatchString(v) {
-				return true
-			}
-		}
 	}
 	return false
+}
+
+// maxEscapes is how many times escapes are undone in search of a token: the page, what passes the URL on, and net/url, which
+// escapes a path again, have made them. It bounds the work.
+const maxEscapes = 4
+
+// unescape undoes one percent-encoding, and leaves alone what is none.
+func unescape(text string) string {
+	if !strings.ContainsAny(text, "%+") {
+		return text
+	}
+	out := make([]byte, 0, len(text))
+	for i := 0; i < len(text); i++ {
+		switch {
+		case text[i] == '+':
+			out = append(out, ' ')
+			continue
+		case text[i] == '%' && i+2 < len(text):
+			if b, err := hex.DecodeString(text[i+1 : i+3]); err == nil {
+				out = append(out, b[0])
+				i += 2
+				continue
+			}
+		}
+		out = append(out, text[i])
+	}
+	return string(out)
+}
+
+// withoutToken is a URL's path as it may be logged.
+func withoutToken(u *url.URL) string {
+	path := jwtLike.ReplaceAllString(u.Path, "(token)")
+	if tokenInURL(&url.URL{Path: path}) { // escaped twice
+		return "(not shown, it holds a token)"
+	}
+	return path
 }
 
 // sameOrigin reports whether a browser sent the request from a page of this very origin. Browsers attach cookies to

@@ -1,0 +1,114 @@
+package server
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// net/url leaves out parameters after a semicolon and those that are badly escaped; a JWT in them was served, and one in
+// the path was a bad audit_id.
+func TestJWTAnywhereInTheURLIsRefused(t *testing.T) {
+	t.Parallel()
+	token := aliceToken(t)
+	twice := strings.ReplaceAll(token, ".", "%252e")
+	for name, target := range map[string]string{
+		"after a semicolon":        streamPath + "?a=b;q=" + token,
+		"named after a semicolon":  streamPath + "?a=b;access_token=x",
+		"beside a bad escape":      streamPath + "?q=%zz" + token,
+		"in a badly escaped name":  streamPath + "?" + token + "%=x",
+		"escaped twice":            streamPath + "?q=" + twice,
+		"name escaped":             streamPath + "?%61ccess_token=x",
+		"in a URL in a parameter":  streamPath + "?return=" + url.QueryEscape("https://app.example/?t="+token+"#x"),
+		"in the path":              "/api/v1/sse/audits/" + token + "/progress",
+		"in the path, escaped":     "/api/v1/sse/audits/%65" + token[1:] + "/progress",
+		"in the user information":  "http://user:" + token + "@example.com" + streamPath,
+		"with blanks before it":    streamPath + "?q=%20+" + token,
+		"of an indented header":    streamPath + "?q=ewogICJhbGciOiAiSFMyNTYiCn0.ewogInN1YiI6ICJhIgp9.c2ln",
+		"with an empty parameter":  streamPath + "?&&;;" + token,
+		"as the last event's id":   streamPath + "?lastEventId=" + token,
+		"as the last event's id 2": streamPath + "?last_event_id=7;" + token,
+	} {
+		sub, _ := one(ended("completed"))
+		var log bytes.Buffer
+		s := newTestServer(t, sub, func(c *Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
+		c := serve(s, authorized(t, target))
+		if c.status != http.StatusUnauthorized || c.String() != `{"error":"Invalid authentication token"}` || c.header.Get("WWW-Authenticate") != errTokenInURL.challenge {
+			t.Errorf("%s: %d %s, want 401", name, c.status, c.String())
+		}
+		if strings.Contains(log.String(), token[len(token)-8:]) || log.Len() == 0 {
+			t.Errorf("%s: the log has the token, or nothing: %s", name, log.String())
+		}
+	}
+}
+
+// The path is logged, also that of a route that does not exist.
+func TestTokenInThePathIsNotLogged(t *testing.T) {
+	t.Parallel()
+	token := aliceToken(t)
+	for _, target := range []string{
+		"/" + token, "/x/%65" + token[1:], "/" + strings.ReplaceAll(token, ".", "%252e"), "/api/v1/audits/" + token + "/status", "/a" + token + "/b",
+	} {
+		var log bytes.Buffer
+		sub, _ := one(running(1))
+		s := newTestServer(t, sub, func(c *Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
+		c := serve(s, get(t, target))
+		if c.status < 400 || strings.Contains(log.String(), token[len(token)-8:]) || !strings.Contains(log.String(), "token)") {
+			t.Errorf("%.20s: %d, log: %s", target, c.status, log.String())
+		}
+	}
+}
+
+func TestOrdinaryURLsHoldNoToken(t *testing.T) {
+	t.Parallel()
+	for _, target := range []string{
+		streamPath, streamPath + "?last_event_id=9f1c0a9e2b7d4c35", streamPath + "?lastEventId=%zz;%", streamPath + "?_=1764000000.123.4",
+		streamPath + "?tokens=1", streamPath + "?q=www.example.com", streamPath + "?v=1.2.3", "/openapi.yaml?x=eyJ",
+	} {
+		u, err := url.Parse(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tokenInURL(u) || withoutToken(u) != u.Path {
+			t.Errorf("%s: taken for a token", target)
+		}
+	}
+}
+
+// Wherever in the URL a token of ours stands, and however it is escaped, the request is refused and the log does not tell.
+func FuzzTokenInURL(f *testing.F) {
+	for _, seed := range []string{"", "q=", "a=b;q=", "q=%zz", "%", "%25", "&&", "https%3A%2F%2Fx%2F%3Ft%3D", "last_event_id=7&lastEventId=", "+", "ey", "eyJ.e", "\x00", "#"} {
+		f.Add("", seed, "", byte(0))
+		f.Add(seed, "", seed, byte(7))
+	}
+	f.Fuzz(func(t *testing.T, path, before, after string, escape byte) {
+		const token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+		hidden := token
+		if escape %= maxEscapes - 1; escape > 0 {
+			before, path = before+"=", path+"/" // or half an escape at their end would take the token's first letters
+		}
+		for range escape { // the dots and one letter
+			hidden = strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(hidden, "%", "%25"), ".", "%2E"), "S", "%53")
+		}
+		if !tokenInURL(&url.URL{Path: "/" + path, RawQuery: before + hidden + after}) {
+			t.Errorf("%q: accepted", before+hidden+after)
+		}
+		u := &url.URL{Path: "/" + path + hidden + after, RawQuery: before}
+		if !tokenInURL(u) {
+			t.Errorf("%q: accepted", u)
+		}
+		if shown := withoutToken(u); strings.Contains(shown, "c2lnbmF0dXJl") {
+			t.Errorf("%q: logged as %q", u, shown)
+		}
+		if len(unescape(before)) > len(before) {
+			t.Errorf("%q grew", before)
+		}
+	})
+}
