@@ -2,11 +2,16 @@ package server
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -124,15 +129,42 @@ func (k *jwks) fetchFor(ctx context.Context, kid string) error {
 	return nil
 }
 
-// lastGoodKeys keeps the known keys when an issuer answers with an error page that happens to be JSON, or with nothing.
+// lastGoodKeys holds the keys that can verify a token, and keeps the known ones when an issuer answers without any: with an
+// error page that happens to be JSON, or with nothing.
 type lastGoodKeys struct{ jwkset.Storage }
 
 func (s lastGoodKeys) KeyReplaceAll(ctx context.Context, keys []jwkset.JWK) error {
-	if len(keys) == 0 {
+	usable := slices.DeleteFunc(slices.Clone(keys), func(key jwkset.JWK) bool { return !verifies(key) })
+	if len(usable) == 0 {
 		return errors.New("the key set has no usable key")
 	}
-	return s.Storage.KeyReplaceAll(ctx, keys)
+	return s.Storage.KeyReplaceAll(ctx, usable)
 }
+
+// verifies reports whether a key is for RS256 or ES256. A key set may hold others: for encryption, for other algorithms, and
+// by mistake even secrets.
+func verifies(key jwkset.JWK) bool {
+	var public any = key.Key()
+	if private, ok := public.(interface{ Public() crypto.PublicKey }); ok {
+		public = private.Public()
+	}
+	m := key.Marshal()
+	if m.USE == jwkset.UseEnc {
+		return false
+	}
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		return (m.ALG == "" || m.ALG == jwkset.AlgRS256) && k.N.BitLen() >= minRSABits && k.N.BitLen() <= maxRSABits
+	case *ecdsa.PublicKey:
+		return (m.ALG == "" || m.ALG == jwkset.AlgES256) && k.Curve == elliptic.P256()
+	}
+	return false
+}
+
+const (
+	minRSABits = 2048  // RFC 7518, section 3.3
+	maxRSABits = 16384 // verifying takes time that grows with the square
+)
 
 // JWKSClient is how an issuer's keys are fetched: it bounds the time and the size of the answer, and does not follow it to
 // another host. Safe for concurrent use.

@@ -74,20 +74,24 @@ func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*ver
 		v.keys = keys
 		methods = append(methods, "RS256", "ES256")
 	}
+	v.parser = newParser(methods, cfg.Issuer, cfg.Audience)
+	return v, nil
+}
+
+func newParser(methods []string, issuer, audience string) *jwt.Parser {
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods(methods),
 		jwt.WithExpirationRequired(),
 		jwt.WithStrictDecoding(),
 	}
 	// An empty issuer or audience would switch the check off inside the library as well; here it is on purpose.
-	if cfg.Issuer != "" {
-		options = append(options, jwt.WithIssuer(cfg.Issuer))
+	if issuer != "" {
+		options = append(options, jwt.WithIssuer(issuer))
 	}
-	if cfg.Audience != "" {
-		options = append(options, jwt.WithAudience(cfg.Audience))
+	if audience != "" {
+		options = append(options, jwt.WithAudience(audience))
 	}
-	v.parser = jwt.NewParser(options...)
-	return v, nil
+	return jwt.NewParser(options...)
 }
 
 // verify returns who the token speaks for. The error is errInvalidToken with the reason, or errNoKeys while the keys to
@@ -172,7 +176,7 @@ func (c claims) GetNotBefore() (*jwt.NumericDate, error) {
 type emailVerified bool
 
 func (e *emailVerified) UnmarshalJSON(data []byte) error {
-	text := strings.ToLower(strings.Trim(string(data), `"`))
-	*e = text == "true" || text == "null"
+	text := strings.ToLower(string(data))
+	*e = text == `true` || text == `"true"` || text == `null`
 	return nil
 }

@@ -33,7 +33,7 @@ type issuer struct {
 	answer  atomic.Pointer[http.HandlerFunc] // instead of the keys
 }
 
-func newIssuer(t *testing.T) *issuer {
+func newIssuer(t testing.TB) *issuer {
 	t.Helper()
 	i := new(issuer)
 	i.rotate(t, "one")
@@ -60,7 +60,7 @@ func newIssuer(t *testing.T) *issuer {
 	return i
 }
 
-func (i *issuer) rotate(t *testing.T, kid string) {
+func (i *issuer) rotate(t testing.TB, kid string) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -70,7 +70,7 @@ func (i *issuer) rotate(t *testing.T, kid string) {
 	i.kid.Store(&kid)
 }
 
-func (i *issuer) token(t *testing.T, kid string) string {
+func (i *issuer) token(t testing.TB, kid string) string {
 	t.Helper()
 	token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
 		"sub": "alice", "iss": "https://id.example", "aud": []string{"other", "auditstream"}, "exp": time.Now().Add(time.Hour).Unix(),
@@ -89,7 +89,7 @@ func (i *issuer) config() AuthConfig {
 	return AuthConfig{Secret: testSecret, JWKSURL: i.url, Issuer: "https://id.example", Audience: "auditstream"}
 }
 
-func (i *issuer) verifier(t *testing.T) *verifier {
+func (i *issuer) verifier(t testing.TB) *verifier {
 	t.Helper()
 	v, err := newVerifier(t.Context(), i.config(), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -207,7 +207,7 @@ func TestEmailMustNotBeUnverified(t *testing.T) {
 		t.Fatal(err)
 	}
 	for claim, want := range map[string]string{
-		`true`: "a@b.c", `"true"`: "a@b.c", `null`: "a@b.c", `false`: "", `"false"`: "", `"no"`: "", `0`: "", `{}`: "",
+		`true`: "a@b.c", `"true"`: "a@b.c", `null`: "a@b.c", `false`: "", `"false"`: "", `"no"`: "", `"null"`: "", `0`: "", `{}`: "",
 	} {
 		var value any
 		if err := json.Unmarshal([]byte(claim), &value); err != nil {
@@ -278,6 +278,9 @@ func TestRotationAndBadAnswersOfTheIssuer(t *testing.T) {
 	v := i.verifier(t)
 	old := i.token(t, "one")
 	for name, answer := range map[string]http.HandlerFunc{
+		"symmetric keys alone": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"keys":[{"kty":"oct","kid":"one","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}]}`))
+		},
 		"an empty set": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"keys":[]}`)) },
 		"an error":     func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusBadGateway) },
 		"a page":       func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
