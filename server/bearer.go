@@ -118,15 +118,6 @@ func unescape(text string) string {
 	return string(out)
 }
 
-// withoutToken is a URL's path as it may be logged.
-func withoutToken(u *url.URL) string {
-	path := jwtLike.ReplaceAllString(u.Path, "(token)")
-	if tokenInURL(&url.URL{Path: path}) { // escaped twice
-		return "(not shown, it holds a token)"
-	}
-	return path
-}
-
 // sameOrigin reports whether a browser sent the request from a page of this very origin. Browsers attach cookies to
 // requests from foreign pages too.
 func sameOrigin(r *http.Request) bool {

@@ -135,7 +135,7 @@ func checkAddr(name, addr string) error {
 	if err == nil {
 		_, err = net.LookupPort("tcp", port)
 	}
-	if err != nil {
+	if err != nil || port == "" { // which would be a random one
 		return fmt.Errorf("%s: %q is not allowed: HOST:PORT or :PORT is", name, addr)
 	}
 	return nil
@@ -146,7 +146,7 @@ func checkOrigin(origin string) error {
 		return nil
 	}
 	u, err := url.Parse(origin)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Scheme+"://"+u.Host != origin {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin {
 		return fmt.Errorf("CORS_ALLOWED_ORIGINS: %q is not allowed: an origin like https://app.example.com, without a path, or * is", origin)
 	}
 	return nil
@@ -179,8 +179,11 @@ func (c AuthConfig) Validate() error {
 	if c.JWKSURL == "" {
 		return nil
 	}
-	u, err := url.Parse(c.JWKSURL)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))) {
+	u, err := url.ParseRequestURI(c.JWKSURL) // as what fetches the keys does
+	if err == nil {
+		_, err = net.LookupPort("tcp", u.Port())
+	}
+	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))) {
 		return fmt.Errorf("JWT_JWKS_URL: %q is not allowed: an https URL is (http only for a loopback address)", withoutPassword(c.JWKSURL))
 	}
 	if c.Issuer == "" || c.Audience == "" {
@@ -189,13 +192,18 @@ func (c AuthConfig) Validate() error {
 	return nil
 }
 
-// withoutPassword is a URL as it may be shown.
+// withoutPassword is a URL as it may be shown. In a misspelled one the password may stand anywhere before the last @.
 func withoutPassword(text string) string {
 	u, err := url.Parse(text)
-	if err != nil {
+	switch {
+	case err != nil:
 		return "(not shown, it does not parse)"
+	case u.User != nil:
+		return u.Redacted()
+	case strings.Contains(text, "@"):
+		return "(not shown, it may hold a password)"
 	}
-	return u.Redacted()
+	return text
 }
 
 func loopback(host string) bool {

@@ -29,6 +29,10 @@ func TestConfigIsValidated(t *testing.T) {
 		"an origin with a path":  {func(c *Config) { c.CORSOrigins = []string{"https://app.example/"} }, `CORS_ALLOWED_ORIGINS: "https://app.example/"`},
 		"an origin in no scheme": {func(c *Config) { c.CORSOrigins = []string{"app.example"} }, `CORS_ALLOWED_ORIGINS: "app.example"`},
 		"the origin null":        {func(c *Config) { c.CORSOrigins = []string{"null"} }, `CORS_ALLOWED_ORIGINS: "null"`},
+		"an origin of no host":   {func(c *Config) { c.CORSOrigins = []string{"https://:443"} }, `CORS_ALLOWED_ORIGINS: "https://:443"`},
+		"an address of no port":  {func(c *Config) { c.Addr = "localhost:" }, `HTTP_ADDR: "localhost:" is not allowed`},
+		"keys at no host":        {func(c *Config) { c.Auth.JWKSURL = "https://:443/keys" }, `JWT_JWKS_URL: "https://:443/keys"`},
+		"keys at no port":        {func(c *Config) { c.Auth.JWKSURL = "https://id.example:99999/keys" }, "JWT_JWKS_URL"},
 		"no way to verify":       {func(c *Config) { c.Auth = AuthConfig{} }, "JWT_SECRET"},
 	} {
 		cfg := Config{
@@ -41,6 +45,20 @@ func TestConfigIsValidated(t *testing.T) {
 		tc.spoil(&cfg)
 		if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: error %v, want one about %s", name, err, tc.want)
+		}
+	}
+}
+
+// Where the URL was misspelled, the password in it was part of the message.
+func TestPasswordInTheURLOfTheKeysIsNotShown(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{
+		"https://user:hush-password@id.example#x", "user:hush-password@id.example/keys", "https//user:hush-password@id.example/keys",
+		"http://user:hush-password@id.example/keys", "https://user:hush-password@id.example:port/keys", "https:user:hush-password@id.example",
+	} {
+		err := AuthConfig{JWKSURL: address, Issuer: "i", Audience: "a"}.Validate()
+		if err == nil || strings.Contains(err.Error(), "hush") || !strings.HasPrefix(err.Error(), "JWT_JWKS_URL") {
+			t.Errorf("%s: %v", address, err)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func TestJWTAnywhereInTheURLIsRefused(t *testing.T) {
 	}
 }
 
-// The path is logged, also that of a route that does not exist.
+// The route is logged, and not the path, which may hold anything.
 func TestTokenInThePathIsNotLogged(t *testing.T) {
 	t.Parallel()
 	token := aliceToken(t)
@@ -60,7 +60,7 @@ func TestTokenInThePathIsNotLogged(t *testing.T) {
 			c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		})
 		c := serve(s, get(t, target))
-		if c.status < 400 || strings.Contains(log.String(), token[len(token)-8:]) || !strings.Contains(log.String(), "token)") {
+		if c.status < 400 || strings.Contains(log.String(), token[len(token)-8:]) {
 			t.Errorf("%.20s: %d, log: %s", target, c.status, log.String())
 		}
 	}
@@ -76,13 +76,13 @@ func TestOrdinaryURLsHoldNoToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if tokenInURL(u) || withoutToken(u) != u.Path {
+		if tokenInURL(u) {
 			t.Errorf("%s: taken for a token", target)
 		}
 	}
 }
 
-// Wherever in the URL a token of ours stands, and however it is escaped, the request is refused and the log does not tell.
+// Wherever in the URL a token of ours stands, and however it is escaped, it is found.
 func FuzzTokenInURL(f *testing.F) {
 	for _, seed := range []string{"", "q=", "a=b;q=", "q=%zz", "%", "%25", "&&", "https%3A%2F%2Fx%2F%3Ft%3D", "last_event_id=7&lastEventId=", "+", "ey", "eyJ.e", "\x00", "#"} {
 		f.Add("", seed, "", byte(0))
@@ -103,9 +103,6 @@ func FuzzTokenInURL(f *testing.F) {
 		u := &url.URL{Path: "/" + path + hidden + after, RawQuery: before}
 		if !tokenInURL(u) {
 			t.Errorf("%q: accepted", u)
-		}
-		if shown := withoutToken(u); strings.Contains(shown, "c2lnbmF0dXJl") {
-			t.Errorf("%q: logged as %q", u, shown)
 		}
 		if len(unescape(before)) > len(before) {
 			t.Errorf("%q grew", before)

@@ -134,16 +134,16 @@ func (k *jwks) fetchFor(ctx context.Context, kid string) error {
 type lastGoodKeys struct{ jwkset.Storage }
 
 func (s lastGoodKeys) KeyReplaceAll(ctx context.Context, keys []jwkset.JWK) error {
-	usable := slices.DeleteFunc(slices.Clone(keys), func(key jwkset.JWK) bool { return !verifies(key) })
+	usable := slices.DeleteFunc(slices.Clone(keys), func(key jwkset.JWK) bool { return !CanVerify(key) })
 	if len(usable) == 0 {
 		return errors.New("the key set has no usable key")
 	}
 	return s.Storage.KeyReplaceAll(ctx, usable)
 }
 
-// verifies reports whether a key is for RS256 or ES256. A key set may hold others: for encryption, for other algorithms, and
+// CanVerify reports whether a key is for RS256 or ES256. A key set may hold others: for encryption, for other algorithms, and
 // by mistake even secrets.
-func verifies(key jwkset.JWK) bool {
+func CanVerify(key jwkset.JWK) bool {
 	var public any = key.Key()
 	if private, ok := public.(interface{ Public() crypto.PublicKey }); ok {
 		public = private.Public()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -20,20 +21,36 @@ const connectTimeout = 5 * time.Second
 // parseDatabaseURL never quotes its input in an error: it holds a password.
 func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(url)
-	if err != nil {
+	if err != nil || strings.TrimSpace(url) == "" { // of nothing pgx makes the local server
 		return nil, usageError{fmt.Errorf("%s is not a connection string (not shown, it may hold a password): postgres://user:password@host:5432/database is allowed", name)}
 	}
+	// Settings of the pool are for openPool; to the server they would be parameters that it does not know.
+	maps.DeleteFunc(cfg.RuntimeParams, func(key, _ string) bool { return strings.HasPrefix(key, "pool_") })
 	return cfg, nil
 }
 
 // openPool prepares the ordinary connections, without connecting yet.
 func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	cfg, err := poolConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open pool: %w", err)
+	}
+	return pool, nil
+}
+
+func poolConfig(url string) (*pgxpool.Config, error) {
 	if _, err := parseDatabaseURL("DATABASE_URL", url); err != nil {
 		return nil, err
 	}
 	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, usageError{errors.New("DATABASE_URL holds a pool setting that is not allowed; see the documentation of pgxpool.ParseConfig")}
+	// pgxpool panics at a period of 0, and makes as many goroutines as it is asked for connections.
+	if err != nil || cfg.HealthCheckPeriod <= 0 || cfg.MinConns < 0 || cfg.MinIdleConns < 0 || cfg.MinConns > cfg.MaxConns || cfg.MinIdleConns > cfg.MaxConns {
+		return nil, usageError{errors.New("DATABASE_URL holds a pool setting that is not allowed (not shown, it may hold a password): " +
+			"pool_max_conns from 1, pool_min_conns and pool_min_idle_conns from 0 to that, and durations like 30s are, for pool_health_check_period longer than 0")}
 	}
 	conn := cfg.ConnConfig
 	if !strings.Contains(url, "default_query_exec_mode") {
@@ -55,11 +72,7 @@ func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	// Behind a transaction pooler a connection of the pool may inherit another one's LISTEN; without a handler pgx would
 	// keep those notifications for ever.
 	conn.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("open pool: %w", err)
-	}
-	return pool, nil
+	return cfg, nil
 }
 
 // connect opens one connection for a command that runs once.

@@ -90,27 +90,14 @@ func fetchKeySet(ctx context.Context, address string) (usable, all int, err erro
 		return 0, 0, fmt.Errorf("%s answers something else than a key set: %w", req.URL.Host, err)
 	}
 	for _, key := range set.Keys {
-		_, err := jwkset.NewJWKFromMarshal(key, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
+		jwk, err := jwkset.NewJWKFromMarshal(key, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
 		switch {
 		case errors.Is(err, jwkset.ErrUnsupportedKey):
 		case err != nil:
 			return 0, 0, fmt.Errorf("the key %q of the set is broken, so serve takes none of them: %w", key.KID, err)
-		case verifies(key):
+		case server.CanVerify(jwk):
 			usable++
 		}
 	}
 	return usable, len(set.Keys), nil
-}
-
-func verifies(key jwkset.JWKMarshal) bool {
-	if key.USE == jwkset.UseEnc {
-		return false
-	}
-	switch key.KTY {
-	case jwkset.KtyRSA:
-		return key.ALG == "" || key.ALG == jwkset.AlgRS256
-	case jwkset.KtyEC:
-		return key.CRV == jwkset.CrvP256 && (key.ALG == "" || key.ALG == jwkset.AlgES256)
-	}
-	return false
 }

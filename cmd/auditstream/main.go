@@ -74,12 +74,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	}()
 	dropEmptyEnv()
 	var c cli
-	parser, err := kong.New(&c,
-		kong.Name("auditstream"), kong.Description(description), kong.Writers(std.out, std.err),
-		kong.Exit(func(code int) { panic(exit{code}) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(std),
-	)
+	parser, err := newParser(ctx, &c, std, func(code int) { panic(exit{code}) })
 	if err != nil {
 		fmt.Fprintln(std.err, "auditstream:", err)
 		return exitFailed
@@ -93,6 +88,14 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		return exitUsage
 	}
 	return report(std, command.Run())
+}
+
+func newParser(ctx context.Context, c *cli, std streams, exit func(code int)) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("auditstream"), kong.Description(description), kong.Writers(std.out, std.err), kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(std),
+	)
 }
 
 func report(std streams, err error) int {

@@ -75,27 +75,10 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		_, err := audits.Audits(ctx, nil) // needs what streams need: the view, and the right to read it
 		return err
 	}
-	srv, err := server.New(ctx, server.Config{
-		Addr:                     c.HTTPAddr,
-		AdminAddr:                adminAddr(c.AdminAddr),
-		CertFile:                 c.TLSCertFile,
-		KeyFile:                  c.TLSKeyFile,
-		Subscriber:               hub,
-		Ping:                     ping,
-		Listening:                listener.Up,
-		Auth:                     c.authFlags.config(),
-		AuthCookie:               c.SSEAuthCookie,
-		CORSOrigins:              c.CORSAllowedOrigins,
-		MaxDuration:              time.Duration(c.SSEMaxDuration),
-		Heartbeat:                time.Duration(c.SSEHeartbeat),
-		Retry:                    time.Duration(c.SSERetry),
-		MaxStreams:               int(c.SSEMaxStreams),
-		MaxStreamsPerUser:        int(c.SSEMaxStreamsPerUser),
-		MaxConnectionsPerAddress: int(c.HTTPMaxConnsPerAddress),
-		Page:                     page,
-		Logger:                   logger,
-		Metrics:                  registry,
-	})
+	cfg := c.server()
+	cfg.Subscriber, cfg.Ping, cfg.Listening = hub, ping, listener.Up
+	cfg.Page, cfg.Logger, cfg.Metrics = page, logger, registry
+	srv, err := server.New(ctx, cfg)
 	if err != nil {
 		return usageError{err}
 	}
@@ -117,6 +100,25 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	err = group.Wait()
 	logger.Info("stopped")
 	return err
+}
+
+// server is what the flags say about the server; what it works with is missing.
+func (c *serveCmd) server() server.Config {
+	return server.Config{
+		Addr:                     c.HTTPAddr,
+		AdminAddr:                adminAddr(c.AdminAddr),
+		CertFile:                 c.TLSCertFile,
+		KeyFile:                  c.TLSKeyFile,
+		Auth:                     c.authFlags.config(),
+		AuthCookie:               c.SSEAuthCookie,
+		CORSOrigins:              c.CORSAllowedOrigins,
+		MaxDuration:              time.Duration(c.SSEMaxDuration),
+		Heartbeat:                time.Duration(c.SSEHeartbeat),
+		Retry:                    time.Duration(c.SSERetry),
+		MaxStreams:               int(c.SSEMaxStreams),
+		MaxStreamsPerUser:        int(c.SSEMaxStreamsPerUser),
+		MaxConnectionsPerAddress: int(c.HTTPMaxConnsPerAddress),
+	}
 }
 
 // firstContact reads from the database once. A mistake that waiting cannot mend ends the program; anything else is said,

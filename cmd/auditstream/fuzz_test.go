@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"auditstream/server"
+	"auditstream/store"
+)
+
+// configure reads serve's configuration from the environment and the arguments and checks all of it, without touching the
+// network. It returns what would be used, or the message, and what was logged meanwhile.
+func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // so that no key set is fetched
+	var commands cli
+	var out bytes.Buffer
+	parser, err := newParser(ctx, &commands, streams{&out, &out}, func(int) { t.Error("the parser ends the program") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropEmptyEnv()
+	if _, err := parser.Parse(append([]string{"serve"}, args...)); err != nil {
+		return nil, err.Error(), out.String()
+	}
+	c = &commands.Serve
+	cfg := c.server()
+	cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+	cfg.Subscriber, cfg.Ping, cfg.Listening = nobody{}, func(context.Context) error { return nil }, func() bool { return false }
+	for _, check := range []func() error{
+		c.databaseFlags.check,
+		func() error { _, err := poolConfig(c.DatabaseURL); return err },
+		func() error {
+			_, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+			return err
+		},
+		func() error { _, err := server.New(ctx, cfg); return err },
+	} {
+		if err := check(); err != nil {
+			return nil, err.Error(), out.String()
+		}
+	}
+	return c, "", out.String()
+}
+
+type nobody struct{}
+
+func (nobody) Subscribe(context.Context, int64) (<-chan *store.State, func(), error) {
+	panic("nobody subscribes")
+}
+
+// variables are all that serve reads, so that none is forgotten here.
+func variables(t testing.TB) []string {
+	t.Helper()
+	parser, err := newParser(t.Context(), new(cli), streams{os.Stdout, os.Stderr}, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, command := range parser.Model.Children {
+		if command.Name == "serve" {
+			for _, flag := range command.Flags {
+				names = append(names, flag.Envs...)
+			}
+		}
+	}
+	if len(names) < 20 {
+		t.Fatalf("only %q", names)
+	}
+	return names
+}
+
+var (
+	cookieName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	password   = regexp.MustCompile(`:([^:/?#@]{6,})@`)
+	hidden     = []string{"DATABASE_URL", "DATABASE_LISTEN_URL", "JWT_SECRET", "JWT_SECRET_PREVIOUS"}
+)
+
+// usable is the documented meaning of each variable, told apart from the code that reads them.
+func usable(c *serveCmd, name, value string) bool {
+	between := func(d time.Duration, unit time.Duration, most int64) bool {
+		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		return err == nil && n >= 1 && n <= most && d == time.Duration(n)*unit
+	}
+	address := func(addr string) bool {
+		_, port, err := net.SplitHostPort(addr)
+		return err == nil && port != ""
+	}
+	switch name {
+	case "SSE_MAX_DURATION":
+		return between(time.Duration(c.SSEMaxDuration), time.Second, 604800)
+	case "SSE_HEARTBEAT_SECONDS":
+		return between(time.Duration(c.SSEHeartbeat), time.Second, 3600)
+	case "SSE_FALLBACK_DB_INTERVAL_SECONDS":
+		return between(time.Duration(c.SSEFallbackDBInterval), time.Second, 3600)
+	case "SSE_RETRY_MS":
+		return between(time.Duration(c.SSERetry), time.Millisecond, 3600000)
+	case "SSE_MAX_STREAMS":
+		return c.SSEMaxStreams >= 0 && c.SSEMaxStreams <= 1_000_000
+	case "SSE_MAX_STREAMS_PER_USER":
+		return c.SSEMaxStreamsPerUser >= 0 && c.SSEMaxStreamsPerUser <= 1_000_000
+	case "SSE_SOURCE":
+		return c.SSESource == "db"
+	case "LOG_LEVEL":
+		return slices.Contains([]slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}, slog.Level(c.LogLevel))
+	case "LOG_FORMAT":
+		return c.LogFormat == "text" || c.LogFormat == "json"
+	case "HTTP_ADDR":
+		return address(c.HTTPAddr)
+	case "ADMIN_ADDR":
+		return c.AdminAddr == "off" || address(c.AdminAddr)
+	case "SSE_AUTH_COOKIE":
+		return cookieName.MatchString(c.SSEAuthCookie)
+	case "CORS_ALLOWED_ORIGINS":
+		return !slices.ContainsFunc(c.CORSAllowedOrigins, func(origin string) bool {
+			u, err := url.Parse(origin)
+			return origin != "*" && (err != nil || u.Hostname() == "" || u.Path+u.RawQuery+u.Fragment != "" || u.User != nil)
+		})
+	case "JWT_SECRET", "JWT_SECRET_PREVIOUS":
+		return len(value) >= 32
+	case "JWT_JWKS_URL":
+		u, err := url.Parse(value)
+		return err == nil && u.Hostname() != "" && (u.Scheme == "https" || u.Scheme == "http")
+	case "DATABASE_URL":
+		cfg, err := poolConfig(value)
+		return err == nil && strings.TrimSpace(value) != "" && cfg.HealthCheckPeriod > 0 && cfg.MinConns >= 0 && cfg.MinConns <= cfg.MaxConns
+	case "DATABASE_LISTEN_URL":
+		cfg, err := parseDatabaseURL(name, value)
+		return err == nil && !slices.ContainsFunc(slices.Collect(maps.Keys(cfg.RuntimeParams)), func(key string) bool { return strings.HasPrefix(key, "pool_") })
+	case "TLS_CERT_FILE", "TLS_KEY_FILE":
+		return false // nobody's files are a certificate and its key
+	}
+	return true // any text
+}
+
+// Whatever a variable, or its flag, is set to: either the configuration is usable, or one line names the variable, shows
+// the value unless it is secret, and says what is allowed.
+func FuzzVariable(f *testing.F) {
+	names := variables(f)
+	for i, name := range names {
+		for _, value := range []string{"", " ", "0", "1", "-1", "+1", "1e3", "99999999999999999999", "\n", "a\nb", "é", "@x", "${HOME}", "--help", "a,b", `\`, "off", strings.Repeat("9", 300)} {
+			f.Add(byte(i), value, false)
+		}
+		for _, value := range map[string][]string{
+			"DATABASE_URL": {"postgres://user:hush-password@127.0.0.1:1/none?pool_health_check_period=0s", "postgres://user:hush-password@127.0.0.1:1/none?pool_min_conns=-1",
+				"postgres://user:hush-password@127.0.0.1:1/none?pool_max_conns=0", "postgres://user:hush-password@127.0.0.1:1/none?pool_min_conns=2147483647", "host=127.0.0.1 password=hush-password port=x"},
+			"DATABASE_LISTEN_URL":  {"postgres://user:hush-password@127.0.0.1:port/none"},
+			"JWT_SECRET":           {"hush-password-too-short", "changeme-changeme-changeme-changeme", strings.Repeat("é", 16)},
+			"JWT_SECRET_PREVIOUS":  {"hush-password-too-short", strings.Repeat("p", 32)},
+			"JWT_JWKS_URL":         {"https://user:hush-password@id.example#x", "user:hush-password@id.example/keys", "https//user:hush-password@id.example", "https://:443/", "https://id.example:99999/", "http://127.0.0.1/", "https://id.example/%zz"},
+			"HTTP_ADDR":            {":", "localhost:", ":http", "[::1]:80", "a b:80", ":-1", "x:65536"},
+			"ADMIN_ADDR":           {":", "off", "OFF"},
+			"CORS_ALLOWED_ORIGINS": {"*", "https://a.example, https://b.example", ",", "https://:80", "https://a@b", "HTTPS://a.example", "https://a.example\n"},
+			"SSE_AUTH_COOKIE":      {"session", "__Host-session", "a b", "a;b"},
+			"TLS_CERT_FILE":        {"/no/such\nfile", "."},
+			"LOG_LEVEL":            {"WARN", "info "},
+		}[name] {
+			f.Add(byte(i), value, true)
+			f.Add(byte(i), value, false)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which byte, value string, asFlag bool) {
+		name := names[int(which)%len(names)]
+		if strings.ContainsRune(value, 0) || strings.Contains(value, "/dev/") || strings.Contains(value, "/proc/") {
+			return // no environment holds a NUL; a device is a file without an end
+		}
+		for other, good := range map[string]string{
+			"DATABASE_URL": "postgres://user:base-password@127.0.0.1:1/none", "JWT_SECRET": testSecret, "JWT_ISSUER": "iss", "JWT_AUDIENCE": "aud",
+		} {
+			t.Setenv(other, good)
+		}
+		var args []string
+		spelled := "--" + strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		t.Setenv(name, value)
+		if asFlag {
+			args = []string{spelled + "=" + value}
+		}
+		c, message, log := configure(t, args...)
+		tells := func(text, secret string) bool { return len(secret) >= 6 && strings.Contains(text, secret) }
+		if slices.Contains(hidden, name) && tells(message+log, value) {
+			if _, fixed, _ := configure(t, spelled+"=mysql://none"); !strings.Contains(fixed, value) {
+				t.Errorf("%s=%q: the message or the log tells it: %s%s", name, value, message, log)
+			}
+		}
+		if found := password.FindStringSubmatch(value); found != nil && name == "JWT_JWKS_URL" && tells(message+log, found[1]) {
+			t.Errorf("%s=%q: the message or the log tells the password: %s%s", name, value, message, log)
+		}
+		if message == "" {
+			if (value != "" || asFlag) && !usable(c, name, value) {
+				t.Errorf("%s=%q (flag: %v): accepted", name, value, asFlag)
+			}
+			return
+		}
+		if strings.ContainsFunc(message, unicode.IsControl) {
+			t.Errorf("%s=%q: a message of several lines: %q", name, value, message)
+		}
+		if !strings.Contains(message, name) && !strings.Contains(message, spelled) {
+			t.Errorf("%s=%q: the message does not name it: %s", name, value, message)
+		}
+		if !regexp.MustCompile(`is not allowed: .* (is|are)|is allowed|are allowed|is required|are required|set both|set JWT|at least|make one|are, for`).MatchString(message) {
+			t.Errorf("%s=%q: the message does not say what is allowed: %s", name, value, message)
+		}
+		shown := slices.ContainsFunc(append(strings.Split(value, ","), value, strings.TrimSpace(value)), func(part string) bool {
+			return strings.Contains(message, strconv.Quote(part))
+		})
+		if !shown && !slices.Contains(hidden, name) && !strings.Contains(message, "not shown") && !strings.Contains(message, "set both") && !strings.Contains(value, `\`) && !strings.Contains(value, ":") {
+			t.Errorf("%s=%q: the message does not show it: %s", name, value, message)
+		}
+	})
+}
