@@ -47,6 +47,22 @@ soak: ## Constant churn for SOAK=20m; fails when anything grows; samples and dra
 	@.ci/setup test
 	SOAK=$(SOAK) SOAK_REPORT=$(abspath $(SOAK_REPORT)) $(GO) test -count=1 -run '^TestSoak$$' -v -timeout 48h ./integration
 
+# Each target by itself, as go test wants it; go test names them, so that none is forgotten. Two workers, because the
+# targets that need PostgreSQL start one for each.
+FUZZTIME ?= 1m
+FUZZFLAGS ?= -parallel=2 -fuzzminimizetime=5s
+.PHONY: fuzz
+fuzz: ## Fuzz every target for FUZZTIME=1m; stops at the first failure
+	@.ci/setup test
+	@set -e; for package in $$($(GO) list ./...); do \
+		listed=$$($(GO) test -list '^Fuzz' $$package) || { echo "$$listed"; exit 1; }; \
+		for target in $$(echo "$$listed" | grep '^Fuzz' || true); do \
+			echo "== $$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $(FUZZFLAGS) $$package || { \
+				echo "make fuzz: $$target of $$package failed; the input is saved under its testdata/fuzz/$$target, where go test runs it"; exit 1; }; \
+		done; \
+	done
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	@.ci/setup test

@@ -1,8 +1,16 @@
 package pgnotify
 
 import (
+	"context"
+	"errors"
 	"strconv"
+	"strings"
 	"testing"
+
+	"auditstream/store"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 func TestParseID(t *testing.T) {
@@ -24,9 +32,32 @@ func TestParseID(t *testing.T) {
 	}
 }
 
+// counting is a Sink that counts.
+type counting struct {
+	ids     []int64
+	resyncs int
+}
+
+func (c *counting) Notify(id int64) { c.ids = append(c.ids, id) }
+func (c *counting) Resync()         { c.resyncs++ }
+
+// noPool is a way to a database that is not there.
+type noPool struct{}
+
+func (noPool) Exec(context.Context, string, ...any) (pgconn.CommandTag, error) {
+	return pgconn.CommandTag{}, errors.New("no pool")
+}
+
+// Any database role may send any text on our channel: it is the id that PostgreSQL prints, a call to read everything, a
+// canary, or nothing. Each costs one of these at most, wakes no canary but its own, and leaves nothing behind in the hub for
+// an id that nobody watches.
 func FuzzPayload(f *testing.F) {
-	for _, seed := range []string{"1", "42", "9223372036854775807", "9223372036854775808", "", "0", "-1", "01", "*", "!canary", "1\n", "٣"} {
+	for _, seed := range []string{"1", "42", "9223372036854775807", "9223372036854775808", "", "0", "-1", "01", "*", "!canary", "1\n", "٣", "**", "!", "\x00", strings.Repeat("9", 7999), "1,2,3"} {
 		f.Add(seed)
+	}
+	conn, err := pgx.ParseConfig("host=127.0.0.1")
+	if err != nil {
+		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
 		id, ok := parseID(payload)
@@ -35,6 +66,42 @@ func FuzzPayload(f *testing.F) {
 		}
 		if n, err := strconv.ParseInt(payload, 10, 64); !ok && err == nil && n > 0 && strconv.FormatInt(n, 10) == payload {
 			t.Errorf("parseID(%q) is refused, want %d", payload, n)
+		}
+
+		hub, err := NewHub(HubConfig{Loader: loaderFunc(func(context.Context, []int64) ([]*store.State, error) { return nil, nil })})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const watched = 42
+		hub.add(&subscription{id: watched, opened: make(chan struct{}), slot: make(chan *store.State, 1)})
+		hub.take()
+		sink := new(counting)
+		l, err := NewListener(ListenerConfig{Conn: conn, Pool: noPool{}, Sink: sink})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newSession(l)
+		mine := &canary{payload: canaryPrefix + "mine", heard: make(chan struct{}, 1)}
+		s.sent.Store(mine)
+		for range 3 {
+			if err := s.HandleNotification(t.Context(), &pgconn.Notification{Channel: Channel, Payload: payload}, nil); err != nil {
+				t.Errorf("%q ends the session: %v", payload, err)
+			}
+		}
+		if all := len(sink.ids) + sink.resyncs; all != 0 && all != 3 || (len(sink.ids) == 3) != ok || (sink.resyncs == 3) != (payload == payloadResync) {
+			t.Errorf("%q: %d ids and %d resyncs of 3 notifications", payload, len(sink.ids), sink.resyncs)
+		}
+		if heard := len(mine.heard) == 1; heard != (payload == mine.payload) {
+			t.Errorf("%q counts as our canary: %v", payload, heard)
+		}
+		for _, id := range sink.ids {
+			hub.Notify(id)
+		}
+		for range sink.resyncs {
+			hub.Resync()
+		}
+		if dirty := hub.take(); len(dirty) > 1 || len(hub.watched) != 1 || len(dirty) == 1 && id != watched && payload != payloadResync {
+			t.Errorf("%q: %d to read, %d watched", payload, len(dirty), len(hub.watched))
 		}
 	})
 }

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"math/big"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -94,48 +96,74 @@ func TestAuditID(t *testing.T) {
 	}
 }
 
+// The id in the path is a number that PostgreSQL would print in the same way, or 400 in one line that does not repeat it.
 func FuzzAuditID(f *testing.F) {
-	for _, seed := range []string{"1", "9223372036854775807", "0", "-1", "+1", "01", "1_0", "٣"} {
+	for _, seed := range []string{"1", "9223372036854775807", "0", "-1", "+1", "01", "1_0", "٣", "", "1\x00", "1\n", "1;drop table audits", strings.Repeat("9", 4096), "../../1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
 		id, err := auditID(value)
-		if err == nil && (id < 1 || strings.TrimLeft(value, "0123456789") != "") {
+		if err == nil && (id < 1 || strconv.FormatInt(id, 10) != value) {
 			t.Errorf("auditID(%q) = %d", value, id)
+		}
+		if n, ok := new(big.Int).SetString(value, 10); ok && n.Sign() > 0 && n.IsInt64() && n.String() == value && err != nil {
+			t.Errorf("auditID(%q): %v", value, err)
+		}
+		if err != nil && answerTo(err) != errAuditID {
+			t.Errorf("auditID(%q): %v, want errAuditID", value, err)
 		}
 	})
 }
 
-// Whatever a client sends as the last event's id, it can only say what was seen.
+// Whatever a client sends as the last event's id, it can only say what was seen: the answer is 204 for the very id of the
+// terminal state, and otherwise that state, in bytes that have nothing of what was sent.
 func FuzzLastEventID(f *testing.F) {
-	for _, seed := range []string{"", "9f1c0a9e2b7d4c35", "\x00", "a\nb", "é", "%00", "&lastEventId=x", ";x", strings.Repeat("a", 1<<16)} {
+	state := ended("completed")
+	for _, seed := range []string{"", "9f1c0a9e2b7d4c35", state.Fingerprint, strings.ToUpper(state.Fingerprint), "\x00", "a\nb", "é", "%00", "&lastEventId=x", ";x", strings.Repeat("a", 1<<16)} {
 		f.Add(seed, "last_event_id="+seed)
+		f.Add("", "lastEventId="+seed)
 	}
 	f.Fuzz(func(t *testing.T, header, query string) {
-		r := &http.Request{Header: http.Header{"Last-Event-Id": {header}}, URL: &url.URL{RawQuery: query}}
+		r := authorized(t, streamPath)
+		r.Header["Last-Event-Id"], r.URL.RawQuery = []string{header}, query
 		got := lastEventID(r)
 		if header != "" && got != header {
 			t.Errorf("got %q, want the header's %q", got, header)
 		}
-		if header == "" && got != "" {
-			q := r.URL.Query()
-			if got != q.Get("last_event_id") && got != q.Get("lastEventId") {
-				t.Errorf("got %q of the query %q", got, query)
-			}
+		if q := r.URL.Query(); header == "" && got != "" && got != q.Get("last_event_id") && got != q.Get("lastEventId") {
+			t.Errorf("got %q of the query %q", got, query)
+		}
+		sub, _ := one(state)
+		c := serve(newTestServer(t, sub, nil), r)
+		switch {
+		case c.status == http.StatusUnauthorized && tokenInURL(r.URL) && c.String() == `{"error":"Invalid authentication token"}`:
+		case c.status == http.StatusNoContent && got == state.Fingerprint && c.String() == "":
+		case c.status == http.StatusOK && got != state.Fingerprint && c.String() == "retry: 5000\n"+string(encodeEvent(state)):
+		default:
+			t.Errorf("%q, %q: %d %q", header, query, c.status, c.String())
 		}
 	})
 }
 
+// An origin that is allowed is one: a scheme, a host and perhaps a port, without anything that a browser does not send or
+// that would end the header.
 func FuzzOrigin(f *testing.F) {
-	for _, seed := range []string{"*", "null", "https://app.example", "http://localhost:3000", "https://app.example/", "https://a@b", "//x"} {
+	for _, seed := range []string{"*", "null", "https://app.example", "http://localhost:3000", "https://app.example/", "https://a@b", "//x", "https://:80", "https://[::1]:80", "https://a\r\nb", "https://a b", "HTTPS://A", "https://a?", "https://a#", "https://*.example"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, origin string) {
-		if checkOrigin(origin) != nil || origin == "*" {
+		err := checkOrigin(origin)
+		if err != nil {
+			if !strings.Contains(err.Error(), strconv.Quote(origin)) || !strings.HasPrefix(err.Error(), "CORS_ALLOWED_ORIGINS: ") || strings.ContainsAny(err.Error(), "\r\n") {
+				t.Errorf("%q: %v", origin, err)
+			}
+			return
+		}
+		if origin == "*" {
 			return
 		}
 		u, err := url.Parse(origin)
-		if err != nil || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+		if err != nil || u.User != nil || u.Path+u.RawQuery+u.Fragment != "" || u.Hostname() == "" || !strings.HasPrefix(origin, "http") || strings.ContainsAny(origin, "\r\n\x00 ?#@,") {
 			t.Errorf("%q is no origin", origin)
 		}
 	})

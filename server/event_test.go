@@ -2,12 +2,17 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"auditstream/store"
 
@@ -178,22 +183,73 @@ func TestTokenThatExpiresWhileTheDatabaseIsSlow(t *testing.T) {
 	})
 }
 
-// An independent parser must read from any event what was written into it.
+// lines are what may stand on a stream, line by line: whatever a row holds, it is inside one data field.
+var lines = regexp.MustCompile(`^(retry: [1-9][0-9]*\n)?(event: message\n(id: [0-9a-f]{16}\n)?data: \{[^\r\n\x00-\x1f]*\}\n)?\n$`)
+
+// An independent parser must read from a stream what was written into it: the same events, with every field, and no others.
 func FuzzEncodeEvent(f *testing.F) {
-	for _, seed := range []string{"", "Analyzing pages...", "a\nb", "a\r\nb", "a\rb", "\ufeff", "\x00", "\xff\xfe", "data: x\n\nid: 1", "\u2028", "<b>&"} {
-		f.Add(seed)
+	for _, seed := range []string{"", "Analyzing pages...", "a\nb", "a\r\nb", "a\rb", "\ufeff", "\x00", "\xff\xfe", "data: x\n\nid: 1", "\u2028", "<b>&", "\n\n: x\nretry: 1\n\n", "\ud7ff\u0085", strings.Repeat("a", 70000)} {
+		f.Add(seed, seed, seed, 78.5, int64(12), int64(5*time.Second))
+		f.Add("failed", seed, seed, math.Inf(1), int64(-1), int64(time.Nanosecond))
+		f.Add(seed, "", "failed", math.NaN(), int64(math.MaxInt64), int64(-1))
 	}
-	f.Fuzz(func(t *testing.T, message string) {
-		state := store.NewState(store.Audit{ID: 42, Status: "failed", Message: &message, Error: &message})
-		events := 0
-		for e, err := range sse.Read(strings.NewReader(string(encodeEvent(state))), nil) {
-			events++
-			if err != nil || e.Data != string(state.JSON) || e.LastEventID != state.Fingerprint || e.Type != "message" {
-				t.Errorf("read %+v, %v, wrote %s", e, err, state.JSON)
+	f.Fuzz(func(t *testing.T, status, message, failure string, score float64, pages, retry int64) {
+		total := int(pages)
+		state := store.NewState(store.Audit{ID: max(pages, 1), Status: status, Progress: total, Message: &message, GeoScore: &score, TotalPages: &total,
+			Error: &failure, UserID: &message, UserEmail: &failure})
+		c := newClient()
+		events := openEvents(c)
+		var want []sse.Event
+		for _, step := range []struct {
+			write func() error
+			event *sse.Event
+		}{
+			{func() error { return events.first(state, time.Duration(retry)) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
+			{events.heartbeat, nil},
+			{func() error { return events.state(state) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
+			{func() error { return events.fail(failure, time.Duration(retry)) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(errorJSON(failure))}},
+			{func() error { return events.goodbye(time.Duration(retry)) }, nil},
+		} {
+			before := len(c.String())
+			if err := step.write(); err != nil {
+				t.Fatal(err)
+			}
+			block := c.String()[before:]
+			if block != heartbeat && !lines.MatchString(block) {
+				t.Errorf("a block of other lines: %q", block)
+			}
+			if len(block) > 6*(len(status)+len(message)+len(failure))+1000 {
+				t.Errorf("%d bytes", len(block))
+			}
+			if step.event != nil {
+				want = append(want, *step.event)
 			}
 		}
-		if events != 1 {
-			t.Errorf("%d events, want 1", events)
+		var got []sse.Event
+		for e, err := range sse.Read(strings.NewReader(c.String()), &sse.ReadConfig{MaxEventSize: 1 << 24}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, e)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("read %+v, wrote %+v", got, want)
+		}
+		var back map[string]any
+		if err := json.Unmarshal(state.JSON, &back); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string]string{"status": status, "message": message, "error": failure} {
+			if name == "error" && status != "failed" {
+				if _, shown := back[name]; shown {
+					t.Errorf("an error is shown while the status is %q", status)
+				}
+			} else if utf8.ValidString(text) && back[name] != text {
+				t.Errorf("%s: %q became %q", name, text, back[name])
+			}
+		}
+		if len(back) > 7 {
+			t.Errorf("more than the contract's fields: %s", state.JSON)
 		}
 	})
 }

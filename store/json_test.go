@@ -1,9 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"unicode/utf8"
@@ -84,25 +87,64 @@ func TestEncodedIsSharedByConcurrentCallers(t *testing.T) {
 	}
 }
 
+// Whatever a row holds, its JSON is one line of valid UTF-8 with the contract's fields alone, in their order, that a decoder
+// reads back; nothing of the owner is in it, and its size is bounded by the row's.
 func FuzzJSON(f *testing.F) {
-	for _, seed := range []string{"", "a", "\r\n", "\xff", "\u2028", "<b>", `"`, "\x00"} {
-		f.Add(seed, seed, 1.5)
+	for _, seed := range []string{"", "a", "\r\n", "\xff", "\u2028", "<b>", `"`, "\x00", "\\", `\u0000`, "failed", "\U0001f600", "\x7f"} {
+		f.Add(seed, seed, seed, 1.5, 3)
+		f.Add("failed", seed, seed, math.Inf(-1), -1)
 	}
-	f.Fuzz(func(t *testing.T, status, message string, score float64) {
-		text := Audit{ID: 1, Status: status, Message: &message, GeoScore: &score}.JSON()
-		for _, b := range text {
-			if b < 0x20 {
-				t.Fatalf("a control character in %q", text)
-			}
+	f.Fuzz(func(t *testing.T, status, message, failure string, score float64, pages int) {
+		owner := "owner-of-this-audit"
+		text := Audit{ID: 1, Status: status, Message: &message, GeoScore: &score, TotalPages: &pages, Error: &failure, UserID: &owner, UserEmail: &owner}.JSON()
+		if !utf8.Valid(text) || bytes.ContainsFunc(text, func(r rune) bool { return r < 0x20 }) {
+			t.Fatalf("not one line of text: %q", text)
+		}
+		if len(text) > 6*(len(status)+len(message)+len(failure))+400 {
+			t.Errorf("%d bytes", len(text))
+		}
+		if bytes.Contains(text, []byte(owner)) && !strings.Contains(status+message+failure, owner) {
+			t.Errorf("the owner is shown: %s", text)
+		}
+		names := []string{"audit_id", "status", "progress", "message", "geo_score", "total_pages", "error"}
+		if status != "failed" {
+			names = names[:6]
+		}
+		if math.IsNaN(score) || math.IsInf(score, 0) {
+			names = slices.DeleteFunc(names, func(name string) bool { return name == "geo_score" })
+		}
+		if got := fields(t, text); !slices.Equal(got, names) {
+			t.Errorf("%s: fields %q, want %q", text, got, names)
 		}
 		var back Audit
 		if err := json.Unmarshal(text, &back); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
-		if utf8.ValidString(message) && *back.Message != message {
-			t.Errorf("message %q came back as %q", message, *back.Message)
+		if utf8.ValidString(message) && *back.Message != message || utf8.ValidString(status) && back.Status != status || *back.TotalPages != pages {
+			t.Errorf("%q came back as %q", message, *back.Message)
+		}
+		if back.GeoScore != nil && *back.GeoScore != score {
+			t.Errorf("%v came back as %v", score, *back.GeoScore)
 		}
 	})
+}
+
+// fields are the names of a JSON object's members, in their order.
+func fields(t *testing.T, text []byte) (names []string) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(text))
+	for i := 0; ; i++ {
+		token, err := d.Token()
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if token == json.Delim('}') {
+			return names
+		}
+		if i%2 == 1 { // after the brace: name, value, name, value
+			names = append(names, token.(string))
+		}
+	}
 }
 
 func BenchmarkNewState(b *testing.B) {
