@@ -25,6 +25,8 @@ type issuer struct {
 	mu   sync.Mutex
 	keys []map[string]string
 	hits int
+	// trouble answers instead of the keys while it is set; it is called without mu.
+	trouble http.HandlerFunc
 }
 
 func newIssuer(t testing.TB, keys ...map[string]string) *issuer {
@@ -34,6 +36,12 @@ func newIssuer(t testing.TB, keys ...map[string]string) *issuer {
 		iss.mu.Lock()
 		defer iss.mu.Unlock()
 		iss.hits++
+		if trouble := iss.trouble; trouble != nil {
+			iss.mu.Unlock()
+			defer iss.mu.Lock()
+			trouble(w, r)
+			return
+		}
 		if len(iss.keys) == 0 {
 			http.Error(w, "not yet", http.StatusServiceUnavailable)
 			return
@@ -50,6 +58,13 @@ func (iss *issuer) publish(keys ...map[string]string) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.keys = keys
+}
+
+// misbehave makes the issuer answer in another way; nil: as it should.
+func (iss *issuer) misbehave(trouble http.HandlerFunc) {
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	iss.trouble = trouble
 }
 
 func (iss *issuer) asked() int {
