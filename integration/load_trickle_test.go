@@ -10,7 +10,7 @@ import (
 // Every change fits into the socket's buffer, so no write ever blocks: the kernel would keep hours of old states for it.
 func TestLoadTricklingClientDoesNotHoldAPileOfOldStates(t *testing.T) {
 	t.Parallel()
-	const updates, length = 250, 4 << 10
+	const updates, length = 64, 4 << 10
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
 	i.waitReady(t, "up")
@@ -24,7 +24,7 @@ func TestLoadTricklingClientDoesNotHoldAPileOfOldStates(t *testing.T) {
 	i.waitMetric(t, streamsOpen, atLeast(2))
 
 	app := pgtest.Connect(t, db.Admin)
-	for n := range updates { // a megabyte in all
+	for n := range updates { // 256 kB in all
 		exec1(t, app, `update audits set total_pages = $1, message = repeat('x', $2)`, n+1, length)
 		v.reached(t, n+1)
 	}
