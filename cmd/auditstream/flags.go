@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -160,9 +161,24 @@ func (l *level) Decode(ctx *kong.DecodeContext) error {
 }
 
 func word(ctx *kong.DecodeContext) (string, error) {
-	var text string
-	err := ctx.Scan.PopValueInto("flag", &text)
+	text, err := rawText(ctx)
 	return strings.TrimSpace(text), err
+}
+
+// rawText is a value as it was given. kong's own way leads through JSON, where every byte that is not UTF-8 becomes the same
+// character: a random key would be another one, and one that can be guessed.
+func rawText(ctx *kong.DecodeContext) (string, error) {
+	token, err := ctx.Scan.PopValue("flag")
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprint(token.Value), nil
+}
+
+func decodeText(ctx *kong.DecodeContext, target reflect.Value) error {
+	text, err := rawText(ctx)
+	target.SetString(text)
+	return err
 }
 
 // dropEmptyEnv makes an empty variable the same as none: compose files and unit files pass on what is not set as empty.

@@ -129,8 +129,10 @@ func usable(c *serveCmd, name, value string) bool {
 			u, err := url.Parse(origin)
 			return origin != "*" && (err != nil || u.Hostname() == "" || u.Path+u.RawQuery+u.Fragment != "" || u.User != nil)
 		})
-	case "JWT_SECRET", "JWT_SECRET_PREVIOUS":
-		return len(value) >= 32
+	case "JWT_SECRET":
+		return len(c.JWTSecret) >= 32 && c.JWTSecret == value
+	case "JWT_SECRET_PREVIOUS":
+		return c.JWTSecretPrevious == "" && strings.TrimSpace(value) == "" || len(c.JWTSecretPrevious) >= 32 && c.JWTSecretPrevious == value
 	case "JWT_JWKS_URL":
 		u, err := url.Parse(value)
 		return err == nil && u.Hostname() != "" && (u.Scheme == "https" || u.Scheme == "http")
@@ -158,7 +160,7 @@ func FuzzVariable(f *testing.F) {
 			"DATABASE_URL": {"postgres://user:hush-password@127.0.0.1:1/none?pool_health_check_period=0s", "postgres://user:hush-password@127.0.0.1:1/none?pool_min_conns=-1",
 				"postgres://user:hush-password@127.0.0.1:1/none?pool_max_conns=0", "postgres://user:hush-password@127.0.0.1:1/none?pool_min_conns=2147483647", "host=127.0.0.1 password=hush-password port=x"},
 			"DATABASE_LISTEN_URL":  {"postgres://user:hush-password@127.0.0.1:port/none"},
-			"JWT_SECRET":           {"hush-password-too-short", "changeme-changeme-changeme-changeme", strings.Repeat("é", 16)},
+			"JWT_SECRET":           {"hush-password-too-short", "changeme-changeme-changeme-changeme", strings.Repeat("é", 16), strings.Repeat("\xff\xfe", 16), strings.Repeat("\xff", 11)},
 			"JWT_SECRET_PREVIOUS":  {"hush-password-too-short", strings.Repeat("p", 32)},
 			"JWT_JWKS_URL":         {"https://user:hush-password@id.example#x", "user:hush-password@id.example/keys", "https//user:hush-password@id.example", "https://:443/", "https://id.example:99999/", "http://127.0.0.1/", "https://id.example/%zz"},
 			"HTTP_ADDR":            {":", "localhost:", ":http", "[::1]:80", "a b:80", ":-1", "x:65536"},

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 
 	"auditstream/sql"
@@ -94,7 +95,7 @@ func newParser(ctx context.Context, c *cli, std streams, exit func(code int)) (*
 	return kong.New(c,
 		kong.Name("auditstream"), kong.Description(description), kong.Writers(std.out, std.err), kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(std),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(std), kong.KindMapper(reflect.String, kong.MapperFunc(decodeText)),
 	)
 }
 

@@ -111,6 +111,19 @@ func TestInvalidSecretIsNotShown(t *testing.T) {
 	}
 }
 
+// A key of bytes that are no UTF-8 became one of replacement characters: other tokens were refused, and those of anybody who
+// guessed it accepted. It is not parallel: it sets the environment.
+func TestKeyOfAnyBytesIsTakenAsItIs(t *testing.T) {
+	key := strings.Repeat("\xff\xfe\x80\x01", 8)
+	t.Setenv("JWT_SECRET", key)
+	got := command(t, "token", "--sub=alice").want(t, exitDone)
+	if _, err := jwt.Parse(strings.TrimSpace(got.out), func(*jwt.Token) (any, error) { return []byte(key), nil }); err != nil {
+		t.Error(err)
+	}
+	t.Setenv("JWT_SECRET", "\xff\xfe\x80\x01\xff\xfe\x80\x01\xff\xfe\x80")
+	mustContain(t, command(t, "token", "--sub=alice").want(t, exitUsage).stderr, "11 bytes are not enough")
+}
+
 // TestEmptyVariableIsNone is not parallel: it sets the environment.
 func TestEmptyVariableIsNone(t *testing.T) {
 	t.Setenv("SSE_MAX_DURATION", "")
