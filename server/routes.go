@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"runtime/debug"
 	"strings"
 
 	"auditstream/server/web"
@@ -24,17 +25,36 @@ func (s *Server) routes() http.Handler {
 		r.PathPrefix("/").Handler(s.cfg.Page)
 	}
 	if len(s.cfg.CORSOrigins) == 0 {
-		return thin(withoutBody(r))
+		return s.reportPanic(thin(withoutBody(r)))
 	}
 	// Around the router, not as its middleware: mux runs middleware only for routes that match, and a preflight's method
 	// does not.
-	return thin(withoutBody(cors.New(cors.Options{
+	return s.reportPanic(thin(withoutBody(cors.New(cors.Options{
 		AllowedOrigins: s.cfg.CORSOrigins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead},
 		AllowedHeaders: []string{"Authorization", "Last-Event-ID", "Cache-Control", "If-None-Match"},
 		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
-	}).Handler(r)))
+	}).Handler(r))))
+}
+
+// reportPanic logs a mistake of ours where operators see it, and cuts the connection, so that the client comes back: net/http
+// would do the second alone. What the request was is in the stack at most as a pointer.
+func (s *Server) reportPanic(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			cause := recover()
+			if cause == nil {
+				return
+			}
+			if cause != http.ErrAbortHandler {
+				s.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
+				s.cfg.Logger.Error("a request caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
+			}
+			panic(http.ErrAbortHandler)
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) notFound() http.Handler {

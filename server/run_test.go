@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -302,5 +303,21 @@ func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
 		if err != nil || string(body) != `{"error":"Not found"}` || !resp.Close {
 			t.Errorf("%d %q, %v, close %t, want 404 and a close", resp.StatusCode, body, err, resp.Close)
 		}
+	}
+}
+
+// A panic ends its own request, and is an error in the log; net/http would say it at the level of a client's mistake.
+func TestPanicCutsItsConnectionAndIsLogged(t *testing.T) {
+	t.Parallel()
+	log := new(logLines)
+	s, _ := run(t, subscribeFunc(func(context.Context, int64) (<-chan *store.State, func(), error) { panic("a mistake") }), func(c *Config) {
+		c.Logger = slog.New(slog.NewTextHandler(log, nil))
+	})
+	conn := dial(t, s)
+	if answer, err := io.ReadAll(conn); err != nil || len(answer) > 0 {
+		t.Errorf("%q, %v; want that the connection is closed", answer, err)
+	}
+	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, `panic="a mistake"`) || !strings.Contains(got, "run_test.go") {
+		t.Errorf("log %q, want the panic and where it was", got)
 	}
 }
