@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -68,7 +65,7 @@ func measureLatency(t testing.TB, streams, audits, updates int) latencyReport {
 	t.Helper()
 	// PostgreSQL's own settings: the commit includes its fsync, as it does for users.
 	db := adopt(t, pgtest.NewServer(t).DSN("postgres"))
-	i := launch(t, releaseBinary(t), db.Serve)
+	i := launch(t, plainBinary(t), db.Serve)
 	i.waitReady(t, "up")
 	ids := db.insertMany(t, audits)
 	streamTimes, listenTimes := newStopwatch(), newStopwatch()
@@ -167,26 +164,3 @@ func listenBare(t testing.TB, dsn string) func(t testing.TB, id string) time.Tim
 		panic("unreachable")
 	}
 }
-
-// releaseBinary builds the program as users get it: the race detector would be measured otherwise.
-func releaseBinary(t testing.TB) string {
-	t.Helper()
-	path, err := buildRelease()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-var buildRelease = sync.OnceValues(func() (string, error) {
-	path, err := filepath.Abs("../bin/auditstream")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "build", "-o", path, "../cmd/auditstream")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build the binary: %w", err)
-	}
-	return path, nil
-})
