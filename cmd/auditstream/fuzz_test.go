@@ -97,7 +97,7 @@ func usable(c *serveCmd, name, value string) bool {
 	}
 	address := func(addr string) bool {
 		_, port, err := net.SplitHostPort(addr)
-		return err == nil && port != ""
+		return addr == "" || err == nil && port != "" // nothing is the same as none
 	}
 	switch name {
 	case "SSE_MAX_DURATION":
