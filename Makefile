@@ -33,6 +33,11 @@ test-containers: ## Run the database tests against PostgreSQL in a container; ne
 	@.ci/setup test
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test $(TESTFLAGS) -skip '$(NOT_OF_THE_DATABASE)' ./integration/... ./sql/... ./store/... ./pgnotify/...
 
+.PHONY: test-image
+test-image: ## Build the container image and run it without any rights; needs a Docker engine
+	@.ci/setup test
+	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration
+
 CHAOS ?= 1m
 CHAOS_SEED ?=
 .PHONY: chaos
@@ -72,12 +77,22 @@ bench: ## Run the benchmarks
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) vet -tags image ./...
+	$(GO) run $(STATICCHECK) -tags image ./...
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (needs the vulnerability database's site)
 	$(GO) run $(GOVULNCHECK) ./...
+
+.PHONY: licenses licenses-write
+licenses: ## Check that THIRD_PARTY.md is up to date and every licence is an allowed one
+	@.ci/licenses
+licenses-write: ## Write THIRD_PARTY.md
+	@.ci/licenses write
+
+.PHONY: image
+image: ## Build the container image auditstream
+	docker build -t auditstream --build-arg RELEASE=$(RELEASE) .
 
 .PHONY: build
 build: ## Build bin/auditstream
