@@ -81,6 +81,7 @@ func FuzzPayload(f *testing.F) {
 			t.Fatal(err)
 		}
 		s := newSession(l)
+		defer s.stars.stop()
 		mine := &canary{payload: canaryPrefix + "mine", heard: make(chan struct{}, 1)}
 		s.sent.Store(mine)
 		for range 3 {
@@ -88,7 +89,14 @@ func FuzzPayload(f *testing.F) {
 				t.Errorf("%q ends the session: %v", payload, err)
 			}
 		}
-		if all := len(sink.ids) + sink.resyncs; all != 0 && all != 3 || (len(sink.ids) == 3) != ok || (sink.resyncs == 3) != (payload == payloadResync) {
+		ids, resyncs := 0, 0
+		switch {
+		case ok:
+			ids = 3
+		case payload == payloadResync:
+			resyncs = 1 // the others wait, and are one
+		}
+		if len(sink.ids) != ids || sink.resyncs != resyncs {
 			t.Errorf("%q: %d ids and %d resyncs of 3 notifications", payload, len(sink.ids), sink.resyncs)
 		}
 		if heard := len(mine.heard) == 1; heard != (payload == mine.payload) {
