@@ -56,7 +56,8 @@ func TestSecurityForgedNotificationsShowNothing(t *testing.T) {
 func TestSecurityStolenTokenOnlyReads(t *testing.T) {
 	t.Parallel()
 	db := newFirstAudit(t)
-	bobs := db.sql(t, "insert into audits (url, user_id) values ('https://example.com', 'bob') returning id")
+	// Completed, so that a stream which should not be there at least ends.
+	bobs := db.sql(t, "insert into audits (url, user_id, status) values ('https://example.com', 'bob', 'completed') returning id")
 	i := serve(t, db.Serve)
 	const contents = "select string_agg(a::text, ',' order by id) from audits a"
 	before := db.sql(t, contents)
