@@ -18,17 +18,17 @@ import (
 const (
 	mebi = 1024.0 * 1024
 	// heapAllowance is for what is kept for good reasons: buffers of the pool's connections, which are replaced.
-	heapAllowance = 1 * mebi
+	heapAllowance = 0.25 * mebi
 )
 
 // sampled is the server at one moment.
 type sampled struct {
 	at                                     time.Time
-	resident, heapInUse, heapAlloc         float64 // bytes
+	resident, heapInUse                    float64 // bytes
 	goroutines, files                      float64
 	streams, watched, events               float64
 	connections, queue, tableBytes, visits float64
-	heapLive                               float64 // heapAlloc right after a collection
+	heapLive                               float64 // what the last collection found to be in use
 }
 
 // sampler measures from outside: /metrics and PostgreSQL's statistics.
@@ -45,7 +45,7 @@ func (s *sampler) take(ctx context.Context) (sampled, error) {
 	}
 	for name, field := range map[string]*float64{
 		"process_resident_memory_bytes": &got.resident, "go_memstats_heap_inuse_bytes": &got.heapInUse,
-		"go_memstats_heap_alloc_bytes": &got.heapAlloc, "go_goroutines": &got.goroutines, "process_open_fds": &got.files,
+		"go_gc_heap_live_bytes": &got.heapLive, "go_goroutines": &got.goroutines, "process_open_fds": &got.files,
 		streamsOpen: &got.streams, "auditstream_watched_audits": &got.watched, "auditstream_events_sent_total": &got.events,
 	} {
 		value, ok := metrics[name]

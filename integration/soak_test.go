@@ -185,7 +185,6 @@ func (s *soak) rest(t *testing.T, earlier *sampled) sampled {
 			t.Fatal(err)
 		}
 		now := s.sample(t)
-		now.heapLive = now.heapAlloc
 		left := now.leftOf(earlier)
 		if left == "" {
 			return now
