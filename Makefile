@@ -26,7 +26,7 @@ test: ## Install what tests need, then run all of them
 	$(GO) test $(TESTFLAGS) ./...
 
 # What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything: once is enough.
-NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestHostileRequest)
+NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestHostileRequest|TestBench$$)
 
 .PHONY: test-containers
 test-containers: ## Run the database tests against PostgreSQL in a container; needs a Docker engine
@@ -68,11 +68,19 @@ fuzz: ## Fuzz every target for FUZZTIME=1m; stops at the first failure
 		done; \
 	done
 
+BENCH ?= default
+BENCH_REPORT ?= bench
+BENCH_PEER ?=
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: ## Memory, CPU, latency, connects and writers beside Nchan; BENCH=quick takes a minute; report in BENCH_REPORT=bench/
+	@.ci/setup $(if $(filter none,$(BENCH_PEER)),test,bench)
+	BENCH=$(BENCH) BENCH_PEER=$(BENCH_PEER) BENCH_REPORT=$(abspath $(BENCH_REPORT)) $(GO) test -count=1 -run '^TestBench$$' -v -timeout 30m ./integration/bench
+
+.PHONY: bench-micro
+bench-micro: ## Go benchmarks of the hub, the encoder and the token, and the latency beside a bare LISTEN connection
 	@.ci/setup test
-	$(GO) test -run '^$$' -bench . -benchmem ./store/ ./pgnotify/ ./server/
-	$(GO) test -run '^$$' -bench Latency ./integration/
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms ./store/ ./pgnotify/ ./server/
+	$(GO) test -run '^$$' -bench Latency -benchtime 1x ./integration/
 
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck

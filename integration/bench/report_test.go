@@ -140,7 +140,7 @@ func TestChartIsWellFormed(t *testing.T) {
 	}
 }
 
-func wellFormed(t *testing.T, drawing string) {
+func wellFormed(t testing.TB, drawing string) {
 	t.Helper()
 	for decoder := xml.NewDecoder(strings.NewReader(drawing)); ; {
 		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
