@@ -37,10 +37,10 @@ func (f *Figures) Judge(g Goal) Verdict {
 	v := Verdict{Name: g.Name, Unit: g.Of.Unit, Goal: g.text()}
 	v.Measured = finite(f.Median(g.Of))
 	if g.Plain != (Key{}) {
-		v.PlainName, v.Plain = g.Plain.label(), finite(f.Median(g.Plain))
+		v.PlainName, v.Plain = g.Plain.Variant, finite(f.Median(g.Plain))
 	}
 	if g.Than != (Key{}) {
-		v.ComparedTo, v.Compared = g.Than.label(), finite(f.Median(g.Than))
+		v.ComparedTo, v.Compared = g.Than.besides(g.Of), finite(f.Median(g.Than))
 	}
 	if v.Measured != nil && v.Compared != nil {
 		v.Ratio = finite(*v.Measured / *v.Compared)
@@ -80,9 +80,13 @@ func (g Goal) text() string {
 	return strings.Join(parts, ", ")
 }
 
-func (k Key) label() string {
-	if k.State != "" {
+// besides says in what a key differs from another.
+func (k Key) besides(other Key) string {
+	switch {
+	case k.State != other.State:
 		return "triggers " + k.State
+	case k.Rows != other.Rows:
+		return strconv.Itoa(k.Rows) + " rows"
 	}
 	return k.Variant
 }

@@ -88,6 +88,18 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
+func TestComparedToSaysWhatIsDifferent(t *testing.T) {
+	t.Parallel()
+	of := Key{Variant: "ours", State: "on", Rows: 5}
+	for want, than := range map[string]Key{
+		"peer": {Variant: "peer", State: "on", Rows: 5}, "triggers off": {Variant: "ours", State: "off", Rows: 5}, "9 rows": {Variant: "ours", State: "on", Rows: 9},
+	} {
+		if got := new(Figures).Judge(Goal{Of: of, Than: than}).ComparedTo; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestMarkdown(t *testing.T) {
 	t.Parallel()
 	f := measured(4.126, 16.5)
