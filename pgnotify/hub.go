@@ -75,6 +75,7 @@ type subscription struct {
 	since  uint64            // Hub.takes at registration: earlier batches may have read too early
 	opened chan struct{}     // closed by the hub when the first state is in the slot
 	slot   chan *store.State // capacity 1: the newest state that the stream has not taken yet
+	wake   func()            // called after the slot is filled; may be nil
 }
 
 // NewHub returns a Hub that does nothing until Run.
@@ -111,9 +112,12 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 // taken yet, except that a terminal state is not replaced. It is never closed. The caller must call cancel, once, when
 // it stops watching; cancel does not block.
 //
+// A subscriber without a goroutine that waits on the channel passes wake, which is called whenever there is a state in it,
+// from the first on and not after cancel. It must not block, nor call the hub.
+//
 // When ctx ends before the first read succeeds the error says so, with the cause of the last failed read.
-func (h *Hub) Subscribe(ctx context.Context, id int64) (states <-chan *store.State, cancel func(), err error) {
-	sub := &subscription{id: id, opened: make(chan struct{}), slot: make(chan *store.State, 1)}
+func (h *Hub) Subscribe(ctx context.Context, id int64, wake func()) (states <-chan *store.State, cancel func(), err error) {
+	sub := &subscription{id: id, opened: make(chan struct{}), slot: make(chan *store.State, 1), wake: wake}
 	h.add(sub)
 	select {
 	case <-sub.opened:

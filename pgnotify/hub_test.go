@@ -19,7 +19,7 @@ func TestFirstStateIsFromAReadThatBeganAfterSubscribe(t *testing.T) {
 		tb := newTable(running(1, 10))
 		tb.takes = 100 * time.Millisecond
 		h := startHub(t, HubConfig{Loader: tb})
-		go func() { _, _, _ = h.Subscribe(t.Context(), 1) }() // its read begins now and sees 10
+		go func() { _, _, _ = h.Subscribe(t.Context(), 1, nil) }() // its read begins now and sees 10
 		time.Sleep(50 * time.Millisecond)
 		tb.set(running(1, 20)) // nobody announces it
 		wantProgress(t, subscribe(t, h, 1), 20)

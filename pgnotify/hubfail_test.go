@@ -67,7 +67,7 @@ func TestFirstReadThatFailsIsTheSubscribersError(t *testing.T) {
 		cause := errors.New("enough")
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, cause)
 		defer cancel()
-		states, stop, err := h.Subscribe(ctx, 1)
+		states, stop, err := h.Subscribe(ctx, 1, nil)
 		if !errors.Is(err, cause) || !errors.Is(err, errDatabase) || !strings.HasPrefix(err.Error(), "first read: ") {
 			t.Errorf("error %v, want the context's cause and the read's", err)
 		}
@@ -103,7 +103,7 @@ func TestCancelDuringARead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(running(1, 10))
 		h := startHub(t, HubConfig{Loader: tb})
-		states, cancel, err := h.Subscribe(t.Context(), 1)
+		states, cancel, err := h.Subscribe(t.Context(), 1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func TestCancelDuringAFailingReadForgetsTheAudit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(running(1, 10))
 		h := startHub(t, HubConfig{Loader: tb})
-		_, cancel, err := h.Subscribe(t.Context(), 1)
+		_, cancel, err := h.Subscribe(t.Context(), 1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +149,7 @@ func TestSubscribersShareAnAuditInAnyOrderOfCancels(t *testing.T) {
 		var cancels []func()
 		var slots []<-chan *store.State
 		for range 3 {
-			states, cancel, err := h.Subscribe(t.Context(), 1)
+			states, cancel, err := h.Subscribe(t.Context(), 1, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -191,7 +191,7 @@ func TestRunEndsDuringARead(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- h.Run(ctx) }()
-		go func() { _, _, _ = h.Subscribe(ctx, 1) }()
+		go func() { _, _, _ = h.Subscribe(ctx, 1, nil) }()
 		synctest.Wait()
 		start := time.Now()
 		cancel()

@@ -123,7 +123,7 @@ func startHub(t testing.TB, cfg HubConfig) *Hub {
 // subscribe watches an audit until the test is over.
 func subscribe(t testing.TB, h *Hub, id int64) <-chan *store.State {
 	t.Helper()
-	states, cancel, err := h.Subscribe(t.Context(), id)
+	states, cancel, err := h.Subscribe(t.Context(), id, nil)
 	if err != nil {
 		t.Errorf("Subscribe(%d): %v", id, err) // not Fatalf: some subscribe in goroutines of their own
 		return nil

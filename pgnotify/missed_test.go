@@ -125,7 +125,7 @@ func TestChangeWhileNobodyWatchedIsNotMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb, reg := newTable(running(1, 10)), prometheus.NewRegistry()
 		h := startHub(t, HubConfig{Loader: tb, Registerer: reg})
-		_, cancel, err := h.Subscribe(t.Context(), 1)
+		_, cancel, err := h.Subscribe(t.Context(), 1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,7 @@ func (m *machine) subscribe(t *rapid.T) {
 	patience := rapid.SampledFrom([]time.Duration{time.Minute, time.Minute, time.Millisecond}).Draw(t, "patience")
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	states, cancel, err := m.hub.Subscribe(ctx, id)
+	states, cancel, err := m.hub.Subscribe(ctx, id, nil)
 	if err != nil {
 		return
 	}
@@ -241,7 +241,7 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 
 // watchToEnd follows an audit to its end, or leaves after the first state.
 func watchToEnd(t *testing.T, h *Hub, id int64, leave bool) {
-	states, stop, err := h.Subscribe(t.Context(), id)
+	states, stop, err := h.Subscribe(t.Context(), id, nil)
 	if err != nil {
 		t.Errorf("Subscribe: %v", err)
 		return

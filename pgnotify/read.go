@@ -119,6 +119,9 @@ func (h *Hub) put(sub *subscription, state *store.State) {
 	default:
 	}
 	sub.slot <- state
+	if sub.wake != nil {
+		sub.wake()
+	}
 }
 
 // logTurn logs when reads begin to fail and when they work again, not each failure. The caller holds mu.

@@ -47,7 +47,7 @@ func TestSafetyNetIsSilentWithoutWatchers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(running(1, 10))
 		h := startHub(t, HubConfig{Loader: tb})
-		_, cancel, err := h.Subscribe(t.Context(), 1)
+		_, cancel, err := h.Subscribe(t.Context(), 1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

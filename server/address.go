@@ -63,9 +63,16 @@ func (l *addressLimit) opened(ctx context.Context, conn net.Conn) context.Contex
 	return ctx
 }
 
-// changed is an http.Server's ConnState: it stops counting a connection that has ended.
+// changed is an http.Server's ConnState: it stops counting a connection that has ended. One that is hijacked counts until
+// closed is called.
 func (l *addressLimit) changed(conn net.Conn, state http.ConnState) {
-	if l.max == 0 || state != http.StateClosed && state != http.StateHijacked {
+	if state == http.StateClosed {
+		l.closed(conn)
+	}
+}
+
+func (l *addressLimit) closed(conn net.Conn) {
+	if l.max == 0 {
 		return
 	}
 	l.mu.Lock()

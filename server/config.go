@@ -19,8 +19,9 @@ import (
 
 // Subscriber hands out the states of an audit; a pgnotify.Hub is one. Subscribe returns once the first state, read after
 // the call, is in the channel, which from then on holds the newest state that was not taken. The caller calls cancel once.
+// wake, which may be nil, is called whenever a state is put into the channel, until cancel; it does not block.
 type Subscriber interface {
-	Subscribe(ctx context.Context, id int64) (states <-chan *store.State, cancel func(), err error)
+	Subscribe(ctx context.Context, id int64, wake func()) (states <-chan *store.State, cancel func(), err error)
 }
 
 // Config configures a Server. Zero means the default, except where a field says otherwise. The names in errors are those
@@ -55,6 +56,8 @@ type Config struct {
 	Retry time.Duration
 	// MaxStreams and MaxStreamsPerUser limit open streams; 0: no limit.
 	MaxStreams, MaxStreamsPerUser int
+	// NoHijack leaves all streams to net/http. By default those over plain HTTP/1.1 are taken from it: see hijacked.
+	NoHijack bool
 	// MaxConnectionsPerAddress limits the open connections of one client address, before any token is looked at; 0: no
 	// limit. Behind a proxy all clients have the proxy's address.
 	MaxConnectionsPerAddress int

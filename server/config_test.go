@@ -138,7 +138,7 @@ func FuzzLastEventID(f *testing.F) {
 		switch {
 		case c.status == http.StatusUnauthorized && tokenInURL(r.URL) && c.String() == `{"error":"Invalid authentication token"}`:
 		case c.status == http.StatusNoContent && got == state.Fingerprint && c.String() == "":
-		case c.status == http.StatusOK && got != state.Fingerprint && c.String() == "retry: 5000\n"+string(encodeEvent(state)):
+		case c.status == http.StatusOK && got != state.Fingerprint && c.String() == "retry: 5000\n"+string(framed(encodeEvent(state)).bare()):
 		default:
 			t.Errorf("%q, %q: %d %q", header, query, c.status, c.String())
 		}

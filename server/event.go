@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -18,32 +19,51 @@ const heartbeat = ": heartbeat\n\n"
 // eventStream writes Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html). It is the only
 // writer of SSE bytes. Each write is a whole block, flushed, with a deadline. Not safe for concurrent use.
 type eventStream struct {
-	w      http.ResponseWriter
-	rc     *http.ResponseController
+	out    sink
 	events int // events written, for the log
 }
 
+// sink is where the bytes go: net/http's answer, or a connection taken from it.
+type sink interface {
+	// send puts out text and then an encoded event, which may be nil, as one block, within writeTimeout.
+	send(text string, event framed) error
+}
+
+// framed is an event as a chunk of HTTP/1.1, so that a hijacked connection too sends bytes that all streams share.
+type framed []byte
+
+// bare is the event without the chunk around it.
+func (f framed) bare() []byte {
+	_, after, _ := bytes.Cut(f, crlf)
+	return bytes.TrimSuffix(after, crlf)
+}
+
+var crlf = []byte("\r\n")
+
 // openEvents sends the header. The status is always 200: any other ends a browser's EventSource for good.
 func openEvents(w http.ResponseWriter) *eventStream {
-	h := w.Header()
+	setEventHeader(w.Header())
+	w.WriteHeader(http.StatusOK)
+	return &eventStream{out: &response{w: w, rc: http.NewResponseController(w)}}
+}
+
+func setEventHeader(h http.Header) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-cache, no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no") // nginx would collect events in its buffer
-	w.WriteHeader(http.StatusOK)
-	return &eventStream{w: w, rc: http.NewResponseController(w)}
 }
 
 // first sends the state at the time of connecting and tells the client when to come back after a disconnect. The event is
 // not copied: a thousand clients that are slow to take it share its bytes.
 func (e *eventStream) first(s *store.State, retry time.Duration) error {
 	e.events++
-	return e.writeBytes([]byte(retryField(retry)), s.Encoded(encodeEvent))
+	return e.out.send(retryField(retry), s.Encoded(encodeEvent))
 }
 
 // state sends a changed state.
 func (e *eventStream) state(s *store.State) error {
 	e.events++
-	return e.writeBytes(s.Encoded(encodeEvent))
+	return e.out.send("", s.Encoded(encodeEvent))
 }
 
 func (e *eventStream) heartbeat() error { return e.write(heartbeat) }
@@ -57,35 +77,52 @@ func (e *eventStream) fail(text string, retry time.Duration) error {
 // goodbye tells the client when to come back, without an event.
 func (e *eventStream) goodbye(retry time.Duration) error { return e.write(retryField(retry) + "\n") }
 
-func (e *eventStream) write(block string) error { return e.writeBytes([]byte(block)) }
+func (e *eventStream) write(block string) error { return e.out.send(block, nil) }
 
-// writeBytes clears the deadline afterwards: on HTTP/2 one that passes resets the stream even when nothing is written.
-func (e *eventStream) writeBytes(parts ...[]byte) error {
-	if err := e.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+// response is the sink of a stream that net/http serves.
+type response struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+}
+
+// send clears the deadline afterwards: on HTTP/2 one that passes resets the stream even when nothing is written.
+func (r *response) send(text string, event framed) error {
+	if err := r.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return fmt.Errorf("set write deadline: %w", err)
 	}
-	for _, part := range parts {
-		if _, err := e.w.Write(part); err != nil {
+	for _, part := range [][]byte{[]byte(text), event.bare()} {
+		if len(part) == 0 {
+			continue
+		}
+		if _, err := r.w.Write(part); err != nil {
 			return fmt.Errorf("write event: %w", err)
 		}
 	}
-	if err := e.rc.Flush(); err != nil {
+	if err := r.rc.Flush(); err != nil {
 		return fmt.Errorf("flush event: %w", err)
 	}
-	if err := e.rc.SetWriteDeadline(time.Time{}); err != nil {
+	if err := r.rc.SetWriteDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("clear write deadline: %w", err)
 	}
 	return nil
 }
 
-// encodeEvent formats a state as an event. JSON is one line, so there is one data field.
+// encodeEvent formats a state as an event in its chunk. JSON is one line, so there is one data field.
 func encodeEvent(s *store.State) []byte {
-	b := make([]byte, 0, len(s.JSON)+64)
-	b = append(b, "event: message\nid: "...)
+	const name, data, end = "event: message\nid: ", "\ndata: ", "\n\n"
+	length := len(name) + len(s.Fingerprint) + len(data) + len(s.JSON) + len(end)
+	b := make([]byte, 0, length+len("ffffffff\r\n\r\n"))
+	b = appendChunkSize(b, length)
+	b = append(b, name...)
 	b = append(b, s.Fingerprint...)
-	b = append(b, "\ndata: "...)
+	b = append(b, data...)
 	b = append(b, s.JSON...)
-	return append(b, "\n\n"...)
+	b = append(b, end...)
+	return append(b, crlf...)
+}
+
+func appendChunkSize(b []byte, n int) []byte {
+	return append(strconv.AppendInt(b, int64(n), 16), crlf...)
 }
 
 func retryField(d time.Duration) string {

@@ -24,8 +24,31 @@ const testSecret = "unit-test-secret-0123456789-abcdefgh"
 // subscribeFunc is a Subscriber.
 type subscribeFunc func(ctx context.Context, id int64) (<-chan *store.State, func(), error)
 
-func (f subscribeFunc) Subscribe(ctx context.Context, id int64) (<-chan *store.State, func(), error) {
-	return f(ctx, id)
+// Subscribe wakes who wants to be woken, from a goroutine: the test only sends.
+func (f subscribeFunc) Subscribe(ctx context.Context, id int64, wake func()) (<-chan *store.State, func(), error) {
+	states, cancel, err := f(ctx, id)
+	if err != nil || wake == nil {
+		return states, cancel, err
+	}
+	slot, stop := make(chan *store.State, 1), make(chan struct{})
+	slot <- <-states
+	var pump sync.WaitGroup
+	pump.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case state := <-states:
+				select {
+				case slot <- state:
+					wake()
+				case <-stop:
+					return
+				}
+			}
+		}
+	})
+	return slot, func() { close(stop); pump.Wait(); cancel() }, nil
 }
 
 // one watches a single audit whose states the test sends.

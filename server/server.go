@@ -18,6 +18,8 @@ const (
 	// drainTimeout is how long streams and requests may take to end after the stop signal before they are cut.
 	drainTimeout = 8 * time.Second
 	maxHeader    = 16 << 10
+	// idleTimeout is how long a connection may wait for its next request.
+	idleTimeout = 2 * time.Minute
 )
 
 // errDraining is the cause with which request contexts end at shutdown, to tell it from a client that has gone.
@@ -31,6 +33,7 @@ type Server struct {
 	address  *addressLimit
 	metrics  metrics
 	ready    readiness
+	hijacks  *hijacks // while Run runs; nil when all streams are net/http's
 	draining atomic.Bool
 
 	api, admin net.Listener
@@ -113,7 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ReadHeaderTimeout: 5 * time.Second,
 		// No request has a body worth waiting for; a stream's reads are not affected, it has been read by then.
 		ReadTimeout:    10 * time.Second,
-		IdleTimeout:    2 * time.Minute,
+		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 		BaseContext:    func(net.Listener) context.Context { return requests },
@@ -128,13 +131,18 @@ func (s *Server) Run(ctx context.Context) error {
 		ReadHeaderTimeout: 5 * time.Second,
 		// The body of a POST to /debug/pprof/symbol is the only one there is.
 		ReadTimeout:                  10 * time.Second,
-		IdleTimeout:                  2 * time.Minute,
+		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeader,
 		ErrorLog:                     slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 		DisableGeneralOptionsHandler: true,
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
+	if !s.cfg.NoHijack && s.cfg.CertFile == "" {
+		s.hijacks = newHijacks(s.api.Addr(), s.cfg.Logger)
+		group.Go(func() error { return serving(api.Serve(s.hijacks.back)) })
+		group.Go(s.hijacks.run)
+	}
 	group.Go(func() error { return serving(s.serve(api)) })
 	if s.admin != nil {
 		group.Go(func() error { return serving(admin.Serve(s.admin)) })
@@ -145,6 +153,10 @@ func (s *Server) Run(ctx context.Context) error {
 		cancel(errDraining) // streams say goodbye; http.Server.Shutdown alone would wait for them for ever
 		stop, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer done()
+		if s.hijacks != nil {
+			s.hijacks.drain()
+			defer s.hijacks.end(stop) // after api's, whose handlers may still begin a stream
+		}
 		return errors.Join(shutdown(stop, api), shutdown(stop, admin))
 	})
 	return group.Wait()

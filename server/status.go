@@ -16,7 +16,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
-	states, cancel, err := s.subscribe(r.Context(), id)
+	states, cancel, err := s.subscribe(r.Context(), id, nil)
 	if err != nil {
 		s.writeError(w, r, err)
 		return

@@ -27,14 +27,24 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		s.refuseStream(w, r, errTooManyStreams)
 		return
 	}
-	defer s.limit.release(who.key())
+	handed := false // to a stream that outlives this call
+	defer func() {
+		if !handed {
+			s.limit.release(who.key())
+		}
+	}()
 
-	states, cancel, err := s.subscribe(r.Context(), id)
+	socket, wake := s.mayHijack(w, r)
+	states, cancel, err := s.subscribe(r.Context(), id, wake)
 	if err != nil {
 		s.refuseStream(w, r, err)
 		return
 	}
-	defer cancel()
+	defer func() {
+		if !handed {
+			cancel()
+		}
+	}()
 	first := <-states
 	if err := mayShow(first, who); err != nil {
 		s.refuseStream(w, r, err)
@@ -45,7 +55,13 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent) // the client has seen the end; EventSource stops for good
 		return
 	}
-	s.follow(r.Context(), openEvents(w), follower{id: id, who: who, first: first, states: states})
+	f := follower{id: id, who: who, states: states, cancel: cancel, start: time.Now()}
+	if socket != nil && !first.Terminal() && socket.hijack(w) {
+		handed = true
+		socket.begin(f, first)
+		return
+	}
+	s.follow(r.Context(), openEvents(w), f, first)
 }
 
 // admit authenticates a request and finds out which audit it is about.
@@ -75,10 +91,10 @@ func auditID(text string) (int64, error) {
 }
 
 // subscribe waits for the first state. Failing to get it is the database's fault or a shutdown's: both pass.
-func (s *Server) subscribe(ctx context.Context, id int64) (<-chan *store.State, func(), error) {
+func (s *Server) subscribe(ctx context.Context, id int64, wake func()) (<-chan *store.State, func(), error) {
 	ctx, stop := context.WithTimeout(ctx, firstReadTimeout)
 	defer stop()
-	states, cancel, err := s.cfg.Subscriber.Subscribe(ctx, id)
+	states, cancel, err := s.cfg.Subscriber.Subscribe(ctx, id, wake)
 	switch {
 	case errors.Is(err, errDraining):
 		return nil, nil, because(errShuttingDown, err)
@@ -123,8 +139,9 @@ func lastEventID(r *http.Request) string {
 type follower struct {
 	id     int64
 	who    viewer
-	first  *store.State
 	states <-chan *store.State
+	cancel func()
+	start  time.Time
 }
 
 // Why a stream ended, for the log and the metrics.
@@ -140,29 +157,33 @@ const (
 )
 
 // follow shows an audit until it ends, and accounts for it.
-func (s *Server) follow(ctx context.Context, events *eventStream, f follower) {
-	start := time.Now()
+func (s *Server) follow(ctx context.Context, events *eventStream, f follower, first *store.State) {
 	s.metrics.streams.Inc()
-	reason, err := s.show(ctx, events, f)
+	reason, err := s.show(ctx, events, f, first)
+	s.ended(f, events.events, reason, err)
+}
+
+// ended accounts for a stream that has ended.
+func (s *Server) ended(f follower, events int, reason string, err error) {
 	s.metrics.streams.Dec()
 	s.metrics.ended.WithLabelValues(reason).Inc()
 	attrs := []slog.Attr{
-		slog.Int64("audit", f.id), slog.Duration("duration", time.Since(start)),
-		slog.Int("events", events.events), slog.String("reason", reason),
+		slog.Int64("audit", f.id), slog.Duration("duration", time.Since(f.start)),
+		slog.Int("events", events), slog.String("reason", reason),
 	}
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}
-	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "stream ended", attrs...)
+	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "stream ended", attrs...)
 }
 
-// show is the stream: one goroutine, one select. It returns why it ended, and the error of a write that failed.
-func (s *Server) show(ctx context.Context, events *eventStream, f follower) (reason string, err error) {
-	if err := events.first(f.first, s.cfg.Retry); err != nil {
+// show is a stream that net/http serves: one goroutine, one select. It returns why it ended, and the error of a write that
+// failed. hijacked.step is the same for a stream without a goroutine.
+func (s *Server) show(ctx context.Context, events *eventStream, f follower, first *store.State) (reason string, err error) {
+	if err := s.showFirst(events, first); err != nil {
 		return endClient, err
 	}
-	s.metrics.events.Inc()
-	if f.first.Terminal() {
+	if first.Terminal() {
 		return endTerminal, nil
 	}
 	limit, text, reason := s.lifetime(f.who)
@@ -182,13 +203,9 @@ func (s *Server) show(ctx context.Context, events *eventStream, f follower) (rea
 		case <-heartbeat.C:
 			err = events.heartbeat()
 		case state := <-f.states:
-			if refused := mayShow(state, f.who); refused != nil {
-				return s.revoke(events, refused)
-			}
-			err = events.state(state)
-			s.metrics.sent(state, err)
-			if err == nil && state.Terminal() {
-				return endTerminal, nil
+			reason, err := s.showState(events, state, f.who)
+			if reason != "" {
+				return reason, err
 			}
 		}
 		if err != nil {
@@ -196,6 +213,30 @@ func (s *Server) show(ctx context.Context, events *eventStream, f follower) (rea
 		}
 		heartbeat.Reset(s.cfg.Heartbeat)
 	}
+}
+
+func (s *Server) showFirst(events *eventStream, first *store.State) error {
+	err := events.first(first, s.cfg.Retry)
+	if err == nil {
+		s.metrics.events.Inc()
+	}
+	return err
+}
+
+// showState writes a changed state. The reason is empty while the stream goes on.
+func (s *Server) showState(events *eventStream, state *store.State, who viewer) (reason string, err error) {
+	if refused := mayShow(state, who); refused != nil {
+		return s.revoke(events, refused)
+	}
+	err = events.state(state)
+	s.metrics.sent(state, err)
+	switch {
+	case err != nil:
+		return endClient, err
+	case state.Terminal():
+		return endTerminal, nil
+	}
+	return "", nil
 }
 
 // lifetime is how long the stream may last, and how it ends then: whichever comes first of the token's expiry and

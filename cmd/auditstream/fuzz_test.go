@@ -59,7 +59,7 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 
 type nobody struct{}
 
-func (nobody) Subscribe(context.Context, int64) (<-chan *store.State, func(), error) {
+func (nobody) Subscribe(context.Context, int64, func()) (<-chan *store.State, func(), error) {
 	panic("nobody subscribes")
 }
 

@@ -119,6 +119,7 @@ func (c *serveCmd) server() server.Config {
 		MaxDuration:              time.Duration(c.SSEMaxDuration),
 		Heartbeat:                time.Duration(c.SSEHeartbeat),
 		Retry:                    time.Duration(c.SSERetry),
+		NoHijack:                 c.SSEHijack == "off",
 		MaxStreams:               int(c.SSEMaxStreams),
 		MaxStreamsPerUser:        int(c.SSEMaxStreamsPerUser),
 		MaxConnectionsPerAddress: int(c.HTTPMaxConnsPerAddress),

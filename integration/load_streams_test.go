@@ -1,0 +1,47 @@
+package integration
+
+import (
+	"fmt"
+	"testing"
+)
+
+// A stream over plain HTTP/1.1 costs a few kilobytes: net/http's goroutines, buffers and request have gone. Measures memory,
+// so it is not parallel.
+func TestLoadStreamCostsAFewKilobytes(t *testing.T) {
+	const streams, audits, most = 5000, 500, 12e3 // bytes of resident memory
+	db := newDatabase(t)
+	ids := db.insertMany(t, audits)
+	for _, taken := range []bool{true, false} {
+		options := []string{"LOG_LEVEL=info"}
+		if !taken {
+			options = append(options, "SSE_HIJACK=off")
+		}
+		i := serveBinary(t, plainBinary(t), db.Serve, options...)
+		i.waitReady(t, "up")
+		i.view(t, ids[0], nil).reached(t, 0)
+		before := i.collect(t)
+		s := i.newSwarm(t, streams, ids)
+		s.served(t, 1, 0)
+		var each cost
+		measure := func() {
+			now := i.collect(t)
+			each = cost{
+				heap: (now.heap - before.heap) / streams, stacks: (now.stacks - before.stacks) / streams,
+				resident: (now.resident - before.resident) / streams, goroutines: (now.goroutines - before.goroutines) / streams,
+			}
+		}
+		if measure(); taken {
+			eventually(t, func() error { // what connecting took is given back within seconds
+				if measure(); each.resident > most || each.goroutines > 0.1 {
+					return fmt.Errorf("a stream costs %.0f bytes of resident memory and %.2f goroutines, want %.0f and none", each.resident, each.goroutines, most)
+				}
+				return nil
+			})
+		} else if each.resident < most || each.goroutines < 1.9 {
+			t.Errorf("a stream of net/http's costs %.0f bytes and %.2f goroutines: this test would not notice it", each.resident, each.goroutines)
+		}
+		t.Logf("%d streams, taken from net/http %v: %.1f kB resident each, of which heap %.1f and stacks %.1f; %.2f goroutines",
+			streams, taken, each.resident/1e3, each.heap/1e3, each.stacks/1e3, each.goroutines)
+		s.leave()
+	}
+}

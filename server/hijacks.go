@@ -1,0 +1,201 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// hijacks are the connections taken from net/http, of which its Shutdown knows nothing, and the writers that serve them.
+// Safe for concurrent use.
+type hijacks struct {
+	hangups *hangups
+	back    *backListener
+	work    errgroup.Group
+
+	mu       sync.Mutex
+	open     map[uint64]*hijacked
+	expected int // between expect and add
+	keys     uint64
+	draining bool
+	gone     sync.Cond // one of open or expected is
+	begun    int       // in all
+	counted  time.Time // when begun last was a multiple of wave
+	trimmer  *time.Timer
+
+	queue      sync.Mutex
+	ready      sync.Cond // there is something in the queue, or a writer may leave
+	head, tail *hijacked
+	surplus    int // writers that may leave
+}
+
+const (
+	// wave new streams within waveTime take more memory, until their first states have been read and net/http has let go of
+	// them, than all of them need afterwards. The runtime would keep it for minutes.
+	wave     = 1000
+	waveTime = 5 * time.Second
+	// waveEnd is how long after one its memory is given back.
+	waveEnd = time.Second
+)
+
+func newHijacks(addr net.Addr, logger *slog.Logger) *hijacks {
+	h := &hijacks{open: make(map[uint64]*hijacked), back: newBackListener(addr)}
+	h.gone.L, h.ready.L = &h.mu, &h.queue
+	h.trimmer = time.AfterFunc(time.Hour, debug.FreeOSMemory)
+	h.trimmer.Stop()
+	var err error
+	if h.hangups, err = newHangups(h); err != nil {
+		logger.Warn("hang-ups are found by heartbeats alone", "error", err)
+	}
+	return h
+}
+
+// run serves until end has been called. What its goroutines do is bounded by that too.
+func (h *hijacks) run() error {
+	for range runtime.GOMAXPROCS(0) {
+		h.work.Go(h.write)
+	}
+	h.hangups.run()
+	return h.work.Wait()
+}
+
+// expect announces a connection, so that end waits for it.
+func (h *hijacks) expect() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.expected++
+}
+
+// forget takes back an announcement.
+func (h *hijacks) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.expected--
+	h.gone.Broadcast()
+}
+
+// add registers a connection that was announced.
+func (h *hijacks) add(c *hijacked) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.expected--
+	h.keys++
+	c.key = h.keys
+	h.open[c.key] = c
+	if h.begun++; h.begun%wave == 0 {
+		if time.Since(h.counted) < waveTime {
+			h.trimmer.Reset(waveEnd)
+		}
+		h.counted = time.Now()
+	}
+	if h.draining {
+		c.poke(dueDrain)
+	}
+}
+
+func (h *hijacks) remove(c *hijacked) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.open, c.key)
+	h.gone.Broadcast()
+}
+
+// hungUp is told of a connection by its key: its descriptor's number may be another's by now.
+func (h *hijacks) hungUp(key uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.open[key]; c != nil {
+		c.poke(dueInput)
+	}
+}
+
+// drain has every stream say goodbye, those included that begin later.
+func (h *hijacks) drain() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.draining = true
+	for _, c := range h.open {
+		c.poke(dueDrain)
+	}
+}
+
+// end waits until no connection is left, cuts what is left when ctx ends, and lets run return.
+func (h *hijacks) end(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, c := range h.open {
+			_ = c.conn.Close() // its writer sees the error
+		}
+	})
+	defer stop()
+	h.mu.Lock()
+	for len(h.open)+h.expected > 0 {
+		h.gone.Wait()
+	}
+	h.mu.Unlock()
+	h.trimmer.Stop()
+	h.hangups.close()
+	h.queue.Lock()
+	defer h.queue.Unlock()
+	h.surplus = runtime.GOMAXPROCS(0) + h.surplus
+	h.ready.Broadcast()
+}
+
+// write is a writer: it sees to one stream after the other.
+func (h *hijacks) write() error {
+	for {
+		c := h.pop()
+		if c == nil {
+			return nil
+		}
+		c.run()
+	}
+}
+
+func (h *hijacks) push(c *hijacked) {
+	h.queue.Lock()
+	defer h.queue.Unlock()
+	if h.tail == nil {
+		h.head = c
+	} else {
+		h.tail.next = c
+	}
+	h.tail = c
+	h.ready.Signal()
+}
+
+// pop waits for a stream that has something due; nil when there is a writer too many.
+func (h *hijacks) pop() *hijacked {
+	h.queue.Lock()
+	defer h.queue.Unlock()
+	for h.head == nil && h.surplus == 0 {
+		h.ready.Wait()
+	}
+	if h.surplus > 0 {
+		h.surplus--
+		return nil
+	}
+	c := h.head
+	if h.head, c.next = c.next, nil; h.head == nil {
+		h.tail = nil
+	}
+	return c
+}
+
+// replace starts a writer in place of the caller, which has to wait for its client. The caller calls back when it goes on.
+func (h *hijacks) replace() (back func()) {
+	h.work.Go(h.write)
+	return func() {
+		h.queue.Lock()
+		defer h.queue.Unlock()
+		h.surplus++
+		h.ready.Signal()
+	}
+}
