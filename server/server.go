@@ -33,7 +33,7 @@ type Server struct {
 	address  *addressLimit
 	metrics  metrics
 	ready    readiness
-	hijacks  *hijacks // while Run runs; nil when all streams are net/http's
+	hijacks  *hijacks // nil when all streams are net/http's
 	draining atomic.Bool
 
 	api, admin net.Listener
@@ -68,12 +68,14 @@ func (s *Server) Listen(ctx context.Context) error {
 		return err
 	}
 	s.api = api
-	if s.cfg.AdminAddr == "" {
-		return nil
+	if s.cfg.AdminAddr != "" {
+		s.admin, err = listen(ctx, "ADMIN_ADDR", s.cfg.AdminAddr)
+		if err != nil {
+			return errors.Join(err, api.Close())
+		}
 	}
-	s.admin, err = listen(ctx, "ADMIN_ADDR", s.cfg.AdminAddr)
-	if err != nil {
-		return errors.Join(err, api.Close())
+	if !s.cfg.NoHijack && s.cfg.CertFile == "" {
+		s.hijacks = newHijacks(s.api.Addr(), s.cfg.Logger)
 	}
 	return nil
 }
@@ -83,6 +85,9 @@ func (s *Server) Close() error {
 	err := s.api.Close()
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
+	}
+	if s.hijacks != nil {
+		s.hijacks.hangups.close()
 	}
 	return err
 }
@@ -138,8 +143,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
-	if !s.cfg.NoHijack && s.cfg.CertFile == "" {
-		s.hijacks = newHijacks(s.api.Addr(), s.cfg.Logger)
+	if s.hijacks != nil {
 		group.Go(func() error { return serving(api.Serve(s.hijacks.back)) })
 		group.Go(s.hijacks.run)
 	}
