@@ -11,7 +11,7 @@ TESTFLAGS ?= -race -shuffle=on -timeout 40m
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Try it: a private PostgreSQL, live audits and the page on http://127.0.0.1:8080
@@ -27,6 +27,14 @@ test: ## Install what tests need, then run all of them
 
 # What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything: once is enough.
 NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestHostileRequest|TestBench$$)
+
+# What is about streams and asks through Go's client. The rest writes HTTP/1.1 by hand, or counts net/http's goroutines.
+OVER_HTTP2 = ^TestAPI(StreamEnds|StreamEndsAtTheTokensExpiry|StreamTimeout|Heartbeat|OnlyChangesAreSent|EventData|IDIs.*|Ownership|Refusals|Limits|AuthCookie|CORS|RowThat.*|DatabaseUnreachable)$$
+
+.PHONY: test-http2
+test-http2: ## Run the tests of streams once more over HTTP/2, with TLS
+	@.ci/setup test
+	AUDITSTREAM_TEST_HTTP=2 $(GO) test $(TESTFLAGS) -count=1 -run '$(OVER_HTTP2)' ./integration
 
 .PHONY: test-containers
 test-containers: ## Run the database tests against PostgreSQL in a container; needs a Docker engine

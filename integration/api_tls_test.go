@@ -21,9 +21,17 @@ import (
 // selfSigned makes a certificate for 127.0.0.1 and returns its files and a pool that trusts it.
 func selfSigned(t testing.TB) (certFile, keyFile string, pool *x509.CertPool) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	certFile, keyFile, pool, err := makeCertificate(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
+	}
+	return certFile, keyFile, pool
+}
+
+func makeCertificate(dir string) (certFile, keyFile string, pool *x509.CertPool, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", "", nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "auditstream test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
@@ -31,24 +39,23 @@ func selfSigned(t testing.TB) (certFile, keyFile string, pool *x509.CertPool) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		t.Fatal(err)
+		return "", "", nil, err
 	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		t.Fatal(err)
+		return "", "", nil, err
 	}
-	dir := t.TempDir()
 	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	for file, text := range map[string][]byte{certFile: certPEM, keyFile: keyPEM} {
 		if err := os.WriteFile(file, text, 0o600); err != nil {
-			t.Fatal(err)
+			return "", "", nil, err
 		}
 	}
 	pool = x509.NewCertPool()
 	pool.AppendCertsFromPEM(certPEM)
-	return certFile, keyFile, pool
+	return certFile, keyFile, pool, nil
 }
 
 // The silence is longer than the deadline of a write, 5 s: on HTTP/2 one that passes would reset the stream.

@@ -64,7 +64,8 @@ func TestPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) {
 
 	var group sync.WaitGroup
 	errs := make(chan error, workers*rounds)
-	transport := &http.Transport{MaxIdleConnsPerHost: workers}
+	transport := newTransport()
+	transport.MaxIdleConnsPerHost = workers
 	defer transport.CloseIdleConnections()
 	for w := range workers {
 		app := pgtest.Connect(t, db.Admin)

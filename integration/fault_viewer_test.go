@@ -38,13 +38,13 @@ type viewer struct {
 // view follows an audit's stream as alice. seen, if not nil, is called for each state, by the goroutine that reads.
 func (i *instance) view(t testing.TB, id string, seen func(p progress, at time.Time)) *viewer {
 	t.Helper()
-	return i.viewWith(t, &http.Transport{}, id, alice(t), seen)
+	return i.viewWith(t, newTransport(), id, alice(t), seen)
 }
 
 // crowd opens n streams at once, spread over the audits.
 func (i *instance) crowd(t testing.TB, n int, ids []string, seen func(p progress, at time.Time)) []*viewer {
 	t.Helper()
-	transport := &http.Transport{}
+	transport := newTransport()
 	t.Cleanup(transport.CloseIdleConnections)
 	token := alice(t)
 	viewers := make([]*viewer, n)

@@ -13,7 +13,14 @@ import (
 	"auditstream/integration/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	remove, err := prepareHTTP2()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	pgtest.Main(m, remove)
+}
 
 // binary builds the program with the race detector, once, and returns its path.
 func binary(t testing.TB) string {

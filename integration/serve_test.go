@@ -154,6 +154,7 @@ func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instanc
 			env = slices.Delete(slices.Clone(env), k, k+1)
 		}
 	}
+	env, scheme := withTLS(env)
 	i.cmd.Env = environment(append([]string{
 		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret,
 		"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
@@ -179,12 +180,6 @@ func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instanc
 		}
 	})
 	serving := i.waitLog(t, "serving")
-	scheme := "http://"
-	for _, e := range env {
-		if strings.HasPrefix(e, "TLS_CERT_FILE=") {
-			scheme = "https://"
-		}
-	}
 	i.URL = scheme + serving["addr"].(string)
 	i.Admin = "http://" + serving["admin_addr"].(string)
 	return i

@@ -61,7 +61,9 @@ func (i *instance) watch(t testing.TB, id, token string, headers ...string) *str
 // open requests a path and reads the answer as a stream, whatever its status. The connection is the stream's own.
 func (i *instance) open(t testing.TB, path, token string, headers ...string) *stream {
 	t.Helper()
-	return i.openOn(t, &http.Transport{}, path, token, headers...)
+	s := i.openOn(t, newTransport(), path, token, headers...)
+	wantVersion(t, s.Response)
+	return s
 }
 
 // openOn is open on a transport, whose idle connections it closes at the end of the stream.

@@ -46,12 +46,15 @@ var shared struct {
 
 // Main runs the tests of a package, stops the server, looks for goroutines left behind and exits. Call it from
 // TestMain.
-func Main(m *testing.M) {
+func Main(m *testing.M, after ...func()) {
 	shared.mu.Lock()
 	shared.main = true
 	shared.mu.Unlock()
 
 	code := m.Run()
+	for _, f := range after {
+		f()
+	}
 	if err := stopShared(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		code = max(code, 1)
