@@ -74,6 +74,10 @@ func wantFewReads(t testing.TB, clients int, took time.Duration, reads, asked fl
 	}
 }
 
+// kept is what the runtime keeps of a crowd of goroutines, those that answered all requests at once: it never frees their
+// descriptors. That is little, but so are the streams.
+const kept = 3e6
+
 // wantReturn waits until all streams have gone, and their goroutines and memory with them.
 func wantReturn(t testing.TB, i *instance, clients int, before, during cost) {
 	t.Helper()
@@ -92,7 +96,7 @@ func wantReturn(t testing.TB, i *instance, clients int, before, during cost) {
 			{"stacks", before.stacks, during.stacks, after.stacks, 0.1},
 			{"resident memory", before.resident, during.resident, after.resident, 0.5},
 		} {
-			if most := c.before + c.part*(c.during-c.before); c.after > most {
+			if most := c.before + c.part*(c.during-c.before) + kept; c.after > most {
 				return fmt.Errorf("%s: %.1f MB before, %.1f MB with %d streams, %.1f MB without, want %.1f MB at most",
 					c.name, c.before/1e6, c.during/1e6, clients, c.after/1e6, most/1e6)
 			}
