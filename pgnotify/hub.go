@@ -23,6 +23,8 @@ type Loader interface {
 type HubConfig struct {
 	// Loader is required.
 	Loader Loader
+	// Registry is told what is watched, when a Listener says that it listens. Nil: the triggers ring for everything.
+	Registry Registry
 	// Interval of the safety net, the read of all watched audits that finds what no notification announced; default
 	// 10 s. Each is up to 10 % shorter at random, so that several instances do not read in step.
 	Interval time.Duration
@@ -53,6 +55,7 @@ type Hub struct {
 	newcomers int            // subscribers since the last batch
 	failure   error          // why the last read failed; nil after one that succeeded
 	missed    missedChanges
+	reg       registration
 }
 
 // watch is one audit that at least one subscriber watches.
@@ -101,6 +104,8 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 		watched: make(map[int64]*watch),
 		dirty:   make(map[int64]mark),
 	}
+	h.reg.look = time.NewTimer(time.Hour)
+	h.reg.look.Stop()
 	h.metrics = newHubMetrics(h, cfg.Registerer)
 	h.missed = missedChanges{found: make(map[int64]time.Time), counter: h.metrics.missed, logger: cfg.Logger}
 	return h, nil
@@ -213,13 +218,17 @@ func (h *Hub) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			h.leave(ctx)
 			return nil
 		case <-h.wake:
 			h.readUntilClean(ctx)
+		case <-h.reg.look.C:
+			h.settle(ctx)
 		case <-h.arrived:
 			h.gather(ctx)
 			h.readUntilClean(ctx)
 		case <-tick.C:
+			h.tidy(ctx)
 			h.mu.Lock()
 			h.markAll(false)
 			h.mu.Unlock()

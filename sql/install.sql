@@ -73,36 +73,104 @@ from :table as a
 -- that "join auditstream.progress p on p.audit_id = k" uses the index on the key itself.
 where a.:key = a.:key::bigint;
 \endif
-:grants
 \if :objects
 \if :triggers
 
--- The payload is the key and never more: a notification of 8000 bytes would abort the application's transaction.
--- Security invoker, and no exception block, which would cost every changed row a subtransaction.
-create or replace function auditstream.notify_change() returns trigger
-    language plpgsql
+-- What somebody watches, by the instance of serve that watches it: a bigint under which its listening session holds a
+-- shared advisory lock, so that rows of dead instances are known. Unlogged: no row is worth a flush, and serve registers
+-- anew whenever it reconnects. A truncating vacuum would lock out the triggers that look.
+create unlogged table if not exists auditstream.watch (
+    audit_id bigint not null,
+    instance bigint not null,
+    primary key (audit_id, instance)
+) with (vacuum_truncate = false);
+
+-- For serve: forget what an instance no longer watches (null: all of it) and whatever dead instances left behind; says how
+-- many rows the instance still has. A function, because the right to delete is a right to lock the table, and with it all
+-- writers out.
+create or replace function auditstream.unwatch(mine bigint, ids bigint[]) returns bigint
+    language sql security definer
     set search_path = pg_catalog, pg_temp
 as $auditstream$
+    delete from auditstream.watch where instance = mine and (ids is null or audit_id = any (ids));
+    delete from auditstream.watch where instance <> mine and instance <> all (array(
+        select (classid::bigint << 32) | objid::bigint from pg_locks
+        where locktype = 'advisory' and objsubid = 1 and granted
+          and database = (select oid from pg_database where datname = current_database())));
+    select count(*) from auditstream.watch where instance = mine
+$auditstream$;
+revoke all on function auditstream.unwatch(bigint, bigint[]) from public;
+
+-- The payload is the key and never more: a notification of 8000 bytes would abort the application's transaction.
+--
+-- It rings only for what somebody watches: NOTIFY makes commits of the whole cluster wait for each other. A writer that
+-- looks before serve has registered, and commits after serve's first read, has a transaction id by then: serve waits for
+-- all that were open when it registered, and reads again.
+--
+-- Security definer, because the application's roles have no rights in our schema and need none. In place of a search_path
+-- of its own, which would cost a fifth of a large update, every name says its schema.
+create or replace function auditstream.notify_change() returns trigger
+    language plpgsql security definer
+as $auditstream$
+declare
+    always constant pg_catalog.bool := false; -- install --notify-always
+    changed pg_catalog.int8;
+    gap pg_catalog.text;
+    low pg_catalog.int8;
+    high pg_catalog.int8;
 begin
-    -- '*' asks the server to read everything that is watched: after a TRUNCATE, and when the application has renamed
-    -- its key, because to name a column that is gone would be an error in the application's own statement.
-    if tg_level = 'STATEMENT' or not exists (
-        select from pg_catalog.pg_attribute
-        where attrelid = tg_relid and attname = 'id' and not attisdropped
-    ) then
+    -- '*' asks the server to read everything that is watched.
+    if tg_level operator(pg_catalog.=) 'STATEMENT' then
         perform pg_catalog.pg_notify('auditstream', '*');
         return null;
     end if;
-    -- In an INSERT every field of old is null, in a DELETE every field of new.
-    if new."id" is not null then
-        perform pg_catalog.pg_notify('auditstream', new."id"::text);
-    end if;
-    if old."id" is not null and old."id" is distinct from new."id" then
-        perform pg_catalog.pg_notify('auditstream', old."id"::text);
-    end if;
+    -- A subtransaction without writes costs next to nothing, and whatever goes wrong in it is no error of the application's.
+    begin
+        -- In an INSERT every field of old is null, in a DELETE every field of new.
+        if old."id" is not null and new."id" is not null and old."id" operator(pg_catalog.<>) new."id" then
+            perform pg_catalog.pg_notify('auditstream', old."id"::pg_catalog.text);
+            perform pg_catalog.pg_notify('auditstream', new."id"::pg_catalog.text);
+            return null;
+        end if;
+        changed := coalesce(new."id", old."id");
+        if changed is null then
+            return null;
+        end if;
+        -- Between these two keys nothing was watched when this transaction last looked. That holds until its end, because
+        -- it has an id: what is registered meanwhile is read again then.
+        gap := pg_catalog.current_setting('auditstream.gap', true);
+        if gap operator(pg_catalog.<>) '' then
+            if changed operator(pg_catalog.>) pg_catalog.split_part(gap, ' ', 1)::pg_catalog.int8
+                and changed operator(pg_catalog.<) pg_catalog.split_part(gap, ' ', 2)::pg_catalog.int8 then
+                return null;
+            end if;
+        end if;
+        -- Repeatable read would look with an old snapshot, and serializable would be failed for what it has looked at.
+        if not always and pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.~~) 'read %' then
+            select pg_catalog.max(audit_id) into low from auditstream.watch
+            where audit_id operator(pg_catalog.<=) changed;
+            if low is null or low operator(pg_catalog.<) changed then
+                select pg_catalog.min(audit_id) into high from auditstream.watch
+                where audit_id operator(pg_catalog.>) changed;
+                perform pg_catalog.set_config('auditstream.gap', pg_catalog.concat_ws(' ',
+                    coalesce(low, '-9223372036854775808'), coalesce(high, '9223372036854775807')), true);
+                return null;
+            end if;
+        end if;
+    exception when others then
+        -- The application has renamed its key, or somebody has taken away what this function needs.
+        null;
+    end;
+    perform pg_catalog.pg_notify('auditstream', coalesce(changed::pg_catalog.text, '*'));
     return null;
 end
 $auditstream$;
+
+\endif
+\endif
+:grants
+\if :objects
+\if :triggers
 
 -- From here to the commit writers of the table wait (create trigger takes share row exclusive): keep this part last.
 create or replace trigger auditstream_insert
@@ -127,6 +195,8 @@ drop trigger if exists auditstream_update on :table;
 drop trigger if exists auditstream_delete on :table;
 drop trigger if exists auditstream_truncate on :table;
 drop function if exists auditstream.notify_change();
+drop function if exists auditstream.unwatch(bigint, bigint[]);
+drop table if exists auditstream.watch;
 \endif
 
 -- What was installed and what came of it: a second install sees from the catalog alone that nothing has to change, and
@@ -138,9 +208,13 @@ begin
         pg_catalog.obj_description('auditstream.progress'::pg_catalog.regclass, 'pg_class'), (
 -- state: install reads it with this same query
 select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid), v.reloptions::text,
-    (select pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), ' ')
+    (select pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), ' ' order by p.proname)
      from pg_catalog.pg_proc p
-     where p.pronamespace = v.relnamespace and p.proname = 'notify_change'),
+     where p.pronamespace = v.relnamespace and p.proname in ('notify_change', 'unwatch')),
+    (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.relname, c.relkind, c.relpersistence, c.reloptions::text), ' '
+        order by c.relname)
+     from pg_catalog.pg_class c
+     where c.relnamespace = v.relnamespace and c.relname in ('watch', 'watch_pkey')),
     -- Of a partitioned table's copies only those that were switched off: partitions come and go.
     (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', pg_catalog.pg_get_triggerdef(t.oid),
         case when t.tgenabled in ('O', 'A') then 'enabled' else t.tgenabled::text end), ' '

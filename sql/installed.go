@@ -21,6 +21,7 @@ type installed struct {
 	ViewOwner     string
 	Comment       string
 	Function      bool
+	Watch         bool // the table of what is watched
 
 	state    string // what the view, the function and the triggers are now
 	columns  []viewColumn
@@ -65,7 +66,9 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 		       coalesce(pg_catalog.pg_get_userbyid(c.relowner), '') as view_owner,
 		       coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') as comment,
 		       exists (select from pg_catalog.pg_proc p
-		               where p.pronamespace = n.oid and p.proname = 'notify_change' and p.pronargs = 0) as function
+		               where p.pronamespace = n.oid and p.proname = 'notify_change' and p.pronargs = 0) as function,
+		       exists (select from pg_catalog.pg_class w
+		               where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r') as watch
 		from (values (1)) one
 			left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
 			left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'progress'`)

@@ -137,20 +137,20 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 // installScript fills in install.sql; "" when nothing has to change.
 func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) (string, error) {
 	vars := map[string]string{
-		"table": t.quoted(), "key": ident(m.key.Name), "key_name": m.key.Name, "update_when": m.changed(),
+		"table": t.quoted(), "key": ident(m.key.Name), "update_when": m.changed(),
 		"objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
 	}
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
 	}
-	template := nameKey(installSQL)
+	template := bodyOf(installSQL, o.NotifyAlways)
 	// Of the two parts of the stamp this one says what was asked for; the other, the state, what came of it.
 	sum := md5.Sum([]byte(render(template, vars)))
 	vars["stamp"] = stampPrefix + hex.EncodeToString(sum[:])
 	current := there.ours() && there.Comment == vars["stamp"]+" "+there.state
 
 	dropView := !current && there.View && !there.replaceable(m)
-	grants, err := grantsFor(ctx, conn, o.Role, there, dropView)
+	grants, err := grantsFor(ctx, conn, o, there, dropView)
 	if err != nil {
 		return "", err
 	}
@@ -161,7 +161,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
 	vars["new_schema"] = strconv.FormatBool(!there.Schema)
 	vars["drop_view"] = strconv.FormatBool(dropView)
-	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || len(there.triggers) > 0))
+	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || there.Watch || len(there.triggers) > 0))
 	vars["keep_always"] = strings.Join(alwaysTriggers(there.triggers), "\n")
 	vars["grants"] = strings.Join(grants, "\n")
 	script := render(template, vars)

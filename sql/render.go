@@ -2,6 +2,7 @@ package sql
 
 import (
 	_ "embed"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -89,10 +90,11 @@ func substitute(line string, vars map[string]string) string {
 	})
 }
 
-// nameKey makes the key's name a variable in the body of the trigger function, which psql leaves alone because it is
-// quoted: there the default, id, is written out.
-func nameKey(template string) string {
-	return strings.NewReplacer(`new."id"`, "new.:key", `old."id"`, "old.:key", "attname = 'id'", "attname = :'key_name'").Replace(template)
+// bodyOf makes a template of the body of the trigger function, which psql leaves alone because it is quoted: there the
+// defaults, the key id and ringing only for what is watched, are written out.
+func bodyOf(template string, always bool) string {
+	return strings.NewReplacer(`new."id"`, "new.:key", `old."id"`, "old.:key",
+		"always constant pg_catalog.bool := false", fmt.Sprintf("always constant pg_catalog.bool := %t", always)).Replace(template)
 }
 
 func ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }

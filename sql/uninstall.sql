@@ -13,6 +13,7 @@
 \set triggers true
 \set view true
 \set function true
+\set watch true
 \set schema true
 \set revokes ''
 
@@ -35,6 +36,10 @@ drop trigger if exists auditstream_truncate on :table;
 \endif
 \if :function
 drop function if exists auditstream.notify_change();
+drop function if exists auditstream.unwatch(bigint, bigint[]);
+\endif
+\if :watch
+drop table if exists auditstream.watch;
 \endif
 \if :schema
 -- Never cascade: what somebody else put there is not ours to drop.

@@ -15,7 +15,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var _ server.Subscriber = (*pgnotify.Hub)(nil)
+var (
+	_ server.Subscriber  = (*pgnotify.Hub)(nil)
+	_ pgnotify.Registrar = (*pgnotify.Hub)(nil)
+)
 
 type serveCmd struct {
 	databaseFlags `embed:""`
@@ -48,6 +51,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 
 	hub, err := pgnotify.NewHub(pgnotify.HubConfig{
 		Loader:     audits,
+		Registry:   pgnotify.Watched{DB: pool},
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		Logger:     logger,
 		Registerer: registry,
