@@ -140,7 +140,11 @@ func everybodys(version int) []string {
 // object added by a later version is looked at as well.
 func TestPrivilegeRoleHasNoMoreThanServeNeeds(t *testing.T) {
 	t.Parallel()
-	granted := []string{"a column of auditstream.progress SELECT", "relation auditstream.progress SELECT", "schema auditstream USAGE"}
+	granted := []string{
+		"a column of auditstream.progress SELECT", "relation auditstream.progress SELECT", "schema auditstream USAGE",
+		// It tells the triggers what is watched.
+		"a column of auditstream.watch INSERT", "relation auditstream.watch INSERT", "function auditstream.unwatch(bigint,bigint[]) EXECUTE",
+	}
 	for _, test := range []struct {
 		name   string
 		locked bool
@@ -173,7 +177,9 @@ func TestPrivilegeRoleHasNoMoreThanServeNeeds(t *testing.T) {
 			wantList(t, "what depends on the role", texts(t, admin, `
 				select pg_describe_object(classid, objid, objsubid) || ' ' || deptype::text from pg_shdepend
 				where refclassid = 'pg_authid'::regclass and refobjid = $1::regrole and dbid = (select oid from pg_database where datname = current_database())
-				order by 1`, role), []string{"schema auditstream a", "view auditstream.progress a"})
+				order by 1`, role), []string{
+				"function auditstream.unwatch(bigint,bigint[]) a", "schema auditstream a", "table auditstream.watch a", "view auditstream.progress a",
+			})
 			wantList(t, "grant options", texts(t, admin, `select 'one' from pg_class, aclexplode(relacl) where grantee = $1::regrole and is_grantable
 				union all select 'one' from pg_namespace, aclexplode(nspacl) where grantee = $1::regrole and is_grantable`, role), nil)
 			wantList(t, "roles it belongs to, and powers", texts(t, admin, `

@@ -196,6 +196,14 @@ func TestAdoptTables(t *testing.T) {
 	})
 }
 
+// triggersOf is how many triggers a plan makes: those for each statement need one more, for changed keys.
+func triggersOf(plan *sql.Plan) int {
+	if strings.Contains(plan.SQL, "referencing new table") {
+		return 5
+	}
+	return 4
+}
+
 func adopt(t *testing.T, tests []adoption) {
 	t.Helper()
 	for _, test := range tests {
@@ -225,7 +233,7 @@ func adopt(t *testing.T, tests []adoption) {
 			}
 			_ = shown(t, conn) // whatever the changes made of it, it can be read
 			s, err := sql.Inspect(t.Context(), conn)
-			if err != nil || s.View != nil || s.Index != nil || s.Table != plan.Table || len(s.Triggers) != 4 {
+			if err != nil || s.View != nil || s.Index != nil || s.Table != plan.Table || len(s.Triggers) != triggersOf(ran) {
 				t.Errorf("inspect: %+v, %v", s, err)
 			}
 			for _, trigger := range s.Triggers {

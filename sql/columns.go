@@ -33,9 +33,14 @@ func (c column) value() string {
 	return c.shown(c.ref("a"))
 }
 
-// changed is the column's part of the update trigger's condition.
+// changed is the column's part of what makes an update worth a ring. Enums are written out by their own function: somebody
+// may have made a cast for them, which would run with the trigger function's rights.
 func (c column) changed() string {
-	return c.watched(c.ref("old")) + " is distinct from " + c.watched(c.ref("new"))
+	before, after := c.ref("old"), c.ref("new")
+	if c.source.BaseKind == "e" {
+		before, after = "textin(enum_out("+before+"))", "textin(enum_out("+after+"))"
+	}
+	return c.watched(before) + " is distinct from " + c.watched(after)
 }
 
 // collation is what the view's column has, as far as it can depend on the table.
@@ -72,6 +77,17 @@ func (m *mapping) changed() string {
 		}
 	}
 	return strings.Join(parts, "\n        or ")
+}
+
+// sources are the columns of the table that the view shows, the key first.
+func (m *mapping) sources() []*attribute {
+	all := []*attribute{&m.key}
+	for _, c := range m.columns {
+		if c.source != nil {
+			all = append(all, c.source)
+		}
+	}
+	return all
 }
 
 // mapColumns decides what each of our columns comes from. encoding is the server's.

@@ -133,6 +133,7 @@ func FuzzAdopt(f *testing.F) {
 		if got := shown(t, conn); len(got) != 1 || !strings.HasPrefix(got[0], `{"audit_id":1,"status":"pending","progress":0`) {
 			t.Errorf("shown: %q", got)
 		}
+		watchAll(t, conn)
 		bell{ear}.rings(t, conn, "update "+table+" set "+quoted(names[2])+" = 2", "1")
 		bell{ear}.rings(t, conn, "delete from "+table, "1")
 		if plan := install(t, conn, options); plan.SQL != "" {

@@ -29,8 +29,9 @@ func connected(comment string) []string {
 	return roles
 }
 
-// grantsFor are the statements that the view and the role need; no role: "".
-func grantsFor(ctx context.Context, conn *pgx.Conn, role string, i *installed, dropView bool) ([]string, error) {
+// grantsFor are the statements that the view, the role and those who serve already need.
+func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dropView bool) ([]string, error) {
+	role := o.Role
 	var grants []string
 	if dropView {
 		kept, err := viewGrants(ctx, conn)
@@ -39,6 +40,15 @@ func grantsFor(ctx context.Context, conn *pgx.Conn, role string, i *installed, d
 		}
 		grants = kept
 	}
+	if i.ours() && !i.Watch && !o.NoTriggers {
+		watchers, err := viewReaders(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		for _, watcher := range watchers {
+			grants = append(grants, watchGrants(watcher)...)
+		}
+	}
 	if role == "" {
 		return grants, nil
 	}
@@ -46,7 +56,7 @@ func grantsFor(ctx context.Context, conn *pgx.Conn, role string, i *installed, d
 	if err != nil {
 		return nil, err
 	}
-	added, err := roleGrants(ctx, conn, role, i, dropView)
+	added, err := roleGrants(ctx, conn, role, i, o, dropView)
 	if err != nil {
 		return nil, err
 	}
@@ -72,9 +82,9 @@ func findRole(ctx context.Context, conn *pgx.Conn, name string) (string, error) 
 
 // roleGrants are the statements that give the role what serve needs and does not have. The view's are needed anew when
 // the view is.
-func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, dropView bool) ([]string, error) {
+func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, o Options, dropView bool) ([]string, error) {
 	var database string
-	var connect, usage, selects bool
+	var connect, usage, selects, watches bool
 	err := conn.QueryRow(ctx, `
 		select pg_catalog.current_database(),
 		       pg_catalog.has_database_privilege($1, pg_catalog.current_database(), 'connect'),
@@ -82,8 +92,13 @@ func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, 
 		                 from pg_catalog.pg_namespace n where n.nspname = 'auditstream'), false),
 		       coalesce((select pg_catalog.has_table_privilege($1, c.oid, 'select')
 		                 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		                 where n.nspname = 'auditstream' and c.relname = 'progress'), false)`,
-		role).Scan(&database, &connect, &usage, &selects)
+		                 where n.nspname = 'auditstream' and c.relname = 'progress'), false),
+		       coalesce((select pg_catalog.has_table_privilege($1, c.oid, 'insert')
+		                    and pg_catalog.bool_and(pg_catalog.has_function_privilege($1, p.oid, 'execute'))
+		                 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		                    join pg_catalog.pg_proc p on p.pronamespace = n.oid and p.proname = 'unwatch'
+		                 where n.nspname = 'auditstream' and c.relname = 'watch' group by c.oid), false)`,
+		role).Scan(&database, &connect, &usage, &selects, &watches)
 	if err != nil {
 		return nil, fmt.Errorf("read the rights of role %s: %w", role, err)
 	}
@@ -93,6 +108,9 @@ func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, 
 	}
 	if !selects || dropView {
 		grants = append(grants, fmt.Sprintf("grant select on auditstream.progress to %s;", ident(role)))
+	}
+	if !watches && !o.NoTriggers {
+		grants = append(grants, watchGrants(role)...)
 	}
 	if !connect {
 		roles := connected(i.SchemaComment)
@@ -108,6 +126,33 @@ func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, 
 			fmt.Sprintf("comment on schema auditstream is %s;", literal(connectPrefix+string(list))))
 	}
 	return grants, nil
+}
+
+// watchGrants are the statements by which a role may register what it watches.
+func watchGrants(role string) []string {
+	return []string{
+		fmt.Sprintf("grant insert on auditstream.watch to %s;", ident(role)),
+		fmt.Sprintf("grant execute on function auditstream.unwatch(bigint, bigint[]) to %s;", ident(role)),
+	}
+}
+
+// viewReaders are the roles that were granted the view: after an install from before there was a table of what is watched
+// they serve, and must be able to go on when the triggers look into it.
+func viewReaders(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	rows, err := conn.Query(ctx, `
+		select distinct pg_catalog.pg_get_userbyid(x.grantee)::text
+		from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x
+		where c.relname = 'progress' and x.privilege_type = 'SELECT' and x.grantee not in (0, c.relowner)
+		  and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
+		order by 1`)
+	if err != nil {
+		return nil, fmt.Errorf("read who may read auditstream.progress: %w", err)
+	}
+	readers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read who may read auditstream.progress: %w", err)
+	}
+	return readers, nil
 }
 
 // viewGrants are the statements that give a new view the rights of the one it replaces.

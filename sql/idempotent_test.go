@@ -130,7 +130,7 @@ func TestInstallKeepsEnableAlways(t *testing.T) {
 	exec(t, conn, `alter table audits disable trigger auditstream_insert`)
 	install(t, conn, sql.Options{})
 	equal(t, "triggers", column(t, conn, `select tgname || ' ' || tgenabled::text from pg_trigger where not tgisinternal order by 1`),
-		[]string{"auditstream_delete O", "auditstream_insert O", "auditstream_truncate O", "auditstream_update A"})
+		[]string{"auditstream_delete O", "auditstream_insert O", "auditstream_key O", "auditstream_truncate O", "auditstream_update A"})
 	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
 		t.Error("a second install wants to run")
 	}
@@ -217,7 +217,7 @@ func TestNoTriggers(t *testing.T) {
 		t.Errorf("inspect: %+v, %v", s, err)
 	}
 	install(t, conn, sql.Options{})
-	if count() != "4" {
+	if count() != "5" {
 		t.Error("install did not add the triggers")
 	}
 	install(t, conn, sql.Options{NoTriggers: true})

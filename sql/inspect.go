@@ -19,7 +19,7 @@ type Status struct {
 	Table string
 	// View is nil when auditstream.progress exists, the current role may read it, and it has the contract's columns.
 	View error
-	// Triggers are the four of install.sql, also when they are missing; others that call the same function; and those
+	// Triggers are those of install.sql, also when they are missing; others that call the same function; and those
 	// on partitions that are not enabled.
 	Triggers []Trigger
 	// Index is nil, or says that the server's reads by audit_id scan a whole table. It is nil, too, when View is not.
@@ -93,7 +93,9 @@ func describeTriggers(i *installed) []Trigger {
 		triggers = append(triggers, Trigger{Name: t.Name, Table: ident(t.Schema, t.Table), Enabled: words[t.Enabled]})
 		if !t.Copy {
 			table = ident(t.Schema, t.Table)
-			missing = slices.DeleteFunc(missing, func(name string) bool { return name == t.Name })
+			missing = slices.DeleteFunc(missing, func(name string) bool {
+				return name == t.Name || name == keyTrigger && t.Rows && t.Name != keyTrigger
+			})
 		}
 	}
 	for _, name := range missing {

@@ -35,6 +35,12 @@
 \set new_schema true
 \set drop_view false
 \set triggers true
+\set statements true
+\set rows false
+-- Partitions and heirs are written by their own names, which only triggers for each row see.
+select relkind <> 'r' or exists (select from pg_catalog.pg_inherits where oid in (inhparent, inhrelid)) as rows,
+    relkind = 'r' and not exists (select from pg_catalog.pg_inherits where oid in (inhparent, inhrelid)) as statements
+from pg_catalog.pg_class where oid = pg_catalog.to_regclass(:'table') \gset
 \set drop_triggers false
 \set keep_always ''
 \set grants ''
@@ -73,38 +79,197 @@ from :table as a
 -- that "join auditstream.progress p on p.audit_id = k" uses the index on the key itself.
 where a.:key = a.:key::bigint;
 \endif
-:grants
 \if :objects
 \if :triggers
 
--- The payload is the key and never more: a notification of 8000 bytes would abort the application's transaction.
--- Security invoker, and no exception block, which would cost every changed row a subtransaction.
-create or replace function auditstream.notify_change() returns trigger
-    language plpgsql
+-- What somebody watches (0: whatever is new), by the instance of serve that watches it: a bigint under which its listening session holds a
+-- shared advisory lock, so that rows of dead instances are known. Unlogged: no row is worth a flush, and serve registers
+-- anew whenever it reconnects. A truncating vacuum would lock out the triggers that look.
+create unlogged table if not exists auditstream.watch (
+    audit_id bigint not null,
+    instance bigint not null,
+    padding text, -- see prepare_watch
+    primary key (audit_id, instance)
+) with (vacuum_truncate = false);
+do $$ begin
+    if (select attstorage <> 'p' from pg_attribute where attrelid = 'auditstream.watch'::regclass and attname = 'padding') then
+        alter table auditstream.watch alter column padding set storage plain;
+    end if;
+end $$;
+
+-- PostgreSQL keeps a plan that was made while a table was small, and would scan what has grown since at every look. A table
+-- that once had many pages, and whose end vacuum leaves alone, is looked up by its index however few rows it has. Run by install and, because a crash empties the table, by unwatch.
+create or replace function auditstream.prepare_watch() returns void
+    language plpgsql security definer
     set search_path = pg_catalog, pg_temp
 as $auditstream$
 begin
-    -- '*' asks the server to read everything that is watched: after a TRUNCATE, and when the application has renamed
-    -- its key, because to name a column that is gone would be an error in the application's own statement.
-    if tg_level = 'STATEMENT' or not exists (
-        select from pg_catalog.pg_attribute
-        where attrelid = tg_relid and attname = 'id' and not attisdropped
-    ) then
-        perform pg_catalog.pg_notify('auditstream', '*');
-        return null;
+    if pg_relation_size('auditstream.watch') < 800 * current_setting('block_size')::int then
+        insert into auditstream.watch -- a row a page, so that the index stays small
+        select -n, 0, repeat('x', current_setting('block_size')::int * 3 / 4) from generate_series(1, 1000) n on conflict do nothing;
+        delete from auditstream.watch where instance = 0;
+        analyze auditstream.watch; -- plans that are there are made anew
     end if;
-    -- In an INSERT every field of old is null, in a DELETE every field of new.
-    if new."id" is not null then
-        perform pg_catalog.pg_notify('auditstream', new."id"::text);
-    end if;
-    if old."id" is not null and old."id" is distinct from new."id" then
-        perform pg_catalog.pg_notify('auditstream', old."id"::text);
-    end if;
+end
+$auditstream$;
+revoke all on function auditstream.prepare_watch() from public;
+
+-- For serve: forget what an instance no longer watches (null: all of it) and whatever dead instances left behind; says how
+-- many rows the instance still has. A function, because the right to delete is a right to lock the table, and with it all
+-- writers out.
+create or replace function auditstream.unwatch(mine bigint, ids bigint[]) returns bigint
+    language sql security definer
+    set search_path = pg_catalog, pg_temp
+as $auditstream$
+    select auditstream.prepare_watch();
+    delete from auditstream.watch where instance = mine and (ids is null or audit_id = any (ids));
+    delete from auditstream.watch where instance <> mine and instance <> all (array(
+        select (classid::bigint << 32) | objid::bigint from pg_locks
+        where locktype = 'advisory' and objsubid = 1 and granted
+          and database = (select oid from pg_database where datname = current_database())));
+    select count(*) from auditstream.watch where instance = mine
+$auditstream$;
+revoke all on function auditstream.unwatch(bigint, bigint[]) from public;
+
+-- The payload is the key and never more: a notification of 8000 bytes would abort the application's transaction.
+--
+-- It rings only for what somebody watches: NOTIFY makes commits of the whole cluster wait for each other. A writer that
+-- looks before serve has registered, and commits after serve's first read, has a transaction id by then: serve waits for
+-- all that were open when it registered, and reads again.
+--
+-- Once a statement, not once a row: an update of many rows is one look. Once a row where statements' triggers do not see
+-- everything: partitions and heirs are written by their own names.
+--
+-- Security definer, because the application's roles have no rights in our schema and need none. In place of a search_path
+-- of its own, which every statement would pay for, every name says its schema; columns are compared, which is rare, under
+-- one that is taken back. Whatever goes wrong is no error of the application's: then it rings.
+create or replace function auditstream.notify_change() returns trigger
+    language plpgsql security definer
+as $auditstream$
+#variable_conflict use_column
+declare
+    path pg_catalog.text;
+    changed pg_catalog.int8;
+begin
+    -- A subtransaction without writes costs next to nothing.
+    begin
+        if tg_op operator(pg_catalog.=) 'UPDATE' and tg_level operator(pg_catalog.=) 'STATEMENT' then
+            -- Repeatable read would look with an old snapshot, and serializable would be failed for what it has looked at.
+            -- The look is a scalar subquery because that is never made a join, whose plan would not fit the next statement.
+            if false /* --notify-always */ or pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed' or exists (
+                select from new_rows where (
+                    select true from auditstream.watch w where w.audit_id operator(pg_catalog.=) new_rows."id" limit 1)
+            ) then
+                path := pg_catalog.current_setting('search_path');
+                perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+                begin
+                    perform pg_notify('auditstream', new."id"::text)
+                    from new_rows as new join old_rows as old on old."id" = new."id"
+                    where (false /* --notify-always */ or current_setting('transaction_isolation') <> 'read committed' or (
+                            select true from auditstream.watch w where w.audit_id = new."id" limit 1))
+                        and (
+                            -- shown
+                            old."id" is distinct from new."id"
+                            or old."user_id" is distinct from new."user_id"
+                            or old."user_email" is distinct from new."user_email"
+                            or coalesce(lower(old."status"::text collate "C"), 'pending') is distinct from coalesce(lower(new."status"::text collate "C"), 'pending')
+                            or least(greatest(coalesce(old."progress", 0), 0), 100)::int is distinct from least(greatest(coalesce(new."progress", 0), 0), 100)::int
+                            or old."message" is distinct from new."message"
+                            or old."geo_score" is distinct from new."geo_score"
+                            or old."total_pages" is distinct from new."total_pages"
+                            or old."error" is distinct from new."error"
+                            -- end of shown
+                        );
+                exception when others then -- the application has renamed a column
+                    perform pg_notify('auditstream', new."id"::text)
+                    from new_rows as new
+                    where new."id" is not null
+                        and (false /* --notify-always */ or current_setting('transaction_isolation') <> 'read committed' or (
+                            select true from auditstream.watch w where w.audit_id = new."id" limit 1));
+                end;
+                perform pg_catalog.set_config('search_path', path, true);
+            end if;
+            return null;
+        end if;
+        if tg_op operator(pg_catalog.=) 'INSERT' and tg_level operator(pg_catalog.=) 'STATEMENT' then
+            perform pg_catalog.pg_notify('auditstream', new_rows."id"::pg_catalog.text) from new_rows
+            where new_rows."id" is not null and (
+                false /* --notify-always */ or pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed'
+                or (select true from auditstream.watch w
+                    where w.audit_id operator(pg_catalog.=) any (array[0::pg_catalog.int8, new_rows."id"]) limit 1));
+            return null;
+        end if;
+        if tg_op operator(pg_catalog.=) 'DELETE' and tg_level operator(pg_catalog.=) 'STATEMENT' then
+            perform pg_catalog.pg_notify('auditstream', old_rows."id"::pg_catalog.text) from old_rows
+            where old_rows."id" is not null and (
+                false /* --notify-always */ or pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed'
+                or (select true from auditstream.watch w where w.audit_id operator(pg_catalog.=) old_rows."id" limit 1));
+            return null;
+        end if;
+        if tg_level operator(pg_catalog.=) 'ROW' then
+            -- In an INSERT every field of old is null, in a DELETE every field of new.
+            if old."id" is not null and new."id" is not null and old."id" operator(pg_catalog.<>) new."id" then
+                perform pg_catalog.pg_notify('auditstream', old."id"::pg_catalog.text);
+                perform pg_catalog.pg_notify('auditstream', new."id"::pg_catalog.text);
+                return null;
+            end if;
+            changed := coalesce(new."id", old."id");
+            if changed is not null and (
+                false /* --notify-always */ or pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed'
+                or exists (select from auditstream.watch where audit_id operator(pg_catalog.=) changed)
+                or tg_op operator(pg_catalog.=) 'INSERT'
+                    and exists (select from auditstream.watch where audit_id operator(pg_catalog.=) 0)
+            ) then
+                perform pg_catalog.pg_notify('auditstream', changed::pg_catalog.text);
+            end if;
+            return null;
+        end if;
+    exception when others then
+        -- Somebody has taken away what this function needs, or locked it.
+        begin
+            if tg_level operator(pg_catalog.=) 'ROW' then
+                perform pg_catalog.pg_notify('auditstream', coalesce(new."id", old."id")::pg_catalog.text);
+            elsif tg_op operator(pg_catalog.=) 'DELETE' then
+                perform pg_catalog.pg_notify('auditstream', old_rows."id"::pg_catalog.text) from old_rows where old_rows."id" is not null;
+            else
+                perform pg_catalog.pg_notify('auditstream', new_rows."id"::pg_catalog.text) from new_rows where new_rows."id" is not null;
+            end if;
+            return null;
+        exception when others then
+            null; -- the application has renamed its key
+        end;
+    end;
+    -- '*' asks the server to read everything that is watched: after a TRUNCATE, too.
+    perform pg_catalog.pg_notify('auditstream', '*');
     return null;
 end
 $auditstream$;
 
+\endif
+\endif
+:grants
+\if :objects
+\if :triggers
+
+select auditstream.prepare_watch();
+
 -- From here to the commit writers of the table wait (create trigger takes share row exclusive): keep this part last.
+\if :statements
+create or replace trigger auditstream_insert
+    after insert on :table referencing new table as new_rows
+    for each statement execute function auditstream.notify_change();
+create or replace trigger auditstream_update
+    after update on :table referencing old table as old_rows new table as new_rows
+    for each statement execute function auditstream.notify_change();
+create or replace trigger auditstream_delete
+    after delete on :table referencing old table as old_rows
+    for each statement execute function auditstream.notify_change();
+create or replace trigger auditstream_key
+    after update of :key on :table
+    for each row when (old.:key is distinct from new.:key)
+    execute function auditstream.notify_change();
+\endif
+\if :rows
 create or replace trigger auditstream_insert
     after insert on :table
     for each row execute function auditstream.notify_change();
@@ -115,6 +280,8 @@ create or replace trigger auditstream_update
 create or replace trigger auditstream_delete
     after delete on :table
     for each row execute function auditstream.notify_change();
+drop trigger if exists auditstream_key on :table;
+\endif
 create or replace trigger auditstream_truncate
     after truncate on :table
     for each statement execute function auditstream.notify_change();
@@ -125,8 +292,12 @@ create or replace trigger auditstream_truncate
 drop trigger if exists auditstream_insert on :table;
 drop trigger if exists auditstream_update on :table;
 drop trigger if exists auditstream_delete on :table;
+drop trigger if exists auditstream_key on :table;
 drop trigger if exists auditstream_truncate on :table;
 drop function if exists auditstream.notify_change();
+drop function if exists auditstream.unwatch(bigint, bigint[]);
+drop function if exists auditstream.prepare_watch();
+drop table if exists auditstream.watch;
 \endif
 
 -- What was installed and what came of it: a second install sees from the catalog alone that nothing has to change, and
@@ -138,9 +309,13 @@ begin
         pg_catalog.obj_description('auditstream.progress'::pg_catalog.regclass, 'pg_class'), (
 -- state: install reads it with this same query
 select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid), v.reloptions::text,
-    (select pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), ' ')
+    (select pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), ' ' order by p.proname)
      from pg_catalog.pg_proc p
-     where p.pronamespace = v.relnamespace and p.proname = 'notify_change'),
+     where p.pronamespace = v.relnamespace and p.proname in ('notify_change', 'unwatch', 'prepare_watch')),
+    (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.relname, c.relkind, c.relpersistence, c.reloptions::text), ' '
+        order by c.relname)
+     from pg_catalog.pg_class c
+     where c.relnamespace = v.relnamespace and c.relname in ('watch', 'watch_pkey')),
     -- Of a partitioned table's copies only those that were switched off: partitions come and go.
     (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', pg_catalog.pg_get_triggerdef(t.oid),
         case when t.tgenabled in ('O', 'A') then 'enabled' else t.tgenabled::text end), ' '

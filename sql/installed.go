@@ -10,7 +10,10 @@ import (
 )
 
 // triggerNames are the triggers of install.sql.
-var triggerNames = []string{"auditstream_insert", "auditstream_update", "auditstream_delete", "auditstream_truncate"}
+var triggerNames = []string{"auditstream_insert", "auditstream_update", "auditstream_delete", keyTrigger, "auditstream_truncate"}
+
+// keyTrigger sees what the others, where they fire once a statement, do not.
+const keyTrigger = "auditstream_key"
 
 // installed is what the catalog says about an earlier install. The search_path has to be empty.
 type installed struct {
@@ -21,6 +24,7 @@ type installed struct {
 	ViewOwner     string
 	Comment       string
 	Function      bool
+	Watch         bool // the table of what is watched
 
 	state    string // what the view, the function and the triggers are now
 	columns  []viewColumn
@@ -55,6 +59,7 @@ type trigger struct {
 	Display string // of its table
 	Enabled string // pg_trigger.tgenabled
 	Copy    bool   // of a partitioned table's trigger, on a partition
+	Rows    bool   // once a row
 }
 
 func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
@@ -65,7 +70,9 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 		       coalesce(pg_catalog.pg_get_userbyid(c.relowner), '') as view_owner,
 		       coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') as comment,
 		       exists (select from pg_catalog.pg_proc p
-		               where p.pronamespace = n.oid and p.proname = 'notify_change' and p.pronargs = 0) as function
+		               where p.pronamespace = n.oid and p.proname = 'notify_change' and p.pronargs = 0) as function,
+		       exists (select from pg_catalog.pg_class w
+		               where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r') as watch
 		from (values (1)) one
 			left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
 			left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'progress'`)
@@ -124,7 +131,7 @@ func loadTriggers(ctx context.Context, conn *pgx.Conn) ([]trigger, error) {
 	rows, err := conn.Query(ctx, `
 		select t.tgname as name, c.oid, cn.nspname as schema, c.relname as table,
 		       pg_catalog.format('%I.%I', cn.nspname, c.relname) as display, t.tgenabled::text as enabled,
-		       t.tgparentid <> 0 as copy
+		       t.tgparentid <> 0 as copy, t.tgtype & 1 = 1 as rows
 		from pg_catalog.pg_trigger t
 			join pg_catalog.pg_proc p on p.oid = t.tgfoid
 			join pg_catalog.pg_namespace n on n.oid = p.pronamespace

@@ -22,13 +22,17 @@ type Options struct {
 	Table string
 	// Create makes the table of audits.sql, under this name, where there is none.
 	Create bool
-	// Role is granted what serve needs: CONNECT, USAGE on the schema and SELECT on the view. Empty: nobody.
+	// Role is granted what serve needs: CONNECT, USAGE on the schema, SELECT on the view, and
+	// with the triggers INSERT into auditstream.watch and EXECUTE of auditstream.unwatch. Empty: nobody.
 	Role string
 	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email) to
 	// the table's. An empty value leaves the column out. Names that are missing here are looked for in the table.
 	Columns map[string]string
 	// NoTriggers installs the view alone. Changes are then found by the server's safety net.
 	NoTriggers bool
+	// NotifyAlways makes the triggers ring for every change, whether anybody watches or not. Their commits then wait for
+	// each other, as NOTIFY makes them.
+	NotifyAlways bool
 	// LockTimeout is how long one attempt may wait for the table's lock, and with it the application's writers that
 	// come after. Default 200 ms.
 	LockTimeout time.Duration

@@ -87,7 +87,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(m.key.Name, "$auditstream$") {
+	if strings.Contains(m.key.Name, endOfBody) {
 		return nil, fmt.Errorf("the name of column %s of %s cannot be quoted in the trigger function", m.key.Name, t.Display)
 	}
 	there, err := loadInstalled(ctx, conn)
@@ -137,20 +137,24 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 // installScript fills in install.sql; "" when nothing has to change.
 func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) (string, error) {
 	vars := map[string]string{
-		"table": t.quoted(), "key": ident(m.key.Name), "key_name": m.key.Name, "update_when": m.changed(),
+		"table": t.quoted(), "key": ident(m.key.Name), "update_when": m.changed(), "changed": "true",
+		"statements": strconv.FormatBool(byStatement(t, m)), "rows": strconv.FormatBool(!byStatement(t, m)),
 		"objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
 	}
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
 	}
-	template := nameKey(installSQL)
+	if byStatement(t, m) {
+		vars["changed"] = strings.ReplaceAll(m.changed(), "\n", "\n"+strings.Repeat(" ", 20))
+	}
+	template := bodyOf(installSQL, o.NotifyAlways)
 	// Of the two parts of the stamp this one says what was asked for; the other, the state, what came of it.
 	sum := md5.Sum([]byte(render(template, vars)))
 	vars["stamp"] = stampPrefix + hex.EncodeToString(sum[:])
 	current := there.ours() && there.Comment == vars["stamp"]+" "+there.state
 
 	dropView := !current && there.View && !there.replaceable(m)
-	grants, err := grantsFor(ctx, conn, o.Role, there, dropView)
+	grants, err := grantsFor(ctx, conn, o, there, dropView)
 	if err != nil {
 		return "", err
 	}
@@ -161,7 +165,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
 	vars["new_schema"] = strconv.FormatBool(!there.Schema)
 	vars["drop_view"] = strconv.FormatBool(dropView)
-	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || len(there.triggers) > 0))
+	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || there.Watch || len(there.triggers) > 0))
 	vars["keep_always"] = strings.Join(alwaysTriggers(there.triggers), "\n")
 	vars["grants"] = strings.Join(grants, "\n")
 	script := render(template, vars)
@@ -170,6 +174,23 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		script = head + searchPath + "\n" + render(auditsSQL, vars) + body
 	}
 	return script, nil
+}
+
+// endOfBody is how the trigger function's body is quoted, in which no name can hold it.
+const endOfBody = "$auditstream$"
+
+// byStatement says whether triggers that look once a statement see every change, and may compare the columns: they do that
+// as who installed, so that no type's own cast or operator may run in it. The others look once a row.
+func byStatement(t *table, m *mapping) bool {
+	if t.Kind != "r" || t.Related {
+		return false
+	}
+	for _, source := range m.sources() {
+		if !source.BuiltIn && source.BaseKind != "e" || strings.Contains(source.Name, endOfBody) {
+			return false
+		}
+	}
+	return true
 }
 
 // alwaysTriggers keep what an operator set with "enable always": "create or replace trigger" would reset it.

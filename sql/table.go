@@ -21,6 +21,8 @@ type table struct {
 
 	Temporary, System, Inherited, RowSecurity bool
 
+	Related bool // a partition, or a parent or heir of another table
+
 	columns []attribute
 }
 
@@ -140,7 +142,8 @@ func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) 
 		       c.relpersistence = 't' as temporary,
 		       n.nspname in ('pg_catalog', 'information_schema', 'pg_toast', 'auditstream') as system,
 		       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid) as inherited,
-		       pg_catalog.row_security_active(c.oid) as row_security
+		       pg_catalog.row_security_active(c.oid) as row_security,
+		       exists (select from pg_catalog.pg_inherits i where c.oid in (i.inhparent, i.inhrelid)) as related
 		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where c.oid = $1`, oid)
 	if err != nil {

@@ -13,6 +13,7 @@
 \set triggers true
 \set view true
 \set function true
+\set watch true
 \set schema true
 \set revokes ''
 
@@ -31,10 +32,16 @@ drop view if exists auditstream.progress;
 drop trigger if exists auditstream_insert on :table;
 drop trigger if exists auditstream_update on :table;
 drop trigger if exists auditstream_delete on :table;
+drop trigger if exists auditstream_key on :table;
 drop trigger if exists auditstream_truncate on :table;
 \endif
 \if :function
 drop function if exists auditstream.notify_change();
+drop function if exists auditstream.unwatch(bigint, bigint[]);
+drop function if exists auditstream.prepare_watch();
+\endif
+\if :watch
+drop table if exists auditstream.watch;
 \endif
 \if :schema
 -- Never cascade: what somebody else put there is not ours to drop.

@@ -152,7 +152,7 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 	if d.status.Table != "" {
 		repair = fmt.Sprintf("Run auditstream install --table '%s' again: it repairs that.", plain(d.status.Table))
 	}
-	var findings []finding
+	findings := d.registration(ctx)
 	for _, t := range d.status.Triggers {
 		text := fmt.Sprintf("trigger %s on %s: %s", t.Name, orElse(plain(t.Table), "the table"), t.Enabled)
 		if t.Enabled != "enabled" {
@@ -162,6 +162,29 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 		findings = append(findings, ok("%s", text))
 	}
 	return findings
+}
+
+// registration is about the right to tell the triggers what is watched.
+func (d *doctor) registration(ctx context.Context) []finding {
+	var name string
+	var table, may bool
+	err := d.pool.QueryRow(ctx, `
+		select current_user, w.oid is not null, coalesce(has_table_privilege(w.oid, 'insert')
+			and has_schema_privilege(n.oid, 'usage') and has_function_privilege(u.oid, 'execute'), false)
+		from pg_namespace n left join pg_class w on w.relnamespace = n.oid and w.relname = 'watch'
+			left join pg_proc u on u.pronamespace = n.oid and u.proname = 'unwatch'
+		where n.nspname = 'auditstream'`).Scan(&name, &table, &may)
+	switch {
+	case err != nil:
+		return []finding{unanswered("registration", err)}
+	case !table:
+		return []finding{warn("Run auditstream install again, which upgrades it.",
+			"triggers of an older version: they ring for every change, watched or not")}
+	case !may:
+		return []finding{fail("Run auditstream install again with --role "+name+".",
+			"role %s may not register what is watched, so changes are found by polling alone", name)}
+	}
+	return []finding{ok("role %s may register what is watched", name)}
 }
 
 var needlessQuotes = regexp.MustCompile(`"([a-z_][a-z0-9_]*)"`)

@@ -16,6 +16,7 @@ type installCmd struct {
 	Role          string        `placeholder:"NAME" help:"Grant this role what serve needs, and no more."`
 	Column        []string      `sep:"none" placeholder:"OURS=THEIRS" help:"Which of your columns is one of ours: error=failure_reason. OURS: id, status, progress, message, geo_score, total_pages, error, user_id, user_email. Nothing after the = leaves it out. Repeatable."`
 	NoTriggers    bool          `help:"Only the view: changes are found by polling alone."`
+	NotifyAlways  bool          `help:"Let the triggers ring for every change, not only for audits that somebody watches: concurrent writers then wait for each other's commits."`
 	LockWait      time.Duration `default:"30s" help:"How long to try for the table's lock. Each try is short, so that your writers never queue behind it."`
 	DryRun        bool          `help:"Print the SQL and run nothing."`
 	logFlags      `embed:""`
@@ -27,7 +28,7 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	options := sql.Options{
-		Table: c.Table, Create: c.Create, Role: c.Role, Columns: columns, NoTriggers: c.NoTriggers,
+		Table: c.Table, Create: c.Create, Role: c.Role, Columns: columns, NoTriggers: c.NoTriggers, NotifyAlways: c.NotifyAlways,
 		LockWait: c.LockWait, Logger: c.logFlags.logger(std.err),
 	}
 	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn sqlConn) (*sql.Plan, string, error) {
