@@ -23,6 +23,11 @@ type Loader interface {
 type HubConfig struct {
 	// Loader is required.
 	Loader Loader
+	// Registry is told what is watched, when a Listener says that it listens. Nil: the triggers ring for everything.
+	Registry Registry
+	// NoPolling leaves audits registered that ring so often that concurrent writers wait for each other's commits.
+	// Otherwise those are read on a timer of 150 ms while it lasts.
+	NoPolling bool
 	// Interval of the safety net, the read of all watched audits that finds what no notification announced; default
 	// 10 s. Each is up to 10 % shorter at random, so that several instances do not read in step.
 	Interval time.Duration
@@ -53,6 +58,8 @@ type Hub struct {
 	newcomers int            // subscribers since the last batch
 	failure   error          // why the last read failed; nil after one that succeeded
 	missed    missedChanges
+	reg       registration
+	heat      heat
 }
 
 // watch is one audit that at least one subscriber watches.
@@ -60,6 +67,7 @@ type watch struct {
 	since uint64 // Hub.takes when it began: earlier batches are not for it
 	subs  []*subscription
 	last  *store.State // what every opened subscriber was last given; nil until the first read
+	warmth
 }
 
 // mark says why an id is dirty.
@@ -101,7 +109,10 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 		arrived: make(chan struct{}, 1),
 		watched: make(map[int64]*watch),
 		dirty:   make(map[int64]mark),
+		heat:    newHeat(),
 	}
+	h.reg.gone = make(chan struct{}, 1)
+	h.reg.look, h.reg.linger = stoppedTimer(), stoppedTimer()
 	h.metrics = newHubMetrics(h, cfg.Registerer)
 	h.missed = missedChanges{found: make(map[int64]time.Time), counter: h.metrics.missed, logger: cfg.Logger}
 	return h, nil
@@ -137,12 +148,17 @@ func (h *Hub) Notify(id int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.missed.announced(id)
-	if _, ok := h.watched[id]; !ok {
+	w, ok := h.watched[id]
+	if !ok {
+		return
+	}
+	now := time.Now()
+	if h.rang(id, w, now) {
 		return
 	}
 	m := h.dirty[id]
 	if m.noticed.IsZero() {
-		m.noticed = time.Now()
+		m.noticed = now
 	}
 	h.dirty[id] = m
 	h.ring()
@@ -206,6 +222,10 @@ func (h *Hub) remove(sub *subscription) {
 	if end == 0 {
 		delete(h.watched, sub.id)
 		delete(h.dirty, sub.id)
+		select {
+		case h.reg.gone <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -217,13 +237,29 @@ func (h *Hub) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			h.leave(ctx)
 			return nil
 		case <-h.wake:
 			h.readUntilClean(ctx)
+		case <-h.reg.look.C:
+			h.settle(ctx)
+		case <-h.reg.gone:
+			h.lingerOn()
+		case <-h.reg.linger.C:
+			h.reg.lingers = false
+			h.tidy(ctx)
+		case <-h.heat.started:
+			h.pollAndRead(ctx)
+		case <-h.heat.timer.C:
+			h.pollAndRead(ctx)
 		case <-h.arrived:
 			h.gather(ctx)
 			h.readUntilClean(ctx)
 		case <-tick.C:
+			h.mu.Lock()
+			h.reg.failed = false // once more
+			h.mu.Unlock()
+			h.tidy(ctx)
 			h.mu.Lock()
 			h.markAll(false)
 			h.mu.Unlock()
@@ -241,6 +277,12 @@ func (h *Hub) settleMissed() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.missed.settle()
+}
+
+func stoppedTimer() *time.Timer {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return timer
 }
 
 func (h *Hub) untilTick() time.Duration {

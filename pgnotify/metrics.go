@@ -42,7 +42,10 @@ func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
 		reg.MustRegister(m.reads, m.batch, m.coalesced, m.missed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "auditstream_watched_audits",
 			Help: "Audits that at least one stream watches.",
-		}, h.watchedCount))
+		}, h.watchedCount), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "auditstream_hot_audits",
+			Help: "Watched audits that change so often under load that they are read on a timer of 150 ms, and ring nothing.",
+		}, h.hotCount))
 	}
 	return m
 }

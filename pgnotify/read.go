@@ -13,6 +13,7 @@ func (h *Hub) read(ctx context.Context) error {
 	if len(batch) == 0 {
 		return nil
 	}
+	h.register(ctx, batch)
 	ids := make([]int64, 0, len(batch))
 	for id := range batch {
 		ids = append(ids, id)
@@ -87,7 +88,12 @@ func (h *Hub) deliver(state *store.State, m mark) {
 	}
 	// The notification of what this read saw may have come while it was under way.
 	announced := !m.noticed.IsZero() || !h.dirty[state.ID].noticed.IsZero()
-	if changed && !first && !announced && !m.resync {
+	_, settling := h.reg.settling.since[state.ID] // not everybody rings for it yet
+	polled := h.heat.hot[state.ID]
+	if changed && polled != nil {
+		polled.changed = time.Now()
+	}
+	if changed && !first && !announced && !m.resync && !settling && polled == nil {
 		h.missed.suspect(state.ID)
 	}
 	for _, sub := range w.subs {

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
+	mathrand "math/rand/v2"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -23,6 +25,9 @@ type session struct {
 	heard  atomic.Uint64          // notifications of any kind
 	proven time.Time              // when a canary last came back; belongs to watch
 	stars  *resyncLimiter
+	// instance is 0 until a canary has come back: through a transaction pooler, where none does, the lock that proves that
+	// the instance lives would stay with whoever gets the connection next. Belongs to the goroutine that hears.
+	instance int64
 }
 
 // canary is a notification that only says that notifications arrive.
@@ -83,7 +88,7 @@ func (s *session) HandleBacklog(context.Context, string, *pgx.Conn) error {
 }
 
 // HandleNotification is called by pgxlisten for each notification. It does not block.
-func (s *session) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
+func (s *session) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
 	s.heard.Add(1)
 	kind := notifyIgnored
 	switch id, ok := parseID(n.Payload); {
@@ -96,6 +101,7 @@ func (s *session) HandleNotification(_ context.Context, n *pgconn.Notification, 
 	case strings.HasPrefix(n.Payload, canaryPrefix):
 		kind = notifyCanary
 		if c := s.sent.Load(); c != nil && n.Payload == c.payload { // not another instance's
+			s.announce(ctx, conn)
 			select {
 			case c.heard <- struct{}{}:
 			default:
@@ -104,6 +110,23 @@ func (s *session) HandleNotification(_ context.Context, n *pgconn.Notification, 
 	}
 	s.l.metrics.notifications.WithLabelValues(kind).Inc()
 	return nil
+}
+
+// announce takes the lock that shows that this session lives, and tells the sink, once in a session.
+func (s *session) announce(ctx context.Context, conn *pgx.Conn) {
+	registrar, ok := s.l.cfg.Sink.(Registrar)
+	if !ok || s.instance != 0 || conn == nil {
+		return
+	}
+	instance := 1 + mathrand.Int64N(math.MaxInt64)
+	ctx, cancel := context.WithTimeout(ctx, s.l.cfg.CanaryTimeout)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "select pg_catalog.pg_try_advisory_lock_shared($1)", instance); err != nil {
+		s.l.cfg.Logger.DebugContext(ctx, "no lock for this instance", "error", err) // the next canary brings us here again
+		return
+	}
+	s.instance = instance
+	registrar.Listening(instance)
 }
 
 // watch sends a canary through the pool every interval and returns errSilent when one does not come back. A canary that

@@ -16,7 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var _ server.Subscriber = (*pgnotify.Hub)(nil)
+var (
+	_ server.Subscriber  = (*pgnotify.Hub)(nil)
+	_ pgnotify.Registrar = (*pgnotify.Hub)(nil)
+)
 
 // liveHeap adds go_gc_heap_live_bytes: what is reachable, without the garbage since. It alone tells a leak from a busy hour.
 var liveHeap = collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
@@ -52,6 +55,8 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 
 	hub, err := pgnotify.NewHub(pgnotify.HubConfig{
 		Loader:     audits,
+		Registry:   pgnotify.Watched{DB: pool},
+		NoPolling:  c.SSEPollHot == "off",
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		Logger:     logger,
 		Registerer: registry,

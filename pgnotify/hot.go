@@ -1,0 +1,165 @@
+package pgnotify
+
+import (
+	"context"
+	"time"
+)
+
+// Interrupts when idle, polling under load, as network drivers do: NOTIFY makes the commits of concurrent writers wait for
+// each other, so an audit that keeps ringing while much else rings is taken off the registry and read on a short timer,
+// together with all others like it. When it has been still for a while it is registered again.
+const (
+	// hotWindow is over which rings are counted.
+	hotWindow = time.Second
+	// hotTotal is from how many rings within the window on there is a load at all. Below, nobody's commits wait long
+	// enough to be worth a viewer's milliseconds, however often a single audit changes.
+	hotTotal = 50
+	// hotRings within the window make an audit hot; under a flood of hotFlood rings in all, hotFloodRings do.
+	hotRings      = 4
+	hotFlood      = 200
+	hotFloodRings = 2
+	// hotInterval is the time between two reads of what is hot, unless a read takes so long that this would keep the
+	// database reading for more than a fifth of the time.
+	hotInterval = 150 * time.Millisecond
+	hotRest     = 4
+	// hotStill is for how long a hot audit must not have changed to be registered again.
+	hotStill = 2 * time.Second
+)
+
+// heat counts rings, and knows what is read on the timer instead. Guarded by Hub.mu, but for timer, which is Run's.
+type heat struct {
+	window  int64     // number of the current window
+	began   time.Time // of the current window
+	rings   int       // in the current window
+	hot     map[int64]*hotAudit
+	started chan struct{} // capacity 1: there is something hot
+	timer   *time.Timer
+}
+
+type hotAudit struct {
+	changed      time.Time // when a read last found a change
+	unregistered bool
+}
+
+// warmth is how often one audit has rung in a window.
+type warmth struct {
+	window int64
+	rings  int
+}
+
+func newHeat() heat {
+	return heat{hot: make(map[int64]*hotAudit), started: make(chan struct{}, 1), timer: stoppedTimer()}
+}
+
+// rang counts a notification of a watched audit and says whether its news come by the timer. The caller holds mu.
+func (h *Hub) rang(id int64, w *watch, now time.Time) bool {
+	if h.cfg.Registry == nil || h.cfg.NoPolling {
+		return false
+	}
+	t := &h.heat
+	if _, ok := t.hot[id]; ok {
+		return t.hot[id].unregistered // somebody else's registration, or a writer that looked before
+	}
+	if now.Sub(t.began) >= hotWindow {
+		t.window++
+		t.began, t.rings = now, 0
+	}
+	t.rings++
+	if w.warmth.window != t.window {
+		w.warmth = warmth{window: t.window}
+	}
+	w.warmth.rings++
+	loaded := t.rings >= hotTotal && w.warmth.rings >= hotRings || t.rings >= hotFlood && w.warmth.rings >= hotFloodRings
+	if _, registered := h.reg.ids[id]; loaded && registered {
+		t.hot[id] = &hotAudit{changed: now}
+		select {
+		case t.started <- struct{}{}:
+		default:
+		}
+	}
+	return false
+}
+
+// poll takes what has become hot off the registry, gives back what is still, and marks the rest to be read. It returns
+// false when nothing is hot any more.
+func (h *Hub) poll(ctx context.Context) bool {
+	h.mu.Lock()
+	instance := h.reg.instance
+	now := time.Now()
+	var off []int64
+	for id, a := range h.heat.hot {
+		switch {
+		case h.watched[id] == nil || instance == 0:
+			delete(h.heat.hot, id) // whoever comes back registers it
+		case a.unregistered && now.Sub(a.changed) >= hotStill:
+			delete(h.heat.hot, id)
+			h.mark(id, mark{resync: true}) // registered by this read, and then read
+		default:
+			if !a.unregistered {
+				off = append(off, id)
+			}
+			h.mark(id, mark{})
+		}
+	}
+	more := len(h.heat.hot) > 0
+	h.mu.Unlock()
+	if len(off) > 0 {
+		h.takeOff(ctx, instance, off)
+	}
+	return more
+}
+
+// takeOff unregisters what has become hot. When that fails it goes on ringing, and the safety net's next turn sees to it.
+func (h *Hub) takeOff(ctx context.Context, instance int64, ids []int64) {
+	offCtx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	_, err := h.cfg.Registry.Unregister(offCtx, instance, ids)
+	if ctx.Err() != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.reg.instance != instance {
+		return // all is registered anew
+	}
+	for _, id := range ids {
+		a := h.heat.hot[id]
+		if a == nil {
+			continue
+		}
+		if err != nil {
+			delete(h.heat.hot, id) // it may be registered or not
+			delete(h.reg.ids, id)
+			h.mark(id, mark{resync: true})
+			continue
+		}
+		a.unregistered = true
+		delete(h.reg.ids, id)
+	}
+	if err != nil {
+		h.logRegistration(err)
+	}
+}
+
+// mark adds to why an audit is to be read. The caller holds mu, and rings when nobody reads anyway.
+func (h *Hub) mark(id int64, why mark) {
+	m := h.dirty[id]
+	m.resync = m.resync || why.resync
+	h.dirty[id] = m
+}
+
+// pollAndRead is one turn of the timer.
+func (h *Hub) pollAndRead(ctx context.Context) {
+	start := time.Now()
+	more := h.poll(ctx)
+	h.readUntilClean(ctx)
+	if more {
+		h.heat.timer.Reset(max(hotInterval, hotRest*time.Since(start)))
+	}
+}
+
+func (h *Hub) hotCount() float64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return float64(len(h.heat.hot))
+}

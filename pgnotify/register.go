@@ -1,0 +1,187 @@
+package pgnotify
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+const (
+	registerTimeout = 2 * time.Second
+	goodbyeTimeout  = time.Second
+	// lingers is for how long what nobody watches any more stays registered, so that a page that is reloaded finds it so.
+	lingers = 2 * time.Second
+)
+
+// registration is what the hub has told the triggers. The first four fields are guarded by Hub.mu, the rest is Run's.
+type registration struct {
+	instance int64 // of the session that listens; 0: none, so that ringing would be in vain
+	ids      map[int64]struct{}
+	failed   bool // not tried again before the safety net
+	warned   bool // that it fails
+
+	settling settling
+	look     *time.Timer   // for the end of transactions
+	gone     chan struct{} // capacity 1: nobody watches something any more
+	linger   *time.Timer
+	lingers  bool // linger is set
+}
+
+// Listening tells the hub which instance the session that listens stands for, 0 when it has ended. Everything watched is
+// registered anew, and read after that. It does not block.
+func (h *Hub) Listening(instance int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cfg.Registry == nil {
+		return
+	}
+	h.reg.instance, h.reg.ids, h.reg.failed = instance, make(map[int64]struct{}), false
+	clear(h.heat.hot)
+	if instance != 0 {
+		h.markAll(true)
+	}
+}
+
+// register makes the triggers ring for the audits that are about to be read. Whoever commits after the read rings, or was
+// open at the registration, which settle sees to. A failure stops nothing: the safety net finds changes.
+func (h *Hub) register(ctx context.Context, batch map[int64]mark) {
+	h.mu.Lock()
+	instance := h.reg.instance
+	var ids []int64
+	if instance != 0 && !h.reg.failed {
+		for id := range batch {
+			_, registered := h.reg.ids[id]
+			if _, hot := h.heat.hot[id]; !registered && !hot {
+				ids = append(ids, id)
+			}
+		}
+	}
+	h.mu.Unlock()
+	if len(ids) == 0 {
+		return
+	}
+	regCtx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	err := h.cfg.Registry.Register(regCtx, instance, ids)
+	var snap Snapshot
+	if err == nil {
+		snap, err = h.cfg.Registry.Snapshot(regCtx)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.logRegistration(err)
+	if err != nil || h.reg.instance != instance {
+		return
+	}
+	for _, id := range ids {
+		h.reg.ids[id] = struct{}{}
+	}
+	h.reg.settling.registered(ids, snap)
+	h.scheduleLook()
+}
+
+// logRegistration logs when registering begins to fail and when it works again. The caller holds mu.
+func (h *Hub) logRegistration(err error) {
+	if err != nil && !h.reg.warned {
+		h.cfg.Logger.Warn("cannot tell the triggers what is watched; unless they always ring, the safety net finds changes. Run auditstream install with --role",
+			"error", err)
+	}
+	if err == nil && h.reg.warned {
+		h.cfg.Logger.Info("the triggers are told what is watched again")
+	}
+	h.reg.failed, h.reg.warned = err != nil, err != nil
+}
+
+func (h *Hub) scheduleLook() {
+	if h.reg.settling.waiting() {
+		h.reg.look.Reset(h.reg.settling.delay)
+	}
+}
+
+// settle reads again what a transaction may have changed that was open at the registration and has ended.
+func (h *Hub) settle(ctx context.Context) {
+	lookCtx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	snap, err := h.cfg.Registry.Snapshot(lookCtx)
+	if err != nil { // nothing is known to have ended
+		snap = Snapshot{}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// Not only what is watched at this moment: who comes back before the safety net finds it registered.
+	again := h.reg.settling.look(snap, func(id int64) bool { _, ok := h.reg.ids[id]; return ok })
+	again = slices.DeleteFunc(again, func(id int64) bool { return h.watched[id] == nil })
+	for _, id := range again {
+		m := h.dirty[id]
+		m.resync = true
+		h.dirty[id] = m
+	}
+	if len(again) > 0 {
+		h.ring()
+	}
+	h.scheduleLook()
+}
+
+// lingerOn sets the timer after which tidy forgets what nobody watches any more.
+func (h *Hub) lingerOn() {
+	if !h.reg.lingers {
+		h.reg.lingers = true
+		h.reg.linger.Reset(lingers)
+	}
+}
+
+// tidy forgets what nobody watches any more. When rows are missing, somebody has installed anew, or the database has
+// crashed: all is registered again, by the read that follows at the latest at the safety net's next turn.
+func (h *Hub) tidy(ctx context.Context) {
+	h.mu.Lock()
+	instance := h.reg.instance
+	gone := []int64{}
+	for id := range h.reg.ids {
+		if h.watched[id] == nil {
+			gone = append(gone, id)
+			delete(h.reg.ids, id)
+		}
+	}
+	want := len(h.reg.ids)
+	h.mu.Unlock()
+	if instance == 0 {
+		return
+	}
+	tidyCtx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	left, err := h.cfg.Registry.Unregister(tidyCtx, instance, gone)
+	if ctx.Err() != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil {
+		h.logRegistration(err)
+		h.reg.failed = false
+	}
+	if h.reg.instance == instance && (err != nil || left < want) {
+		h.reg.ids = make(map[int64]struct{})
+		if err == nil {
+			h.markAll(true)
+		}
+	}
+}
+
+// leave forgets all of this instance's: it is being stopped.
+func (h *Hub) leave(ctx context.Context) {
+	h.mu.Lock()
+	instance := h.reg.instance
+	h.mu.Unlock()
+	if instance == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+	defer cancel()
+	_, err := h.cfg.Registry.Unregister(ctx, instance, nil)
+	if err != nil {
+		h.cfg.Logger.Debug("what was watched stays registered until another instance removes it", "error", err)
+	}
+}
