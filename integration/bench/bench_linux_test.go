@@ -56,10 +56,18 @@ func (b *bench) measure(t testing.TB) {
 		for _, n := range s.writers {
 			b.writersInTurn(t, round, n)
 		}
+		for _, v := range inTurn(b.variants, round) {
+			if !v.peer {
+				b.bulk(t, v, round)
+			}
+		}
 		b.reads(t, b.variants[0])
 	}
 	for _, n := range s.growth {
 		for _, v := range b.variants {
+			if v.name != ours && !v.peer {
+				continue // minutes, to say again that it takes more
+			}
 			b.streams(t, v, n, s.audits)
 		}
 	}

@@ -18,6 +18,8 @@ const (
 	commits           = "commits"
 	behindMedian      = "viewers behind, median"
 	behind99          = "viewers behind, p99"
+	bulkTime          = "one update of all rows, time"
+	bulkMemory        = "one update of all rows, the session's memory"
 	readsIdle         = "reads a safety-net tick, idle"
 	statementsIdle    = "all statements a tick, idle"
 	readsConnect      = "reads while all connect"
@@ -47,6 +49,14 @@ func (b *bench) goals() []Goal {
 	streams(fanOutMedian, "ms", s.streams, Goal{})
 	streams(fanOut99, "ms", s.streams, Goal{RatioAtMost: 1.5})
 	all = append(all, b.writerGoals(s.audits)...)
+	for _, m := range []struct{ measure, unit string }{{bulkTime, "ms"}, {bulkMemory, "kB"}} {
+		k := func(v string) Key {
+			return Key{Measure: m.measure, Unit: m.unit, Variant: v, State: unwatched, Rows: s.bulk}
+		}
+		g := Goal{Name: fmt.Sprintf("%s (%d rows, nobody watching)", m.measure, s.bulk), Of: k(ours), Than: k(ours), Plain: b.plain(k), RatioAtMost: 1.3}
+		g.Than.State = triggersOff
+		all = append(all, g)
+	}
 	for _, n := range []int{s.audits, s.connects} {
 		k := Key{Measure: readsIdle, Unit: "reads", Variant: ours, Streams: n}
 		// A window of some ticks may see one more or one less.

@@ -15,10 +15,11 @@ type variant struct {
 	peer    bool     // Nchan, which is told of each update after its commit
 }
 
-const ours, nchan = "auditstream", "nchan"
+// plain is today's obvious design: a handler of net/http for each stream, and a NOTIFY for every change.
+const ours, plain, nchan = "auditstream", "plain", "nchan"
 
 // plainer are our forms with an idea switched off. BENCH_PLAIN, in the words of parseVariants, names further ones.
-var plainer = []variant{}
+var plainer = []variant{{name: plain, serve: []string{"SSE_HIJACK=off", "SSE_POLL_HOT=off"}, install: []string{"--notify-always"}}}
 
 func variants(t testing.TB, s scale) []variant {
 	t.Helper()
@@ -54,7 +55,7 @@ func parseVariants(text string) ([]variant, error) {
 				return nil, fmt.Errorf("%q is neither VARIABLE=value nor --flag", word)
 			}
 		}
-		if !found || v.name == "" || v.name == ours || v.name == nchan || len(v.serve)+len(v.install) == 0 {
+		if !found || v.name == "" || v.name == ours || v.name == plain || v.name == nchan || len(v.serve)+len(v.install) == 0 {
 			return nil, fmt.Errorf("%q is not NAME: VARIABLE=value --flag", one)
 		}
 		all = append(all, v)
