@@ -57,6 +57,8 @@ func TestPitfall10WritersNeitherFailNorWaitWithFsyncOn(t *testing.T) {
 		}
 	}
 
+	t.Run("watched or not", func(t *testing.T) { writersKeepTheirSpeed(t, db, conns, rows) })
+	t.Run("many rows at once", func(t *testing.T) { bulkUpdate(t, db) })
 	t.Run("server stopped", func(t *testing.T) { modest(t, "triggers, nobody listens", 10_000) })
 
 	i := serve(t, db.Serve)

@@ -1,0 +1,186 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"auditstream/cmd/auditstream/localpg"
+	"auditstream/integration/pgtest"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The triggers ring for what is watched. A writer whose trigger looked before the viewer came, and who commits after the
+// viewer's first event, rings nothing: its change is shown all the same, long before the safety net.
+func TestFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, func(c *localpg.Config) { c.Settings = map[string]string{"max_prepared_transactions": "4"} })
+	db := adopt(t, server.DSN("postgres"))
+	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
+	i.waitReady(t, "up")
+	for _, test := range []struct{ name, before, after string }{
+		{"plain", `begin; update audits set progress = 50 where id = $id`, `commit`},
+		{"in a savepoint", `begin; savepoint a; update audits set progress = 50 where id = $id; release a; savepoint b; update audits set progress = 50 where id = $id`, `commit`},
+		{"a savepoint rolled back", `begin; savepoint a; update audits set progress = 40 where id = $id; rollback to a; update audits set progress = 50 where id = $id`, `commit`},
+		{"many rows at once", `begin; update audits set progress = 50`, `commit`},
+		{"prepared", `begin; update audits set progress = 50 where id = $id; prepare transaction 'p'`, `commit prepared 'p'`},
+		{"looked at another audit", `begin; update audits set progress = progress where id = $id; update audits set message = 'm' where id <> $id`, `update audits set progress = 50 where id = $id; commit`},
+		{"repeatable read with a snapshot alone", `begin isolation level repeatable read; select count(*) from audits`, `update audits set progress = 50 where id = $id; commit`},
+		{"repeatable read", `begin isolation level repeatable read; update audits set progress = 50 where id = $id`, `commit`},
+		{"serializable", `begin isolation level serializable; select count(*) from audits`, `update audits set progress = 50 where id = $id; commit`},
+		{"insert", `begin; delete from audits where id = $id; insert into audits (id, url, user_id, status, progress) overriding system value values ($id, 'u', 'alice', 'running', 50)`, `commit`},
+	} {
+		t.Run(test.name, func(t *testing.T) { // in turn: other transactions that are open would be waited for, too
+			id := db.insert(t, "status, progress", "'running', 10")
+			w := pgtest.Connect(t, db.Admin)
+			fill := func(sql string) string { return strings.ReplaceAll(sql, "$id", id) }
+			simple(t, w, fill(test.before))
+			s := i.watch(t, id, alice(t))
+			if got := s.nextProgress(t); got.Progress != 10 {
+				t.Fatalf("first event: progress %d, want 10", got.Progress)
+			}
+			simple(t, w, fill(test.after))
+			committed := time.Now()
+			if got := s.nextProgress(t); got.Progress != 50 {
+				t.Errorf("progress %d, want 50", got.Progress)
+			}
+			t.Logf("shown %v after the commit", time.Since(committed).Round(time.Millisecond))
+			simple(t, w, fill(`update audits set progress = 60 where id = $id`))
+			if got := s.nextProgress(t); got.Progress != 60 {
+				t.Errorf("progress %d, want 60", got.Progress)
+			}
+		})
+	}
+	if got := i.metric(t, "auditstream_notifications_missed_total"); got != 0 {
+		t.Errorf("%v notifications missed, want none", got)
+	}
+}
+
+// A killed instance's registrations are removed by one that lives, and a stopped one leaves none.
+func TestFaultRegistrationsOfTheDeadGoAway(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	id := db.insert(t, "status, progress", "'running', 10")
+	other := db.insert(t, "status, progress", "'running', 10")
+	wantRows := func(want string) {
+		t.Helper()
+		eventually(t, func() error {
+			got := db.sql(t, `select coalesce(string_agg(audit_id || 'x' || n, ' ' order by audit_id), '') from
+				(select audit_id, count(*) n from auditstream.watch group by 1) rows`)
+			if got != want {
+				return fmt.Errorf("registered: %q, want %q", got, want)
+			}
+			return nil
+		})
+	}
+	living := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
+	killed := launch(t, binary(t), db.Serve)
+	living.waitReady(t, "up")
+	killed.waitReady(t, "up")
+	s := living.watch(t, id, alice(t))
+	s.next(t)
+	killed.watch(t, id, alice(t)).next(t)
+	killed.watch(t, other, alice(t)).next(t)
+	wantRows(id + "x2 " + other + "x1")
+	killed.signal(t, syscall.SIGKILL)
+	wantRows(id + "x1")
+	db.sql(t, `update audits set progress = 20`)
+	if got := s.nextProgress(t); got.Progress != 20 {
+		t.Errorf("progress %d, want 20", got.Progress)
+	}
+	// Installed anew while streams are open: the safety net registers what is watched.
+	command(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall")
+	command(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--role", role)
+	wantRows(id + "x1")
+	stopped := serve(t, db.Serve)
+	stopped.waitReady(t, "up")
+	stopped.watch(t, other, alice(t)).next(t)
+	wantRows(id + "x1 " + other + "x1")
+	stopped.signal(t, syscall.SIGTERM)
+	stopped.end(t)
+	if got := db.sql(t, `select count(*) from auditstream.watch`); got != "1" {
+		t.Errorf("%s rows after an instance was stopped, want 1", got)
+	}
+}
+
+func simple(t testing.TB, conn *pgx.Conn, script string) {
+	t.Helper()
+	if _, err := conn.PgConn().Exec(t.Context(), script).ReadAll(); err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+}
+
+// writersKeepTheirSpeed compares the same load without triggers, with nobody watching, a tenth and all watched, in
+// turn: others use the disk and the processors, too.
+func writersKeepTheirSpeed(t *testing.T, db database, conns []*pgx.Conn, rows int) {
+	t.Helper()
+	const rounds, updates = 5, 3000
+	watching := pgtest.Connect(t, db.Admin)
+	exec1(t, watching, `select pg_advisory_lock_shared(4711)`) // an instance of serve, as far as the others can tell
+	triggers := func(state string) string { return `alter table audits ` + state + ` trigger user; ` }
+	watch := func(condition string) string {
+		return triggers("enable") + `truncate auditstream.watch; insert into auditstream.watch select id, 4711 from audits where ` + condition
+	}
+	kinds := []struct{ name, prepare string }{
+		{"without triggers", triggers("disable")}, {"nobody watches", watch("false")}, {"a tenth is watched", watch("id % 10 = 0")}, {"all are watched", watch("true")},
+	}
+	rates := make([][]float64, len(kinds))
+	for range rounds {
+		for k, kind := range kinds {
+			simple(t, watching, kind.prepare)
+			runLoad(t, conns, rows, 320)
+			took := runLoad(t, conns, rows, updates).total
+			rates[k] = append(rates[k], updates/took.Seconds())
+		}
+	}
+	simple(t, watching, `truncate auditstream.watch`)
+	// The best round of each: whatever else the machine does makes rounds slower, never faster.
+	ratio := make([]float64, len(kinds))
+	for k, kind := range kinds {
+		ratio[k] = slices.Max(rates[k]) / slices.Max(rates[0])
+		t.Logf("%-20s %6.0f commits/s, %3.0f %% of those without triggers", kind.name, slices.Max(rates[k]), 100*ratio[k])
+	}
+	// The goal is 0.85. What the look costs is processor time, so the ratio is worse where others use the processors; that
+	// writers of unwatched audits do not wait for each other shows anywhere.
+	if ratio[1] < 0.4 || ratio[1] < 1.5*ratio[3] {
+		t.Errorf("writers of audits that nobody watches keep %.0f %% of their speed, those of watched ones %.0f %%", 100*ratio[1], 100*ratio[3])
+	}
+}
+
+// bulkUpdate compares one update of many rows that nobody watches with the same without triggers.
+func bulkUpdate(t *testing.T, db database) {
+	t.Helper()
+	const rows, rounds = 100_000, 3
+	conn := pgtest.Connect(t, db.Admin)
+	exec1(t, conn, `insert into audits (url, user_id, status) select 'https://example.com', 'alice', 'running' from generate_series(1, $1)`, rows)
+	var ratios []float64
+	var without, with time.Duration
+	for n := range rounds {
+		took := map[string]time.Duration{}
+		for _, state := range []string{"disable", "enable"} {
+			exec1(t, conn, `alter table audits `+state+` trigger user`)
+			exec1(t, conn, `vacuum audits`)
+			exec1(t, conn, `checkpoint`)
+			start := time.Now()
+			exec1(t, conn, fmt.Sprintf(`update audits set progress = %d`, 50+n*2+len(state)%2))
+			took[state] = time.Since(start)
+		}
+		without, with = took["disable"], took["enable"]
+		ratios = append(ratios, float64(with)/float64(without))
+		t.Logf("update of %d rows: %v without triggers, %v with", rows, without.Round(time.Millisecond), with.Round(time.Millisecond))
+	}
+	t.Logf("with triggers it takes %.2f times as long", median(ratios))
+	if got := median(ratios); got > 3 {
+		t.Errorf("an update of %d rows that nobody watches takes %.2f times as long as without triggers", rows, got)
+	}
+	exec1(t, conn, `delete from audits where total_pages is null`)
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
