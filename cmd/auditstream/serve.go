@@ -16,7 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var _ server.Subscriber = (*pgnotify.Hub)(nil)
+var (
+	_ server.Subscriber      = (*pgnotify.Hub)(nil)
+	_ server.GroupSubscriber = (*pgnotify.Hub)(nil)
+)
 
 // liveHeap adds go_gc_heap_live_bytes: what is reachable, without the garbage since. It alone tells a leak from a busy hour.
 var liveHeap = collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
@@ -52,6 +55,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 
 	hub, err := pgnotify.NewHub(pgnotify.HubConfig{
 		Loader:     audits,
+		Finder:     audits,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		Logger:     logger,
 		Registerer: registry,
@@ -80,7 +84,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	cfg := c.server()
-	cfg.Subscriber, cfg.Ping, cfg.Listening = hub, ping, listener.Up
+	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening = hub, hub, ping, listener.Up
 	cfg.Page, cfg.Logger, cfg.Metrics = page, logger, registry
 	srv, err := server.New(ctx, cfg)
 	if err != nil {
