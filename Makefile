@@ -29,7 +29,7 @@ test: ## Install what tests need, then run all of them
 NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestHostileRequest|TestBench$$)
 
 # What is about streams and asks through Go's client. The rest writes HTTP/1.1 by hand, or counts net/http's goroutines.
-OVER_HTTP2 = ^TestAPI(StreamEnds|StreamEndsAtTheTokensExpiry|StreamTimeout|Heartbeat|OnlyChangesAreSent|EventData|IDIs.*|Ownership|Refusals|Limits|AuthCookie|CORS|RowThat.*|DatabaseUnreachable)$$
+OVER_HTTP2 = ^TestAPI(StreamEnds|StreamEndsAtTheTokensExpiry|StreamTimeout|Heartbeat|OnlyChangesAreSent|EventData|IDIs.*|Ownership|Refusals|Limits|Several.*|AuthCookie|CORS|RowThat.*|DatabaseUnreachable)$$
 
 .PHONY: test-http2
 test-http2: ## Run the tests of streams once more over HTTP/2, with TLS
