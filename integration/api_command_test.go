@@ -177,8 +177,8 @@ func TestAPIInstallAndUninstall(t *testing.T) {
 		t.Errorf("--dry-run left %s", got)
 	}
 	pgtest.Psql(t, admin, script)
-	if got := db.sql(t, traces); !regexp.MustCompile(`^1\|4\|1\|\d+\|1$`).MatchString(got) {
-		t.Errorf("psql with the script of --dry-run made %s, want a schema, four triggers, a function and a grant", got)
+	if got := db.sql(t, traces); !regexp.MustCompile(`^1\|5\|1\|\d+\|1$`).MatchString(got) {
+		t.Errorf("psql with the script of --dry-run made %s, want a schema, five triggers, a function and a grant", got)
 	}
 	wantOutput(t, "auditstream is installed on \"public\".\"audits\" already; nothing to change.\n", "install", "--role", role)
 	wantOutput(t, "-- nothing to change\n", "install", "--create", "--role", role, "--dry-run")

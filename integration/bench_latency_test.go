@@ -65,7 +65,7 @@ func measureLatency(t testing.TB, streams, audits, updates int) latencyReport {
 	t.Helper()
 	// PostgreSQL's own settings: the commit includes its fsync, as it does for users.
 	db := adopt(t, pgtest.NewServer(t).DSN("postgres"))
-	i := launch(t, plainBinary(t), db.Serve)
+	i := launch(t, plainBinary(t), db.Serve, "SSE_POLL_HOT=off") // one update right after the other is a load
 	i.waitReady(t, "up")
 	ids := db.insertMany(t, audits)
 	streamTimes, listenTimes := newStopwatch(), newStopwatch()

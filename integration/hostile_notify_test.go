@@ -51,7 +51,7 @@ func newFlooded(t *testing.T) *flooded {
 	t.Helper()
 	server := pgtest.NewServer(t, func(c *localpg.Config) { c.Settings = map[string]string{"fsync": "off"} })
 	f := &flooded{db: adopt(t, server.DSN("postgres")), times: newStopwatch()}
-	f.i = serve(t, f.db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
+	f.i = serve(t, f.db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600", "SSE_POLL_HOT=off") // whose reads would hide those of forged notifications
 	f.i.waitReady(t, "up")
 	f.ids = f.db.insertMany(t, 20)
 	f.foreign = f.db.sql(t, "insert into audits (url, user_id, status) values ('https://example.com', 'bob', 'running') returning id")
