@@ -21,12 +21,14 @@ const (
 	// hotInterval is the time between two reads of what is hot, unless a read takes so long that this would keep the
 	// database reading for more than a fifth of the time.
 	hotInterval = 150 * time.Millisecond
-	hotRest     = 4
+	// hotGather is how long the first one that gets hot waits for others: a load seldom heats one alone.
+	hotGather = 10 * time.Millisecond
+	hotRest   = 4
 	// hotStill is for how long a hot audit must not have changed to be registered again.
 	hotStill = 2 * time.Second
 )
 
-// heat counts rings, and knows what is read on the timer instead. Guarded by Hub.mu, but for timer, which is Run's.
+// heat counts rings, and knows what is read on the timer instead. Guarded by Hub.mu, but for timer and armed, which are Run's.
 type heat struct {
 	window  int64     // number of the current window
 	began   time.Time // of the current window
@@ -34,6 +36,7 @@ type heat struct {
 	hot     map[int64]*hotAudit
 	started chan struct{} // capacity 1: there is something hot
 	timer   *time.Timer
+	armed   bool // timer is set
 }
 
 type hotAudit struct {
@@ -148,13 +151,22 @@ func (h *Hub) mark(id int64, why mark) {
 	h.dirty[id] = m
 }
 
+// arm sees to what has just become hot: with the timer's next turn, so that each new one does not cost a read of all.
+func (h *Hub) arm(d time.Duration) {
+	if !h.heat.armed {
+		h.heat.armed = true
+		h.heat.timer.Reset(d)
+	}
+}
+
 // pollAndRead is one turn of the timer.
 func (h *Hub) pollAndRead(ctx context.Context) {
+	h.heat.armed = false
 	start := time.Now()
 	more := h.poll(ctx)
 	h.readUntilClean(ctx)
 	if more {
-		h.heat.timer.Reset(max(hotInterval, hotRest*time.Since(start)))
+		h.arm(max(hotInterval, hotRest*time.Since(start)))
 	}
 }
 

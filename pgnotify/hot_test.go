@@ -27,6 +27,8 @@ type database struct {
 	version    int
 	takes      func() time.Duration // every statement of the registry
 	refuse     error                // what Unregister fails with
+
+	unregisters int
 }
 
 func newDatabase(audits int64) *database {
@@ -52,6 +54,7 @@ func (db *database) Unregister(_ context.Context, _ int64, ids []int64) (int, er
 	time.Sleep(db.takes())
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	db.unregisters++
 	if db.refuse != nil {
 		return 0, db.refuse
 	}
@@ -69,6 +72,12 @@ func (db *database) Snapshot(context.Context) (Snapshot, error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	return Snapshot{Xmax: db.xid + 1, InProgress: slices.Sorted(maps.Keys(db.open))}, nil
+}
+
+func (db *database) unregistrations() int {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.unregisters
 }
 
 // write is a transaction that takes so long after its look, and says whether it rang.
@@ -252,6 +261,22 @@ func seq(from, to int64) []int64 {
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// Each audit that got hot caused a read of all that were hot already, so that a load heated them slower than it could.
+func TestHeatingUpCostsFewReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, h := hotFixture(t, 500, HubConfig{})
+		for _, id := range seq(1, 500) {
+			subscribe(t, h, id)
+		}
+		before := db.unregistrations()
+		db.load(h, 2000, 3*time.Second, seq(1, 500)...)
+		db.wantRegistered(t)
+		if got, most := db.unregistrations()-before, int(3*time.Second/hotInterval)+2; got > most {
+			t.Errorf("%d statements to take hot audits off, want one a turn: at most %d", got, most)
+		}
+	})
 }
 
 // TestNothingIsMissedWhateverTheLoad has no safety net: registering, cooling, reconnecting and writers that looked long

@@ -249,7 +249,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			h.reg.lingers = false
 			h.tidy(ctx)
 		case <-h.heat.started:
-			h.pollAndRead(ctx)
+			h.arm(hotGather)
 		case <-h.heat.timer.C:
 			h.pollAndRead(ctx)
 		case <-h.arrived:
