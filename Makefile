@@ -85,9 +85,9 @@ bench: ## Memory, CPU, latency, connects and writers beside Nchan; BENCH=quick t
 	BENCH=$(BENCH) BENCH_PEER=$(BENCH_PEER) BENCH_REPORT=$(abspath $(BENCH_REPORT)) $(GO) test -count=1 -run '^TestBench$$' -v -timeout 30m ./integration/bench
 
 .PHONY: bench-micro
-bench-micro: ## Go benchmarks of the hub, the encoder and the token, and the latency beside a bare LISTEN connection
+bench-micro: ## Go benchmarks of the hub, the encoder, a stream and the trigger, and the latency beside a bare LISTEN connection
 	@.ci/setup test
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms ./store/ ./pgnotify/ ./server/
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms ./store/ ./pgnotify/ ./server/ ./sql/
 	$(GO) test -run '^$$' -bench Latency -benchtime 1x ./integration/
 
 .PHONY: lint
