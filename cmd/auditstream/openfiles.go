@@ -17,8 +17,9 @@ func warnOpenFiles(logger *slog.Logger, maxStreams int) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return // nothing is known, so nothing is said
 	}
-	if maxStreams > 0 && limit.Cur < uint64(maxStreams)+spareFiles {
+	open := uint64(limit.Cur) // FreeBSD's is signed
+	if maxStreams > 0 && open < uint64(maxStreams)+spareFiles {
 		logger.Warn("this process may open too few files for SSE_MAX_STREAMS: raise the limit (ulimit -n, LimitNOFILE=) or lower SSE_MAX_STREAMS",
-			"open_files_limit", limit.Cur, "sse_max_streams", maxStreams)
+			"open_files_limit", open, "sse_max_streams", maxStreams)
 	}
 }
