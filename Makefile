@@ -84,16 +84,24 @@ bench: ## Memory, CPU, latency, connects and writers beside Nchan; BENCH=quick t
 	@.ci/setup $(if $(filter none,$(BENCH_PEER)),test,bench)
 	BENCH=$(BENCH) BENCH_PEER=$(BENCH_PEER) BENCH_REPORT=$(abspath $(BENCH_REPORT)) $(GO) test -count=1 -run '^TestBench$$' -v -timeout 30m ./integration/bench
 
+# For benchstat: make bench-micro BENCH_COUNT=10 >new.txt, the same of another commit, then benchstat old.txt new.txt.
+BENCH_COUNT ?= 1
 .PHONY: bench-micro
-bench-micro: ## Go benchmarks of the hub, the encoder, a stream and the trigger, and the latency beside a bare LISTEN connection
+bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger, and the latency beside a bare LISTEN; BENCH_COUNT=10 for benchstat
 	@.ci/setup test
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms ./store/ ./pgnotify/ ./server/ ./sql/
-	$(GO) test -run '^$$' -bench Latency -benchtime 1x ./integration/
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms -count $(BENCH_COUNT) ./store/ ./pgnotify/ ./server/ ./sql/
+	$(GO) test -run '^$$' -bench Latency -benchtime 1x -count $(BENCH_COUNT) ./integration/
+
+# Where PostgreSQL is not run by localpg, which needs Unix's signals, there are no tests either.
+PORTABLE = ./server ./pgnotify ./store ./sql
 
 .PHONY: lint
-lint: ## Check formatting, vet, staticcheck
+lint: ## Check formatting, vet, staticcheck, and that it compiles for the other systems
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) vet -tags image ./...
+	GOOS=darwin $(GO) vet ./...
+	GOOS=freebsd $(GO) vet ./...
+	GOOS=windows $(GO) build $(PORTABLE)
 	$(GO) run $(STATICCHECK) -tags image ./...
 
 .PHONY: vuln
