@@ -60,6 +60,7 @@ func TestAPIConfigurationIsRefused(t *testing.T) {
 		{"SSE_RETRY_MS=5s", []string{"SSE_RETRY_MS", `"5s" is not allowed: ` + seconds}},
 		{"SSE_MAX_STREAMS=-1", []string{"SSE_MAX_STREAMS", `"-1" is not allowed: a whole number from 0 to 1000000`}},
 		{"SSE_MAX_STREAMS_PER_USER=many", []string{"SSE_MAX_STREAMS_PER_USER", `"many" is not allowed: a whole number from 0 to 1000000`}},
+		{"JWT_CACHED_TOKENS=-1", []string{"JWT_CACHED_TOKENS", `"-1" is not allowed: a whole number from 0 to 1000000`}},
 		{"HTTP_ADDR=localhost", []string{"HTTP_ADDR", `"localhost" is not allowed: ` + address}},
 		{"HTTP_ADDR=8080", []string{"HTTP_ADDR", `"8080" is not allowed: ` + address}},
 		{"HTTP_ADDR=:99999", []string{"HTTP_ADDR", `":99999" is not allowed: ` + address}},

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -38,6 +39,8 @@ type jwks struct {
 	storage jwkset.Storage  // what is known
 	remote  jwkset.Storage  // the same; reading an unknown id from it fetches
 	keyfunc keyfunc.Keyfunc // on storage
+	// generation counts the times that storage was replaced.
+	generation *atomic.Uint64
 
 	waiting  chan struct{} // one token for each request that waits
 	fetching chan struct{} // capacity 1: filled by the request that fetches; a lock that a request can stop waiting for
@@ -45,6 +48,7 @@ type jwks struct {
 }
 
 func newJWKS(ctx context.Context, url string, logger *slog.Logger) (*jwks, error) {
+	generation := new(atomic.Uint64)
 	storage, err := jwkset.NewStorageFromHTTP(url, jwkset.HTTPClientStorageOptions{
 		Client:                    JWKSClient(),
 		Ctx:                       ctx,
@@ -54,7 +58,7 @@ func newJWKS(ctx context.Context, url string, logger *slog.Logger) (*jwks, error
 			logger.WarnContext(ctx, "signing keys not refreshed; the known ones stay in use", "error", err)
 		},
 		RefreshInterval: jwksInterval,
-		Storage:         lastGoodKeys{jwkset.NewMemoryStorage()},
+		Storage:         lastGoodKeys{jwkset.NewMemoryStorage(), generation},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("JWT_JWKS_URL: %w", err)
@@ -71,7 +75,7 @@ func newJWKS(ctx context.Context, url string, logger *slog.Logger) (*jwks, error
 	if err != nil {
 		return nil, fmt.Errorf("JWT_JWKS_URL: %w", err)
 	}
-	return &jwks{storage: storage, remote: remote, keyfunc: kf,
+	return &jwks{storage: storage, remote: remote, keyfunc: kf, generation: generation,
 		waiting: make(chan struct{}, jwksMaxWaiting), fetching: make(chan struct{}, 1)}, nil
 }
 
@@ -131,13 +135,17 @@ func (k *jwks) fetchFor(ctx context.Context, kid string) error {
 
 // lastGoodKeys holds the keys that can verify a token, and keeps the known ones when an issuer answers without any: with an
 // error page that happens to be JSON, or with nothing.
-type lastGoodKeys struct{ jwkset.Storage }
+type lastGoodKeys struct {
+	jwkset.Storage
+	generation *atomic.Uint64
+}
 
 func (s lastGoodKeys) KeyReplaceAll(ctx context.Context, keys []jwkset.JWK) error {
 	usable := slices.DeleteFunc(slices.Clone(keys), func(key jwkset.JWK) bool { return !CanVerify(key) })
 	if len(usable) == 0 {
 		return errors.New("the key set has no usable key")
 	}
+	defer s.generation.Add(1) // afterwards: who has seen the new number finds the new keys
 	return s.Storage.KeyReplaceAll(ctx, usable)
 }
 

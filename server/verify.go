@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type AuthConfig struct {
 	JWKSURL string
 	// Issuer and Audience must match the iss and aud claims where set; they are required with JWKSURL.
 	Issuer, Audience string
+	// MaxCached is how many tokens that were found valid are remembered, until they expire or keys change; 0: none.
+	MaxCached int
 }
 
 // viewer is who a verified token speaks for.
@@ -50,6 +53,7 @@ type verifier struct {
 	secrets []jwt.VerificationKey
 	keys    *jwks // nil without JWKSURL
 	parser  *jwt.Parser
+	known   *verified // nil without MaxCached
 }
 
 func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*verifier, error) {
@@ -75,6 +79,9 @@ func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*ver
 		methods = append(methods, "RS256", "ES256")
 	}
 	v.parser = newParser(methods, cfg.Issuer, cfg.Audience)
+	if cfg.MaxCached > 0 {
+		v.known = newVerified(cfg.MaxCached, v.generation)
+	}
 	return v, nil
 }
 
@@ -97,15 +104,43 @@ func newParser(methods []string, issuer, audience string) *jwt.Parser {
 // verify returns who the token speaks for. The error is errInvalidToken with the reason, or errNoKeys while the keys to
 // decide with are not there.
 func (v *verifier) verify(ctx context.Context, token string) (viewer, error) {
+	if v.known == nil {
+		who, err := v.check(ctx, token)
+		return who.viewer, err
+	}
+	hash := sha256.Sum256([]byte(token))
+	if who, ok := v.known.find(hash); ok {
+		return who, nil
+	}
+	since := v.generation() // before the keys are looked at, which may change at any time
+	who, err := v.check(ctx, token)
+	if err == nil {
+		v.known.add(hash, who, since)
+	}
+	return who.viewer, err
+}
+
+// generation grows whenever keys have changed. Secrets do not while the process lives.
+func (v *verifier) generation() uint64 {
+	if v.keys == nil {
+		return 0
+	}
+	return v.keys.generation.Load()
+}
+
+func (v *verifier) check(ctx context.Context, token string) (remembered, error) {
 	var c claims
 	_, err := v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t) })
 	switch {
 	case errors.Is(err, errNoKeys):
-		return viewer{}, because(errNoKeys, err)
+		return remembered{}, because(errNoKeys, err)
 	case err != nil:
-		return viewer{}, because(errInvalidToken, err)
+		return remembered{}, because(errInvalidToken, err)
 	}
-	who := viewer{Viewer: store.Viewer{Subject: c.Subject}, expires: c.ExpiresAt.Time}
+	who := remembered{viewer: viewer{Viewer: store.Viewer{Subject: c.Subject}, expires: c.ExpiresAt.Time}}
+	if c.NotBefore != nil {
+		who.from = c.NotBefore.Add(-notBeforeSkew)
+	}
 	if c.EmailVerified {
 		who.Email = c.Email
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// BenchmarkVerify measures what every request begins with: HS256 against one and two secrets, RS256 against a key set.
+// BenchmarkVerify measures what every request begins with: HS256 against one and two secrets, RS256 against a key set,
+// and a token that is remembered.
 func BenchmarkVerify(b *testing.B) {
 	secret := func(cfg AuthConfig) *verifier {
 		v, err := newVerifier(b.Context(), cfg, slog.New(slog.DiscardHandler))
@@ -24,13 +25,16 @@ func BenchmarkVerify(b *testing.B) {
 		b.Fatal(err)
 	}
 	issuer := newIssuer(b)
+	rs256 := issuer.token(b, "one")
 	for _, c := range []struct {
 		name, token string
 		verifier    *verifier
 	}{
 		{"HS256", hs256, secret(AuthConfig{Secret: testSecret})},
 		{"HS256previous", hs256, secret(AuthConfig{Secret: "this-is-the-new-secret-of-32-bytes", PreviousSecret: testSecret})},
-		{"RS256", issuer.token(b, "one"), issuer.verifier(b)},
+		{"RS256", rs256, issuer.verifier(b)},
+		{"HS256cached", hs256, cachedVerifier(b, AuthConfig{Secret: testSecret}, 1)},
+		{"RS256cached", rs256, cachedVerifier(b, issuer.config(), 1)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()

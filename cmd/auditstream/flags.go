@@ -47,6 +47,11 @@ func (f authFlags) config() server.AuthConfig {
 	}
 }
 
+// cacheFlags are apart from authFlags, which doctor and token have too.
+type cacheFlags struct {
+	JWTCachedTokens limit `name:"jwt-cached-tokens" env:"JWT_CACHED_TOKENS" default:"4096" help:"Most tokens that are remembered once verified, until they expire or keys change; 0: none."`
+}
+
 type streamFlags struct {
 	SSESource             source       `name:"sse-source" env:"SSE_SOURCE" default:"db" help:"Where hints of changes come from: db (LISTEN/NOTIFY)."`
 	SSEMaxDuration        seconds      `name:"sse-max-duration" env:"SSE_MAX_DURATION" default:"3600" max:"604800" help:"Longest life of a stream, in seconds."`

@@ -141,6 +141,9 @@ func usable(c *serveCmd, name, value string) bool {
 		cfg, err := poolConfig(value)
 		return err == nil && strings.TrimSpace(value) != "" && cfg.HealthCheckPeriod > 0 && cfg.MinConns >= 0 && cfg.MinConns <= cfg.MaxConns
 	case "DATABASE_LISTEN_URL":
+		if value == "" {
+			return c.DatabaseListenURL == "" // nothing is the same as none
+		}
 		cfg, err := parseDatabaseURL(name, value)
 		return err == nil && !slices.ContainsFunc(slices.Collect(maps.Keys(cfg.RuntimeParams)), func(key string) bool { return strings.HasPrefix(key, "pool_") })
 	case "TLS_CERT_FILE", "TLS_KEY_FILE":

@@ -30,6 +30,7 @@ type serveCmd struct {
 	streamFlags   `embed:"" group:"Streams"`
 	httpFlags     `embed:"" group:"HTTP"`
 	authFlags     `embed:"" group:"Tokens"`
+	cacheFlags    `embed:"" group:"Tokens"`
 	logFlags      `embed:"" group:"Log"`
 }
 
@@ -113,12 +114,14 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 
 // server is what the flags say about the server; what it works with is missing.
 func (c *serveCmd) server() server.Config {
+	auth := c.authFlags.config()
+	auth.MaxCached = int(c.JWTCachedTokens)
 	return server.Config{
 		Addr:                     c.HTTPAddr,
 		AdminAddr:                adminAddr(c.AdminAddr),
 		CertFile:                 c.TLSCertFile,
 		KeyFile:                  c.TLSKeyFile,
-		Auth:                     c.authFlags.config(),
+		Auth:                     auth,
 		AuthCookie:               c.SSEAuthCookie,
 		CORSOrigins:              c.CORSAllowedOrigins,
 		MaxDuration:              time.Duration(c.SSEMaxDuration),
