@@ -5,9 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
-	"runtime/debug"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -17,6 +15,7 @@ import (
 type hijacks struct {
 	hangups *hangups
 	back    *backListener
+	trimmer *trimmer
 	work    errgroup.Group
 
 	mu       sync.Mutex
@@ -25,9 +24,6 @@ type hijacks struct {
 	keys     uint64
 	draining bool
 	gone     sync.Cond // one of open or expected is
-	begun    int       // in all
-	counted  time.Time // when begun last was a multiple of wave
-	trimmer  *time.Timer
 
 	queue      sync.Mutex
 	ready      sync.Cond // there is something in the queue, or a writer may leave
@@ -35,20 +31,9 @@ type hijacks struct {
 	surplus    int // writers that may leave
 }
 
-const (
-	// wave new streams within waveTime take more memory, until their first states have been read and net/http has let go of
-	// them, than all of them need afterwards. The runtime would keep it for minutes.
-	wave     = 1000
-	waveTime = 5 * time.Second
-	// waveEnd is how long after one its memory is given back.
-	waveEnd = time.Second
-)
-
 func newHijacks(addr net.Addr, logger *slog.Logger) *hijacks {
-	h := &hijacks{open: make(map[uint64]*hijacked), back: newBackListener(addr)}
+	h := &hijacks{open: make(map[uint64]*hijacked), back: newBackListener(addr), trimmer: newTrimmer(freeMemory)}
 	h.gone.L, h.ready.L = &h.mu, &h.queue
-	h.trimmer = time.AfterFunc(time.Hour, debug.FreeOSMemory)
-	h.trimmer.Stop()
 	var err error
 	if h.hangups, err = newHangups(h); err != nil {
 		logger.Warn("hang-ups are found by heartbeats alone", "error", err)
@@ -88,12 +73,7 @@ func (h *hijacks) add(c *hijacked) {
 	h.keys++
 	c.key = h.keys
 	h.open[c.key] = c
-	if h.begun++; h.begun%wave == 0 {
-		if time.Since(h.counted) < waveTime {
-			h.trimmer.Reset(waveEnd)
-		}
-		h.counted = time.Now()
-	}
+	h.trimmer.began()
 	if h.draining {
 		c.poke(dueDrain)
 	}
@@ -140,7 +120,7 @@ func (h *hijacks) end(ctx context.Context) {
 		h.gone.Wait()
 	}
 	h.mu.Unlock()
-	h.trimmer.Stop()
+	h.trimmer.stop()
 	h.hangups.close()
 	h.queue.Lock()
 	defer h.queue.Unlock()
