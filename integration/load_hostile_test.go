@@ -97,7 +97,10 @@ func TestLoadHostileClientsAreCutOffAndCostOthersNothing(t *testing.T) {
 }
 
 func maxCost(a, b cost) cost {
-	return cost{max(a.heap, b.heap), max(a.stacks, b.stacks), max(a.resident, b.resident), max(a.goroutines, b.goroutines)}
+	return cost{
+		heap: max(a.heap, b.heap), stacks: max(a.stacks, b.stacks), resident: max(a.resident, b.resident),
+		goroutines: max(a.goroutines, b.goroutines), live: max(a.live, b.live),
+	}
 }
 
 // hostile opens streams of four kinds of clients, n of each. They are at it until they are cut off.

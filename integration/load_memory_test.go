@@ -9,6 +9,7 @@ import (
 // cost is what a process holds, in bytes where it is not a number of things.
 type cost struct {
 	heap, stacks, resident, goroutines float64
+	live                               float64 // heap that the last collection found in use; what heap has more is garbage and gaps
 }
 
 // collect has the instance collect its garbage, and says what is left.
@@ -32,9 +33,10 @@ func (i *instance) cost(t testing.TB) cost {
 		stacks:     i.metric(t, "go_memstats_stack_inuse_bytes"),
 		resident:   i.metric(t, "process_resident_memory_bytes"),
 		goroutines: i.metric(t, "go_goroutines"),
+		live:       i.metric(t, "go_gc_heap_live_bytes"),
 	}
 }
 
 func (c cost) String() string {
-	return fmt.Sprintf("heap %.1f MB, stacks %.1f MB, resident %.1f MB, %.0f goroutines", c.heap/1e6, c.stacks/1e6, c.resident/1e6, c.goroutines)
+	return fmt.Sprintf("heap %.1f MB (%.1f live), stacks %.1f MB, resident %.1f MB, %.0f goroutines", c.heap/1e6, c.live/1e6, c.stacks/1e6, c.resident/1e6, c.goroutines)
 }
