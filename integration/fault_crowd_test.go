@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -181,7 +182,7 @@ func TestFaultKilledServerAndRestartConverge(t *testing.T) {
 	}
 	<-first.done
 	db.set(t, 2)
-	addr := first.URL[len("http://"):]
+	_, addr, _ := strings.Cut(first.URL, "//")
 	second := serve(t, db.Serve, "HTTP_ADDR="+addr, "SSE_RETRY_MS=100")
 	client.reached(t, 2)
 	second.waitReady(t, "up")

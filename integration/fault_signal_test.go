@@ -88,7 +88,7 @@ func testGoodbye(t *testing.T, sig os.Signal, streams int) {
 // stuckClient opens a stream that is not read, and returns when the server cannot write to it any more.
 func (i *instance) stuckClient(t testing.TB, db database, id string) {
 	t.Helper()
-	i.rawClient(t, id, "")
+	i.unread(t, id)
 	coalesced := i.metric(t, "auditstream_states_coalesced_total")
 	app := pgtest.Connect(t, db.Admin)
 	n := 0

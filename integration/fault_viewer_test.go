@@ -87,6 +87,10 @@ func (i *instance) tryView(transport *http.Transport, r *http.Request, seen func
 		cancel()
 		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, body)
 	}
+	if overHTTP2 && resp.ProtoMajor != 2 {
+		cancel()
+		return nil, fmt.Errorf("answered in %s, want HTTP/2", resp.Proto)
+	}
 	v := &viewer{cancel: cancel, done: make(chan struct{}), more: make(chan struct{}), seen: seen}
 	go func() {
 		defer close(v.done)

@@ -1,13 +1,18 @@
 package integration
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"auditstream/integration/pgtest"
 )
 
 // overHTTP2 is set when the suite runs over HTTP/2 (make test-http2): every instance is then served with TLS, unless its test
@@ -60,4 +65,68 @@ func wantVersion(t testing.TB, resp *http.Response) {
 	if want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[overHTTP2]; resp.Proto != want {
 		t.Errorf("answered in %s, want %s", resp.Proto, want)
 	}
+}
+
+// unread opens a stream that is never read, until the test ends.
+func (i *instance) unread(t testing.TB, id string) {
+	t.Helper()
+	if !overHTTP2 {
+		i.rawClient(t, id, "")
+		return
+	}
+	i.unreadOn(t, newTransport(), id)
+}
+
+// unreadOn is unread on an HTTP/2 connection: what the stream's window, 4 MB with Go's client, has no room for waits in the
+// server, while the connection's other streams go on.
+func (i *instance) unreadOn(t testing.TB, transport *http.Transport, id string) *http.Response {
+	t.Helper()
+	resp, err := transport.RoundTrip(request(t, context.Background(), i.URL+"/api/v1/sse/audits/"+id+"/progress", alice(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = resp.Body.Close()
+		transport.CloseIdleConnections()
+	})
+	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
+		t.Fatalf("%s, status %d, want HTTP/2, 200", resp.Proto, resp.StatusCode)
+	}
+	return resp
+}
+
+// A client that does not read one of its streams loses that one, and not those beside it on the connection.
+func TestFaultStuckHTTP2StreamIsCutOffAlone(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	certFile, keyFile, pool := selfSigned(t)
+	i := serve(t, db.Serve, "TLS_CERT_FILE="+certFile, "TLS_KEY_FILE="+keyFile)
+	i.waitLog(t, "listening for notifications")
+	ids := db.insertMany(t, 2)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	other := i.viewWith(t, transport, ids[1], alice(t), nil)
+	other.reached(t, 0)
+	stuck := i.unreadOn(t, transport, ids[0])
+
+	app := pgtest.Connect(t, db.Admin)
+	n := 0
+	const gone = `auditstream_streams_ended_total{reason="client gone"}`
+	eventually(t, func() error {
+		n++
+		exec1(t, app, `update audits set message = repeat('x', 1000000 + $1) where id = $2`, n, ids[0])
+		exec1(t, app, `update audits set total_pages = $1 where id = $2`, n, ids[1])
+		other.reached(t, n) // meanwhile, too
+		if ended := i.metric(t, gone); ended != 1 {
+			return fmt.Errorf("%v streams have ended, want the one that is not read", ended)
+		}
+		return nil
+	})
+	if open := i.metric(t, streamsOpen); open != 1 {
+		t.Errorf("%v streams are open, want the other one", open)
+	}
+	if _, err := io.Copy(io.Discard, stuck.Body); err == nil {
+		t.Error("the stream that was cut off has ended as if it were whole")
+	}
+	exec1(t, app, `update audits set total_pages = $1 where id = $2`, n+1, ids[1])
+	other.reached(t, n+1)
 }
