@@ -16,8 +16,8 @@ func TestAPICommandHelp(t *testing.T) {
 		args string
 		want []string
 	}{
-		{"", []string{"serve", "dev", "install", "uninstall", "doctor", "token", "version", "DATABASE_URL"}},
-		{"--help", []string{"serve", "dev", "install", "uninstall", "doctor", "token", "version", "DATABASE_URL"}},
+		{"", []string{"serve", "dev", "install", "uninstall", "doctor", "token", "watch", "version", "DATABASE_URL"}},
+		{"--help", []string{"serve", "dev", "install", "uninstall", "doctor", "token", "watch", "version", "DATABASE_URL"}},
 		{"serve --help", []string{
 			"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$SSE_SOURCE", "$SSE_MAX_DURATION", "$SSE_HEARTBEAT_SECONDS", "$SSE_FALLBACK_DB_INTERVAL_SECONDS",
 			"$SSE_RETRY_MS", "$SSE_MAX_STREAMS", "$SSE_MAX_STREAMS_PER_USER", "$HTTP_ADDR", "$ADMIN_ADDR", "$JWT_SECRET", "$JWT_SECRET_PREVIOUS",
@@ -31,6 +31,7 @@ func TestAPICommandHelp(t *testing.T) {
 		{"uninstall --help", []string{"$DATABASE_URL", "--dry-run"}},
 		{"doctor --help", []string{"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$JWT_SECRET", "$JWT_JWKS_URL"}},
 		{"token --help", []string{"$JWT_SECRET", "--sub", "--email", "--ttl"}},
+		{"watch --help", []string{"$AUDITSTREAM_URL", "$AUDITSTREAM_TOKEN", "--until", "Exit status"}},
 		{"version --help", []string{"Usage: auditstream version"}},
 	} {
 		t.Run(tt.args, func(t *testing.T) {

@@ -205,7 +205,7 @@ func dropEmptyEnv() {
 }
 
 func ourEnv(name string) bool {
-	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_"} {
+	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -1,7 +1,7 @@
 // Command auditstream shows live progress from PostgreSQL in browsers, over Server-Sent Events.
 //
 // All wiring is in serve.go; main only finds out what is asked for, and turns the outcome into an exit status:
-// 0 done, 1 failed, 2 wrong usage.
+// 0 done, 1 failed, 2 wrong usage; watch has two more.
 package main
 
 import (
@@ -32,6 +32,7 @@ type cli struct {
 	Uninstall uninstallCmd `cmd:"" help:"Remove everything that install added."`
 	Doctor    doctorCmd    `cmd:"" help:"Check the database, the triggers, LISTEN and the tokens' configuration."`
 	Token     tokenCmd     `cmd:"" help:"Make a token for a user, signed with JWT_SECRET."`
+	Watch     watchCmd     `cmd:"" help:"Follow audits in the terminal, one JSON line an event."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
@@ -109,6 +110,9 @@ func report(std streams, err error) int {
 	}
 	if _, ok := errors.AsType[sql.UsageError](err); ok {
 		return exitUsage
+	}
+	if e, ok := errors.AsType[exitError](err); ok {
+		return e.code
 	}
 	return exitFailed
 }

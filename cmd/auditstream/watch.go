@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// The exit statuses that watch has beside the others, for scripts.
+const (
+	exitAuditFailed = 3
+	exitRefused     = 4
+)
+
+type watchCmd struct {
+	IDs   []int64 `arg:"" name:"id" help:"Audits to watch."`
+	URL   string  `name:"url" env:"AUDITSTREAM_URL" default:"http://127.0.0.1:8080" help:"Where auditstream serves."`
+	Token string  `name:"token" env:"AUDITSTREAM_TOKEN" placeholder:"JWT" help:"Token of the audits' owner. Prefer the variable: other users of the machine see flags."`
+	Until int     `name:"until" default:"100" help:"Stop with status 0 once every audit has this progress, in per cent; 100: when it has completed."`
+}
+
+// Help is what kong shows beneath the usage.
+func (*watchCmd) Help() string {
+	return "Prints one JSON line for each event, and reconnects by itself. Exit status: 0 completed, 3 an audit has failed, " +
+		"4 the server refuses (the token, or the audit), 1 stopped before that, 2 wrong usage."
+}
+
+// exitError ends the program with a status of its own.
+type exitError struct {
+	code int
+	error
+}
+
+func (e exitError) Unwrap() error { return e.error }
+
+func (c *watchCmd) Run(ctx context.Context, std streams) error {
+	base, err := c.check()
+	if err != nil {
+		return err
+	}
+	client := newWatchClient()
+	defer client.CloseIdleConnections()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	reports := make(chan watchReport)
+	for _, id := range c.IDs {
+		f := &auditWatch{client: client, url: fmt.Sprintf("%s/api/v1/sse/audits/%d/progress", base, id), token: c.Token, until: c.Until}
+		go f.follow(ctx, id, reports) // ends with a report that has an end, which is waited for below
+	}
+	var worst error
+	for open := len(c.IDs); open > 0; {
+		r := <-reports
+		switch {
+		case r.ended:
+			open--
+			worst = worse(worst, r.err)
+		case r.err != nil:
+			fmt.Fprintf(std.err, "auditstream: audit %d: %s; trying again in %v\n", r.id, printable(r.err.Error()), r.retryIn.Round(100*time.Millisecond))
+		default:
+			if _, err := fmt.Fprintf(std.out, "%s\n", r.data); err != nil {
+				worst = worse(worst, fmt.Errorf("write: %w", err))
+				cancel() // nobody reads any more
+			}
+		}
+	}
+	return worst
+}
+
+func (c *watchCmd) check() (base string, err error) {
+	u, err := url.Parse(c.URL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", usageError{errors.New("--url (AUDITSTREAM_URL) is not allowed: an address like https://progress.example.com is, without user, query and fragment")}
+	}
+	seen := make(map[int64]bool)
+	for _, id := range c.IDs {
+		if id < 1 || seen[id] {
+			return "", usageError{fmt.Errorf("audit %d is not allowed: whole numbers from 1 to 9223372036854775807 are, each once", id)}
+		}
+		seen[id] = true
+	}
+	if c.Until < 0 || c.Until > 100 {
+		return "", usageError{fmt.Errorf("--until=%d is not allowed: a whole number from 0 to 100 is", c.Until)}
+	}
+	c.Token = strings.TrimSpace(c.Token)
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// newWatchClient follows no redirects: the token is for the address that was given, and for no other.
+func newWatchClient() *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = 30 * time.Second
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// worse returns the error with the graver status: refused, failed, anything else.
+func worse(a, b error) error {
+	rank := func(err error) int {
+		if e, ok := errors.AsType[exitError](err); ok {
+			return e.code
+		}
+		if err != nil {
+			return exitFailed
+		}
+		return exitDone
+	}
+	if rank(b) > rank(a) {
+		return b
+	}
+	return a
+}
+
+// printable takes away what would steer a terminal: the texts come from elsewhere.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+// watched is what an event says, of an audit or of an error.
+type watched struct {
+	Status   string `json:"status"`
+	Progress int    `json:"progress"`
+	Error    string `json:"error"`
+}
+
+func parseWatched(data string) (w watched, ok bool) {
+	ok = json.Unmarshal([]byte(data), &w) == nil && (w.Status != "" || w.Error != "")
+	return w, ok
+}

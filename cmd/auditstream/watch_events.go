@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxEventLine bounds a line of a stream, in bytes: a server that sends more is not ours.
+const maxEventLine = 4 << 20
+
+type streamEvent struct{ data, id string }
+
+// eventReader parses the event stream format of the HTML standard, section 9.2.6. It is ours because go-sse's Read hides
+// the retry field, which says when to come back; FuzzWatchEvents holds it against go-sse's.
+type eventReader struct {
+	lines *bufio.Scanner
+	id    string
+	retry time.Duration // the last one sent; negative: none
+	first bool
+}
+
+func newEventReader(r io.Reader, lastEventID string) *eventReader {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 4096), maxEventLine)
+	var afterCR bool
+	// A CR ends its line at once: waiting for a LF that may belong to it would hold an event back until the next.
+	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		skip := 0
+		if afterCR && len(data) > 0 {
+			afterCR = false
+			if data[0] == '\n' {
+				skip = 1
+			}
+		}
+		for i := skip; i < len(data); i++ {
+			if data[i] == '\n' || data[i] == '\r' {
+				afterCR = data[i] == '\r'
+				return i + 1, data[skip:i], nil
+			}
+		}
+		return skip, nil, nil // an unfinished line at the end is dropped, as the standard asks
+	})
+	return &eventReader{lines: lines, id: lastEventID, retry: -1, first: true}
+}
+
+// next blocks until an event has arrived whole. It returns io.EOF at the end of the stream.
+func (r *eventReader) next() (streamEvent, error) {
+	var data strings.Builder
+	some := false
+	for r.lines.Scan() {
+		line := r.lines.Text()
+		if r.first {
+			line, r.first = strings.TrimPrefix(line, "\ufeff"), false
+		}
+		if line == "" {
+			if !some {
+				continue
+			}
+			return streamEvent{strings.TrimSuffix(data.String(), "\n"), r.id}, nil
+		}
+		field, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch field {
+		case "data":
+			if data.Len()+len(value) > maxEventLine {
+				return streamEvent{}, errors.New("an event is too long")
+			}
+			data.WriteString(value + "\n")
+			some = true
+		case "id":
+			if !strings.Contains(value, "\x00") {
+				r.id = value
+			}
+		case "retry":
+			if ms, err := strconv.ParseUint(value, 10, 32); err == nil {
+				r.retry = time.Duration(ms) * time.Millisecond
+			}
+		}
+	}
+	if err := r.lines.Err(); err != nil {
+		return streamEvent{}, err
+	}
+	return streamEvent{}, io.EOF
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/tmaxmax/go-sse"
+)
+
+const (
+	running   = `{"audit_id":1,"status":"running","progress":25}`
+	further   = `{"audit_id":1,"status":"running","progress":80}`
+	completed = `{"audit_id":1,"status":"completed","progress":100}`
+	failed    = `{"audit_id":1,"status":"failed","progress":80,"error":"boom"}`
+)
+
+// answers serves one answer after the other, the last one again and again.
+func answers(t *testing.T, all ...http.HandlerFunc) (url string) {
+	t.Helper()
+	var n atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		all[min(int(n.Add(1)), len(all))-1](w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func events(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, text)
+	}
+}
+
+func status(code int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func event(id, data string) string {
+	return "retry: 1\nevent: message\nid: " + id + "\ndata: " + data + "\n\n"
+}
+
+func TestWatchEnds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answers []http.HandlerFunc
+		flags   []string
+		code    int
+		out     string
+		stderr  string
+	}{
+		"completed":             {[]http.HandlerFunc{events(event("a", running) + ": heartbeat\n\n" + event("b", completed))}, nil, exitDone, running + "\n" + completed + "\n", ""},
+		"failed":                {[]http.HandlerFunc{events(event("a", failed))}, nil, exitAuditFailed, failed + "\n", "audit 1: failed: boom"},
+		"until":                 {[]http.HandlerFunc{events(event("a", running) + event("b", further))}, []string{"--until=80"}, exitDone, running + "\n" + further + "\n", ""},
+		"until, failed":         {[]http.HandlerFunc{events(event("a", failed))}, []string{"--until=80"}, exitAuditFailed, failed + "\n", "boom"},
+		"401":                   {[]http.HandlerFunc{status(401, `{"error":"Invalid authentication token"}`)}, nil, exitRefused, "", "audit 1: Invalid authentication token"},
+		"403":                   {[]http.HandlerFunc{status(403, `{"error":"Cross-user access denied"}`)}, nil, exitRefused, "", "Cross-user access denied"},
+		"404":                   {[]http.HandlerFunc{status(404, "nothing")}, nil, exitRefused, "", "HTTP status 404"},
+		"no control characters": {[]http.HandlerFunc{status(404, `{"error":"\u001b[2J"}`)}, nil, exitRefused, "", "audit 1:  [2J"},
+		"expired":               {[]http.HandlerFunc{events(event("a", running) + "data: {\"error\":\"Token expired\"}\n\n")}, nil, exitRefused, running + "\n", "Token expired"},
+		"revoked":               {[]http.HandlerFunc{events(event("a", running) + "data: {\"error\":\"Audit not found\"}\n\n")}, nil, exitRefused, running + "\n", "Audit not found"},
+		"204":                   {[]http.HandlerFunc{events(event("a", running)), status(204, "")}, nil, exitDone, running + "\n", "the stream has ended; trying again"},
+		"comes back": {[]http.HandlerFunc{events(event("a", running) + "data: {\"error\":\"Stream timeout\"}\n\n"), status(502, "bad gateway"),
+			status(200, "<p>sign in"), events(event("b", completed))}, nil, exitDone, running + "\n" + completed + "\n", "Stream timeout; trying again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := command(t, append([]string{"watch", "1", "--token=t0ken", "--url=" + answers(t, c.answers...)}, c.flags...)...).want(t, c.code)
+			if got.out != c.out {
+				t.Errorf("standard output\n%s\nwant\n%s", got.out, c.out)
+			}
+			mustContain(t, got.stderr, c.stderr)
+			mustNotContain(t, got.stderr, "t0ken", "\x1b")
+			if c.stderr == "" && got.stderr != "" {
+				t.Errorf("standard error: %s", got.stderr)
+			}
+		})
+	}
+}
+
+// What comes back says where it was, and the token goes nowhere else.
+func TestWatchRequests(t *testing.T) {
+	t.Parallel()
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("asked at the target of a redirect, Authorization %q", r.Header.Get("Authorization"))
+	}))
+	t.Cleanup(elsewhere.Close)
+	asked := make(chan string, 3)
+	record := func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			asked <- fmt.Sprint(r.URL, " ", r.Header.Get("Authorization"), " ", r.Header.Get("Last-Event-ID"))
+			next(w, r)
+		}
+	}
+	url := answers(t, record(events(event("a", running))), record(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, http.StatusFound)
+	}), record(events(event("b", completed))))
+	command(t, "watch", "1", "--token= t0ken\n", "--url="+url+"/").want(t, exitDone)
+	for _, want := range []string{"", "a", "a"} {
+		if got, want := <-asked, "/api/v1/sse/audits/1/progress Bearer t0ken "+want; got != want {
+			t.Errorf("asked %q, want %q", got, want)
+		}
+	}
+}
+
+// The gravest end of several is the status.
+func TestWatchSeveral(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/sse/audits/1/progress":
+			events(event("a", completed))(w, r)
+		case "/api/v1/sse/audits/2/progress":
+			events(event("b", failed))(w, r)
+		default:
+			status(403, "")(w, r)
+		}
+	}))
+	t.Cleanup(s.Close)
+	command(t, "watch", "1", "--url="+s.URL).want(t, exitDone)
+	command(t, "watch", "1", "2", "--url="+s.URL).want(t, exitAuditFailed)
+	command(t, "watch", "1", "3", "2", "--url="+s.URL).want(t, exitRefused)
+}
+
+func TestWatchUsage(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{}, {"x"}, {"0"}, {"1", "1"}, {"9223372036854775808"}, {"1", "--until=101"}, {"1", "--until=-1"}, {"1", "--url=localhost:8080"},
+		{"1", "--url=ftp://h"}, {"1", "--url=http://u:geheimnis@h"}, {"1", "--url=http://h?token=geheimnis"},
+	} {
+		got := command(t, append([]string{"watch"}, args...)...).want(t, exitUsage)
+		mustNotContain(t, got.stderr, "geheimnis")
+	}
+}
+
+func TestWatchBackoff(t *testing.T) {
+	t.Parallel()
+	for range 1000 {
+		if d := watchBackoff(1, time.Second, false); d < 0 || d >= 2*time.Second {
+			t.Fatalf("first: %v", d)
+		}
+		if d := watchBackoff(1000, time.Second, false); d < 0 || d >= watchBackoffMax {
+			t.Fatalf("bound: %v", d)
+		}
+		if d := watchBackoff(0, 5*time.Second, true); d < 5*time.Second {
+			t.Fatalf("sooner than the server asked: %v", d)
+		}
+	}
+	if d := watchBackoff(3, time.Minute, true); d != time.Minute {
+		t.Errorf("the server's minute: %v", d)
+	}
+}
+
+func readEvents(r io.Reader) (all []streamEvent) {
+	for reader := newEventReader(r, ""); ; {
+		e, err := reader.next()
+		if err != nil {
+			return all
+		}
+		if e.data != "" {
+			all = append(all, e)
+		}
+	}
+}
+
+// Whatever the bytes, we read what go-sse reads, and however they are cut.
+func FuzzWatchEvents(f *testing.F) {
+	f.Add([]byte(event("a", running) + ": heartbeat\n\n" + event("b", completed)))
+	f.Add([]byte("\ufeffdata: a\r\ndata:b\r\rid: 1\x00\ndata\n\nid\ndata:  c\n\nretry: 5x\nretry: 7\n\ndata: lost"))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		var want []streamEvent
+		for e, err := range sse.Read(bytes.NewReader(stream), &sse.ReadConfig{MaxEventSize: maxEventLine}) {
+			if err == nil && e.Data != "" { // it also yields events without data, which the standard drops
+				want = append(want, streamEvent{e.Data, e.LastEventID})
+			}
+		}
+		for name, r := range map[string]io.Reader{"whole": bytes.NewReader(stream), "bytes": iotest.OneByteReader(bytes.NewReader(stream))} {
+			if got := readEvents(r); fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+	})
+}
+
+func TestWatchRetry(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{"retry: 7\n\n": 7 * time.Millisecond, "retry: 7x\n\n": -1, "retry:\n\n": -1, "retry: +7\n\n": -1} {
+		r := newEventReader(strings.NewReader(text), "")
+		if _, err := r.next(); err != io.EOF || r.retry != want {
+			t.Errorf("%q: %v, %v, want %v", text, r.retry, err, want)
+		}
+	}
+}
