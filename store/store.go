@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -17,21 +18,34 @@ type Querier interface {
 
 // Store reads audits from auditstream.progress. It is as safe for concurrent use as its Querier: a pgxpool.Pool is.
 type Store struct {
-	db Querier
+	db       Querier
+	sessions func() bool // nil: never
 }
 
 // New returns a Store that reads through db, which must lead to the primary: a replica's lag would show states that go
 // back.
 func New(db Querier) *Store { return &Store{db: db} }
 
+// PrepareWhile has reads use prepared statements while sessions returns true: PostgreSQL then neither parses nor plans the
+// read of one audit again. sessions must be false where a pooler may hand the connection to somebody else between two
+// statements. Otherwise the Querier's own mode counts. Call it before the first read.
+func (s *Store) PrepareWhile(sessions func() bool) { s.sessions = sessions }
+
 // audits joins instead of using "= any($1)" because PostgreSQL derives an index condition on the application's own key
 // column from an equality, whatever integer type that column has; see the view in sql/install.sql. The coalesces are
 // for views written by hand.
-const audits = `
-select p.audit_id, p.user_id, p.user_email, coalesce(p.status, 'pending'), coalesce(p.progress, 0),
-       p.message, p.geo_score, p.total_pages, p.error
+const audits = columns + `
 from unnest($1::bigint[]) as k(id)
 join auditstream.progress as p on p.audit_id = k.id`
+
+// oneAudit is the read of an update that comes alone. Of an array PostgreSQL does not know how long it is, and plans each
+// time it is prepared or not (plancache.c, choose_custom_plan); the plan for one value is kept.
+const oneAudit = columns + `
+from auditstream.progress as p where p.audit_id = $1::bigint`
+
+const columns = `
+select p.audit_id, p.user_id, p.user_email, coalesce(p.status, 'pending'), coalesce(p.progress, 0),
+       p.message, p.geo_score, p.total_pages, p.error`
 
 // Audits returns the committed state of each id in one query. An id without a row is simply absent; the order is
 // undefined. The error is pgx's, wrapped.
@@ -61,11 +75,36 @@ func (s *Store) Audits(ctx context.Context, ids []int64) ([]*State, error) {
 }
 
 func (s *Store) query(ctx context.Context, ids []int64) ([]*State, error) {
-	rows, err := s.db.Query(ctx, audits, ids)
+	if s.sessions == nil || !s.sessions() {
+		return s.collect(ctx, audits, ids)
+	}
+	var states []*State
+	var err error
+	if len(ids) == 1 {
+		states, err = s.collect(ctx, oneAudit, pgx.QueryExecModeCacheStatement, ids[0])
+	} else {
+		states, err = s.collect(ctx, audits, pgx.QueryExecModeCacheStatement, ids)
+	}
+	if staleStatement(err) {
+		return s.collect(ctx, audits, pgx.QueryExecModeExec, ids)
+	}
+	return states, err
+}
+
+func (s *Store) collect(ctx context.Context, sql string, args ...any) ([]*State, error) {
+	rows, err := s.db.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, scan)
+}
+
+// staleStatement reports whether the statement was at fault, not what it asks: the view was installed anew with other types
+// ("cached plan must not change result type" is feature_not_supported), or the connection is another's after all. pgx forgets
+// a statement that has failed.
+func staleStatement(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && slices.Contains([]string{"0A000", "26000", "42P05"}, pgErr.Code)
 }
 
 // badData reports whether a query failed because of a value: SQLSTATE class 22, data exception.

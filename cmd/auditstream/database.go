@@ -53,9 +53,9 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 			"pool_max_conns from 1, pool_min_conns and pool_min_idle_conns from 0 to that, and durations like 30s are, for pool_health_check_period longer than 0")}
 	}
 	conn := cfg.ConnConfig
-	if !strings.Contains(url, "default_query_exec_mode") {
-		// Prepared statements stay behind on a connection that a transaction pooler hands to somebody else. There is one
-		// query, and it is cheap to plan, so the mode that works everywhere is the default.
+	if !setsExecMode(url) {
+		// Prepared statements stay behind on a connection that a transaction pooler hands to somebody else, so the mode that
+		// works everywhere is the default, and the store prepares its reads once there has proved to be none.
 		conn.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
 	if conn.RuntimeParams["application_name"] == "" {
@@ -74,6 +74,9 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	conn.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	return cfg, nil
 }
+
+// setsExecMode reports whether the operator says how queries are sent.
+func setsExecMode(url string) bool { return strings.Contains(url, "default_query_exec_mode") }
 
 // connect opens one connection for a command that runs once.
 func connect(ctx context.Context, url string) (*pgx.Conn, error) {
