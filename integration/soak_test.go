@@ -99,7 +99,9 @@ func newSoak(t *testing.T) *soak {
 	s.pool, poolURL = pgtest.ProxyDSN(t, db.Serve)
 	// A stream's longest life exceeds our patience: a viewer that has missed the end is not saved by reconnecting.
 	s.server = launch(t, plainBinary(t), fmt.Sprintf("%s&pool_max_conns=%d&pool_min_conns=%[2]d&pool_health_check_period=1s", poolURL, poolSize),
-		"DATABASE_LISTEN_URL="+db.Serve, "SSE_MAX_DURATION=60", "SSE_HEARTBEAT_SECONDS=1", "SSE_RETRY_MS=1000")
+		"DATABASE_LISTEN_URL="+db.Serve, "SSE_MAX_DURATION=60", "SSE_HEARTBEAT_SECONDS=1", "SSE_RETRY_MS=1000",
+		// Full before the first look at rest: thousands of remembered tokens are no leak, but would hide one.
+		"JWT_CACHED_TOKENS=16")
 	s.server.log.keep(256 << 10)
 	s.tunnel = pgtest.Proxy(t, strings.TrimPrefix(s.server.URL, "http://"))
 	var err error
