@@ -201,25 +201,25 @@ func (h *hijacked) step(due uint32) (reason string, err error) {
 	return "", nil
 }
 
-// send writes a block as one chunk. What all streams share is not copied.
+// maxCopied is up to what size an event is copied behind what precedes it, in bytes, so that one write sends both.
+const maxCopied = 2 << 10
+
+// send writes a block as one chunk. What all streams share is not copied, unless it is small and saves a write.
 func (h *hijacked) send(text string, event framed) error {
-	block := []byte(event)
-	if len(text) > 0 || len(h.head) > 0 {
-		bare := event.bare()
-		own := append(make([]byte, 0, len(h.head)+len(text)+16), h.head...)
-		own = append(appendChunkSize(own, len(text)+len(bare)), text...)
-		h.head = nil
-		if event == nil {
-			own = append(own, crlf...)
-			block = own
-		} else {
-			if err := h.write(own); err != nil {
-				return err
-			}
-			block = event[len(event)-len(bare)-len(crlf):]
-		}
+	if len(text) == 0 && len(h.head) == 0 {
+		return h.write(event)
 	}
-	return h.write(block)
+	bare := event.bare()
+	own := append(make([]byte, 0, len(h.head)+len(text)+min(len(bare), maxCopied)+16), h.head...)
+	own = append(appendChunkSize(own, len(text)+len(bare)), text...)
+	h.head = nil
+	if len(bare) <= maxCopied {
+		return h.write(append(append(own, bare...), crlf...))
+	}
+	if err := h.write(own); err != nil {
+		return err
+	}
+	return h.write(event[len(event)-len(bare)-len(crlf):])
 }
 
 // write takes the way without waiting first; while it has to wait, another writer takes this one's place.

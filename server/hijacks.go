@@ -28,6 +28,7 @@ type hijacks struct {
 	queue      sync.Mutex
 	ready      sync.Cond // there is something in the queue, or a writer may leave
 	head, tail *hijacked
+	queued     int
 	surplus    int // writers that may leave
 }
 
@@ -139,6 +140,11 @@ func (h *hijacks) write() error {
 	}
 }
 
+// writerFor is how many streams in the queue are worth waking another writer for. Waking one, on another processor, costs as
+// much as some writes; a state that few watch is written by one.
+const writerFor = 32
+
+// push wakes a writer for the first in the queue, which then goes on until the queue is empty.
 func (h *hijacks) push(c *hijacked) {
 	h.queue.Lock()
 	defer h.queue.Unlock()
@@ -148,7 +154,9 @@ func (h *hijacks) push(c *hijacked) {
 		h.tail.next = c
 	}
 	h.tail = c
-	h.ready.Signal()
+	if h.queued++; h.queued%writerFor == 1 {
+		h.ready.Signal()
+	}
 }
 
 // pop waits for a stream that has something due; nil when there is a writer too many.
@@ -163,6 +171,7 @@ func (h *hijacks) pop() *hijacked {
 		return nil
 	}
 	c := h.head
+	h.queued--
 	if h.head, c.next = c.next, nil; h.head == nil {
 		h.tail = nil
 	}

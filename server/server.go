@@ -93,7 +93,7 @@ func (s *Server) Close() error {
 }
 
 func listen(ctx context.Context, name, addr string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{Control: controlSocket}).Listen(ctx, "tcp", addr)
+	l, err := listenConfig().Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot listen on %s: %w", name, addr, err)
 	}

@@ -2,7 +2,7 @@
 
 package server
 
-import "syscall"
+import "net"
 
-// controlSocket has nothing to set where TCP_USER_TIMEOUT does not exist; write deadlines find vanished peers later.
-func controlSocket(_, _ string, _ syscall.RawConn) error { return nil }
+// listenConfig has nothing to set where TCP_USER_TIMEOUT does not exist; write deadlines find vanished peers later.
+func listenConfig() *net.ListenConfig { return new(net.ListenConfig) }
