@@ -11,28 +11,30 @@ import (
 const (
 	// hotWindow is over which rings are counted.
 	hotWindow = time.Second
-	// hotTotal is from how many rings within the window on there is a load at all. Below, nobody's commits wait long
-	// enough to be worth a viewer's milliseconds, however often a single audit changes.
+	// hotTotal is from how many changes within the window, or the one before, on there is a load at all. Below, nobody's
+	// commits wait long enough to be worth a viewer's milliseconds, however often a single audit changes.
 	hotTotal = 50
-	// hotRings within the window make an audit hot; under a flood of hotFlood rings in all, hotFloodRings do.
-	hotRings      = 4
-	hotFlood      = 200
-	hotFloodRings = 2
+	// hotRings within the window make an audit hot; one does from hotFlood changes in all on: of very many audits each may
+	// ring seldom.
+	hotRings = 4
+	hotFlood = 400
 	// hotInterval is the time between two reads of what is hot, unless a read takes so long that this would keep the
 	// database reading for more than a fifth of the time.
 	hotInterval = 150 * time.Millisecond
 	// hotGather is how long the first one that gets hot waits for others: a load seldom heats one alone.
 	hotGather = 10 * time.Millisecond
 	hotRest   = 4
-	// hotStill is for how long a hot audit must not have changed to be registered again.
+	// hotStill is for how long a hot audit must not have changed to be registered again. While there is a flood none is: it
+	// would only be taken off again.
 	hotStill = 2 * time.Second
 )
 
-// heat counts rings, and knows what is read on the timer instead. Guarded by Hub.mu, but for timer and armed, which are Run's.
+// heat counts changes, and knows what is read on the timer instead. Guarded by Hub.mu, but for timer and armed, which are Run's.
 type heat struct {
 	window  int64     // number of the current window
 	began   time.Time // of the current window
-	rings   int       // in the current window
+	load    int       // rings, and changes found by the timer's reads, in the current window
+	before  int       // in the one before
 	hot     map[int64]*hotAudit
 	started chan struct{} // capacity 1: there is something hot
 	timer   *time.Timer
@@ -54,6 +56,29 @@ func newHeat() heat {
 	return heat{hot: make(map[int64]*hotAudit), started: make(chan struct{}, 1), timer: stoppedTimer()}
 }
 
+// count notes a change.
+func (t *heat) count(now time.Time) {
+	t.turn(now)
+	t.load++
+}
+
+// turn begins a new window when the current one is over.
+func (t *heat) turn(now time.Time) {
+	age := now.Sub(t.began)
+	if age < hotWindow {
+		return
+	}
+	t.before = t.load
+	if age >= 2*hotWindow {
+		t.before = 0 // there was one without changes
+	}
+	t.window++
+	t.began, t.load = now, 0
+}
+
+// lately is the load of this window or the one before, whichever was more.
+func (t *heat) lately() int { return max(t.before, t.load) }
+
 // rang counts a notification of a watched audit and says whether its news come by the timer. The caller holds mu.
 func (h *Hub) rang(id int64, w *watch, now time.Time) bool {
 	if h.cfg.Registry == nil || h.cfg.NoPolling {
@@ -63,16 +88,12 @@ func (h *Hub) rang(id int64, w *watch, now time.Time) bool {
 	if _, ok := t.hot[id]; ok {
 		return t.hot[id].unregistered // somebody else's registration, or a writer that looked before
 	}
-	if now.Sub(t.began) >= hotWindow {
-		t.window++
-		t.began, t.rings = now, 0
-	}
-	t.rings++
+	t.count(now)
 	if w.warmth.window != t.window {
 		w.warmth = warmth{window: t.window}
 	}
 	w.warmth.rings++
-	loaded := t.rings >= hotTotal && w.warmth.rings >= hotRings || t.rings >= hotFlood && w.warmth.rings >= hotFloodRings
+	loaded := t.lately() >= hotTotal && w.warmth.rings >= hotRings || t.lately() >= hotFlood
 	if _, registered := h.reg.ids[id]; loaded && registered {
 		t.hot[id] = &hotAudit{changed: now}
 		select {
@@ -89,12 +110,14 @@ func (h *Hub) poll(ctx context.Context) bool {
 	h.mu.Lock()
 	instance := h.reg.instance
 	now := time.Now()
+	h.heat.turn(now)
+	flooded := h.heat.lately() >= hotFlood
 	var off []int64
 	for id, a := range h.heat.hot {
 		switch {
 		case h.watched[id] == nil || instance == 0:
 			delete(h.heat.hot, id) // whoever comes back registers it
-		case a.unregistered && now.Sub(a.changed) >= hotStill:
+		case a.unregistered && !flooded && now.Sub(a.changed) >= hotStill:
 			delete(h.heat.hot, id)
 			h.mark(id, mark{resync: true}) // registered by this read, and then read
 		default:

@@ -216,6 +216,26 @@ func TestFloodOfManyGetsHotSooner(t *testing.T) {
 	})
 }
 
+// Thousands of audits, each of which changes every few seconds, made writers wait for each other as a few busy ones do, and none
+// of them was polled; or each was, in turn, put back and taken off.
+func TestFloodOfSeldomChangesIsPolled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const audits, rate = 5000, 1000
+		db, h := hotFixture(t, audits, HubConfig{})
+		for _, id := range seq(1, audits) {
+			subscribe(t, h, id)
+		}
+		if rang, all := db.load(h, rate, 15*time.Second, seq(1, audits)...), 15*rate; rang > all/2 {
+			t.Errorf("%d of %d writes rang, want each audit to ring once or twice", rang, all)
+		}
+		if rang := db.load(h, rate, 10*time.Second, seq(1, audits)...); rang != 0 {
+			t.Errorf("%d writes rang after that, want none", rang)
+		}
+		time.Sleep(2*hotWindow + hotStill + 3*hotInterval)
+		db.wantRegistered(t, seq(1, audits)...)
+	})
+}
+
 func TestNobodyListensNothingIsHot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, h := hotFixture(t, 10, HubConfig{})

@@ -92,6 +92,7 @@ func (h *Hub) deliver(state *store.State, m mark) {
 	polled := h.heat.hot[state.ID]
 	if changed && polled != nil {
 		polled.changed = time.Now()
+		h.heat.count(polled.changed)
 	}
 	if changed && !first && !announced && !m.resync && !settling && polled == nil {
 		h.missed.suspect(state.ID)
