@@ -17,28 +17,30 @@ const (
 	// hotRings within the window make an audit hot; one does from hotFlood changes in all on: of very many audits each may
 	// ring seldom.
 	hotRings = 4
-	hotFlood = 400
+	hotFlood = 300
 	// hotInterval is the time between two reads of what is hot, unless a read takes so long that this would keep the
-	// database reading for more than a fifth of the time.
+	// database reading for more than half of the time: under a load most of that is waiting for a processor.
 	hotInterval = 150 * time.Millisecond
-	// hotGather is how long the first one that gets hot waits for others: a load seldom heats one alone.
-	hotGather = 10 * time.Millisecond
-	hotRest   = 4
+	// hotGather is how long the first one that gets hot waits for others, to be taken off the registry together.
+	hotGather = 20 * time.Millisecond
+	hotRest   = 1
 	// hotStill is for how long a hot audit must not have changed to be registered again. While there is a flood none is: it
 	// would only be taken off again.
 	hotStill = 2 * time.Second
 )
 
-// heat counts changes, and knows what is read on the timer instead. Guarded by Hub.mu, but for timer and armed, which are Run's.
+// heat counts changes, and knows what is read on the timer instead. Guarded by Hub.mu, but for the last four, which are Run's.
 type heat struct {
 	window  int64     // number of the current window
 	began   time.Time // of the current window
 	load    int       // rings, and changes found by the timer's reads, in the current window
 	before  int       // in the one before
 	hot     map[int64]*hotAudit
-	started chan struct{} // capacity 1: there is something hot
-	timer   *time.Timer
-	armed   bool // timer is set
+	started chan struct{} // capacity 1: something has become hot
+	timer   *time.Timer   // for the next read
+	armed   bool          // timer is set
+	off     *time.Timer   // for taking off what has become hot
+	offSet  bool          // off is set
 }
 
 type hotAudit struct {
@@ -53,7 +55,7 @@ type warmth struct {
 }
 
 func newHeat() heat {
-	return heat{hot: make(map[int64]*hotAudit), started: make(chan struct{}, 1), timer: stoppedTimer()}
+	return heat{hot: make(map[int64]*hotAudit), started: make(chan struct{}, 1), timer: stoppedTimer(), off: stoppedTimer()}
 }
 
 // count notes a change.
@@ -93,26 +95,68 @@ func (h *Hub) rang(id int64, w *watch, now time.Time) bool {
 		w.warmth = warmth{window: t.window}
 	}
 	w.warmth.rings++
-	loaded := t.lately() >= hotTotal && w.warmth.rings >= hotRings || t.lately() >= hotFlood
-	if _, registered := h.reg.ids[id]; loaded && registered {
-		t.hot[id] = &hotAudit{changed: now}
-		select {
-		case t.started <- struct{}{}:
-		default:
+	switch {
+	case t.load == hotFlood: // it begins: whatever has rung goes on ringing
+		for id, w := range h.watched {
+			if w.warmth.rings > 0 && w.warmth.window >= t.window-1 {
+				h.heatUp(id, now)
+			}
 		}
+	case t.lately() >= hotFlood || t.lately() >= hotTotal && w.warmth.rings >= hotRings:
+		h.heatUp(id, now)
 	}
 	return false
 }
 
-// poll takes what has become hot off the registry, gives back what is still, and marks the rest to be read. It returns
-// false when nothing is hot any more.
-func (h *Hub) poll(ctx context.Context) bool {
+// heatUp has an audit that is registered taken off, and read on the timer. The caller holds mu.
+func (h *Hub) heatUp(id int64, now time.Time) {
+	t := &h.heat
+	if _, registered := h.reg.ids[id]; !registered || t.hot[id] != nil {
+		return
+	}
+	t.hot[id] = &hotAudit{changed: now}
+	select {
+	case t.started <- struct{}{}:
+	default:
+	}
+}
+
+// takeOffSoon sets the timer after which takeOffNow takes off what has become hot.
+func (h *Hub) takeOffSoon() {
+	if !h.heat.offSet {
+		h.heat.offSet = true
+		h.heat.off.Reset(hotGather)
+	}
+}
+
+// takeOffNow takes off what has become hot, which the timer's next turn reads: sooner than that turn, because it rings until
+// then, and without reading all that is hot for each that becomes so.
+func (h *Hub) takeOffNow(ctx context.Context) {
+	h.heat.offSet = false
 	h.mu.Lock()
+	instance := h.reg.instance
+	var off []int64
+	for id, a := range h.heat.hot {
+		if !a.unregistered {
+			off = append(off, id)
+		}
+	}
+	h.mu.Unlock()
+	if len(off) == 0 || instance == 0 {
+		return
+	}
+	h.takeOff(ctx, instance, off)
+	h.arm(hotInterval)
+}
+
+// poll gives back to the registry what is still, and marks the rest to be read. It returns false when nothing is hot any more.
+func (h *Hub) poll() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	instance := h.reg.instance
 	now := time.Now()
 	h.heat.turn(now)
 	flooded := h.heat.lately() >= hotFlood
-	var off []int64
 	for id, a := range h.heat.hot {
 		switch {
 		case h.watched[id] == nil || instance == 0:
@@ -121,18 +165,10 @@ func (h *Hub) poll(ctx context.Context) bool {
 			delete(h.heat.hot, id)
 			h.mark(id, mark{resync: true}) // registered by this read, and then read
 		default:
-			if !a.unregistered {
-				off = append(off, id)
-			}
 			h.mark(id, mark{})
 		}
 	}
-	more := len(h.heat.hot) > 0
-	h.mu.Unlock()
-	if len(off) > 0 {
-		h.takeOff(ctx, instance, off)
-	}
-	return more
+	return len(h.heat.hot) > 0
 }
 
 // takeOff unregisters what has become hot. When that fails it goes on ringing, and the safety net's next turn sees to it.
@@ -185,8 +221,8 @@ func (h *Hub) arm(d time.Duration) {
 // pollAndRead is one turn of the timer.
 func (h *Hub) pollAndRead(ctx context.Context) {
 	h.heat.armed = false
+	more := h.poll()
 	start := time.Now()
-	more := h.poll(ctx)
 	h.readUntilClean(ctx)
 	if more {
 		h.arm(max(hotInterval, hotRest*time.Since(start)))

@@ -290,11 +290,18 @@ func TestHeatingUpCostsFewReads(t *testing.T) {
 		for _, id := range seq(1, 500) {
 			subscribe(t, h, id)
 		}
-		before := db.unregistrations()
-		db.load(h, 2000, 3*time.Second, seq(1, 500)...)
+		before, reads := db.unregistrations(), db.count()
+		rang := db.load(h, 2000, 3*time.Second, seq(1, 500)...)
+		if rang > 2*hotFlood {
+			t.Errorf("%d writes rang before all were hot, want %d at most", rang, 2*hotFlood)
+		}
 		db.wantRegistered(t)
-		if got, most := db.unregistrations()-before, int(3*time.Second/hotInterval)+2; got > most {
-			t.Errorf("%d statements to take hot audits off, want one a turn: at most %d", got, most)
+		if got, most := db.unregistrations()-before, 40; got > most {
+			t.Errorf("%d statements to take 500 hot audits off, want them taken off together: by %d at most", got, most)
+		}
+		reads = db.count() - reads
+		if most := hotFlood + 2000/10 + int(3*time.Second/hotInterval); reads > most {
+			t.Errorf("%d reads while audits became hot, %d at most are for rings and the timer", reads, most)
 		}
 	})
 }

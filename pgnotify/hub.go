@@ -249,7 +249,9 @@ func (h *Hub) Run(ctx context.Context) error {
 			h.reg.lingers = false
 			h.tidy(ctx)
 		case <-h.heat.started:
-			h.arm(hotGather)
+			h.takeOffSoon()
+		case <-h.heat.off.C:
+			h.takeOffNow(ctx)
 		case <-h.heat.timer.C:
 			h.pollAndRead(ctx)
 		case <-h.arrived:
