@@ -1,10 +1,13 @@
 package web
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -101,7 +104,7 @@ func TestPageKeepsItsOwnPolicy(t *testing.T) {
 
 func TestPageHasNothingElse(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/index.html", "/web.go", "/openapi.yaml", "/client.test.mjs", "/package.json", "//", "/page.css/", "/../", "/%2e%2e/web.go", "/dev.json/"} {
+	for _, path := range []string{"/index.html", "/web.go", "/openapi.yaml", "/client/client.js", "/package.json", "//", "/page.css/", "/../", "/%2e%2e/web.go", "/dev.json/"} {
 		w := ask(t, http.MethodGet, path)
 		if got := w.Body.String(); w.Code != http.StatusNotFound || got != `{"error":"Not found"}` {
 			t.Errorf("%s: %d %s", path, w.Code, got)
@@ -245,15 +248,39 @@ func checkReferences(t *testing.T, doc map[string]any, node any) {
 	}
 }
 
-// TestBrowserClient runs client.test.mjs.
+// TestBrowserClient runs the client's tests that need no server of ours.
 func TestBrowserClient(t *testing.T) {
 	t.Parallel()
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Fatal("the browser client's tests need Node.js 18 or later: install it (Debian: apt-get install nodejs) and have it on the PATH")
+		t.Fatal("the browser client's tests need Node.js 20 or later: install it (Debian: apt-get install nodejs npm) and have it on the PATH")
 	}
-	out, err := exec.CommandContext(t.Context(), node, "--test", "client.test.mjs").CombinedOutput()
+	tests, err := filepath.Glob("client/test/*.test.mjs")
+	if err != nil || len(tests) == 0 {
+		t.Fatalf("the client's tests: %q, %v", tests, err)
+	}
+	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test"}, tests...)...).CombinedOutput()
 	if err != nil {
-		t.Errorf("node --test client.test.mjs: %v\n%s", err, out)
+		t.Errorf("node --test %s: %v\n%s", strings.Join(tests, " "), err, out)
+	}
+}
+
+// TestBrowserClientIsSmall holds the whole client, with its comments, below 6 kB as it goes over the wire.
+func TestBrowserClientIsSmall(t *testing.T) {
+	t.Parallel()
+	const most = 6000
+	var packed bytes.Buffer
+	w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(ask(t, http.MethodGet, "/client.js").Body.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if packed.Len() >= most {
+		t.Errorf("client.js is %d bytes gzipped, want below %d", packed.Len(), most)
 	}
 }
