@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
@@ -259,9 +260,21 @@ func TestBrowserClient(t *testing.T) {
 	if err != nil || len(tests) == 0 {
 		t.Fatalf("the client's tests: %q, %v", tests, err)
 	}
-	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test"}, tests...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test", "--test-timeout=30000"}, tests...)...).CombinedOutput()
 	if err != nil {
 		t.Errorf("node --test %s: %v\n%s", strings.Join(tests, " "), err, out)
+	}
+}
+
+// TestBrowserClientTypes checks the declarations with tsc, by code that uses them.
+func TestBrowserClientTypes(t *testing.T) {
+	t.Parallel()
+	const compiler = "client/test/node_modules/typescript/bin/tsc"
+	if _, err := os.Stat(compiler); err != nil {
+		t.Fatal("the browser client's types are checked with tsc: run npm ci in server/web/client/test, as make test does")
+	}
+	if out, err := exec.CommandContext(t.Context(), "node", compiler, "-p", "client/test", "--noEmit").CombinedOutput(); err != nil {
+		t.Errorf("tsc: %v\n%s", err, out)
 	}
 }
 

@@ -77,22 +77,14 @@ export interface AuthEventSourceInit extends EventSourceInit {
 }
 
 /** EventSource with headers, for code that is written for EventSource. */
-export class AuthEventSource extends EventTarget implements EventSource {
-  static readonly CONNECTING: 0;
-  static readonly OPEN: 1;
-  static readonly CLOSED: 2;
+export interface AuthEventSource extends EventSource {}
+export const AuthEventSource: {
+  new (url: string | URL, options?: AuthEventSourceInit): AuthEventSource;
+  readonly prototype: AuthEventSource;
   readonly CONNECTING: 0;
   readonly OPEN: 1;
   readonly CLOSED: 2;
-  readonly readyState: number;
-  readonly url: string;
-  readonly withCredentials: boolean;
-  onopen: ((this: EventSource, event: Event) => any) | null;
-  onmessage: ((this: EventSource, event: MessageEvent) => any) | null;
-  onerror: ((this: EventSource, event: Event) => any) | null;
-  constructor(url: string | URL, options?: AuthEventSourceInit);
-  close(): void;
-}
+};
 
 /** Bounds of the wait before the next attempt: `retry` where the server ended the stream in order, then full jitter. */
 export function backoff(failures: number, retry: number, orderly?: boolean): number;

@@ -259,6 +259,7 @@ async function connect(url, request, seen, { signal, silence, credentials, onOpe
       heard();
       onBytes?.();
       parser.push(value);
+      if (signal.aborted) return {}; // by what an event said: a read that is never answered would wait for the watchdog
       if (error === EXPIRED) return { error, orderly: true };
     }
   } catch (error) {
