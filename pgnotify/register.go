@@ -170,8 +170,8 @@ func (h *Hub) tidy(ctx context.Context) {
 	}
 }
 
-// leave forgets all of this instance's: it is being stopped.
-func (h *Hub) leave(ctx context.Context) {
+// forgetAll forgets all of this instance's: it is being stopped.
+func (h *Hub) forgetAll(ctx context.Context) {
 	h.mu.Lock()
 	instance := h.reg.instance
 	h.mu.Unlock()
