@@ -19,7 +19,6 @@ type group struct {
 	// What follows is for all the audits of an owner.
 	owners []store.Owner // nil: the audits are those that were asked for
 	since  uint64        // Hub.takes at registration
-	found  bool          // what the owner has is among the marks, or has been read
 	open   bool          // opened is closed
 }
 

@@ -33,6 +33,9 @@ type table struct {
 	takes time.Duration // how long a read lasts after its snapshot
 	reads [][]int64     // the ids of each read, sorted
 	times []time.Time   // when each began
+
+	finds    int   // looks at what owners have
+	findFail error // what they alone fail with
 }
 
 func newTable(rows ...store.Audit) *table {
@@ -91,6 +94,12 @@ func (tb *table) Audits(ctx context.Context, ids []int64) ([]*store.State, error
 		return nil, err
 	}
 	return states, nil
+}
+
+func (tb *table) setTakes(d time.Duration) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.takes = d
 }
 
 func running(id int64, progress int) store.Audit {
