@@ -216,7 +216,7 @@ func TestOpenAPIIsWhole(t *testing.T) {
 		got = append(got, path)
 	}
 	slices.Sort(got)
-	want := []string{"/api/v1/audits/{audit_id}/status", "/api/v1/sse/audits/{audit_id}/progress", "/healthz", "/openapi.yaml", "/readyz"}
+	want := []string{"/api/v1/audits/{audit_id}/status", "/api/v1/sse/audits/progress", "/api/v1/sse/audits/{audit_id}/progress", "/healthz", "/openapi.yaml", "/readyz"}
 	if !slices.Equal(got, want) {
 		t.Errorf("paths: %q, want %q", got, want)
 	}
