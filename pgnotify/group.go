@@ -75,7 +75,9 @@ func (h *Hub) removeGroup(g *group) {
 		h.leave(sub)
 	}
 	clear(g.members)
-	h.owners.remove(g)
+	if h.owners.remove(g) {
+		h.left()
+	}
 }
 
 // putGroup is put for a member of a group. Whoever has shown its last state, leaves. The caller holds mu.

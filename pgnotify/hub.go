@@ -83,6 +83,7 @@ type watch struct {
 type mark struct {
 	noticed time.Time // arrival of the first notification since the last read; zero: none
 	resync  bool      // notifications may have been lost: a change proves nothing about triggers
+	found   bool      // it is in the batch because it was found for an owner
 }
 
 // subscription is one stream's place in the hub. Its fields are guarded by Hub.mu, the channels are not.
@@ -259,10 +260,15 @@ func (h *Hub) leave(sub *subscription) {
 		}
 		delete(h.watched, sub.id)
 		delete(h.dirty, sub.id)
-		select {
-		case h.reg.gone <- struct{}{}:
-		default:
-		}
+		h.left()
+	}
+}
+
+// left has what nobody watches any more forgotten after a while.
+func (h *Hub) left() {
+	select {
+	case h.reg.gone <- struct{}{}:
+	default: // others have just left
 	}
 }
 

@@ -52,6 +52,12 @@ func (tb *table) set(a store.Audit) {
 	tb.rows[a.ID] = a
 }
 
+func (tb *table) row(id int64) store.Audit {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	return tb.rows[id]
+}
+
 func (tb *table) drop(id int64) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()

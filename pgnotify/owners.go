@@ -79,10 +79,10 @@ func (o *owners) add(g *group) {
 	o.seeking[g] = struct{}{}
 }
 
-// remove forgets a group, of any kind. With the last one go all suspects.
-func (o *owners) remove(g *group) {
+// remove forgets a group, of any kind, and reports whether it was the last for an owner. With that go all suspects.
+func (o *owners) remove(g *group) (last bool) {
 	if g.owners == nil {
-		return
+		return false
 	}
 	for _, owner := range g.owners {
 		delete(o.groups[owner], g)
@@ -91,12 +91,14 @@ func (o *owners) remove(g *group) {
 		}
 	}
 	delete(o.seeking, g)
-	if len(o.groups) == 0 {
-		o.stale = false
-		clear(o.sought)
-		clear(o.suspects)
-		clear(o.foreign)
+	if len(o.groups) > 0 {
+		return false
 	}
+	o.stale = false
+	clear(o.sought)
+	clear(o.suspects)
+	clear(o.foreign)
+	return true
 }
 
 // suspect notes that an unwatched audit has changed, and reports whether it is to be read.
@@ -123,7 +125,7 @@ func (o *owners) refresh() bool {
 func (o *owners) take(batch map[int64]mark) (left bool) {
 	for id := range o.sought {
 		if _, ok := batch[id]; !ok {
-			batch[id] = mark{resync: true}
+			batch[id] = mark{resync: true, found: true}
 		}
 	}
 	clear(o.sought)
@@ -145,6 +147,7 @@ func (o *owners) take(batch map[int64]mark) (left bool) {
 // find looks for what new groups have, and for what all have when notifications may have been lost; the read that follows
 // is for it. A failure is not the read's: those who wait for it give up, and the safety net tries again.
 func (h *Hub) find(ctx context.Context) (found []*group) {
+	h.registerBeginners(ctx)
 	h.mu.Lock()
 	found, names := h.owners.begin()
 	h.mu.Unlock()
@@ -248,5 +251,9 @@ func (h *Hub) offer(state *store.State) {
 			w.last = state
 		}
 		h.put(sub, state)
+		if h.unregistered(state.ID) { // what was read before it was registered is read again after
+			h.mark(state.ID, mark{resync: true})
+			h.ring()
+		}
 	}
 }

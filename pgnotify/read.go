@@ -18,7 +18,7 @@ func (h *Hub) read(ctx context.Context) error {
 		h.openAll(found)
 		return nil
 	}
-	h.register(ctx, batch)
+	h.registerBatch(ctx, batch)
 	ids := make([]int64, 0, len(batch))
 	for id := range batch {
 		ids = append(ids, id)
@@ -91,6 +91,9 @@ func (h *Hub) deliver(state *store.State, m mark) {
 	if w == nil {
 		state.Noticed = m.noticed
 		h.offer(state)
+		if h.watched[state.ID] == nil && m.found {
+			h.left() // registered in vain
+		}
 		return
 	}
 	if w.since >= h.takes { // nobody watched any more, and somebody does again, whose own read follows
