@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -66,7 +67,7 @@ const (
 
 func newWatchBars(terminal *os.File, ids []int64, colour bool) *watchBars {
 	b := &watchBars{bars: make(map[int64]*watchBar),
-		progress: mpb.New(mpb.WithConsoleWriter(&lowConsole{Writer: cupwriter.New(terminal, false)}), mpb.WithRefreshRate(refresh))}
+		progress: mpb.New(mpb.WithConsoleWriter(&watchConsole{Writer: cupwriter.New(terminal, false), terminal: terminal}), mpb.WithRefreshRate(refresh))}
 	style := mpb.BarStyle().Lbound("").Rbound("").Filler("█").Tip("").Padding("░")
 	for _, id := range ids {
 		w := &watchBar{began: time.Now(), colour: colour}
@@ -81,31 +82,53 @@ func newWatchBars(terminal *os.File, ids []int64, colour bool) *watchBars {
 	return b
 }
 
-// lowConsole keeps a line for the cursor: as many bars as the terminal has lines would scroll at each turn. It counts the bars
-// that are shown itself: mpb (v8.16.2) subtracts those that have no place from those that have.
-type lowConsole struct {
-	*cupwriter.Writer
-	shown int
+// watchConsole draws the bars over those before. mpb's own way erases the screen below the first bar, and tmux and others keep what
+// is erased from the top line on in their history, at each turn; it also miscounts when there are more bars than lines
+// (v8.16.2 subtracts those without a place from those with one).
+type watchConsole struct {
+	*cupwriter.Writer // knows the terminal
+	terminal          io.Writer
+	turn              bytes.Buffer
+	bars, before      int // in this turn, in the one before
 }
 
-func (c *lowConsole) GetTermSize() (width, height int, err error) {
+// GetTermSize keeps a line for the cursor: as many bars as the terminal has lines would scroll at each turn.
+func (c *watchConsole) GetTermSize() (width, height int, err error) {
 	width, height, err = c.Writer.GetTermSize()
 	return width, max(height-1, 1), err
 }
 
-// ReadFrom takes one bar.
-func (c *lowConsole) ReadFrom(bar io.Reader) (int64, error) {
-	n, err := c.Writer.ReadFrom(bar)
-	if n > 0 {
-		c.shown++
-	}
-	return n, err
+// Write takes text that stands above the bars from now on.
+func (c *watchConsole) Write(text []byte) (int, error) {
+	c.turn.Write(bytes.ReplaceAll(text, []byte("\n"), []byte(eraseLine+"\n")))
+	return len(text), nil
 }
 
-func (c *lowConsole) Flush(int) error {
-	shown := c.shown
-	c.shown = 0
-	return c.Writer.Flush(shown)
+// ReadFrom takes one bar.
+func (c *watchConsole) ReadFrom(bar io.Reader) (int64, error) {
+	line, err := io.ReadAll(bar)
+	if len(line) > 0 {
+		c.bars++
+	}
+	_, _ = c.Write(line)
+	return int64(len(line)), err
+}
+
+const (
+	eraseLine  = "\x1b[K"
+	eraseBelow = "\x1b[J"
+)
+
+// Flush ends a turn.
+func (c *watchConsole) Flush(int) error {
+	text := c.turn.String() + eraseBelow
+	if c.before > 0 { // "up 0" is "up 1"
+		text = fmt.Sprintf("\x1b[%dA", c.before) + text
+	}
+	c.turn.Reset()
+	c.bars, c.before = 0, c.bars
+	_, err := io.WriteString(c.terminal, text)
+	return err
 }
 
 func (b *watchBars) event(w watched, _ string) error {

@@ -92,11 +92,13 @@ func (s *screen) closed(t *testing.T) string {
 	return s.String()
 }
 
-// Of escape sequences there are those that move the cursor up and erase, and two colours.
-var moves = regexp.MustCompile(`\x1b\[\d+A\x1b\[J`)
+// Of escape sequences there are those that erase and move the cursor up, and two colours.
+var moves = regexp.MustCompile(`\x1b\[J(\x1b\[\d+A)?`)
 
 // frames are the texts between moves of the cursor.
-func frames(text string) []string { return moves.Split(strings.ReplaceAll(text, "\r\n", "\n"), -1) }
+func frames(text string) []string {
+	return moves.Split(strings.NewReplacer("\r\n", "\n", eraseLine, "").Replace(text), -1)
+}
 
 // watching serves what feed says, and watches audits 1 and 2 on a screen until the end.
 func watching(t *testing.T, s *screen, feed func(send func(data string))) (exit int) {
@@ -130,7 +132,7 @@ func TestWatchBars(t *testing.T) {
 		t.Errorf("exit status %d", code)
 	}
 	all := frames(s.closed(t))
-	first, last := all[0], all[len(all)-1]
+	first, last := all[0], all[len(all)-2]+all[len(all)-1]
 	if want := "audit 1   waiting   ░"; !strings.Contains(first, want) && !strings.Contains(strings.Join(all, ""), "audit 1   running") {
 		t.Errorf("the first frame is\n%s", first)
 	}
@@ -194,7 +196,7 @@ func TestWatchBarsAreNotSteeredByRows(t *testing.T) {
 		if code != exitAuditFailed {
 			t.Errorf("exit status %d", code)
 		}
-		text := moves.ReplaceAllString(strings.ReplaceAll(s.closed(t), "\r\n", "\n"), "")
+		text := strings.Join(frames(s.closed(t)), "")
 		for _, r := range text {
 			if r != '\n' && printable(string(r)) != string(r) {
 				t.Fatalf("%s: %U reached the terminal: %q", term, r, text)
