@@ -86,6 +86,9 @@ func (i *instance) openOn(t testing.TB, transport *http.Transport, path, token s
 			if err != nil {
 				return
 			}
+			if event.Data == "" { // go-sse tells of blocks without data, which are no events
+				continue
+			}
 			s.events <- event
 		}
 	}()

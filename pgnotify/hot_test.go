@@ -21,7 +21,7 @@ import (
 type database struct {
 	*table
 	mu         sync.Mutex
-	registered map[int64]bool
+	registered map[int64]int64 // by audit, the instance
 	open       map[uint64]bool
 	xid        uint64
 	version    int
@@ -32,7 +32,7 @@ type database struct {
 }
 
 func newDatabase(audits int64) *database {
-	db := &database{table: newTable(), registered: make(map[int64]bool), open: make(map[uint64]bool), xid: 100,
+	db := &database{table: newTable(), registered: make(map[int64]int64), open: make(map[uint64]bool), xid: 100,
 		takes: func() time.Duration { return 0 }}
 	for id := range audits {
 		db.table.set(running(id+1, 0))
@@ -40,17 +40,17 @@ func newDatabase(audits int64) *database {
 	return db
 }
 
-func (db *database) Register(_ context.Context, _ int64, ids []int64) error {
+func (db *database) Register(_ context.Context, instance int64, ids []int64) error {
 	time.Sleep(db.takes())
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	for _, id := range ids {
-		db.registered[id] = true
+		db.registered[id] = instance
 	}
 	return nil
 }
 
-func (db *database) Unregister(_ context.Context, _ int64, ids []int64) (int, error) {
+func (db *database) Unregister(_ context.Context, instance int64, ids []int64) (int, error) {
 	time.Sleep(db.takes())
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -58,12 +58,7 @@ func (db *database) Unregister(_ context.Context, _ int64, ids []int64) (int, er
 	if db.refuse != nil {
 		return 0, db.refuse
 	}
-	if ids == nil {
-		clear(db.registered)
-	}
-	for _, id := range ids {
-		delete(db.registered, id)
-	}
+	maps.DeleteFunc(db.registered, func(id, of int64) bool { return ids == nil || of != instance || slices.Contains(ids, id) })
 	return len(db.registered), nil
 }
 
@@ -82,17 +77,29 @@ func (db *database) unregistrations() int {
 
 // write is a transaction that takes so long after its look, and says whether it rang.
 func (db *database) write(h *Hub, id int64, takes time.Duration) (rang bool) {
+	return db.transaction(h, id, false, takes, func(row *store.Audit) { *row = running(id, row.Progress) })
+}
+
+// transaction changes or inserts a row. What change is given has a progress higher than any before. What has ended stays so.
+func (db *database) transaction(h *Hub, id int64, insert bool, takes time.Duration, change func(row *store.Audit)) (rang bool) {
 	db.mu.Lock()
 	db.xid++
 	xid := db.xid
 	db.open[xid] = true
-	rang = db.registered[id]
+	rang = db.registered[id] != 0 || insert && db.registered[whateverBegins] != 0
 	db.mu.Unlock()
 	time.Sleep(takes)
 	db.mu.Lock()
-	db.version++
-	db.table.set(running(id, db.version))
 	delete(db.open, xid)
+	row := db.table.row(id)
+	if row.Terminal() {
+		db.mu.Unlock()
+		return false
+	}
+	db.version++
+	row.ID, row.Progress = id, db.version
+	change(&row)
+	db.table.set(row)
 	db.mu.Unlock()
 	if rang {
 		h.Notify(id)
@@ -126,7 +133,7 @@ const never = 1000 * time.Hour // for the safety net
 func hotFixture(t *testing.T, audits int64, cfg HubConfig) (*database, *Hub) {
 	t.Helper()
 	db := newDatabase(audits)
-	cfg.Loader, cfg.Registry = db, db
+	cfg.Loader, cfg.Registry, cfg.Finder = db, db, db
 	if cfg.Interval == 0 {
 		cfg.Interval = never
 	}

@@ -19,6 +19,12 @@ type Loader interface {
 	Audits(ctx context.Context, ids []int64) ([]*store.State, error)
 }
 
+// Finder finds the ids of the audits that may belong to one of the owners and have not ended. It must miss none; what it
+// finds is read before it is believed.
+type Finder interface {
+	Owned(ctx context.Context, owners []store.Owner) ([]int64, error)
+}
+
 // HubConfig configures a Hub. Zero means the default.
 type HubConfig struct {
 	// Loader is required.
@@ -28,6 +34,8 @@ type HubConfig struct {
 	// NoPolling leaves audits registered that ring so often that concurrent writers wait for each other's commits.
 	// Otherwise those are read on a timer of 150 ms while it lasts.
 	NoPolling bool
+	// Finder is required by SubscribeOwned alone.
+	Finder Finder
 	// Interval of the safety net, the read of all watched audits that finds what no notification announced; default
 	// 10 s. Each is up to 10 % shorter at random, so that several instances do not read in step.
 	Interval time.Duration
@@ -60,6 +68,7 @@ type Hub struct {
 	missed    missedChanges
 	reg       registration
 	heat      heat
+	owners    owners
 }
 
 // watch is one audit that at least one subscriber watches.
@@ -74,6 +83,7 @@ type watch struct {
 type mark struct {
 	noticed time.Time // arrival of the first notification since the last read; zero: none
 	resync  bool      // notifications may have been lost: a change proves nothing about triggers
+	found   bool      // it is in the batch because it was found for an owner
 }
 
 // subscription is one stream's place in the hub. Its fields are guarded by Hub.mu, the channels are not.
@@ -81,9 +91,11 @@ type subscription struct {
 	id     int64
 	index  int               // in watch.subs
 	since  uint64            // Hub.takes at registration: earlier batches may have read too early
+	group  *group            // whose slot it shares; nil: it has one of its own, and the fields below
 	opened chan struct{}     // closed by the hub when the first state is in the slot
 	slot   chan *store.State // capacity 1: the newest state that the stream has not taken yet
 	wake   func()            // called after the slot is filled; may be nil
+	open   bool              // the first state is in the slot, or has been
 }
 
 // NewHub returns a Hub that does nothing until Run.
@@ -110,6 +122,7 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 		watched: make(map[int64]*watch),
 		dirty:   make(map[int64]mark),
 		heat:    newHeat(),
+		owners:  newOwners(),
 	}
 	h.reg.gone = make(chan struct{}, 1)
 	h.reg.look, h.reg.linger = stoppedTimer(), stoppedTimer()
@@ -135,11 +148,14 @@ func (h *Hub) Subscribe(ctx context.Context, id int64, wake func()) (states <-ch
 		return sub.slot, func() { h.remove(sub) }, nil
 	case <-ctx.Done():
 		h.remove(sub)
-		h.mu.Lock()
-		failure := h.failure
-		h.mu.Unlock()
-		return nil, nil, fmt.Errorf("first read: %w", errors.Join(context.Cause(ctx), failure))
+		return nil, nil, h.notOpened(ctx)
 	}
+}
+
+func (h *Hub) notOpened(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return fmt.Errorf("first read: %w", errors.Join(context.Cause(ctx), h.failure, h.owners.failure))
 }
 
 // Notify marks an audit dirty because a notification said that it changed. It never blocks on the database or on a
@@ -150,6 +166,9 @@ func (h *Hub) Notify(id int64) {
 	h.missed.announced(id)
 	w, ok := h.watched[id]
 	if !ok {
+		if h.owners.suspect(id) {
+			h.ring()
+		}
 		return
 	}
 	now := time.Now()
@@ -177,7 +196,7 @@ func (h *Hub) markAll(resync bool) {
 		m.resync = m.resync || resync
 		h.dirty[id] = m
 	}
-	if len(h.dirty) > 0 {
+	if h.owners.refresh() || len(h.dirty) > 0 {
 		h.ring()
 	}
 }
@@ -192,6 +211,15 @@ func (h *Hub) ring() {
 func (h *Hub) add(sub *subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.join(sub)
+	if _, ok := h.dirty[sub.id]; !ok { // a mark that is there says more
+		h.dirty[sub.id] = mark{}
+	}
+	h.arrive()
+}
+
+// join makes a subscription one of those who watch its audit. The caller holds mu.
+func (h *Hub) join(sub *subscription) *watch {
 	w := h.watched[sub.id]
 	if w == nil {
 		w = &watch{since: h.takes}
@@ -200,9 +228,11 @@ func (h *Hub) add(sub *subscription) {
 	sub.index = len(w.subs)
 	sub.since = h.takes
 	w.subs = append(w.subs, sub)
-	if _, ok := h.dirty[sub.id]; !ok { // a mark that is there says more
-		h.dirty[sub.id] = mark{}
-	}
+	return w
+}
+
+// arrive counts a subscriber whose first read is to come. The caller holds mu.
+func (h *Hub) arrive() {
 	h.newcomers++
 	select {
 	case h.arrived <- struct{}{}:
@@ -213,6 +243,11 @@ func (h *Hub) add(sub *subscription) {
 func (h *Hub) remove(sub *subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.leave(sub)
+}
+
+// leave undoes join. The caller holds mu.
+func (h *Hub) leave(sub *subscription) {
 	w := h.watched[sub.id]
 	end := len(w.subs) - 1
 	w.subs[sub.index] = w.subs[end]
@@ -220,12 +255,20 @@ func (h *Hub) remove(sub *subscription) {
 	w.subs[end] = nil
 	w.subs = w.subs[:end]
 	if end == 0 {
+		if !h.dirty[sub.id].noticed.IsZero() {
+			h.owners.suspect(sub.id)
+		}
 		delete(h.watched, sub.id)
 		delete(h.dirty, sub.id)
-		select {
-		case h.reg.gone <- struct{}{}:
-		default:
-		}
+		h.left()
+	}
+}
+
+// left has what nobody watches any more forgotten after a while.
+func (h *Hub) left() {
+	select {
+	case h.reg.gone <- struct{}{}:
+	default: // others have just left
 	}
 }
 
@@ -237,7 +280,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			h.leave(ctx)
+			h.forgetAll(ctx)
 			return nil
 		case <-h.wake:
 			h.readUntilClean(ctx)

@@ -33,6 +33,9 @@ type table struct {
 	takes time.Duration // how long a read lasts after its snapshot
 	reads [][]int64     // the ids of each read, sorted
 	times []time.Time   // when each began
+
+	finds    int   // looks at what owners have
+	findFail error // what they alone fail with
 }
 
 func newTable(rows ...store.Audit) *table {
@@ -47,6 +50,12 @@ func (tb *table) set(a store.Audit) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	tb.rows[a.ID] = a
+}
+
+func (tb *table) row(id int64) store.Audit {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	return tb.rows[id]
 }
 
 func (tb *table) drop(id int64) {
@@ -91,6 +100,12 @@ func (tb *table) Audits(ctx context.Context, ids []int64) ([]*store.State, error
 		return nil, err
 	}
 	return states, nil
+}
+
+func (tb *table) setTakes(d time.Duration) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.takes = d
 }
 
 func running(id int64, progress int) store.Audit {

@@ -143,7 +143,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"fail":    func(t *rapid.T) { m.tb.failWith(rapid.SampledFrom([]error{nil, nil, errDatabase}).Draw(t, "with")) },
 		"mend":    func(*rapid.T) { m.tb.failWith(nil) },
-		"slow":    func(t *rapid.T) { m.setTakes(time.Duration(rapid.IntRange(0, 30).Draw(t, "ms")) * time.Millisecond) },
+		"slow":    func(t *rapid.T) { m.tb.setTakes(time.Duration(rapid.IntRange(0, 30).Draw(t, "ms")) * time.Millisecond) },
 		"quiesce": m.quiesce,
 		"take": func(t *rapid.T) {
 			for _, s := range m.streams {
@@ -158,12 +158,6 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			}
 		},
 	}
-}
-
-func (m *machine) setTakes(d time.Duration) {
-	m.tb.mu.Lock()
-	defer m.tb.mu.Unlock()
-	m.tb.takes = d
 }
 
 // inBubble hides the *testing.T from rapid, which would ask it for a deadline, and a bubble has none.

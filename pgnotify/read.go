@@ -2,6 +2,7 @@ package pgnotify
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"auditstream/store"
@@ -9,11 +10,15 @@ import (
 
 // read makes one query for everything that is dirty and hands out what it found. After an error the ids are dirty again.
 func (h *Hub) read(ctx context.Context) error {
+	found := h.find(ctx)
 	batch := h.take()
 	if len(batch) == 0 {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.openAll(found)
 		return nil
 	}
-	h.register(ctx, batch)
+	h.registerBatch(ctx, batch)
 	ids := make([]int64, 0, len(batch))
 	for id := range batch {
 		ids = append(ids, id)
@@ -34,6 +39,7 @@ func (h *Hub) read(ctx context.Context) error {
 	h.failure = err
 	if err != nil {
 		h.giveBack(batch)
+		h.owners.again(found)
 		return err
 	}
 	for _, state := range states {
@@ -45,6 +51,7 @@ func (h *Hub) read(ctx context.Context) error {
 	for id, m := range batch { // what is left has no row
 		h.deliver(&store.State{ID: id}, m)
 	}
+	h.openAll(found)
 	return nil
 }
 
@@ -53,6 +60,9 @@ func (h *Hub) take() map[int64]mark {
 	defer h.mu.Unlock()
 	batch := h.dirty
 	h.dirty = make(map[int64]mark)
+	if h.owners.take(batch) {
+		h.ring()
+	}
 	h.takes++
 	h.newcomers = 0
 	return batch
@@ -61,6 +71,9 @@ func (h *Hub) take() map[int64]mark {
 func (h *Hub) giveBack(batch map[int64]mark) {
 	for id, m := range batch {
 		if _, ok := h.watched[id]; !ok {
+			if !m.noticed.IsZero() {
+				h.owners.suspect(id)
+			}
 			continue
 		}
 		now := h.dirty[id]
@@ -75,8 +88,17 @@ func (h *Hub) giveBack(batch map[int64]mark) {
 // deliver hands a state to those who watch its audit. The caller holds mu.
 func (h *Hub) deliver(state *store.State, m mark) {
 	w := h.watched[state.ID]
-	if w == nil || w.since >= h.takes {
-		return // nobody watches any more, or somebody does again, whose own read follows
+	if w == nil {
+		state.Noticed = m.noticed
+		h.offer(state)
+		if h.watched[state.ID] == nil && m.found {
+			h.left() // registered in vain
+		}
+		return
+	}
+	if w.since >= h.takes { // nobody watched any more, and somebody does again, whose own read follows
+		h.offer(state)
+		return
 	}
 	first := w.last == nil
 	changed := first || !w.last.Same(state)
@@ -97,26 +119,34 @@ func (h *Hub) deliver(state *store.State, m mark) {
 	if changed && !first && !announced && !m.resync && !settling && polled == nil {
 		h.missed.suspect(state.ID)
 	}
-	for _, sub := range w.subs {
-		select {
-		case <-sub.opened:
+	for _, sub := range slices.Backward(w.subs) { // a group's may leave
+		switch {
+		case sub.open:
 			if changed {
 				h.put(sub, state)
 			}
-		default:
-			// A subscriber that came after the batch was taken could be shown a state older than its request; its
-			// own read follows.
-			if sub.since < h.takes {
-				h.put(sub, state)
+		// A subscriber that came after the batch was taken could be shown a state older than its request; its own read
+		// follows.
+		case sub.since < h.takes:
+			sub.open = true
+			h.put(sub, state)
+			if sub.group != nil {
+				sub.group.began()
+			} else {
 				close(sub.opened)
 			}
 		}
 	}
+	h.offer(state)
 }
 
 // put replaces what is in the slot. It never blocks: only the hub sends, with mu held. A terminal state that the stream
 // has not taken stays: it must be seen, and the stream ends with it.
 func (h *Hub) put(sub *subscription, state *store.State) {
+	if sub.group != nil {
+		h.putGroup(sub, state)
+		return
+	}
 	select {
 	case old := <-sub.slot:
 		h.metrics.coalesced.Inc()

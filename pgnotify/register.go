@@ -11,6 +11,8 @@ const (
 	goodbyeTimeout  = time.Second
 	// lingers is for how long what nobody watches any more stays registered, so that a page that is reloaded finds it so.
 	lingers = 2 * time.Second
+	// whateverBegins is registered in place of an audit while somebody watches all that an owner has: inserts ring for it.
+	whateverBegins = 0
 )
 
 // registration is what the hub has told the triggers. The first four fields are guarded by Hub.mu, the rest is Run's.
@@ -42,21 +44,54 @@ func (h *Hub) Listening(instance int64) {
 	}
 }
 
-// register makes the triggers ring for the audits that are about to be read. Whoever commits after the read rings, or was
-// open at the registration, which settle sees to. A failure stops nothing: the safety net finds changes.
-func (h *Hub) register(ctx context.Context, batch map[int64]mark) {
+// registerBatch makes the triggers ring for the audits that are about to be read. What is read because it may be an owner's
+// is left out unless it was found: most of it is somebody else's, and offer sees to the rest.
+func (h *Hub) registerBatch(ctx context.Context, batch map[int64]mark) {
 	h.mu.Lock()
 	instance := h.reg.instance
 	var ids []int64
-	if instance != 0 && !h.reg.failed {
-		for id := range batch {
-			_, registered := h.reg.ids[id]
-			if _, hot := h.heat.hot[id]; !registered && !hot {
-				ids = append(ids, id)
-			}
+	for id, m := range batch {
+		if (h.watched[id] != nil || m.found) && h.unregistered(id) {
+			ids = append(ids, id)
 		}
 	}
 	h.mu.Unlock()
+	h.register(ctx, instance, ids)
+}
+
+// registerBeginners makes the triggers ring for new audits while somebody watches all that an owner has. Whatever began before
+// is found after that.
+func (h *Hub) registerBeginners(ctx context.Context) {
+	h.mu.Lock()
+	instance := h.reg.instance
+	needed := h.wanted(whateverBegins) && h.unregistered(whateverBegins)
+	if needed {
+		h.owners.refresh()
+	}
+	h.mu.Unlock()
+	if needed {
+		h.register(ctx, instance, []int64{whateverBegins})
+	}
+}
+
+// unregistered reports whether the triggers should be told of an audit that somebody watches. The caller holds mu.
+func (h *Hub) unregistered(id int64) bool {
+	_, registered := h.reg.ids[id]
+	_, hot := h.heat.hot[id]
+	return h.reg.instance != 0 && !h.reg.failed && !registered && !hot
+}
+
+// wanted reports whether somebody watches what is registered under an id. The caller holds mu.
+func (h *Hub) wanted(id int64) bool {
+	if id == whateverBegins {
+		return len(h.owners.groups) > 0
+	}
+	return h.watched[id] != nil
+}
+
+// register registers ids that are about to be read. Whoever commits after the read rings, or was open at the registration,
+// which settle sees to. A failure stops nothing: the safety net finds changes.
+func (h *Hub) register(ctx context.Context, instance int64, ids []int64) {
 	if len(ids) == 0 {
 		return
 	}
@@ -113,11 +148,13 @@ func (h *Hub) settle(ctx context.Context) {
 	defer h.mu.Unlock()
 	// Not only what is watched at this moment: who comes back before the safety net finds it registered.
 	again := h.reg.settling.look(snap, func(id int64) bool { _, ok := h.reg.ids[id]; return ok })
-	again = slices.DeleteFunc(again, func(id int64) bool { return h.watched[id] == nil })
+	again = slices.DeleteFunc(again, func(id int64) bool { return !h.wanted(id) })
 	for _, id := range again {
-		m := h.dirty[id]
-		m.resync = true
-		h.dirty[id] = m
+		if id == whateverBegins {
+			h.owners.refresh()
+			continue
+		}
+		h.mark(id, mark{resync: true})
 	}
 	if len(again) > 0 {
 		h.ring()
@@ -140,7 +177,7 @@ func (h *Hub) tidy(ctx context.Context) {
 	instance := h.reg.instance
 	gone := []int64{}
 	for id := range h.reg.ids {
-		if h.watched[id] == nil {
+		if !h.wanted(id) {
 			gone = append(gone, id)
 			delete(h.reg.ids, id)
 		}
@@ -170,8 +207,8 @@ func (h *Hub) tidy(ctx context.Context) {
 	}
 }
 
-// leave forgets all of this instance's: it is being stopped.
-func (h *Hub) leave(ctx context.Context) {
+// forgetAll forgets all of this instance's: it is being stopped.
+func (h *Hub) forgetAll(ctx context.Context) {
 	h.mu.Lock()
 	instance := h.reg.instance
 	h.mu.Unlock()

@@ -24,6 +24,15 @@ type Subscriber interface {
 	Subscribe(ctx context.Context, id int64, wake func()) (states <-chan *store.State, cancel func(), err error)
 }
 
+// GroupSubscriber hands out the states of several audits as one; a pgnotify.Hub is one. Both methods return once the first
+// states, read after the call, are in the channel, which from then on holds the newest state that was not taken of each audit
+// that has changed, and never loses a terminal one. SubscribeOwned is for all audits of the viewer's that have not ended,
+// those included that begin later; there may be none at first. In all else they are as [Subscriber]'s Subscribe.
+type GroupSubscriber interface {
+	SubscribeMany(ctx context.Context, ids []int64, wake func()) (states <-chan []*store.State, cancel func(), err error)
+	SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (states <-chan []*store.State, cancel func(), err error)
+}
+
 // Config configures a Server. Zero means the default, except where a field says otherwise. The names in errors are those
 // of the environment variables.
 type Config struct {
@@ -36,6 +45,8 @@ type Config struct {
 
 	// Subscriber is required.
 	Subscriber Subscriber
+	// Groups is required.
+	Groups GroupSubscriber
 	// Ping reports whether audits can be read. Required.
 	Ping func(context.Context) error
 	// Listening reports whether notifications arrive; while they do not, changes are found by polling. Required.
@@ -92,8 +103,8 @@ func (c *Config) setDefaults() {
 }
 
 func (c *Config) validate() error {
-	if c.Subscriber == nil || c.Ping == nil || c.Listening == nil {
-		return errors.New("server: Config.Subscriber, Ping and Listening are required")
+	if c.Subscriber == nil || c.Groups == nil || c.Ping == nil || c.Listening == nil {
+		return errors.New("server: Config.Subscriber, Groups, Ping and Listening are required")
 	}
 	for name, d := range map[string]time.Duration{
 		"SSE_MAX_DURATION": c.MaxDuration, "SSE_HEARTBEAT_SECONDS": c.Heartbeat, "SSE_RETRY_MS": c.Retry,

@@ -38,7 +38,7 @@ func TestConfigIsValidated(t *testing.T) {
 		"no way to verify":       {func(c *Config) { c.Auth = AuthConfig{} }, "JWT_SECRET"},
 	} {
 		cfg := Config{
-			Subscriber: subscribeFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
+			Subscriber: subscribeFunc(unreachable), Groups: groupFunc(nil), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
 			Auth: AuthConfig{Secret: testSecret}, CORSOrigins: []string{"*", "http://localhost:3000", "https://app.example"},
 		}
 		if _, err := New(t.Context(), cfg); err != nil {
@@ -74,7 +74,7 @@ func TestBadCertificateIsRefusedAtStart(t *testing.T) {
 	}
 	for _, file := range []string{garbage, garbage + ".missing"} {
 		_, err := New(t.Context(), Config{
-			Subscriber: subscribeFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
+			Subscriber: subscribeFunc(unreachable), Groups: groupFunc(nil), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
 			Auth: AuthConfig{Secret: testSecret}, CertFile: file, KeyFile: file,
 		})
 		if err == nil || !strings.HasPrefix(err.Error(), "TLS_CERT_FILE") {

@@ -23,6 +23,8 @@ type apiError struct {
 	// comes back, anything else with Retry-After.
 	transient bool
 	allow     string // the Allow header of a 405
+	// kind is the answer that this one gives in more words; nil: none.
+	kind *apiError
 }
 
 func (e *apiError) Error() string { return e.text }
@@ -39,6 +41,7 @@ var (
 		challenge: realm + `, error="invalid_request", error_description="Malformed or repeated Authorization header"`}
 
 	errAuditID   = &apiError{status: http.StatusBadRequest, text: "Invalid audit_id: a whole number from 1 to 9223372036854775807 is allowed"}
+	errIDs       = &apiError{status: http.StatusBadRequest, text: "Invalid ids: one list of 1 to " + strconv.Itoa(maxIDs) + " whole numbers from 1 to 9223372036854775807, separated by commas, is allowed"}
 	errForbidden = &apiError{status: http.StatusForbidden, text: "Cross-user access denied"}
 	errNoAudit   = &apiError{status: http.StatusNotFound, text: "Audit not found"}
 	errNoRoute   = &apiError{status: http.StatusNotFound, text: "Not found"}
@@ -68,6 +71,18 @@ func (r *refusal) Unwrap() []error { return []error{r.answer, r.cause} }
 
 // because attaches a cause for the log to an answer.
 func because(answer *apiError, cause error) error { return &refusal{answer: answer, cause: cause} }
+
+// about names the audit in a refusal of several.
+func about(id int64, err error) error {
+	kind := answerTo(err)
+	if kind != errForbidden && kind != errNoAudit {
+		return err
+	}
+	named := *kind
+	named.text += ": audit " + strconv.FormatInt(id, 10)
+	named.kind = kind
+	return &named
+}
 
 // answerTo finds the answer to err; an error that names none is an internal one.
 func answerTo(err error) *apiError {

@@ -74,8 +74,11 @@ func (e *eventStream) fail(text string, retry time.Duration) error {
 	return e.write(retryField(retry) + "event: message\ndata: " + string(errorJSON(text)) + "\n\n")
 }
 
-// goodbye tells the client when to come back, without an event.
-func (e *eventStream) goodbye(retry time.Duration) error { return e.write(retryField(retry) + "\n") }
+// retry tells the client when to come back, without an event.
+func (e *eventStream) retry(delay time.Duration) error { return e.write(retryField(delay) + "\n") }
+
+// lastID gives the client an id to come back with, without an event: a block without data is none, but its id counts.
+func (e *eventStream) lastID(id string) error { return e.write("id: " + id + "\n\n") }
 
 func (e *eventStream) write(block string) error { return e.out.send(block, nil) }
 

@@ -37,8 +37,8 @@ func TestEventBytes(t *testing.T) {
 		"heartbeat":            {func(e *eventStream) error { return e.heartbeat() }, ": heartbeat\n\n"},
 		"an end":               {func(e *eventStream) error { return e.fail("Token expired", 0) }, "event: message\ndata: {\"error\":\"Token expired\"}\n\n"},
 		"an end with a retry":  {func(e *eventStream) error { return e.fail("Stream timeout", 1500*time.Millisecond) }, "retry: 1500\nevent: message\ndata: {\"error\":\"Stream timeout\"}\n\n"},
-		"goodbye":              {func(e *eventStream) error { return e.goodbye(3 * time.Second) }, "retry: 3000\n\n"},
-		"the shortest goodbye": {func(e *eventStream) error { return e.goodbye(time.Nanosecond) }, "retry: 1\n\n"},
+		"goodbye":              {func(e *eventStream) error { return e.retry(3 * time.Second) }, "retry: 3000\n\n"},
+		"the shortest goodbye": {func(e *eventStream) error { return e.retry(time.Nanosecond) }, "retry: 1\n\n"},
 	} {
 		c := newClient()
 		if err := tc.write(openEvents(c)); err != nil {
@@ -208,7 +208,7 @@ func FuzzEncodeEvent(f *testing.F) {
 			{events.heartbeat, nil},
 			{func() error { return events.state(state) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
 			{func() error { return events.fail(failure, time.Duration(retry)) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(errorJSON(failure))}},
-			{func() error { return events.goodbye(time.Duration(retry)) }, nil},
+			{func() error { return events.retry(time.Duration(retry)) }, nil},
 		} {
 			before := len(c.String())
 			if err := step.write(); err != nil {

@@ -51,6 +51,17 @@ func (f subscribeFunc) Subscribe(ctx context.Context, id int64, wake func()) (<-
 	return slot, func() { close(stop); pump.Wait(); cancel() }, nil
 }
 
+// groupFunc is a GroupSubscriber; ids is nil for all that the viewer owns. The test puts into the slot and wakes.
+type groupFunc func(ctx context.Context, ids []int64, viewer store.Viewer, wake func()) (<-chan []*store.State, func(), error)
+
+func (f groupFunc) SubscribeMany(ctx context.Context, ids []int64, wake func()) (<-chan []*store.State, func(), error) {
+	return f(ctx, ids, store.Viewer{}, wake)
+}
+
+func (f groupFunc) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (<-chan []*store.State, func(), error) {
+	return f(ctx, nil, viewer, wake)
+}
+
 // one watches a single audit whose states the test sends.
 func one(states ...*store.State) (subscribeFunc, chan *store.State) {
 	slot := make(chan *store.State, max(1, len(states)))
@@ -79,6 +90,7 @@ func newTestServer(t *testing.T, sub Subscriber, change func(*Config)) *Server {
 	t.Helper()
 	cfg := Config{
 		Subscriber: sub,
+		Groups:     groupFunc(nil),
 		Ping:       func(context.Context) error { return nil },
 		Listening:  func() bool { return true },
 		Auth:       AuthConfig{Secret: testSecret},

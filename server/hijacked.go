@@ -111,13 +111,13 @@ func unread(r *bufio.Reader) []byte {
 	return bytes.Clone(b)
 }
 
-// begin sends the first state, in the handler, and leaves the rest to the writers.
-func (h *hijacked) begin(f follower, first *store.State) {
+// begin sends the first states, in the handler, and leaves the rest to the writers.
+func (h *hijacked) begin(f follower, first []*store.State) {
 	h.follow = f
 	h.server.metrics.streams.Inc()
 	h.guard(func() {
-		if err := h.server.showFirst(&h.events, first); err != nil {
-			h.finish(endClient, err)
+		if reason, err := h.server.showFirst(&h.events, f, first); reason != "" {
+			h.finish(reason, err)
 			return
 		}
 		left, _, reason := h.server.lifetime(f.who)
@@ -170,15 +170,11 @@ func (h *hijacked) step(due uint32) (reason string, err error) {
 		return endClient, nil
 	}
 	if due&dueDrain != 0 {
-		return endShutdown, h.events.goodbye(s.retryDelay())
+		return endShutdown, h.events.retry(s.retryDelay())
 	}
 	if due&dueState != 0 {
-		select {
-		case state := <-h.follow.states:
-			if reason, err := s.showState(&h.events, state, h.follow.who); reason != "" {
-				return reason, err
-			}
-		default: // taken already
+		if reason, err := h.take(); reason != "" {
+			return reason, err
 		}
 	}
 	if due&dueTime == 0 {
@@ -199,6 +195,24 @@ func (h *hijacked) step(due uint32) (reason string, err error) {
 	}
 	h.timer.Reset(min(time.Until(h.end), time.Until(h.wrote.Add(s.cfg.Heartbeat))))
 	return "", nil
+}
+
+// take shows what is in the slot.
+func (h *hijacked) take() (reason string, err error) {
+	if h.follow.several != nil {
+		select {
+		case states := <-h.follow.several.states:
+			return h.server.showSeveral(&h.events, states, h.follow)
+		default: // taken already
+			return "", nil
+		}
+	}
+	select {
+	case state := <-h.follow.states:
+		return h.server.showState(&h.events, state, h.follow.who)
+	default:
+		return "", nil
+	}
 }
 
 // maxCopied is up to what size an event is copied behind what precedes it, in bytes, so that one write sends both.

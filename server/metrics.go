@@ -76,6 +76,7 @@ var refusedLabels = map[*apiError]string{
 	errTokenInURL:     "token in URL",
 	errMalformedAuth:  "malformed authorization",
 	errAuditID:        "invalid audit id",
+	errIDs:            "invalid audit ids",
 	errForbidden:      "forbidden",
 	errNoAudit:        "not found",
 	errInternal:       "internal error",
@@ -87,6 +88,9 @@ var refusedLabels = map[*apiError]string{
 }
 
 func refusedLabel(answer *apiError) string {
+	if answer.kind != nil {
+		answer = answer.kind
+	}
 	if label, ok := refusedLabels[answer]; ok {
 		return label
 	}

@@ -14,6 +14,7 @@ import (
 // routes builds the handler of the public address.
 func (s *Server) routes() http.Handler {
 	r := mux.NewRouter().SkipClean(true)
+	s.handle(r, "/api/v1/sse/audits/progress", s.streamSeveral, http.MethodGet)
 	s.handle(r, "/api/v1/sse/audits/{audit_id}/progress", s.stream, http.MethodGet)
 	s.handle(r, "/api/v1/audits/{audit_id}/status", s.status, http.MethodGet, http.MethodHead)
 	s.handle(r, "/healthz", s.healthz, http.MethodGet, http.MethodHead)

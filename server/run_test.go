@@ -58,6 +58,11 @@ func run(t *testing.T, sub Subscriber, change func(*Config)) (s *Server, stop fu
 // dial sends a request for the stream on a connection of its own.
 func dial(t *testing.T, s *Server) net.Conn {
 	t.Helper()
+	return dialPath(t, s, streamPath)
+}
+
+func dialPath(t *testing.T, s *Server, path string) net.Conn {
+	t.Helper()
 	conn, err := net.Dial("tcp", s.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +71,7 @@ func dial(t *testing.T, s *Server) net.Conn {
 	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, aliceToken(t))
+	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, aliceToken(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,27 +58,31 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	f := follower{id: id, who: who, states: states, cancel: cancel, start: time.Now()}
 	if socket != nil && !first.Terminal() && socket.hijack(w) {
 		handed = true
-		socket.begin(f, first)
+		socket.begin(f, []*store.State{first})
 		return
 	}
-	s.follow(r.Context(), openEvents(w), f, first)
+	s.follow(r.Context(), openEvents(w), f, []*store.State{first})
 }
 
 // admit authenticates a request and finds out which audit it is about.
 func (s *Server) admit(r *http.Request) (viewer, int64, error) {
-	if isCrowded(r) {
-		return viewer{}, 0, errTooManyConns
-	}
-	token, err := s.token(r)
-	if err != nil {
-		return viewer{}, 0, err
-	}
-	who, err := s.verifier.verify(r.Context(), token)
+	who, err := s.authenticate(r)
 	if err != nil {
 		return viewer{}, 0, err
 	}
 	id, err := auditID(mux.Vars(r)["audit_id"])
 	return who, id, err
+}
+
+func (s *Server) authenticate(r *http.Request) (viewer, error) {
+	if isCrowded(r) {
+		return viewer{}, errTooManyConns
+	}
+	token, err := s.token(r)
+	if err != nil {
+		return viewer{}, err
+	}
+	return s.verifier.verify(r.Context(), token)
 }
 
 // auditID accepts the decimal form alone, as PostgreSQL prints it, so that each audit has one URL.
@@ -95,13 +99,17 @@ func (s *Server) subscribe(ctx context.Context, id int64, wake func()) (<-chan *
 	ctx, stop := context.WithTimeout(ctx, firstReadTimeout)
 	defer stop()
 	states, cancel, err := s.cfg.Subscriber.Subscribe(ctx, id, wake)
+	return states, cancel, cannotSubscribe(err)
+}
+
+func cannotSubscribe(err error) error {
 	switch {
 	case errors.Is(err, errDraining):
-		return nil, nil, because(errShuttingDown, err)
+		return because(errShuttingDown, err)
 	case err != nil:
-		return nil, nil, because(errUnavailable, err)
+		return because(errUnavailable, err)
 	}
-	return states, cancel, nil
+	return nil
 }
 
 var errExpired = errors.New("the token expired while its stream was open")
@@ -142,6 +150,8 @@ type follower struct {
 	states <-chan *store.State
 	cancel func()
 	start  time.Time
+
+	several *several // nil: the stream is of one audit; otherwise id and states are not set
 }
 
 // Why a stream ended, for the log and the metrics.
@@ -156,8 +166,8 @@ const (
 	endError     = "error"
 )
 
-// follow shows an audit until it ends, and accounts for it.
-func (s *Server) follow(ctx context.Context, events *eventStream, f follower, first *store.State) {
+// follow shows what there is until it ends, and accounts for it.
+func (s *Server) follow(ctx context.Context, events *eventStream, f follower, first []*store.State) {
 	s.metrics.streams.Inc()
 	reason, err := s.show(ctx, events, f, first)
 	s.ended(f, events.events, reason, err)
@@ -168,7 +178,7 @@ func (s *Server) ended(f follower, events int, reason string, err error) {
 	s.metrics.streams.Dec()
 	s.metrics.ended.WithLabelValues(reason).Inc()
 	attrs := []slog.Attr{
-		slog.Int64("audit", f.id), slog.Duration("duration", time.Since(f.start)),
+		f.subject(), slog.Duration("duration", time.Since(f.start)),
 		slog.Int("events", events), slog.String("reason", reason),
 	}
 	if err != nil {
@@ -177,14 +187,26 @@ func (s *Server) ended(f follower, events int, reason string, err error) {
 	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "stream ended", attrs...)
 }
 
+// subject is what the log says a stream was about.
+func (f follower) subject() slog.Attr {
+	switch {
+	case f.several == nil:
+		return slog.Int64("audit", f.id)
+	case f.several.open == nil:
+		return slog.String("audits", "all of the user's")
+	}
+	return slog.Int("audits", len(f.several.open)+len(f.several.ends))
+}
+
 // show is a stream that net/http serves: one goroutine, one select. It returns why it ended, and the error of a write that
 // failed. hijacked.step is the same for a stream without a goroutine.
-func (s *Server) show(ctx context.Context, events *eventStream, f follower, first *store.State) (reason string, err error) {
-	if err := s.showFirst(events, first); err != nil {
-		return endClient, err
+func (s *Server) show(ctx context.Context, events *eventStream, f follower, first []*store.State) (reason string, err error) {
+	if reason, err := s.showFirst(events, f, first); reason != "" {
+		return reason, err
 	}
-	if first.Terminal() {
-		return endTerminal, nil
+	var group <-chan []*store.State
+	if f.several != nil {
+		group = f.several.states
 	}
 	limit, text, reason := s.lifetime(f.who)
 	end := time.NewTimer(limit)
@@ -197,13 +219,18 @@ func (s *Server) show(ctx context.Context, events *eventStream, f follower, firs
 			if !errors.Is(context.Cause(ctx), errDraining) {
 				return endClient, nil
 			}
-			return endShutdown, events.goodbye(s.retryDelay())
+			return endShutdown, events.retry(s.retryDelay())
 		case <-end.C:
 			return reason, events.fail(text, s.retryAfter(reason))
 		case <-heartbeat.C:
 			err = events.heartbeat()
 		case state := <-f.states:
 			reason, err := s.showState(events, state, f.who)
+			if reason != "" {
+				return reason, err
+			}
+		case states := <-group:
+			reason, err := s.showSeveral(events, states, f)
 			if reason != "" {
 				return reason, err
 			}
@@ -215,12 +242,19 @@ func (s *Server) show(ctx context.Context, events *eventStream, f follower, firs
 	}
 }
 
-func (s *Server) showFirst(events *eventStream, first *store.State) error {
-	err := events.first(first, s.cfg.Retry)
-	if err == nil {
-		s.metrics.events.Inc()
+// showFirst writes the states at the time of connecting. The reason is empty unless the stream ends with them.
+func (s *Server) showFirst(events *eventStream, f follower, first []*store.State) (reason string, err error) {
+	if f.several != nil {
+		return s.showFirstSeveral(events, first, f)
 	}
-	return err
+	if err := events.first(first[0], s.cfg.Retry); err != nil {
+		return endClient, err
+	}
+	s.metrics.events.Inc()
+	if first[0].Terminal() {
+		return endTerminal, nil
+	}
+	return "", nil
 }
 
 // showState writes a changed state. The reason is empty while the stream goes on.

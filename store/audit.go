@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -48,11 +49,8 @@ type Viewer struct {
 // user_email is v's e-mail address without regard to case. A row with neither belongs to nobody. An empty text
 // identifies nobody either, so that an empty claim can never match an empty column.
 func (a Audit) OwnedBy(v Viewer) bool {
-	if id := deref(a.UserID); id != "" {
-		return id == v.Subject
-	}
-	email := deref(a.UserEmail)
-	return email != "" && foldEmail(email) == foldEmail(v.Email)
+	owner := a.Owner()
+	return owner != Owner{} && slices.Contains(v.Owners(), owner)
 }
 
 // foldEmail maps to lower case without ever mapping a letter outside ASCII to one inside it. Unicode's folding makes

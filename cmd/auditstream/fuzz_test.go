@@ -40,7 +40,7 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 	c = &commands.Serve
 	cfg := c.server()
 	cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
-	cfg.Subscriber, cfg.Ping, cfg.Listening = nobody{}, func(context.Context) error { return nil }, func() bool { return false }
+	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening = nobody{}, nobody{}, func(context.Context) error { return nil }, func() bool { return false }
 	for _, check := range []func() error{
 		c.databaseFlags.check,
 		func() error { _, err := poolConfig(c.DatabaseURL); return err },
@@ -60,6 +60,14 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 type nobody struct{}
 
 func (nobody) Subscribe(context.Context, int64, func()) (<-chan *store.State, func(), error) {
+	panic("nobody subscribes")
+}
+
+func (nobody) SubscribeMany(context.Context, []int64, func()) (<-chan []*store.State, func(), error) {
+	panic("nobody subscribes")
+}
+
+func (nobody) SubscribeOwned(context.Context, store.Viewer, func()) (<-chan []*store.State, func(), error) {
 	panic("nobody subscribes")
 }
 

@@ -32,7 +32,7 @@ type cli struct {
 	Uninstall uninstallCmd `cmd:"" help:"Remove everything that install added."`
 	Doctor    doctorCmd    `cmd:"" help:"Check the database, the triggers, LISTEN and the tokens' configuration."`
 	Token     tokenCmd     `cmd:"" help:"Make a token for a user, signed with JWT_SECRET."`
-	Watch     watchCmd     `cmd:"" help:"Follow audits in the terminal, one JSON line an event."`
+	Watch     watchCmd     `cmd:"" help:"Follow audits in the terminal: a bar each, or one JSON line an event."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 

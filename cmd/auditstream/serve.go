@@ -17,8 +17,9 @@ import (
 )
 
 var (
-	_ server.Subscriber  = (*pgnotify.Hub)(nil)
-	_ pgnotify.Registrar = (*pgnotify.Hub)(nil)
+	_ server.Subscriber      = (*pgnotify.Hub)(nil)
+	_ pgnotify.Registrar     = (*pgnotify.Hub)(nil)
+	_ server.GroupSubscriber = (*pgnotify.Hub)(nil)
 )
 
 // liveHeap adds go_gc_heap_live_bytes: what is reachable, without the garbage since. It alone tells a leak from a busy hour.
@@ -58,6 +59,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		Loader:     audits,
 		Registry:   pgnotify.Watched{DB: pool},
 		NoPolling:  c.SSEPollHot == "off",
+		Finder:     audits,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		Logger:     logger,
 		Registerer: registry,
@@ -91,7 +93,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	cfg := c.server()
-	cfg.Subscriber, cfg.Ping, cfg.Listening = hub, ping, listener.Up
+	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening = hub, hub, ping, listener.Up
 	cfg.Page, cfg.Logger, cfg.Metrics = page, logger, registry
 	srv, err := server.New(ctx, cfg)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // The exit statuses that watch has beside the others, for scripts.
@@ -16,6 +17,9 @@ const (
 	exitAuditFailed = 3
 	exitRefused     = 4
 )
+
+// maxWatched is how many audits a server shows on one stream.
+const maxWatched = 100
 
 type watchCmd struct {
 	IDs   []int64 `arg:"" name:"id" help:"Audits to watch."`
@@ -26,8 +30,9 @@ type watchCmd struct {
 
 // Help is what kong shows beneath the usage.
 func (*watchCmd) Help() string {
-	return "Prints one JSON line for each event, and reconnects by itself. Exit status: 0 completed, 3 an audit has failed, " +
-		"4 the server refuses (the token, or the audit), 1 stopped before that, 2 wrong usage."
+	return "In a terminal, shows a bar for each audit; otherwise prints one JSON line for each event. Several audits, 100 at most, share " +
+		"one connection. Reconnects by itself. Exit status: 0 completed, 3 an audit has failed, " +
+		"4 the server refuses (the token, or one of the audits), 1 stopped before that, 2 wrong usage."
 }
 
 // exitError ends the program with a status of its own.
@@ -45,37 +50,19 @@ func (c *watchCmd) Run(ctx context.Context, std streams) error {
 	}
 	client := newWatchClient()
 	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-
-	reports := make(chan watchReport)
-	for _, id := range c.IDs {
-		f := &auditWatch{client: client, url: fmt.Sprintf("%s/api/v1/sse/audits/%d/progress", base, id), token: c.Token, until: c.Until}
-		go f.follow(ctx, id, reports) // ends with a report that has an end, which is waited for below
-	}
-	var worst error
-	for open := len(c.IDs); open > 0; {
-		r := <-reports
-		switch {
-		case r.ended:
-			open--
-			worst = worse(worst, r.err)
-		case r.err != nil:
-			fmt.Fprintf(std.err, "auditstream: audit %d: %s; trying again in %v\n", r.id, printable(r.err.Error()), r.retryIn.Round(100*time.Millisecond))
-		default:
-			if _, err := fmt.Fprintf(std.out, "%s\n", r.data); err != nil {
-				worst = worse(worst, fmt.Errorf("write: %w", err))
-				cancel() // nobody reads any more
-			}
-		}
-	}
-	return worst
+	show := newWatchDisplay(std, c.IDs)
+	defer show.close()
+	f := &auditsWatch{client: client, base: base, token: c.Token, until: c.Until, show: show, open: c.IDs, states: make(map[int64]watched)}
+	return f.follow(ctx)
 }
 
 func (c *watchCmd) check() (base string, err error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return "", usageError{errors.New("--url (AUDITSTREAM_URL) is not allowed: an address like https://progress.example.com is, without user, query and fragment")}
+	}
+	if len(c.IDs) > maxWatched {
+		return "", usageError{fmt.Errorf("%d audits are not allowed: at most %d are", len(c.IDs), maxWatched)}
 	}
 	seen := make(map[int64]bool)
 	for _, id := range c.IDs {
@@ -98,27 +85,10 @@ func newWatchClient() *http.Client {
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// worse returns the error with the graver status: refused, failed, anything else.
-func worse(a, b error) error {
-	rank := func(err error) int {
-		if e, ok := errors.AsType[exitError](err); ok {
-			return e.code
-		}
-		if err != nil {
-			return exitFailed
-		}
-		return exitDone
-	}
-	if rank(b) > rank(a) {
-		return b
-	}
-	return a
-}
-
-// printable takes away what would steer a terminal: the texts come from elsewhere.
+// printable takes away what would steer a terminal, or turn text around in it: the texts come from elsewhere.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
@@ -127,8 +97,10 @@ func printable(text string) string {
 
 // watched is what an event says, of an audit or of an error.
 type watched struct {
+	AuditID  int64  `json:"audit_id"`
 	Status   string `json:"status"`
 	Progress int    `json:"progress"`
+	Message  string `json:"message"`
 	Error    string `json:"error"`
 }
 
@@ -136,3 +108,5 @@ func parseWatched(data string) (w watched, ok bool) {
 	ok = json.Unmarshal([]byte(data), &w) == nil && (w.Status != "" || w.Error != "")
 	return w, ok
 }
+
+func (w watched) terminal() bool { return w.Status == "completed" || w.Status == "failed" }

@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,57 +23,85 @@ const (
 	watchRetryMax     = 5 * time.Minute
 )
 
-// watchReport is what a auditWatch tells: an event, an attempt that failed, or, last, the end.
-type watchReport struct {
-	id      int64
-	data    string        // of an event
-	err     error         // why the attempt failed; with ended, why the audit did not come to a good end
-	retryIn time.Duration // when the next attempt follows
-	ended   bool
+// watchDisplay shows what happens. It is used by one goroutine.
+type watchDisplay interface {
+	// event shows a state; data is the event as it came.
+	event(w watched, data string) error
+	// note shows why a connection has ended, and that another follows.
+	note(text string)
+	close()
 }
 
-// auditWatch follows one audit. It does what the browser's client does: the server sends the whole current state first on
-// every connection, so all that there is to do is to come back, and to know when not to.
-type auditWatch struct {
-	client *http.Client
-	url    string
-	token  string
-	until  int // per cent
+// auditsWatch follows audits over one connection. It does what the browser's client does: the server sends the whole current
+// states first on every connection, so all that there is to do is to come back, and to know when not to.
+type auditsWatch struct {
+	client      *http.Client
+	base, token string
+	until       int // per cent
+	show        watchDisplay
 
+	open        []int64 // audits that are still watched
+	states      map[int64]watched
 	lastEventID string
 	retry       time.Duration
 	failures    int // attempts in a row that brought no state
-	last        watched
 }
 
-// follow blocks until the audit has ended, the server refuses, or ctx is done, and reports that last.
-func (f *auditWatch) follow(ctx context.Context, id int64, reports chan<- watchReport) {
+// follow blocks until all audits have ended, the server refuses, or ctx is done.
+func (f *auditsWatch) follow(ctx context.Context) error {
 	f.retry = watchRetryDefault
-	event := func(data string) { reports <- watchReport{id: id, data: data} }
 	for {
 		f.failures++
-		done, orderly, err := f.connect(ctx, event)
-		if ctx.Err() != nil && !done {
-			err, done = fmt.Errorf("audit %d: stopped before it had ended", id), true
-		}
+		done, orderly, err := f.connect(ctx)
 		if done {
-			reports <- watchReport{id: id, err: f.named(id, err), ended: true}
-			return
+			return err
 		}
-		delay := watchBackoff(f.failures, f.retry, orderly)
-		reports <- watchReport{id: id, err: err, retryIn: delay}
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
+		if ctx.Err() == nil {
+			delay := watchBackoff(f.failures, f.retry, orderly)
+			f.show.note(fmt.Sprintf("%s: %s; trying again in %v", f.names(), printable(err.Error()), delay.Round(100*time.Millisecond)))
+			select {
+			case <-time.After(delay):
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s: stopped before the end", f.names())
 		}
 	}
 }
 
-func (f *auditWatch) named(id int64, err error) error {
-	if e, ok := errors.AsType[exitError](err); ok {
-		return exitError{e.code, fmt.Errorf("audit %d: %s", id, printable(e.error.Error()))}
+// names says which audits are still watched.
+func (f *auditsWatch) names() string {
+	if len(f.open) == 1 {
+		return fmt.Sprintf("audit %d", f.open[0])
 	}
-	return err
+	const named = 5
+	names := "audits " + joinIDs(f.open[:min(len(f.open), named)], ", ")
+	if more := len(f.open) - named; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
+	return names
+}
+
+// address leaves out what has ended: it may not even exist any more, and would have all refused.
+func (f *auditsWatch) address() string {
+	if len(f.open) == 1 {
+		return fmt.Sprintf("%s/api/v1/sse/audits/%d/progress", f.base, f.open[0])
+	}
+	return f.base + "/api/v1/sse/audits/progress?ids=" + joinIDs(f.open, ",")
+}
+
+func joinIDs(ids []int64, separator string) string {
+	var texts []string
+	for _, id := range ids {
+		texts = append(texts, strconv.FormatInt(id, 10))
+	}
+	return strings.Join(texts, separator)
+}
+
+// refused is the end that the server's refusal means.
+func (f *auditsWatch) refused(reason error) error {
+	return exitError{exitRefused, fmt.Errorf("%s: %s", f.names(), printable(reason.Error()))}
 }
 
 // watchBackoff is how long to wait: no less than the server asked for when it ended the stream itself, as it spreads its
@@ -87,8 +119,8 @@ func watchBackoff(failures int, retry time.Duration, orderly bool) time.Duration
 }
 
 // connect is one connection, from the request to its end. done: there is nothing to come back for; orderly: the server ended it.
-func (f *auditWatch) connect(ctx context.Context, event func(data string)) (done, orderly bool, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
+func (f *auditsWatch) connect(ctx context.Context) (done, orderly bool, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, f.address(), nil)
 	if err != nil {
 		return true, false, fmt.Errorf("make request: %w", err)
 	}
@@ -112,18 +144,18 @@ func (f *auditWatch) connect(ctx context.Context, event func(data string)) (done
 	case http.StatusNoContent: // the end has been seen
 		return true, true, f.verdict()
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone:
-		return true, true, exitError{exitRefused, answerText(resp)}
+		return true, true, f.refused(answerText(resp))
 	default:
 		return false, false, answerText(resp)
 	}
 	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != "text/event-stream" {
 		return false, false, errors.New("the answer is not an event stream") // a proxy's own page
 	}
-	return f.read(resp.Body, event)
+	return f.read(resp.Body)
 }
 
 // read takes events until one of them, or the end of the body, ends the stream.
-func (f *auditWatch) read(body io.Reader, event func(data string)) (done, orderly bool, err error) {
+func (f *auditsWatch) read(body io.Reader) (done, orderly bool, err error) {
 	reader := newEventReader(body, f.lastEventID)
 	last := errors.New("the stream has ended")
 	for {
@@ -141,29 +173,53 @@ func (f *auditWatch) read(body io.Reader, event func(data string)) (done, orderl
 		switch {
 		case !ok:
 		case w.Status != "":
-			f.lastEventID, f.last, f.failures = e.id, w, 0
-			event(e.data)
-			if w.Status == "completed" || w.Status == "failed" || f.until < 100 && w.Progress >= f.until {
+			if err := f.saw(w, e); err != nil {
+				return true, true, err
+			}
+			if len(f.open) == 0 {
 				return true, true, f.verdict()
 			}
 		case w.Error == "Cross-user access denied", w.Error == "Audit not found", w.Error == "Token expired":
-			return true, true, exitError{exitRefused, errors.New(w.Error)}
+			return true, true, f.refused(errors.New(w.Error))
 		default:
 			last = errors.New(w.Error)
 		}
 	}
 }
 
-// verdict is the end that the last state means.
-func (f *auditWatch) verdict() error {
-	if f.last.Status != "failed" {
+// saw notes a state, and shows it. The error is the display's.
+func (f *auditsWatch) saw(w watched, e streamEvent) error {
+	if !slices.Contains(f.open, w.AuditID) {
+		return nil // as far as was asked for, or not asked for
+	}
+	f.lastEventID, f.states[w.AuditID], f.failures = e.id, w, 0
+	if w.terminal() || f.until < 100 && w.Progress >= f.until {
+		f.open = slices.DeleteFunc(slices.Clone(f.open), func(id int64) bool { return id == w.AuditID })
+	}
+	if err := f.show.event(w, e.data); err != nil {
+		return fmt.Errorf("write: %w", err) // nobody reads any more
+	}
+	return nil
+}
+
+// verdict is the end that the last states mean.
+func (f *auditsWatch) verdict() error {
+	var reasons []string
+	for _, id := range slices.Sorted(maps.Keys(f.states)) {
+		w := f.states[id]
+		if w.Status != "failed" {
+			continue
+		}
+		reason := fmt.Sprintf("audit %d: failed", id)
+		if w.Error != "" {
+			reason += ": " + printable(w.Error)
+		}
+		reasons = append(reasons, reason)
+	}
+	if reasons == nil {
 		return nil
 	}
-	reason := "failed"
-	if f.last.Error != "" {
-		reason += ": " + f.last.Error
-	}
-	return exitError{exitAuditFailed, errors.New(reason)}
+	return exitError{exitAuditFailed, errors.New(strings.Join(reasons, "; "))}
 }
 
 // answerText is the reason of an answer that is no stream.

@@ -114,29 +114,59 @@ func TestWatchRequests(t *testing.T) {
 	}
 }
 
-// The gravest end of several is the status.
+// Several share a connection, and what has ended is not asked for again: it may be gone, which would refuse all.
 func TestWatchSeveral(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/api/v1/sse/audits/1/progress":
-			events(event("a", completed))(w, r)
-		case "/api/v1/sse/audits/2/progress":
-			events(event("b", failed))(w, r)
-		default:
-			status(403, "")(w, r)
+	const two, three = `{"audit_id":2,"status":"failed","progress":80,"error":"bo\u001bom"}`, `{"audit_id":3,"status":"completed","progress":100}`
+	var asked []string
+	ask := func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.URL.String()) // one after the other
+			next(w, r)
 		}
-	}))
-	t.Cleanup(s.Close)
-	command(t, "watch", "1", "--url="+s.URL).want(t, exitDone)
-	command(t, "watch", "1", "2", "--url="+s.URL).want(t, exitAuditFailed)
-	command(t, "watch", "1", "3", "2", "--url="+s.URL).want(t, exitRefused)
+	}
+	url := answers(t, ask(events(event("a", running)+event("c", three))), ask(events(event("b", two))), ask(events(event("d", completed))))
+	got := command(t, "watch", "3", "1", "2", "--url="+url).want(t, exitAuditFailed)
+	if want := running + "\n" + three + "\n" + two + "\n" + completed + "\n"; got.out != want {
+		t.Errorf("standard output\n%s\nwant\n%s", got.out, want)
+	}
+	if want := "/api/v1/sse/audits/progress?ids=3,1,2 /api/v1/sse/audits/progress?ids=1,2 /api/v1/sse/audits/1/progress"; strings.Join(asked, " ") != want {
+		t.Errorf("asked for %s, want %s", asked, want)
+	}
+	mustContain(t, got.stderr, "audits 1, 2: the stream has ended; trying again", "auditstream: audit 2: failed: bo om")
+}
+
+func TestWatchSeveralEnds(t *testing.T) {
+	t.Parallel()
+	const two = `{"audit_id":2,"status":"running","progress":90}`
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		code   int
+		stderr string
+	}{
+		"refused":    {status(403, `{"error":"Cross-user access denied: audit 2"}`), exitRefused, "audits 1, 2: Cross-user access denied: audit 2"},
+		"revoked":    {events(event("a", failed) + "data: {\"error\":\"Audit not found\"}\n\n"), exitRefused, "audit 2: Audit not found"},
+		"until":      {events(event("a", running) + event("b", two) + event("c", further)), exitDone, ""},
+		"not asked":  {events(event("a", `{"audit_id":7,"status":"failed","progress":1}`) + event("b", further) + event("c", two)), exitDone, ""},
+		"as several": {events(event("a", failed) + event("b", two)), exitAuditFailed, "audit 1: failed: boom"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := command(t, "watch", "1", "2", "--until=80", "--url="+answers(t, c.answer)).want(t, c.code)
+			mustContain(t, got.stderr, c.stderr)
+			mustNotContain(t, got.out, `"audit_id":7`)
+		})
+	}
 }
 
 func TestWatchUsage(t *testing.T) {
 	t.Parallel()
+	var many []string
+	for n := range maxWatched + 1 {
+		many = append(many, fmt.Sprint(n+1))
+	}
 	for _, args := range [][]string{
-		{}, {"x"}, {"0"}, {"1", "1"}, {"9223372036854775808"}, {"1", "--until=101"}, {"1", "--until=-1"}, {"1", "--url=localhost:8080"},
+		many, {}, {"x"}, {"0"}, {"1", "1"}, {"9223372036854775808"}, {"1", "--until=101"}, {"1", "--until=-1"}, {"1", "--url=localhost:8080"},
 		{"1", "--url=ftp://h"}, {"1", "--url=http://u:geheimnis@h"}, {"1", "--url=http://h?token=geheimnis"},
 	} {
 		got := command(t, append([]string{"watch"}, args...)...).want(t, exitUsage)

@@ -23,7 +23,7 @@ import (
 //go:embed openapi.yaml
 var OpenAPI []byte
 
-//go:embed index.html page.css page.js client.js favicon.svg
+//go:embed index.html page.css page.js client/client.js favicon.svg
 var files embed.FS
 
 // Dev is what the page needs to know where it shows a development server.
@@ -52,7 +52,7 @@ func Page(data func() Dev) http.Handler {
 		"/":            asset("index.html", "text/html; charset=utf-8"),
 		"/page.css":    asset("page.css", "text/css; charset=utf-8"),
 		"/page.js":     asset("page.js", "text/javascript; charset=utf-8"),
-		"/client.js":   asset("client.js", "text/javascript; charset=utf-8"),
+		"/client.js":   asset("client/client.js", "text/javascript; charset=utf-8"),
 		"/favicon.svg": asset("favicon.svg", "image/svg+xml"),
 		"/dev.json":    devJSON(data),
 	}

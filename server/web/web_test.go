@@ -1,10 +1,14 @@
 package web
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -101,7 +105,7 @@ func TestPageKeepsItsOwnPolicy(t *testing.T) {
 
 func TestPageHasNothingElse(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/index.html", "/web.go", "/openapi.yaml", "/client.test.mjs", "/package.json", "//", "/page.css/", "/../", "/%2e%2e/web.go", "/dev.json/"} {
+	for _, path := range []string{"/index.html", "/web.go", "/openapi.yaml", "/client/client.js", "/package.json", "//", "/page.css/", "/../", "/%2e%2e/web.go", "/dev.json/"} {
 		w := ask(t, http.MethodGet, path)
 		if got := w.Body.String(); w.Code != http.StatusNotFound || got != `{"error":"Not found"}` {
 			t.Errorf("%s: %d %s", path, w.Code, got)
@@ -212,7 +216,7 @@ func TestOpenAPIIsWhole(t *testing.T) {
 		got = append(got, path)
 	}
 	slices.Sort(got)
-	want := []string{"/api/v1/audits/{audit_id}/status", "/api/v1/sse/audits/{audit_id}/progress", "/healthz", "/openapi.yaml", "/readyz"}
+	want := []string{"/api/v1/audits/{audit_id}/status", "/api/v1/sse/audits/progress", "/api/v1/sse/audits/{audit_id}/progress", "/healthz", "/openapi.yaml", "/readyz"}
 	if !slices.Equal(got, want) {
 		t.Errorf("paths: %q, want %q", got, want)
 	}
@@ -245,15 +249,51 @@ func checkReferences(t *testing.T, doc map[string]any, node any) {
 	}
 }
 
-// TestBrowserClient runs client.test.mjs.
+// TestBrowserClient runs the client's tests that need no server of ours.
 func TestBrowserClient(t *testing.T) {
 	t.Parallel()
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Fatal("the browser client's tests need Node.js 18 or later: install it (Debian: apt-get install nodejs) and have it on the PATH")
+		t.Fatal("the browser client's tests need Node.js 20 or later: install it (Debian: apt-get install nodejs npm) and have it on the PATH")
 	}
-	out, err := exec.CommandContext(t.Context(), node, "--test", "client.test.mjs").CombinedOutput()
+	tests, err := filepath.Glob("client/test/*.test.mjs")
+	if err != nil || len(tests) == 0 {
+		t.Fatalf("the client's tests: %q, %v", tests, err)
+	}
+	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test", "--test-timeout=30000"}, tests...)...).CombinedOutput()
 	if err != nil {
-		t.Errorf("node --test client.test.mjs: %v\n%s", err, out)
+		t.Errorf("node --test %s: %v\n%s", strings.Join(tests, " "), err, out)
+	}
+}
+
+// TestBrowserClientTypes checks the declarations with tsc, by code that uses them.
+func TestBrowserClientTypes(t *testing.T) {
+	t.Parallel()
+	const compiler = "client/test/node_modules/typescript/bin/tsc"
+	if _, err := os.Stat(compiler); err != nil {
+		t.Fatal("the browser client's types are checked with tsc: run npm ci in server/web/client/test, as make test does")
+	}
+	if out, err := exec.CommandContext(t.Context(), "node", compiler, "-p", "client/test", "--noEmit").CombinedOutput(); err != nil {
+		t.Errorf("tsc: %v\n%s", err, out)
+	}
+}
+
+// TestBrowserClientIsSmall holds the whole client, with its comments, below 6 kB as it goes over the wire.
+func TestBrowserClientIsSmall(t *testing.T) {
+	t.Parallel()
+	const most = 6000
+	var packed bytes.Buffer
+	w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(ask(t, http.MethodGet, "/client.js").Body.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if packed.Len() >= most {
+		t.Errorf("client.js is %d bytes gzipped, want below %d", packed.Len(), most)
 	}
 }

@@ -1,11 +1,11 @@
-// Tests of client.js: node --test server/web/client.test.mjs (a Go test runs it too).
+// Tests of client.js: node --test server/web/client/test/client.test.mjs (a Go test runs it too).
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { test } from 'node:test';
 
-import { backoff, EventStreamParser, watchAudit } from './client.js';
+import { backoff, EventStreamParser, watchAudit } from '../client.js';
 
 // ---- the parser ----
 

@@ -1,0 +1,96 @@
+/** The state of an audit, as the server sends it. Optional fields are absent while they have no value. */
+export interface AuditProgress {
+  audit_id: number;
+  /** pending, running, completed, failed; others are shown as they are and end nothing */
+  status: string;
+  /** 0 to 100 */
+  progress: number;
+  message?: string;
+  geo_score?: number;
+  total_pages?: number;
+  /** what went wrong; only with status failed */
+  error?: string;
+}
+
+export interface StreamEvent {
+  type: string;
+  data: string;
+  /** the last id seen, with this event or before it */
+  id: string;
+}
+
+/**
+ * How the connection is, for the interface:
+ * - `connecting`: on the way, for the first time, after a stream that ended in good order, or paused in a hidden tab
+ * - `live`: changes arrive as they are committed
+ * - `polling`: changes arrive by asking for them every 5 s, since the network lets no stream through for now
+ * - `offline`: the last attempt failed; another one follows by itself
+ * - `done`: what was watched has ended, and so has the watching
+ * - `denied`: the server refuses for good; see `info.error`
+ */
+export type WatchState = 'connecting' | 'live' | 'polling' | 'offline' | 'done' | 'denied';
+
+export interface WatchInfo {
+  /** why */
+  error?: string;
+  /** in how many ms the next attempt follows */
+  retryIn?: number;
+}
+
+export type Token = string | (() => string | Promise<string>);
+
+export interface WatchOptions {
+  /** the JWT, or a function that is asked for one before every connection; leave it out where a cookie authenticates */
+  token?: Token;
+  /** where the API is, such as https://api.example.com; by default this page's origin */
+  base?: string;
+  /**
+   * the server's SSE_HEARTBEAT_SECONDS, in ms; 30,000 by default. After two of them without a byte the stream counts as
+   * held back by a proxy, and states are polled until it is not
+   */
+  heartbeat?: number;
+  /** keep the stream while the tab is hidden; otherwise it is given back after a minute, until the tab is looked at */
+  background?: boolean;
+  /** called with the current state on every connection, then with every change */
+  onProgress?: (progress: AuditProgress, event: StreamEvent) => void;
+  onState?: (state: WatchState, info: WatchInfo) => void;
+  /** stops watching */
+  signal?: AbortSignal;
+}
+
+/** How it ended; undefined when `signal` stopped it. */
+export type Outcome = 'done' | 'denied' | undefined;
+export type AuditId = number | bigint | string;
+
+/** Follows an audit until it has completed or failed, reconnecting as often as it takes. Never rejects. */
+export function watchAudit(id: AuditId, options?: WatchOptions): Promise<Outcome>;
+
+/**
+ * Follows several audits, 100 at most, on one connection until all have ended. Without ids: all of the user's that run,
+ * also those that start later, until `signal` or a refusal ends it. Never rejects.
+ */
+export function watchAudits(ids?: readonly AuditId[], options?: WatchOptions): Promise<Outcome>;
+
+export interface AuthEventSourceInit extends EventSourceInit {
+  /** a function is asked for the headers before every connection */
+  headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
+}
+
+/** EventSource with headers, for code that is written for EventSource. */
+export interface AuthEventSource extends EventSource {}
+export const AuthEventSource: {
+  new (url: string | URL, options?: AuthEventSourceInit): AuthEventSource;
+  readonly prototype: AuthEventSource;
+  readonly CONNECTING: 0;
+  readonly OPEN: 1;
+  readonly CLOSED: 2;
+};
+
+/** Bounds of the wait before the next attempt: `retry` where the server ended the stream in order, then full jitter. */
+export function backoff(failures: number, retry: number, orderly?: boolean): number;
+
+/** Parses the event stream format of the HTML standard from chunks that may be cut anywhere. */
+export class EventStreamParser {
+  constructor(options: { onEvent: (event: StreamEvent) => void; onRetry?: (ms: number) => void; lastEventId?: string });
+  push(chunk: Uint8Array): void;
+}
