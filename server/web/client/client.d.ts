@@ -66,10 +66,10 @@ export type AuditId = number | bigint | string;
 export function watchAudit(id: AuditId, options?: WatchOptions): Promise<Outcome>;
 
 /**
- * Follows several audits, 100 at most, on one connection until all have ended. Without ids: all of the user's that run,
- * also those that start later, until `signal` or a refusal ends it. Never rejects.
+ * Follows several audits, 100 at most, on one connection until all have ended. Without ids (null or undefined): all of the
+ * user's that run, also those that start later, until `signal` or a refusal ends it. Never rejects.
  */
-export function watchAudits(ids?: readonly AuditId[], options?: WatchOptions): Promise<Outcome>;
+export function watchAudits(ids?: readonly AuditId[] | null, options?: WatchOptions): Promise<Outcome>;
 
 export interface AuthEventSourceInit extends EventSourceInit {
   /** a function is asked for the headers before every connection */

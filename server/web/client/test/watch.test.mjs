@@ -36,13 +36,13 @@ test('watchAudits: one connection, done when all have ended', async (t) => {
   assert.deepEqual(requests.map(({ url }) => url), ['/api/v1/sse/audits/progress?ids=3,1,2']);
 });
 
-test('watchAudits: without ids it goes on when all have ended', async (t) => {
+for (const none of [null, undefined]) test(`watchAudits: with ${none} it goes on when all have ended`, async (t) => {
   const stop = new AbortController();
   const { base, requests } = await serve(t, (request, response, n) => {
     if (n === 1) open(response, 'retry: 1\n', state(1, 'completed', 100)), response.end();
     else open(response, state(2, 'running', 7));
   });
-  const outcome = await watchAudits(undefined, {
+  const outcome = await watchAudits(none, {
     base, signal: stop.signal, onProgress: (p) => { if (p.audit_id === 2) stop.abort(); },
   });
   assert.equal(outcome, undefined);
