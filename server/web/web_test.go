@@ -260,7 +260,7 @@ func TestBrowserClient(t *testing.T) {
 	if err != nil || len(tests) == 0 {
 		t.Fatalf("the client's tests: %q, %v", tests, err)
 	}
-	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test", "--test-timeout=30000"}, tests...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test", "--test-timeout=180000"}, tests...)...).CombinedOutput()
 	if err != nil {
 		t.Errorf("node --test %s: %v\n%s", strings.Join(tests, " "), err, out)
 	}

@@ -26,6 +26,12 @@ async function serve(t, handle) {
   return { base: `http://127.0.0.1:${server.address().port}`, requests };
 }
 
+/** Timers of exactly so many ms fire at once. */
+function soon(t, time) {
+  const timeout = globalThis.setTimeout;
+  t.mock.method(globalThis, 'setTimeout', (f, ms) => timeout(f, ms === time ? 1 : ms));
+}
+
 test('watchAudits: one connection, done when all have ended', async (t) => {
   const { base, requests } = await serve(t, (request, response) => {
     open(response, state(3, 'running', 1), state(1, 'completed', 100), state(2, 'failed', 5), state(3, 'completed', 100));
@@ -101,6 +107,7 @@ test('ids beyond what JSON.parse keeps are told apart, polled and ended', async 
 });
 
 test('watchAudit: what polling ends is over at once, although the stream waits for its next attempt', async (t) => {
+  soon(t, 5000); // between polls
   t.mock.method(Math, 'random', () => 1);
   let refused = false;
   const { base } = await serve(t, (request, response, n) => {
@@ -216,12 +223,10 @@ test('AuthEventSource: named events and listeners', async (t) => {
   assert.equal(event.origin, base);
 });
 
-/** A document whose visibility the test sets; a minute in a hidden tab passes at once where soon is set. */
-function page(t, { soon = false } = {}) {
+/** A document whose visibility the test sets. */
+function page(t) {
   const document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
   globalThis.document = document;
-  const timeout = globalThis.setTimeout;
-  if (soon) t.mock.method(globalThis, 'setTimeout', (f, ms) => timeout(f, ms === 60_000 ? 1 : ms));
   t.after(() => { delete globalThis.document; });
   return (state) => {
     document.visibilityState = state;
@@ -230,13 +235,14 @@ function page(t, { soon = false } = {}) {
 }
 
 test('a hidden tab gives its stream back, and has it again when it is looked at', async (t) => {
-  const show = page(t, { soon: true });
+  const show = page(t);
+  soon(t, 60_000);
   const { base, requests } = await serve(t, (request, response, n) => {
     open(response, state(7, n === 1 ? 'running' : 'completed', n));
     if (n === 1) response.on('close', () => show('visible'));
   });
   const states = [];
-  const outcome = await watchAudit(7, { base, onState: (next) => states.push(next), onProgress: () => show('hidden') });
+  const outcome = await watchAudit(7, { base, heartbeat: 10_000, onState: (next) => states.push(next), onProgress: () => show('hidden') });
   assert.equal(outcome, 'done');
   assert.deepEqual(states, ['connecting', 'live', 'connecting', 'live', 'done']);
   assert.equal(requests[1]['last-event-id'], '7-1');
