@@ -26,7 +26,7 @@ test: ## Install what tests need, then run all of them
 	$(GO) test $(TESTFLAGS) ./...
 
 # What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything: once is enough.
-NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestHostileRequest|TestBench$$)
+NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
 
 # All that opens streams and asks through Go's client. Left out is what
 # - writes or reads HTTP/1.1 byte by byte: StreamIsLiterally, Status, HeaderSize, RequestsAfterAStream, TestHostileRequest*,
@@ -34,7 +34,7 @@ NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestHostileRequest|
 #   (of which a client that does not read has a test of its own for HTTP/2), and one part of Reconnect;
 # - counts goroutines, of which a connection of HTTP/2 keeps its own: Churn;
 # - measures writers, latency or hostile notifications, or has no stream: Pitfall01, 06 and 10, FreeLatency, HostileNotifications,
-#   the commands, the configuration, privileges, the page.
+#   the commands, the configuration, privileges, the page, the browser's client.
 OVER_HTTP2 = ^(TestUpdate.*|TestAPI(Stream(Ends.*|Timeout)|Heartbeat|OnlyChangesAreSent|EventData|IDIs.*|Ownership|Refusals|Reconnect|Limits|Several.*|AuthCookie|CORS|WithoutCORS.*|RowThat.*|DatabaseUnreachable|JWKS|Key.*|PreviousSecret|HostileTokens|SecretsAreNeverLogged|MetricsNameNobody)|TestSecurity(Forged|Stolen).*|TestFault(Hundred|Killed|Ten|Rollback|StuckHTTP2|SIGINT|Database|BlackHoled|HalfOpen|LostTriggers|SafetyNet|Registrations|WriterThat).*|TestPitfall0(2|3|5|7|8|9).*)$$
 NOT_OVER_HTTP2 = ^TestAPIReconnect$$/^204_
 

@@ -164,8 +164,8 @@ type page struct {
 	problems []string // errors and warnings of its console, uncaught exceptions, violations of its policy
 }
 
-// openPage opens url in Chromium. The browser ends with the test.
-func openPage(t testing.TB, url string) *page {
+// openPage opens url in Chromium, with further options of the browser's. It ends with the test.
+func openPage(t testing.TB, url string, more ...chromedp.ExecAllocatorOption) *page {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(chromium(t)),
@@ -174,9 +174,20 @@ func openPage(t testing.TB, url string) *page {
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 	)
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(options, more...)...)
 	t.Cleanup(stop)
-	ctx, cancel := chromedp.NewContext(allocator)
+	return openTab(t, allocator, url)
+}
+
+// tab opens url in a new tab of the page's window, in front of it.
+func (p *page) tab(t testing.TB, url string) *page {
+	t.Helper()
+	return openTab(t, p.ctx, url, chromedp.WithNewWindow(false))
+}
+
+func openTab(t testing.TB, parent context.Context, url string, options ...chromedp.ContextOption) *page {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(parent, options...)
 	p := &page{ctx: ctx}
 	console := chromedp.Console(ctx) // starts the browser
 	var reading sync.WaitGroup
@@ -244,7 +255,8 @@ func (p *page) wait(t testing.TB, what, expression string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, 3*patience)
 	defer cancel()
-	_, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingTimeout(2*patience)))
+	_, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression,
+		chromedp.WithPollingTimeout(2*patience), chromedp.WithPollingInterval(50*time.Millisecond))) // a hidden tab has no animation frames
 	if err != nil {
 		text, _ := chromedp.Run(ctx, chromedp.Evaluate[string]("document.body.innerText"))
 		t.Fatalf("waiting for %s: %v; the page shows:\n%s", what, err, text)

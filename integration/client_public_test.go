@@ -17,6 +17,7 @@ import (
 // through an audit, a restart in the middle of it, and its end: it must then leave by itself.
 func TestClientPublicOnes(t *testing.T) {
 	t.Parallel()
+	nodeModules(t)
 	db := newDatabase(t)
 	for _, client := range []string{
 		"watchAudit", "AuthEventSource", "eventsource", "event-source-polyfill", "@microsoft/fetch-event-source", "eventsource-client",

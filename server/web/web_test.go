@@ -1,14 +1,9 @@
 package web
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -246,54 +241,5 @@ func checkReferences(t *testing.T, doc map[string]any, node any) {
 		for _, value := range node {
 			checkReferences(t, doc, value)
 		}
-	}
-}
-
-// TestBrowserClient runs the client's tests that need no server of ours.
-func TestBrowserClient(t *testing.T) {
-	t.Parallel()
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Fatal("the browser client's tests need Node.js 20 or later: install it (Debian: apt-get install nodejs npm) and have it on the PATH")
-	}
-	tests, err := filepath.Glob("client/test/*.test.mjs")
-	if err != nil || len(tests) == 0 {
-		t.Fatalf("the client's tests: %q, %v", tests, err)
-	}
-	out, err := exec.CommandContext(t.Context(), node, append([]string{"--test", "--test-timeout=30000"}, tests...)...).CombinedOutput()
-	if err != nil {
-		t.Errorf("node --test %s: %v\n%s", strings.Join(tests, " "), err, out)
-	}
-}
-
-// TestBrowserClientTypes checks the declarations with tsc, by code that uses them.
-func TestBrowserClientTypes(t *testing.T) {
-	t.Parallel()
-	const compiler = "client/test/node_modules/typescript/bin/tsc"
-	if _, err := os.Stat(compiler); err != nil {
-		t.Fatal("the browser client's types are checked with tsc: run npm ci in server/web/client/test, as make test does")
-	}
-	if out, err := exec.CommandContext(t.Context(), "node", compiler, "-p", "client/test", "--noEmit").CombinedOutput(); err != nil {
-		t.Errorf("tsc: %v\n%s", err, out)
-	}
-}
-
-// TestBrowserClientIsSmall holds the whole client, with its comments, below 6 kB as it goes over the wire.
-func TestBrowserClientIsSmall(t *testing.T) {
-	t.Parallel()
-	const most = 6000
-	var packed bytes.Buffer
-	w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(ask(t, http.MethodGet, "/client.js").Body.Bytes()); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if packed.Len() >= most {
-		t.Errorf("client.js is %d bytes gzipped, want below %d", packed.Len(), most)
 	}
 }

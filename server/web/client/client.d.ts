@@ -21,7 +21,7 @@ export interface StreamEvent {
 
 /**
  * How the connection is, for the interface:
- * - `connecting`: on the way, for the first time, after a stream that ended in good order, or paused in a hidden tab
+ * - `connecting`: on the way, for the first time or after a stream that was live, or paused in a hidden tab
  * - `live`: changes arrive as they are committed
  * - `polling`: changes arrive by asking for them every 5 s, since the network lets no stream through for now
  * - `offline`: the last attempt failed; another one follows by itself
@@ -37,6 +37,7 @@ export interface WatchInfo {
   retryIn?: number;
 }
 
+/** A function's promise may be rejected: it is then asked again, as after any failure. */
 export type Token = string | (() => string | Promise<string>);
 
 export interface WatchOptions {
@@ -49,7 +50,10 @@ export interface WatchOptions {
    * held back by a proxy, and states are polled until it is not
    */
   heartbeat?: number;
-  /** keep the stream while the tab is hidden; otherwise it is given back after a minute, until the tab is looked at */
+  /**
+   * keep the stream while the tab is hidden; otherwise it is given back after a minute, or when another tab waits for a
+   * connection, until the tab is looked at
+   */
   background?: boolean;
   /** called with the current state on every connection, then with every change */
   onProgress?: (progress: AuditProgress, event: StreamEvent) => void;
@@ -66,17 +70,20 @@ export type AuditId = number | bigint | string;
 export function watchAudit(id: AuditId, options?: WatchOptions): Promise<Outcome>;
 
 /**
- * Follows several audits, 100 at most, on one connection until all have ended. Without ids: all of the user's that run,
- * also those that start later, until `signal` or a refusal ends it. Never rejects.
+ * Follows several audits, 100 at most, on one connection until all have ended. Without ids (null or undefined): all of the
+ * user's that run, also those that start later, until `signal` or a refusal ends it. Never rejects.
  */
-export function watchAudits(ids?: readonly AuditId[], options?: WatchOptions): Promise<Outcome>;
+export function watchAudits(ids?: readonly AuditId[] | null, options?: WatchOptions): Promise<Outcome>;
 
 export interface AuthEventSourceInit extends EventSourceInit {
   /** a function is asked for the headers before every connection */
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
 }
 
-/** EventSource with headers, for code that is written for EventSource. */
+/**
+ * EventSource with headers, for code that is written for EventSource. As in the standard, any status but 200 ends it for
+ * good, and what breaks or ends is opened again after the server's `retry`; after further failures later, up to 30 s.
+ */
 export interface AuthEventSource extends EventSource {}
 export const AuthEventSource: {
   new (url: string | URL, options?: AuthEventSourceInit): AuthEventSource;
@@ -86,11 +93,18 @@ export const AuthEventSource: {
   readonly CLOSED: 2;
 };
 
-/** Bounds of the wait before the next attempt: `retry` where the server ended the stream in order, then full jitter. */
+/** The wait before the next attempt, in ms: `retry` where the server ended the stream in order, then full jitter. */
 export function backoff(failures: number, retry: number, orderly?: boolean): number;
 
 /** Parses the event stream format of the HTML standard from chunks that may be cut anywhere. */
 export class EventStreamParser {
-  constructor(options: { onEvent: (event: StreamEvent) => void; onRetry?: (ms: number) => void; lastEventId?: string });
+  constructor(options: {
+    onEvent: (event: StreamEvent) => void;
+    /** the id to come back with, after each block, also one without data, which is no event */
+    onId?: (id: string) => void;
+    onRetry?: (ms: number) => void;
+    /** of an earlier connection */
+    lastEventId?: string;
+  });
   push(chunk: Uint8Array): void;
 }

@@ -8,48 +8,36 @@
 //     onState: (state) => { badge.textContent = state; },
 //   });
 //
-// It uses fetch, because EventSource cannot send an Authorization header: the option that some examples give it,
-// new EventSource(url, { headers }), is dropped without a word in every browser.
+// It uses fetch, because EventSource cannot send an Authorization header: browsers drop the option of
+// new EventSource(url, { headers }) without a word. Options, states and types are in client.d.ts.
 //
 // The rule that keeps it right: the server sends the whole current state first on every connection. So a lost
 // connection loses nothing; all that there is to do is to come back, and to know when not to.
 
-// The types, with what each option and state means, are in client.d.ts.
-
 const BACKOFF_MAX = 30_000; // ms
 const RETRY_DEFAULT = 3_000; // ms, until the server has said otherwise
-const RETRY_MAX = 5 * 60_000; // ms; beyond 2^31 timers would fire at once
+const RETRY_MAX = 5 * 60_000; // ms
 const POLL = 5_000; // ms
 const HIDDEN = 60_000; // ms that a hidden tab keeps its stream
+const CROWDED = 2_000; // ms without an answer after which hidden tabs are asked for their connections
+const TIMER_MAX = 2 ** 31 - 1; // ms; beyond it timers fire at once
 
 /** Answers that trying again does not change. 204 is the server's "you have seen the end". */
 const REFUSED = new Set([400, 401, 403, 404, 405, 410]);
 /** Error events that end a stream for good. */
 const REVOKED = /^(Cross-user access denied|Audit not found)/;
 const EXPIRED = 'Token expired';
+const SILENT = 'Nothing comes through';
 
 const ended = ({ status }) => status === 'completed' || status === 'failed';
-const stream = (text) => /^text\/event-stream\b/i.test(text ?? '');
+const hidden = () => globalThis.document?.visibilityState === 'hidden';
 
-/**
- * Follows an audit until it has completed or failed, reconnecting as often as it takes.
- *
- * @param {number | bigint | string} id
- * @param {WatchOptions} [options]
- * @returns {Promise<'done' | 'denied' | undefined>} how it ended; undefined when `signal` stopped it. Never rejects.
- */
+/** Follows an audit until it has completed or failed, reconnecting as often as it takes. Never rejects. */
 export function watchAudit(id, options) {
   return watch(`/${encodeURIComponent(id)}/progress`, [id], options);
 }
 
-/**
- * Follows several audits on one connection until all of them have ended.
- *
- * @param {(number | bigint | string)[]} [ids] 100 at most; undefined: all of the user's that run, also those that start
- *   later, which ends only by `signal` or a refusal
- * @param {WatchOptions} [options] `onProgress` tells them apart by `audit_id`
- * @returns {Promise<'done' | 'denied' | undefined>} as of watchAudit
- */
+/** Follows several audits on one connection until all have ended; without ids all of the user's that run. */
 export async function watchAudits(ids, options) {
   if (!ids) return watch('/progress', undefined, options);
   if (ids.length === 0) return 'done';
@@ -60,26 +48,35 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
   const seen = { lastEventId: '', retry: RETRY_DEFAULT };
   const open = new Set(ids?.map(String)); // audits that have not ended
   const last = new Map(); // of each audit, what was told
+  const silence = Math.min(2 * heartbeat, TIMER_MAX);
   let failures = 0; // attempts in a row that brought no state
+  let renewed = false; // whether a token was refused since, and another one asked for
   let state;
   let outcome;
   let current; // aborts the attempt under way
   let polling; // aborts the polling
+  let wake; // ends the wait between attempts
+  const over = () => outcome || signal?.aborted;
   const report = (next, info = {}) => {
-    if (next === state && !info.error) return;
+    if (over() && next !== outcome || next === state && !info.error) return;
     state = next;
     tell(onState, state, info);
   };
-  const end = (next, error) => {
-    if (outcome || signal?.aborted) return;
-    outcome = next;
+  const stopPolling = () => {
     polling?.abort();
-    current?.abort();
+    polling = undefined;
+  };
+  const stop = () => { stopPolling(); current?.abort(); wake?.abort(); };
+  const end = (next, error) => {
+    if (over()) return;
+    outcome = next;
+    stop();
     report(next, error ? { error } : {});
   };
   const progressed = (progress, event) => {
-    const id = String(progress.audit_id);
-    if (ids?.length === 1) open.clear();
+    // From the text, because ids may be beyond what JSON.parse keeps.
+    const id = ids?.length === 1 ? String(ids[0]) : /"audit_id": *(\d+)/.exec(event.data)?.[1];
+    renewed = false;
     if (ended(progress)) open.delete(id);
     else open.add(id);
     last.set(id, event.data);
@@ -90,85 +87,109 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
     const jwt = typeof token === 'function' ? await token() : token;
     return jwt ? { Authorization: `Bearer ${jwt}` } : {};
   };
+  /** Ends the watch when an answer is for good. A function's token may have expired on its way: the next one decides. */
+  const refused = (status, error) => {
+    if (status === 401 && typeof token === 'function' && !renewed) renewed = true;
+    else if (REFUSED.has(status)) end('denied', error);
+  };
 
   /** Asks for the states until the stream has bytes again: for networks that let none through. */
   const poll = async () => {
     if (polling) return;
-    const mine = polling = new AbortController();
-    const over = mine.signal;
-    while (!over.aborted) {
+    const mine = (polling = new AbortController()).signal;
+    while (!mine.aborted) {
       try {
+        if (open.size === 0) throw new Error(SILENT);
         for (const id of [...open]) {
           const headers = await request();
-          if (over.aborted) return;
-          const abort = limited(over, heartbeat);
-          const response = await fetch(`${base}/api/v1/audits/${encodeURIComponent(id)}/status`, {
-            headers, cache: 'no-store', signal: abort.signal,
-          }).finally(abort.clear);
-          const text = await response.text();
-          if (over.aborted) return;
-          const body = parseJSON(text);
-          if (!response.ok) {
-            const error = body?.error ?? `HTTP status ${response.status}`;
-            if (REFUSED.has(response.status)) return end('denied', error);
-            throw new Error(error);
-          }
-          if (!body?.status) throw new Error('The answer is not an audit');
-          report('polling');
-          if (last.get(id) !== text) {
-            progressed(body, { type: 'message', data: text, id: (response.headers.get('ETag') ?? '').replace(/^W\/|"/g, '') });
+          if (mine.aborted) return;
+          const limit = limited(mine, heartbeat);
+          try {
+            limit.again();
+            const response = await fetch(`${base}/api/v1/audits/${encodeURIComponent(id)}/status`, {
+              headers, cache: 'no-store', signal: limit.signal,
+            });
+            const { status } = response;
+            const text = await response.text();
+            if (mine.aborted) return;
+            const body = parseJSON(text);
+            if (status !== 200) {
+              if (!ids && (status === 403 || status === 404)) { // no longer among the user's
+                open.delete(id);
+                continue;
+              }
+              const error = body?.error ?? `HTTP status ${status}`;
+              refused(status, error);
+              throw new Error(error);
+            }
+            if (!body?.status) throw new Error('The answer is not an audit');
+            report('polling');
+            if (last.get(id) !== text) {
+              progressed(body, { type: 'message', data: text, id: response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '' });
+            }
+          } finally {
+            limit.clear();
           }
         }
       } catch (error) {
-        if (!over.aborted) report('offline', { error: error?.message || 'Connection lost', retryIn: POLL });
+        if (!mine.aborted) report('offline', { error: error?.message || 'Connection lost', retryIn: POLL });
       }
-      await sleep(POLL, over);
+      await sleep(POLL, mine);
     }
   };
-  const stopPolling = () => {
-    polling?.abort();
-    polling = undefined;
-  };
 
-  // A hidden tab gives its connection back after a while, and has it again at once when somebody looks.
+  // A hidden tab gives its connection back after a while, or when another tab waits for one (a browser has six for a
+  // server without HTTP/2), and has it again at once when somebody looks.
   let paused = false;
-  let wake;
   let hiding;
+  const pause = () => {
+    if (!hidden() || background) return;
+    paused = true;
+    stopPolling();
+    current?.abort();
+  };
   const look = () => {
     clearTimeout(hiding);
-    if (hidden() && !background) {
-      hiding = setTimeout(() => { paused = true; stopPolling(); current?.abort(); }, HIDDEN);
+    if (hidden()) {
+      hiding = setTimeout(pause, HIDDEN);
     } else {
       paused = false;
       wake?.abort();
+      if (Date.now() - seen.heard > silence) current?.abort(); // the machine has slept, and timers with it
     }
   };
   const page = globalThis.document;
+  const tabs = page && globalThis.BroadcastChannel && new BroadcastChannel('auditstream');
+  if (tabs) tabs.onmessage = pause;
   page?.addEventListener('visibilitychange', look);
   globalThis.addEventListener?.('online', look);
   look();
-  const stop = () => { stopPolling(); current?.abort(); wake?.abort(); };
   signal?.addEventListener('abort', stop);
 
-  if (!signal?.aborted) report('connecting');
-  while (!signal?.aborted && !outcome) {
+  report('connecting');
+  while (!over()) {
     wake = new AbortController();
     if (paused) {
       report('connecting');
-      await new Promise((resolve) => wake.signal.addEventListener('abort', resolve));
-      failures = 0;
+      await sleep(TIMER_MAX, wake.signal);
       continue;
     }
     failures++;
     current = new AbortController();
+    const crowded = setTimeout(() => { if (!hidden()) tabs?.postMessage(''); }, CROWDED);
     const result = await connect(`${base}/api/v1/sse/audits${path}`, request, seen, {
       signal: current.signal,
-      silence: 2 * heartbeat,
-      onBytes: stopPolling,
+      silence,
+      onOpen: () => clearTimeout(crowded),
+      onBytes: (error) => {
+        stopPolling();
+        if (ids || error) return;
+        failures = 0; // of all audits there may be none
+        report('live');
+      },
       onEvent: (event) => {
         const progress = parseJSON(event.data);
         if (progress?.status) {
-          seen.lastEventId = event.id;
           failures = 0;
           report('live');
           progressed(progress, event);
@@ -179,36 +200,35 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
         }
       },
     });
-    if (signal?.aborted || outcome) break;
-    if (result.status === 204) {
-      end('done');
-      break;
+    clearTimeout(crowded);
+    if (current.signal.aborted) { // paused, stopped or stale
+      failures = 0;
+      report('connecting');
+      continue;
     }
-    if (REFUSED.has(result.status)) {
-      end('denied', result.error);
-      break;
-    }
-    if (paused) continue;
+    const before = renewed;
+    if (result.status === 204) end('done');
+    else refused(result.status, result.error);
+    if (over()) break;
     if (result.silent) void poll();
-    const delay = result.silent || result.error === EXPIRED && failures === 0 ? 0 : backoff(failures, seen.retry, result.orderly);
-    if (!polling) report(failures === 0 ? 'connecting' : 'offline', { error: result.error ?? 'Stream ended', retryIn: delay });
+    const now = result.silent || renewed !== before || result.error === EXPIRED && failures === 0;
+    const delay = now ? 0 : backoff(failures, seen.retry, result.orderly);
+    wake = new AbortController();
+    if (!polling) report(now || failures === 0 ? 'connecting' : 'offline', { error: result.error ?? 'Stream ended', retryIn: delay });
     await sleep(delay, wake.signal);
   }
   signal?.removeEventListener('abort', stop);
   page?.removeEventListener('visibilitychange', look);
   globalThis.removeEventListener?.('online', look);
+  tabs?.close();
   clearTimeout(hiding);
   stopPolling();
-  return signal?.aborted && !outcome ? undefined : outcome;
+  return outcome;
 }
 
 /**
- * How long to wait: no less than the server asked for when it ended the stream itself (it spreads its clients), and
- * otherwise a random time ("full jitter") up to a bound that doubles with every failure.
- *
- * @param {number} failures
- * @param {number} retry what the server asked for, in ms
- * @param {boolean} orderly whether the server ended the stream, rather than an accident
+ * How long to wait: as long as the server asks for when it ends a stream (it spreads its clients), and "full jitter": a
+ * random time up to a bound that doubles with every failure.
  */
 export function backoff(failures, retry, orderly) {
   const least = orderly ? retry : 0;
@@ -217,38 +237,34 @@ export function backoff(failures, retry, orderly) {
 }
 
 /**
- * One connection, from the request to its end.
- *
- * @returns {Promise<{status?: number, error?: string, orderly?: boolean, silent?: boolean, blocked?: boolean}>} `status`
- *   when the answer is no stream; `orderly` when the server ended it; `silent` when no byte came for too long
+ * One connection, to its end: `status` when the answer is no stream; `orderly` when the server ended it; `silent` when no
+ * byte came for too long.
  */
 async function connect(url, request, seen, { signal, silence, credentials, onOpen, onBytes, onEvent }) {
-  const abort = new AbortController();
-  const stop = () => abort.abort();
-  let silent = false;
-  let watchdog;
-  const heard = () => {
-    clearTimeout(watchdog);
-    if (silence) watchdog = setTimeout(() => { silent = true; stop(); }, silence);
-  };
-  signal.addEventListener('abort', stop);
+  const limit = limited(signal, silence);
   try {
-    const headers = new Headers(await request());
+    const given = await Promise.race([request(), aborted(signal)]);
+    if (signal.aborted) return {};
+    const headers = new Headers(given);
     headers.set('Accept', 'text/event-stream');
     if (seen.lastEventId) headers.set('Last-Event-ID', utf8(seen.lastEventId));
-    if (signal.aborted) return {};
-
+    const heard = () => {
+      seen.heard = Date.now();
+      limit.again();
+    };
     heard();
-    const response = await fetch(url, { headers, credentials, cache: 'no-store', signal: abort.signal });
+    const response = await fetch(url, { headers, credentials, cache: 'no-store', signal: limit.signal });
     const { status } = response;
-    if (status !== 200) return { status, error: status === 204 ? undefined : await errorText(response) };
-    if (!stream(response.headers.get('Content-Type'))) {
+    if (status === 204) return { status };
+    if (status !== 200) return { status, error: parseJSON(await response.text())?.error ?? `HTTP status ${status}` };
+    if (!/^text\/event-stream\b/i.test(response.headers.get('Content-Type') ?? '')) {
       return { status, error: 'The answer is not an event stream' }; // a proxy's own page, a captive portal
     }
     onOpen?.(response);
     let error;
     const parser = new EventStreamParser({
       lastEventId: seen.lastEventId,
+      onId: (id) => { seen.lastEventId = id; },
       onRetry: (ms) => { seen.retry = Math.min(ms, RETRY_MAX); },
       onEvent: (event) => { if (!signal.aborted) error = onEvent(event) ?? error; },
     });
@@ -257,25 +273,22 @@ async function connect(url, request, seen, { signal, silence, credentials, onOpe
       const { done, value } = await reader.read();
       if (done) return { error, orderly: true };
       heard();
-      onBytes?.();
       parser.push(value);
-      if (signal.aborted) return {}; // by what an event said: a read that is never answered would wait for the watchdog
+      if (signal.aborted) return {}; // by what an event said: a read that is never answered would wait for the limit
+      onBytes?.(error);
       if (error === EXPIRED) return { error, orderly: true };
     }
   } catch (error) {
-    if (silent) return { error: 'Nothing comes through', silent };
+    if (limit.late) return { error: SILENT, silent: true };
     return { error: error?.message || 'Connection lost' };
   } finally {
-    clearTimeout(watchdog);
-    signal.removeEventListener('abort', stop);
-    abort.abort(); // whatever is left of the answer
+    limit.clear(); // and whatever is left of the answer
   }
 }
 
 /**
  * EventSource with headers, for code that is written for EventSource. As in the standard, any status but 200 ends it for
- * good, and what breaks or ends is opened again after the server's `retry`. Further failures in a row wait longer, up to
- * 30 s.
+ * good, and what breaks or ends is opened again after the server's `retry`; after further failures later, up to 30 s.
  */
 export class AuthEventSource extends EventTarget {
   static CONNECTING = 0;
@@ -290,14 +303,9 @@ export class AuthEventSource extends EventTarget {
   onerror = null;
   #abort = new AbortController();
 
-  /**
-   * @param {string | URL} url
-   * @param {{headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>), withCredentials?: boolean}} [options]
-   *   a function is asked for the headers before every connection
-   */
   constructor(url, { headers = {}, withCredentials = false } = {}) {
     super();
-    this.url = new URL(url, globalThis.document?.baseURI).href;
+    this.url = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
     this.withCredentials = withCredentials;
     for (const type of ['open', 'message', 'error']) {
       this.addEventListener(type, (event) => this[`on${type}`]?.call?.(this, event));
@@ -328,7 +336,6 @@ export class AuthEventSource extends EventTarget {
         },
         onEvent: ({ type, data, id }) => {
           failures = 0;
-          seen.lastEventId = id;
           this.dispatchEvent(new MessageEvent(type, { data, origin, lastEventId: id }));
         },
       });
@@ -342,12 +349,11 @@ export class AuthEventSource extends EventTarget {
 }
 
 /**
- * Parses the event stream format of the HTML standard, section 9.2.6, from chunks that may be cut anywhere, even inside
- * a character or between CR and LF. What is unfinished when the chunks end is dropped, as the standard asks.
+ * Parses the event stream format of the HTML standard, 9.2.6, from chunks that may be cut anywhere. What is unfinished when
+ * they end is dropped.
  */
 export class EventStreamParser {
-  #onEvent;
-  #onRetry;
+  #on;
   #decoder = new TextDecoder(); // UTF-8; drops one leading BOM, replaces what is not UTF-8
   #text = ''; // of the unfinished line
   #afterCR = false; // a LF that comes first belongs to the line end before it
@@ -355,19 +361,12 @@ export class EventStreamParser {
   #type = '';
   #id;
 
-  /**
-   * @param {object} options
-   * @param {(event: StreamEvent) => void} options.onEvent
-   * @param {(ms: number) => void} [options.onRetry]
-   * @param {string} [options.lastEventId] of an earlier connection
-   */
-  constructor({ onEvent, onRetry = () => {}, lastEventId = '' }) {
-    this.#onEvent = onEvent;
-    this.#onRetry = onRetry;
+  /** lastEventId is that of an earlier connection. */
+  constructor({ lastEventId = '', ...on }) {
+    this.#on = on;
     this.#id = lastEventId;
   }
 
-  /** @param {Uint8Array} chunk */
   push(chunk) {
     let text = this.#decoder.decode(chunk, { stream: true });
     if (text === '') return;
@@ -390,7 +389,7 @@ export class EventStreamParser {
       case 'data': this.#data.push(value); break;
       case 'event': this.#type = value; break;
       case 'id': if (!value.includes('\0')) this.#id = value; break;
-      case 'retry': if (/^[0-9]+$/.test(value)) this.#onRetry(Number(value)); break;
+      case 'retry': if (/^[0-9]+$/.test(value)) this.#on.onRetry?.(Number(value)); break;
     }
   }
 
@@ -399,17 +398,14 @@ export class EventStreamParser {
     const empty = this.#data.length === 0;
     this.#data = [];
     this.#type = '';
-    if (!empty) this.#onEvent(event);
+    this.#on.onId?.(event.id); // one without data is kept too
+    if (!empty) this.#on.onEvent(event);
   }
 }
 
 /** Header values are bytes to fetch, one a character; EventSource sends ids as UTF-8. */
 function utf8(text) {
   return String.fromCharCode(...new TextEncoder().encode(text));
-}
-
-async function errorText(response) {
-  return parseJSON(await response.text())?.error ?? `HTTP status ${response.status}`;
 }
 
 function parseJSON(text) {
@@ -420,7 +416,7 @@ function parseJSON(text) {
   }
 }
 
-/** Calls back; what the callback throws is reported like any uncaught error and ends nothing here. */
+/** What a callback throws is reported like any uncaught error and ends nothing here. */
 function tell(callback, ...args) {
   try {
     callback?.(...args);
@@ -429,28 +425,39 @@ function tell(callback, ...args) {
   }
 }
 
-function hidden() {
-  return globalThis.document?.visibilityState === 'hidden';
-}
-
-/** A controller that follows another's signal and aborts by itself after ms, unless cleared. */
+/** A signal that follows another and aborts by itself ms after the last again(); 0 is never. */
 function limited(signal, ms) {
   const abort = new AbortController();
-  const stop = () => abort.abort();
-  const timer = setTimeout(stop, ms);
-  signal.addEventListener('abort', stop);
-  return { signal: abort.signal, clear: () => { clearTimeout(timer); signal.removeEventListener('abort', stop); } };
+  const follow = () => abort.abort();
+  let timer;
+  const limit = {
+    signal: abort.signal,
+    late: false,
+    again: () => {
+      clearTimeout(timer);
+      if (ms) timer = setTimeout(() => { limit.late = true; abort.abort(); }, ms);
+    },
+    clear: () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', follow);
+      abort.abort();
+    },
+  };
+  signal.addEventListener('abort', follow);
+  return limit;
 }
+
+const aborted = (signal) => new Promise((resolve) => { signal.addEventListener('abort', resolve); });
 
 function sleep(ms, signal) {
   return new Promise((resolve) => {
     const end = () => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', end);
+      signal.removeEventListener('abort', end);
       resolve();
     };
     const timer = setTimeout(end, ms);
-    signal?.addEventListener('abort', end);
-    if (signal?.aborted) end();
+    signal.addEventListener('abort', end);
+    if (signal.aborted) end();
   });
 }

@@ -80,6 +80,12 @@ test('parser: the id of an earlier connection stays until the next', () => {
   assert.deepEqual(parse(['data: a\n\nid: 2\ndata: b\n\n'], { lastEventId: '1' }), [message('a', '1'), message('b', '2')]);
 });
 
+test('parser: an id without data is told too', () => {
+  const ids = [];
+  parse(['id: 1\ndata: a\n\nid: 2\n\n: comment\n\nid: 3\n'], { onId: (id) => ids.push(id) });
+  assert.deepEqual(ids, ['1', '2', '2'], 'and that of an unfinished block is not');
+});
+
 test('parser: a megabyte in small chunks', () => {
   const line = bytes(`data: ${'x'.repeat(1 << 20)}\n\n`);
   const chunks = [];
@@ -214,6 +220,23 @@ test('watch: an expired token is renewed at once', async (t) => {
   assert.equal(seen.outcome, 'done');
   assert.deepEqual(seen.requests.map((request) => request.authorization), ['Bearer T1', 'Bearer T2']);
   assert.deepEqual(seen.errors, ['Token expired']);
+});
+
+test('watch: a token that is refused is renewed once, at once', async (t) => {
+  let issued = 0;
+  const unauthorized = refuse(401, '{"error":"Invalid authentication token"}');
+  const seen = await watch(t,
+    [unauthorized, stream('retry: 1\n', running(25)), unauthorized, unauthorized], { token: () => `T${++issued}` });
+  assert.equal(seen.outcome, 'denied');
+  assert.deepEqual(seen.states, ['connecting', 'connecting', 'live', 'connecting', 'connecting', 'denied']);
+  assert.deepEqual(seen.requests.map((request) => request.authorization), ['Bearer T1', 'Bearer T2', 'Bearer T3', 'Bearer T4']);
+});
+
+test('watch: a stop while a token is awaited', async (t) => {
+  const stop = new AbortController();
+  const seen = await watch(t, [], { signal: stop.signal, token: () => new Promise(() => setImmediate(() => stop.abort())) });
+  assert.equal(seen.outcome, undefined);
+  assert.equal(seen.requests.length, 0);
 });
 
 test('watch: an expired token that is only text is for good', async (t) => {

@@ -48,14 +48,16 @@ const clients = {
     let done = false;
     await fetchEventSource(url, {
       headers,
-      onopen: async (response) => { if (response.status !== 200) console.error(`status ${response.status}`); },
+      onopen: async ({ status }) => { // whatever is thrown here is tried again for ever, unless onerror throws it on
+        if (status !== 200) throw Object.assign(new Error(`status ${status}`), { final: [204, 400, 401, 403, 404].includes(status) });
+      },
       onmessage: ({ data }) => {
         if (!data) return; // retry: alone is a message to it
         show(data);
         done = ended(data);
       },
       onclose: () => { if (!done) throw new Error('come back'); }, // a clean end is for good to it otherwise
-      onerror: () => {},
+      onerror: (error) => { if (error.final) throw error; },
     });
   },
 

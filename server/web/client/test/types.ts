@@ -11,6 +11,7 @@ const outcome: Promise<Outcome> = watchAudit(42, {
 void outcome;
 void watchAudits([1, 2n, '3'] as const, { token: 'T' });
 void watchAudits();
+void watchAudits(null, { token: 'T' });
 const standard: EventSource = new AuthEventSource('/x', { headers: { Authorization: 'Bearer T' }, withCredentials: true });
 void standard;
 const shown = useAuditProgress(42, { token: 'T' });

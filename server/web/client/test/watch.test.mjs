@@ -26,6 +26,12 @@ async function serve(t, handle) {
   return { base: `http://127.0.0.1:${server.address().port}`, requests };
 }
 
+/** Timers of exactly so many ms fire at once. */
+function soon(t, time) {
+  const timeout = globalThis.setTimeout;
+  t.mock.method(globalThis, 'setTimeout', (f, ms) => timeout(f, ms === time ? 1 : ms));
+}
+
 test('watchAudits: one connection, done when all have ended', async (t) => {
   const { base, requests } = await serve(t, (request, response) => {
     open(response, state(3, 'running', 1), state(1, 'completed', 100), state(2, 'failed', 5), state(3, 'completed', 100));
@@ -36,13 +42,13 @@ test('watchAudits: one connection, done when all have ended', async (t) => {
   assert.deepEqual(requests.map(({ url }) => url), ['/api/v1/sse/audits/progress?ids=3,1,2']);
 });
 
-test('watchAudits: without ids it goes on when all have ended', async (t) => {
+for (const none of [null, undefined]) test(`watchAudits: with ${none} it goes on when all have ended`, async (t) => {
   const stop = new AbortController();
   const { base, requests } = await serve(t, (request, response, n) => {
     if (n === 1) open(response, 'retry: 1\n', state(1, 'completed', 100)), response.end();
     else open(response, state(2, 'running', 7));
   });
-  const outcome = await watchAudits(undefined, {
+  const outcome = await watchAudits(none, {
     base, signal: stop.signal, onProgress: (p) => { if (p.audit_id === 2) stop.abort(); },
   });
   assert.equal(outcome, undefined);
@@ -51,6 +57,70 @@ test('watchAudits: without ids it goes on when all have ended', async (t) => {
 
 test('watchAudits: no audits are done at once, and are not all audits', async () => {
   assert.equal(await watchAudits([], { base: 'http://127.0.0.1:1' }), 'done');
+});
+
+test('watchAudits: without ids it is live before there is any audit, and not when refused for now', async (t) => {
+  const { base } = await serve(t, (request, response, n) => {
+    open(response, 'retry: 1\n\n');
+    if (n === 1) response.end('data: {"error":"Too many streams"}\n\n');
+  });
+  const stop = new AbortController();
+  const states = [];
+  await watchAudits(null, { base, signal: stop.signal, onState: (state) => { states.push(state); if (state === 'live') stop.abort(); } });
+  assert.ok(['connecting,offline,live', 'connecting,live'].includes(states.join()), states.join());
+});
+
+test('watchAudits: without ids and streams there is nothing to poll, which is told', async (t) => {
+  const { base } = await serve(t, () => {}); // never an answer
+  const stop = new AbortController();
+  const errors = [];
+  await watchAudits(null, { base, heartbeat: 50, signal: stop.signal, onState: (state, { error }) => {
+    if (error) errors.push([state, error]), stop.abort();
+  } });
+  assert.deepEqual(errors, [['offline', 'Nothing comes through']]);
+});
+
+test('watchAudits: without ids an audit that has gone is no longer polled, and refuses nothing', async (t) => {
+  const { base } = await serve(t, (request, response, n) => {
+    if (request.url.endsWith('/1/status')) response.writeHead(404).end();
+    else if (request.url.endsWith('/2/status')) response.writeHead(200, { ETag: '"e"' }).end('{"audit_id":2,"status":"running","progress":9}');
+    else if (n === 1) open(response, 'retry: 1\n', state(1, 'running', 1), state(2, 'running', 2));
+  });
+  const stop = new AbortController();
+  const seen = [];
+  const outcome = await watchAudits(null, { base, heartbeat: 200, signal: stop.signal, onProgress: (p) => {
+    seen.push([p.audit_id, p.progress]);
+    if (p.progress === 9) stop.abort();
+  } });
+  assert.equal(outcome, undefined);
+  assert.deepEqual(seen, [[1, 1], [2, 2], [2, 9]]);
+});
+
+test('ids beyond what JSON.parse keeps are told apart, polled and ended', async (t) => {
+  const [one, two] = ['9007199254740992', '9007199254740993'];
+  const { base, requests } = await serve(t, (request, response, n) => {
+    if (request.url.endsWith('/status')) response.end(`{"audit_id":${request.url.split('/').at(-2)},"status":"completed","progress":100}`);
+    else if (n === 1) open(response, 'retry: 1\n', state(one, 'completed', 100), state(two, 'running', 5));
+  });
+  assert.equal(await watchAudits([one, BigInt(two)], { base, heartbeat: 200 }), 'done');
+  assert.deepEqual(requests.filter(({ url }) => url.endsWith('/status')).map(({ url }) => url), [`/api/v1/audits/${two}/status`]);
+});
+
+test('watchAudit: what polling ends is over at once, although the stream waits for its next attempt', async (t) => {
+  soon(t, 5000); // between polls
+  t.mock.method(Math, 'random', () => 1);
+  let refused = false;
+  const { base } = await serve(t, (request, response, n) => {
+    if (request.url.endsWith('/status')) {
+      response.end(`{"audit_id":7,"status":"${refused ? 'completed' : 'running'}","progress":1}`);
+    } else if (n > 1) {
+      refused = true;
+      response.writeHead(502).end(); // from now on the stream waits for 12 s and more
+    }
+  });
+  let done = 0;
+  await watchAudit(7, { base, heartbeat: 100, onState: (state) => { if (state === 'done') done = Date.now(); } });
+  assert.ok(Date.now() - done < 3000, 'the promise comes with the state');
 });
 
 test('watchAudit: polls where no byte of a stream comes, and returns to the stream', async (t) => {
@@ -116,6 +186,26 @@ test('AuthEventSource: sends its headers, comes back with the last id and new he
   assert.equal(source.readyState, AuthEventSource.CLOSED);
 });
 
+test('AuthEventSource: comes back with the id of a block without data, as a browser does', async (t) => {
+  const { base, requests } = await serve(t, (request, response, n) => {
+    if (n === 1) open(response, 'retry: 1\nid: 1\ndata: a\n\nid: end\n\n'), response.end();
+    else response.writeHead(204).end();
+  });
+  await listen(new AuthEventSource(`${base}/x`), 4);
+  assert.equal(requests[1]['last-event-id'], 'end');
+});
+
+test('AuthEventSource: headers that cannot be had are asked for again', async (t) => {
+  t.mock.method(Math, 'random', () => 0);
+  const { base } = await serve(t, (request, response) => open(response, 'data: a\n\n'));
+  let asked = 0;
+  const headers = async () => {
+    if (++asked === 1) throw new Error('no session');
+    return {};
+  };
+  assert.deepEqual(await listen(new AuthEventSource(`${base}/x`, { headers }), 3), [['error', 0], ['open', 1], ['message', 'a', '']]);
+});
+
 for (const status of [204, 401, 502]) {
   test(`AuthEventSource: ${status} is for good`, async (t) => {
     const { base, requests } = await serve(t, (request, response) => response.writeHead(status).end());
@@ -131,4 +221,67 @@ test('AuthEventSource: named events and listeners', async (t) => {
   source.close();
   assert.equal(event.data, 'a');
   assert.equal(event.origin, base);
+});
+
+/** A document whose visibility the test sets. */
+function page(t) {
+  const document = Object.assign(new EventTarget(), { visibilityState: 'visible' });
+  globalThis.document = document;
+  t.after(() => { delete globalThis.document; });
+  return (state) => {
+    document.visibilityState = state;
+    document.dispatchEvent(new Event('visibilitychange'));
+  };
+}
+
+test('a hidden tab gives its stream back, and has it again when it is looked at', async (t) => {
+  const show = page(t);
+  soon(t, 60_000);
+  const { base, requests } = await serve(t, (request, response, n) => {
+    open(response, state(7, n === 1 ? 'running' : 'completed', n));
+    if (n === 1) response.on('close', () => show('visible'));
+  });
+  const states = [];
+  const outcome = await watchAudit(7, { base, heartbeat: 10_000, onState: (next) => states.push(next), onProgress: () => show('hidden') });
+  assert.equal(outcome, 'done');
+  assert.deepEqual(states, ['connecting', 'live', 'connecting', 'live', 'done']);
+  assert.equal(requests[1]['last-event-id'], '7-1');
+});
+
+test('a hidden tab lets another one have its connection', async (t) => {
+  const show = page(t);
+  const tabs = new BroadcastChannel('auditstream');
+  t.after(() => tabs.close());
+  const { base, requests } = await serve(t, (request, response, n) => {
+    open(response, state(7, n === 1 ? 'running' : 'completed', n));
+    if (n === 1) response.on('close', () => show('visible'));
+  });
+  await watchAudit(7, { base, onProgress: () => { show('hidden'); tabs.postMessage(''); } });
+  assert.equal(requests.length, 2);
+});
+
+test('a tab that waits for a connection asks hidden ones for theirs', async (t) => {
+  page(t);
+  const tabs = new BroadcastChannel('auditstream');
+  t.after(() => tabs.close());
+  const { base } = await serve(t, () => {}); // as good as a browser without a free connection
+  const stop = new AbortController();
+  tabs.onmessage = () => stop.abort();
+  assert.equal(await watchAudit(7, { base, signal: stop.signal }), undefined);
+});
+
+test('a tab that was looked at meanwhile waits all the same as long as the server asks for', async (t) => {
+  const show = page(t);
+  let end;
+  const { base, requests } = await serve(t, (request, response) => {
+    open(response, 'retry: 60000\n', state(7, 'running', 1));
+    end = () => response.end();
+  });
+  const stop = new AbortController();
+  await watchAudit(7, {
+    base, signal: stop.signal,
+    onProgress: () => { show('hidden'); show('visible'); end(); },
+    onState: (next, { retryIn }) => { if (retryIn) setTimeout(() => stop.abort(), 200); },
+  });
+  assert.equal(requests.length, 1);
 });

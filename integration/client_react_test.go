@@ -1,0 +1,165 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// apiPage opens a page in a browser to which the host of the API page's code is an instance of ours, with an audit 123.
+func apiPage(t testing.TB) (*page, database, *instance) {
+	t.Helper()
+	db := newDatabase(t)
+	db.sql(t, `insert into audits (id, url, user_id, status, progress) overriding system value
+		values (123, 'https://example.com', 'alice', 'running', 25)`)
+	s := newSite(t)
+	cert, key, _ := selfSigned(t)
+	i := serve(t, db.Serve, "CORS_ALLOWED_ORIGINS="+s.URL, "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+key)
+	p := openPage(t, s.URL, chromedp.IgnoreCertErrors,
+		chromedp.Flag("host-resolver-rules", "MAP api.latentgeo.com:443 "+strings.TrimPrefix(i.URL, "https://")))
+	return p, db, i
+}
+
+// module runs JavaScript as a module of the page.
+func (p *page) module(t testing.TB, code string) {
+	t.Helper()
+	p.eval(t, fmt.Sprintf(`{ const script = document.createElement('script');
+		script.type = 'module'; script.textContent = %s; document.body.append(script); }`, jsString(code)))
+}
+
+// jsString is a string literal of JavaScript.
+func jsString(text string) string {
+	return "`" + strings.NewReplacer("\\", "\\\\", "`", "\\`", "${", "\\${").Replace(text) + "`"
+}
+
+// TestClientAPIPageExample runs the API page's example as it is written there, but for the token, after one import; and
+// without that import, where the browser drops the header.
+func TestClientAPIPageExample(t *testing.T) {
+	t.Parallel()
+	code, err := os.ReadFile(clientTestDir + "/api-example.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, db, i := apiPage(t)
+	example := strings.ReplaceAll(string(code), "YOUR_TOKEN", alice(t))
+	_, native, ok := strings.Cut(example, "\n")
+	if !ok || !strings.HasPrefix(example, "import ") {
+		t.Fatalf("the example does not begin with its import: %s", example)
+	}
+	p.eval(t, `window.logged = []; window.errors = 0;
+		console.log = (...args) => { logged.push(args.join(' ')); }; console.error = () => { errors++; };`)
+
+	refused := `auditstream_requests_refused_total{reason="missing token"}`
+	p.module(t, native)
+	p.wait(t, "the native EventSource to fail", "errors === 1 && logged.length === 0")
+	if got := i.metric(t, refused); got != 1 {
+		t.Errorf("%v requests without a token, want that of the native EventSource", got)
+	}
+
+	p.module(t, example)
+	p.wait(t, "the first event", "logged.join() === 'Progress: 25%,Status: running'")
+	db.sql(t, "update audits set status = 'completed', progress = 100")
+	p.wait(t, "the end", "logged.slice(2).join() === 'Progress: 100%,Status: completed'")
+	eventually(t, func() error {
+		if open := i.metric(t, "auditstream_streams_open"); open != 0 {
+			return fmt.Errorf("%v streams are open", open)
+		}
+		return nil
+	})
+	p.wait(t, "no further error", "errors === 1")
+}
+
+// TestClientAPIPageHook runs the API page's React hook as it is written there, compiled by tsc, with React from npm.
+func TestClientAPIPageHook(t *testing.T) {
+	t.Parallel()
+	nodeModules(t)
+	dir := t.TempDir()
+	tsc := exec.CommandContext(t.Context(), "node", "node_modules/typescript/bin/tsc", "-p", ".", "--outDir", dir)
+	tsc.Dir = clientTestDir
+	if out, err := tsc.CombinedOutput(); err != nil {
+		t.Fatalf("tsc: %v\n%s", err, out)
+	}
+	hook, err := os.ReadFile(filepath.Join(dir, "api-hook.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, db, i := apiPage(t)
+	p.module(t, string(hook)+fmt.Sprintf(`
+import { createElement } from 'react';
+import { createRoot } from 'react-dom/client';
+function Audit() {
+  const { progress, error } = useAuditProgress(123, %q);
+  return error ?? (progress ? progress.status + ' ' + progress.progress : 'nothing yet');
+}
+window.root = createRoot(document.querySelector('#root'));
+root.render(createElement(Audit));`, alice(t)))
+	p.wait(t, "the first state", "document.querySelector('#root').textContent === 'running 25'")
+	db.sql(t, "update audits set progress = 50")
+	p.wait(t, "the second state", "document.querySelector('#root').textContent === 'running 50'")
+	if open := i.metric(t, "auditstream_streams_open"); open != 1 {
+		t.Errorf("%v streams are open, want 1", open)
+	}
+	db.sql(t, "update audits set status = 'completed', progress = 100")
+	p.wait(t, "the end", "document.querySelector('#root').textContent === 'completed 100'")
+	if problems := p.consoleProblems(); len(problems) > 0 {
+		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
+	}
+}
+
+// TestClientReactHook mounts useAuditProgress, twice as strict mode does, gives it another audit, and unmounts it.
+func TestClientReactHook(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	s := newSite(t)
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	s.setTarget(t, i.URL)
+	one := db.insert(t, "status, progress", "'running', 10")
+	two := db.insert(t, "status, progress", "'running', 20")
+	p := openPage(t, s.URL)
+	p.module(t, fmt.Sprintf(`
+import { createElement, StrictMode } from 'react';
+import { createRoot } from 'react-dom/client';
+import { useAuditProgress } from 'auditstream-client/react';
+function Audit({ id }) {
+  const { progress, state, error } = useAuditProgress(id, { token: async () => %q }); // another function each time
+  return [progress?.audit_id, progress?.progress, state, error].join(' ');
+}
+window.root = createRoot(document.querySelector('#root'));
+window.render = (id) => root.render(createElement(StrictMode, null, createElement(Audit, { id })));
+render(%s);`, alice(t), one))
+	shows := func(what string) {
+		t.Helper()
+		p.wait(t, what, fmt.Sprintf("document.querySelector('#root').textContent === '%s'", what))
+	}
+	open := func(want float64) {
+		t.Helper()
+		eventually(t, func() error {
+			if got := i.metric(t, "auditstream_streams_open"); got != want {
+				return fmt.Errorf("%v streams are open, want %v", got, want)
+			}
+			return nil
+		})
+	}
+	shows(one + " 10 live ")
+	db.sql(t, "update audits set progress = 15 where id = "+one)
+	shows(one + " 15 live ")
+	open(1)
+	p.eval(t, "render("+two+")")
+	shows(two + " 20 live ")
+	open(1)
+	db.sql(t, "update audits set status = 'completed', progress = 100 where id = "+two)
+	shows(two + " 100 done ")
+	p.eval(t, "render("+one+")")
+	shows(one + " 15 live ")
+	p.eval(t, "root.unmount()")
+	open(0)
+	if problems := p.consoleProblems(); len(problems) > 0 {
+		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
+	}
+}
