@@ -19,7 +19,7 @@ const (
 )
 
 // extra plays the audits that somebody starts by a button of the page, beside those of the workers.
-var extra = worker{site: "https://yours.example", pages: 96, pace: 500 * time.Millisecond}
+var extra = worker{site: "https://yours.example", pages: 96, pace: time.Second}
 
 // start begins an audit that run plays, and returns its id. Safe for concurrent use.
 func (s *simulation) start(ctx context.Context) (id int64, err error) {

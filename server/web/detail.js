@@ -37,7 +37,7 @@ export function paintDetail(audit) {
   setText($('detail-link-text'), over ? 'Ended' : connection(link));
   setText($('detail-status'), audit.gone ? 'gone' : progress?.status ?? 'unknown');
   setText($('detail-percent'), String(progress?.progress ?? 0));
-  setText($('detail-stage'), progress?.error ? 'See why below' : clip(stage(audit)));
+  setText($('detail-stage'), progress?.error ? clip(progress.message ?? '') : clip(stage(audit)));
   $('detail-bar').firstElementChild.style.width = `${progress?.progress ?? 0}%`;
   $('detail-bar').setAttribute('aria-valuenow', progress?.progress ?? 0);
   $('detail-error').hidden = !progress?.error;
@@ -89,7 +89,9 @@ function logItem(event, fresh) {
   paintSince(event);
   const code = document.createElement('code');
   for (const [name, value] of event.changes) {
-    code.append(make('span', 'key', name), ' ', make('span', typeof value === 'number' ? 'number' : 'text', clip(String(value))), ' ');
+    const pair = make('span', 'pair');
+    pair.append(make('span', 'key', name), ' ', make('span', typeof value === 'number' ? 'number' : 'text', clip(String(value))));
+    code.append(pair, ' ');
   }
   item.append(time, event.cell, make('span', 'id', event.id), code);
   return item;
@@ -100,9 +102,10 @@ export function paintSince(event) {
   if (!event.cell) return;
   const ms = late(event);
   if (event.first) {
-    setText(event.cell, 'on connecting');
+    setText(event.cell, 'at first');
+    event.cell.title = 'the state at the time of connecting';
   } else if (dev) {
-    setText(event.cell, ms === undefined ? '…' : `+${span(ms)}`);
+    setText(event.cell, ms !== undefined ? `+${span(ms)}` : event.missed ? '–' : '…');
     event.cell.title = ms === undefined ? 'The time of the commit is not known: another one followed before it was looked up' : 'since the commit';
   } else {
     setText(event.cell, ms === undefined ? 'first' : `+${span(ms)}`);

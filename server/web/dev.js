@@ -82,6 +82,7 @@ function plan(ms) {
 
 async function look() {
   if (looking || !dev.actions) return;
+  const begun = Date.now();
   clearTimeout(timer);
   looking = true;
   again = false;
@@ -89,7 +90,7 @@ async function look() {
     const response = await fetch('/dev/pulse', { cache: 'no-store' });
     pulse = response.ok ? await response.json() : {};
     pulse.at = Date.now();
-    commits(pulse.commits ?? {});
+    if (pulse.commits) commits(pulse.commits, begun);
   } catch {
     pulse = {};
   }
@@ -99,12 +100,14 @@ async function look() {
   plan(again ? SOON : awaiting ? QUICK : PULSE);
 }
 
-function commits(times) {
+/** A state that was here before the look and is not in it has been followed by another one. */
+function commits(times, begun) {
   for (const known of audits.values()) {
     let news = false;
     for (const event of known.events) {
-      if (event.committed !== undefined || !(event.id in times)) continue;
+      if (event.committed !== undefined || event.missed) continue;
       event.committed = times[event.id];
+      event.missed = event.committed === undefined && event.at < begun;
       paintSince(event);
       news = true;
     }
@@ -116,9 +119,9 @@ function recovered() {
   if (!awaiting || pulse.database !== 'up') return;
   if (awaiting.pause) {
     awaiting = undefined;
-    happened('PostgreSQL goes on. What was late has arrived.');
+    happened('PostgreSQL goes on. What was late arrives now.');
   } else if (pulse.listener && pulse.listener !== awaiting.pid) {
-    happened(`The listener is back as process ${pulse.listener}, within ${span(Date.now() - awaiting.since)}. Nothing was lost.`);
+    happened(`The listener is back as process ${pulse.listener}, within ${span(Date.now() - awaiting.since)}. What changed meanwhile is read again.`);
     awaiting = undefined;
   }
 }
@@ -126,7 +129,7 @@ function recovered() {
 export function paintChain() {
   $('wire-page').dataset.state = link.state;
   setText($('wire-page-text'), connection(link));
-  setText($('node-page'), link.state === 'live' ? 'one connection' : connection(link).toLowerCase());
+  setText($('node-page'), link.state === 'live' ? '1 connection' : connection(link).toLowerCase());
   const { database, listener } = pulse;
   const [state, server, text] = database === 'paused' ? ['offline', 'waits', `paused, ${Math.max(1, Math.ceil((pulse.resumes_in - Date.now() + pulse.at) / 1000))} s left`]
     : database === 'up' ? (listener ? ['live', 'LISTEN', `process ${listener}`] : ['connecting', 'reconnects', 'listener gone'])

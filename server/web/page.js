@@ -13,6 +13,7 @@ const { dataset } = document.documentElement;
 const dev = dataset.mode === 'dev';
 const narrow = matchMedia('(max-width: 899px)');
 const KEY = 'auditstream.token'; // in sessionStorage
+const PATIENCE = 2500; // ms for the first events
 const AGAIN = 3000; // ms until a refused development page tries again
 
 // ---- which audit is on display ----
@@ -20,14 +21,16 @@ const AGAIN = 3000; // ms until a refused development page tries again
 let selected;
 const asked = () => /^#\/([1-9]\d*)$/.exec(location.hash)?.[1];
 
+const moves = (audit) => audit?.progress && !audit.byHand && !audit.shelved;
+
 /** What the address says; in a wide window, which has room for it, the first that moves otherwise. */
 function choose() {
   const id = asked();
   const before = selected;
   if (id && audits.has(id)) selected = id;
-  else if (!audits.has(selected) || audits.get(selected).shelved) {
+  else if (!moves(audits.get(selected))) {
     const all = [...audits.values()].filter((audit) => !audit.shelved);
-    selected = (all.find((audit) => audit.progress && !audit.byHand && !ended(audit.progress)) ?? all[0] ?? audits.get(selected))?.id;
+    selected = (all.find((audit) => moves(audit) && !ended(audit.progress)) ?? audits.get(selected) ?? all[0] ?? audits.values().next().value)?.id;
   }
   dataset.view = id && audits.has(id) ? 'detail' : 'list';
   if (before !== selected) for (const each of [before, selected]) if (audits.has(each)) stale.add(audits.get(each));
@@ -94,9 +97,15 @@ function empty() {
   return 'No audit of yours is in progress. One that starts appears here by itself; there is nothing to reload.';
 }
 
+/** Whether nothing comes because nothing runs: until there is an event, the client calls a stream connecting. */
+function idle() {
+  return link.state === 'connecting' && !patient && !(link.retryAt > Date.now() - PATIENCE)
+    && ![...audits.values()].some((audit) => !ended(audit.progress) && !audit.gone);
+}
+
 function paintLink() {
-  $('link').dataset.state = link.state;
-  setText($('link-text'), connection(link));
+  $('link').dataset.state = idle() ? 'idle' : link.state;
+  setText($('link-text'), idle() ? 'Waiting for an audit' : connection(link));
   const lost = link.state === 'offline';
   $('notice').hidden = !lost;
   if (lost) {
@@ -135,7 +144,7 @@ async function start(token) {
   stop = new AbortController();
   const { signal } = stop;
   patient = true;
-  setTimeout(() => { patient = false; paint(); }, 2500);
+  setTimeout(() => { patient = false; paint(); }, PATIENCE);
   askQuiet(token, signal);
   const refused = await follow(token, signal);
   if (!refused || signal.aborted) return;

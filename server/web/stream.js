@@ -80,7 +80,7 @@ function told(progress, data, id, asked) {
       // The state at the time of connecting may be as old as it likes.
       first: asked || (!before && performance.now() - link.liveSince < FIRST_STATES),
       changes: Object.entries(progress).filter(([name, value]) => name !== 'audit_id' && value !== before?.[name]),
-      committed: undefined,
+      committed: undefined, missed: false, // when, or that nobody knows
     };
     known.events.push(event);
     if (known.events.length > MAX_EVENTS) known.events.shift();

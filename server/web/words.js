@@ -68,7 +68,8 @@ export function stage({ progress, gone }) {
 }
 
 /** How long it took, or takes. Where the start is not known it counts from the first event here. */
-export function elapsed({ started, since, until, progress }) {
+export function elapsed({ byHand, started, since, until, progress }) {
+  if (byHand) return '';
   const from = started ?? since;
   if (from === undefined || (ended(progress) && until === undefined)) return '';
   return duration((until ?? Date.now()) - from);
