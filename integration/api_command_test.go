@@ -22,7 +22,7 @@ func TestAPICommandHelp(t *testing.T) {
 			"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$SSE_SOURCE", "$SSE_MAX_DURATION", "$SSE_HEARTBEAT_SECONDS", "$SSE_FALLBACK_DB_INTERVAL_SECONDS",
 			"$SSE_RETRY_MS", "$SSE_MAX_STREAMS", "$SSE_MAX_STREAMS_PER_USER", "$HTTP_ADDR", "$ADMIN_ADDR", "$JWT_SECRET", "$JWT_SECRET_PREVIOUS",
 			"$JWT_JWKS_URL", "$JWT_ISSUER", "$JWT_AUDIENCE", "$TLS_CERT_FILE", "$TLS_KEY_FILE", "$SSE_AUTH_COOKIE", "$CORS_ALLOWED_ORIGINS",
-			"$LOG_LEVEL", "$LOG_FORMAT",
+			"$LOG_LEVEL", "$LOG_FORMAT", "$SSE_UI",
 			"--sse-max-duration=3600", "--sse-heartbeat-seconds=30", "--sse-fallback-db-interval-seconds=10", "--sse-retry-ms=5000",
 			"--sse-max-streams=10000", "--sse-max-streams-per-user=100", `--http-addr=":8080"`, `--admin-addr="127.0.0.1:9090"`,
 		}},

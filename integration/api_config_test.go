@@ -71,6 +71,7 @@ func TestAPIConfigurationIsRefused(t *testing.T) {
 		{"CORS_ALLOWED_ORIGINS=app.example.com", []string{"CORS_ALLOWED_ORIGINS", `"app.example.com" is not allowed: an origin like https://app.example.com`}},
 		{"CORS_ALLOWED_ORIGINS=https://a.example,https://b.example/", []string{"CORS_ALLOWED_ORIGINS", `"https://b.example/" is not allowed: an origin like`}},
 		{"CORS_ALLOWED_ORIGINS=null", []string{"CORS_ALLOWED_ORIGINS", `"null" is not allowed: an origin like`}},
+		{"SSE_UI=yes", []string{"SSE_UI", `"yes" is not allowed: on or off`}},
 		{"SSE_AUTH_COOKIE=a;b", []string{"SSE_AUTH_COOKIE", `"a;b" is not allowed: a cookie's name`}},
 		{"TLS_CERT_FILE=" + certFile, []string{"TLS_CERT_FILE", "TLS_KEY_FILE", "set both or neither"}},
 		{"TLS_KEY_FILE=" + keyFile, []string{"TLS_CERT_FILE", "TLS_KEY_FILE", "set both or neither"}},

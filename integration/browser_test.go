@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"image/color"
+	"image/png"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,82 +19,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
-	"github.com/chromedp/chromedp/kb"
 )
-
-// TestPageShowsDevAudits is a newcomer's first minute: start dev, open the page, run the psql line that it shows.
-func TestPageShowsDevAudits(t *testing.T) {
-	t.Parallel()
-	url := startDev(t)
-	p := openPage(t, url)
-
-	p.wait(t, "five audits, all live", `document.querySelectorAll('#running .row[data-state="live"]').length === 5`)
-	p.eval(t, `window.before = [...document.querySelectorAll('#running .bar')].map(bar => bar.getAttribute('aria-valuenow'))`)
-	p.wait(t, "two bars to move", `[...document.querySelectorAll('#running .bar')]
-		.filter((bar, i) => bar.getAttribute('aria-valuenow') !== before[i]
-			&& bar.firstElementChild.style.width === bar.getAttribute('aria-valuenow') + '%').length >= 2`)
-
-	// The line is run in a shell as it stands, as somebody would who has copied it.
-	line := p.text(t, "#sql")
-	if out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
-	}
-	p.wait(t, "the row changed by hand", `(row => row.querySelector('.percent').textContent === '50'
-		&& row.querySelector('.stage').textContent.startsWith('by hand at '))(document.querySelector('#running .row'))`)
-	p.wait(t, "its event in the detail", `document.querySelector('#log li code')?.textContent.includes('"message":"by hand at ')`)
-	p.wait(t, "its new progress marked", `document.querySelector('#log li .changed') !== null`)
-
-	if curl := p.text(t, "#curl"); !strings.HasPrefix(curl, "curl -N "+strings.TrimSuffix(url, "/")+"/api/v1/sse/audits/") {
-		t.Errorf("curl line: %s", curl)
-	}
-	p.eval(t, `document.querySelector('[data-copy=curl]').click()`)
-	p.wait(t, "the copy button's answer", `document.querySelector('[data-copy=curl]').textContent !== 'Copy'`)
-
-	// By keyboard: from the first audit to the second, and choose it.
-	p.eval(t, `document.querySelector('#running .pick').focus()`)
-	p.eval(t, `window.second = document.querySelectorAll('#running .pick')[1]`)
-	p.do(t, chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter))
-	p.wait(t, "the second audit's detail", `document.activeElement === second && second.getAttribute('aria-pressed') === 'true'
-		&& document.querySelector('#detail-title').textContent === second.textContent`)
-
-	p.wait(t, "a completed audit and its successor", `document.querySelector('#ended .row[data-status=completed] .score')?.textContent
-		&& document.querySelectorAll('#running .row').length === 5`)
-	p.wait(t, "the focus to stay with an audit that has moved", `second.closest('#ended') && document.activeElement === second`)
-	p.wait(t, "a failed audit", `document.querySelector('.row[data-status=failed] .stage')?.textContent.startsWith('Competitor analysis failed')`)
-	p.eval(t, `document.querySelector('.row[data-status=failed] .pick').click()`)
-	p.wait(t, "why it failed", `document.querySelector('#detail-error').checkVisibility()
-		&& document.querySelector('#detail-error').textContent.startsWith('Competitor analysis failed')`)
-	p.screenshots(t, "failed")
-
-	p.eval(t, `document.querySelectorAll('#running .pick')[3].click()`)
-	p.screenshots(t, "page")
-	if problems := p.consoleProblems(); len(problems) > 0 {
-		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
-	}
-	// That the silence above means something.
-	p.eval(t, `document.body.setAttribute('style', 'color: red')`)
-	eventually(t, func() error {
-		if problems := strings.Join(p.consoleProblems(), "\n"); !strings.Contains(problems, "Content Security Policy") {
-			return fmt.Errorf("an inline style goes unnoticed; the console shows %q", problems)
-		}
-		return nil
-	})
-}
-
-// TestPageSurvivesRestart stops dev under an open page and starts it again on the same port: the page goes on by itself.
-func TestPageSurvivesRestart(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	first := runDev(t, dir, "127.0.0.1:0")
-	p := openPage(t, first.url)
-	live := `document.querySelectorAll('#running .row[data-state="live"]').length === 5`
-	p.wait(t, "live streams", live)
-	first.stop(t)
-	p.wait(t, "the page to notice", `document.querySelector('#link').dataset.state !== 'live'`)
-	second := runDev(t, dir, strings.Trim(strings.TrimPrefix(first.url, "http://"), "/"))
-	p.wait(t, "live streams again", live+` && document.querySelector('#link').dataset.state === 'live'`)
-	second.stop(t)
-}
 
 // devServer is a running auditstream dev.
 type devServer struct {
@@ -236,6 +164,24 @@ func (p *page) consoleProblems() []string {
 	return append([]string(nil), p.problems...)
 }
 
+// clean checks that the console is empty, and that what breaks the policy would be in it.
+func (p *page) clean(t testing.TB) {
+	t.Helper()
+	if problems := p.consoleProblems(); len(problems) > 0 {
+		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
+	}
+	p.eval(t, `document.body.setAttribute('style', 'color: red')`)
+	eventually(t, func() error {
+		if problems := strings.Join(p.consoleProblems(), "\n"); !strings.Contains(problems, "Content Security Policy") {
+			return fmt.Errorf("an inline style goes unnoticed; the console shows %q", problems)
+		}
+		return nil
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.problems = nil
+}
+
 func (p *page) do(t testing.TB, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, 2*patience)
@@ -275,7 +221,7 @@ func (p *page) text(t testing.TB, selector string) string {
 }
 
 // screenshots keeps pictures of the page (go test -artifacts -outputdir DIR), and checks that nothing is cut off at the
-// side.
+// side and that something is to be seen.
 func (p *page) screenshots(t *testing.T, name string) {
 	t.Helper()
 	dir := t.ArtifactDir()
@@ -287,7 +233,7 @@ func (p *page) screenshots(t *testing.T, name string) {
 			}
 			p.do(t, chromedp.EmulateViewport(size.width, size.height, options...), preferScheme(scheme))
 			p.eval(t, "scrollTo({top: 0, behavior: 'instant'})")
-			p.wait(t, "the width", fmt.Sprintf("innerWidth === %d && document.documentElement.scrollWidth <= innerWidth", size.width))
+			p.wait(t, "the width, without anything beside it", fmt.Sprintf("innerWidth === %d && document.documentElement.scrollWidth <= innerWidth", size.width))
 			p.wait(t, "the new colours", "document.getAnimations().every(({transitionProperty}) => (transitionProperty ?? 'width') === 'width')")
 			for _, shot := range []struct {
 				suffix string
@@ -301,9 +247,39 @@ func (p *page) screenshots(t *testing.T, name string) {
 				if err := os.WriteFile(filepath.Join(dir, file), picture, 0o644); err != nil {
 					t.Fatal(err)
 				}
+				if err := shows(picture, scheme); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
 			}
 		}
 	}
+	p.do(t, chromedp.EmulateViewport(1280, 800), preferScheme("light"))
+}
+
+// shows checks that a picture has the ground of its scheme and many other colours on it.
+func shows(picture []byte, scheme string) error {
+	img, err := png.Decode(bytes.NewReader(picture))
+	if err != nil {
+		return err
+	}
+	colours := map[color.Color]bool{}
+	bright, all := 0, 0
+	for y := img.Bounds().Min.Y; y < img.Bounds().Max.Y; y += 3 {
+		for x := img.Bounds().Min.X; x < img.Bounds().Max.X; x += 3 {
+			c := color.GrayModel.Convert(img.At(x, y)).(color.Gray)
+			if all++; c.Y >= 128 {
+				bright++
+			}
+			colours[img.At(x, y)] = true
+		}
+	}
+	if len(colours) < 50 {
+		return fmt.Errorf("only %d colours: it is blank, or nearly so", len(colours))
+	}
+	if share := float64(bright) / float64(all); (scheme == "light") != (share > 0.5) {
+		return fmt.Errorf("%.0f %% of it are bright, in the %s scheme", 100*share, scheme)
+	}
+	return nil
 }
 
 func preferScheme(scheme string) chromedp.Action[chromedp.Void] {

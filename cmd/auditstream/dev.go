@@ -126,7 +126,10 @@ func (c *devCmd) startPostgres(ctx context.Context, out io.Writer, logger *slog.
 		first = ", the first time takes some seconds"
 	}
 	fmt.Fprintf(out, "Starting PostgreSQL in %s (programs of %s%s) ...\n", c.Dir, bin, first)
-	return localpg.Start(ctx, localpg.Config{Dir: c.Dir, Logger: logger})
+	return localpg.Start(ctx, localpg.Config{
+		Dir: c.Dir, Logger: logger,
+		Settings: map[string]string{"track_commit_timestamp": "on"}, // the page shows how old a change is
+	})
 }
 
 // serve prepares the database and runs the workers and the service until ctx is done.
@@ -144,14 +147,24 @@ func (c *devCmd) serve(ctx context.Context, out io.Writer, logger *slog.Logger, 
 		return err
 	}
 	defer pool.Close()
-	sim := &simulation{db: pool, logger: logger, workers: devWorkers}
+	owner, err := openPool(ctx, db.owner)
+	if err != nil {
+		return err
+	}
+	defer owner.Close()
+	sim := &simulation{db: pool, logger: logger, workers: devWorkers, extras: make(chan int64)}
 	if err := sim.prepare(ctx); err != nil {
 		return err
 	}
 	show := devShow{secret: secret, simulation: sim, psql: psqlLine(pg.BinDir(), db.owner, sim.byHand)}
+	pause := newPauser(pg, logger)
+	if loopbackAddress(addr) { // what breaks things is for this machine alone
+		show.lab = &devLab{owner: owner, simulation: sim, pause: pause}
+	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return sim.run(ctx) })
+	group.Go(func() error { return pause.run(ctx) })
 	group.Go(func() error {
 		cmd := &serveCmd{
 			databaseFlags: databaseFlags{DatabaseURL: db.serve},

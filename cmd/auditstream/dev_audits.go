@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"auditstream/server/web"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
@@ -33,8 +35,12 @@ type simulation struct {
 	byHand  int64 // stays running, for the person at the keyboard
 	foreign int64 // another user's
 
+	extras chan int64 // audits that the page has asked for, for run to play; nil: it cannot
+
 	mu      sync.Mutex
-	current []int64 // each worker's newest audit
+	current []int64        // each worker's newest audit
+	records []web.DevAudit // of all audits of this run, the newest
+	asked   int            // extras that have not ended
 }
 
 // worker runs one audit after the other, always of the same site.
@@ -70,7 +76,7 @@ func (s *simulation) prepare(ctx context.Context) error {
 			return fmt.Errorf("begin an audit: %w", err)
 		}
 	}
-	return nil
+	return s.endExtras(ctx)
 }
 
 func (s *simulation) fixed(ctx context.Context, user, url, message string) (id int64, err error) {
@@ -103,6 +109,7 @@ func (s *simulation) run(ctx context.Context) error {
 	for slot := range s.workers {
 		group.Go(func() error { return s.work(ctx, slot) })
 	}
+	group.Go(func() error { return s.playExtras(ctx, group) })
 	err := group.Wait()
 	if ctx.Err() != nil {
 		return nil
@@ -146,11 +153,15 @@ func (s *simulation) begin(ctx context.Context, w worker) (id int64, err error) 
 		)
 		insert into audits (user_id, url, status, message) values ($1, $2, 'pending', 'Waiting for a worker...')
 		returning id`, devUser, w.site, keptAudits-1).Scan(&id)
+	if err == nil {
+		s.recordBegin(id, w.site)
+	}
 	return id, err
 }
 
 // play takes an audit from its first stage to its end, or until somebody else has ended or deleted it.
 func (s *simulation) play(ctx context.Context, id int64, w worker) error {
+	defer s.recordEnd(id)
 	for _, step := range w.steps() {
 		if err := pause(ctx, w.pace/2+rand.N(w.pace)); err != nil {
 			return err

@@ -50,7 +50,7 @@ func simulate(t *testing.T, dsn string, workers []worker) *simulation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &simulation{db: pool, logger: slog.New(slog.DiscardHandler), workers: workers}
+	s := &simulation{db: pool, logger: slog.New(slog.DiscardHandler), workers: workers, extras: make(chan int64)}
 	if err := s.prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ type devShow struct {
 	secret     string
 	simulation *simulation
 	psql       string
+	lab        *devLab // nil: the page has no buttons
 }
 
 func (d devShow) lines(version, dir string, addr, admin net.Addr) string {
@@ -46,15 +47,19 @@ PostgreSQL %s and auditstream are running.
 }
 
 func (d devShow) page() http.Handler {
-	return web.Page(func() web.Dev {
+	options := web.Options{Dev: func() web.Dev {
 		return web.Dev{
-			Audits: d.simulation.audits(),
+			Audits: d.simulation.known(),
 			Token:  d.token(devPageTokenTTL),
 			User:   devUser,
 			ByHand: d.simulation.byHand,
 			SQL:    d.psql,
 		}
-	})
+	}}
+	if d.lab != nil {
+		options.Pulse, options.Actions = d.lab.pulse, d.lab.actions()
+	}
+	return web.Page(options)
 }
 
 func (d devShow) token(ttl time.Duration) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"auditstream/integration/pgtest"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // TestDevRefusesDatabaseURL is not parallel: it sets the environment.
@@ -170,6 +173,34 @@ func TestDevRecoversFromKill(t *testing.T) {
 	if code := second.end(t); code != exitDone {
 		t.Errorf("exit status %d after SIGTERM, want 0\n%s", code, second.stderr.String())
 	}
+}
+
+// TestDevStopsWhilePaused: Ctrl-C while PostgreSQL stands still, by a button of the page, ends all of it as ever.
+func TestDevStopsWhilePaused(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devDir(t))
+	processes, url := d.postgres(t), d.database(t)
+	page := pageLine.FindStringSubmatch(d.screen)[1]
+	eventually(t, func() error {
+		resp, err := http.Post(page+"dev/pause", "", nil) // refused while it is paused
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		conn, err := pgx.Connect(ctx, url)
+		if err != nil {
+			return nil // it does not answer
+		}
+		conn.Close(t.Context())
+		return errors.New("PostgreSQL is not paused")
+	})
+	d.signal(t, os.Interrupt)
+	if code := d.end(t); code != exitDone {
+		t.Errorf("exit status %d after Ctrl-C, want 0\n%s", code, d.stderr.String())
+	}
+	checkGone(t, processes)
 }
 
 // TestDevStopsWhileStarting: Ctrl-C during the first seconds is no failure.

@@ -71,6 +71,7 @@ type httpFlags struct {
 	TLSCertFile            string   `name:"tls-cert-file" env:"TLS_CERT_FILE" placeholder:"FILE" help:"Serve TLS and HTTP/2 with this certificate."`
 	TLSKeyFile             string   `name:"tls-key-file" env:"TLS_KEY_FILE" placeholder:"FILE" help:"The certificate's key."`
 	SSEAuthCookie          string   `name:"sse-auth-cookie" env:"SSE_AUTH_COOKIE" placeholder:"NAME" help:"Cookie that carries the token, for pages of the same origin."`
+	SSEUI                  toggle   `name:"sse-ui" aliases:"ui" env:"SSE_UI" default:"off" help:"Serve the page at /, which asks for a token: on, or off."`
 	CORSAllowedOrigins     []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, or *."`
 }
 
@@ -142,6 +143,20 @@ type onOff string
 func (o *onOff) Decode(ctx *kong.DecodeContext) error {
 	return oneOf(ctx, (*string)(o), "on", "off")
 }
+
+// toggle is an onOff that needs no value as a flag.
+type toggle string
+
+func (t *toggle) Decode(ctx *kong.DecodeContext) error {
+	if ctx.Scan.Peek().Type != kong.FlagValueToken {
+		*t = "on"
+		return nil
+	}
+	return oneOf(ctx, (*string)(t), "on", "off")
+}
+
+// IsBool tells kong so.
+func (*toggle) IsBool() bool { return true }
 
 type format string
 

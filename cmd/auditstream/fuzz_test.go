@@ -125,6 +125,8 @@ func usable(c *serveCmd, name, value string) bool {
 		return c.SSESource == "db"
 	case "LOG_LEVEL":
 		return slices.Contains([]slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}, slog.Level(c.LogLevel))
+	case "SSE_UI":
+		return c.SSEUI == "on" || c.SSEUI == "off"
 	case "LOG_FORMAT":
 		return c.LogFormat == "text" || c.LogFormat == "json"
 	case "HTTP_ADDR":

@@ -9,6 +9,7 @@ import (
 
 	"auditstream/pgnotify"
 	"auditstream/server"
+	"auditstream/server/web"
 	"auditstream/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,7 +40,11 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 	if err := c.databaseFlags.check(); err != nil {
 		return err
 	}
-	return serve(ctx, c, c.logFlags.logger(std.err), nil, func(*server.Server) {})
+	var page http.Handler
+	if c.SSEUI == "on" {
+		page = web.Page(web.Options{Cookie: c.SSEAuthCookie != ""})
+	}
+	return serve(ctx, c, c.logFlags.logger(std.err), page, func(*server.Server) {})
 }
 
 // serve runs the service until ctx is done. page is what the server shows besides the API, nil for nothing; listening is

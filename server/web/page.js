@@ -1,192 +1,72 @@
-// The page: the developer's audits, live.
+// The page: the user's audits, live.
 //
-// The rule that keeps it right: what comes from the server is text and goes in as textContent. Everything that is shown
-// is computed from an audit's last event and its connection state, once a frame, however fast events come.
+// The rule that keeps it right: everything that is shown is computed from an audit's last event and the connection's
+// state, once a frame, however fast events come. Which audit is on display is in the address, so that Back works.
 
-import { watchAudit } from '/client.js';
+import { audits, askQuiet, follow, link, on } from '/stream.js';
+import { addRow, paintRow, paintTotals, shelve, trim } from '/rows.js';
+import { paintDetail } from '/detail.js';
+import { devToken, lookSoon, paintChain, readDev, startDev } from '/dev.js';
+import { $, announce, clock, connection, ended, score, setText } from '/words.js';
 
-const MAX_STREAMS = 4; // besides the one changed by hand: browsers allow six HTTP/1.1 connections to a host
-const MAX_EVENTS = 200; // kept of each audit
-const MAX_ENDED = 5; // shown after their successors have taken their place
-const MAX_TEXT = 4000; // characters of an event or an error that are shown
-
-const $ = (id) => document.getElementById(id);
+const { dataset } = document.documentElement;
+const dev = dataset.mode === 'dev';
 const narrow = matchMedia('(max-width: 899px)');
-const still = matchMedia('(prefers-reduced-motion: reduce)');
+const KEY = 'auditstream.token'; // in sessionStorage
+const PATIENCE = 2500; // ms for the first events
+const AGAIN = 3000; // ms until a refused development page tries again
 
-/** Audits by id, in the order shown. */
-const audits = new Map();
-let dev; // what /dev.json said last
-let unreachable = ''; // why it could not be read
+// ---- which audit is on display ----
+
 let selected;
+const asked = () => /^#\/([1-9]\d*)$/.exec(location.hash)?.[1];
 
-// ---- the development server's data ----
+const moves = (audit) => audit?.progress && !audit.byHand && !audit.shelved;
 
-let asked = { at: -Infinity };
-
-/** Reads /dev.json; calls that come close together share one answer, so that streams reconnecting together do too. */
-function readDev() {
-  if (performance.now() - asked.at > 500) {
-    const answer = fetch('/dev.json', { cache: 'no-store' }).then(async (response) => {
-      const body = await response.json();
-      if (!response.ok) throw new Error(body.error);
-      sync(body);
-      return body;
-    });
-    asked = { at: performance.now(), answer };
-    answer.then(() => trouble(''), (error) => trouble(error.message));
+/** What the address says; in a wide window, which has room for it, the first that moves otherwise. */
+function choose() {
+  const id = asked();
+  const before = selected;
+  if (id && audits.has(id)) selected = id;
+  else if (!moves(audits.get(selected))) {
+    const all = [...audits.values()].filter((audit) => !audit.shelved);
+    selected = (all.find((audit) => moves(audit) && !ended(audit.progress)) ?? audits.get(selected) ?? all[0] ?? audits.values().next().value)?.id;
   }
-  return asked.answer;
+  dataset.view = id && audits.has(id) ? 'detail' : 'list';
+  if (before !== selected) for (const each of [before, selected]) if (audits.has(each)) stale.add(audits.get(each));
 }
 
-function trouble(text) {
-  unreachable = text;
-  $('notice').hidden = !text || audits.size > 0;
-  $('notice').textContent = `The development server's data cannot be read: ${text}. Trying again.`;
+addEventListener('hashchange', () => {
+  const before = dataset.view;
+  choose();
   paint();
-}
+  if (!narrow.matches || before === dataset.view) return;
+  scrollTo({ top: 0 });
+  if (dataset.view === 'detail') $('detail').focus({ preventScroll: true });
+  else audits.get(selected)?.parts.pick.focus();
+});
 
-let rereading = false;
-
-/** Reads /dev.json until every audit that has ended has been replaced by its successor, then leaves it alone. */
-async function reread() {
-  if (rereading) return;
-  rereading = true;
-  for (let wait = 600; outdated(); wait = Math.min(wait * 1.5, 5000)) {
-    await new Promise((resolve) => { setTimeout(resolve, wait); });
-    await readDev().catch(() => {});
+document.addEventListener('keydown', (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === 'Escape' && audits.has(selected)) {
+    if (narrow.matches && dataset.view === 'detail') location.hash = '#/';
+    else audits.get(selected).parts.pick.focus();
   }
-  rereading = false;
-}
-
-function outdated() {
-  if (!dev) return true;
-  return dev.audits.some((id) => id !== dev.by_hand && audits.get(id)?.over);
-}
-
-/** Brings the list in line with what the development server runs now. */
-function sync(next) {
-  dev = next;
-  const current = new Set(dev.by_hand ? [dev.by_hand, ...dev.audits] : dev.audits);
-  for (const id of current) if (!audits.has(id)) audits.set(id, newAudit(id, id === dev.by_hand));
-  for (const audit of [...audits.values()]) {
-    if (current.has(audit.id) || audit.shelved) continue;
-    if (audit.ended) shelve(audit);
-    else remove(audit);
-  }
-  startStreams();
-
-  $('who').hidden = !dev.user;
-  $('user').textContent = dev.user;
-  $('try').hidden = !dev.by_hand;
-  for (const element of document.querySelectorAll('.by-hand-id')) element.textContent = dev.by_hand;
-  $('sql').textContent = dev.sql;
-  $('curl').textContent =
-    `curl -N ${location.origin}/api/v1/sse/audits/${dev.by_hand}/progress -H 'Authorization: Bearer ${dev.token}'`;
-  if (!audits.has(selected) && audits.size > 0) select(audits.keys().next().value);
-  paint();
-}
-
-// ---- audits and their streams ----
-
-function newAudit(id, byHand) {
-  const row = $('row').content.firstElementChild.cloneNode(true);
-  const part = (name) => row.querySelector(`.${name}`);
-  const audit = {
-    id, byHand, row,
-    parts: Object.fromEntries(
-      ['pick', 'chip', 'percent', 'bar', 'fill', 'stage', 'dot', 'link-text', 'score', 'pages', 'elapsed']
-        .map((name) => [name, part(name)])),
-    state: 'waiting', info: {},
-    progress: undefined, events: [], count: 0,
-    since: undefined, until: undefined, retryAt: undefined,
-    stop: undefined, ended: false, over: false, shelved: false,
-  };
-  part('tag').hidden = !byHand;
-  const { pick, bar } = audit.parts;
-  pick.textContent = `Audit ${id}`;
-  pick.id = `audit-${id}`;
-  pick.addEventListener('click', () => select(id, true));
-  bar.setAttribute('aria-labelledby', pick.id);
-  $('running').append(row);
-  return audit;
-}
-
-/** Starts as many streams as there is room for. */
-function startStreams() {
-  let open = [...audits.values()].filter((audit) => !audit.byHand && audit.stop && !audit.over).length;
-  for (const audit of audits.values()) {
-    if (audit.stop) continue;
-    if (audit.byHand) watch(audit);
-    else if (open < MAX_STREAMS) {
-      open++;
-      watch(audit);
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (step && document.activeElement.matches('.pick')) {
+    const picks = [...document.querySelectorAll('.pick')];
+    const next = picks[picks.indexOf(document.activeElement) + step];
+    if (next) {
+      event.preventDefault();
+      next.focus();
     }
   }
-}
+});
 
-async function watch(audit) {
-  audit.stop = new AbortController();
-  await watchAudit(audit.id, {
-    token: async () => (await readDev()).token,
-    signal: audit.stop.signal,
-    onState: (state, info) => {
-      audit.state = state;
-      audit.info = info;
-      audit.retryAt = info.retryIn === undefined ? undefined : Date.now() + info.retryIn;
-      if (info.error) record(audit, { note: info.error });
-      paint(audit);
-    },
-    onProgress: (progress, event) => {
-      audit.since ??= Date.now();
-      record(audit, { data: event.data, id: event.id, changed: changes(audit.progress, progress) });
-      audit.progress = progress;
-      audit.ended = progress.status === 'completed' || progress.status === 'failed';
-      beat(audit);
-      paint(audit);
-    },
-  });
-  if (audit.stop.signal.aborted) return;
-  audit.over = true;
-  audit.until = Date.now();
-  if (audit.ended) announce(summary(audit));
-  startStreams();
-  reread();
-  paint(audit);
-}
-
-/** Moves an ended audit below the running ones. */
-function shelve(audit) {
-  audit.shelved = true;
-  const focused = audit.row.contains(document.activeElement); // moving an element takes the focus from it
-  $('ended').prepend(audit.row);
-  $('ended-part').hidden = false;
-  if (focused) audit.parts.pick.focus({ preventScroll: true });
-  const shelf = [...audits.values()].filter((other) => other.shelved).sort((a, b) => a.until - b.until);
-  for (const old of shelf.slice(0, -MAX_ENDED)) if (old.id !== selected) remove(old);
-}
-
-function remove(audit) {
-  audit.stop?.abort();
-  audit.row.remove();
-  audits.delete(audit.id);
-}
-
-function record(audit, entry) {
-  audit.count++;
-  audit.events.push({ ...entry, number: audit.count, at: new Date() });
-  if (audit.events.length > MAX_EVENTS) audit.events.shift();
-}
-
-/** The names of the fields that differ. */
-function changes(before, after) {
-  return new Set(before ? Object.keys(after).filter((name) => after[name] !== before[name]) : []);
-}
-
-function summary({ id, progress }) {
-  if (progress.status === 'failed') return `Audit ${id} failed.`;
-  return `Audit ${id} completed${progress.geo_score === undefined ? '' : `, score ${score(progress)}`}.`;
-}
+$('skip').addEventListener('click', (event) => {
+  event.preventDefault();
+  (audits.get(selected)?.parts.pick ?? $('audits')).focus();
+});
 
 // ---- painting ----
 
@@ -198,228 +78,142 @@ function paint(audit) {
   if (audit) stale.add(audit);
   frame ??= requestAnimationFrame(() => {
     frame = undefined;
-    for (const each of stale) paintRow(each);
-    if (audits.has(selected)) paintDetail(audits.get(selected));
+    choose();
+    for (const each of stale) if (audits.has(each.id)) paintRow(each, each.id === selected);
     stale.clear();
-    paintTotals();
+    if (audits.has(selected)) paintDetail(audits.get(selected));
+    else $('detail').hidden = true;
+    paintTotals(empty());
+    paintLink();
+    if (dev) paintChain();
   });
 }
 
-function paintRow(audit) {
-  const { row, parts, progress } = audit;
-  row.dataset.state = audit.state;
-  row.dataset.status = progress?.status ?? '';
-  row.toggleAttribute('data-selected', audit.id === selected);
-  parts.pick.setAttribute('aria-pressed', String(audit.id === selected));
-  parts.chip.textContent = progress?.status ?? '';
-  parts.percent.textContent = progress?.progress ?? 0;
-  parts.fill.style.width = `${progress?.progress ?? 0}%`;
-  parts.bar.setAttribute('aria-valuenow', progress?.progress ?? 0);
-  parts.stage.textContent = clip(stage(audit));
-  parts['link-text'].textContent = connection(audit);
-  parts.score.textContent = progress?.geo_score === undefined ? '' : `Score ${score(progress)}`;
-  parts.pages.textContent = progress?.total_pages === undefined ? '' : pages(progress);
-  parts.elapsed.textContent = elapsed(audit);
+let patient = true; // it may be that the first events are on their way
+
+function empty() {
+  if (audits.size > 0 || patient || !$('signin').hidden) return '';
+  if (link.state === 'offline') return 'Nothing can be shown until the connection is back. It is tried again by itself.';
+  return 'No audit of yours is in progress. One that starts appears here by itself; there is nothing to reload.';
 }
 
-function paintDetail(audit) {
-  const { progress } = audit;
-  const panel = $('detail');
-  panel.hidden = false;
-  panel.dataset.status = progress?.status ?? '';
-  $('detail-title').textContent = `Audit ${audit.id}`;
-  $('detail-status').textContent = progress?.status ?? '';
-  $('detail-link').dataset.state = audit.state;
-  $('detail-link-text').textContent = connection(audit);
-  $('fact-progress').textContent = progress ? `${progress.progress} %` : '–';
-  $('fact-score').textContent = score(progress);
-  $('fact-pages').textContent = progress?.total_pages?.toLocaleString() ?? '–';
-  $('fact-elapsed').textContent = elapsed(audit) || '–';
-  $('detail-error').hidden = !progress?.error;
-  $('detail-error').textContent = clip(progress?.error ?? '');
-  paintLog(audit);
+/** Whether nothing comes because nothing runs: until there is an event, the client calls a stream connecting. */
+function idle() {
+  return link.state === 'connecting' && !patient && !(link.retryAt > Date.now() - PATIENCE)
+    && ![...audits.values()].some((audit) => !ended(audit.progress) && !audit.gone);
 }
 
-let logged = {}; // which audit's events are in the log, and up to which
-
-function paintLog(audit) {
-  const log = $('log');
-  const same = logged.id === audit.id;
-  const fresh = audit.events.filter((event) => !same || event.number > logged.number);
-  const items = fresh.map((event) => logItem(event, same)).reverse();
-  if (same) log.prepend(...items);
-  else log.replaceChildren(...items);
-  while (log.childElementCount > MAX_EVENTS) log.lastElementChild.remove();
-  logged = { id: audit.id, number: audit.count };
-  $('log-count').textContent = audit.count > 0 ? `${audit.count.toLocaleString()}, newest first` : '';
-}
-
-function logItem({ at, id, data, note, changed }, fresh) {
-  const item = make('li', fresh ? 'fresh' : '');
-  const time = make('time', '', clock(at));
-  time.dateTime = at.toISOString();
-  item.append(time);
-  if (data === undefined) {
-    item.classList.add('trouble');
-    item.append(make('span', 'note', clip(note)));
-    return item;
-  }
-  const name = make('span', 'id', id);
-  name.title = `id: ${id}`;
-  const code = document.createElement('code');
-  code.append(...coloured(clip(data), changed));
-  item.append(name, code);
-  return item;
-}
-
-/** The text of a JSON object, unaltered, in pieces: keys, strings, numbers, and the values that have changed. */
-function coloured(json, changed) {
-  const pieces = [];
-  let key;
-  let end = 0;
-  const between = (text) => {
-    pieces.push(text);
-    if (text.includes(',')) pieces.push(make('wbr')); // better a line's end here than inside a name
-  };
-  for (const match of json.matchAll(/"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null/g)) {
-    between(json.slice(end, match.index));
-    end = match.index + match[0].length;
-    if (json[end] === ':') {
-      key = match[0].slice(1, -1);
-      pieces.push(make('span', 'key', match[0]));
-    } else {
-      pieces.push(make('span', changed.has(key) ? 'changed' : json[match.index] === '"' ? 'text' : 'number', match[0]));
-    }
-  }
-  pieces.push(json.slice(end));
-  return pieces;
-}
-
-function paintTotals() {
-  const all = [...audits.values()];
-  const current = all.filter((audit) => !audit.shelved);
-  const running = current.filter((audit) => !audit.ended).length;
-  $('running-count').textContent = current.length === 0 ? '' : `${running} of ${current.length} in progress`;
-  const shelf = all.filter((audit) => audit.shelved);
-  const failed = shelf.filter((audit) => audit.progress?.status === 'failed').length;
-  $('ended-part').hidden = shelf.length === 0;
-  $('ended-count').textContent = `${shelf.length - failed} completed, ${failed} failed`;
-
-  const watched = all.filter((audit) => audit.stop && !audit.over);
-  const count = (state) => watched.filter((audit) => audit.state === state).length;
-  const [state, text] =
-    count('offline') > 0 || (unreachable && watched.length === 0) ? ['offline', 'Offline, trying again']
-      : count('connecting') > 0 || !dev ? ['connecting', 'Connecting']
-        : count('live') > 0 ? ['live', `Live, ${count('live')} ${count('live') === 1 ? 'stream' : 'streams'}`]
-          : ['done', 'No stream open'];
-  $('link').dataset.state = state;
-  setText($('link-text'), text);
-}
-
-function beat(audit) {
-  if (still.matches) return;
-  for (const dot of [audit.parts.dot, ...(audit.id === selected ? [$('detail-link').firstElementChild] : [])]) {
-    dot.classList.add('beat');
+function paintLink() {
+  $('link').dataset.state = idle() ? 'idle' : link.state;
+  setText($('link-text'), idle() ? 'Waiting for an audit' : connection(link));
+  const lost = link.state === 'offline';
+  $('notice').hidden = !lost;
+  if (lost) {
+    const shown = link.lastLive ? ` What is shown is as of ${clock(link.lastLive).slice(0, 8)}.` : '';
+    setText($('notice'), `No connection (${link.info.error ?? 'lost'}). It is tried again by itself.${shown}`);
   }
 }
 
-function select(id, byUser = false) {
-  const before = audits.get(selected);
-  selected = id;
-  if (before) paint(before);
-  paint(audits.get(id));
-  if (byUser && narrow.matches) {
-    $('detail').scrollIntoView({ behavior: still.matches ? 'auto' : 'smooth', block: 'start' });
-    $('detail').focus({ preventScroll: true });
+on.unknown = (audit) => {
+  addRow(audit);
+  paint(audit);
+  if (dev) readDev().catch(() => {}); // knows more about it
+};
+on.changed = paint;
+on.link = () => paint();
+on.event = () => { if (dev) lookSoon(); };
+on.ended = (audit, seen) => {
+  if (seen && audit.progress) {
+    const { progress: end } = audit;
+    announce(end.status === 'failed' ? `Audit ${audit.id} failed.`
+      : `Audit ${audit.id} completed${end.geo_score === undefined ? '' : `, score ${score(end)}`}.`);
+  }
+  if (dev) setTimeout(() => readDev().catch(() => {}), 500); // when it ended
+  shelve(audit, seen, () => {
+    trim(asked());
+    paint(audit);
+  });
+};
+
+// ---- whose audits ----
+
+let stop = new AbortController();
+
+async function start(token) {
+  stop.abort();
+  stop = new AbortController();
+  const { signal } = stop;
+  patient = true;
+  setTimeout(() => { patient = false; paint(); }, PATIENCE);
+  askQuiet(token, signal);
+  const refused = await follow(token, signal);
+  if (!refused || signal.aborted) return;
+  stop.abort();
+  if (dev) setTimeout(() => void start(token), AGAIN);
+  else leave(token ? refused : '');
+}
+
+/** Forgets the token and all that it showed, and asks for one. */
+function leave(reason) {
+  stop.abort();
+  sessionStorage.removeItem(KEY);
+  for (const audit of audits.values()) audit.row.remove();
+  audits.clear();
+  Object.assign(link, { state: 'denied', info: {}, retryAt: undefined, lastLive: undefined });
+  $('who').hidden = true;
+  $('signin').hidden = false;
+  $('signin-error').hidden = !reason;
+  $('signin-error').textContent = reason && (reason === 'Token expired'
+    ? 'The token has expired. Paste a new one.'
+    : `The server refuses this token: ${reason}. Check that it is whole, not expired, and signed with the key of this server.`);
+  $('token').value = '';
+  $('token').focus();
+  dataset.signedOut = '';
+  paint();
+}
+
+function enter(token) {
+  $('signin').hidden = true;
+  delete dataset.signedOut;
+  link.state = 'connecting';
+  if (token) {
+    sessionStorage.setItem(KEY, token);
+    $('who').hidden = $('leave').hidden = false;
+    $('user').textContent = whose(token);
+  }
+  void start(token || undefined);
+}
+
+/** Whom a token names, unverified: that is the server's business. */
+function whose(token) {
+  try {
+    const claims = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0))));
+    const name = claims.sub ?? claims.email;
+    return typeof name === 'string' ? `${name.slice(0, 60)}’s audits` : '';
+  } catch {
+    return '';
   }
 }
 
-// ---- words ----
-
-function stage({ progress, state, info }) {
-  if (!progress) return state === 'denied' ? info.error : state === 'waiting' ? 'Waiting for a free stream' : 'Waiting for the first event';
-  if (progress.error) return progress.error;
-  return progress.message ?? { pending: 'Waiting to start', completed: 'Finished', failed: 'Failed' }[progress.status] ?? '';
-}
-
-function connection({ state, info, retryAt }) {
-  const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
-  switch (state) {
-    case 'offline': return seconds > 0 ? `offline, again in ${seconds} s` : 'offline, trying again';
-    case 'connecting': return seconds > 0 ? `reconnecting in ${seconds} s` : 'connecting';
-    case 'denied': return `refused: ${info.error}`;
-    case 'done': return 'stream ended';
-    case 'waiting': return 'not watched yet';
-    default: return state;
-  }
-}
-
-/** The API does not say when an audit began, so this counts from its first event here. */
-function elapsed({ since, until }) {
-  if (since === undefined) return '';
-  const seconds = Math.floor(((until ?? Date.now()) - since) / 1000);
-  const pad = (n) => String(n).padStart(2, '0');
-  const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes}:${pad(seconds % 60)}` : `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(seconds % 60)}`;
-}
-
-function score(progress) {
-  return progress?.geo_score?.toLocaleString(undefined, { maximumFractionDigits: 1 }) ?? '–';
-}
-
-function pages({ total_pages: n }) {
-  return `${n.toLocaleString()} ${n === 1 ? 'page' : 'pages'}`;
-}
-
-function clock(at) {
-  const pad = (n, width) => String(n).padStart(width, '0');
-  return `${pad(at.getHours(), 2)}:${pad(at.getMinutes(), 2)}:${pad(at.getSeconds(), 2)}.${pad(at.getMilliseconds(), 3)}`;
-}
-
-function clip(text) {
-  return text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT)}… (${(text.length - MAX_TEXT).toLocaleString()} more characters)`;
-}
-
-function make(tag, className, text = '') {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-/** For screen readers: the ends of audits and what the buttons did, nothing else. */
-function announce(text) {
-  $('announce').textContent = text;
-}
+$('leave').addEventListener('click', () => leave(''));
+$('signin').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const token = $('token').value.trim().replace(/^(Authorization:\s*)?Bearer\s+/i, '');
+  if (/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) return enter(token);
+  $('signin-error').hidden = false;
+  $('signin-error').textContent = 'This is not a token: one has three parts of letters and digits, separated by dots.';
+});
 
 // ---- start ----
 
-for (const button of document.querySelectorAll('.copy')) {
-  button.addEventListener('click', async () => {
-    const source = $(button.dataset.copy);
-    let done = 'Copied';
-    try {
-      await navigator.clipboard.writeText(source.textContent);
-    } catch { // not allowed here: leave it to the keyboard
-      getSelection().selectAllChildren(source);
-      source.focus();
-      done = 'Selected';
-    }
-    button.textContent = done;
-    announce(done);
-    setTimeout(() => { button.textContent = 'Copy'; }, 1600);
-  });
-}
-
-document.addEventListener('animationend', ({ target }) => target.classList.remove('beat'));
-
 setInterval(() => { // elapsed times and count-downs
-  for (const audit of audits.values()) if (!audit.over) paint(audit);
+  for (const audit of audits.values()) if (!ended(audit.progress) && !audit.gone) stale.add(audit);
+  paint();
 }, 1000);
 
-readDev().catch(() => {}); // the notice says why
-reread();
+if (dev) {
+  startDev(() => audits.get(selected), paint);
+  void start(devToken);
+} else if (sessionStorage.getItem(KEY)) enter(sessionStorage.getItem(KEY));
+else if (dataset.mode === 'cookie') enter('');
+else leave('');

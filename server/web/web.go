@@ -6,13 +6,13 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
-	"net/netip"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,21 +23,11 @@ import (
 //go:embed openapi.yaml
 var OpenAPI []byte
 
-//go:embed index.html page.css page.js client/client.js favicon.svg
+//go:embed index.html page.css page.js stream.js rows.js detail.js dev.js words.js client/client.js favicon.svg
 var files embed.FS
 
-// Dev is what the page needs to know where it shows a development server.
-type Dev struct {
-	// Audits are the ids of the audits to show.
-	Audits []int64 `json:"audits"`
-	// Token authenticates their owner, User.
-	Token string `json:"token"`
-	User  string `json:"user"`
-	// ByHand is the audit that nobody but the developer changes; 0: there is none.
-	ByHand int64 `json:"by_hand"`
-	// SQL is the shell command that changes it.
-	SQL string `json:"sql"`
-}
+// scripts are the page's own modules.
+var scripts = []string{"page.js", "stream.js", "rows.js", "detail.js", "dev.js", "words.js"}
 
 const (
 	writeTimeout = 5 * time.Second
@@ -45,17 +35,39 @@ const (
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-// Page serves the page, its parts and /dev.json; every other path is answered 404. data is called for each /dev.json, by
-// several goroutines at once.
-func Page(data func() Dev) http.Handler {
-	routes := map[string]http.HandlerFunc{
-		"/":            asset("index.html", "text/html; charset=utf-8"),
-		"/page.css":    asset("page.css", "text/css; charset=utf-8"),
-		"/page.js":     asset("page.js", "text/javascript; charset=utf-8"),
-		"/client.js":   asset("client/client.js", "text/javascript; charset=utf-8"),
-		"/favicon.svg": asset("favicon.svg", "image/svg+xml"),
-		"/dev.json":    devJSON(data),
+// Options say what the page is for. The zero value is the page of serve, which asks for a token.
+type Options struct {
+	// Cookie: the user's token may come in a cookie, so the page tries that before it asks for one.
+	Cookie bool
+	// Dev makes it the page of a development server. It is called for each /dev.json, by several goroutines at once.
+	Dev func() Dev
+	// Pulse answers GET /dev/pulse, and Actions POST /dev/NAME, by several goroutines at once; nil: there is none. They are
+	// for a server that no other machine can reach.
+	Pulse   func(ctx context.Context) any
+	Actions map[string]Action
+}
+
+// Page serves the page and its parts; every other path is answered 404.
+func Page(o Options) http.Handler {
+	mode := "token"
+	if o.Cookie {
+		mode = "cookie"
 	}
+	if o.Dev != nil {
+		mode = "dev"
+	}
+	routes := map[string]http.HandlerFunc{
+		"/": asset("index.html", "text/html; charset=utf-8", func(html []byte) []byte {
+			return bytes.Replace(html, []byte(`data-mode="token"`), []byte(`data-mode="`+mode+`"`), 1)
+		}),
+		"/page.css":    asset("page.css", "text/css; charset=utf-8", nil),
+		"/client.js":   asset("client/client.js", "text/javascript; charset=utf-8", nil),
+		"/favicon.svg": asset("favicon.svg", "image/svg+xml", nil),
+	}
+	for _, name := range scripts {
+		routes["/"+name] = asset(name, "text/javascript; charset=utf-8", nil)
+	}
+	actions := o.devRoutes(routes)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
@@ -71,24 +83,31 @@ func Page(data func() Dev) http.Handler {
 			_ = rc.SetWriteDeadline(time.Time{})
 		}()
 
-		route, ok := routes[r.URL.Path]
+		route, allow := routes[r.URL.Path], "GET, HEAD"
+		if action, ok := actions[r.URL.Path]; ok {
+			route, allow = action, "POST"
+		}
 		switch {
-		case !ok:
+		case route == nil:
 			writeError(w, http.StatusNotFound, "Not found")
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
-			h.Set("Allow", "GET, HEAD")
-			writeError(w, http.StatusMethodNotAllowed, "Method not allowed: use GET, HEAD")
+		case !slices.Contains(strings.Split(allow, ", "), r.Method):
+			h.Set("Allow", allow)
+			writeError(w, http.StatusMethodNotAllowed, "Method not allowed: use "+allow)
 		default:
 			route(w, r)
 		}
 	})
 }
 
-// asset serves an embedded file. Browsers keep it, and ask each time whether it is still the same.
-func asset(name, contentType string) http.HandlerFunc {
+// asset serves an embedded file, changed once by change unless that is nil. Browsers keep it, and ask each time whether it
+// is still the same.
+func asset(name, contentType string, change func([]byte) []byte) http.HandlerFunc {
 	body, err := files.ReadFile(name)
 	if err != nil {
 		panic(err) // the name is not in the go:embed line above
+	}
+	if change != nil {
+		body = change(body)
 	}
 	sum := sha256.Sum256(body)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
@@ -99,42 +118,6 @@ func asset(name, contentType string) http.HandlerFunc {
 		h.Set("ETag", etag)
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
 	}
-}
-
-// devJSON hands out a token, so it answers the page alone: not another site's page that the developer has open, nor one
-// that had its host name resolve to a loopback address (DNS rebinding).
-func devJSON(data func() Dev) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		switch r.Header.Get("Sec-Fetch-Site") {
-		case "same-origin", "none", "":
-		default:
-			writeError(w, http.StatusForbidden, "Only for the page of this server")
-			return
-		}
-		if !loopbackHost(r.Host) {
-			writeError(w, http.StatusForbidden, "Only under a loopback name: open the page as localhost or 127.0.0.1")
-			return
-		}
-		dev := data()
-		if dev.Audits == nil {
-			dev.Audits = []int64{}
-		}
-		writeJSON(w, http.StatusOK, dev)
-	}
-}
-
-// loopbackHost reports whether a Host header names this machine.
-func loopbackHost(host string) bool {
-	u, err := url.Parse("http://" + host)
-	if err != nil || u.Host != host {
-		return false
-	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	if err != nil {
-		return strings.EqualFold(u.Hostname(), "localhost")
-	}
-	return ip.Unmap().IsLoopback()
 }
 
 func writeError(w http.ResponseWriter, status int, text string) {

@@ -1,18 +1,42 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 )
 
-var testDev = Dev{Audits: []int64{3, 4}, Token: "secret-token", User: "dev", ByHand: 3, SQL: `psql -c "update <audits>"`}
+var testDev = Dev{Audits: []DevAudit{{ID: 3, Site: "https://by-hand.example"}, {ID: 4}}, Token: "secret-token", User: "dev", ByHand: 3, SQL: `psql -c "update <audits>"`}
+
+// testPage is a development server's, whose actions count how often they are called.
+func testPage(called *atomic.Int64) http.Handler {
+	return Page(Options{
+		Dev:   func() Dev { return testDev },
+		Pulse: func(context.Context) any { return "secret-pulse" },
+		Actions: map[string]Action{
+			"break": func(_ context.Context, query url.Values) (any, error) {
+				called.Add(1)
+				switch query.Get("how") {
+				case "not":
+					return nil, Refusal("Not today")
+				case "badly":
+					return nil, errors.New("secret cause")
+				}
+				return map[string]int{"pid": 7}, nil
+			},
+		},
+	})
+}
 
 // ask sends a request from this machine to a Page; headers are pairs.
 func ask(t testing.TB, method, path string, headers ...string) *httptest.ResponseRecorder {
@@ -27,7 +51,7 @@ func ask(t testing.TB, method, path string, headers ...string) *httptest.Respons
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	Page(func() Dev { return testDev }).ServeHTTP(w, r)
+	testPage(new(atomic.Int64)).ServeHTTP(w, r)
 	return w
 }
 
@@ -52,6 +76,11 @@ func TestPageServesItsFiles(t *testing.T) {
 		"/":            "text/html; charset=utf-8",
 		"/page.css":    "text/css; charset=utf-8",
 		"/page.js":     "text/javascript; charset=utf-8",
+		"/stream.js":   "text/javascript; charset=utf-8",
+		"/rows.js":     "text/javascript; charset=utf-8",
+		"/detail.js":   "text/javascript; charset=utf-8",
+		"/dev.js":      "text/javascript; charset=utf-8",
+		"/words.js":    "text/javascript; charset=utf-8",
 		"/client.js":   "text/javascript; charset=utf-8",
 		"/favicon.svg": "image/svg+xml",
 	} {
@@ -90,7 +119,10 @@ func TestPageKeepsItsOwnPolicy(t *testing.T) {
 			t.Errorf("the page contains %q", forbidden)
 		}
 	}
-	js := ask(t, http.MethodGet, "/page.js").Body.String() + ask(t, http.MethodGet, "/client.js").Body.String()
+	js := ask(t, http.MethodGet, "/client.js").Body.String()
+	for _, name := range scripts {
+		js += ask(t, http.MethodGet, "/"+name).Body.String()
+	}
 	for _, forbidden := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"} {
 		if strings.Contains(js, forbidden) {
 			t.Errorf("the scripts contain %q", forbidden)
@@ -112,12 +144,18 @@ func TestPageHasNothingElse(t *testing.T) {
 
 func TestPageAnswersOtherMethods(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/", "/dev.json"} {
-		w := ask(t, http.MethodPost, path)
-		if got := w.Body.String(); w.Code != http.StatusMethodNotAllowed || got != `{"error":"Method not allowed: use GET, HEAD"}` {
-			t.Errorf("POST %s: %d %s", path, w.Code, got)
+	for _, tt := range []struct{ method, path, allow string }{
+		{http.MethodPost, "/", "GET, HEAD"},
+		{http.MethodPost, "/dev.json", "GET, HEAD"},
+		{http.MethodPost, "/dev/pulse", "GET, HEAD"},
+		{http.MethodGet, "/dev/break", "POST"},
+		{http.MethodDelete, "/dev/break", "POST"},
+	} {
+		w := ask(t, tt.method, tt.path)
+		if got := w.Body.String(); w.Code != http.StatusMethodNotAllowed || got != `{"error":"Method not allowed: use `+tt.allow+`"}` {
+			t.Errorf("%s %s: %d %s", tt.method, tt.path, w.Code, got)
 		}
-		wantHeader(t, w, "Allow", "GET, HEAD")
+		wantHeader(t, w, "Allow", tt.allow)
 		wantSafe(t, w)
 	}
 }
@@ -135,8 +173,10 @@ func TestDevJSON(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(got, testDev) {
-		t.Errorf("got %+v, want %+v", got, testDev)
+	want := testDev
+	want.Actions = true
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
@@ -144,9 +184,84 @@ func TestDevJSONWithoutAudits(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/dev.json", nil)
-	Page(func() Dev { return Dev{} }).ServeHTTP(w, r)
-	if got, want := w.Body.String(), `{"audits":[],"token":"","user":"","by_hand":0,"sql":""}`; got != want {
+	Page(Options{Dev: func() Dev { return Dev{} }}).ServeHTTP(w, r)
+	if got, want := w.Body.String(), `{"audits":[],"token":"","user":"","by_hand":0,"sql":"","actions":false}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestDevActions(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		query string
+		code  int
+		body  string
+	}{
+		{"", http.StatusOK, `{"pid":7}`},
+		{"?how=not", http.StatusConflict, `{"error":"Not today"}`},
+		{"?how=badly", http.StatusServiceUnavailable, `{"error":"The database does not answer"}`},
+	} {
+		w := ask(t, http.MethodPost, "/dev/break"+tt.query, "Sec-Fetch-Site", "same-origin")
+		if w.Code != tt.code || w.Body.String() != tt.body {
+			t.Errorf("%s: %d %s, want %d %s", tt.query, w.Code, w.Body, tt.code, tt.body)
+		}
+		wantSafe(t, w)
+		wantHeader(t, w, "Cache-Control", "no-store")
+	}
+	if w := ask(t, http.MethodGet, "/dev/pulse"); w.Code != http.StatusOK || w.Body.String() != `"secret-pulse"` {
+		t.Errorf("/dev/pulse: %d %s", w.Code, w.Body)
+	}
+}
+
+// What another site's page can make a browser send does nothing, and neither does a name that was made to lead here.
+func TestDevActionsAreForItsOwnPageAlone(t *testing.T) {
+	t.Parallel()
+	for _, headers := range [][]string{
+		{"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example"},
+		{"Sec-Fetch-Site", "same-site", "Origin", "http://127.0.0.1:9999"},
+		{"Origin", "https://evil.example"}, // an old browser
+		{"Origin", "null"},
+		{"Origin", "http://127.0.0.1:9999"},
+		{"Host", "rebind.example:8080", "Sec-Fetch-Site", "same-origin", "Origin", "http://rebind.example:8080"},
+		{"Host", "rebind.example:8080"},
+	} {
+		var called atomic.Int64
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1:8080/dev/break", nil)
+		for i := 0; i < len(headers); i += 2 {
+			if headers[i] == "Host" {
+				r.Host = headers[i+1]
+			} else {
+				r.Header.Set(headers[i], headers[i+1])
+			}
+		}
+		w := httptest.NewRecorder()
+		testPage(&called).ServeHTTP(w, r)
+		if w.Code != http.StatusForbidden || called.Load() != 0 {
+			t.Errorf("%q: status %d, done %d times, want 403 and never", headers, w.Code, called.Load())
+		}
+	}
+}
+
+// The page of serve has none of what dev has more, and says whether a cookie may authenticate.
+func TestPageWithoutDev(t *testing.T) {
+	t.Parallel()
+	for mode, options := range map[string]Options{"token": {}, "cookie": {Cookie: true}, "dev": {Dev: func() Dev { return Dev{} }}} {
+		get := func(method, path string) *httptest.ResponseRecorder {
+			w := httptest.NewRecorder()
+			Page(options).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, "http://localhost"+path, nil))
+			return w
+		}
+		if html := get(http.MethodGet, "/").Body.String(); !strings.Contains(html, `data-mode="`+mode+`"`) {
+			t.Errorf("the page does not say data-mode=%q", mode)
+		}
+		for _, path := range []string{"/dev/pulse", "/dev/break"} {
+			if w := get(http.MethodPost, path); w.Code != http.StatusNotFound {
+				t.Errorf("%s: %s: status %d, want 404", mode, path, w.Code)
+			}
+		}
+		if w := get(http.MethodGet, "/dev.json"); (w.Code == http.StatusOK) != (mode == "dev") {
+			t.Errorf("%s: /dev.json: status %d", mode, w.Code)
+		}
 	}
 }
 

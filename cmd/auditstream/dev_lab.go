@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"auditstream/server/web"
+	"auditstream/store"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	devPause     = 8 * time.Second
+	pauseRetry   = 200 * time.Millisecond
+	pulseTimeout = time.Second
+)
+
+// devLab is what the buttons of the page do, and what it shows of the insides. It works as the database's superuser.
+type devLab struct {
+	owner      *pgxpool.Pool
+	simulation *simulation
+	pause      *pauser
+}
+
+func (l *devLab) actions() map[string]web.Action {
+	return map[string]web.Action{
+		"start": func(ctx context.Context, _ url.Values) (any, error) {
+			id, err := l.simulation.start(ctx)
+			return map[string]int64{"id": id}, err
+		},
+		"fail": func(ctx context.Context, query url.Values) (any, error) {
+			id, err := strconv.ParseInt(query.Get("id"), 10, 64)
+			if err != nil {
+				return nil, web.Refusal(fmt.Sprintf("id=%q is not allowed: the number of an audit is", query.Get("id")))
+			}
+			return map[string]int64{"id": id}, l.simulation.fail(ctx, id)
+		},
+		"kill-listener": func(ctx context.Context, _ url.Values) (any, error) { return l.killListener(ctx) },
+		"pause": func(context.Context, url.Values) (any, error) {
+			return map[string]int{"seconds": int(devPause.Seconds())}, l.pause.ask()
+		},
+	}
+}
+
+const listeners = `from pg_stat_activity where application_name = 'auditstream listener' and datname = current_database()`
+
+func (l *devLab) killListener(ctx context.Context) (any, error) {
+	var pid int
+	err := l.owner.QueryRow(ctx, `select pid from (select pid, pg_terminate_backend(pid) as killed `+listeners+`) as l where killed limit 1`).Scan(&pid)
+	if err == pgx.ErrNoRows {
+		return nil, web.Refusal("There is no listening connection just now: try again in a moment")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("terminate the listener's connection: %w", err)
+	}
+	return map[string]int{"pid": pid}, nil
+}
+
+// pulse is how the insides are.
+type pulse struct {
+	Database string `json:"database"` // up, paused, or silent
+	// ResumesIn is for how long it is paused yet, in ms.
+	ResumesIn int64 `json:"resumes_in,omitempty"`
+	// Listener is the process of PostgreSQL that serves the listening connection; 0: there is none.
+	Listener int `json:"listener,omitempty"`
+	// Commits are the times of the last commits, in ms since 1970, by the ids of the events that they lead to.
+	Commits map[string]float64 `json:"commits,omitempty"`
+}
+
+func (l *devLab) pulse(ctx context.Context) any {
+	if left := l.pause.left(); left > 0 {
+		return pulse{Database: "paused", ResumesIn: left.Milliseconds()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, pulseTimeout)
+	defer cancel()
+	p, err := l.look(ctx)
+	if err != nil {
+		return pulse{Database: "silent"}
+	}
+	return p
+}
+
+// look reads states and the times of their commits in one snapshot, so that the times belong to the states.
+func (l *devLab) look(ctx context.Context) (p pulse, err error) {
+	var ids []int64
+	for _, audit := range l.simulation.known() {
+		ids = append(ids, audit.ID)
+	}
+	p = pulse{Database: "up", Commits: map[string]float64{}}
+	err = pgx.BeginTxFunc(ctx, l.owner, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		states, err := store.New(tx).Audits(ctx, ids)
+		if err != nil {
+			return err
+		}
+		committed := map[int64]time.Time{}
+		var id int64
+		var at *time.Time // nil: frozen since
+		rows, err := tx.Query(ctx, `select id, pg_xact_commit_timestamp(xmin) from audits where id = any($1)`, ids)
+		if err != nil {
+			return err
+		}
+		_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error {
+			if at != nil {
+				committed[id] = *at
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, state := range states {
+			if at, ok := committed[state.ID]; ok {
+				p.Commits[state.Fingerprint] = float64(at.UnixMicro()) / 1000
+			}
+		}
+		return tx.QueryRow(ctx, `select coalesce(max(pid), 0) `+listeners).Scan(&p.Listener)
+	})
+	return p, err
+}
+
+// loopbackAddress reports whether only this machine can reach what listens on the address.
+func loopbackAddress(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host == "localhost"
+	}
+	return ip.Unmap().IsLoopback()
+}
+
+// pausable is a database server that can be made to stand still; a localpg.Server is one.
+type pausable interface {
+	Pause() error
+	Resume() error
+}
+
+// pauser makes the database stand still when it is asked to, for devPause. It alone pauses and resumes, in run, because a
+// localpg.Server is for one goroutine; run does not return before it goes on.
+type pauser struct {
+	pg     pausable
+	logger *slog.Logger
+	asked  chan struct{}
+
+	mu    sync.Mutex
+	until time.Time // zero: it is not paused
+}
+
+func newPauser(pg pausable, logger *slog.Logger) *pauser {
+	return &pauser{pg: pg, logger: logger, asked: make(chan struct{}, 1)}
+}
+
+// ask has the database paused. It does not wait for that. Safe for concurrent use.
+func (p *pauser) ask() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.until.IsZero() {
+		return web.Refusal("PostgreSQL is paused already")
+	}
+	p.until = time.Now().Add(devPause)
+	p.asked <- struct{}{} // there is room: until was zero
+	return nil
+}
+
+// left is how long the pause lasts yet. Safe for concurrent use.
+func (p *pauser) left() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.until.IsZero() {
+		return 0
+	}
+	return max(time.Until(p.until), time.Millisecond)
+}
+
+// run pauses and resumes until ctx is done, and returns nil.
+func (p *pauser) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.asked:
+		}
+		if err := p.pg.Pause(); err != nil {
+			p.logger.Warn("PostgreSQL cannot be paused", "error", err)
+		} else {
+			_ = pause(ctx, devPause) // ctx: the end of dev ends the pause
+		}
+		for {
+			err := p.pg.Resume()
+			if err == nil {
+				break
+			}
+			p.logger.Error("PostgreSQL cannot be resumed yet, trying on", "error", err)
+			if pause(ctx, pauseRetry) != nil {
+				return nil // stopping the server resumes it, too
+			}
+		}
+		p.mu.Lock()
+		p.until = time.Time{}
+		p.mu.Unlock()
+	}
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"auditstream/integration/pgtest"
+	"auditstream/server/web"
+	"auditstream/sql"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// fakePostgres notes whether it stands still.
+type fakePostgres struct {
+	mu       sync.Mutex
+	still    bool
+	pauses   int
+	failures int // of Resume, to come
+}
+
+func (f *fakePostgres) Pause() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.still = true
+	f.pauses++
+	return nil
+}
+
+func (f *fakePostgres) Resume() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failures > 0 {
+		f.failures--
+		return errors.New("not yet")
+	}
+	f.still = false
+	return nil
+}
+
+func (f *fakePostgres) standsStill() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.still
+}
+
+func TestPauseEndsByItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pg := &fakePostgres{failures: 2} // Resume is tried again
+		p := newPauser(pg, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.run(ctx) }()
+
+		for want := 1; want <= 2; want++ {
+			if err := p.ask(); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if !pg.standsStill() || p.left() != devPause {
+				t.Errorf("it is not paused, with %v left", p.left())
+			}
+			if _, refused := errors.AsType[web.Refusal](p.ask()); !refused {
+				t.Error("a second pause during the first is not refused")
+			}
+			time.Sleep(devPause + time.Second)
+			synctest.Wait()
+			if pg.standsStill() || p.left() != 0 || pg.pauses != want {
+				t.Errorf("after %v it is still paused, with %v left, for the %d. time", devPause, p.left(), pg.pauses)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestPauseEndsWithDev(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pg := &fakePostgres{}
+		p := newPauser(pg, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.run(ctx) }()
+		if err := p.ask(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !pg.standsStill() {
+			t.Fatal("it is not paused")
+		}
+		cancel()
+		if err := <-done; err != nil || pg.standsStill() {
+			t.Errorf("run returns %v and leaves it paused: %v", err, pg.standsStill())
+		}
+	})
+}
+
+func TestLoopbackAddress(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]bool{
+		"127.0.0.1:8080": true, "127.1.2.3:0": true, "[::1]:8080": true, "localhost:8080": true,
+		":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "192.168.1.10:80": false, "host.example:80": false, "nonsense": false,
+	} {
+		if got := loopbackAddress(addr); got != want {
+			t.Errorf("%s: %v, want %v", addr, got, want)
+		}
+	}
+}
+
+// testLab is a lab beside a simulation of workers in a hurry.
+func testLab(t *testing.T) (lab *devLab, dsn string) {
+	t.Helper()
+	dsn = installed(t, sql.Options{})
+	s := simulate(t, dsn, quick)
+	pool, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return &devLab{owner: pool, simulation: s, pause: newPauser(&fakePostgres{}, slog.New(slog.DiscardHandler))}, dsn
+}
+
+func TestLabStartsAndFails(t *testing.T) {
+	t.Parallel()
+	lab, dsn := testLab(t)
+	start, fail := lab.actions()["start"], lab.actions()["fail"]
+	status := func(id int64) string {
+		return pgtest.Psql(t, dsn, fmt.Sprintf("select status from audits where id = %d", id))
+	}
+	var ids []int64
+	for range maxExtras {
+		got, err := start(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, got.(map[string]int64)["id"])
+	}
+	if _, err := start(t.Context(), nil); err == nil {
+		t.Errorf("more than %d audits at once are not refused", maxExtras)
+	} else if _, refused := errors.AsType[web.Refusal](err); !refused {
+		t.Errorf("one too many: %v, want a refusal", err)
+	}
+	eventually(t, func() error {
+		if got := status(ids[0]); got != "running" {
+			return fmt.Errorf("the started audit is %s", got)
+		}
+		return nil
+	})
+	query := url.Values{"id": {strconv.FormatInt(ids[0], 10)}}
+	if _, err := fail(t.Context(), query); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(ids[0]); got != "failed" {
+		t.Errorf("the audit is %s, want failed", got)
+	}
+	for _, id := range []string{query.Get("id"), "0", "", "x", strconv.FormatInt(lab.simulation.byHand, 10), strconv.FormatInt(lab.simulation.foreign, 10)} {
+		_, err := fail(t.Context(), url.Values{"id": {id}})
+		if _, refused := errors.AsType[web.Refusal](err); !refused {
+			t.Errorf("fail %q: %v, want a refusal", id, err)
+		}
+	}
+	if got := status(lab.simulation.byHand) + status(lab.simulation.foreign); got != "runningrunning" {
+		t.Errorf("what is none of its business is %s", got)
+	}
+	// Its worker notices, and makes room for another one.
+	eventually(t, func() error {
+		_, err := start(t.Context(), nil)
+		return err
+	})
+}
+
+func TestLabKillsTheListener(t *testing.T) {
+	t.Parallel()
+	lab, dsn := testLab(t)
+	_, err := lab.killListener(t.Context())
+	if _, refused := errors.AsType[web.Refusal](err); !refused {
+		t.Errorf("without a listener: %v, want a refusal", err)
+	}
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.ConnConfig.RuntimeParams["application_name"] = "auditstream listener"
+	listener, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	var pid int
+	if err := listener.QueryRow(t.Context(), "select pg_backend_pid()").Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	got, err := lab.killListener(t.Context())
+	if err != nil || got.(map[string]int)["pid"] != pid {
+		t.Fatalf("killed %v, %v, want process %d", got, err, pid)
+	}
+	eventually(t, func() error {
+		if left := pgtest.Psql(t, dsn, fmt.Sprintf("select count(*) from pg_stat_activity where pid = %d", pid)); left != "0" {
+			return fmt.Errorf("process %d is left", pid)
+		}
+		return nil
+	})
+}
+
+func TestPulseWhilePaused(t *testing.T) {
+	t.Parallel()
+	lab := &devLab{pause: newPauser(&fakePostgres{}, slog.New(slog.DiscardHandler))} // it asks nobody
+	if err := lab.pause.ask(); err != nil {
+		t.Fatal(err)
+	}
+	if got := lab.pulse(t.Context()).(pulse); got.Database != "paused" || got.ResumesIn <= 0 {
+		t.Errorf("pulse %+v, want paused", got)
+	}
+}
