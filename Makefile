@@ -35,7 +35,7 @@ NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestClient|TestHost
 # - counts goroutines, of which a connection of HTTP/2 keeps its own: Churn;
 # - measures writers, latency or hostile notifications, or has no stream: Pitfall01, 06 and 10, FreeLatency, HostileNotifications,
 #   the commands, the configuration, privileges, the page, the browser's client.
-OVER_HTTP2 = ^(TestUpdate.*|TestAPI(Stream(Ends.*|Timeout)|Heartbeat|OnlyChangesAreSent|EventData|IDIs.*|Ownership|Refusals|Reconnect|Limits|Several.*|AuthCookie|CORS|WithoutCORS.*|RowThat.*|DatabaseUnreachable|JWKS|Key.*|PreviousSecret|HostileTokens|SecretsAreNeverLogged|MetricsNameNobody)|TestSecurity(Forged|Stolen).*|TestFault(Hundred|Killed|Ten|Rollback|StuckHTTP2|SIGINT|Database|BlackHoled|HalfOpen|LostTriggers|SafetyNet|Registrations|WriterThat).*|TestPitfall0(2|3|5|7|8|9).*)$$
+OVER_HTTP2 = ^(TestUpdate.*|TestAPI(Stream(Ends.*|Timeout)|Heartbeat|OnlyChangesAreSent|EventData|IDIs.*|Ownership|Refusals|Reconnect|Limits|Several.*|AuthCookie|CORS|WithoutCORS.*|RowThat.*|DatabaseUnreachable|JWKS|Key.*|PreviousSecret|HostileTokens|Description.*|SecretsAreNeverLogged|MetricsNameNobody)|TestSecurity(Forged|Stolen).*|TestFault(Hundred|Killed|Ten|Rollback|StuckHTTP2|SIGINT|Database|BlackHoled|HalfOpen|LostTriggers|SafetyNet|Registrations|WriterThat).*|TestPitfall0(2|3|5|7|8|9).*)$$
 NOT_OVER_HTTP2 = ^TestAPIReconnect$$/^204_
 
 .PHONY: test-http2

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -68,6 +69,8 @@ func exchange(t testing.TB, i *instance, request string) (head, body string) {
 		t.Fatalf("%v after %q", err, raw.String())
 	}
 	body = readAll(t, resp.Body)
+	line := strings.Fields(request)
+	i.traffic.judge(&http.Request{Method: method, URL: &url.URL{Path: strings.Split(line[1], "?")[0]}}, resp, []byte(body))
 	head, _, _ = strings.Cut(raw.String(), "\r\n\r\n")
 	return regexp.MustCompile(`\r\nDate: [^\r]*`).ReplaceAllString(head, ""), body
 }

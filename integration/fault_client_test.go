@@ -25,7 +25,7 @@ func (c *client) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.mu.Lock()
 	c.sent = append(c.sent, r.Header.Get("Last-Event-ID"))
 	c.mu.Unlock()
-	return http.DefaultTransport.RoundTrip(r)
+	return http.DefaultClient.Transport.RoundTrip(r)
 }
 
 func (c *client) lastEventIDs() []string {

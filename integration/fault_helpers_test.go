@@ -73,6 +73,7 @@ func launch(t testing.TB, path, databaseURL string, env ...string) *instance {
 	})
 	serving := i.waitLog(t, "serving")
 	i.URL, i.Admin = scheme+serving["addr"].(string), "http://"+serving["admin_addr"].(string)
+	i.record(t)
 	return i
 }
 

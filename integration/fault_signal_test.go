@@ -37,7 +37,7 @@ func testGoodbye(t *testing.T, sig os.Signal, streams int) {
 	}
 	i.stuckClient(t, db, ids[4])
 
-	keptAlive := &http.Client{Transport: newTransport()}
+	keptAlive := &http.Client{Transport: recorded{newTransport()}}
 	defer keptAlive.CloseIdleConnections()
 	resp, err := keptAlive.Do(request(t, t.Context(), i.URL+"/healthz", ""))
 	if err != nil {

@@ -134,6 +134,8 @@ type instance struct {
 	cmd   *exec.Cmd
 	log   *logBuffer
 	done  chan struct{} // closed when the process has ended
+
+	traffic *traffic
 }
 
 // serve starts an instance on free ports and waits until it serves. It is stopped at the end of the test, and must then
@@ -182,6 +184,7 @@ func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instanc
 	serving := i.waitLog(t, "serving")
 	i.URL = scheme + serving["addr"].(string)
 	i.Admin = "http://" + serving["admin_addr"].(string)
+	i.record(t)
 	return i
 }
 

@@ -71,7 +71,7 @@ func (i *instance) openOn(t testing.TB, transport *http.Transport, path, token s
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	resp, err := transport.RoundTrip(request(t, ctx, i.URL+path, token, headers...))
+	resp, err := recorded{transport}.RoundTrip(request(t, ctx, i.URL+path, token, headers...))
 	if err != nil {
 		t.Fatal(err)
 	}

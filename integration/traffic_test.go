@@ -1,0 +1,113 @@
+package integration
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// traffic is what the API of one instance has answered to the suite's clients, held against openapi.yaml: what is not
+// described fails the instance's test. Clients that go through recorded are judged, http.DefaultClient among them; crowds that
+// are there for the load are not.
+type traffic struct {
+	mu    sync.Mutex
+	marks map[string]bool
+	wrong map[string]bool
+}
+
+var trafficOf sync.Map // the host of an instance's API: its *traffic
+
+// record begins to judge the answers of an instance, until the test ends.
+func (i *instance) record(t testing.TB) {
+	t.Helper()
+	u, err := url.Parse(i.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.traffic = &traffic{marks: map[string]bool{}, wrong: map[string]bool{}}
+	trafficOf.Store(u.Host, i.traffic)
+	t.Cleanup(func() {
+		trafficOf.CompareAndDelete(u.Host, i.traffic) // a later instance may have the port
+		i.traffic.mu.Lock()
+		defer i.traffic.mu.Unlock()
+		for _, fault := range slices.Sorted(maps.Keys(i.traffic.wrong)) {
+			t.Errorf("openapi.yaml: %s", fault)
+		}
+	})
+}
+
+func (a *traffic) judge(r *http.Request, resp *http.Response, body []byte) {
+	d, err := readDescription()
+	var marks, wrong []string
+	if err == nil {
+		marks, wrong, _ = d.judge(r, resp, body)
+	} else {
+		wrong = []string{err.Error()}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range marks {
+		a.marks[m] = true
+	}
+	for _, w := range wrong {
+		a.wrong[w] = true
+	}
+}
+
+// recorded is a transport whose answers are judged, if an instance gave them, when their bodies have been read or closed.
+type recorded struct{ http.RoundTripper }
+
+func (c recorded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := c.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if a, ok := trafficOf.Load(r.URL.Host); ok {
+		resp.Body = &recordedBody{ReadCloser: resp.Body, over: func(body []byte) { a.(*traffic).judge(r, resp, body) }}
+	}
+	return resp, nil
+}
+
+func (c recorded) CloseIdleConnections() {
+	(&http.Client{Transport: c.RoundTripper}).CloseIdleConnections()
+}
+
+// recordedBody keeps what is read, of long streams the beginning.
+type recordedBody struct {
+	io.ReadCloser
+	mu   sync.Mutex // a body may be closed while it is read
+	kept []byte
+	over func(body []byte)
+}
+
+func (b *recordedBody) Read(p []byte) (int, error) {
+	const most = 1 << 20
+	n, err := b.ReadCloser.Read(p)
+	b.mu.Lock()
+	b.kept = append(b.kept, p[:min(n, max(0, most-len(b.kept)))]...)
+	b.mu.Unlock()
+	if errors.Is(err, io.EOF) {
+		b.end()
+	}
+	return n, err
+}
+
+func (b *recordedBody) Close() error {
+	b.end()
+	return b.ReadCloser.Close()
+}
+
+func (b *recordedBody) end() {
+	b.mu.Lock()
+	over, kept := b.over, b.kept
+	b.over, b.kept = nil, nil
+	b.mu.Unlock()
+	if over != nil {
+		over(kept)
+	}
+}
