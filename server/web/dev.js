@@ -121,7 +121,7 @@ function recovered() {
     awaiting = undefined;
     happened('PostgreSQL goes on. What was late arrives now.');
   } else if (pulse.listener && pulse.listener !== awaiting.pid) {
-    happened(`The listener is back as process ${pulse.listener}, within ${span(Date.now() - awaiting.since)}. What changed meanwhile is read again.`);
+    happened(`The listener is back as process ${pulse.listener}, within ${span(Date.now() - awaiting.since)}.`);
     awaiting = undefined;
   }
 }
