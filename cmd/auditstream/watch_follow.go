@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -104,6 +105,9 @@ func (f *auditWatch) connect(ctx context.Context, event func(data string)) (done
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err
 		}
+		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+			err = fmt.Errorf("%w (is auditstream serve running there? AUDITSTREAM_URL or --url says where)", err)
+		}
 		return false, false, err
 	}
 	defer resp.Body.Close()
@@ -111,7 +115,9 @@ func (f *auditWatch) connect(ctx context.Context, event func(data string)) (done
 	case http.StatusOK:
 	case http.StatusNoContent: // the end has been seen
 		return true, true, f.verdict()
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone:
+	case http.StatusUnauthorized:
+		return true, true, exitError{exitRefused, fmt.Errorf("%w (%s)", answerText(resp), f.tokenRemedy())}
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone:
 		return true, true, exitError{exitRefused, answerText(resp)}
 	default:
 		return false, false, answerText(resp)
@@ -164,6 +170,13 @@ func (f *auditWatch) verdict() error {
 		reason += ": " + f.last.Error
 	}
 	return exitError{exitAuditFailed, errors.New(reason)}
+}
+
+func (f *auditWatch) tokenRemedy() string {
+	if f.token == "" {
+		return "set AUDITSTREAM_TOKEN to a token of the audit's owner"
+	}
+	return "it has expired, or is signed with another key or made for another service than serve is configured for: get a new one; auditstream token makes one with serve's JWT_SECRET"
 }
 
 // answerText is the reason of an answer that is no stream.
