@@ -154,7 +154,7 @@ func TestFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 	db.sql(t, `alter table audits disable trigger user`)
 	change()
 	i.waitMetric(t, missed, atLeast(2))
-	i.waitLog(t, "changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? see: auditstream doctor")
+	i.waitLog(t, "changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? Run auditstream doctor: it says which, and what to do")
 	install()
 	healthy(2)
 

@@ -42,7 +42,7 @@ func (m *missedChanges) settle() (remain bool) {
 		}
 	}
 	if m.pending > 0 && now.Sub(m.logged) >= time.Minute {
-		m.logger.Warn("changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? see: auditstream doctor",
+		m.logger.Warn("changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? Run auditstream doctor: it says which, and what to do",
 			"changes", m.pending)
 		m.logged, m.pending = now, 0
 	}

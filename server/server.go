@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -94,6 +95,9 @@ func (s *Server) Close() error {
 
 func listen(ctx context.Context, name, addr string) (net.Listener, error) {
 	l, err := listenConfig().Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w (stop the program that has this port, or set %s to another)", name, addr, err, name)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot listen on %s: %w", name, addr, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"auditstream/store"
@@ -54,13 +56,17 @@ type verifier struct {
 	keys    *jwks // nil without JWKSURL
 	parser  *jwt.Parser
 	known   *verified // nil without MaxCached
+
+	logger   *slog.Logger
+	accepted atomic.Bool // a token was found valid
+	told     sync.Once   // of the first signature that was wrong before that
 }
 
 func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*verifier, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	v := new(verifier)
+	v := &verifier{logger: logger}
 	var methods []string
 	for _, secret := range []string{cfg.Secret, cfg.PreviousSecret} {
 		if secret != "" {
@@ -135,8 +141,10 @@ func (v *verifier) check(ctx context.Context, token string) (remembered, error) 
 	case errors.Is(err, errNoKeys):
 		return remembered{}, because(errNoKeys, err)
 	case err != nil:
+		v.tell(err)
 		return remembered{}, because(errInvalidToken, err)
 	}
+	v.accepted.Store(true)
 	who := remembered{viewer: viewer{Viewer: store.Viewer{Subject: c.Subject}, expires: c.ExpiresAt.Time}}
 	if c.NotBefore != nil {
 		who.from = c.NotBefore.Add(-notBeforeSkew)
@@ -145,6 +153,17 @@ func (v *verifier) check(ctx context.Context, token string) (remembered, error) 
 		who.Email = c.Email
 	}
 	return who, nil
+}
+
+// tell says once that the key may be the wrong one. Later, when tokens have been valid, a bad signature is a client's fault, and
+// is for the debug log.
+func (v *verifier) tell(err error) {
+	if !errors.Is(err, jwt.ErrTokenSignatureInvalid) || v.accepted.Load() {
+		return
+	}
+	v.told.Do(func() {
+		v.logger.Warn("a token's signature is refused, and none has been valid yet: set JWT_SECRET, or JWT_JWKS_URL, to the key with which your application signs its users' tokens", "error", err)
+	})
 }
 
 func (v *verifier) key(ctx context.Context, t *jwt.Token) (any, error) {

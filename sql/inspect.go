@@ -107,7 +107,7 @@ func describeTriggers(i *installed) []Trigger {
 // checkView returns what is wrong with the view, and apart from that an error of the connection.
 func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err error) {
 	if !i.View {
-		return errors.New("there is no view auditstream.progress: run install"), nil
+		return errors.New("there is no view auditstream.progress: run auditstream install --table YOUR_TABLE"), nil
 	}
 	var me string
 	var usage, selects bool
@@ -119,7 +119,7 @@ func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err er
 		return nil, fmt.Errorf("read the rights on auditstream.progress: %w", err)
 	}
 	if !usage || !selects {
-		return fmt.Errorf("the role %s may not read auditstream.progress: run install --role %s", me, me), nil
+		return fmt.Errorf("the role %s may not read auditstream.progress: run auditstream install --role %s", me, me), nil
 	}
 	var problems []string
 	for _, name := range append([]string{"audit_id"}, ours...) {

@@ -53,7 +53,7 @@ func TestInspect(t *testing.T) {
 		null::text as error from audits`
 	const table = `create table audits (id integer primary key, status text, progress integer); `
 	tests := []struct{ name, setup, view, index, triggers string }{
-		{"nothing", ``, `there is no view auditstream.progress: run install`, ``, `missing missing missing missing missing`},
+		{"nothing", ``, `there is no view auditstream.progress: run auditstream install --table YOUR_TABLE`, ``, `missing missing missing missing missing`},
 		{"a view by hand, whose cast hides the index", table + view, ``,
 			`every read by audit_id scans the whole of audits: create an index on its key`, `missing missing missing missing missing`},
 		{"a view by hand, with an index", strings.Replace(table, "integer", "bigint", 1) + view, ``, ``, `missing missing missing missing missing`},
@@ -109,7 +109,7 @@ func TestInspectAsTheServersRole(t *testing.T) {
 	serve := pgtest.Connect(t, dsn)
 	exec(t, serve, `set role `+reader)
 	s, err := sql.Inspect(t.Context(), serve)
-	want := `the role ` + reader + ` may not read auditstream.progress: run install --role ` + reader
+	want := `the role ` + reader + ` may not read auditstream.progress: run auditstream install --role ` + reader
 	if err != nil || message(s.View) != want {
 		t.Errorf("got %v, %v, want %s", s.View, err, want)
 	}

@@ -92,6 +92,7 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
+		err, _ = explain(err)
 		return nil, fmt.Errorf("cannot connect to the database (DATABASE_URL): %w", err)
 	}
 	return conn, nil
@@ -101,7 +102,7 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 func explain(err error) (explained error, final bool) {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
-		return fmt.Errorf("%w (is PostgreSQL running, and DATABASE_URL right?)", err), false
+		return fmt.Errorf("%w (is PostgreSQL running there? Start it, or correct host and port in DATABASE_URL)", err), false
 	}
 	switch pgErr.Code {
 	case "28P01", "28000":

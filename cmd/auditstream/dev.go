@@ -84,6 +84,9 @@ func (c *devCmd) logger(w io.Writer) *slog.Logger {
 func (c *devCmd) address(ctx context.Context, out io.Writer) (string, error) {
 	if c.HTTPAddr != "" {
 		err := tryAddress(ctx, c.HTTPAddr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return "", fmt.Errorf("--http-addr: cannot listen on %s: %w (choose another port, or leave --http-addr out, which finds a free one)", c.HTTPAddr, err)
+		}
 		if err != nil {
 			return "", fmt.Errorf("--http-addr: cannot listen on %s: %w", c.HTTPAddr, err)
 		}

@@ -119,7 +119,7 @@ func TestDoctorFinds(t *testing.T) {
 		},
 		"nothing installed": {
 			func(t *testing.T) string { return pgtest.New(t) },
-			exitFailed, []string{"FAIL  view: there is no view auditstream.progress: run install", "ok    LISTEN"},
+			exitFailed, []string{"FAIL  view: there is no view auditstream.progress: run auditstream install --table YOUR_TABLE", "ok    LISTEN"},
 		},
 		"a role without rights": {
 			func(t *testing.T) string { return asTestRole(t, installed(t, sql.Options{})) },

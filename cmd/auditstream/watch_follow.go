@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -136,6 +137,9 @@ func (f *auditsWatch) connect(ctx context.Context) (done, orderly bool, err erro
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err
 		}
+		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+			err = fmt.Errorf("%w (is auditstream serve running there? AUDITSTREAM_URL or --url says where)", err)
+		}
 		return false, false, err
 	}
 	defer resp.Body.Close()
@@ -143,7 +147,9 @@ func (f *auditsWatch) connect(ctx context.Context) (done, orderly bool, err erro
 	case http.StatusOK:
 	case http.StatusNoContent: // the end has been seen
 		return true, true, f.verdict()
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone:
+	case http.StatusUnauthorized:
+		return true, true, f.refused(fmt.Errorf("%w (%s)", answerText(resp), f.tokenRemedy()))
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone:
 		return true, true, f.refused(answerText(resp))
 	default:
 		return false, false, answerText(resp)
@@ -220,6 +226,13 @@ func (f *auditsWatch) verdict() error {
 		return nil
 	}
 	return exitError{exitAuditFailed, errors.New(strings.Join(reasons, "; "))}
+}
+
+func (f *auditsWatch) tokenRemedy() string {
+	if f.token == "" {
+		return "set AUDITSTREAM_TOKEN to a token of the audit's owner"
+	}
+	return "it has expired, or is signed with another key or made for another service than serve is configured for: get a new one; auditstream token makes one with serve's JWT_SECRET"
 }
 
 // answerText is the reason of an answer that is no stream.
