@@ -79,7 +79,9 @@ func ownSecrets(env, args []string) (own []string) {
 		case strings.HasPrefix(name, "DATABASE_"), name == "JWT_JWKS_URL", name == "REDIS_URL":
 			if u, err := url.Parse(value); err == nil && u.User != nil {
 				password, _ := u.User.Password()
-				own = append(own, password)
+				if password != u.User.Username() { // nobody could tell which of the two is shown
+					own = append(own, password)
+				}
 			}
 		}
 	}

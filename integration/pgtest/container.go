@@ -3,6 +3,7 @@ package pgtest
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -43,7 +44,8 @@ func startContainer(ctx context.Context) (*server, error) {
 	for _, name := range slices.Sorted(maps.Keys(settings())) {
 		args = append(args, "-c", name+"="+settings()[name])
 	}
-	ctr, err := postgres.Run(ctx, image, testcontainers.WithCmdArgs(args...), postgres.BasicWaitStrategies())
+	// A password of its own, so that tests find it where it must not be; the module's is also the user's name.
+	ctr, err := postgres.Run(ctx, image, testcontainers.WithCmdArgs(args...), postgres.WithPassword(rand.Text()), postgres.BasicWaitStrategies())
 	stop := func(context.Context) error {
 		// No grace for data that nobody needs. It has time limits of its own.
 		return testcontainers.TerminateContainer(ctr, testcontainers.StopTimeout(time.Second))
