@@ -68,7 +68,12 @@ func (c recorded) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if a, ok := trafficOf.Load(r.URL.Host); ok {
-		resp.Body = &recordedBody{ReadCloser: resp.Body, over: func(body []byte) { a.(*traffic).judge(r, resp, body) }}
+		resp.Body = &recordedBody{ReadCloser: resp.Body, over: func(body []byte) {
+			// Its client may leave before it has all of an answer, of which a part says nothing.
+			if cut := resp.ContentLength > int64(len(body)) && r.Method != http.MethodHead && resp.StatusCode == http.StatusOK; !cut {
+				a.(*traffic).judge(r, resp, body)
+			}
+		}}
 	}
 	return resp, nil
 }
