@@ -36,8 +36,9 @@ function choose() {
   if (before !== selected) for (const each of [before, selected]) if (audits.has(each)) stale.add(audits.get(each));
 }
 
-addEventListener('hashchange', () => {
-  const before = dataset.view;
+addEventListener('hashchange', ({ oldURL }) => {
+  // Not dataset.view: an event of the stream may have come between the address and this, and changed it already.
+  const before = /^#\/\d/.test(new URL(oldURL).hash) ? 'detail' : 'list';
   choose();
   paint();
   if (!narrow.matches || before === dataset.view) return;
