@@ -23,7 +23,8 @@ type database struct {
 	mu         sync.Mutex
 	registered map[int64]int64 // by audit, the instance
 	open       map[uint64]bool
-	xid        uint64
+	xid        uint64 // the newest that was drawn
+	ended      uint64 // the newest that has ended
 	version    int
 	takes      func() time.Duration // every statement of the registry
 	refuse     error                // what Unregister fails with
@@ -32,7 +33,7 @@ type database struct {
 }
 
 func newDatabase(audits int64) *database {
-	db := &database{table: newTable(), registered: make(map[int64]int64), open: make(map[uint64]bool), xid: 100,
+	db := &database{table: newTable(), registered: make(map[int64]int64), open: make(map[uint64]bool), xid: 100, ended: 100,
 		takes: func() time.Duration { return 0 }}
 	for id := range audits {
 		db.table.set(running(id+1, 0))
@@ -40,14 +41,44 @@ func newDatabase(audits int64) *database {
 	return db
 }
 
-func (db *database) Register(_ context.Context, instance int64, ids []int64) error {
+func (db *database) Register(_ context.Context, instance int64, ids []int64) (Snapshot, error) {
+	mine := db.begin()
 	time.Sleep(db.takes())
 	db.mu.Lock()
-	defer db.mu.Unlock()
 	for _, id := range ids {
 		db.registered[id] = instance
 	}
-	return nil
+	db.end(mine)
+	db.mu.Unlock()
+	time.Sleep(db.takes())
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	snap := db.snapshot()
+	db.xid++
+	db.end(db.xid)
+	return snap.extended(db.xid), nil
+}
+
+// begin draws a transaction's id.
+func (db *database) begin() uint64 {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.xid++
+	db.open[db.xid] = true
+	return db.xid
+}
+
+// end is a commit. The caller holds mu.
+func (db *database) end(xid uint64) {
+	delete(db.open, xid)
+	db.ended = max(db.ended, xid)
+}
+
+// snapshot does not know what is newer than all that have ended, as PostgreSQL's does not. The caller holds mu.
+func (db *database) snapshot() Snapshot {
+	snap := Snapshot{Xmax: db.ended + 1, InProgress: slices.Sorted(maps.Keys(db.open))}
+	snap.InProgress = slices.DeleteFunc(snap.InProgress, func(xid uint64) bool { return xid >= snap.Xmax })
+	return snap
 }
 
 func (db *database) Unregister(_ context.Context, instance int64, ids []int64) (int, error) {
@@ -66,7 +97,7 @@ func (db *database) Snapshot(context.Context) (Snapshot, error) {
 	time.Sleep(db.takes())
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	return Snapshot{Xmax: db.xid + 1, InProgress: slices.Sorted(maps.Keys(db.open))}, nil
+	return db.snapshot(), nil
 }
 
 func (db *database) unregistrations() int {
@@ -82,15 +113,13 @@ func (db *database) write(h *Hub, id int64, takes time.Duration) (rang bool) {
 
 // transaction changes or inserts a row. What change is given has a progress higher than any before. What has ended stays so.
 func (db *database) transaction(h *Hub, id int64, insert bool, takes time.Duration, change func(row *store.Audit)) (rang bool) {
+	xid := db.begin()
 	db.mu.Lock()
-	db.xid++
-	xid := db.xid
-	db.open[xid] = true
 	rang = db.registered[id] != 0 || insert && db.registered[whateverBegins] != 0
 	db.mu.Unlock()
 	time.Sleep(takes)
 	db.mu.Lock()
-	delete(db.open, xid)
+	db.end(xid)
 	row := db.table.row(id)
 	if row.Terminal() {
 		db.mu.Unlock()

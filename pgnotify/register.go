@@ -24,6 +24,7 @@ type registration struct {
 
 	settling settling
 	look     *time.Timer   // for the end of transactions
+	lookAt   time.Time     // when it fires; zero: it is not set
 	gone     chan struct{} // capacity 1: nobody watches something any more
 	linger   *time.Timer
 	lingers  bool // linger is set
@@ -97,11 +98,7 @@ func (h *Hub) register(ctx context.Context, instance int64, ids []int64) {
 	}
 	regCtx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	err := h.cfg.Registry.Register(regCtx, instance, ids)
-	var snap Snapshot
-	if err == nil {
-		snap, err = h.cfg.Registry.Snapshot(regCtx)
-	}
+	snap, err := h.cfg.Registry.Register(regCtx, instance, ids)
 	if ctx.Err() != nil {
 		return
 	}
@@ -130,10 +127,14 @@ func (h *Hub) logRegistration(err error) {
 	h.reg.failed, h.reg.warned = err != nil, err != nil
 }
 
+// scheduleLook sets the timer, or has it fire sooner, never later: registrations may follow each other for ever.
 func (h *Hub) scheduleLook() {
-	if h.reg.settling.waiting() {
-		h.reg.look.Reset(h.reg.settling.delay)
+	at := time.Now().Add(h.reg.settling.delay)
+	if !h.reg.settling.waiting() || !h.reg.lookAt.IsZero() && !at.Before(h.reg.lookAt) {
+		return
 	}
+	h.reg.lookAt = at
+	h.reg.look.Reset(h.reg.settling.delay)
 }
 
 // settle reads again what a transaction may have changed that was open at the registration and has ended.
@@ -146,6 +147,7 @@ func (h *Hub) settle(ctx context.Context) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.reg.lookAt = time.Time{}
 	// Not only what is watched at this moment: who comes back before the safety net finds it registered.
 	again := h.reg.settling.look(snap, func(id int64) bool { _, ok := h.reg.ids[id]; return ok })
 	again = slices.DeleteFunc(again, func(id int64) bool { return !h.wanted(id) })

@@ -26,17 +26,18 @@ type registry struct {
 
 func newRegistry() *registry { return &registry{rows: make(map[int64]int64)} }
 
-func (r *registry) Register(_ context.Context, instance int64, ids []int64) error {
+func (r *registry) Register(_ context.Context, instance int64, ids []int64) (Snapshot, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.registers = append(r.registers, slices.Sorted(slices.Values(ids)))
 	if r.fail != nil {
-		return r.fail
+		return Snapshot{}, r.fail
 	}
 	for _, id := range ids {
 		r.rows[id] = instance
 	}
-	return nil
+	r.looks++
+	return r.snapshot, nil
 }
 
 func (r *registry) Unregister(_ context.Context, _ int64, ids []int64) (int, error) {
@@ -165,6 +166,25 @@ func TestWriterThatLookedTooEarlyIsReadAfter(t *testing.T) {
 		if h.missed.found[1] != (time.Time{}) {
 			t.Error("the change counts as missed")
 		}
+	})
+}
+
+// Registrations that follow each other faster than the first look after one do not put it off.
+func TestLookIsNotPutOffByLaterRegistrations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, tb := newRegistry(), newTable(running(1, 10))
+		h := startHub(t, HubConfig{Loader: tb, Registry: r, Interval: time.Hour})
+		h.Listening(7)
+		r.open(100, 90, 95)
+		states := subscribe(t, h, 1)
+		wantProgress(t, states, 10)
+		tb.set(running(1, 20))
+		r.open(200, 95)
+		for id := range int64(40) {
+			subscribe(t, h, 2+id)
+			time.Sleep(settleMin / 2)
+		}
+		wantProgress(t, states, 20)
 	})
 }
 

@@ -18,7 +18,7 @@ type settling struct {
 	delay time.Duration    // until the next look
 }
 
-// registered notes what was registered, and has committed, before the snapshot was taken.
+// registered notes what was registered, with the transactions that may have looked before.
 func (s *settling) registered(ids []int64, snap Snapshot) {
 	if len(snap.InProgress) == 0 {
 		return
