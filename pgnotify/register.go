@@ -148,8 +148,9 @@ func (h *Hub) settle(ctx context.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reg.lookAt = time.Time{}
-	// Not only what is watched at this moment: who comes back before the safety net finds it registered.
-	again := h.reg.settling.look(snap, func(id int64) bool { _, ok := h.reg.ids[id]; return ok })
+	// Not only what is watched at this moment: who comes back before the safety net finds it registered. Nor only what is
+	// known to be registered: after a failure nothing is.
+	again := h.reg.settling.look(snap, func(id int64) bool { _, ok := h.reg.ids[id]; return ok || h.wanted(id) })
 	again = slices.DeleteFunc(again, func(id int64) bool { return !h.wanted(id) })
 	for _, id := range again {
 		if id == whateverBegins {

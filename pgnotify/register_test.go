@@ -188,6 +188,31 @@ func TestLookIsNotPutOffByLaterRegistrations(t *testing.T) {
 	})
 }
 
+// A tidying up that failed leaves nothing known to be registered, and the writer that looked too early is waited for all the same.
+func TestWriterThatLookedTooEarlyIsReadAfterAFailedTidy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, tb := newRegistry(), newTable(running(1, 10), running(2, 20))
+		h := startHub(t, HubConfig{Loader: tb, Registry: r, Interval: time.Hour})
+		h.Listening(7)
+		_, cancel, err := h.Subscribe(t.Context(), 2, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.open(100, 90)
+		states := subscribe(t, h, 1)
+		wantProgress(t, states, 10)
+		cancel()
+		time.Sleep(lingers - time.Millisecond)
+		r.failWith(errDatabase)
+		time.Sleep(settleMax)
+		r.failWith(nil)
+		tb.set(running(1, 20))
+		r.open(200)
+		time.Sleep(2 * settleMax)
+		wantProgress(t, states, 20)
+	})
+}
+
 // What an old registration waits for costs later ones no read.
 func TestLongTransactionCausesOneRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

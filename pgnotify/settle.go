@@ -40,7 +40,7 @@ func (s *settling) waiting() bool { return len(s.open) > 0 }
 
 // look takes a newer snapshot and returns the audits to read again. A transaction that goes on for hours causes no read until
 // it ends, and one look a second at most.
-func (s *settling) look(snap Snapshot, registered func(int64) bool) (again []int64) {
+func (s *settling) look(snap Snapshot, needed func(int64) bool) (again []int64) {
 	var open, ended []uint64
 	for _, xid := range s.open {
 		_, running := slices.BinarySearch(snap.InProgress, xid)
@@ -54,7 +54,7 @@ func (s *settling) look(snap Snapshot, registered func(int64) bool) (again []int
 	s.delay = min(2*s.delay, settleMax)
 	for id, since := range s.since {
 		switch {
-		case !registered(id):
+		case !needed(id):
 			delete(s.since, id)
 			continue
 		case len(ended) > 0 && ended[0] < since:
