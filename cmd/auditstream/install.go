@@ -22,6 +22,11 @@ type installCmd struct {
 	logFlags      `embed:""`
 }
 
+func (c *installCmd) Help() string {
+	return `Run it again, with the same options, to upgrade or repair what is installed: replace the program first, then install. It
+happens in one transaction, while your writers write and viewers watch. What a newer program has installed is left alone.`
+}
+
 func (c *installCmd) Run(ctx context.Context, std streams) error {
 	columns, err := columnMap(c.Column)
 	if err != nil {

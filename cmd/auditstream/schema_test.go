@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
+	"strings"
 	"testing"
 
 	"auditstream/integration/pgtest"
@@ -59,4 +62,37 @@ func TestInstallCommand(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
+}
+
+// Each difference is told once, however often it is looked at.
+func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
+	t.Parallel()
+	dsn := earlier(t, 1)
+	conn := pgtest.Connect(t, dsn)
+	var log bytes.Buffer
+	w := newSchemaWatch(nil, conn, slog.New(slog.NewTextHandler(&log, nil)))
+	told := func(want ...string) {
+		t.Helper()
+		w.compare(t.Context())
+		w.compare(t.Context())
+		if got := strings.Count(log.String(), "\n"); got != min(len(want), 1) {
+			t.Errorf("%d lines, want %d:\n%s", got, min(len(want), 1), log.String())
+		}
+		mustContain(t, log.String(), want...)
+		log.Reset()
+	}
+	told("level=WARN", "older than this program", "schema=1 program=3", `run="auditstream install --table public.audits --role `,
+		`until_then="its triggers ring for every change`)
+	if _, err := sql.Install(t.Context(), conn, sql.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	told("level=INFO", "schema=3 program=3")
+	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 4 x'`)
+	told("level=WARN", "newer than this program: upgrade the program", "schema=4 program=3")
+	execSQL(t, dsn, `comment on view auditstream.progress is 'by hand'`)
+	told()
+	if _, err := conn.Exec(t.Context(), `drop schema auditstream cascade`); err != nil {
+		t.Fatal(err)
+	}
+	told()
 }
