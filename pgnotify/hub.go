@@ -183,10 +183,11 @@ func (h *Hub) Notify(id int64) {
 	h.ring()
 }
 
-// Resync marks every watched audit dirty: notifications may have been lost. It does not block.
+// Resync marks every watched audit dirty, and registers it again: notifications may have been lost. It does not block.
 func (h *Hub) Resync() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.doubt()
 	h.markAll(true)
 }
 

@@ -356,3 +356,55 @@ func TestParseSnapshot(t *testing.T) {
 		}
 	}
 }
+
+// Under an older install there is nothing to register in, and the triggers ring for everything. The upgrade rings for
+// everything once more, and from then on for what is registered: long before the safety net's next turn.
+func TestInstallUnderOpenStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, tb := newRegistry(), newTable(running(1, 10), running(2, 10))
+		r.failWith(errors.New("there is no such table"))
+		h := startHub(t, HubConfig{Loader: tb, Registry: r, Interval: 24 * time.Hour})
+		h.Listening(7)
+		subscribe(t, h, 1)
+		subscribe(t, h, 2)
+		r.wantRows(t)
+		r.failWith(nil)
+		h.Resync()
+		r.wantRows(t, 1, 2)
+		r.mu.Lock()
+		clear(r.rows) // installed anew
+		r.mu.Unlock()
+		h.Resync()
+		r.wantRows(t, 1, 2)
+	})
+}
+
+// A registration that is under way while the upgrade rings fails: it was too early. It is not the last word.
+func TestInstallWhileRegistering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, tb := newRegistry(), newTable(running(1, 10))
+		late := &lateRegistry{registry: r}
+		h := startHub(t, HubConfig{Loader: tb, Registry: late, Interval: 24 * time.Hour})
+		late.during = func() {
+			late.during = nil
+			h.Resync()
+		}
+		h.Listening(7)
+		subscribe(t, h, 1)
+		r.wantRows(t, 1)
+	})
+}
+
+// lateRegistry fails its first registration, during which something happens.
+type lateRegistry struct {
+	*registry
+	during func()
+}
+
+func (r *lateRegistry) Register(ctx context.Context, instance int64, ids []int64) (Snapshot, error) {
+	if r.during != nil {
+		r.during()
+		return Snapshot{}, errors.New("there is no such table")
+	}
+	return r.registry.Register(ctx, instance, ids)
+}

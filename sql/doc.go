@@ -9,6 +9,10 @@
 // its statements fail or wait. So the trigger function names nothing that can go away, the conditions of the triggers
 // cannot raise an error, and the table's lock is asked for in short attempts and held for milliseconds.
 //
+// What install.sql makes has a version, [SchemaVersion], which the comment on the view tells. An upgrade is an install: it
+// replaces what is there in one transaction that ends by ringing for everything, so that a serve that runs registers what is
+// watched with the new triggers. The view, the channel, the payloads and what serve calls are the same in all versions.
+//
 // One thing that PostgreSQL does not let us hide: a column that a view or a trigger's condition uses cannot change its
 // type, nor be dropped, until it is uninstalled. Renaming columns and the table works.
 package sql

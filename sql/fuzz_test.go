@@ -134,6 +134,7 @@ func FuzzAdopt(f *testing.F) {
 			t.Errorf("shown: %q", got)
 		}
 		watchAll(t, conn)
+		equal(t, "what the install rings", bell{ear}.heard(t, conn), []string{"*"})
 		bell{ear}.rings(t, conn, "update "+table+" set "+quoted(names[2])+" = 2", "1")
 		bell{ear}.rings(t, conn, "delete from "+table, "1")
 		if plan := install(t, conn, options); plan.SQL != "" {

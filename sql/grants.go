@@ -40,7 +40,7 @@ func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dro
 		}
 		grants = kept
 	}
-	if i.ours() && !i.Watch && !o.NoTriggers {
+	if i.ours() && !(i.Watch && i.Unwatch) && !o.NoTriggers {
 		watchers, err := viewReaders(ctx, conn)
 		if err != nil {
 			return nil, err

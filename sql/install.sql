@@ -30,7 +30,7 @@
 \set update_when :update_when ' or old.geo_score is distinct from new.geo_score'
 \set update_when :update_when ' or old.total_pages is distinct from new.total_pages'
 \set update_when :update_when ' or old.error is distinct from new.error'
-\set stamp 'auditstream 1 psql'
+\set stamp 'auditstream 3 psql'
 \set objects true
 \set new_schema true
 \set drop_view false
@@ -41,6 +41,13 @@
 select relkind <> 'r' or exists (select from pg_catalog.pg_inherits where oid in (inhparent, inhrelid)) as rows,
     relkind = 'r' and not exists (select from pg_catalog.pg_inherits where oid in (inhparent, inhrelid)) as statements
 from pg_catalog.pg_class where oid = pg_catalog.to_regclass(:'table') \gset
+select exists (select from pg_catalog.pg_class where oid = pg_catalog.to_regclass('auditstream.watch')) and not exists (
+        select from pg_catalog.pg_attribute where attrelid = pg_catalog.to_regclass('auditstream.watch') and attname = 'padding') as old_watch \gset
+\if :old_watch
+    \set new_watch false
+\else
+    \set new_watch true
+\endif
 \set drop_triggers false
 \set keep_always ''
 \set grants ''
@@ -55,6 +62,12 @@ set local quote_all_identifiers = off;
 do $$ begin perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('auditstream', 0)); end $$;
 set local search_path = pg_catalog, pg_temp;
 \if :objects
+-- What a later version has installed is not replaced by an earlier one.
+do $$ begin
+    if substring(obj_description(to_regclass('auditstream.progress'), 'pg_class') from '^auditstream ([0-9]{1,9}) ')::int > 3 then
+        raise 'the schema auditstream is newer than this install.sql, which is of version 3' using hint = 'Take the newer one.';
+    end if;
+end $$;
 \if :new_schema
 create schema if not exists auditstream;
 \endif
@@ -250,8 +263,10 @@ $auditstream$;
 :grants
 \if :objects
 \if :triggers
+\if :new_watch
 
 select auditstream.prepare_watch();
+\endif
 
 -- From here to the commit writers of the table wait (create trigger takes share row exclusive): keep this part last.
 \if :statements
@@ -286,6 +301,15 @@ create or replace trigger auditstream_truncate
     after truncate on :table
     for each statement execute function auditstream.notify_change();
 :keep_always
+\if :old_watch
+-- Only now that nobody writes: a writer looks into this table while it holds its own, and would wait for us as we for it.
+alter table auditstream.watch add column padding text;
+alter table auditstream.watch alter column padding set storage plain;
+select auditstream.prepare_watch();
+\endif
+-- From the commit on these triggers ring for what is registered alone. Hearing this, serve registers all that is watched, and
+-- reads it after that.
+notify auditstream, '*';
 \endif
 \if :drop_triggers
 

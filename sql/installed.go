@@ -25,6 +25,9 @@ type installed struct {
 	Comment       string
 	Function      bool
 	Watch         bool // the table of what is watched
+	Padding       bool // it has the column of schema 3
+	Unwatch       bool
+	Prepare       bool
 
 	state    string // what the view, the function and the triggers are now
 	columns  []viewColumn
@@ -33,12 +36,15 @@ type installed struct {
 }
 
 // ours tells install.sql's view from one that somebody wrote by hand.
-func (i *installed) ours() bool {
-	return i.Kind == "v" && len(i.Comment) > len(stampPrefix) && i.Comment[:len(stampPrefix)] == stampPrefix
-}
+func (i *installed) ours() bool { return i.version() > 0 }
 
-// stampPrefix begins the comment on the view. The number changes when a later program has to know the difference.
-const stampPrefix = "auditstream 1 "
+// version is that of what install made; 0 when it made nothing, or somebody wrote the view by hand.
+func (i *installed) version() int {
+	if i.Kind != "v" {
+		return 0
+	}
+	return versionOf(i.Comment, i.Watch, i.Prepare)
+}
 
 type viewColumn struct {
 	Name, Type string
@@ -72,7 +78,13 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 		       exists (select from pg_catalog.pg_proc p
 		               where p.pronamespace = n.oid and p.proname = 'notify_change' and p.pronargs = 0) as function,
 		       exists (select from pg_catalog.pg_class w
-		               where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r') as watch
+		               where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r') as watch,
+		       exists (select from pg_catalog.pg_class w join pg_catalog.pg_attribute a on a.attrelid = w.oid
+		               where w.relnamespace = n.oid and w.relname = 'watch' and a.attname = 'padding') as padding,
+		       exists (select from pg_catalog.pg_proc p
+		               where p.pronamespace = n.oid and p.proname = 'unwatch' and p.pronargs = 2) as unwatch,
+		       exists (select from pg_catalog.pg_proc p
+		               where p.pronamespace = n.oid and p.proname = 'prepare_watch' and p.pronargs = 0) as prepare
 		from (values (1)) one
 			left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
 			left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'progress'`)

@@ -122,6 +122,16 @@ func (b bell) rings(tb testing.TB, writer *pgx.Conn, statement string, want ...s
 	}
 }
 
+// install rings for everything, for a serve that runs meanwhile.
+func (b bell) install(tb testing.TB, conn *pgx.Conn, o sql.Options) *sql.Plan {
+	tb.Helper()
+	plan := install(tb, conn, o)
+	if plan.SQL != "" {
+		equal(tb, "what the install rings", b.heard(tb, conn), []string{"*"})
+	}
+	return plan
+}
+
 func shown(tb testing.TB, conn *pgx.Conn) []string {
 	tb.Helper()
 	return column(tb, conn, `select json_strip_nulls(row_to_json(p))::text from auditstream.progress p order by audit_id`)
@@ -179,7 +189,7 @@ func catalog(tb testing.TB, conn *pgx.Conn) []string {
 		select concat_ws(' ', 'trigger', pg_get_triggerdef(oid), tgenabled::text) from pg_trigger
 		union all
 		select concat_ws(' ', 'description', pg_describe_object(classoid, objoid, objsubid),
-			regexp_replace(description, '^(auditstream 1) (psql|[0-9a-f]{32})', '\1'))
+			regexp_replace(description, '^(auditstream [0-9]+) (psql|[0-9a-f]{32})', '\1'))
 		from pg_description where objoid >= 16384
 		union all
 		select concat_ws(' ', 'dependency', pg_describe_object(classid, objid, objsubid), pg_describe_object(refclassid, refobjid, refobjsubid))

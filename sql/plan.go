@@ -21,6 +21,8 @@ type Plan struct {
 	SQL string
 	// Warnings are sentences about what works, but not as somebody might expect.
 	Warnings []string
+	// Schema is the version of what is installed before SQL runs; 0: nothing that install made.
+	Schema int
 
 	table     *table
 	exclusive bool     // it needs the table without readers, too
@@ -94,11 +96,15 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
+	err = there.newer()
+	if err != nil {
+		return nil, err
+	}
 	err = there.conflict(t)
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), table: t}
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), Schema: there.version(), table: t}
 	if twoPhase && !o.NoTriggers {
 		plan.Warnings = append(plan.Warnings, "this server allows two-phase commit, and PostgreSQL refuses to prepare a"+
 			" transaction that notifies: where the application uses it for "+t.Display+", install without triggers")
@@ -139,7 +145,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	vars := map[string]string{
 		"table": t.quoted(), "key": ident(m.key.Name), "update_when": m.changed(), "changed": "true",
 		"statements": strconv.FormatBool(byStatement(t, m)), "rows": strconv.FormatBool(!byStatement(t, m)),
-		"objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
+		"objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers), "old_watch": "false", "new_watch": "true",
 	}
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
@@ -150,7 +156,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	template := bodyOf(installSQL, o.NotifyAlways)
 	// Of the two parts of the stamp this one says what was asked for; the other, the state, what came of it.
 	sum := md5.Sum([]byte(render(template, vars)))
-	vars["stamp"] = stampPrefix + hex.EncodeToString(sum[:])
+	vars["stamp"] = stamp + hex.EncodeToString(sum[:])
 	current := there.ours() && there.Comment == vars["stamp"]+" "+there.state
 
 	dropView := !current && there.View && !there.replaceable(m)
@@ -163,6 +169,8 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	}
 	vars["objects"] = strconv.FormatBool(!current)
 	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
+	vars["old_watch"] = strconv.FormatBool(there.Watch && !there.Padding)
+	vars["new_watch"] = strconv.FormatBool(!there.Watch || there.Padding)
 	vars["new_schema"] = strconv.FormatBool(!there.Schema)
 	vars["drop_view"] = strconv.FormatBool(dropView)
 	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || there.Watch || len(there.triggers) > 0))

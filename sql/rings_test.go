@@ -82,7 +82,7 @@ func TestRenamedColumns(t *testing.T) {
 				t.Errorf("the view shows %d rows, want 1", got)
 			}
 			// Install puts it right when it is told.
-			install(t, conn, sql.Options{Columns: map[string]string{name: renamed}})
+			b.install(t, conn, sql.Options{Columns: map[string]string{name: renamed}})
 			b.rings(t, conn, `insert into audits (url) values ('u')`, "3")
 		})
 	}

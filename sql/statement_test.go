@@ -97,13 +97,13 @@ func TestInstallChangesTheFormOfTriggers(t *testing.T) {
 	}
 	equal(t, "triggers for each row", rows(), []string{"auditstream_key"})
 	exec(t, conn, `create table heir () inherits (audits)`)
-	if plan := install(t, conn, sql.Options{}); plan.SQL == "" {
+	if plan := b.install(t, conn, sql.Options{}); plan.SQL == "" {
 		t.Error("install did not notice the heir")
 	}
 	equal(t, "triggers for each row", rows(), []string{"auditstream_delete", "auditstream_insert", "auditstream_update"})
 	b.rings(t, conn, `update audits set progress = 31`, "1")
 	exec(t, conn, `drop table heir`)
-	install(t, conn, sql.Options{})
+	b.install(t, conn, sql.Options{})
 	equal(t, "triggers for each row", rows(), []string{"auditstream_key"})
 	b.rings(t, conn, `update audits set progress = 32`, "1")
 }
@@ -127,7 +127,7 @@ func TestForeignTypesAreNotComparedAsTheInstaller(t *testing.T) {
 	}
 	exec(t, conn, `create table states (id bigint primary key, status state, progress int); insert into states values (1, 'running', 1)`)
 	uninstall(t, conn)
-	install(t, conn, sql.Options{Table: "states"})
+	b.install(t, conn, sql.Options{Table: "states"})
 	exec(t, conn, `create cast (state as text) with function state_text(state)`)
 	watchAll(t, conn)
 	b.rings(t, conn, `update states set status = 'FAILED'`, "1")

@@ -40,7 +40,11 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{exclusive: true}
+	err = there.newer()
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Schema: there.version(), exclusive: true}
 	err = there.ownTable(plan)
 	if err != nil {
 		return nil, err

@@ -129,12 +129,12 @@ func TestNotifyAlways(t *testing.T) {
 	t.Parallel()
 	dsn, b := unwatched(t)
 	conn := pgtest.Connect(t, dsn)
-	if plan := install(t, conn, sql.Options{NotifyAlways: true}); plan.SQL == "" {
+	if plan := b.install(t, conn, sql.Options{NotifyAlways: true}); plan.SQL == "" {
 		t.Error("install did not notice the option")
 	}
 	b.rings(t, conn, `update audits set progress = 10 where id in (1, 2)`, "1", "2")
 	b.rings(t, conn, `begin; update audits set progress = 11 where id = 1; update audits set progress = 12 where id = 2; commit`, "1", "2")
-	install(t, conn, sql.Options{})
+	b.install(t, conn, sql.Options{})
 	b.rings(t, conn, `update audits set progress = 13 where id = 1`)
 }
 

@@ -89,6 +89,7 @@ type doctor struct {
 
 	pool   *pgxpool.Pool // of DATABASE_URL, as serve opens it
 	status sql.Status    // once installation has run
+	older  bool          // once schema has run: the schema is older than this program
 }
 
 // run runs a check and prints what it finds.
@@ -122,7 +123,7 @@ func (d *doctor) examineDatabase(ctx context.Context) {
 		return
 	}
 	for _, check := range []func(context.Context) []finding{
-		d.version, d.primary, d.role, d.installation, d.triggers, d.listen, d.queue, d.connections, d.clock,
+		d.version, d.primary, d.role, d.installation, d.schema, d.triggers, d.listen, d.queue, d.connections, d.clock,
 	} {
 		d.run(ctx, check)
 	}

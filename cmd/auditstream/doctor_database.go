@@ -177,9 +177,11 @@ func (d *doctor) registration(ctx context.Context) []finding {
 	switch {
 	case err != nil:
 		return []finding{unanswered("registration", err)}
+	case !table && d.older:
+		return nil // said already
 	case !table:
-		return []finding{warn("Run auditstream install again, which upgrades it.",
-			"triggers of an older version: they ring for every change, watched or not")}
+		return []finding{warn("Run auditstream install again: it repairs that.",
+			"there is no table auditstream.watch, so the triggers ring for every change, watched or not")}
 	case !may:
 		return []finding{fail("Run auditstream install again with --role "+name+".",
 			"role %s may not register what is watched, so changes are found by polling alone", name)}

@@ -22,6 +22,11 @@ type installCmd struct {
 	logFlags      `embed:""`
 }
 
+func (c *installCmd) Help() string {
+	return `Run it again, with the same options, to upgrade or repair what is installed: replace the program first, then install. It
+happens in one transaction, while your writers write and viewers watch. What a newer program has installed is left alone.`
+}
+
 func (c *installCmd) Run(ctx context.Context, std streams) error {
 	columns, err := columnMap(c.Column)
 	if err != nil {
@@ -34,6 +39,9 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn sqlConn) (*sql.Plan, string, error) {
 		if c.DryRun {
 			plan, err := sql.PlanInstall(ctx, conn, options)
+			if err == nil && upgrades(plan) {
+				fmt.Fprintf(std.err, "auditstream: this upgrades the schema from version %d to %d\n", plan.Schema, sql.SchemaVersion)
+			}
 			return plan, "", err
 		}
 		plan, err := sql.Install(ctx, conn, options)
@@ -43,8 +51,15 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 		if plan.SQL == "" {
 			return plan, fmt.Sprintf("auditstream is installed on %s already; nothing to change.", plan.Table), nil
 		}
+		if upgrades(plan) {
+			return plan, fmt.Sprintf("Upgraded on %s: the schema was of version %d and is of version %d now.", plan.Table, plan.Schema, sql.SchemaVersion), nil
+		}
 		return plan, fmt.Sprintf("Installed on %s. Next: auditstream serve", plan.Table), nil
 	})
+}
+
+func upgrades(plan *sql.Plan) bool {
+	return plan.SQL != "" && plan.Schema != 0 && plan.Schema < sql.SchemaVersion
 }
 
 // columnMap parses OURS=THEIRS. What the names may be, package sql knows.

@@ -19,7 +19,6 @@ import (
 
 var (
 	_ server.Subscriber      = (*pgnotify.Hub)(nil)
-	_ pgnotify.Registrar     = (*pgnotify.Hub)(nil)
 	_ server.GroupSubscriber = (*pgnotify.Hub)(nil)
 )
 
@@ -77,10 +76,11 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	if err != nil {
 		return err
 	}
+	schema := newSchemaWatch(hub, pool, logger)
 	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{
 		Conn:       listenConn,
 		Pool:       pool,
-		Sink:       hub,
+		Sink:       schema,
 		Logger:     logger,
 		Registerer: registry,
 	})
@@ -118,6 +118,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return hub.Run(ctx) })
 	group.Go(func() error { return listener.Run(ctx) })
+	group.Go(func() error { return schema.Watch(ctx) })
 	group.Go(func() error { return srv.Run(ctx) })
 	err = group.Wait()
 	logger.Info("stopped")

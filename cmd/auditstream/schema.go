@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+
+	"auditstream/pgnotify"
+	"auditstream/sql"
+)
+
+// schemaWatch says in the log when the database's schema is not of this program's version, and when it is again. It is the
+// hub, as far as the listener can tell: the listener's resyncs, which follow each install and each connection, are when
+// another version may be there.
+type schemaWatch struct {
+	*pgnotify.Hub
+	db     sql.Querier
+	logger *slog.Logger
+	look   chan struct{} // capacity 1
+	told   int           // the version that was last complained of; 0: none
+}
+
+var (
+	_ pgnotify.Sink      = (*schemaWatch)(nil)
+	_ pgnotify.Registrar = (*schemaWatch)(nil)
+)
+
+func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, logger *slog.Logger) *schemaWatch {
+	return &schemaWatch{Hub: hub, db: db, logger: logger, look: make(chan struct{}, 1)}
+}
+
+// Resync does what the hub's does, and has Watch look.
+func (w *schemaWatch) Resync() {
+	w.Hub.Resync()
+	select {
+	case w.look <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// Watch looks at once, and at each resync, until ctx is done, and returns nil.
+func (w *schemaWatch) Watch(ctx context.Context) error {
+	for {
+		w.compare(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.look:
+		}
+	}
+}
+
+func (w *schemaWatch) compare(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	s, err := sql.ReadSchema(ctx, w.db)
+	if err != nil {
+		w.logger.Debug("the schema's version is not known", "error", err) // the next connection brings us here again
+		return
+	}
+	if s.Version == w.told {
+		return
+	}
+	versions := []any{"schema", s.Version, "program", sql.SchemaVersion}
+	switch {
+	case s.Version == 0 || s.Version == sql.SchemaVersion:
+		if w.told != 0 && s.Version != 0 {
+			w.logger.Info("the database's schema is of this program's version now", versions...)
+		}
+		w.told = 0
+		return
+	case s.Version > sql.SchemaVersion:
+		w.logger.Warn("the database's schema is newer than this program: upgrade the program", versions...)
+	default:
+		w.logger.Warn("the database's schema is older than this program: upgrade it with auditstream install",
+			append(versions, "run", installCommand(s), "until_then", orElse(s.Lacks(), "all works"))...)
+	}
+	w.told = s.Version
+}
+
+// installCommand is what upgrades a schema. The mapping of columns is not known: who has given one has to do so again.
+func installCommand(s sql.Schema) string {
+	command := "auditstream install"
+	if s.Table != "" {
+		command += " --table " + shellQuote(plain(s.Table))
+	}
+	command += " --role " + shellQuote(s.Role)
+	switch {
+	case !s.Triggers:
+		command += " --no-triggers"
+	case s.Always:
+		command += " --notify-always"
+	}
+	return command
+}
+
+// upgradeRemedy is installCommand in a sentence.
+func upgradeRemedy(s sql.Schema) string {
+	return fmt.Sprintf("Run %s, with the --column options that it was installed with.", installCommand(s))
+}
+
+var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+func shellQuote(s string) string {
+	if shellSafe.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (d *doctor) schema(ctx context.Context) []finding {
+	s, err := sql.ReadSchema(ctx, d.pool)
+	switch {
+	case err != nil:
+		return []finding{unanswered("schema", err)}
+	case s.Version == 0:
+		return nil // nothing is installed, which is said elsewhere, or it was written by hand
+	case s.Version > sql.SchemaVersion:
+		return []finding{warn("Upgrade the program.", "schema: version %d, newer than this program's, %d", s.Version, sql.SchemaVersion)}
+	case s.Version < sql.SchemaVersion:
+		d.older = true
+		lacks := s.Lacks()
+		if lacks != "" {
+			lacks = "; until it is upgraded " + lacks
+		}
+		return []finding{warn(upgradeRemedy(s), "schema: version %d, older than this program's, %d%s", s.Version, sql.SchemaVersion, lacks)}
+	}
+	return []finding{ok("schema: version %d, this program's", s.Version)}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+
+	"auditstream/integration/pgtest"
+	"auditstream/sql"
+)
+
+// earlier makes the table of audits.sql with what an earlier version installed.
+func earlier(t *testing.T, version int) (dsn string) {
+	t.Helper()
+	dsn = pgtest.New(t)
+	for _, name := range []string{"audits.sql", fmt.Sprintf("testdata/schema-%d.sql", version)} {
+		script, err := os.ReadFile("../../sql/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pgtest.Psql(t, dsn, string(script))
+	}
+	return dsn
+}
+
+func TestDoctorComparesVersions(t *testing.T) {
+	t.Parallel()
+	dsn := earlier(t, 1)
+	const older = "warn  schema: version 1, older than this program's, 3; until it is upgraded its triggers ring for every change"
+	mustContain(t, examine(t, dsn).want(t, exitDone).out, older, "Run auditstream install --table public.audits --role ",
+		", with the --column options that it was installed with.")
+	got := command(t, "install", "--database-url="+dsn, "--dry-run").want(t, exitDone)
+	mustContain(t, got.stderr, "auditstream: this upgrades the schema from version 1 to 3\n")
+	mustContain(t, command(t, "install", "--database-url="+dsn).want(t, exitDone).out,
+		`Upgraded on "public"."audits": the schema was of version 1 and is of version 3 now.`)
+	mustContain(t, command(t, "install", "--database-url="+dsn).want(t, exitDone).out, "nothing to change")
+	mustContain(t, examine(t, dsn).want(t, exitDone).out, "ok    schema: version 3, this program's\n")
+
+	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 4 x'`)
+	mustContain(t, examine(t, dsn).want(t, exitDone).out, "warn  schema: version 4, newer than this program's, 3\n", "Upgrade the program.")
+	for _, name := range []string{"install", "uninstall"} {
+		mustContain(t, command(t, name, "--database-url="+dsn).want(t, exitFailed).stderr,
+			"the installed schema has version 4, newer than this program's, which is 3, so it is left alone: upgrade the program")
+	}
+	execSQL(t, dsn, `comment on view auditstream.progress is 'by hand'`)
+	mustNotContain(t, examine(t, dsn).want(t, exitDone).out, "schema:")
+}
+
+func TestInstallCommand(t *testing.T) {
+	t.Parallel()
+	for want, s := range map[string]sql.Schema{
+		"auditstream install --table public.audits --role serve":            {Table: `"public"."audits"`, Role: "serve", Triggers: true},
+		"auditstream install --table app.jobs --role serve --notify-always": {Table: "app.jobs", Role: "serve", Triggers: true, Always: true},
+		"auditstream install --table app.jobs --role serve --no-triggers":   {Table: "app.jobs", Role: "serve"},
+		`auditstream install --table '"My S"."it'\''s"' --role 'a b'`:       {Table: `"My S"."it's"`, Role: "a b", Triggers: true},
+		"auditstream install --role serve --no-triggers":                    {Role: "serve"},
+	} {
+		if got := installCommand(s); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// Each difference is told once, however often it is looked at.
+func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
+	t.Parallel()
+	dsn := earlier(t, 1)
+	conn := pgtest.Connect(t, dsn)
+	var log bytes.Buffer
+	w := newSchemaWatch(nil, conn, slog.New(slog.NewTextHandler(&log, nil)))
+	told := func(want ...string) {
+		t.Helper()
+		w.compare(t.Context())
+		w.compare(t.Context())
+		if got := strings.Count(log.String(), "\n"); got != min(len(want), 1) {
+			t.Errorf("%d lines, want %d:\n%s", got, min(len(want), 1), log.String())
+		}
+		mustContain(t, log.String(), want...)
+		log.Reset()
+	}
+	told("level=WARN", "older than this program", "schema=1 program=3", `run="auditstream install --table public.audits --role `,
+		`until_then="its triggers ring for every change`)
+	if _, err := sql.Install(t.Context(), conn, sql.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	told("level=INFO", "schema=3 program=3")
+	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 4 x'`)
+	told("level=WARN", "newer than this program: upgrade the program", "schema=4 program=3")
+	execSQL(t, dsn, `comment on view auditstream.progress is 'by hand'`)
+	told()
+	if _, err := conn.Exec(t.Context(), `drop schema auditstream cascade`); err != nil {
+		t.Fatal(err)
+	}
+	told()
+}

@@ -1,0 +1,45 @@
+package sql_test
+
+import (
+	"fmt"
+	"testing"
+
+	"auditstream/integration/pgtest"
+	"auditstream/sql"
+)
+
+// An older serve goes on while the schema is upgraded under it: what it reads, hears and calls is the same in each version.
+// What may change here are additions; whoever changes more changes what README promises about upgrades.
+func TestInterfaceOfServeIsTheSameInEachVersion(t *testing.T) {
+	t.Parallel()
+	if sql.Channel != "auditstream" {
+		t.Errorf("the channel is %s", sql.Channel)
+	}
+	for version := 1; version <= sql.SchemaVersion; version++ {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			t.Parallel()
+			dsn, conn := database(t)
+			old(t, dsn, version)
+			equal(t, "the view", column(t, conn, `select attname || ' ' || format_type(atttypid, null) from pg_attribute
+				where attrelid = 'auditstream.progress'::regclass and attnum > 0 order by attnum`), []string{
+				"audit_id bigint", "user_id text", "user_email text", "status text", "progress integer",
+				"message text", "geo_score double precision", "total_pages integer", "error text",
+			})
+			ear := pgtest.Connect(t, dsn)
+			exec(t, ear, `listen auditstream`)
+			if version > 1 {
+				const instance = int64(1)<<40 + 5
+				exec(t, ear, fmt.Sprintf(`select pg_advisory_lock_shared(%d)`, instance)) // so it lives
+				if _, err := ear.Exec(t.Context(), `insert into auditstream.watch (audit_id, instance)
+					select id, $2::bigint from unnest($1::bigint[]) as id on conflict do nothing`, []int64{1, 2}, instance); err != nil {
+					t.Fatal(err)
+				}
+				equal(t, "registered", column(t, conn, `select auditstream.unwatch($1::bigint, $2::bigint[])::text`, instance, []int64{2}), []string{"1"})
+			}
+			b := bell{ear}
+			b.rings(t, conn, `update audits set progress = 20`, "1")
+			b.rings(t, conn, `delete from audits where id = 1`, "1")
+			b.rings(t, conn, `truncate audits`, "*")
+		})
+	}
+}

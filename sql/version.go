@@ -1,0 +1,114 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// SchemaVersion is that of what install.sql makes. It is raised by every change there that is more than a comment, so that
+// each version is one set of objects:
+//
+//	1  triggers for each row, which ring for every change
+//	2  the table auditstream.watch: they ring for what somebody watches
+//	3  triggers for each statement
+//
+// testdata holds the install.sql of each.
+const SchemaVersion = 3
+
+// stamp begins the comment on the view, and ends with the number.
+var stamp = fmt.Sprintf("auditstream %d ", SchemaVersion)
+
+var stamped = regexp.MustCompile(`^auditstream ([0-9]{1,9}) `)
+
+// versionOf reads the number from the comment on the view. Up to version 3 it was always 1: what is there tells them apart.
+func versionOf(comment string, watch, prepare bool) int {
+	match := stamped.FindStringSubmatch(comment)
+	if match == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(match[1])
+	switch {
+	case err != nil:
+		return 0
+	case n != 1 || !watch:
+		return n
+	case !prepare:
+		return 2
+	default:
+		return 3
+	}
+}
+
+// newer refuses to touch what a later program installed: this one does not know all of it.
+func (i *installed) newer() error {
+	if v := i.version(); v > SchemaVersion {
+		return fmt.Errorf("the installed schema has version %d, newer than this program's, which is %d, so it is left alone: upgrade"+
+			" the program; to go back to this one, run the newer program's uninstall first", v, SchemaVersion)
+	}
+	return nil
+}
+
+// A Schema is what serve wants to know of what is installed.
+type Schema struct {
+	// Version is that of install.sql; 0 when there is no view, or one that was written by hand.
+	Version int
+	// Table is quoted and with its schema; empty when the catalog does not tell.
+	Table string
+	// Role is the current one.
+	Role string
+	// Triggers says that there are some, and Always that they ring for every change because install was asked for that.
+	Triggers, Always bool
+}
+
+// Querier is the part of a pgx pool or connection that ReadSchema needs.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// ReadSchema reads the catalog with a single query. It needs no rights: what it reads, every role may.
+func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
+	var s Schema
+	var comment string
+	var watch, prepare bool
+	err := db.QueryRow(ctx, `
+		select current_user::text, coalesce(pg_catalog.obj_description(v.oid, 'pg_class'), ''),
+		       exists (select from pg_catalog.pg_class w where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'),
+		       exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch'),
+		       t.oid is not null, coalesce(f.prosrc like '%true /* --notify-always */%', false),
+		       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), '')
+		from pg_catalog.pg_namespace n
+			join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
+			left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname = 'notify_change' and f.pronargs = 0
+			left join pg_catalog.pg_trigger t on t.tgfoid = f.oid and t.tgparentid = 0
+			left join pg_catalog.pg_rewrite r on r.ev_class = v.oid
+			left join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
+				and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
+			left join pg_catalog.pg_class c on c.oid = coalesce(t.tgrelid, d.refobjid)
+			left join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
+		where n.nspname = 'auditstream' limit 1`).Scan(&s.Role, &comment, &watch, &prepare, &s.Triggers, &s.Always, &s.Table)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Schema{}, nil
+	}
+	if err != nil {
+		return Schema{}, fmt.Errorf("read the version of the schema auditstream: %w", err)
+	}
+	s.Version = versionOf(comment, watch, prepare)
+	return s, nil
+}
+
+// Lacks says what does not work as it would with this program's version; empty when nothing does not.
+func (s Schema) Lacks() string {
+	switch {
+	case s.Version == 0 || s.Version >= SchemaVersion || !s.Triggers:
+		return ""
+	case s.Version == 1:
+		return "its triggers ring for every change, watched or not, so that concurrent writers wait for each other's commits"
+	default:
+		return "its triggers look once a row, not once a statement, so that updates of many rows take longer"
+	}
+}
