@@ -74,6 +74,53 @@ func startNginx(t testing.TB, addrs []string) *balancer {
 	return &balancer{name: "nginx", URL: "https://" + addr, roots: roots}
 }
 
+func startHAProxy(t testing.TB, addrs []string) *balancer {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key, roots, err := makeCertificate(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var both []byte // HAProxy wants them in one file
+	for _, file := range []string{cert, key} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both = append(both, text...)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "both.pem"), both, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr := quietAddr(t)
+	config := shipped(t, "haproxy.cfg", append(instead(addrs),
+		"user haproxy\n", "\n", "group haproxy\n", "\n", "log /dev/log local0", "log stderr format raw local0",
+		"maxconn 20000", "maxconn 1000", // an ordinary user may not raise the limit of descriptors
+		"bind 127.0.0.1:443 ", "bind "+addr+" ",
+		"/etc/haproxy/auditstream.pem", dir+"/both.pem")...)
+	path := filepath.Join(dir, "haproxy.cfg")
+	run := program(t, "haproxy", path, config)
+	run(addr, "-db", "-f", path)
+	return &balancer{name: "haproxy", URL: "https://" + addr, roots: roots}
+}
+
+func startCaddy(t testing.TB, addrs []string) *balancer {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key, roots, err := makeCertificate(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := quietAddr(t)
+	config := shipped(t, "Caddyfile", append(instead(addrs),
+		"{\n\tservers {", "{\n\tadmin off\n\tauto_https disable_redirects\n\tservers {", // ports that are not ours
+		"localhost:443 {", "https://"+addr+" {\n\ttls "+cert+" "+key)...)
+	path := filepath.Join(dir, "Caddyfile")
+	run := program(t, "caddy", path, config)
+	run(addr, "run", "--adapter", "caddyfile", "--config", path)
+	return &balancer{name: "caddy", URL: "https://" + addr, roots: roots}
+}
+
 // program writes a program's configuration and returns how to run it until the end of the test; it must then have ended
 // by itself, at SIGTERM, and it is running once somebody listens on addr.
 func program(t testing.TB, name, path, config string) (run func(addr string, args ...string)) {
