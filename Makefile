@@ -26,7 +26,7 @@ test: ## Install what tests need, then run all of them
 	$(GO) test $(TESTFLAGS) ./...
 
 # What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything: once is enough.
-NOT_OF_THE_DATABASE = ^(TestChaos|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
+NOT_OF_THE_DATABASE = ^(TestChaos|TestFailover|TestRolling|TestBalancer|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
 
 # All that opens streams and asks through Go's client. Left out is what
 # - writes or reads HTTP/1.1 byte by byte: StreamIsLiterally, Status, HeaderSize, RequestsAfterAStream, TestHostileRequest*,
@@ -59,6 +59,11 @@ CHAOS_SEED ?=
 chaos: ## Random faults under random load for CHAOS=1m; CHAOS_SEED=n replays a schedule
 	@.ci/setup test
 	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -run '^TestChaos$$' -v -timeout 3h ./integration
+
+.PHONY: rolling
+rolling: ## A rolling restart of three instances behind nginx under 1,000 clients, drawn anew in docs/rolling-restart.svg
+	@.ci/setup test
+	ROLLING_RESTART=$(abspath docs/rolling-restart.svg) $(GO) test -count=1 -run '^TestRollingRestart$$' -v ./integration
 
 SOAK ?= 20m
 SOAK_REPORT ?= soak

@@ -72,6 +72,7 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	// Behind a transaction pooler a connection of the pool may inherit another one's LISTEN; without a handler pgx would
 	// keep those notifications for ever.
 	conn.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
+	leaveFencedServer(cfg)
 	return cfg, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +28,9 @@ func (s *Server) prepareData(ctx context.Context) error {
 	}
 	info, err := os.Stat(s.data())
 	if errors.Is(err, os.ErrNotExist) {
+		if s.primary != nil {
+			return s.copyPrimary(ctx, s.primary)
+		}
 		return s.initdb(ctx)
 	}
 	if err != nil {
@@ -96,12 +98,8 @@ func (s *Server) initdb(ctx context.Context) error {
 	cmd := s.account.command(ctx, s.bin.path("initdb"), args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // it tidies up
 	cmd.WaitDelay = 5 * time.Second
-	// The signal of sysProcAttr comes when the thread that started the program ends.
-	runtime.LockOSThread()
-	out, err := cmd.CombinedOutput()
-	runtime.UnlockOSThread()
-	if err != nil {
-		return fmt.Errorf("localpg: initdb: %w\n%s", err, lastLines(string(out), 10))
+	if err := runBound(cmd); err != nil {
+		return fmt.Errorf("localpg: initdb: %w", err)
 	}
 	if err := os.Rename(data, s.data()); err != nil {
 		return fmt.Errorf("localpg: %w", err)

@@ -23,6 +23,7 @@ type Config struct {
 	Port      int               // on 127.0.0.1; 0: a free one
 	Settings  map[string]string // further settings of the server, such as "fsync": "off"
 	Ephemeral bool              // Stop removes Dir
+	StandbyOf *Server           // a new Dir becomes a streaming standby of this running server; nil: a server of its own
 	Logger    *slog.Logger      // nil: silent
 }
 
@@ -33,6 +34,7 @@ type Server struct {
 	account   account
 	ephemeral bool
 	settings  map[string]string
+	primary   *Server // what a new data directory is a copy of; nil: nothing
 
 	dir      string   // what the caller named: lock and, if home is elsewhere, a pointer to it
 	home     string   // data, log and password: dir, unless the account cannot enter that
@@ -70,7 +72,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{log: cfg.Logger, bin: bin, account: account, ephemeral: cfg.Ephemeral, settings: cfg.Settings}
+	s := &Server{log: cfg.Logger, bin: bin, account: account, ephemeral: cfg.Ephemeral, settings: cfg.Settings, primary: cfg.StandbyOf}
 	if err := s.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, s.close())
 	}

@@ -1,0 +1,59 @@
+package localpg
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// copyPrimary makes the data directory a copy of a running server's, set up to stream from it. The superuser is copied
+// too, and so is the password.
+func (s *Server) copyPrimary(ctx context.Context, primary *Server) error {
+	work, err := os.MkdirTemp(s.home, "initdb-")
+	if err != nil {
+		return fmt.Errorf("localpg: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(work) }() // else the next start does
+	if err := s.account.chown(work); err != nil {
+		return fmt.Errorf("localpg: %w", err)
+	}
+	s.password = primary.password
+	if err := writeSecret(s.passwordFile(), s.password+"\n"); err != nil {
+		return fmt.Errorf("localpg: %w", err)
+	}
+	from, err := url.Parse(primary.DSN(""))
+	if err != nil {
+		return fmt.Errorf("localpg: %w", err)
+	}
+	from.User = url.User("postgres") // the password goes by the environment: everybody can read arguments
+	data := filepath.Join(work, "data")
+	cmd := s.account.command(ctx, s.bin.path("pg_basebackup"),
+		"--dbname", from.String(), "--pgdata", data, "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync")
+	cmd.Env = append(cmd.Env, "PGPASSWORD="+s.password)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // it tidies up
+	cmd.WaitDelay = 5 * time.Second
+	if err := runBound(cmd); err != nil {
+		return fmt.Errorf("localpg: pg_basebackup: %w", err)
+	}
+	if err := os.Rename(data, s.data()); err != nil {
+		return fmt.Errorf("localpg: %w", err)
+	}
+	return nil
+}
+
+// runBound runs a program to its end on one thread, since the signal of sysProcAttr comes when the thread that started the
+// program ends.
+func runBound(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, lastLines(string(out), 10))
+	}
+	return nil
+}
