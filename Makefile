@@ -53,6 +53,15 @@ test-image: ## Build the container image and run it without any rights; needs a 
 	@.ci/setup test
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration
 
+.PHONY: release
+release: ## Make a release in dist/: RELEASE=v1.2.3; archives, Debian packages, SBOMs, checksums
+	@deploy/release '$(RELEASE)'
+
+.PHONY: test-release
+test-release: ## Make a release twice, compare its bytes, take it apart and install its Debian package into a folder
+	@.ci/setup test
+	$(GO) test -tags release -count=1 -run '^TestRelease$$' -timeout 30m -v ./integration
+
 CHAOS ?= 1m
 CHAOS_SEED ?=
 .PHONY: chaos
@@ -105,11 +114,11 @@ PORTABLE = ./server ./pgnotify ./store ./sql
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, and that it compiles for the other systems
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
-	$(GO) vet -tags image ./...
+	$(GO) vet -tags image,release ./...
 	GOOS=darwin $(GO) vet ./...
 	GOOS=freebsd $(GO) vet ./...
 	GOOS=windows $(GO) build $(PORTABLE)
-	$(GO) run $(STATICCHECK) -tags image ./...
+	$(GO) run $(STATICCHECK) -tags image,release ./...
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (needs the vulnerability database's site)
@@ -132,4 +141,4 @@ build: ## Build bin/auditstream
 
 .PHONY: clean
 clean: ## Remove what was built and make run's database
-	rm -rf bin .auditstream
+	rm -rf bin dist .auditstream
