@@ -49,8 +49,9 @@ test-containers: ## Run the database tests against PostgreSQL in a container; ne
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test $(TESTFLAGS) -skip '$(NOT_OF_THE_DATABASE)' ./integration/... ./sql/... ./store/... ./pgnotify/...
 
 .PHONY: test-image
-test-image: ## Build the container image and run it without any rights; needs a Docker engine
+test-image: ## Build the container image, run it without any rights, and compose.yaml with it; needs a Docker engine
 	@.ci/setup test
+	@.ci/setup compose
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration
 
 .PHONY: release
