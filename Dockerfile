@@ -22,5 +22,8 @@ COPY --from=build /out/auditstream /auditstream
 USER 65532:65532
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# Whether the process lives, not whether its database does. It looks where HTTP_ADDR and TLS_CERT_FILE say, which are
+# therefore better set as variables than as flags.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/auditstream", "doctor", "--live"]
 ENTRYPOINT ["/auditstream"]
 CMD ["serve"]

@@ -49,9 +49,19 @@ test-containers: ## Run the database tests against PostgreSQL in a container; ne
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test $(TESTFLAGS) -skip '$(NOT_OF_THE_DATABASE)' ./integration/... ./sql/... ./store/... ./pgnotify/...
 
 .PHONY: test-image
-test-image: ## Build the container image and run it without any rights; needs a Docker engine
+test-image: ## Build the container image, run it without any rights, and compose.yaml with it; needs a Docker engine
 	@.ci/setup test
+	@.ci/setup compose
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration
+
+.PHONY: release
+release: ## Make a release in dist/: RELEASE=v1.2.3; archives, Debian packages, SBOMs, checksums
+	@deploy/release '$(RELEASE)'
+
+.PHONY: test-release
+test-release: ## Make a release twice, compare its bytes, take it apart and install its Debian package into a folder
+	@.ci/setup test
+	$(GO) test -tags release -count=1 -run '^TestRelease$$' -timeout 30m -v ./integration
 
 CHAOS ?= 1m
 CHAOS_SEED ?=
@@ -110,11 +120,11 @@ PORTABLE = ./server ./pgnotify ./store ./sql
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, and that it compiles for the other systems
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
-	$(GO) vet -tags image ./...
+	$(GO) vet -tags image,release ./...
 	GOOS=darwin $(GO) vet ./...
 	GOOS=freebsd $(GO) vet ./...
 	GOOS=windows $(GO) build $(PORTABLE)
-	$(GO) run $(STATICCHECK) -tags image ./...
+	$(GO) run $(STATICCHECK) -tags image,release ./...
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (needs the vulnerability database's site)
@@ -137,4 +147,4 @@ build: ## Build bin/auditstream
 
 .PHONY: clean
 clean: ## Remove what was built and make run's database
-	rm -rf bin .auditstream
+	rm -rf bin dist .auditstream

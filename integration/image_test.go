@@ -229,6 +229,8 @@ func TestImage(t *testing.T) {
 		i, _ := contained(t, image, []string{"--security-opt", "seccomp=" + profile}, "DATABASE_URL="+db.Serve, "JWT_SECRET="+secret)
 		i.servesWhole(t, db, alice(t))
 	})
+
+	t.Run("comes up with its database", func(t *testing.T) { composed(t, image) })
 }
 
 // servesWhole follows the audit of newFirstAudit to its end.

@@ -16,11 +16,15 @@ type doctorCmd struct {
 	databaseFlags `embed:""`
 	listenFlags   `embed:""`
 	authFlags     `embed:"" group:"Tokens"`
+	liveFlags     `embed:"" group:"Health check"`
 }
 
 func (c *doctorCmd) Help() string {
 	return `Run it with the environment of serve. It changes nothing, and prints one line a check: ok, warn or FAIL, the last two
-with what to do. The exit status is 0 when nothing failed, else 1.`
+with what to do. The exit status is 0 when nothing failed, else 1.
+
+With --live it only asks the serve of this machine for /healthz, by HTTP_ADDR and TLS_CERT_FILE, as health checks do, and
+leaves the rest alone. The database may be away then: a restart would not bring it back.`
 }
 
 // checkTimeout bounds each check, so that one that hangs does not hide the others.
@@ -68,6 +72,9 @@ func (f finding) String() string {
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 func (c *doctorCmd) Run(ctx context.Context, std streams) error {
+	if c.Live {
+		return c.live(ctx, std)
+	}
 	d := &doctor{cmd: c, out: std.out}
 	d.examineDatabase(ctx)
 	d.run(ctx, d.secrets)

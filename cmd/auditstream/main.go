@@ -34,6 +34,7 @@ type cli struct {
 	Token     tokenCmd     `cmd:"" help:"Make a token for a user, signed with JWT_SECRET."`
 	Watch     watchCmd     `cmd:"" help:"Follow audits in the terminal: a bar each, or one JSON line an event."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
+	Man       manCmd       `cmd:"" hidden:"" help:"Write the manual page."`
 }
 
 const description = `Live progress from PostgreSQL: when a row of the audits table changes and the transaction commits, every browser that watches it sees it within milliseconds.

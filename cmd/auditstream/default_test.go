@@ -1,0 +1,48 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The package's file of settings names every variable of serve, once, with its default, and sets none.
+func TestDefaultFileNamesEveryVariable(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../deploy/deb/auditstream.default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^#([A-Z_]+)=(.*)$`).FindAllStringSubmatch(string(text), -1) {
+		if _, twice := got[m[1]]; twice {
+			t.Errorf("%s is named twice", m[1])
+		}
+		got[m[1]] = m[2]
+	}
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") && line != "\n" {
+			t.Errorf("not a comment: %s", line)
+		}
+	}
+	parser, err := newParser(t.Context(), new(cli), streams{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	for _, command := range parser.Model.Leaves(true) {
+		if command.Name != "serve" {
+			continue
+		}
+		for _, flag := range command.Flags {
+			for _, env := range flag.Envs {
+				want[env] = flag.Default
+			}
+		}
+	}
+	if len(want) == 0 || !maps.Equal(got, want) {
+		t.Errorf("auditstream.default has\n%v\nserve has\n%v", got, want)
+	}
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The manual page says of each command what --help says; that man understands it, the packages' test finds out.
+func TestManualIsWhole(t *testing.T) {
+	t.Parallel()
+	page := command(t, "man", "--date=2026-11-25").want(t, exitDone).out
+	mustContain(t, page, `.TH AUDITSTREAM 1 "2026-11-25" "auditstream `)
+	if again := command(t, "man", "--date=2026-11-25").want(t, exitDone).out; again != page {
+		t.Error("the page is another one each time")
+	}
+	plain := strings.NewReplacer(`\-`, "-", `\fB`, "", `\fR`, "", `\fI`, "").Replace(page)
+	sections := regexp.MustCompile(`(?m)^\.SS `).Split(plain, -1)
+	commands := []string{"serve", "dev", "install", "uninstall", "doctor", "token", "watch", "version"}
+	for _, name := range commands {
+		at := slices.IndexFunc(sections, func(s string) bool { return strings.HasPrefix(s, name+"\n") })
+		if at < 0 {
+			t.Errorf("no section %s", name)
+			continue
+		}
+		help := command(t, name, "--help").want(t, exitDone).out
+		for _, want := range regexp.MustCompile(`--[a-z0-9-]+|\$[A-Z_]+`).FindAllString(help, -1) {
+			if want != "--help" && !strings.Contains(sections[at], strings.TrimPrefix(want, "$")) {
+				t.Errorf("section %s does not name %s", name, want)
+			}
+		}
+	}
+	if len(sections) != len(commands)+1 {
+		t.Errorf("%d sections, want one for each of %v", len(sections)-1, commands)
+	}
+	mustContain(t, command(t, "man", "--date=today").want(t, exitUsage).stderr, "--date=today is not allowed")
+}
+
+func TestRoffIsProtected(t *testing.T) {
+	t.Parallel()
+	if got, want := roff(".x \n'y' \\n -z"), "\\&.x\n\\(aqy\\(aq \\en \\-z"; got != want {
+		t.Errorf("roff: %q, want %q", got, want)
+	}
+}
