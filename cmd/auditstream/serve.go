@@ -59,6 +59,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 	defer pool.Close()
 	audits := store.New(pool)
+	registry.MustRegister(pgnotify.NewQueueUsage(audits.QueueUsage))
 
 	hub, err := pgnotify.NewHub(pgnotify.HubConfig{
 		Loader:     audits,
