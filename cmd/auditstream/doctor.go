@@ -16,6 +16,7 @@ type doctorCmd struct {
 	databaseFlags `embed:""`
 	listenFlags   `embed:""`
 	authFlags     `embed:"" group:"Tokens"`
+	envFileFlags  `embed:""`
 }
 
 func (c *doctorCmd) Help() string {
