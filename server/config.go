@@ -76,6 +76,8 @@ type Config struct {
 	Page http.Handler
 	// Logger's default discards.
 	Logger *slog.Logger
+	// AccessLog writes a record about each request to Logger.
+	AccessLog bool
 	// Metrics receives the server's metrics and is served at /metrics; nil: a new registry.
 	Metrics *prometheus.Registry
 }

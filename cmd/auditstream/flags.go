@@ -75,6 +75,11 @@ type httpFlags struct {
 	CORSAllowedOrigins     []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, or *."`
 }
 
+// accessFlags are serve's alone.
+type accessFlags struct {
+	AccessLog toggle `env:"ACCESS_LOG" default:"off" help:"Log each request: on, or off."`
+}
+
 type logFlags struct {
 	LogLevel  level  `env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
 	LogFormat format `env:"LOG_FORMAT" default:"text" help:"text, or json for machines."`
@@ -232,7 +237,7 @@ func dropEmptyEnv() {
 }
 
 func ourEnv(name string) bool {
-	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "AUDITSTREAM_ENV_FILE", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN"} {
+	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -34,6 +34,7 @@ type serveCmd struct {
 	authFlags     `embed:"" group:"Tokens"`
 	cacheFlags    `embed:"" group:"Tokens"`
 	logFlags      `embed:"" group:"Log"`
+	accessFlags   `embed:"" group:"Log"`
 	envFileFlags  `embed:""`
 }
 
@@ -144,6 +145,7 @@ func (c *serveCmd) server() server.Config {
 		KeyFile:                  c.TLSKeyFile,
 		Auth:                     auth,
 		AuthCookie:               c.SSEAuthCookie,
+		AccessLog:                c.AccessLog == "on",
 		CORSOrigins:              c.CORSAllowedOrigins,
 		MaxDuration:              time.Duration(c.SSEMaxDuration),
 		Heartbeat:                time.Duration(c.SSEHeartbeat),
