@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -77,6 +76,8 @@ type Config struct {
 	Page http.Handler
 	// Logger's default discards.
 	Logger *slog.Logger
+	// AccessLog writes a record about each request to Logger.
+	AccessLog bool
 	// Metrics receives the server's metrics and is served at /metrics; nil: a new registry.
 	Metrics *prometheus.Registry
 }
@@ -118,12 +119,6 @@ func (c *Config) validate() error {
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE belong together: set both or neither")
-	}
-	if c.CertFile != "" {
-		// Serving reads the files again; here a mistake in them is found before anything is served.
-		if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
-			return fmt.Errorf("TLS_CERT_FILE %q and TLS_KEY_FILE %q are not allowed: a certificate and its key in PEM files are: %w", c.CertFile, c.KeyFile, err)
-		}
 	}
 	if c.AuthCookie != "" {
 		if err := (&http.Cookie{Name: c.AuthCookie}).Valid(); err != nil {

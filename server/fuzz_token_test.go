@@ -81,7 +81,7 @@ func (k *tokenKeys) verifier(tb testing.TB) *verifier {
 
 // rsAndES lets a verifier's parser through to the keys, as newVerifier does where there is a URL.
 func rsAndES(v *verifier) *verifier {
-	v.parser = newParser([]string{"HS256", "RS256", "ES256"}, "https://id.example", "auditstream")
+	v.trusted.Store(&trusted{v.trusted.Load().secrets, newParser([]string{"HS256", "RS256", "ES256"}, "https://id.example", "auditstream")})
 	return v
 }
 

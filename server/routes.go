@@ -23,20 +23,36 @@ func (s *Server) routes() http.Handler {
 	r.NotFoundHandler = s.notFound()
 	if s.cfg.Page != nil {
 		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
-		r.PathPrefix("/").Handler(s.cfg.Page)
+		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			onRoute(w, r)
+			s.cfg.Page.ServeHTTP(w, r)
+		})
 	}
+	return s.reportPanic(s.accessLogged(thin(withoutBody(s.shared(r)))))
+}
+
+// shared lets pages of other origins in, where there are any.
+func (s *Server) shared(r http.Handler) http.Handler {
 	if len(s.cfg.CORSOrigins) == 0 {
-		return s.reportPanic(thin(withoutBody(r)))
+		return r
 	}
 	// Around the router, not as its middleware: mux runs middleware only for routes that match, and a preflight's method
 	// does not.
-	return s.reportPanic(thin(withoutBody(cors.New(cors.Options{
+	return cors.New(cors.Options{
 		AllowedOrigins: s.cfg.CORSOrigins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead},
 		AllowedHeaders: []string{"Authorization", "Last-Event-ID", "Cache-Control", "If-None-Match"},
 		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
-	}).Handler(r))))
+	}).Handler(r)
+}
+
+// accessLogged is next itself when there is no access log.
+func (s *Server) accessLogged(next http.Handler) http.Handler {
+	if !s.cfg.AccessLog {
+		return next
+	}
+	return s.logAccess(next)
 }
 
 // reportPanic logs a mistake of ours where operators see it, and cuts the connection, so that the client comes back: net/http
@@ -78,6 +94,7 @@ func withoutBody(next http.Handler) http.Handler {
 func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods ...string) {
 	allow := strings.Join(methods, ", ")
 	r.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		onRoute(w, r)
 		for _, method := range methods {
 			if r.Method == method {
 				h(w, r)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +37,8 @@ type Server struct {
 	ready    readiness
 	hijacks  *hijacks // nil when all streams are net/http's
 	draining atomic.Bool
+	// certificate is for TLS alone.
+	certificate shownCertificate
 
 	api, admin net.Listener
 }
@@ -56,6 +59,13 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		verifier: v,
 		limit:    newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
 		metrics:  newMetrics(cfg.Metrics),
+	}
+	if cfg.CertFile != "" {
+		pair, err := loadCertificate(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		s.certificate.Store(pair)
 	}
 	s.address = newAddressLimit(cfg.MaxConnectionsPerAddress, s.tooManyConnections)
 	return s, nil
@@ -173,7 +183,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(api *http.Server) error {
 	l := s.address.listener(s.api)
 	if s.cfg.CertFile != "" {
-		return api.ServeTLS(l, s.cfg.CertFile, s.cfg.KeyFile)
+		api.TLSConfig = &tls.Config{GetCertificate: s.certificate.get} // ServeTLS adds HTTP/2
+		return api.ServeTLS(l, "", "")
 	}
 	return api.Serve(l)
 }

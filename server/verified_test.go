@@ -198,3 +198,30 @@ func TestCacheIsSafeForManyAtOnce(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// A token that was verified with a secret of before the reload is not remembered after it, even when its check was under way.
+func TestCachedTokenDoesNotSurviveAReload(t *testing.T) {
+	t.Parallel()
+	v := cachedVerifier(t, AuthConfig{Secret: testSecret}, 10)
+	token := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Minute).Unix()})
+	if _, err := v.verify(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	since := v.generation()
+	if err := v.reload(t.Context(), strings.Repeat("n", 32), ""); err != nil {
+		t.Fatal(err)
+	}
+	v.known.add(hashOf(token), named("alice", time.Minute), since)
+	if who, err := v.verify(t.Context(), token); err == nil {
+		t.Errorf("got %+v, want that the old secret's token is refused", who)
+	}
+	if err := v.reload(t.Context(), "", ""); err == nil || !strings.Contains(err.Error(), "JWT_SECRET") {
+		t.Errorf("error %v, want that a way to verify tokens is missing", err)
+	}
+	if err := v.reload(t.Context(), strings.Repeat("n", 32), testSecret); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.verify(t.Context(), token); err != nil {
+		t.Errorf("with the previous secret: %v", err)
+	}
+}

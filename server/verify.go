@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -52,43 +53,76 @@ func (v viewer) key() string {
 // verifier checks tokens. The key follows the configured algorithm, never the other way round: a token that names HS256 is
 // only ever held against a secret, one that names RS256 or ES256 only against the JWKS. Safe for concurrent use.
 type verifier struct {
-	secrets []jwt.VerificationKey
-	keys    *jwks // nil without JWKSURL
-	parser  *jwt.Parser
+	cfg     AuthConfig // without its secrets
+	trusted atomic.Pointer[trusted]
+	keys    *jwks     // nil without JWKSURL
 	known   *verified // nil without MaxCached
+	// reloads counts the times that trusted was replaced, afterwards.
+	reloads atomic.Uint64
 
 	logger   *slog.Logger
 	accepted atomic.Bool // a token was found valid
 	told     sync.Once   // of the first signature that was wrong before that
 }
 
+// trusted is what may change while the process lives, all of it at once.
+type trusted struct {
+	secrets []jwt.VerificationKey
+	parser  *jwt.Parser // which knows whether HS256 is accepted
+}
+
 func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*verifier, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	v := &verifier{logger: logger}
-	var methods []string
-	for _, secret := range []string{cfg.Secret, cfg.PreviousSecret} {
-		if secret != "" {
-			v.secrets = append(v.secrets, []byte(secret))
-		}
-	}
-	if len(v.secrets) > 0 {
-		methods = append(methods, "HS256")
-	}
+	v := &verifier{cfg: cfg, logger: logger}
+	v.cfg.Secret, v.cfg.PreviousSecret = "", ""
 	if cfg.JWKSURL != "" {
 		keys, err := newJWKS(ctx, cfg.JWKSURL, logger)
 		if err != nil {
 			return nil, err
 		}
 		v.keys = keys
-		methods = append(methods, "RS256", "ES256")
 	}
-	v.parser = newParser(methods, cfg.Issuer, cfg.Audience)
+	v.trusted.Store(newTrusted(cfg))
 	if cfg.MaxCached > 0 {
 		v.known = newVerified(cfg.MaxCached, v.generation)
 	}
 	return v, nil
+}
+
+func newTrusted(cfg AuthConfig) *trusted {
+	t := &trusted{}
+	var methods []string
+	for _, secret := range []string{cfg.Secret, cfg.PreviousSecret} {
+		if secret != "" {
+			t.secrets = append(t.secrets, []byte(secret))
+		}
+	}
+	if len(t.secrets) > 0 {
+		methods = append(methods, "HS256")
+	}
+	if cfg.JWKSURL != "" {
+		methods = append(methods, "RS256", "ES256")
+	}
+	t.parser = newParser(methods, cfg.Issuer, cfg.Audience)
+	return t
+}
+
+// reload takes over other secrets, and fetches the key set anew, for which it may wait up to 10 s. After an error all is as
+// before.
+func (v *verifier) reload(ctx context.Context, secret, previous string) error {
+	cfg := v.cfg
+	cfg.Secret, cfg.PreviousSecret = secret, previous
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	v.trusted.Store(newTrusted(cfg))
+	v.reloads.Add(1)
+	if v.keys == nil {
+		return nil
+	}
+	return v.keys.fetchFor(ctx, rand.Text()) // nobody's id, so it does fetch
 }
 
 func newParser(methods []string, issuer, audience string) *jwt.Parser {
@@ -126,17 +160,18 @@ func (v *verifier) verify(ctx context.Context, token string) (viewer, error) {
 	return who.viewer, err
 }
 
-// generation grows whenever keys have changed. Secrets do not while the process lives.
+// generation grows whenever keys have changed: the sum of two numbers that both do.
 func (v *verifier) generation() uint64 {
 	if v.keys == nil {
-		return 0
+		return v.reloads.Load()
 	}
-	return v.keys.generation.Load()
+	return v.reloads.Load() + v.keys.generation.Load()
 }
 
 func (v *verifier) check(ctx context.Context, token string) (remembered, error) {
 	var c claims
-	_, err := v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t) })
+	trusted := v.trusted.Load()
+	_, err := trusted.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t, trusted.secrets) })
 	switch {
 	case errors.Is(err, errNoKeys):
 		return remembered{}, because(errNoKeys, err)
@@ -166,14 +201,14 @@ func (v *verifier) tell(err error) {
 	})
 }
 
-func (v *verifier) key(ctx context.Context, t *jwt.Token) (any, error) {
+func (v *verifier) key(ctx context.Context, t *jwt.Token, secrets []jwt.VerificationKey) (any, error) {
 	// RFC 7515, section 4.1.11: extensions that are marked critical and not understood make a token invalid.
 	if _, ok := t.Header["crit"]; ok {
 		return nil, errors.New("the crit header is not supported")
 	}
 	switch t.Method.Alg() {
 	case "HS256":
-		return jwt.VerificationKeySet{Keys: v.secrets}, nil
+		return jwt.VerificationKeySet{Keys: secrets}, nil
 	case "RS256", "ES256":
 		return v.keys.key(ctx, t)
 	}

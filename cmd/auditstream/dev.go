@@ -174,7 +174,7 @@ func (c *devCmd) serve(ctx context.Context, out io.Writer, logger *slog.Logger, 
 			httpFlags:     httpFlags{HTTPAddr: addr, AdminAddr: net.JoinHostPort(devHost, "0")},
 			authFlags:     authFlags{JWTSecret: secret},
 		} // what is zero here has the default of serve
-		return serve(ctx, cmd, logger, show.page(), func(srv *server.Server) {
+		return serve(ctx, cmd, logger, show.page(), nil, func(srv *server.Server) {
 			fmt.Fprint(out, show.lines(pg.Version(), c.Dir, srv.Addr(), srv.AdminAddr()))
 		})
 	})

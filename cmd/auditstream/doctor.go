@@ -17,6 +17,7 @@ type doctorCmd struct {
 	listenFlags   `embed:""`
 	authFlags     `embed:"" group:"Tokens"`
 	liveFlags     `embed:"" group:"Health check"`
+	envFileFlags  `embed:""`
 }
 
 func (c *doctorCmd) Help() string {

@@ -75,17 +75,34 @@ type httpFlags struct {
 	CORSAllowedOrigins     []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, or *."`
 }
 
+// accessFlags are serve's alone.
+type accessFlags struct {
+	AccessLog toggle `env:"ACCESS_LOG" default:"off" help:"Log each request: on, or off."`
+}
+
 type logFlags struct {
 	LogLevel  level  `env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
 	LogFormat format `env:"LOG_FORMAT" default:"text" help:"text, or json for machines."`
 }
 
 func (f logFlags) logger(w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: slog.Level(f.LogLevel)}
+	logger, _ := f.leveled(w)
+	return logger
+}
+
+// leveled is a logger whose level can be changed.
+func (f logFlags) leveled(w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(slog.Level(f.LogLevel))
+	return slog.New(f.handler(w, level)), level
+}
+
+func (f logFlags) handler(w io.Writer, level slog.Leveler) slog.Handler {
+	options := &slog.HandlerOptions{Level: level}
 	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.NewTextHandler(w, options)
 }
 
 // The types below say what is allowed when a value is not.
@@ -220,7 +237,7 @@ func dropEmptyEnv() {
 }
 
 func ourEnv(name string) bool {
-	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN"} {
+	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -90,7 +90,19 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		fmt.Fprintf(std.err, "auditstream: %v\nTry 'auditstream --help'.\n", err)
 		return exitUsage
 	}
-	return report(std, command.Run())
+	again := reparse(func() (*configuration, error) {
+		var c cli
+		parser, err := newParser(ctx, &c, std, func(code int) { panic(exit{code}) })
+		if err != nil {
+			return nil, err
+		}
+		command, err := parser.Parse(args)
+		if err != nil {
+			return nil, err
+		}
+		return configured(command, &c), nil
+	})
+	return report(std, command.Run(configured(command, &c), again))
 }
 
 func newParser(ctx context.Context, c *cli, std streams, exit func(code int)) (*kong.Kong, error) {

@@ -33,9 +33,11 @@ type serveCmd struct {
 	authFlags     `embed:"" group:"Tokens"`
 	cacheFlags    `embed:"" group:"Tokens"`
 	logFlags      `embed:"" group:"Log"`
+	accessFlags   `embed:"" group:"Log"`
+	envFileFlags  `embed:""`
 }
 
-func (c *serveCmd) Run(ctx context.Context, std streams) error {
+func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, again reparse) error {
 	if err := c.databaseFlags.check(); err != nil {
 		return err
 	}
@@ -43,12 +45,15 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 	if c.SSEUI == "on" {
 		page = web.Page(web.Options{Cookie: c.SSEAuthCookie != ""})
 	}
-	return serve(ctx, c, c.logFlags.logger(std.err), page, func(*server.Server) {})
+	logger, level := c.leveled(std.err)
+	r := &reloader{parse: again, now: now, level: level, logger: logger}
+	r.catch()
+	return serve(ctx, c, logger, page, r, func(*server.Server) {})
 }
 
-// serve runs the service until ctx is done. page is what the server shows besides the API, nil for nothing; listening is
-// called once the addresses are bound.
-func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Handler, listening func(*server.Server)) error {
+// serve runs the service until ctx is done. page is what the server shows besides the API, nil for nothing; reloads sees to
+// SIGHUP, nil: nobody does; listening is called once the addresses are bound.
+func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Handler, reloads *reloader, listening func(*server.Server)) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -58,6 +63,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 	defer pool.Close()
 	audits := store.New(pool)
+	registry.MustRegister(pgnotify.NewQueueUsage(audits.QueueUsage))
 
 	hub, err := pgnotify.NewHub(pgnotify.HubConfig{
 		Loader:     audits,
@@ -120,6 +126,10 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	group.Go(func() error { return listener.Run(ctx) })
 	group.Go(func() error { return schema.Watch(ctx) })
 	group.Go(func() error { return srv.Run(ctx) })
+	if reloads != nil {
+		reloads.server = srv
+		group.Go(func() error { return reloads.run(ctx) })
+	}
 	err = group.Wait()
 	logger.Info("stopped")
 	return err
@@ -136,6 +146,7 @@ func (c *serveCmd) server() server.Config {
 		KeyFile:                  c.TLSKeyFile,
 		Auth:                     auth,
 		AuthCookie:               c.SSEAuthCookie,
+		AccessLog:                c.AccessLog == "on",
 		CORSOrigins:              c.CORSAllowedOrigins,
 		MaxDuration:              time.Duration(c.SSEMaxDuration),
 		Heartbeat:                time.Duration(c.SSEHeartbeat),

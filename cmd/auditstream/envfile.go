@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// envFileFlags name a file of settings. Unlike a process's environment it can change, so serve reads it again at SIGHUP.
+type envFileFlags struct {
+	EnvFile string `env:"AUDITSTREAM_ENV_FILE" placeholder:"FILE" help:"A file of NAME=value lines, which count before the environment's variables and after flags. serve reads it again at SIGHUP."`
+}
+
+// BeforeResolve is called by kong: it reads the file that the command was told of, if it was.
+func (*envFileFlags) BeforeResolve(ctx *kong.Context) error {
+	name := os.Getenv("AUDITSTREAM_ENV_FILE")
+	for _, flag := range ctx.Flags() {
+		if value, ok := ctx.FlagValue(flag).(string); ok && flag.Name == "env-file" && value != "" {
+			name = value
+		}
+	}
+	if name == "" {
+		return nil
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("--env-file: %w", err)
+	}
+	values, err := parseEnvFile(string(text), settings(ctx.Model.Node))
+	if err != nil {
+		return fmt.Errorf("--env-file %s: %w", name, err)
+	}
+	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		for _, name := range flag.Envs {
+			if value := values[name]; value != "" { // an empty one is the same as none
+				return value, nil
+			}
+		}
+		return nil, nil
+	}))
+	return nil
+}
+
+// settings are the variables of serve, with which a file for serve also serves the other commands.
+func settings(app *kong.Node) map[string]bool {
+	known := map[string]bool{}
+	for _, command := range app.Children {
+		if command.Name != "serve" {
+			continue
+		}
+		for _, flag := range command.Flags {
+			for _, name := range flag.Envs {
+				known[name] = name != "AUDITSTREAM_ENV_FILE"
+			}
+		}
+	}
+	return known
+}
+
+var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
+
+// parseEnvFile reads what systemd (EnvironmentFile=) and Docker (--env-file) take: a NAME=value a line, # comments. A pair of
+// quotes around a value is taken off, as systemd does. Errors never show a value: it may be a secret.
+func parseEnvFile(text string, known map[string]bool) (map[string]string, error) {
+	values := map[string]string{}
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == ';' {
+			continue
+		}
+		name, value, found := strings.Cut(line, "=")
+		name = strings.TrimSpace(name)
+		switch _, twice := values[name]; {
+		case !found || !variableName.MatchString(name): // of a key in base64 the end looks like NAME=
+			return nil, fmt.Errorf("line %d is not allowed (not shown, it may hold a secret): NAME=value is, or a comment after #", number)
+		case twice:
+			return nil, fmt.Errorf("line %d: %s stands there twice", number, name)
+		case !known[name]:
+			return nil, fmt.Errorf("line %d: %s is not allowed: a variable of auditstream serve is (auditstream serve --help lists them; others belong into the environment)", number, name)
+		}
+		values[name] = unquoted(strings.TrimSpace(value))
+	}
+	return values, nil
+}
+
+func unquoted(value string) string {
+	for _, quote := range []string{`"`, `'`} {
+		if len(value) >= 2 && strings.HasPrefix(value, quote) && strings.HasSuffix(value, quote) {
+			return value[1 : len(value)-1]
+		}
+	}
+	return value
+}

@@ -1,0 +1,44 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"sync/atomic"
+)
+
+// Reload takes over other secrets and reads the certificate's files and the signing keys anew; what is empty or invalid is
+// refused with the reason, and all stays as it was. Streams that are open go on until their token's exp. It may wait for the
+// issuer of the keys for up to 10 s; that it did not answer is in the log, and no error: the known keys stay.
+// Safe for concurrent use with Run, not with itself.
+func (s *Server) Reload(ctx context.Context, secret, previousSecret string) error {
+	var certificate *tls.Certificate
+	if s.cfg.CertFile != "" {
+		var err error
+		if certificate, err = loadCertificate(s.cfg.CertFile, s.cfg.KeyFile); err != nil {
+			return err
+		}
+	}
+	if err := s.verifier.reload(ctx, secret, previousSecret); err != nil {
+		return err
+	}
+	if certificate != nil {
+		s.certificate.Store(certificate)
+	}
+	return nil
+}
+
+// shownCertificate is what is shown to clients that connect.
+type shownCertificate struct {
+	atomic.Pointer[tls.Certificate]
+}
+
+func (c *shownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Load(), nil }
+
+func loadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("TLS_CERT_FILE %q and TLS_KEY_FILE %q are not allowed: a certificate and its key in PEM files are: %w", certFile, keyFile, err)
+	}
+	return &pair, nil
+}
