@@ -54,6 +54,10 @@ test-image: ## Build the container image, run it without any rights, and compose
 	@.ci/setup compose
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration
 
+.PHONY: test-kubernetes
+test-kubernetes: ## Check the manifests in deploy/kubernetes against Kubernetes' types
+	cd integration/kubernetes && $(GO) vet . && $(GO) test -count=1 .
+
 .PHONY: release
 release: ## Make a release in dist/: RELEASE=v1.2.3; archives, Debian packages, SBOMs, checksums
 	@deploy/release '$(RELEASE)'
