@@ -29,6 +29,7 @@ var liveHeap = collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetr
 type serveCmd struct {
 	databaseFlags `embed:""`
 	listenFlags   `embed:""`
+	redisFlags    `embed:""`
 	streamFlags   `embed:"" group:"Streams"`
 	httpFlags     `embed:"" group:"HTTP"`
 	authFlags     `embed:"" group:"Tokens"`
@@ -73,24 +74,9 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 
-	listenConn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+	listener, sources, err := listen(c, pool, audits, hub, logger, registry)
 	if err != nil {
 		return err
-	}
-	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{
-		Conn:       listenConn,
-		Pool:       pool,
-		Sink:       hub,
-		Logger:     logger,
-		Registerer: registry,
-	})
-	if err != nil {
-		return err
-	}
-
-	// A canary that came back has shown that one connection of this address keeps its session, so that all do.
-	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
-		audits.PrepareWhile(listener.Up)
 	}
 
 	ping := func(ctx context.Context) error {
@@ -117,7 +103,9 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return hub.Run(ctx) })
-	group.Go(func() error { return listener.Run(ctx) })
+	for _, run := range sources {
+		group.Go(func() error { return run(ctx) })
+	}
 	group.Go(func() error { return srv.Run(ctx) })
 	err = group.Wait()
 	logger.Info("stopped")

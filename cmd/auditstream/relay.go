@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"auditstream/pgnotify"
+	"auditstream/pgnotify/redisnotify"
+
+	"golang.org/x/sync/errgroup"
+)
+
+type redisFlags struct {
+	RedisURL string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" default:"redis://127.0.0.1:6379/0" help:"Redis of SSE_SOURCE=redis and of relay: redis://user:password@host:6379/0, with rediss for TLS."`
+}
+
+// options never quotes the URL in an error: it holds a password.
+func (f redisFlags) options() (*redisOptions, error) {
+	options, err := redisnotify.ParseURL(f.RedisURL)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("REDIS_URL is %w", err)}
+	}
+	return options, nil
+}
+
+type relayCmd struct {
+	databaseFlags `embed:""`
+	listenFlags   `embed:""`
+	redisFlags    `embed:""`
+	logFlags      `embed:"" group:"Log"`
+}
+
+func (c *relayCmd) Help() string {
+	return `Listens to PostgreSQL once and publishes what it hears to Redis, for instances of serve with SSE_SOURCE=redis: however many
+there are, PostgreSQL has one listener. Run it with the environment of serve. A second one does no harm.`
+}
+
+func (c *relayCmd) Run(ctx context.Context, std streams) error {
+	if err := c.databaseFlags.check(); err != nil {
+		return err
+	}
+	logger := c.logFlags.logger(std.err)
+	options, err := c.redisFlags.options()
+	if err != nil {
+		return err
+	}
+	pool, err := openPool(ctx, c.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	listenConn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+	if err != nil {
+		return err
+	}
+	publisher, err := redisnotify.NewPublisher(options, logger)
+	if err != nil {
+		return err
+	}
+	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{Conn: listenConn, Pool: pool, Sink: publisher, Logger: logger})
+	if err != nil {
+		return err
+	}
+	logger.Info("relaying", "version", version())
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return publisher.Run(ctx) })
+	group.Go(func() error { return listener.Run(ctx) })
+	err = group.Wait()
+	logger.Info("stopped")
+	return err
+}
