@@ -114,6 +114,7 @@ func (i *Instance) session(ctx context.Context) (held bool, err error) {
 		return false, fmt.Errorf("lock: %w", err)
 	}
 	i.held.Store(true)
+	i.cfg.Logger.Info("telling the triggers what is watched")
 	i.cfg.Registrar.Listening(number)
 	defer func() {
 		i.held.Store(false)

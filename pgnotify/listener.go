@@ -94,7 +94,9 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Conn = listenConfig(cfg.Conn, "auditstream listener")
-	return &Listener{cfg: cfg, metrics: NewListenerMetrics(cfg.Registerer)}, nil
+	l := &Listener{cfg: cfg}
+	l.metrics = NewListenerMetrics(cfg.Registerer, l.Up)
+	return l, nil
 }
 
 // Up reports whether notifications are proven to arrive. While it is false the hub's safety net alone finds changes.
@@ -150,10 +152,7 @@ func (l *Listener) setUp(up bool) {
 		return
 	}
 	if up {
-		l.metrics.Up.Set(1)
 		l.cfg.Logger.Info("listening for notifications", "channel", Channel)
-	} else {
-		l.metrics.Up.Set(0)
 	}
 }
 

@@ -67,7 +67,6 @@ func (m hubMetrics) observeRead(d time.Duration, audits int, err error) {
 
 // ListenerMetrics are the same whatever a listener listens to, so that alerts are, too.
 type ListenerMetrics struct {
-	Up            prometheus.Gauge
 	Connects      prometheus.Counter
 	Failures      *prometheus.CounterVec
 	Notifications *prometheus.CounterVec
@@ -89,13 +88,9 @@ const (
 	NotifyIgnored = "ignored"
 )
 
-// NewListenerMetrics registers the metrics of the one listener of a process; nil: nowhere.
-func NewListenerMetrics(reg prometheus.Registerer) ListenerMetrics {
+// NewListenerMetrics registers the metrics of the one listener of a process, and of whether it is up; nil: nowhere.
+func NewListenerMetrics(reg prometheus.Registerer, up func() bool) ListenerMetrics {
 	m := ListenerMetrics{
-		Up: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "auditstream_listener_up",
-			Help: "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.",
-		}),
 		Connects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "auditstream_listener_connects_total",
 			Help: "Listening connections (LISTEN, or a Redis subscription); all but the first are reconnects.",
@@ -121,7 +116,15 @@ func NewListenerMetrics(reg prometheus.Registerer) ListenerMetrics {
 		m.Notifications.WithLabelValues(kind)
 	}
 	if reg != nil {
-		reg.MustRegister(m.Up, m.Connects, m.Failures, m.Notifications, m.Canary)
+		reg.MustRegister(m.Connects, m.Failures, m.Notifications, m.Canary, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "auditstream_listener_up",
+			Help: "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.",
+		}, func() float64 {
+			if up() {
+				return 1
+			}
+			return 0
+		}))
 	}
 	return m
 }

@@ -140,6 +140,12 @@ func (s *source) Decode(ctx *kong.DecodeContext) error {
 	return oneOf(ctx, (*string)(s), "db", "redis")
 }
 
+type relayed string
+
+func (r *relayed) Decode(ctx *kong.DecodeContext) error {
+	return oneOf(ctx, (*string)(r), "auto", "on")
+}
+
 type onOff string
 
 func (o *onOff) Decode(ctx *kong.DecodeContext) error {

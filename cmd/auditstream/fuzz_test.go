@@ -124,6 +124,8 @@ func usable(c *serveCmd, name, value string) bool {
 		return c.SSEMaxStreamsPerUser >= 0 && c.SSEMaxStreamsPerUser <= 1_000_000
 	case "SSE_SOURCE":
 		return c.SSESource == "db" || c.SSESource == "redis"
+	case "REDIS_RELAY":
+		return c.RedisRelay == "auto" || c.RedisRelay == "on"
 	case "REDIS_URL":
 		u, err := url.Parse(value)
 		return err == nil && (u.Scheme == "redis" || u.Scheme == "rediss" || u.Scheme == "unix")

@@ -32,17 +32,21 @@ func listen(c *serveCmd, pool *pgxpool.Pool, audits *store.Store, hub *pgnotify.
 	if err != nil {
 		return nil, nil, err
 	}
-	options, err := c.redisFlags.options() // a mistake is told before it is needed
-	if err != nil {
-		return nil, nil, err
+	var options *redisOptions
+	if c.SSESource == "redis" || c.RedisURL != "" { // a mistake is told before it is needed; dev sets none
+		if options, err = c.redisFlags.options(); err != nil {
+			return nil, nil, err
+		}
 	}
 	var keepsSession func() bool
 	if c.SSESource == "redis" {
-		redis, err := redisnotify.NewListener(redisnotify.ListenerConfig{Redis: options, Sink: hub, Logger: logger, Registerer: registry})
+		instance, err := pgnotify.NewInstance(pgnotify.InstanceConfig{Conn: conn, Pool: pool, Registrar: hub, Logger: logger})
 		if err != nil {
 			return nil, nil, err
 		}
-		instance, err := pgnotify.NewInstance(pgnotify.InstanceConfig{Conn: conn, Pool: pool, Registrar: hub, Logger: logger})
+		redis, err := redisnotify.NewListener(redisnotify.ListenerConfig{
+			Redis: options, Sink: hub, NeedRelay: c.RedisRelay == "on", Ringing: instance.Held, Logger: logger, Registerer: registry,
+		})
 		if err != nil {
 			return nil, nil, err
 		}

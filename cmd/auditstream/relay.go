@@ -7,11 +7,18 @@ import (
 	"auditstream/pgnotify"
 	"auditstream/pgnotify/redisnotify"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 )
 
 type redisFlags struct {
 	RedisURL string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" default:"redis://127.0.0.1:6379/0" help:"Redis of SSE_SOURCE=redis and of relay: redis://user:password@host:6379/0, with rediss for TLS."`
+}
+
+// relayedFlags are serve's.
+type relayedFlags struct {
+	RedisRelay relayed `name:"redis-relay" env:"REDIS_RELAY" default:"auto" help:"Whether a relay must be heard on Redis for hints to count as arriving: on, or auto, once one has been heard."`
 }
 
 // options never quotes the URL in an error: it holds a password.
@@ -27,6 +34,7 @@ type relayCmd struct {
 	databaseFlags `embed:""`
 	listenFlags   `embed:""`
 	redisFlags    `embed:""`
+	AdminAddr     string `env:"ADMIN_ADDR" default:"127.0.0.1:9091" help:"Address of /metrics, /healthz and /readyz; off: none."`
 	logFlags      `embed:"" group:"Log"`
 }
 
@@ -53,18 +61,26 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	publisher, err := redisnotify.NewPublisher(options, logger)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	publisher, err := redisnotify.NewPublisher(redisnotify.PublisherConfig{Redis: options, Logger: logger, Registerer: registry})
 	if err != nil {
 		return err
 	}
-	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{Conn: listenConn, Pool: pool, Sink: publisher, Logger: logger})
+	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{Conn: listenConn, Pool: pool, Sink: publisher, Logger: logger, Registerer: registry})
 	if err != nil {
 		return err
 	}
-	logger.Info("relaying", "version", version())
+	admin, err := listenRelayAdmin(ctx, adminAddr(c.AdminAddr))
+	if err != nil {
+		return err
+	}
+	logger.Info("relaying", "admin_addr", admin.String(), "version", version())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return publisher.Run(ctx) })
+	group.Go(func() error { return publisher.Beat(ctx, listener.Up) })
 	group.Go(func() error { return listener.Run(ctx) })
+	group.Go(func() error { return admin.run(ctx, registry, listener.Up, publisher.Up, logger) })
 	err = group.Wait()
 	logger.Info("stopped")
 	return err

@@ -30,6 +30,7 @@ type serveCmd struct {
 	databaseFlags `embed:""`
 	listenFlags   `embed:""`
 	redisFlags    `embed:""`
+	relayedFlags  `embed:""`
 	streamFlags   `embed:"" group:"Streams"`
 	httpFlags     `embed:"" group:"HTTP"`
 	authFlags     `embed:"" group:"Tokens"`

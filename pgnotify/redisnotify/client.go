@@ -2,6 +2,7 @@ package redisnotify
 
 import (
 	"errors"
+	"net/url"
 	"time"
 
 	"auditstream/pgnotify"
@@ -17,6 +18,10 @@ const Prefix = "audit.progress."
 const (
 	pattern       = Prefix + "*"
 	resyncChannel = Prefix + pgnotify.PayloadResync
+	beatChannel   = Prefix + beat
+	// beat is what a relay says every beatInterval. It looks like a canary, which whoever does not know it ignores.
+	beat         = pgnotify.CanaryPrefix + "relay"
+	beatInterval = 4 * time.Second
 
 	ioTimeout = 2 * time.Second // of connecting, and of each answer
 )
@@ -24,10 +29,17 @@ const (
 // The library would write to standard error by itself. It returns what it would say, and we log that.
 func init() { logging.Disable() }
 
-// ParseURL reads redis://user:password@host:port/db, with rediss for TLS. The error does not show the URL, as it may hold a
-// password.
-func ParseURL(url string) (*redis.Options, error) {
-	o, err := redis.ParseURL(url)
+// ParseURL reads redis://user:password@host:port/db, with rediss for TLS, or unix://user:password@/socket?db=0. An error does
+// not show the URL, nor the name of an option, as what was not escaped may be a password.
+func ParseURL(text string) (*redis.Options, error) {
+	if u, err := url.Parse(text); err == nil {
+		for option := range u.Query() {
+			if option != "db" {
+				return nil, errors.New("a URL with an option after the question mark (not shown, it may be a password that is not escaped): only db is allowed, as in redis://user:password@host:6379?db=0")
+			}
+		}
+	}
+	o, err := redis.ParseURL(text)
 	if err != nil {
 		return nil, errors.New("not a Redis URL (not shown, it may hold a password): redis://user:password@host:6379/0 is allowed, with rediss for TLS")
 	}

@@ -24,6 +24,14 @@ type ListenerConfig struct {
 	// CanaryTimeout is how long a canary may be on its way, with no other message coming meanwhile, before the connection
 	// is given up; default 2 s.
 	CanaryTimeout time.Duration
+	// NeedRelay is for a service whose hints come from a relay alone: Up is false until one is heard. Otherwise a relay is
+	// missed only once it has been heard.
+	NeedRelay bool
+	// Ringing reports whether the triggers ring for this service. It is asked where a relay passes on what they ring; nil: they
+	// do.
+	Ringing func() bool
+	// RelayTimeout is how long a relay may be silent before it counts as dead; default 10 s, for a beat every 4 s.
+	RelayTimeout time.Duration
 	// Logger's default discards.
 	Logger *slog.Logger
 	// Registerer receives the listener's metrics, those of a pgnotify.Listener; nil: none.
@@ -37,6 +45,7 @@ type Listener struct {
 	client  *redis.Client
 	metrics pgnotify.ListenerMetrics
 	up      atomic.Bool
+	relay   atomic.Pointer[time.Time] // when one was last heard; nil: never
 }
 
 // NewListener returns a Listener that does nothing until Run.
@@ -44,7 +53,7 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	if cfg.Redis == nil || cfg.Sink == nil {
 		return nil, errors.New("redisnotify: ListenerConfig.Redis and Sink are required")
 	}
-	if cfg.CanaryInterval < 0 || cfg.CanaryTimeout < 0 {
+	if cfg.CanaryInterval < 0 || cfg.CanaryTimeout < 0 || cfg.RelayTimeout < 0 {
 		return nil, errors.New("redisnotify: ListenerConfig's durations must not be negative")
 	}
 	if cfg.CanaryInterval == 0 {
@@ -53,15 +62,31 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	if cfg.CanaryTimeout == 0 {
 		cfg.CanaryTimeout = 2 * time.Second
 	}
+	if cfg.RelayTimeout == 0 {
+		cfg.RelayTimeout = 10 * time.Second
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Listener{cfg: cfg, metrics: pgnotify.NewListenerMetrics(cfg.Registerer)}, nil
+	if cfg.Ringing == nil {
+		cfg.Ringing = func() bool { return true }
+	}
+	l := &Listener{cfg: cfg}
+	l.metrics = pgnotify.NewListenerMetrics(cfg.Registerer, l.Up)
+	return l, nil
 }
 
-// Up reports whether messages are proven to arrive. While it is false the hub's safety net alone finds changes. Safe for
+// Up reports whether hints are proven to arrive. While it is false the hub's safety net alone finds changes. Safe for
 // concurrent use.
-func (l *Listener) Up() bool { return l.up.Load() }
+func (l *Listener) Up() bool { return l.up.Load() && (!l.relayed() || l.cfg.Ringing()) }
+
+func (l *Listener) relayed() bool { return l.cfg.NeedRelay || l.relay.Load() != nil }
+
+// relayDead reports whether there is no relay where there should be one.
+func (l *Listener) relayDead() bool {
+	heard := l.relay.Load()
+	return heard == nil && l.cfg.NeedRelay || heard != nil && time.Since(*heard) > l.cfg.RelayTimeout
+}
 
 // Run listens until ctx is done, and returns nil: a connection that cannot be had is tried again for ever, after 100 ms to 5 s
 // at random. It must run exactly once.
@@ -98,9 +123,6 @@ func (l *Listener) setUp(up bool) {
 		return
 	}
 	if up {
-		l.metrics.Up.Set(1)
 		l.cfg.Logger.Info("listening for notifications", "channel", pattern)
-	} else {
-		l.metrics.Up.Set(0)
 	}
 }

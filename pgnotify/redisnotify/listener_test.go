@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
@@ -80,16 +81,8 @@ func TestDeadRedisRecovers(t *testing.T) {
 		publish(t, options(t, s.URL()), channel(id), "")
 		eventually(t, "a hint", func() bool { told, _ := heard.counts(id); return told == 1 })
 	}
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == "auditstream_listener_connects_total" {
-			if got := f.GetMetric()[0].GetCounter().GetValue(); got != 4 {
-				t.Errorf("%v connects, want 4", got)
-			}
-		}
+	if got := counted(t, registry, "auditstream_listener_connects_total", ""); got != 4 {
+		t.Errorf("%v connects, want 4", got)
 	}
 }
 
@@ -167,9 +160,29 @@ func (b *buffer) String() string {
 
 func TestParseURLTellsNoPassword(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"", "http://:hush@h", "redis://u:hush@h:port/0", "redis://u:hush@h/x", "redis://u:hu%sh@h", "redis://u:hush\n@h", "redis://u:hush@h/0/1"} {
-		if _, err := ParseURL(url); err == nil || strings.Contains(err.Error(), "hu") || !strings.Contains(err.Error(), "is allowed") {
+	for _, url := range []string{"redis://u:p@h/0?hush=hush", "redis://hu?sh@h/0", "http://h?a=b", "rediss://h/0?db=1&skip_verify=true", "redis://h?pool_size=-1", "", "http://:hush@h", "redis://u:hush@h:port/0", "redis://u:hush@h/x", "redis://u:hu%sh@h", "redis://u:hush\n@h", "redis://u:hush@h/0/1"} {
+		if _, err := ParseURL(url); err == nil || strings.Contains(err.Error(), "hu") || !strings.Contains(err.Error(), "allowed") {
 			t.Errorf("ParseURL(%q): %v, want what is allowed and no password", url, err)
+		}
+	}
+}
+
+func TestParseURL(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"redis://h":                  "tcp h:6379  0 false",
+		"redis://:p@h:1/2":           "tcp h:1 :p 2 false",
+		"rediss://u:p%3Fw@h/0":       "tcp h:6379 u:p?w 0 true",
+		"redis://h?db=3":             "tcp h:6379  3 false",
+		"unix://u:p@/run/redis?db=4": "unix /run/redis u:p 4 false",
+	} {
+		o := options(t, url)
+		credentials := ""
+		if o.Username+o.Password != "" {
+			credentials = o.Username + ":" + o.Password
+		}
+		if got := fmt.Sprintf("%s %s %s %d %v", o.Network, o.Addr, credentials, o.DB, o.TLSConfig != nil); got != want {
+			t.Errorf("ParseURL(%q): %s, want %s", url, got, want)
 		}
 	}
 }

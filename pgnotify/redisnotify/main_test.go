@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 )
@@ -16,7 +17,10 @@ import (
 // patience bounds every wait for something that must happen.
 const patience = 60 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The library's goroutine that dials in vain ends up to a second after its client is closed.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 func options(t testing.TB, url string) *redis.Options {
 	t.Helper()
@@ -102,3 +106,21 @@ func write(t *testing.T, name string, text []byte) string {
 }
 
 func channel(id int64) string { return fmt.Sprintf("%s%d", Prefix, id) }
+
+// counted is the value of a counter; of one with a label, for that label's value.
+func counted(t *testing.T, registry *prometheus.Registry, name, label string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no counter %s of %q", name, label)
+	return 0
+}

@@ -1,15 +1,17 @@
 package redisnotify
 
 import (
-	"log/slog"
+	"context"
 	"testing"
+	"time"
 
+	"auditstream/integration/pgtest"
 	"auditstream/integration/redistest"
 )
 
 func relay(t *testing.T, s *redistest.Server) *Publisher {
 	t.Helper()
-	p, err := NewPublisher(options(t, s.URL()), slog.New(slog.DiscardHandler))
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, s.URL())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,35 +45,58 @@ func TestPublishersReachAllListeners(t *testing.T) {
 	})
 }
 
-// Hints that Redis did not take are made up for by a resync, even to a listener that never lost its subscription.
+// Hints that Redis did not take are made up for by a resync, for a listener that never lost its subscription: nothing but the
+// publisher tells it to read again.
 func TestPublisherResyncsAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	p := relay(t, s)
-	p.Notify(1)
-	s.Kill()
-	p.Notify(2)
-	eventually(t, "a resync that waits", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.resync
-	})
-	s.Restart(t)
-	eventually(t, "the resync gone", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return !p.resync
-	})
 	l, heard := listen(t, s.URL())
 	eventually(t, "up", l.Up)
+	proxy := pgtest.Proxy(t, s.Addr)
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, p.Run)
+	p.Notify(1)
+	eventually(t, "a hint", func() bool { told, _ := heard.counts(1); return told == 1 })
+	_, before := heard.counts(0)
+	proxy.SetTarget("127.0.0.1:1")
+	proxy.DropAll()
+	p.Notify(2)
+	eventually(t, "not up", func() bool { return !p.Up() })
+	proxy.SetTarget(s.Addr)
+	eventually(t, "up again", p.Up)
+	eventually(t, "the resync", func() bool { _, resyncs := heard.counts(0); return resyncs > before })
+	if !l.Up() {
+		t.Error("the listener lost its subscription, which was to be left alone")
+	}
 	p.Notify(3)
-	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told > 0 })
+	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told == 1 })
+}
+
+// A connection that swallows everything ends within its timeouts.
+func TestBlackHoledPublisherRecovers(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	proxy := pgtest.Proxy(t, s.Addr)
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), BeatInterval: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, p.Run)
+	start(t, func(ctx context.Context) error { return p.Beat(ctx, func() bool { return true }) })
+	eventually(t, "up", p.Up)
+	proxy.Pause()
+	eventually(t, "not up", func() bool { return !p.Up() })
+	proxy.Resume()
+	eventually(t, "up again", p.Up)
 }
 
 // A flood that Redis does not take is one message.
 func TestPublisherIsBounded(t *testing.T) {
 	t.Parallel()
-	p, err := NewPublisher(options(t, "redis://127.0.0.1:1/0"), slog.New(slog.DiscardHandler))
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://127.0.0.1:1/0")})
 	if err != nil {
 		t.Fatal(err)
 	}

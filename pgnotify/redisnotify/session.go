@@ -24,6 +24,9 @@ type session struct {
 	heard  atomic.Uint64 // messages of any kind
 	proven time.Time     // when a canary last came back; belongs to watch
 	stars  *pgnotify.ResyncLimiter
+	beats  chan struct{} // capacity 1: a relay is heard again
+	// missed is that the log has said so of the relay; belongs to watch.
+	missed bool
 }
 
 // canary is a message that only says that messages arrive.
@@ -33,7 +36,7 @@ type canary struct {
 }
 
 func newSession(l *Listener) *session {
-	return &session{l: l, ready: make(chan struct{}), stars: pgnotify.NewResyncLimiter(l.cfg.Sink.Resync)}
+	return &session{l: l, ready: make(chan struct{}), stars: pgnotify.NewResyncLimiter(l.cfg.Sink.Resync), beats: make(chan struct{}, 1)}
 }
 
 // run returns why the session ended. The library would reconnect by itself, and say nothing; the first error ends it here
@@ -90,6 +93,15 @@ func (s *session) message(channel string) {
 	case payload == pgnotify.PayloadResync:
 		kind = pgnotify.NotifyResync
 		s.stars.Request()
+	case payload == beat:
+		kind = pgnotify.NotifyCanary
+		s.l.relay.Store(new(time.Now()))
+		if !s.l.up.Load() {
+			select {
+			case s.beats <- struct{}{}:
+			default:
+			}
+		}
 	case strings.HasPrefix(payload, pgnotify.CanaryPrefix):
 		kind = pgnotify.NotifyCanary
 		if c := s.sent.Load(); c != nil && payload == c.payload { // not another instance's
@@ -118,6 +130,7 @@ func (s *session) watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.beats: // a relay is back: no need to wait
 		case <-time.After(s.l.cfg.CanaryInterval):
 		}
 	}
@@ -136,7 +149,7 @@ func (s *session) canary(ctx context.Context) error {
 	defer cancel()
 	start := time.Now()
 	if err := s.l.client.Publish(sendCtx, Prefix+c.payload, "").Err(); err != nil {
-		if ctx.Err() == nil && s.l.Up() {
+		if ctx.Err() == nil && s.l.up.Load() {
 			s.l.cfg.Logger.Warn("Redis (REDIS_URL) takes no message from us, so it is not known whether any arrives; the safety net finds changes meanwhile", "error", err)
 		}
 		s.l.setUp(false)
@@ -156,10 +169,20 @@ func (s *session) canary(ctx context.Context) error {
 		case <-c.heard:
 			s.l.metrics.Canary.Observe(time.Since(start).Seconds())
 			s.proven = time.Now()
-			s.l.setUp(true)
+			s.arrives()
 			return nil
 		}
 	}
+}
+
+// arrives notes that messages do, and with them hints unless the relay that should send them is dead.
+func (s *session) arrives() {
+	dead := s.l.relayDead()
+	if dead && !s.missed {
+		s.l.cfg.Logger.Warn("no relay is heard on Redis (auditstream relay, with the same REDIS_URL); the safety net finds changes meanwhile")
+	}
+	s.missed = dead
+	s.l.setUp(!dead)
 }
 
 func (s *session) failure(err error) string {
