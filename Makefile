@@ -58,7 +58,7 @@ CHAOS_SEED ?=
 .PHONY: chaos
 chaos: ## Random faults under random load for CHAOS=1m; CHAOS_SEED=n replays a schedule
 	@.ci/setup test
-	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -run '^TestChaos$$' -v -timeout 3h ./integration
+	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -run '^TestChaos' -v -timeout 3h ./integration
 
 SOAK ?= 20m
 SOAK_REPORT ?= soak
@@ -100,7 +100,7 @@ bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger
 	$(GO) test -run '^$$' -bench Latency -benchtime 1x -count $(BENCH_COUNT) ./integration/
 
 # Where PostgreSQL is not run by localpg, which needs Unix's signals, there are no tests either.
-PORTABLE = ./server ./pgnotify ./store ./sql
+PORTABLE = ./server ./pgnotify ./pgnotify/redisnotify ./store ./sql
 
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, and that it compiles for the other systems

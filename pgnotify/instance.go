@@ -121,16 +121,20 @@ func (i *Instance) session(ctx context.Context) (held bool, err error) {
 		i.cfg.Registrar.Listening(0)
 	}()
 	for {
-		select {
-		case <-ctx.Done():
-			return true, nil
-		case <-time.After(i.cfg.Interval):
+		// There is none to wait for: a connection that is lost ends the wait at once.
+		waitCtx, cancel := context.WithTimeout(ctx, i.cfg.Interval)
+		_, err := conn.WaitForNotification(waitCtx)
+		if waitCtx.Err() != nil {
+			cancel()
+			waitCtx, cancel = context.WithTimeout(ctx, i.cfg.Interval/2)
+			err = conn.Ping(waitCtx) // nor does one that is silently dead end it
 		}
-		lookCtx, cancel := context.WithTimeout(ctx, i.cfg.Interval/2)
-		err := conn.Ping(lookCtx)
 		cancel()
+		if ctx.Err() != nil {
+			return true, nil
+		}
 		if err != nil {
-			return true, fmt.Errorf("look after the lock: %w", err)
+			return true, fmt.Errorf("hold the lock: %w", err)
 		}
 	}
 }

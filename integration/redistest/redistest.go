@@ -4,11 +4,13 @@ package redistest
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -56,13 +58,20 @@ func (s *Server) URL() string { return "redis://" + s.Addr + "/0" }
 // Restart starts the server after Kill.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
+	if err := s.Resume(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Resume is Restart for who has no test at hand.
+func (s *Server) Resume() error {
 	s.cmd, s.read = exec.Command("redis-server", s.args...), make(chan struct{})
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	if err := s.cmd.Start(); err != nil {
-		t.Fatalf("%v: .ci/setup test installs it", err)
+		return fmt.Errorf("%w: .ci/setup test installs it", err)
 	}
 	ready, read := make(chan struct{}), s.read
 	go func() {
@@ -76,20 +85,16 @@ func (s *Server) Restart(t testing.TB) {
 	}()
 	select {
 	case <-ready:
+		return nil
 	case <-read:
-		t.Fatalf("redis-server %q has ended", s.args)
+		return fmt.Errorf("redis-server %q has ended", s.args)
 	case <-time.After(startTimeout):
-		t.Fatal("redis-server does not start")
+		return errors.New("redis-server does not start")
 	}
 }
 
-// Signal is for SIGSTOP and SIGCONT.
-func (s *Server) Signal(t testing.TB, sig syscall.Signal) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
-	}
-}
+// Process is for SIGSTOP and SIGCONT.
+func (s *Server) Process() *os.Process { return s.cmd.Process }
 
 // Kill ends the server, if it runs, without a goodbye.
 func (s *Server) Kill() {

@@ -22,10 +22,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// listen runs a Listener that is not shaken by a busy machine: what is too slow for its canary alone is not given up.
 func listen(t *testing.T, url string, change ...func(*ListenerConfig)) (*Listener, *sink) {
 	t.Helper()
 	heard := newSink()
-	cfg := ListenerConfig{Redis: options(t, url), Sink: heard, CanaryInterval: 100 * time.Millisecond, Registerer: prometheus.NewRegistry()}
+	cfg := ListenerConfig{Redis: options(t, url), Sink: heard, CanaryInterval: 100 * time.Millisecond, CanaryTimeout: patience, Registerer: prometheus.NewRegistry()}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -92,9 +93,13 @@ func TestPausedRedisIsNoticed(t *testing.T) {
 	s := redistest.Start(t)
 	l, heard := listen(t, s.URL())
 	eventually(t, "up", l.Up)
-	s.Signal(t, syscall.SIGSTOP)
+	if err := s.Process().Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "polling", func() bool { return !l.Up() })
-	s.Signal(t, syscall.SIGCONT)
+	if err := s.Process().Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "up again", l.Up)
 	publish(t, options(t, s.URL()), channel(5), "")
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(5); return told == 1 })

@@ -34,6 +34,7 @@ func options(t testing.TB, url string) *redis.Options {
 // publish is the application, or anybody.
 func publish(t *testing.T, o *redis.Options, channel, body string) {
 	t.Helper()
+	o.ReadTimeout, o.WriteTimeout, o.DialTimeout = patience, patience, patience
 	client := redis.NewClient(o)
 	defer client.Close()
 	if err := client.Publish(t.Context(), channel, body).Err(); err != nil {
