@@ -72,7 +72,7 @@ CHAOS_SEED ?=
 .PHONY: chaos
 chaos: ## Random faults under random load for CHAOS=1m; CHAOS_SEED=n replays a schedule
 	@.ci/setup test
-	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -run '^TestChaos$$' -v -timeout 3h ./integration
+	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -run '^TestChaos' -v -timeout 3h ./integration
 
 .PHONY: rolling
 rolling: ## A rolling restart of three instances behind nginx under 1,000 clients, drawn anew in docs/rolling-restart.svg

@@ -16,10 +16,10 @@ func TestAPICommandHelp(t *testing.T) {
 		args string
 		want []string
 	}{
-		{"", []string{"serve", "dev", "install", "uninstall", "doctor", "token", "watch", "version", "DATABASE_URL"}},
-		{"--help", []string{"serve", "dev", "install", "uninstall", "doctor", "token", "watch", "version", "DATABASE_URL"}},
+		{"", []string{"serve", "dev", "relay", "install", "uninstall", "doctor", "token", "watch", "version", "DATABASE_URL"}},
+		{"--help", []string{"serve", "dev", "relay", "install", "uninstall", "doctor", "token", "watch", "version", "DATABASE_URL"}},
 		{"serve --help", []string{
-			"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$SSE_SOURCE", "$SSE_MAX_DURATION", "$SSE_HEARTBEAT_SECONDS", "$SSE_FALLBACK_DB_INTERVAL_SECONDS",
+			"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$REDIS_URL", "$REDIS_RELAY", "$SSE_SOURCE", "$SSE_MAX_DURATION", "$SSE_HEARTBEAT_SECONDS", "$SSE_FALLBACK_DB_INTERVAL_SECONDS",
 			"$SSE_RETRY_MS", "$SSE_MAX_STREAMS", "$SSE_MAX_STREAMS_PER_USER", "$HTTP_ADDR", "$ADMIN_ADDR", "$JWT_SECRET", "$JWT_SECRET_PREVIOUS",
 			"$JWT_JWKS_URL", "$JWT_ISSUER", "$JWT_AUDIENCE", "$TLS_CERT_FILE", "$TLS_KEY_FILE", "$SSE_AUTH_COOKIE", "$CORS_ALLOWED_ORIGINS",
 			"$LOG_LEVEL", "$LOG_FORMAT", "$SSE_UI",
@@ -27,6 +27,7 @@ func TestAPICommandHelp(t *testing.T) {
 			"--sse-max-streams=10000", "--sse-max-streams-per-user=100", `--http-addr=":8080"`, `--admin-addr="127.0.0.1:9090"`,
 		}},
 		{"dev --help", []string{"PostgreSQL", "--http-addr"}},
+		{"relay --help", []string{"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$REDIS_URL", "$ADMIN_ADDR", `"127.0.0.1:9091"`}},
 		{"install --help", []string{"$DATABASE_URL", "--table", "public.audits", "--create", "--role", "--column", "--dry-run"}},
 		{"uninstall --help", []string{"$DATABASE_URL", "--dry-run"}},
 		{"doctor --help", []string{"$DATABASE_URL", "$DATABASE_LISTEN_URL", "$JWT_SECRET", "$JWT_JWKS_URL"}},

@@ -47,7 +47,10 @@ func TestAPIConfigurationIsRefused(t *testing.T) {
 		env  string // several are separated by blanks
 		want []string
 	}{
-		{"SSE_SOURCE=kafka", []string{"SSE_SOURCE", `"kafka" is not allowed: db`}},
+		{"SSE_SOURCE=kafka", []string{"SSE_SOURCE", `"kafka" is not allowed: db or redis is`}},
+		{"REDIS_URL=http://user:hush-password@127.0.0.1", []string{"REDIS_URL", "redis://user:password@host:6379/0 is allowed"}},
+		{"REDIS_URL=redis://127.0.0.1/0?password=hush-password", []string{"REDIS_URL", "only db is allowed"}},
+		{"REDIS_RELAY=off", []string{"REDIS_RELAY", `"off" is not allowed: auto or on is`}},
 		{"SSE_MAX_DURATION=0", []string{"SSE_MAX_DURATION", `"0" is not allowed: ` + seconds}},
 		{"SSE_MAX_DURATION=-5", []string{"SSE_MAX_DURATION", `"-5" is not allowed: ` + seconds}},
 		{"SSE_MAX_DURATION=1.5", []string{"SSE_MAX_DURATION", `"1.5" is not allowed: ` + seconds}},

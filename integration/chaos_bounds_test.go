@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -178,13 +179,31 @@ type turn struct {
 	up bool
 }
 
-func readListening(records []logRecord) listening {
+// With hints from Redis the triggers must ring for the instance, too; and a relay must be able to publish.
+func readListening(records []logRecord, redis bool) listening {
 	var l listening
+	hears, rings, publishes := false, !redis, true
 	for _, r := range records {
-		up := r.Msg == "listening for notifications"
-		if !up && !strings.HasPrefix(r.Msg, "listening connection lost") && !strings.HasPrefix(r.Msg, "listening failed again") && !strings.HasPrefix(r.Msg, "LISTEN ") {
+		begins := func(beginnings ...string) bool {
+			return slices.ContainsFunc(beginnings, func(b string) bool { return strings.HasPrefix(r.Msg, b) })
+		}
+		switch {
+		case begins("listening for notifications"):
+			hears = true
+		case begins("listening connection lost", "listening failed again", "LISTEN ", "no subscription to Redis", "Redis (REDIS_URL) takes no message", "no relay is heard"):
+			hears = false
+		case begins("telling the triggers"):
+			rings = true
+		case begins("cannot tell the triggers"):
+			rings = false
+		case begins("Redis takes hints again"):
+			publishes = true
+		case begins("Redis (REDIS_URL) takes no hints"):
+			publishes = false
+		default:
 			continue
 		}
+		up := hears && rings && publishes
 		if len(l) > 0 && l[len(l)-1].up == up || len(l) == 0 && !up {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 
 	"auditstream/cmd/auditstream/localpg"
 	"auditstream/integration/pgtest"
+	"auditstream/integration/redistest"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,6 +25,9 @@ type breaker struct {
 	listen, pool *pgtest.TCPProxy
 	proxied      int // the instance behind the proxies
 	replicas     []*replica
+	redis        *redistest.Server // nil: there is none
+	redisHole    *pgtest.TCPProxy  // to Redis, of the instance behind the proxies
+	relay        *replica
 	journal      *journal
 	path         string // of the binary
 
@@ -67,6 +71,10 @@ func (b *breaker) fault(ctx context.Context, f plannedFault) error {
 		return nil
 	case faultTerm, faultKill, faultFreeze:
 		return b.restart(ctx, f, b.replicas[f.instance])
+	case faultRelayKill, faultRelayFreeze:
+		return b.restart(ctx, f, b.relay)
+	case faultRedisKill, faultRedisPause, faultRedisHole:
+		return b.redisOutage(ctx, f)
 	default:
 		return b.unhook(ctx, f)
 	}
@@ -75,7 +83,7 @@ func (b *breaker) fault(ctx context.Context, f plannedFault) error {
 // terminate ends the sessions that listen, of all instances.
 func (b *breaker) terminate(ctx context.Context) error {
 	defer b.journal.end(b.journal.begin(faultTerminate, deaf, everyInstance))
-	return b.sql(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'auditstream listener'`)
+	return b.sql(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where application_name in ('auditstream listener', 'auditstream instance')`)
 }
 
 func (b *breaker) outage(ctx context.Context, f plannedFault) error {
@@ -119,8 +127,12 @@ func (b *breaker) blackHole(ctx context.Context, f plannedFault) {
 
 // restart ends an instance and starts it again on its port, or lets it stand still for a while.
 func (b *breaker) restart(ctx context.Context, f plannedFault, r *replica) error {
-	defer b.journal.end(b.journal.begin(f.kind, down, r.n))
-	if f.kind == faultFreeze {
+	e := down
+	if r == b.relay {
+		e = deaf
+	}
+	defer b.journal.end(b.journal.begin(f.kind, e, r.n))
+	if f.kind == faultFreeze || f.kind == faultRelayFreeze {
 		process := r.current().cmd.Process
 		if err := process.Signal(syscall.SIGSTOP); err != nil {
 			return err
@@ -128,7 +140,7 @@ func (b *breaker) restart(ctx context.Context, f plannedFault, r *replica) error
 		pause(ctx, f.hold)
 		return process.Signal(syscall.SIGCONT)
 	}
-	sig := map[faultKind]syscall.Signal{faultTerm: syscall.SIGTERM, faultKill: syscall.SIGKILL}[f.kind]
+	sig := map[faultKind]syscall.Signal{faultTerm: syscall.SIGTERM, faultKill: syscall.SIGKILL, faultRelayKill: syscall.SIGKILL}[f.kind]
 	if err := r.stop(ctx, sig); err != nil {
 		return err
 	}

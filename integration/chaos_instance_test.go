@@ -20,6 +20,8 @@ type replica struct {
 	env         []string
 	maxDuration time.Duration
 	path        string // of the binary
+	command     string // serve, or relay
+	redis       bool   // hints come from Redis
 	addr        string
 
 	mu    sync.Mutex
@@ -44,7 +46,7 @@ func newReplica(t testing.TB, n int, maxDuration time.Duration, env ...string) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{n: n, maxDuration: maxDuration, path: binary(t), addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	r := &replica{n: n, maxDuration: maxDuration, path: binary(t), command: "serve", addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	r.env = environment(append([]string{
 		"JWT_SECRET=" + secret, "HTTP_ADDR=" + r.addr, "ADMIN_ADDR=off", "LOG_FORMAT=json", "LOG_LEVEL=debug",
 		"SSE_MAX_STREAMS_PER_USER=0", "SSE_HEARTBEAT_SECONDS=1", "SSE_RETRY_MS=1000", "SSE_AUTH_COOKIE=session",
@@ -72,7 +74,7 @@ func (r *replica) current() *life {
 // start runs the binary and waits until it serves.
 func (r *replica) start(ctx context.Context) error {
 	l := &life{instance: &instance{URL: "http://" + r.addr, log: newLogBuffer(), done: make(chan struct{})}}
-	l.cmd = exec.Command(r.path, "serve")
+	l.cmd = exec.Command(r.path, r.command)
 	l.cmd.Env, l.cmd.Stderr = r.env, l.log
 	if err := l.cmd.Start(); err != nil {
 		return err
@@ -87,7 +89,7 @@ func (r *replica) start(ctx context.Context) error {
 	for {
 		changed := l.log.changed()
 		for _, record := range l.records() {
-			if record.Msg == "serving" {
+			if record.Msg == "serving" || record.Msg == "relaying" {
 				l.serving = record.Time
 				return nil
 			}
@@ -150,7 +152,7 @@ func (l *life) records() []logRecord {
 // listening is the times of LISTEN over all lives.
 func (r *replica) listening() (all listening) {
 	for _, l := range r.lives {
-		all = append(all, readListening(l.records())...)
+		all = append(all, readListening(l.records(), r.redis)...)
 	}
 	return all
 }
@@ -158,7 +160,7 @@ func (r *replica) listening() (all listening) {
 // deafness explains the times without LISTEN by the windows of faults, or says that nothing explains them.
 func (r *replica) deafness(faults []window) (windows []window, unexplained []string) {
 	for _, l := range r.lives {
-		for _, gap := range readListening(l.records()).gaps(l.serving, l.ended) {
+		for _, gap := range readListening(l.records(), r.redis).gaps(l.serving, l.ended) {
 			w := window{cause: "server start", effect: deaf, instance: r.n, from: gap[0], to: gap[1]}
 			last, explained := l.serving, gap[0].Equal(l.serving)
 			for _, f := range faults {

@@ -31,10 +31,14 @@ const (
 // CHAOS=10m makes it last, CHAOS_SEED=n repeats a schedule, CHAOS_REPORT=file keeps the report. Not parallel: it
 // measures time.
 func TestChaos(t *testing.T) {
-	plan := chaosPlan(t)
+	plan := chaosPlan(t, shortChaos, faultLanes)
+	chaosRun(t, plan, newChaos(t, plan))
+}
+
+func chaosRun(t *testing.T, plan schedule, c *chaos) {
+	t.Helper()
 	t.Log(plan)
 	began := time.Now()
-	c := newChaos(t, plan)
 	c.run(t)
 	c.judge(t, began)
 	if t.Failed() {
@@ -42,9 +46,9 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-func chaosPlan(t *testing.T) schedule {
+func chaosPlan(t *testing.T, duration time.Duration, lanes []faultLane) schedule {
 	t.Helper()
-	duration, seed := shortChaos, uint64(shortChaosSeed)
+	seed := uint64(shortChaosSeed)
 	if text := os.Getenv("CHAOS"); text != "" {
 		var err error
 		if duration, err = time.ParseDuration(text); err != nil {
@@ -58,7 +62,7 @@ func chaosPlan(t *testing.T) schedule {
 			t.Fatalf("CHAOS_SEED: %v", err)
 		}
 	}
-	return newSchedule(seed, duration, chaosSlots)
+	return newSchedule(seed, duration, chaosSlots, lanes)
 }
 
 // chaos is one run.
@@ -68,6 +72,7 @@ type chaos struct {
 	app      *application
 	breaker  *breaker
 	replicas []*replica
+	relay    *replica // nil: the instances listen to PostgreSQL themselves
 	clients  []*chaosClient
 }
 
@@ -84,7 +89,13 @@ func newChaos(t *testing.T, plan schedule) *chaos {
 	}
 	c.breaker = &breaker{server: server, admin: db.Admin, listen: listen, pool: pool, proxied: 1,
 		replicas: c.replicas, journal: c.journal, path: binary(t)}
+	c.populate(t, db)
+	return c
+}
 
+// populate adds the application and the clients, and starts the instances.
+func (c *chaos) populate(t *testing.T, db database) {
+	t.Helper()
 	writers, err := pgxpool.New(t.Context(), db.Admin+"&pool_max_conns=12")
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +111,7 @@ func newChaos(t *testing.T, plan schedule) *chaos {
 			styles = []clientStyle{styleNative, styleNative, styleFetch, styleFetch, styleSlow}
 		}
 		for _, style := range styles {
-			c.clients = append(c.clients, newChaosClient(t, len(c.clients), style, s, c.replicas, plan.seed))
+			c.clients = append(c.clients, newChaosClient(t, len(c.clients), style, s, c.replicas, c.plan.seed))
 		}
 	}
 	for _, r := range c.replicas {
@@ -108,7 +119,6 @@ func newChaos(t *testing.T, plan schedule) *chaos {
 			t.Fatal(err)
 		}
 	}
-	return c
 }
 
 // run does all of it: clients first, then writes and faults until the time is up, then the end of every audit, which
@@ -137,7 +147,11 @@ func (c *chaos) run(t *testing.T) {
 	limit := time.AfterFunc(recovery+relisten+2*c.replicas[1].maxDuration, cancel)
 	defer limit.Stop()
 	clients.Wait()
-	for _, r := range c.replicas {
+	processes := c.replicas
+	if c.relay != nil {
+		processes = append(slices.Clip(processes), c.relay)
+	}
+	for _, r := range processes {
 		if err := r.stop(t.Context(), syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
@@ -151,6 +165,15 @@ func (c *chaos) judge(t *testing.T, began time.Time) {
 		clients: make(map[clientStyle]int), staleness: make(map[string][]time.Duration)}
 	j := &judge{ledger: c.app.ledger, faults: c.journal.all(), replicas: c.replicas, report: r, ids: make(map[string]string)}
 	injected := j.faults
+	if c.relay != nil { // while it hears nothing, nobody does
+		windows, unexplained := c.relay.deafness(injected)
+		injected = append(slices.Clip(injected), windows...)
+		j.faults = injected
+		for _, text := range unexplained {
+			t.Error(text)
+		}
+		c.relay.raced(t)
+	}
 	for _, replica := range c.replicas {
 		windows, unexplained := replica.deafness(injected)
 		j.faults = append(slices.Clip(j.faults), windows...)
@@ -185,14 +208,14 @@ func (c *chaos) judge(t *testing.T, began time.Time) {
 			t.Logf("window %s-%s %s (%d) instance %d", clock(w.from), clock(w.to), w.cause, w.effect, w.instance)
 		}
 	}
-	for _, kind := range everyFault() {
+	for _, kind := range c.plan.kinds {
 		if r.faults[kind] == 0 && c.plan.duration >= 2*shortChaos { // on a slow machine little fits into the short form
 			t.Errorf("%s: did not happen", kind)
 		}
 	}
 	r.took = time.Since(began)
 	t.Log("\n" + r.Markdown())
-	if file := os.Getenv("CHAOS_REPORT"); file != "" {
+	if file := os.Getenv("CHAOS_REPORT"); file != "" && c.relay == nil {
 		if err := os.WriteFile(file, []byte(r.Markdown()), 0o644); err != nil {
 			t.Error(err)
 		}
@@ -225,8 +248,8 @@ func (c *chaos) writes(t *testing.T, r *report, faults []window) {
 	}
 }
 
-func everyFault() (all []faultKind) {
-	for _, lane := range faultLanes {
+func everyFault(lanes []faultLane) (all []faultKind) {
+	for _, lane := range lanes {
 		for _, choice := range lane.choices {
 			all = append(all, choice.kind)
 		}

@@ -16,6 +16,7 @@ type schedule struct {
 	writes   []plannedWrite
 	// lanes run side by side, so that faults of different lanes overlap and those of one do not.
 	lanes [][]plannedFault
+	kinds []faultKind // that a long run must see
 }
 
 // plannedWrite is one deed of the application's. What it finds when its time comes decides the details: a slot whose
@@ -76,6 +77,12 @@ const (
 	faultKill       faultKind = "server SIGKILL"
 	faultFreeze     faultKind = "server stopped (SIGSTOP)"
 
+	faultRedisKill   faultKind = "Redis killed"
+	faultRedisPause  faultKind = "Redis stopped (SIGSTOP)"
+	faultRedisHole   faultKind = "Redis black-holed, cut"
+	faultRelayKill   faultKind = "relay SIGKILL"
+	faultRelayFreeze faultKind = "relay stopped (SIGSTOP)"
+
 	faultTriggerDrop    faultKind = "trigger dropped"
 	faultTriggerDisable faultKind = "triggers disabled"
 )
@@ -90,10 +97,12 @@ type faultChoice struct {
 	holdMin, holdX time.Duration // from holdMin to holdMin+holdX
 }
 
-var faultLanes = []struct {
+type faultLane struct {
 	gapMin, gapX time.Duration
 	choices      []faultChoice
-}{
+}
+
+var faultLanes = []faultLane{
 	{1500 * time.Millisecond, 3 * time.Second, []faultChoice{
 		{faultTerminate, 0, 0}, {faultTerminate, 0, 0},
 		{faultFast, 0, 3 * time.Second}, {faultImmediate, 0, 3 * time.Second}, {faultCrash, 0, 3 * time.Second},
@@ -111,14 +120,28 @@ var faultLanes = []struct {
 	}},
 }
 
+// redisLanes are for instances whose hints come through a relay and Redis.
+var redisLanes = []faultLane{
+	{1500 * time.Millisecond, 3 * time.Second, []faultChoice{
+		{faultTerminate, 0, 0}, {faultFast, 0, 2 * time.Second}, {faultPause, time.Second, 4 * time.Second},
+	}},
+	{2 * time.Second, 4 * time.Second, []faultChoice{
+		{faultTerm, 0, 2 * time.Second}, {faultKill, 0, 2 * time.Second}, {faultFreeze, time.Second, 3 * time.Second},
+	}},
+	{500 * time.Millisecond, 2 * time.Second, []faultChoice{
+		{faultRedisKill, 0, 3 * time.Second}, {faultRedisPause, time.Second, 4 * time.Second}, {faultRedisHole, time.Second, 4 * time.Second},
+		{faultRelayKill, 0, 3 * time.Second}, {faultRelayFreeze, time.Second, 5 * time.Second},
+	}},
+}
+
 const (
 	writesPerSecond = 24
 	// truncateEvery is roughly how often everything is truncated away; in a short run it happens once.
 	truncateEvery = 90 * time.Second
 )
 
-func newSchedule(seed uint64, duration time.Duration, slots int) schedule {
-	s := schedule{seed: seed, duration: duration}
+func newSchedule(seed uint64, duration time.Duration, slots int, lanes []faultLane) schedule {
+	s := schedule{seed: seed, duration: duration, kinds: everyFault(lanes)}
 	r := rand.New(rand.NewPCG(seed, 1))
 	for at := time.Duration(0); at < duration; at += between(r, 0, 2*time.Second/writesPerSecond) {
 		s.writes = append(s.writes, planWrite(r, at, slots))
@@ -127,7 +150,7 @@ func newSchedule(seed uint64, duration time.Duration, slots int) schedule {
 		s.writes = append(s.writes, plannedWrite{at: at, kind: writeTruncate, slots: upTo(slots), seed: r.Uint64()})
 	}
 	slices.SortStableFunc(s.writes, func(a, b plannedWrite) int { return int(a.at - b.at) })
-	for k, lane := range faultLanes {
+	for k, lane := range lanes {
 		r := rand.New(rand.NewPCG(seed, uint64(2+k)))
 		var faults []plannedFault
 		for at := time.Duration(0); at < duration; {

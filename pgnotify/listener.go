@@ -69,7 +69,7 @@ const (
 // by a canary that notifications arrive, because a dead connection, a transaction pooler or a failover are all silent.
 type Listener struct {
 	cfg     ListenerConfig
-	metrics listenerMetrics
+	metrics ListenerMetrics
 	up      atomic.Bool
 }
 
@@ -93,8 +93,10 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.Conn = listenConfig(cfg.Conn)
-	return &Listener{cfg: cfg, metrics: newListenerMetrics(cfg.Registerer)}, nil
+	cfg.Conn = listenConfig(cfg.Conn, "auditstream listener")
+	l := &Listener{cfg: cfg}
+	l.metrics = NewListenerMetrics(cfg.Registerer, l.Up)
+	return l, nil
 }
 
 // Up reports whether notifications are proven to arrive. While it is false the hub's safety net alone finds changes.
@@ -104,7 +106,7 @@ func (l *Listener) Up() bool { return l.up.Load() }
 // Run listens until ctx is done, and returns nil: a connection that cannot be had is tried again for ever, after 100 ms to
 // 5 s at random, or after PollingRetry once LISTEN has shown not to work. It must run exactly once.
 func (l *Listener) Run(ctx context.Context) error {
-	var delays backoff
+	var delays Backoff
 	var log outage
 	mute := 0
 	for {
@@ -118,11 +120,11 @@ func (l *Listener) Run(ctx context.Context) error {
 			return nil
 		}
 		if !s.proven.IsZero() {
-			delays, mute, log = backoff{}, 0, outage{}
+			delays, mute, log = Backoff{}, 0, outage{}
 		}
-		l.metrics.failures.WithLabelValues(s.failure(err)).Inc()
+		l.metrics.Failures.WithLabelValues(s.failure(err)).Inc()
 
-		delay := delays.next()
+		delay := delays.Next()
 		if errors.Is(err, errSilent) && s.proven.IsZero() {
 			mute++
 		}
@@ -150,17 +152,15 @@ func (l *Listener) setUp(up bool) {
 		return
 	}
 	if up {
-		l.metrics.up.Set(1)
 		l.cfg.Logger.Info("listening for notifications", "channel", Channel)
-	} else {
-		l.metrics.up.Set(0)
 	}
 }
 
-// backoff grows from backoffMin to backoffMax; each delay is half fixed, half random.
-type backoff struct{ last time.Duration }
+// Backoff grows from backoffMin to backoffMax; each delay is half fixed, half random.
+type Backoff struct{ last time.Duration }
 
-func (b *backoff) next() time.Duration {
+// Next returns how long to wait before the next attempt.
+func (b *Backoff) Next() time.Duration {
 	b.last = min(max(2*b.last, backoffMin), backoffMax)
 	return b.last/2 + rand.N(b.last/2)
 }

@@ -173,7 +173,7 @@ func TestTerminatedListenerReconnectsAndResyncs(t *testing.T) {
 			t.Errorf("outage %d: logged %d times, want once each:\n%s", outage, got, &f.log.logs)
 		}
 	}
-	if got := metric(t, f.reg, "auditstream_listener_failures_total", failLost); got != 2 {
+	if got := metric(t, f.reg, "auditstream_listener_failures_total", FailLost); got != 2 {
 		t.Errorf("%v lost connections, want 2", got)
 	}
 	if got := metric(t, f.reg, "auditstream_listener_connects_total"); got != 3 {
@@ -204,7 +204,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	if f.listener.Up() {
 		t.Error("up while nothing comes through")
 	}
-	if got := metric(t, f.reg, "auditstream_listener_failures_total", failSilent); got != 1 {
+	if got := metric(t, f.reg, "auditstream_listener_failures_total", FailSilent); got != 1 {
 		t.Errorf("%v silent connections, want 1", got)
 	}
 	notify(t, dsn, "41") // lost

@@ -65,61 +65,66 @@ func (m hubMetrics) observeRead(d time.Duration, audits int, err error) {
 	m.batch.Observe(float64(audits))
 }
 
-type listenerMetrics struct {
-	up            prometheus.Gauge
-	connects      prometheus.Counter
-	failures      *prometheus.CounterVec
-	notifications *prometheus.CounterVec
-	canary        prometheus.Histogram
+// ListenerMetrics are the same whatever a listener listens to, so that alerts are, too.
+type ListenerMetrics struct {
+	Connects      prometheus.Counter
+	Failures      *prometheus.CounterVec
+	Notifications *prometheus.CounterVec
+	Canary        prometheus.Histogram
 }
 
 // Why a connection that listened, or tried to, ended.
 const (
-	failConnect = "connect" // no connection, or LISTEN refused
-	failSilent  = "silent"  // a canary did not come back
-	failLost    = "lost"    // the connection broke
+	FailConnect = "connect" // no connection, or LISTEN refused
+	FailSilent  = "silent"  // a canary did not come back
+	FailLost    = "lost"    // the connection broke
 )
 
 // What a notification was.
 const (
-	notifyRow     = "row"
-	notifyResync  = "resync"
-	notifyCanary  = "canary"
-	notifyIgnored = "ignored"
+	NotifyRow     = "row"
+	NotifyResync  = "resync"
+	NotifyCanary  = "canary"
+	NotifyIgnored = "ignored"
 )
 
-func newListenerMetrics(reg prometheus.Registerer) listenerMetrics {
-	m := listenerMetrics{
-		up: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "auditstream_listener_up",
-			Help: "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.",
-		}),
-		connects: prometheus.NewCounter(prometheus.CounterOpts{
+// NewListenerMetrics registers the metrics of the one listener of a process, and of whether it is up; nil: nowhere.
+func NewListenerMetrics(reg prometheus.Registerer, up func() bool) ListenerMetrics {
+	m := ListenerMetrics{
+		Connects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "auditstream_listener_connects_total",
-			Help: "Connections on which LISTEN succeeded; all but the first are reconnects.",
+			Help: "Listening connections (LISTEN, or a Redis subscription); all but the first are reconnects.",
 		}),
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "auditstream_listener_failures_total",
 			Help: "Ends of listening connections, by reason: connect, silent (a canary did not come back), lost.",
 		}, []string{"reason"}),
-		notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "auditstream_notifications_total",
 			Help: "Notifications received, by kind: row, resync (TRUNCATE), canary, ignored (not understood).",
 		}, []string{"kind"}),
-		canary: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Canary: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "auditstream_canary_seconds",
-			Help:    "Time from sending a canary NOTIFY through the pool to its arrival on the listening connection.",
+			Help:    "Time from sending a canary over another connection to its arrival on the listening one.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
 		}),
 	}
-	for _, reason := range []string{failConnect, failSilent, failLost} {
-		m.failures.WithLabelValues(reason)
+	for _, reason := range []string{FailConnect, FailSilent, FailLost} {
+		m.Failures.WithLabelValues(reason)
 	}
-	for _, kind := range []string{notifyRow, notifyResync, notifyCanary, notifyIgnored} {
-		m.notifications.WithLabelValues(kind)
+	for _, kind := range []string{NotifyRow, NotifyResync, NotifyCanary, NotifyIgnored} {
+		m.Notifications.WithLabelValues(kind)
 	}
 	if reg != nil {
-		reg.MustRegister(m.up, m.connects, m.failures, m.notifications, m.canary)
+		reg.MustRegister(m.Connects, m.Failures, m.Notifications, m.Canary, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "auditstream_listener_up",
+			Help: "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.",
+		}, func() float64 {
+			if up() {
+				return 1
+			}
+			return 0
+		}))
 	}
 	return m
 }

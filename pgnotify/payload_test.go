@@ -18,16 +18,16 @@ func TestParseID(t *testing.T) {
 	for payload, want := range map[string]int64{
 		"1": 1, "42": 42, "9223372036854775807": 9223372036854775807,
 	} {
-		if got, ok := parseID(payload); !ok || got != want {
-			t.Errorf("parseID(%q) = %d, %v, want %d", payload, got, ok, want)
+		if got, ok := ParseID(payload); !ok || got != want {
+			t.Errorf("ParseID(%q) = %d, %v, want %d", payload, got, ok, want)
 		}
 	}
 	for _, payload := range []string{
 		"", "0", "-1", "+1", "01", " 1", "1 ", "1\n", "1_000", "0x10", "1e3", "*", "!x", "٣", "1\x00",
 		"9223372036854775808", "18446744073709551616", "10000000000000000000000000", "NaN",
 	} {
-		if got, ok := parseID(payload); ok {
-			t.Errorf("parseID(%q) = %d, want it refused", payload, got)
+		if got, ok := ParseID(payload); ok {
+			t.Errorf("ParseID(%q) = %d, want it refused", payload, got)
 		}
 	}
 }
@@ -60,12 +60,12 @@ func FuzzPayload(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
-		id, ok := parseID(payload)
+		id, ok := ParseID(payload)
 		if ok && (id < 1 || strconv.FormatInt(id, 10) != payload) {
-			t.Errorf("parseID(%q) = %d, want only what PostgreSQL prints", payload, id)
+			t.Errorf("ParseID(%q) = %d, want only what PostgreSQL prints", payload, id)
 		}
 		if n, err := strconv.ParseInt(payload, 10, 64); !ok && err == nil && n > 0 && strconv.FormatInt(n, 10) == payload {
-			t.Errorf("parseID(%q) is refused, want %d", payload, n)
+			t.Errorf("ParseID(%q) is refused, want %d", payload, n)
 		}
 
 		hub, err := NewHub(HubConfig{Loader: loaderFunc(func(context.Context, []int64) ([]*store.State, error) { return nil, nil })})
@@ -81,8 +81,8 @@ func FuzzPayload(f *testing.F) {
 			t.Fatal(err)
 		}
 		s := newSession(l)
-		defer s.stars.stop()
-		mine := &canary{payload: canaryPrefix + "mine", heard: make(chan struct{}, 1)}
+		defer s.stars.Stop()
+		mine := &canary{payload: CanaryPrefix + "mine", heard: make(chan struct{}, 1)}
 		s.sent.Store(mine)
 		for range 3 {
 			if err := s.HandleNotification(t.Context(), &pgconn.Notification{Channel: Channel, Payload: payload}, nil); err != nil {
@@ -93,7 +93,7 @@ func FuzzPayload(f *testing.F) {
 		switch {
 		case ok:
 			ids = 3
-		case payload == payloadResync:
+		case payload == PayloadResync:
 			resyncs = 1 // the others wait, and are one
 		}
 		if len(sink.ids) != ids || sink.resyncs != resyncs {
@@ -108,7 +108,7 @@ func FuzzPayload(f *testing.F) {
 		for range sink.resyncs {
 			hub.Resync()
 		}
-		if dirty := hub.take(); len(dirty) > 1 || len(hub.watched) != 1 || len(dirty) == 1 && id != watched && payload != payloadResync {
+		if dirty := hub.take(); len(dirty) > 1 || len(hub.watched) != 1 || len(dirty) == 1 && id != watched && payload != PayloadResync {
 			t.Errorf("%q: %d to read, %d watched", payload, len(dirty), len(hub.watched))
 		}
 	})

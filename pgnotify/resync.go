@@ -11,9 +11,9 @@ import (
 // send "*" as often as it likes; without a bound it would keep the database reading all that is watched without a pause.
 const resyncInterval = time.Second
 
-// resyncLimiter passes the first request on at once, and of those that follow too soon one, at the end of the interval: a
+// ResyncLimiter passes the first request on at once, and of those that follow too soon one, at the end of the interval: a
 // change that any of them announced is read. Safe for concurrent use.
-type resyncLimiter struct {
+type ResyncLimiter struct {
 	resync func() // must not block
 	limit  *rate.Limiter
 
@@ -22,11 +22,13 @@ type resyncLimiter struct {
 	stopped bool
 }
 
-func newResyncLimiter(resync func()) *resyncLimiter {
-	return &resyncLimiter{resync: resync, limit: rate.NewLimiter(rate.Every(resyncInterval), 1)}
+// NewResyncLimiter returns a limiter of calls of resync, which must not block.
+func NewResyncLimiter(resync func()) *ResyncLimiter {
+	return &ResyncLimiter{resync: resync, limit: rate.NewLimiter(rate.Every(resyncInterval), 1)}
 }
 
-func (l *resyncLimiter) request() {
+// Request asks for a call, now or at the end of the interval.
+func (l *ResyncLimiter) Request() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending != nil || l.stopped {
@@ -47,8 +49,8 @@ func (l *resyncLimiter) request() {
 	})
 }
 
-// stop forgets what waits: the session is over, and the next begins with a resync of its own.
-func (l *resyncLimiter) stop() {
+// Stop forgets what waits: the session is over, and the next begins with a resync of its own.
+func (l *ResyncLimiter) Stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stopped = true

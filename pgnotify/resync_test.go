@@ -14,14 +14,14 @@ func TestFloodOfResyncsCausesOneASecond(t *testing.T) {
 		heard := s.l.cfg.Sink.(sink)
 		<-heard // LISTEN's own
 		for range 10_000 {
-			s.deliver(payloadResync)
+			s.deliver(PayloadResync)
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second)
 		if n := len(heard); n != 11 {
 			t.Errorf("%d resyncs of 10,000 requests in 10 s, want one at once and one for each second", n)
 		}
-		s.stars.stop()
+		s.stars.Stop()
 	})
 }
 
@@ -32,7 +32,7 @@ func TestResyncAfterAPauseIsNotDelayed(t *testing.T) {
 		heard := s.l.cfg.Sink.(sink)
 		<-heard
 		for range 3 {
-			s.deliver(payloadResync)
+			s.deliver(PayloadResync)
 			if len(heard) != 1 {
 				t.Fatal("the resync was delayed, or not done")
 			}
@@ -47,10 +47,10 @@ func TestResyncThatWaitsEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := watched(t, nil)
 		heard := s.l.cfg.Sink.(sink)
-		s.deliver(payloadResync)
-		s.deliver(payloadResync) // waits
-		s.stars.stop()
-		s.deliver(payloadResync)
+		s.deliver(PayloadResync)
+		s.deliver(PayloadResync) // waits
+		s.stars.Stop()
+		s.deliver(PayloadResync)
 		time.Sleep(2 * resyncInterval)
 		if n := len(heard); n != 2 {
 			t.Errorf("%d resyncs, want LISTEN's own and the first", n)

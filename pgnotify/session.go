@@ -24,7 +24,7 @@ type session struct {
 	sent   atomic.Pointer[canary] // the one that is on its way
 	heard  atomic.Uint64          // notifications of any kind
 	proven time.Time              // when a canary last came back; belongs to watch
-	stars  *resyncLimiter
+	stars  *ResyncLimiter
 	// instance is 0 until a canary has come back: through a transaction pooler, where none does, the lock that proves that
 	// the instance lives would stay with whoever gets the connection next. Belongs to the goroutine that hears.
 	instance int64
@@ -37,7 +37,7 @@ type canary struct {
 }
 
 func newSession(l *Listener) *session {
-	return &session{l: l, ready: make(chan struct{}), stars: newResyncLimiter(l.cfg.Sink.Resync)}
+	return &session{l: l, ready: make(chan struct{}), stars: NewResyncLimiter(l.cfg.Sink.Resync)}
 }
 
 // run returns why the session ended. pgxlisten would reconnect by itself, but after a constant delay; the first error
@@ -45,7 +45,7 @@ func newSession(l *Listener) *session {
 func (s *session) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer s.stars.stop()
+	defer s.stars.Stop()
 	listener := &pgxlisten.Listener{
 		Connect:        s.connect,
 		LogError:       func(_ context.Context, err error) { cancel(err) }, // the first cause wins
@@ -63,10 +63,13 @@ func (s *session) run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// connect opens the connection and takes it out of reach of idle_session_timeout, which counts a session that only
-// listens as idle.
 func (s *session) connect(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, s.l.cfg.Conn)
+	return connectIdle(ctx, s.l.cfg.Conn)
+}
+
+// connectIdle opens a connection that idle_session_timeout, which counts a session that only listens as idle, does not end.
+func connectIdle(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -74,14 +77,14 @@ func (s *session) connect(ctx context.Context) (*pgx.Conn, error) {
 	const keepIdle = `select set_config('idle_session_timeout', '0', false) where current_setting('idle_session_timeout', true) <> '0'`
 	if _, err := conn.Exec(ctx, keepIdle); err != nil {
 		_ = conn.Close(ctx) // the first error is the one to report
-		return nil, fmt.Errorf("prepare listening connection: %w", err)
+		return nil, fmt.Errorf("prepare connection: %w", err)
 	}
 	return conn, nil
 }
 
 // HandleBacklog is called by pgxlisten when LISTEN is in force: whatever was committed before may have been missed.
 func (s *session) HandleBacklog(context.Context, string, *pgx.Conn) error {
-	s.l.metrics.connects.Inc()
+	s.l.metrics.Connects.Inc()
 	s.l.cfg.Sink.Resync()
 	close(s.ready)
 	return nil
@@ -90,16 +93,16 @@ func (s *session) HandleBacklog(context.Context, string, *pgx.Conn) error {
 // HandleNotification is called by pgxlisten for each notification. It does not block.
 func (s *session) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
 	s.heard.Add(1)
-	kind := notifyIgnored
-	switch id, ok := parseID(n.Payload); {
+	kind := NotifyIgnored
+	switch id, ok := ParseID(n.Payload); {
 	case ok:
-		kind = notifyRow
+		kind = NotifyRow
 		s.l.cfg.Sink.Notify(id)
-	case n.Payload == payloadResync:
-		kind = notifyResync
-		s.stars.request()
-	case strings.HasPrefix(n.Payload, canaryPrefix):
-		kind = notifyCanary
+	case n.Payload == PayloadResync:
+		kind = NotifyResync
+		s.stars.Request()
+	case strings.HasPrefix(n.Payload, CanaryPrefix):
+		kind = NotifyCanary
 		if c := s.sent.Load(); c != nil && n.Payload == c.payload { // not another instance's
 			s.announce(ctx, conn)
 			select {
@@ -108,7 +111,7 @@ func (s *session) HandleNotification(ctx context.Context, n *pgconn.Notification
 			}
 		}
 	}
-	s.l.metrics.notifications.WithLabelValues(kind).Inc()
+	s.l.metrics.Notifications.WithLabelValues(kind).Inc()
 	return nil
 }
 
@@ -158,7 +161,7 @@ const maxCanaryTimeouts = 5
 // canary sends one and waits for it. The payload is random, so that neither another instance's nor a forged one counts;
 // nor does an earlier one of ours that was thought not to have been sent.
 func (s *session) canary(ctx context.Context) error {
-	c := &canary{payload: canaryPrefix + rand.Text(), heard: make(chan struct{}, 1)}
+	c := &canary{payload: CanaryPrefix + rand.Text(), heard: make(chan struct{}, 1)}
 	s.sent.Store(c)
 	sendCtx, cancel := context.WithTimeout(ctx, s.l.cfg.CanaryTimeout)
 	defer cancel()
@@ -184,7 +187,7 @@ func (s *session) canary(ctx context.Context) error {
 			}
 			heard = now
 		case <-c.heard:
-			s.l.metrics.canary.Observe(time.Since(start).Seconds())
+			s.l.metrics.Canary.Observe(time.Since(start).Seconds())
 			s.proven = time.Now()
 			s.l.setUp(true)
 			return nil
@@ -196,20 +199,20 @@ func (s *session) failure(err error) string {
 	select {
 	case <-s.ready:
 	default:
-		return failConnect
+		return FailConnect
 	}
 	if errors.Is(err, errSilent) {
-		return failSilent
+		return FailSilent
 	}
-	return failLost
+	return FailLost
 }
 
 // listenConfig makes a dead peer noticed without a query: the watchdog is faster, but the kernel also frees what a network
 // partition leaves behind.
-func listenConfig(from *pgx.ConnConfig) *pgx.ConnConfig {
+func listenConfig(from *pgx.ConnConfig, name string) *pgx.ConnConfig {
 	cfg := from.Copy()
 	if cfg.RuntimeParams["application_name"] == "" {
-		cfg.RuntimeParams["application_name"] = "auditstream listener"
+		cfg.RuntimeParams["application_name"] = name
 	}
 	if cfg.ConnectTimeout == 0 || cfg.ConnectTimeout > connectTimeout {
 		cfg.ConnectTimeout = connectTimeout

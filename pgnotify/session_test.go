@@ -139,8 +139,8 @@ func TestSilenceEndsTheSession(t *testing.T) {
 		if !errors.Is(err, errSilent) || time.Since(start) != 2*time.Second {
 			t.Errorf("error %v after %v, want silence after 2 s", err, time.Since(start))
 		}
-		if got := s.failure(err); got != failSilent {
-			t.Errorf("failure %q, want %q", got, failSilent)
+		if got := s.failure(err); got != FailSilent {
+			t.Errorf("failure %q, want %q", got, FailSilent)
 		}
 	})
 }
@@ -198,8 +198,8 @@ func TestConnectingThatHangsEndsTheSession(t *testing.T) {
 		if err := s.watch(t.Context()); err == nil || time.Since(start) > time.Minute {
 			t.Errorf("error %v after %v, want one within a minute", err, time.Since(start))
 		}
-		if got := s.failure(errDatabase); got != failConnect {
-			t.Errorf("failure %q, want %q", got, failConnect)
+		if got := s.failure(errDatabase); got != FailConnect {
+			t.Errorf("failure %q, want %q", got, FailConnect)
 		}
 	})
 }
@@ -219,10 +219,10 @@ func TestRefusesListen(t *testing.T) {
 
 func TestBackoffGrowsAtRandomTo5Seconds(t *testing.T) {
 	t.Parallel()
-	var b backoff
+	var b Backoff
 	for _, top := range []time.Duration{100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000} {
 		top *= time.Millisecond
-		if got := b.next(); got < top/2 || got > top {
+		if got := b.Next(); got < top/2 || got > top {
 			t.Errorf("delay %v, want %v to %v", got, top/2, top)
 		}
 	}
@@ -251,7 +251,7 @@ func TestListenConfig(t *testing.T) {
 	t.Parallel()
 	from := connConfig(t)
 	from.ConnectTimeout = time.Minute
-	got := listenConfig(from)
+	got := listenConfig(from, "auditstream listener")
 	if got.ConnectTimeout != connectTimeout || got.RuntimeParams["application_name"] != "auditstream listener" {
 		t.Errorf("connect timeout %v, application_name %q", got.ConnectTimeout, got.RuntimeParams["application_name"])
 	}
@@ -259,7 +259,7 @@ func TestListenConfig(t *testing.T) {
 		t.Error("the caller's configuration was changed")
 	}
 	from.ConnectTimeout, from.RuntimeParams["application_name"] = time.Second, "mine"
-	got = listenConfig(from)
+	got = listenConfig(from, "auditstream listener")
 	if got.ConnectTimeout != time.Second || got.RuntimeParams["application_name"] != "mine" {
 		t.Errorf("connect timeout %v, application_name %q, want those that were set", got.ConnectTimeout, got.RuntimeParams["application_name"])
 	}

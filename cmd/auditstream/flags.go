@@ -53,7 +53,7 @@ type cacheFlags struct {
 }
 
 type streamFlags struct {
-	SSESource             source       `name:"sse-source" env:"SSE_SOURCE" default:"db" help:"Where hints of changes come from: db (LISTEN/NOTIFY)."`
+	SSESource             source       `name:"sse-source" env:"SSE_SOURCE" default:"db" help:"Where hints of changes come from: db (LISTEN/NOTIFY), or redis (channels audit.progress.ID)."`
 	SSEMaxDuration        seconds      `name:"sse-max-duration" env:"SSE_MAX_DURATION" default:"3600" max:"604800" help:"Longest life of a stream, in seconds."`
 	SSEHeartbeat          seconds      `name:"sse-heartbeat-seconds" env:"SSE_HEARTBEAT_SECONDS" default:"30" max:"3600" help:"Silence after which a comment is sent, in seconds."`
 	SSEFallbackDBInterval seconds      `name:"sse-fallback-db-interval-seconds" env:"SSE_FALLBACK_DB_INTERVAL_SECONDS" default:"10" max:"3600" help:"Time between reads of all watched audits, the safety net, in seconds."`
@@ -153,7 +153,15 @@ func number(ctx *kong.DecodeContext, low, high int64) (int64, error) {
 
 type source string
 
-func (s *source) Decode(ctx *kong.DecodeContext) error { return oneOf(ctx, (*string)(s), "db") }
+func (s *source) Decode(ctx *kong.DecodeContext) error {
+	return oneOf(ctx, (*string)(s), "db", "redis")
+}
+
+type relayed string
+
+func (r *relayed) Decode(ctx *kong.DecodeContext) error {
+	return oneOf(ctx, (*string)(r), "auto", "on")
+}
 
 type onOff string
 
@@ -237,7 +245,10 @@ func dropEmptyEnv() {
 }
 
 func ourEnv(name string) bool {
-	for _, prefix := range []string{"DATABASE_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN"} {
+	for _, prefix := range []string{
+		"DATABASE_", "REDIS_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "ACCESS_LOG",
+		"AUDITSTREAM_ENV_FILE", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN",
+	} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

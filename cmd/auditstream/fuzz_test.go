@@ -48,6 +48,7 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 			_, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
 			return err
 		},
+		func() error { _, err := c.redisFlags.options(); return err },
 		func() error { _, err := server.New(ctx, cfg); return err },
 	} {
 		if err := check(); err != nil {
@@ -95,7 +96,7 @@ func variables(t testing.TB) []string {
 var (
 	cookieName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 	password   = regexp.MustCompile(`:([^:/?#@]{6,})@`)
-	hidden     = []string{"DATABASE_URL", "DATABASE_LISTEN_URL", "JWT_SECRET", "JWT_SECRET_PREVIOUS"}
+	hidden     = []string{"DATABASE_URL", "DATABASE_LISTEN_URL", "REDIS_URL", "JWT_SECRET", "JWT_SECRET_PREVIOUS"}
 )
 
 // usable is the documented meaning of each variable, told apart from the code that reads them.
@@ -122,7 +123,12 @@ func usable(c *serveCmd, name, value string) bool {
 	case "SSE_MAX_STREAMS_PER_USER":
 		return c.SSEMaxStreamsPerUser >= 0 && c.SSEMaxStreamsPerUser <= 1_000_000
 	case "SSE_SOURCE":
-		return c.SSESource == "db"
+		return c.SSESource == "db" || c.SSESource == "redis"
+	case "REDIS_RELAY":
+		return c.RedisRelay == "auto" || c.RedisRelay == "on"
+	case "REDIS_URL":
+		u, err := url.Parse(value)
+		return err == nil && (u.Scheme == "redis" || u.Scheme == "rediss" || u.Scheme == "unix")
 	case "LOG_LEVEL":
 		return slices.Contains([]slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}, slog.Level(c.LogLevel))
 	case "SSE_UI":
@@ -174,6 +180,7 @@ func FuzzVariable(f *testing.F) {
 			"DATABASE_URL": {"postgres://user:hush-password@127.0.0.1:1/none?pool_health_check_period=0s", "postgres://user:hush-password@127.0.0.1:1/none?pool_min_conns=-1",
 				"postgres://user:hush-password@127.0.0.1:1/none?pool_max_conns=0", "postgres://user:hush-password@127.0.0.1:1/none?pool_min_conns=2147483647", "host=127.0.0.1 password=hush-password port=x"},
 			"DATABASE_LISTEN_URL":  {"postgres://user:hush-password@127.0.0.1:port/none"},
+			"REDIS_URL":            {"redis://user:hush-password@127.0.0.1:port/0", "rediss://user:hush-password@127.0.0.1/0?pool_size=-1", "redis://user:hush-password@127.0.0.1/x", "http://user:hush-password@127.0.0.1"},
 			"JWT_SECRET":           {"hush-password-too-short", "changeme-changeme-changeme-changeme", strings.Repeat("é", 16), strings.Repeat("\xff\xfe", 16), strings.Repeat("\xff", 11)},
 			"JWT_SECRET_PREVIOUS":  {"hush-password-too-short", strings.Repeat("p", 32)},
 			"JWT_JWKS_URL":         {"https://user:hush-password@id.example#x", "user:hush-password@id.example/keys", "https//user:hush-password@id.example", "https://:443/", "https://id.example:99999/", "http://127.0.0.1/", "https://id.example/%zz"},

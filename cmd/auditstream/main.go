@@ -28,6 +28,7 @@ const (
 type cli struct {
 	Serve     serveCmd     `cmd:"" help:"Serve the streams of an installed database."`
 	Dev       devCmd       `cmd:"" help:"Try it: a private PostgreSQL, live audits and the page, with nothing to set up."`
+	Relay     relayCmd     `cmd:"" help:"Publish PostgreSQL's notifications to Redis, for serve with SSE_SOURCE=redis."`
 	Install   installCmd   `cmd:"" help:"Adopt a table: add the view and the triggers to its database."`
 	Uninstall uninstallCmd `cmd:"" help:"Remove everything that install added."`
 	Doctor    doctorCmd    `cmd:"" help:"Check the database, the triggers, LISTEN and the tokens' configuration."`

@@ -28,6 +28,8 @@ var liveHeap = collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetr
 type serveCmd struct {
 	databaseFlags `embed:""`
 	listenFlags   `embed:""`
+	redisFlags    `embed:""`
+	relayedFlags  `embed:""`
 	streamFlags   `embed:"" group:"Streams"`
 	httpFlags     `embed:"" group:"HTTP"`
 	authFlags     `embed:"" group:"Tokens"`
@@ -78,25 +80,10 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 
-	listenConn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
-	if err != nil {
-		return err
-	}
 	schema := newSchemaWatch(hub, pool, logger)
-	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{
-		Conn:       listenConn,
-		Pool:       pool,
-		Sink:       schema,
-		Logger:     logger,
-		Registerer: registry,
-	})
+	listener, sources, err := listen(c, pool, audits, schema, logger, registry)
 	if err != nil {
 		return err
-	}
-
-	// A canary that came back has shown that one connection of this address keeps its session, so that all do.
-	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
-		audits.PrepareWhile(listener.Up)
 	}
 
 	ping := func(ctx context.Context) error {
@@ -123,8 +110,10 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return hub.Run(ctx) })
-	group.Go(func() error { return listener.Run(ctx) })
 	group.Go(func() error { return schema.Watch(ctx) })
+	for _, run := range sources {
+		group.Go(func() error { return run(ctx) })
+	}
 	group.Go(func() error { return srv.Run(ctx) })
 	if reloads != nil {
 		reloads.server = srv

@@ -1,0 +1,54 @@
+package redisnotify
+
+import (
+	"errors"
+	"net/url"
+	"time"
+
+	"auditstream/pgnotify"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Prefix is what the names of the channels begin with.
+const Prefix = "audit.progress."
+
+const (
+	pattern       = Prefix + "*"
+	resyncChannel = Prefix + pgnotify.PayloadResync
+	beatChannel   = Prefix + beat
+	// beat is what a relay says every beatInterval. It looks like a canary, which whoever does not know it ignores.
+	beat         = pgnotify.CanaryPrefix + "relay"
+	beatInterval = 4 * time.Second
+
+	ioTimeout = 2 * time.Second // of connecting, and of each answer
+)
+
+// The library would write to standard error by itself. It returns what it would say, and we log that.
+func init() { logging.Disable() }
+
+// ParseURL reads redis://user:password@host:port/db, with rediss for TLS, or unix://user:password@/socket?db=0. An error does
+// not show the URL, nor the name of an option, as what was not escaped may be a password.
+func ParseURL(text string) (*redis.Options, error) {
+	if u, err := url.Parse(text); err == nil {
+		for option := range u.Query() {
+			if option != "db" {
+				return nil, errors.New("a URL with an option after the question mark (not shown, it may be a password that is not escaped): only db is allowed, as in redis://user:password@host:6379?db=0")
+			}
+		}
+	}
+	o, err := redis.ParseURL(text)
+	if err != nil {
+		return nil, errors.New("not a Redis URL (not shown, it may hold a password): redis://user:password@host:6379/0 is allowed, with rediss for TLS")
+	}
+	// What the URL may also set is ours to say: trying again, and for how long, is what Run does.
+	return &redis.Options{
+		Network: o.Network, Addr: o.Addr, Username: o.Username, Password: o.Password, DB: o.DB, TLSConfig: o.TLSConfig,
+		ClientName: "auditstream", Protocol: 2, DisableIdentity: true,
+		MaxRetries: -1, DialerRetries: 1, PoolSize: 2,
+		DialTimeout: ioTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, ContextTimeoutEnabled: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}, nil
+}
