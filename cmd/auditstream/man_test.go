@@ -17,7 +17,7 @@ func TestManualIsWhole(t *testing.T) {
 	}
 	plain := strings.NewReplacer(`\-`, "-", `\fB`, "", `\fR`, "", `\fI`, "").Replace(page)
 	sections := regexp.MustCompile(`(?m)^\.SS `).Split(plain, -1)
-	commands := []string{"serve", "dev", "install", "uninstall", "doctor", "token", "watch", "version"}
+	commands := []string{"serve", "relay", "dev", "install", "uninstall", "doctor", "token", "watch", "version"}
 	for _, name := range commands {
 		at := slices.IndexFunc(sections, func(s string) bool { return strings.HasPrefix(s, name+"\n") })
 		if at < 0 {
