@@ -12,7 +12,7 @@ import (
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"serve", "dev", "install", "uninstall", "doctor", "token", "watch", "version"} {
+	for _, name := range []string{"serve", "relay", "dev", "install", "uninstall", "doctor", "token", "watch", "version"} {
 		got := command(t, name, "--help").want(t, exitDone)
 		mustContain(t, got.out, "Usage: auditstream "+name)
 		if got.stderr != "" {
