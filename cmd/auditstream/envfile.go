@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"strings"
@@ -27,11 +29,15 @@ func (*envFileFlags) BeforeResolve(ctx *kong.Context) error {
 	}
 	text, err := os.ReadFile(name)
 	if err != nil {
-		return fmt.Errorf("--env-file: %w", err)
+		cause := err
+		if detail, ok := errors.AsType[*fs.PathError](err); ok {
+			cause = detail.Err // the name is shown, and quoted
+		}
+		return fmt.Errorf("--env-file (AUDITSTREAM_ENV_FILE) %q is not allowed: a file of NAME=value lines that can be read is: %w", name, cause)
 	}
 	values, err := parseEnvFile(string(text), settings(ctx.Model.Node))
 	if err != nil {
-		return fmt.Errorf("--env-file %s: %w", name, err)
+		return fmt.Errorf("--env-file (AUDITSTREAM_ENV_FILE) %q: %w", name, err)
 	}
 	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		for _, name := range flag.Envs {
@@ -77,9 +83,9 @@ func parseEnvFile(text string, known map[string]bool) (map[string]string, error)
 		name = strings.TrimSpace(name)
 		switch _, twice := values[name]; {
 		case !found || !variableName.MatchString(name): // of a key in base64 the end looks like NAME=
-			return nil, fmt.Errorf("line %d is not allowed (not shown, it may hold a secret): NAME=value is, or a comment after #", number)
+			return nil, fmt.Errorf("line %d (not shown, it may hold a secret) is not allowed: NAME=value is, or a comment after #", number)
 		case twice:
-			return nil, fmt.Errorf("line %d: %s stands there twice", number, name)
+			return nil, fmt.Errorf("line %d: %s stands there twice: once is allowed", number, name)
 		case !known[name]:
 			return nil, fmt.Errorf("line %d: %s is not allowed: a variable of auditstream serve is (auditstream serve --help lists them; others belong into the environment)", number, name)
 		}

@@ -131,6 +131,11 @@ func usable(c *serveCmd, name, value string) bool {
 		return err == nil && (u.Scheme == "redis" || u.Scheme == "rediss" || u.Scheme == "unix")
 	case "LOG_LEVEL":
 		return slices.Contains([]slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}, slog.Level(c.LogLevel))
+	case "AUDITSTREAM_ENV_FILE": // as a flag, empty is none
+		_, err := os.Stat(strings.TrimSpace(value))
+		return value == "" || err == nil
+	case "ACCESS_LOG":
+		return c.AccessLog == "on" || c.AccessLog == "off"
 	case "SSE_UI":
 		return c.SSEUI == "on" || c.SSEUI == "off"
 	case "LOG_FORMAT":
@@ -207,6 +212,9 @@ func FuzzVariable(f *testing.F) {
 		}
 		var args []string
 		spelled := "--" + strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		if name == "AUDITSTREAM_ENV_FILE" {
+			spelled = "--env-file"
+		}
 		t.Setenv(name, value)
 		if asFlag {
 			args = []string{spelled + "=" + value}
