@@ -68,9 +68,10 @@ func (c recorded) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if a, ok := trafficOf.Load(r.URL.Host); ok {
-		resp.Body = &recordedBody{ReadCloser: resp.Body, over: func(body []byte) {
-			// Its client may leave before it has all of an answer, of which a part says nothing.
-			if cut := resp.ContentLength > int64(len(body)) && r.Method != http.MethodHead && resp.StatusCode == http.StatusOK; !cut {
+		stream := resp.StatusCode == http.StatusOK && resp.ContentLength < 0
+		resp.Body = &recordedBody{ReadCloser: resp.Body, rest: !stream, over: func(body []byte, whole bool) {
+			// Its client may have left before all of an answer came, of which a part says nothing.
+			if whole || stream {
 				a.(*traffic).judge(r, resp, body)
 			}
 		}}
@@ -85,9 +86,10 @@ func (c recorded) CloseIdleConnections() {
 // recordedBody keeps what is read, of long streams the beginning.
 type recordedBody struct {
 	io.ReadCloser
+	rest bool       // what the client does not read is read when it closes, because it ends soon
 	mu   sync.Mutex // a body may be closed while it is read
 	kept []byte
-	over func(body []byte)
+	over func(body []byte, whole bool)
 }
 
 func (b *recordedBody) Read(p []byte) (int, error) {
@@ -97,22 +99,25 @@ func (b *recordedBody) Read(p []byte) (int, error) {
 	b.kept = append(b.kept, p[:min(n, max(0, most-len(b.kept)))]...)
 	b.mu.Unlock()
 	if errors.Is(err, io.EOF) {
-		b.end()
+		b.end(true)
 	}
 	return n, err
 }
 
 func (b *recordedBody) Close() error {
-	b.end()
+	if b.rest {
+		_, _ = io.Copy(io.Discard, struct{ io.Reader }{b}) // its end is in Read; an error leaves a part
+	}
+	b.end(false)
 	return b.ReadCloser.Close()
 }
 
-func (b *recordedBody) end() {
+func (b *recordedBody) end(whole bool) {
 	b.mu.Lock()
 	over, kept := b.over, b.kept
 	b.over, b.kept = nil, nil
 	b.mu.Unlock()
 	if over != nil {
-		over(kept)
+		over(kept, whole)
 	}
 }
