@@ -23,7 +23,7 @@ func tracer() (spans *tracetest.SpanRecorder, configure func(*Config)) {
 func attributesOf(span sdktrace.ReadOnlySpan) map[attribute.Key]string {
 	all := map[attribute.Key]string{}
 	for _, a := range span.Attributes() {
-		all[a.Key] = a.Value.Emit()
+		all[a.Key] = a.Value.String()
 	}
 	return all
 }
