@@ -12,6 +12,7 @@ import (
 	"auditstream/store"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Loader reads the committed state of audits. An id without a row is absent from the answer.
@@ -45,6 +46,8 @@ type HubConfig struct {
 	Logger *slog.Logger
 	// Registerer receives the hub's metrics; nil: none.
 	Registerer prometheus.Registerer
+	// Tracer receives a span for each read; nil: none are made.
+	Tracer trace.TracerProvider
 }
 
 const (
@@ -114,6 +117,9 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Tracer != nil {
+		cfg.Loader = traced(cfg.Loader, cfg.Tracer)
 	}
 	h := &Hub{
 		cfg:     cfg,

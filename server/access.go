@@ -45,19 +45,23 @@ func (s *Server) logAccess(next http.Handler) http.Handler {
 var requestIDs = regexp.MustCompile(`^[0-9A-Fa-f-]{8,64}$`)
 
 func requestAttrs(r *http.Request) []slog.Attr {
-	method := r.Method
-	if !slices.Contains([]string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}, method) {
-		method = "other"
-	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		host = r.RemoteAddr
 	}
-	attrs := []slog.Attr{slog.String("method", method), slog.String("remote", host), slog.String("proto", r.Proto)}
+	attrs := []slog.Attr{slog.String("method", methodOf(r, "other")), slog.String("remote", host), slog.String("proto", r.Proto)}
 	if id := r.Header.Get("X-Request-Id"); requestIDs.MatchString(id) {
 		attrs = append(attrs, slog.String("request_id", id))
 	}
 	return attrs
+}
+
+// methodOf is a request's method, or other when that is a word of the client's own.
+func methodOf(r *http.Request, other string) string {
+	if slices.Contains([]string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}, r.Method) {
+		return r.Method
+	}
+	return other
 }
 
 func (a *access) log() {

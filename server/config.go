@@ -14,6 +14,7 @@ import (
 	"auditstream/store"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Subscriber hands out the states of an audit; a pgnotify.Hub is one. Subscribe returns once the first state, read after
@@ -80,6 +81,8 @@ type Config struct {
 	AccessLog bool
 	// Metrics receives the server's metrics and is served at /metrics; nil: a new registry.
 	Metrics *prometheus.Registry
+	// Tracer receives a span for each request; nil: none are made.
+	Tracer trace.TracerProvider
 }
 
 func (c *Config) setDefaults() {

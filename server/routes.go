@@ -25,10 +25,11 @@ func (s *Server) routes() http.Handler {
 		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
 		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			onRoute(w, r)
+			s.nameSpan(r)
 			s.cfg.Page.ServeHTTP(w, r)
 		})
 	}
-	return s.reportPanic(s.accessLogged(thin(withoutBody(s.shared(r)))))
+	return s.traced(s.reportPanic(s.accessLogged(thin(withoutBody(s.shared(r))))))
 }
 
 // shared lets pages of other origins in, where there are any.
@@ -66,6 +67,7 @@ func (s *Server) reportPanic(next http.Handler) http.Handler {
 			}
 			if cause != http.ErrAbortHandler {
 				s.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
+				s.failSpan(r.Context())
 				s.cfg.Logger.Error("a request caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
 			}
 			panic(http.ErrAbortHandler)
@@ -95,6 +97,7 @@ func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods 
 	allow := strings.Join(methods, ", ")
 	r.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		onRoute(w, r)
+		s.nameSpan(r)
 		for _, method := range methods {
 			if r.Method == method {
 				h(w, r)

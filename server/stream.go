@@ -169,6 +169,7 @@ const (
 // follow shows what there is until it ends, and accounts for it.
 func (s *Server) follow(ctx context.Context, events *eventStream, f follower, first []*store.State) {
 	s.metrics.streams.Inc()
+	s.endSpan(ctx)
 	reason, err := s.show(ctx, events, f, first)
 	s.ended(f, events.events, reason, err)
 }

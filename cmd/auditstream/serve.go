@@ -59,6 +59,12 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	tracer, endTracing, err := tracing(ctx, logger)
+	if err != nil {
+		return err
+	}
+	defer endTracing()
+
 	pool, err := openPool(ctx, c.DatabaseURL)
 	if err != nil {
 		return err
@@ -75,6 +81,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		Logger:     logger,
 		Registerer: registry,
+		Tracer:     tracer,
 	})
 	if err != nil {
 		return err
@@ -92,7 +99,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 	cfg := c.server()
 	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening = hub, hub, ping, listener.Up
-	cfg.Page, cfg.Logger, cfg.Metrics = page, logger, registry
+	cfg.Page, cfg.Logger, cfg.Metrics, cfg.Tracer = page, logger, registry, tracer
 	srv, err := server.New(ctx, cfg)
 	if err != nil {
 		return usageError{err}

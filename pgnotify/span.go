@@ -1,0 +1,32 @@
+package pgnotify
+
+import (
+	"context"
+
+	"auditstream/store"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// tracedLoader makes a span of each read. There is none without a HubConfig.Tracer.
+type tracedLoader struct {
+	loader Loader
+	tracer trace.Tracer
+}
+
+func traced(loader Loader, provider trace.TracerProvider) Loader {
+	return tracedLoader{loader: loader, tracer: provider.Tracer("auditstream/pgnotify")}
+}
+
+// Audits says in the span how many audits were asked for, not which, and that it failed, not why: that is in the log.
+func (l tracedLoader) Audits(ctx context.Context, ids []int64) ([]*store.State, error) {
+	ctx, span := l.tracer.Start(ctx, "auditstream.read", trace.WithAttributes(attribute.Int("auditstream.audits", len(ids))))
+	defer span.End()
+	states, err := l.loader.Audits(ctx, ids)
+	if err != nil {
+		span.SetStatus(codes.Error, "the database could not be read")
+	}
+	return states, err
+}
