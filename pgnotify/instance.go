@@ -77,7 +77,7 @@ func (i *Instance) Run(ctx context.Context) error {
 			delays, logged = Backoff{}, false
 		}
 		delay := delays.Next()
-		if errors.Is(err, errSilent) {
+		if errors.Is(err, ErrSilent) {
 			delay = i.cfg.Retry - mathrand.N(i.cfg.Retry/10+1)
 		}
 		if !logged {

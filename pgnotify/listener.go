@@ -125,7 +125,7 @@ func (l *Listener) Run(ctx context.Context) error {
 		l.metrics.Failures.WithLabelValues(s.failure(err)).Inc()
 
 		delay := delays.Next()
-		if errors.Is(err, errSilent) && s.proven.IsZero() {
+		if errors.Is(err, ErrSilent) && s.proven.IsZero() {
 			mute++
 		}
 		if mute >= muteSessions || refusesListen(err) {
@@ -194,6 +194,7 @@ func refusesListen(err error) bool {
 	return errors.As(err, &pgErr) && (pgErr.Code == "25006" || pgErr.Code == "0A000")
 }
 
-var errSilent = errors.New("a canary notification did not come back")
+// ErrSilent is why a connection is given up on which nothing arrives.
+var ErrSilent = errors.New("a canary notification did not come back")
 
-func silentAfter(d time.Duration) error { return fmt.Errorf("%w within %v", errSilent, d) }
+func silentAfter(d time.Duration) error { return fmt.Errorf("%w within %v", ErrSilent, d) }

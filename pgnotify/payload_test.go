@@ -82,7 +82,7 @@ func FuzzPayload(f *testing.F) {
 		}
 		s := newSession(l)
 		defer s.stars.Stop()
-		mine := &canary{payload: CanaryPrefix + "mine", heard: make(chan struct{}, 1)}
+		mine := &Canary{Payload: CanaryPrefix + "mine", Heard: make(chan struct{}, 1)}
 		s.sent.Store(mine)
 		for range 3 {
 			if err := s.HandleNotification(t.Context(), &pgconn.Notification{Channel: Channel, Payload: payload}, nil); err != nil {
@@ -99,7 +99,7 @@ func FuzzPayload(f *testing.F) {
 		if len(sink.ids) != ids || sink.resyncs != resyncs {
 			t.Errorf("%q: %d ids and %d resyncs of 3 notifications", payload, len(sink.ids), sink.resyncs)
 		}
-		if heard := len(mine.heard) == 1; heard != (payload == mine.payload) {
+		if heard := len(mine.Heard) == 1; heard != (payload == mine.Payload) {
 			t.Errorf("%q counts as our canary: %v", payload, heard)
 		}
 		for _, id := range sink.ids {

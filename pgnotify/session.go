@@ -2,7 +2,6 @@ package pgnotify
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
@@ -21,19 +20,13 @@ import (
 type session struct {
 	l      *Listener
 	ready  chan struct{}          // closed when LISTEN is in force
-	sent   atomic.Pointer[canary] // the one that is on its way
+	sent   atomic.Pointer[Canary] // the one that is on its way
 	heard  atomic.Uint64          // notifications of any kind
 	proven time.Time              // when a canary last came back; belongs to watch
 	stars  *ResyncLimiter
 	// instance is 0 until a canary has come back: through a transaction pooler, where none does, the lock that proves that
 	// the instance lives would stay with whoever gets the connection next. Belongs to the goroutine that hears.
 	instance int64
-}
-
-// canary is a notification that only says that notifications arrive.
-type canary struct {
-	payload string
-	heard   chan struct{} // capacity 1: it came back
 }
 
 func newSession(l *Listener) *session {
@@ -103,12 +96,9 @@ func (s *session) HandleNotification(ctx context.Context, n *pgconn.Notification
 		s.stars.Request()
 	case strings.HasPrefix(n.Payload, CanaryPrefix):
 		kind = NotifyCanary
-		if c := s.sent.Load(); c != nil && n.Payload == c.payload { // not another instance's
+		if c := s.sent.Load(); c != nil && n.Payload == c.Payload { // not another instance's
 			s.announce(ctx, conn)
-			select {
-			case c.heard <- struct{}{}:
-			default:
-			}
+			c.CameBack()
 		}
 	}
 	s.l.metrics.Notifications.WithLabelValues(kind).Inc()
@@ -132,7 +122,7 @@ func (s *session) announce(ctx context.Context, conn *pgx.Conn) {
 	registrar.Listening(instance)
 }
 
-// watch sends a canary through the pool every interval and returns errSilent when one does not come back. A canary that
+// watch sends a canary through the pool every interval and returns ErrSilent when one does not come back. A canary that
 // cannot be sent proves nothing about the listening connection, so it is kept; but when no proof has come for a while,
 // nothing can be said to be up.
 func (s *session) watch(ctx context.Context) error {
@@ -155,44 +145,27 @@ func (s *session) watch(ctx context.Context) error {
 	}
 }
 
-// maxCanaryTimeouts is how many times CanaryTimeout a canary may take while other notifications come.
-const maxCanaryTimeouts = 5
-
-// canary sends one and waits for it. The payload is random, so that neither another instance's nor a forged one counts;
-// nor does an earlier one of ours that was thought not to have been sent.
+// canary sends one and waits for it. One that cannot be sent proves nothing about the listening connection, which is kept.
 func (s *session) canary(ctx context.Context) error {
-	c := &canary{payload: CanaryPrefix + rand.Text(), heard: make(chan struct{}, 1)}
+	c := NewCanary()
 	s.sent.Store(c)
 	sendCtx, cancel := context.WithTimeout(ctx, s.l.cfg.CanaryTimeout)
 	defer cancel()
 	start := time.Now()
-	if _, err := s.l.cfg.Pool.Exec(sendCtx, "select pg_catalog.pg_notify($1, $2)", Channel, c.payload); err != nil {
+	if _, err := s.l.cfg.Pool.Exec(sendCtx, "select pg_catalog.pg_notify($1, $2)", Channel, c.Payload); err != nil {
 		s.l.cfg.Logger.DebugContext(ctx, "canary not sent", "error", err)
 		if time.Since(s.proven) > s.l.proofLasts() {
 			s.l.setUp(false)
 		}
 		return nil
 	}
-	timeout := s.l.cfg.CanaryTimeout
-	for heard := s.heard.Load(); ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(timeout):
-			// Notifications come in the order of commits: while others come, ours may be behind them, as any role can send
-			// a flood. But they do not vouch for it for ever.
-			now := s.heard.Load()
-			if waited := time.Since(start); now == heard || waited >= maxCanaryTimeouts*timeout {
-				return silentAfter(waited.Round(time.Millisecond))
-			}
-			heard = now
-		case <-c.heard:
-			s.l.metrics.Canary.Observe(time.Since(start).Seconds())
-			s.proven = time.Now()
-			s.l.setUp(true)
-			return nil
-		}
+	came, err := c.Await(ctx, start, s.l.cfg.CanaryTimeout, s.heard.Load)
+	if came {
+		s.l.metrics.Canary.Observe(time.Since(start).Seconds())
+		s.proven = time.Now()
+		s.l.setUp(true)
 	}
+	return err
 }
 
 func (s *session) failure(err error) string {
@@ -201,7 +174,7 @@ func (s *session) failure(err error) string {
 	default:
 		return FailConnect
 	}
-	if errors.Is(err, errSilent) {
+	if errors.Is(err, ErrSilent) {
 		return FailSilent
 	}
 	return FailLost

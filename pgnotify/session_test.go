@@ -80,7 +80,7 @@ func TestEarlierCanaryDoesNotVouchForTheNext(t *testing.T) {
 			t.Fatalf("canary that cannot be sent: %v, want nil", err)
 		}
 		s.deliver(sent[0])
-		if err := s.canary(t.Context()); !errors.Is(err, errSilent) {
+		if err := s.canary(t.Context()); !errors.Is(err, ErrSilent) {
 			t.Errorf("error %v, want that the second canary did not come back", err)
 		}
 	})
@@ -136,7 +136,7 @@ func TestSilenceEndsTheSession(t *testing.T) {
 		s := watched(t, func(context.Context, string, ...any) (pgconn.CommandTag, error) { return pgconn.CommandTag{}, nil })
 		start := time.Now()
 		err := s.watch(t.Context())
-		if !errors.Is(err, errSilent) || time.Since(start) != 2*time.Second {
+		if !errors.Is(err, ErrSilent) || time.Since(start) != 2*time.Second {
 			t.Errorf("error %v after %v, want silence after 2 s", err, time.Since(start))
 		}
 		if got := s.failure(err); got != FailSilent {
@@ -154,7 +154,7 @@ func TestFloodIsNotSilence(t *testing.T) {
 		want  error
 	}{
 		"that ends":                   {7 * time.Second, nil},
-		"that never lets a canary by": {time.Hour, errSilent},
+		"that never lets a canary by": {time.Hour, ErrSilent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -22,7 +22,7 @@ func FuzzChannel(f *testing.F) {
 		}
 		s := newSession(l)
 		defer s.stars.Stop()
-		mine := &canary{payload: pgnotify.CanaryPrefix + "mine", heard: make(chan struct{}, 1)}
+		mine := &pgnotify.Canary{Payload: pgnotify.CanaryPrefix + "mine", Heard: make(chan struct{}, 1)}
 		s.sent.Store(mine)
 		for range 3 {
 			s.message(name)
@@ -35,7 +35,7 @@ func FuzzChannel(f *testing.F) {
 		if want := name == Prefix+"*"; (heard.resyncs == 1) != want || heard.resyncs > 1 {
 			t.Errorf("%q: %d resyncs of 3 messages", name, heard.resyncs)
 		}
-		if got, want := len(mine.heard) == 1, name == Prefix+"!mine"; got != want {
+		if got, want := len(mine.Heard) == 1, name == Prefix+"!mine"; got != want {
 			t.Errorf("%q counts as our canary: %v", name, got)
 		}
 	})

@@ -2,9 +2,7 @@ package redisnotify
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,25 +12,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-var errSilent = errors.New("a canary message did not come back")
-
 // session is the life of one subscription: connect, subscribe, hear, until it breaks or falls silent.
 type session struct {
 	l      *Listener
 	ready  chan struct{} // closed when the subscription is in force
-	sent   atomic.Pointer[canary]
+	sent   atomic.Pointer[pgnotify.Canary]
 	heard  atomic.Uint64 // messages of any kind
 	proven time.Time     // when a canary last came back; belongs to watch
 	stars  *pgnotify.ResyncLimiter
 	beats  chan struct{} // capacity 1: a relay is heard again
 	// missed is that the log has said so of the relay; belongs to watch.
 	missed bool
-}
-
-// canary is a message that only says that messages arrive.
-type canary struct {
-	payload string
-	heard   chan struct{} // capacity 1: it came back
 }
 
 func newSession(l *Listener) *session {
@@ -104,17 +94,14 @@ func (s *session) message(channel string) {
 		}
 	case strings.HasPrefix(payload, pgnotify.CanaryPrefix):
 		kind = pgnotify.NotifyCanary
-		if c := s.sent.Load(); c != nil && payload == c.payload { // not another instance's
-			select {
-			case c.heard <- struct{}{}:
-			default:
-			}
+		if c := s.sent.Load(); c != nil && payload == c.Payload { // not another instance's
+			c.CameBack()
 		}
 	}
 	s.l.metrics.Notifications.WithLabelValues(kind).Inc()
 }
 
-// watch sends a canary over another connection every interval and returns errSilent when one does not come back.
+// watch sends a canary over another connection every interval and returns pgnotify.ErrSilent when one does not come back.
 func (s *session) watch(ctx context.Context) error {
 	select {
 	case <-s.ready:
@@ -136,43 +123,29 @@ func (s *session) watch(ctx context.Context) error {
 	}
 }
 
-// maxCanaryTimeouts is how many times CanaryTimeout a canary may take while other messages come.
-const maxCanaryTimeouts = 5
-
 // canary sends one and waits for it. One that cannot be sent proves nothing about the subscription, which is kept, but
 // nothing can be said to be up.
 func (s *session) canary(ctx context.Context) error {
 	timeout := s.l.cfg.CanaryTimeout
-	c := &canary{payload: pgnotify.CanaryPrefix + rand.Text(), heard: make(chan struct{}, 1)}
+	c := pgnotify.NewCanary()
 	s.sent.Store(c)
 	sendCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	start := time.Now()
-	if err := s.l.client.Publish(sendCtx, Prefix+c.payload, "").Err(); err != nil {
+	if err := s.l.client.Publish(sendCtx, Prefix+c.Payload, "").Err(); err != nil {
 		if ctx.Err() == nil && s.l.up.Load() {
 			s.l.cfg.Logger.Warn("Redis (REDIS_URL) takes no message from us, so it is not known whether any arrives; the safety net finds changes meanwhile", "error", err)
 		}
 		s.l.setUp(false)
 		return nil
 	}
-	for heard := s.heard.Load(); ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(timeout):
-			// While others come, ours may be behind a flood of them. But they do not vouch for it for ever.
-			now := s.heard.Load()
-			if waited := time.Since(start); now == heard || waited >= maxCanaryTimeouts*timeout {
-				return fmt.Errorf("%w within %v", errSilent, waited.Round(time.Millisecond))
-			}
-			heard = now
-		case <-c.heard:
-			s.l.metrics.Canary.Observe(time.Since(start).Seconds())
-			s.proven = time.Now()
-			s.arrives()
-			return nil
-		}
+	came, err := c.Await(ctx, start, timeout, s.heard.Load)
+	if came {
+		s.l.metrics.Canary.Observe(time.Since(start).Seconds())
+		s.proven = time.Now()
+		s.arrives()
 	}
+	return err
 }
 
 // arrives notes that messages do, and with them hints unless the relay that should send them is dead.
@@ -191,7 +164,7 @@ func (s *session) failure(err error) string {
 	default:
 		return pgnotify.FailConnect
 	}
-	if errors.Is(err, errSilent) {
+	if errors.Is(err, pgnotify.ErrSilent) {
 		return pgnotify.FailSilent
 	}
 	return pgnotify.FailLost
