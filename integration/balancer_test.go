@@ -52,11 +52,7 @@ func instead(addrs []string) (pairs []string) {
 
 func startNginx(t testing.TB, addrs []string) *balancer {
 	t.Helper()
-	dir := t.TempDir()
-	cert, key, roots, err := makeCertificate(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir, cert, key, roots := certified(t)
 	addr := quietAddr(t)
 	temp := ""
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} { // an ordinary user may not write to the package's
@@ -74,13 +70,20 @@ func startNginx(t testing.TB, addrs []string) *balancer {
 	return &balancer{name: "nginx", URL: "https://" + addr, roots: roots}
 }
 
-func startHAProxy(t testing.TB, addrs []string) *balancer {
+// certified makes a folder with a certificate for 127.0.0.1 in it.
+func certified(t testing.TB) (dir, cert, key string, roots *x509.CertPool) {
 	t.Helper()
-	dir := t.TempDir()
+	dir = t.TempDir()
 	cert, key, roots, err := makeCertificate(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir, cert, key, roots
+}
+
+func startHAProxy(t testing.TB, addrs []string) *balancer {
+	t.Helper()
+	dir, cert, key, roots := certified(t)
 	var both []byte // HAProxy wants them in one file
 	for _, file := range []string{cert, key} {
 		text, err := os.ReadFile(file)
@@ -106,11 +109,7 @@ func startHAProxy(t testing.TB, addrs []string) *balancer {
 
 func startCaddy(t testing.TB, addrs []string) *balancer {
 	t.Helper()
-	dir := t.TempDir()
-	cert, key, roots, err := makeCertificate(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir, cert, key, roots := certified(t)
 	addr := quietAddr(t)
 	config := shipped(t, "Caddyfile", append(instead(addrs),
 		"{\n\tservers {", "{\n\tadmin off\n\tauto_https disable_redirects\n\tservers {", // ports that are not ours
