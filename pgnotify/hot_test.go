@@ -100,6 +100,13 @@ func (db *database) Snapshot(context.Context) (Snapshot, error) {
 	return db.snapshot(), nil
 }
 
+// wipe empties the table.
+func (db *database) wipe() {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	clear(db.registered)
+}
+
 func (db *database) unregistrations() int {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -342,7 +349,7 @@ func TestHeatingUpCostsFewReads(t *testing.T) {
 	})
 }
 
-// TestNothingIsMissedWhateverTheLoad has no safety net: registering, cooling, reconnecting and writers that looked long
+// TestNothingIsMissedWhateverTheLoad has no safety net: registering, cooling, reconnecting, installing anew and writers that looked long
 // before they commit must be enough for every viewer to end with the last state.
 func TestNothingIsMissedWhateverTheLoad(t *testing.T) {
 	for seed := range uint64(200) {
@@ -367,7 +374,7 @@ func TestNothingIsMissedWhateverTheLoad(t *testing.T) {
 			}
 			for range 40 {
 				id := r.Int64N(audits) + 1
-				switch r.IntN(8) {
+				switch r.IntN(9) {
 				case 0: // a listening connection lost and found
 					h.Listening(0)
 					time.Sleep(time.Duration(r.IntN(50)) * time.Millisecond)
@@ -401,6 +408,11 @@ func TestNothingIsMissedWhateverTheLoad(t *testing.T) {
 					time.Sleep(time.Duration(r.IntN(4000)) * time.Millisecond)
 				case 7:
 					db.write(h, id, 0)
+				case 8: // installed anew, or TRUNCATE
+					if r.IntN(2) == 0 {
+						db.wipe()
+					}
+					h.Resync()
 				}
 				for id := range viewers {
 					look(id)

@@ -189,7 +189,8 @@ func (h *Hub) Notify(id int64) {
 	h.ring()
 }
 
-// Resync marks every watched audit dirty, and registers it again: notifications may have been lost. It does not block.
+// Resync marks every watched audit dirty, and has the registrations looked after: notifications may have been lost. It does
+// not block.
 func (h *Hub) Resync() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 
 // read makes one query for everything that is dirty and hands out what it found. After an error the ids are dirty again.
 func (h *Hub) read(ctx context.Context) error {
+	h.settleDoubt(ctx)
 	found := h.find(ctx)
 	batch := h.take()
 	if len(batch) == 0 {

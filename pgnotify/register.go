@@ -17,11 +17,11 @@ const (
 
 // registration is what the hub has told the triggers. The first five fields are guarded by Hub.mu, the rest is Run's.
 type registration struct {
-	instance int64            // of the session that listens; 0: none, so that ringing would be in vain
-	ids      map[int64]uint64 // what is registered, with the epoch of it
-	epoch    uint64           // begins anew when somebody may have emptied the table
-	failed   bool             // not tried again before the safety net, or a new epoch
-	warned   bool             // that it fails
+	instance int64              // of the session that listens; 0: none, so that ringing would be in vain
+	ids      map[int64]struct{} // what is registered
+	doubted  bool               // somebody may have emptied the table, or made it
+	failed   bool               // not tried again before the safety net, or a doubt
+	warned   bool               // that it fails
 
 	settling settling
 	look     *time.Timer   // for the end of transactions
@@ -39,7 +39,7 @@ func (h *Hub) Listening(instance int64) {
 	if h.cfg.Registry == nil {
 		return
 	}
-	h.reg.instance, h.reg.ids, h.reg.failed = instance, make(map[int64]uint64), false
+	h.reg.instance, h.reg.ids, h.reg.failed = instance, make(map[int64]struct{}), false
 	clear(h.heat.hot)
 	if instance != 0 {
 		h.markAll(true)
@@ -78,17 +78,31 @@ func (h *Hub) registerBeginners(ctx context.Context) {
 
 // unregistered reports whether the triggers should be told of an audit that somebody watches. The caller holds mu.
 func (h *Hub) unregistered(id int64) bool {
-	epoch, registered := h.reg.ids[id]
-	registered = registered && epoch == h.reg.epoch
+	_, registered := h.reg.ids[id]
 	_, hot := h.heat.hot[id]
 	return h.reg.instance != 0 && !h.reg.failed && !registered && !hot
 }
 
-// doubt has all that is watched registered again, by the read that follows: install rings for everything when it has made
-// the triggers anew, which from then on may look into a table that was not there before. The caller holds mu.
+// doubt has the next read see to it that all that is watched is registered: install rings for everything when it has made
+// the triggers anew, which from then on may look into a table that is empty, or was not there before. The caller holds mu.
 func (h *Hub) doubt() {
-	h.reg.epoch++
-	h.reg.failed = false
+	h.reg.doubted, h.reg.failed = true, false
+}
+
+// settleDoubt counts what is registered, rather than registering all of it: that would be a write and a second read of
+// everything each time that somebody rings for everything, which any role can. What a registration that was under way ran
+// into is no longer true either.
+func (h *Hub) settleDoubt(ctx context.Context) {
+	h.mu.Lock()
+	doubted := h.reg.doubted
+	if doubted {
+		h.reg.doubted, h.reg.failed = false, false
+	}
+	count := doubted && len(h.reg.ids) > 0
+	h.mu.Unlock()
+	if count {
+		h.tidy(ctx)
+	}
 }
 
 // wanted reports whether somebody watches what is registered under an id. The caller holds mu.
@@ -105,9 +119,6 @@ func (h *Hub) register(ctx context.Context, instance int64, ids []int64) {
 	if len(ids) == 0 {
 		return
 	}
-	h.mu.Lock()
-	epoch := h.reg.epoch
-	h.mu.Unlock()
 	regCtx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
 	snap, err := h.cfg.Registry.Register(regCtx, instance, ids)
@@ -117,14 +128,11 @@ func (h *Hub) register(ctx context.Context, instance int64, ids []int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.logRegistration(err)
-	if h.reg.epoch != epoch {
-		h.reg.failed = false // what follows may succeed
-	}
 	if err != nil || h.reg.instance != instance {
 		return
 	}
 	for _, id := range ids {
-		h.reg.ids[id] = epoch
+		h.reg.ids[id] = struct{}{}
 	}
 	h.reg.settling.registered(ids, snap)
 	h.scheduleLook()
@@ -189,7 +197,7 @@ func (h *Hub) lingerOn() {
 }
 
 // tidy forgets what nobody watches any more. When rows are missing, somebody has installed anew, or the database has
-// crashed: all is registered again, by the read that follows at the latest at the safety net's next turn.
+// crashed: all is registered again, by the read that follows.
 func (h *Hub) tidy(ctx context.Context) {
 	h.mu.Lock()
 	instance := h.reg.instance
@@ -218,7 +226,7 @@ func (h *Hub) tidy(ctx context.Context) {
 		h.reg.failed = false
 	}
 	if h.reg.instance == instance && (err != nil || left < want) {
-		h.reg.ids = make(map[int64]uint64)
+		h.reg.ids = make(map[int64]struct{})
 		if err == nil {
 			h.markAll(true)
 		}

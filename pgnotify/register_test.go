@@ -379,6 +379,33 @@ func TestInstallUnderOpenStreams(t *testing.T) {
 	})
 }
 
+// Any role can ring for everything, once a second as far as the hub is concerned: each time costs one read of everything,
+// although there is always a transaction open, but no registration anew and no second read when that transaction ends.
+func TestResyncWithoutReasonIsOneRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, tb := newRegistry(), newTable(running(1, 10), running(2, 10))
+		h := startHub(t, HubConfig{Loader: tb, Registry: r, Interval: 24 * time.Hour})
+		h.Listening(7)
+		subscribe(t, h, 1)
+		subscribe(t, h, 2)
+		r.wantRows(t, 1, 2)
+		registers, reads := len(r.registers), tb.count()
+		for xid := range uint64(10) {
+			r.open(100+xid, 99+xid)
+			h.Resync()
+			synctest.Wait()
+			r.open(102 + xid)
+			time.Sleep(time.Second)
+		}
+		if got := len(r.registers) - registers; got > 0 {
+			t.Errorf("registered %d times more, though nothing was lost", got)
+		}
+		if got := tb.count() - reads; got != 10 {
+			t.Errorf("%d reads for 10 resyncs", got)
+		}
+	})
+}
+
 // A registration that is under way while the upgrade rings fails: it was too early. It is not the last word.
 func TestInstallWhileRegistering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
