@@ -55,6 +55,7 @@ type relation struct {
 	OID          uint32
 	Schema, Name string
 	Display      string
+	Columns      []string // that the view reads
 }
 
 type trigger struct {
@@ -116,8 +117,8 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 		return nil, fmt.Errorf("read columns of auditstream.progress: %w", err)
 	}
 	rows, err = conn.Query(ctx, `
-		select distinct c.oid, rn.nspname as schema, c.relname as name,
-		       pg_catalog.format('%I.%I', rn.nspname, c.relname) as display
+		select c.oid, rn.nspname as schema, c.relname as name, pg_catalog.format('%I.%I', rn.nspname, c.relname) as display,
+		       pg_catalog.array_agg(distinct a.attname::text) filter (where a.attname is not null) as columns
 		from pg_catalog.pg_class v
 			join pg_catalog.pg_namespace n on n.oid = v.relnamespace
 			join pg_catalog.pg_rewrite r on r.ev_class = v.oid
@@ -125,12 +126,14 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 				and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
 			join pg_catalog.pg_class c on c.oid = d.refobjid
 			join pg_catalog.pg_namespace rn on rn.oid = c.relnamespace
+			left join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid and d.refobjsubid > 0
 		where n.nspname = 'auditstream' and v.relname = 'progress'
+		group by c.oid, rn.nspname, c.relname
 		order by display`)
 	if err != nil {
 		return nil, fmt.Errorf("read what auditstream.progress reads: %w", err)
 	}
-	i.reads, err = pgx.CollectRows(rows, pgx.RowToStructByNameLax[relation])
+	i.reads, err = pgx.CollectRows(rows, pgx.RowToStructByName[relation])
 	if err != nil {
 		return nil, fmt.Errorf("read what auditstream.progress reads: %w", err)
 	}

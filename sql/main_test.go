@@ -189,7 +189,7 @@ func catalog(tb testing.TB, conn *pgx.Conn) []string {
 		select concat_ws(' ', 'trigger', pg_get_triggerdef(oid), tgenabled::text) from pg_trigger
 		union all
 		select concat_ws(' ', 'description', pg_describe_object(classoid, objoid, objsubid),
-			regexp_replace(description, '^(auditstream [0-9]+) (psql|[0-9a-f]{32})', '\1'))
+			regexp_replace(description, '^(auditstream [0-9]+) (psql|[0-9a-f]{32} \{\})', '\1'))
 		from pg_description where objoid >= 16384
 		union all
 		select concat_ws(' ', 'dependency', pg_describe_object(classid, objid, objsubid), pg_describe_object(refclassid, refobjid, refobjsubid))

@@ -26,7 +26,8 @@ type Options struct {
 	// with the triggers INSERT into auditstream.watch and EXECUTE of auditstream.unwatch. Empty: nobody.
 	Role string
 	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email) to
-	// the table's. An empty value leaves the column out. Names that are missing here are looked for in the table.
+	// the table's. An empty value leaves the column out. Names that are missing here are as in the install before, which
+	// the comment on the view remembers, and else looked for in the table.
 	Columns map[string]string
 	// NoTriggers installs the view alone. Changes are then found by the server's safety net.
 	NoTriggers bool

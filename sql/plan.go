@@ -23,6 +23,8 @@ type Plan struct {
 	Warnings []string
 	// Schema is the version of what is installed before SQL runs; 0: nothing that install made.
 	Schema int
+	// Kept are the Options.Columns of the install before that were not given again, as OURS=THEIRS.
+	Kept []string
 
 	table     *table
 	exclusive bool     // it needs the table without readers, too
@@ -85,13 +87,6 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
-	m, err := mapColumns(t, o.Columns, encoding)
-	if err != nil {
-		return nil, err
-	}
-	if strings.Contains(m.key.Name, endOfBody) {
-		return nil, fmt.Errorf("the name of column %s of %s cannot be quoted in the trigger function", m.key.Name, t.Display)
-	}
 	there, err := loadInstalled(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -104,7 +99,24 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), Schema: there.version(), table: t}
+	given := o.Columns
+	var kept []string
+	o.Columns, kept = there.keepColumns(given)
+	m, err := mapColumns(t, o.Columns, encoding)
+	if err != nil && len(kept) > 0 {
+		err = fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = there.unlike(given, m)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(m.key.Name, endOfBody) {
+		return nil, fmt.Errorf("the name of column %s of %s cannot be quoted in the trigger function", m.key.Name, t.Display)
+	}
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), Schema: there.version(), Kept: kept, table: t}
 	if twoPhase && !o.NoTriggers {
 		plan.Warnings = append(plan.Warnings, "this server allows two-phase commit, and PostgreSQL refuses to prepare a"+
 			" transaction that notifies: where the application uses it for "+t.Display+", install without triggers")
@@ -154,9 +166,9 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		vars["changed"] = strings.ReplaceAll(m.changed(), "\n", "\n"+strings.Repeat(" ", 20))
 	}
 	template := bodyOf(installSQL, o.NotifyAlways)
-	// Of the two parts of the stamp this one says what was asked for; the other, the state, what came of it.
+	// Of the two sums in the comment this one says what was asked for; the other, the state, what came of it.
 	sum := md5.Sum([]byte(render(template, vars)))
-	vars["stamp"] = stamp + hex.EncodeToString(sum[:])
+	vars["stamp"] = stamp + hex.EncodeToString(sum[:]) + " " + remember(o.Columns, m)
 	current := there.ours() && there.Comment == vars["stamp"]+" "+there.state
 
 	dropView := !current && there.View && !there.replaceable(m)

@@ -205,9 +205,9 @@ func TestReadSchema(t *testing.T) {
 	}
 	old(t, dsn, 3)
 	install(t, conn, sql.Options{NotifyAlways: true})
-	read(sql.Schema{Version: 3, Table: "public.audits", Triggers: true, Always: true})
+	read(sql.Schema{Version: 3, Table: "public.audits", Triggers: true, Always: true, Remembers: true})
 	install(t, conn, sql.Options{NoTriggers: true})
-	read(sql.Schema{Version: 3, Table: "public.audits"})
+	read(sql.Schema{Version: 3, Table: "public.audits", Remembers: true})
 	exec(t, conn, `comment on view auditstream.progress is 'auditstream 1 psql'`)
 	read(sql.Schema{Version: 1, Table: "public.audits"})
 	exec(t, conn, `comment on view auditstream.progress is 'auditstream 12 x'`)

@@ -63,6 +63,8 @@ type Schema struct {
 	Role string
 	// Triggers says that there are some, and Always that they ring for every change because install was asked for that.
 	Triggers, Always bool
+	// Remembers says that an install without Options.Columns keeps those that it was installed with.
+	Remembers bool
 }
 
 // Querier is the part of a pgx pool or connection that ReadSchema needs.
@@ -98,6 +100,7 @@ func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
 		return Schema{}, fmt.Errorf("read the version of the schema auditstream: %w", err)
 	}
 	s.Version = versionOf(comment, watch, prepare)
+	_, s.Remembers = rememberedColumns(comment)
 	return s, nil
 }
 

@@ -23,8 +23,9 @@ type installCmd struct {
 }
 
 func (c *installCmd) Help() string {
-	return `Run it again, with the same options, to upgrade or repair what is installed: replace the program first, then install. It
-happens in one transaction, while your writers write and viewers watch. What a newer program has installed is left alone.`
+	return `Run it again to upgrade or repair what is installed: replace the program first, then install. It happens in one transaction,
+while your writers write and viewers watch. --column options need not be given again: what is installed remembers them, and
+those that are given change them. The other options have to be. What a newer program has installed is left alone.`
 }
 
 func (c *installCmd) Run(ctx context.Context, std streams) error {
@@ -60,6 +61,19 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 
 func upgrades(plan *sql.Plan) bool {
 	return plan.SQL != "" && plan.Schema != 0 && plan.Schema < sql.SchemaVersion
+}
+
+// quoteAll writes OURS=THEIRS as a shell takes them.
+func quoteAll(pairs []string) string {
+	var quoted []string
+	for _, pair := range pairs {
+		ours, theirs, _ := strings.Cut(pair, "=")
+		if theirs != "" {
+			theirs = shellQuote(theirs)
+		}
+		quoted = append(quoted, ours+"="+theirs)
+	}
+	return strings.Join(quoted, " --column ")
 }
 
 // columnMap parses OURS=THEIRS. What the names may be, package sql knows.
@@ -117,6 +131,9 @@ func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run
 	plan, done, err := run(ctx, conn)
 	if err != nil {
 		return err
+	}
+	if len(plan.Kept) > 0 {
+		fmt.Fprintln(std.err, "auditstream: as installed before: --column", quoteAll(plan.Kept))
 	}
 	for _, warning := range plan.Warnings {
 		fmt.Fprintln(std.err, "auditstream: warning:", warning)

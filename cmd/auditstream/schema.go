@@ -80,7 +80,7 @@ func (w *schemaWatch) compare(ctx context.Context) {
 	w.told = s.Version
 }
 
-// installCommand is what upgrades a schema. The mapping of columns is not known: who has given one has to do so again.
+// installCommand is what upgrades a schema. Where the mapping of columns is not remembered, who has given one has to do so again.
 func installCommand(s sql.Schema) string {
 	command := "auditstream install"
 	if s.Table != "" {
@@ -98,6 +98,9 @@ func installCommand(s sql.Schema) string {
 
 // upgradeRemedy is installCommand in a sentence.
 func upgradeRemedy(s sql.Schema) string {
+	if s.Remembers {
+		return fmt.Sprintf("Run %s.", installCommand(s))
+	}
 	return fmt.Sprintf("Run %s, with the --column options that it was installed with.", installCommand(s))
 }
 

@@ -37,6 +37,9 @@ func TestDoctorComparesVersions(t *testing.T) {
 	mustContain(t, command(t, "install", "--database-url="+dsn).want(t, exitDone).out,
 		`Upgraded on "public"."audits": the schema was of version 1 and is of version 3 now.`)
 	mustContain(t, command(t, "install", "--database-url="+dsn).want(t, exitDone).out, "nothing to change")
+	command(t, "install", "--database-url="+dsn, "--column=message=", `--column=error=message`).want(t, exitDone)
+	mustContain(t, command(t, "install", "--database-url="+dsn).want(t, exitDone).stderr,
+		"auditstream: as installed before: --column error=message --column message=\n")
 	mustContain(t, examine(t, dsn).want(t, exitDone).out, "ok    schema: version 3, this program's\n")
 
 	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 4 x'`)
