@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -124,6 +125,20 @@ func TestAPIConfigurationIsAccepted(t *testing.T) {
 	s.cancel()
 	if got := s.Response.Header.Get("Access-Control-Allow-Origin"); got != "*" {
 		t.Errorf("Access-Control-Allow-Origin: %s, want *", got)
+	}
+}
+
+// Half of the processors are left to PostgreSQL, unless the operator says otherwise.
+func TestAPIProcessors(t *testing.T) {
+	t.Parallel()
+	db := newFirstAudit(t)
+	const used = "go_sched_gomaxprocs_threads"
+	half := float64((runtime.NumCPU() + 1) / 2)
+	if got := serve(t, db.Serve).metric(t, used); got > half || got < 1 { // a container's limit may leave fewer
+		t.Errorf("uses %v processors, want %v", got, half)
+	}
+	if got := serve(t, db.Serve, "GOMAXPROCS=3").metric(t, used); got != 3 {
+		t.Errorf("uses %v processors, want the 3 of GOMAXPROCS", got)
 	}
 }
 

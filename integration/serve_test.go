@@ -119,7 +119,7 @@ func environment(env []string) []string {
 }
 
 func configures(name string) bool {
-	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_", "OTEL_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE"} {
+	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_", "OTEL_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE", "GOMAXPROCS"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -17,6 +17,7 @@ type hijacks struct {
 	back    *backListener
 	trimmer *trimmer
 	work    errgroup.Group
+	writers int // that run starts
 
 	mu       sync.Mutex
 	open     map[uint64]*hijacked
@@ -33,7 +34,7 @@ type hijacks struct {
 }
 
 func newHijacks(addr net.Addr, logger *slog.Logger) *hijacks {
-	h := &hijacks{open: make(map[uint64]*hijacked), back: newBackListener(addr), trimmer: newTrimmer(freeMemory)}
+	h := &hijacks{writers: runtime.GOMAXPROCS(0), open: make(map[uint64]*hijacked), back: newBackListener(addr), trimmer: newTrimmer(freeMemory)}
 	h.gone.L, h.ready.L = &h.mu, &h.queue
 	var err error
 	if h.hangups, err = newHangups(h); err != nil {
@@ -44,7 +45,7 @@ func newHijacks(addr net.Addr, logger *slog.Logger) *hijacks {
 
 // run serves until end has been called. What its goroutines do is bounded by that too.
 func (h *hijacks) run() error {
-	for range runtime.GOMAXPROCS(0) {
+	for range h.writers {
 		h.work.Go(h.write)
 	}
 	h.hangups.run()
@@ -125,7 +126,7 @@ func (h *hijacks) end(ctx context.Context) {
 	h.hangups.close()
 	h.queue.Lock()
 	defer h.queue.Unlock()
-	h.surplus = runtime.GOMAXPROCS(0) + h.surplus
+	h.surplus += h.writers
 	h.ready.Broadcast()
 }
 
