@@ -49,7 +49,10 @@ func (b *bench) writers(t testing.TB, v variant, n, rows int, states []string) {
 		} else {
 			a.forgotten(t)
 		}
-		rate, took := b.pgbench(t, a, s, n)
+		if state == allWatched && b.scale.write >= time.Second {
+			b.warm(t, a, n)
+		}
+		rate, took := b.pgbench(t, a, n)
 		k := Key{Measure: commits, Unit: "/s", Variant: v.name, State: state, Rows: rows, Writers: n}
 		b.figures.Add(k, rate)
 		if watched > 0 {
@@ -117,24 +120,22 @@ func (b *bench) behind(t testing.TB, a *application, c *crowd, k Key) {
 
 var tps = regexp.MustCompile(`tps = ([0-9.]+)`)
 
-// pgbench is PostgreSQL's own load, as it is by itself: one UPDATE a transaction, in the simple protocol. It takes less of the
-// CPU that PostgreSQL needs than a client of ours would. It leaves
-// total_pages alone, by which the application knows its own states.
-func (b *bench) pgbench(t testing.TB, a *application, s server, n int) (rate float64, took time.Duration) {
+// warm has all that is watched get hot, which is what is measured then.
+func (b *bench) warm(t testing.TB, a *application, n int) {
 	t.Helper()
-	script := filepath.Join(t.TempDir(), "update.sql")
-	sql := fmt.Sprintf("\\set id random(%d, %d)\nupdate audits set progress = (progress + 1) %% 101 where id = :id;\n", probes+1, a.rows)
-	if err := os.WriteFile(script, []byte(sql), 0o600); err != nil {
-		t.Fatal(err)
+	if out, err := b.pgbenchCommand(t, a, n, "-T", "1").CombinedOutput(); err != nil {
+		t.Fatalf("pgbench (of PostgreSQL): %v\n%s", err, out)
 	}
+}
+
+// pgbench is PostgreSQL's own load, and how many commits there were a second.
+func (b *bench) pgbench(t testing.TB, a *application, n int) (rate float64, took time.Duration) {
+	t.Helper()
 	length := []string{"-T", strconv.Itoa(int(b.scale.write.Seconds()))}
 	if b.scale.write < time.Second {
 		length = []string{"-t", "20"}
 	}
-	args := append([]string{"-n", "-c", strconv.Itoa(n), "-j", strconv.Itoa(min(n, 2)), "-f", script}, length...)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(b.pg.BinDir(), "pgbench"), append(args, a.dsn)...)
-	cmd.Env = bare()
-
+	cmd := b.pgbenchCommand(t, a, n, length...)
 	ctx, cancel := context.WithCancel(t.Context())
 	var probing sync.WaitGroup
 	errs := make([]error, probes)
@@ -163,6 +164,21 @@ func (b *bench) pgbench(t testing.TB, a *application, s server, n int) (rate flo
 		t.Fatal(err)
 	}
 	return rate, took
+}
+
+// pgbenchCommand is the load as it is by itself: one UPDATE a transaction, in the simple protocol. It takes less of the CPU that
+// PostgreSQL needs than a client of ours would. It leaves total_pages alone, by which the application knows its own states.
+func (b *bench) pgbenchCommand(t testing.TB, a *application, n int, length ...string) *exec.Cmd {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "update.sql")
+	sql := fmt.Sprintf("\\set id random(%d, %d)\nupdate audits set progress = (progress + 1) %% 101 where id = :id;\n", probes+1, a.rows)
+	if err := os.WriteFile(script, []byte(sql), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-n", "-c", strconv.Itoa(n), "-j", strconv.Itoa(min(n, 2)), "-f", script}, length...)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(b.pg.BinDir(), "pgbench"), append(args, a.dsn)...)
+	cmd.Env = bare()
+	return cmd
 }
 
 // probe writes one audit until ctx is done.
