@@ -119,7 +119,7 @@ bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger
 	$(GO) test -run '^$$' -bench Latency -benchtime 1x -count $(BENCH_COUNT) ./integration/
 
 # Where PostgreSQL is not run by localpg, which needs Unix's signals, there are no tests either.
-PORTABLE = ./server ./pgnotify ./store ./sql
+PORTABLE = ./server ./pgnotify ./pgnotify/redisnotify ./store ./sql
 
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, and that it compiles for the other systems

@@ -81,14 +81,18 @@ func (t *heat) turn(now time.Time) {
 // lately is the load of this window or the one before, whichever was more.
 func (t *heat) lately() int { return max(t.before, t.load) }
 
-// rang counts a notification of a watched audit and says whether its news come by the timer. The caller holds mu.
-func (h *Hub) rang(id int64, w *watch, now time.Time) bool {
+// rang counts a notification of a watched audit, if it is to be counted, and says whether its news come by the timer. The caller
+// holds mu.
+func (h *Hub) rang(id int64, w *watch, now time.Time, counts bool) bool {
 	if h.cfg.Registry == nil || h.cfg.NoPolling {
 		return false
 	}
 	t := &h.heat
 	if _, ok := t.hot[id]; ok {
 		return t.hot[id].unregistered // somebody else's registration, or a writer that looked before
+	}
+	if !counts {
+		return false
 	}
 	t.count(now)
 	if w.warmth.window != t.window {

@@ -248,6 +248,26 @@ func TestWithoutLoadNothingGetsHot(t *testing.T) {
 	})
 }
 
+// A second relay rings for each change once more. That makes no load of what is none, and is read like any other ring.
+func TestRepeatedRingsAreReadAndHeatNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, h := hotFixture(t, 1, HubConfig{})
+		states := subscribe(t, h, 1)
+		<-states
+		for range 5 * 40 {
+			db.write(h, 1, 0)
+			h.NotifyAgain(1)
+			time.Sleep(time.Second / 40)
+		}
+		db.wantRegistered(t, 1)
+		<-states
+		db.table.set(running(1, 99_999))
+		h.NotifyAgain(1) // the only one that says so
+		synctest.Wait()
+		wantProgress(t, states, 99_999)
+	})
+}
+
 func TestFloodOfManyGetsHotSooner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, h := hotFixture(t, 500, HubConfig{})

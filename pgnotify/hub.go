@@ -166,7 +166,13 @@ func (h *Hub) notOpened(ctx context.Context) error {
 
 // Notify marks an audit dirty because a notification said that it changed. It never blocks on the database or on a
 // subscriber. Ids that nobody watches cost a map look-up.
-func (h *Hub) Notify(id int64) {
+func (h *Hub) Notify(id int64) { h.notify(id, true) }
+
+// NotifyAgain is Notify for the notification of a change that has probably been counted: it is read as any, but that changes are
+// many is not concluded from it.
+func (h *Hub) NotifyAgain(id int64) { h.notify(id, false) }
+
+func (h *Hub) notify(id int64, counts bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.missed.announced(id)
@@ -178,7 +184,7 @@ func (h *Hub) Notify(id int64) {
 		return
 	}
 	now := time.Now()
-	if h.rang(id, w, now) {
+	if h.rang(id, w, now, counts) {
 		return
 	}
 	m := h.dirty[id]

@@ -2,6 +2,9 @@ package pgnotify
 
 import (
 	"context"
+	"net"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,11 +87,6 @@ func TestInstanceHoldsALock(t *testing.T) {
 	if !i.Held() {
 		t.Error("not held")
 	}
-	var listens bool
-	err = admin.QueryRow(t.Context(), `select query ~* '^listen' from pg_stat_activity where pid = $1`, holder).Scan(&listens)
-	if err != nil || listens {
-		t.Errorf("the session listens: %v, %v", listens, err)
-	}
 	if _, err := admin.Exec(t.Context(), `select pg_terminate_backend($1)`, holder); err != nil {
 		t.Fatal(err)
 	}
@@ -120,5 +118,83 @@ func TestInstanceTakesNoLockUnproven(t *testing.T) {
 	}
 	if i.Held() || len(told) > 0 {
 		t.Error("a lock is held")
+	}
+}
+
+// tapped keeps what is read from a connection.
+type tapped struct {
+	net.Conn
+	mu   sync.Mutex
+	text []byte
+	n    int // reads
+}
+
+func (c *tapped) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text = append(c.text, p[:n]...)
+	c.n++
+	return n, err
+}
+
+func (c *tapped) seen() (text string, reads int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(c.text), c.n
+}
+
+// Once it is proven the session does not listen: it would cost the writers. What other sessions listen to PostgreSQL does not
+// tell, so it is what arrives on the connection.
+func TestInstanceListensNoMore(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	admin, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.WithoutCancel(t.Context()))
+	taps, channels := make(chan *tapped, 100), make(chan string, 100)
+	_, told := runInstance(t, dsn, func(cfg *InstanceConfig) {
+		cfg.Conn.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
+			tap := &tapped{Conn: conn}
+			taps <- tap
+			return tap, nil
+		}
+		cfg.Interval = time.Second
+		pool := cfg.Pool
+		cfg.Pool = execFunc(func(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error) {
+			channels <- args[0].(string)
+			return pool.Exec(ctx, query, args...)
+		})
+	})
+	if told.next(t) == 0 {
+		t.Fatal("the lock was lost at once")
+	}
+	var tap *tapped
+	for len(taps) > 0 {
+		tap = <-taps // the last is the one that was proven
+	}
+	var channel string
+	for len(channels) > 0 {
+		channel = <-channels
+	}
+	_, before := tap.seen()
+	if _, err := admin.Exec(t.Context(), "select pg_notify($1, 'nobody listens')", channel); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.After(patience); ; { // a notification comes before the answer to what is asked after it
+		text, reads := tap.seen()
+		if strings.Contains(text, "nobody listens") {
+			t.Fatal("the session listens")
+		}
+		if reads >= before+2 {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatal("the session is not looked at")
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }

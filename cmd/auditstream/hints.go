@@ -45,7 +45,7 @@ func listen(c *serveCmd, pool *pgxpool.Pool, audits *store.Store, hub *schemaWat
 			return nil, nil, err
 		}
 		redis, err := redisnotify.NewListener(redisnotify.ListenerConfig{
-			Redis: options, Sink: hub, NeedRelay: c.RedisRelay == "on", Ringing: instance.Held, Logger: logger, Registerer: registry,
+			Redis: options, Sink: hub, Again: hub.NotifyAgain, NeedRelay: c.RedisRelay == "on", Ringing: instance.Held, Logger: logger, Registerer: registry,
 		})
 		if err != nil {
 			return nil, nil, err

@@ -10,6 +10,9 @@
 // repeated or late. Messages may be lost whenever the connection was, so each subscription begins with a resync; so does the
 // first message that a publisher gets through after one that it did not.
 //
+// Each relay passes on each change, with its name as the body. An instance counts one relay's hints alone as changes where their
+// number matters, which is for reading on a timer what changes very often; it reads for the others' all the same.
+//
 // The triggers ring only for what is registered under an advisory lock that somebody holds (auditstream.watch). The lock goes
 // with the session of PostgreSQL that listens, of which there is none here: a pgnotify.Instance holds it, on a session that
 // does not LISTEN. So the relay, which registers nothing, hears of all that any instance watches and of nothing else.

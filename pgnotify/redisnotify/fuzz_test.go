@@ -25,7 +25,7 @@ func FuzzChannel(f *testing.F) {
 		mine := &pgnotify.Canary{Payload: pgnotify.CanaryPrefix + "mine", Heard: make(chan struct{}, 1)}
 		s.sent.Store(mine)
 		for range 3 {
-			s.message(name)
+			s.message(name, "")
 		}
 		id, err := strconv.ParseInt(strings.TrimPrefix(name, Prefix), 10, 64)
 		isID := err == nil && id > 0 && name == channel(id)

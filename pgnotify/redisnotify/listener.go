@@ -19,6 +19,9 @@ type ListenerConfig struct {
 	Redis *redis.Options
 	// Sink is required.
 	Sink pgnotify.Sink
+	// Again is told, in place of Sink.Notify, of a hint from a relay other than the one whose hints count as the changes: each
+	// relay passes on each of them. Nil: Sink.Notify.
+	Again func(id int64)
 	// CanaryInterval is the time between canaries; default 4 s.
 	CanaryInterval time.Duration
 	// CanaryTimeout is how long a canary may be on its way, with no other message coming meanwhile, before the connection
@@ -70,6 +73,9 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	}
 	if cfg.Ringing == nil {
 		cfg.Ringing = func() bool { return true }
+	}
+	if cfg.Again == nil {
+		cfg.Again = cfg.Sink.Notify
 	}
 	l := &Listener{cfg: cfg}
 	l.metrics = pgnotify.NewListenerMetrics(cfg.Registerer, l.Up)

@@ -31,9 +31,10 @@ type PublisherConfig struct {
 }
 
 // Publisher is a Sink that passes on to Redis what it is told. An id that is told again while it waits is one message. Several
-// publishers of the same hints do no harm.
+// publishers of the same hints do no harm: each has a name of its own, by which a Listener knows whose to count.
 type Publisher struct {
 	cfg     PublisherConfig
+	name    string
 	wake    chan struct{} // capacity 1: there is something to publish
 	up      atomic.Bool
 	metrics publisherMetrics
@@ -60,7 +61,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Publisher{cfg: cfg, wake: make(chan struct{}, 1), ids: make(map[int64]struct{}), metrics: newPublisherMetrics(cfg.Registerer)}, nil
+	return &Publisher{cfg: cfg, name: newName(), wake: make(chan struct{}, 1), ids: make(map[int64]struct{}), metrics: newPublisherMetrics(cfg.Registerer)}, nil
 }
 
 // Up reports whether Redis took what was last published, a beat at the least. Safe for concurrent use.
@@ -171,7 +172,7 @@ func (p *Publisher) publish(ctx context.Context, client *redis.Client) error {
 			pipe.Publish(ctx, resyncChannel, "")
 		}
 		for id := range ids {
-			pipe.Publish(ctx, Prefix+strconv.FormatInt(id, 10), "")
+			pipe.Publish(ctx, Prefix+strconv.FormatInt(id, 10), p.name)
 		}
 		if beat { // the last: it vouches for what came before
 			pipe.Publish(ctx, beatChannel, "")

@@ -10,6 +10,9 @@ import (
 
 	"auditstream/integration/pgtest"
 	"auditstream/integration/redistest"
+	"auditstream/pgnotify"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // A relay that dies, or that hears nothing from PostgreSQL any more, is missed though Redis itself is well.
@@ -42,13 +45,11 @@ func TestDeadRelayIsMissed(t *testing.T) {
 func TestNeededRelayIsMissedFromTheStart(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	var log buffer
 	l, heard := listen(t, s.URL(), func(cfg *ListenerConfig) {
 		cfg.NeedRelay = true
 		cfg.CanaryInterval = time.Hour // what brings it up below is the beat
-		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
-	eventually(t, "a warning", func() bool { return strings.Contains(log.String(), "no relay is heard") })
+	eventually(t, "a subscription", func() bool { _, resyncs := heard.counts(0); return resyncs > 0 })
 	if l.Up() {
 		t.Error("up without a relay")
 	}
@@ -56,6 +57,38 @@ func TestNeededRelayIsMissedFromTheStart(t *testing.T) {
 	eventually(t, "a hint all the same", func() bool { told, _ := heard.counts(7); return told == 1 })
 	publish(t, options(t, s.URL()), beatChannel, "")
 	eventually(t, "up", l.Up)
+}
+
+// A relay that starts with the service has until a healthy one's beat must have come before the log says that it is missed.
+func TestRelayIsGivenTimeToStart(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	var log buffer
+	registry := prometheus.NewRegistry()
+	missed := func() bool { return strings.Contains(log.String(), "no relay is heard") }
+	patient, heard := listen(t, s.URL(), func(cfg *ListenerConfig) {
+		cfg.NeedRelay, cfg.RelayTimeout = true, time.Hour
+		cfg.Logger, cfg.Registerer = slog.New(slog.NewTextHandler(&log, nil)), registry
+	})
+	// The third canary is sent after it has been decided what the second says.
+	eventually(t, "canaries", func() bool { return counted(t, registry, "auditstream_notifications_total", pgnotify.NotifyCanary) > 2 })
+	if missed() || patient.Up() {
+		t.Errorf("up %v, log %s, want neither up nor a warning", patient.Up(), log.String())
+	}
+	publish(t, options(t, s.URL()), beatChannel, "")
+	eventually(t, "up", patient.Up)
+	if _, resyncs := heard.counts(0); missed() || resyncs != 1 {
+		t.Errorf("%d subscriptions, log %s", resyncs, log.String())
+	}
+
+	short, _ := listen(t, s.URL(), func(cfg *ListenerConfig) {
+		cfg.NeedRelay, cfg.RelayTimeout = true, 500*time.Millisecond
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	eventually(t, "a warning", missed)
+	if n := strings.Count(log.String(), "no relay is heard"); n != 1 || short.Up() {
+		t.Errorf("up %v, %d warnings, want one", short.Up(), n)
+	}
 }
 
 // A relay passes on what the triggers ring, so they must.

@@ -18,6 +18,8 @@ type session struct {
 	ready  chan struct{} // closed when the subscription is in force
 	sent   atomic.Pointer[pgnotify.Canary]
 	heard  atomic.Uint64 // messages of any kind
+	lead   lead          // belongs to hear
+	began  time.Time     // of watch, with the subscription in force; belongs to it
 	proven time.Time     // when a canary last came back; belongs to watch
 	stars  *pgnotify.ResyncLimiter
 	beats  chan struct{} // capacity 1: a relay is heard again
@@ -65,13 +67,13 @@ func (s *session) hear(ctx context.Context, subscription *redis.PubSub) error {
 			s.l.cfg.Sink.Resync() // whatever was committed before may have been missed
 			close(s.ready)
 		case *redis.Message:
-			s.message(m.Channel)
+			s.message(m.Channel, m.Payload)
 		}
 	}
 }
 
-// message passes on what a channel's name says. The body is nobody's business.
-func (s *session) message(channel string) {
+// message passes on what a channel's name says. A hint is one whatever its body says.
+func (s *session) message(channel, body string) {
 	s.heard.Add(1)
 	kind := pgnotify.NotifyIgnored
 	payload, ours := strings.CutPrefix(channel, Prefix)
@@ -79,7 +81,11 @@ func (s *session) message(channel string) {
 	case !ours:
 	case ok:
 		kind = pgnotify.NotifyRow
-		s.l.cfg.Sink.Notify(id)
+		if s.lead.counts(body, time.Now()) {
+			s.l.cfg.Sink.Notify(id)
+		} else {
+			s.l.cfg.Again(id)
+		}
 	case payload == pgnotify.PayloadResync:
 		kind = pgnotify.NotifyResync
 		s.stars.Request()
@@ -110,6 +116,7 @@ func (s *session) watch(ctx context.Context) error {
 	case <-time.After(4 * ioTimeout):
 		return errors.New("connecting and subscribing took too long")
 	}
+	s.began = time.Now()
 	for {
 		if err := s.canary(ctx); err != nil {
 			return err
@@ -151,10 +158,12 @@ func (s *session) canary(ctx context.Context) error {
 // arrives notes that messages do, and with them hints unless the relay that should send them is dead.
 func (s *session) arrives() {
 	dead := s.l.relayDead()
-	if dead && !s.missed {
+	// Not at once: one that lives has just begun, as we have, or has its next beat to come.
+	if dead && !s.missed && time.Since(s.began) > s.l.cfg.RelayTimeout {
+		s.missed = true
 		s.l.cfg.Logger.Warn("no relay is heard on Redis (auditstream relay, with the same REDIS_URL); the safety net finds changes meanwhile")
 	}
-	s.missed = dead
+	s.missed = s.missed && dead
 	s.l.setUp(!dead)
 }
 

@@ -1,0 +1,89 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/integration/redistest"
+)
+
+// missedWithin is by when an instance has said that it hears no relay: the relay's time-out, and a canary's interval and time-out.
+const missedWithin = 17 * time.Second
+
+// Of two relays either may be killed: every viewer is told each state once and in order, no state waits for the safety net, which
+// is an hour away, and the instances miss no relay.
+func TestEitherOfTwoRelaysMayDie(t *testing.T) {
+	t.Parallel()
+	db := newFirstAudit(t)
+	redis := redistest.Start(t)
+	first, second := relay(t, db, redis.URL()), relay(t, db, redis.URL())
+	var streams []*stream
+	var instances []*instance
+	for range 2 {
+		i := serve(t, db.Serve, "SSE_SOURCE=redis", "REDIS_URL="+redis.URL(), "REDIS_RELAY=on", "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
+		i.waitReady(t, "up")
+		instances = append(instances, i)
+		for range 2 {
+			s := i.watch(t, "1", alice(t))
+			defer s.cancel()
+			s.nextProgress(t)
+			streams = append(streams, s)
+		}
+	}
+	eventually(t, func() error {
+		if got := db.sql(t, "select count(distinct instance) from auditstream.watch where audit_id = 1"); got != "2" {
+			return fmt.Errorf("%s instances watch the audit, want 2", got)
+		}
+		return nil
+	})
+	step := 0
+	change := func() {
+		t.Helper()
+		step++
+		want := fmt.Sprintf("step %d", step)
+		db.sql(t, fmt.Sprintf("update audits set message = '%s' where id = 1", want))
+		for n, s := range streams {
+			// The next event, not one that comes later: a state that is told twice fails here, as does one that is left out.
+			if got := s.nextProgress(t).Message; got == nil || *got != want {
+				t.Fatalf("viewer %d is told %v, want %q", n, got, want)
+			}
+		}
+	}
+	kill := func(r *instance) {
+		t.Helper()
+		if err := r.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	changeFor := func(d time.Duration) {
+		t.Helper()
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for over := time.After(d); ; {
+			select {
+			case <-over:
+				return
+			case <-tick.C:
+				change()
+			}
+		}
+	}
+	changeFor(time.Second)
+	for _, r := range []*instance{first, second} {
+		r.waitMetric(t, "auditstream_relay_published_total", atLeast(float64(step)))
+	}
+	kill(first)
+	changeFor(missedWithin)
+	first = relay(t, db, redis.URL())
+	kill(second)
+	changeFor(time.Second)
+	first.waitMetric(t, "auditstream_relay_published_total", atLeast(1))
+	for _, i := range instances {
+		i.waitReady(t, "up")
+		if log := i.log.String(); strings.Contains(log, "no relay is heard") {
+			t.Errorf("a relay was missed though one lived:\n%s", log)
+		}
+	}
+}
