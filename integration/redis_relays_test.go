@@ -72,7 +72,9 @@ func TestEitherOfTwoRelaysMayDie(t *testing.T) {
 	}
 	changeFor(time.Second)
 	for _, r := range []*instance{first, second} {
-		r.waitMetric(t, "auditstream_relay_published_total", atLeast(float64(step)))
+		for r.metric(t, "auditstream_relay_published_total") < 5 { // the slower of the two makes one hint of several
+			change()
+		}
 	}
 	kill(first)
 	changeFor(missedWithin)
