@@ -89,7 +89,7 @@ func TestReloadTakesOverSecretsAndLogLevel(t *testing.T) {
 	open.wantEvent(t, `{"audit_id":1,"status":"running","progress":26,"message":"Analyzing pages..."}`) // until its exp
 
 	for _, lines := range [][]string{
-		{"JWT_SECRET=a-short-key-nobody-sees"}, {"LOG_LEVEL=loud"}, {"nobody-sees-this-line"}, {"JWT_SECRETS=" + first}, {"JWT_SECRET=" + first, "JWT_SECRET=" + second},
+		{"JWT_SECRET=a-short-key-nobody-sees", "LOG_LEVEL=info"}, {"LOG_LEVEL=loud"}, {"nobody-sees-this-line"}, {"JWT_SECRETS=" + first}, {"JWT_SECRET=" + first, "JWT_SECRET=" + second},
 	} {
 		i.reload(t, file, notReloaded, lines...)
 		refused := strings.Count(i.log.String(), `"request refused"`)
