@@ -58,6 +58,10 @@ test-image: ## Build the container image, run it without any rights, and compose
 test-kubernetes: ## Check the manifests in deploy/kubernetes against Kubernetes' types
 	cd integration/kubernetes && $(GO) vet . && $(GO) test -count=1 .
 
+.PHONY: test-grafana
+test-grafana: ## Check the dashboard deploy/grafana-dashboard.json against Grafana's types
+	cd integration/grafana && $(GO) vet . && $(GO) test -count=1 .
+
 .PHONY: release
 release: ## Make a release in dist/: RELEASE=v1.2.3; archives, Debian packages, SBOMs, checksums
 	@deploy/release '$(RELEASE)'

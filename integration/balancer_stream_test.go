@@ -38,6 +38,22 @@ func TestBalancer(t *testing.T) {
 	}
 }
 
+// Without HAProxy's abortonclose a stream over HTTP/1.1 outlives its client until the next heartbeat, here for a minute.
+func TestBalancerHAProxyTellsThatAClientHasGone(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	addr := quietAddr(t)
+	i := launch(t, plainBinary(t), db.Serve, "HTTP_ADDR="+addr, "SSE_HEARTBEAT_SECONDS=60")
+	i.waitReady(t, "up")
+	b := startHAProxy(t, []string{addr, quietAddr(t), quietAddr(t)})
+	b.answersForItself(t, db)
+	id := db.insertMany(t, 1)[0]
+	s := b.open(t, false, "/api/v1/sse/audits/"+id+"/progress", alice(t))
+	s.nextProgress(t)
+	s.cancel()
+	i.waitMetric(t, "auditstream_streams_open", func(open float64) bool { return open == 0 })
+}
+
 // open is a stream's, or any other answer, through the balancer.
 func (b *balancer) open(t testing.TB, http2 bool, path, token string, headers ...string) *stream {
 	t.Helper()

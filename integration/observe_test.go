@@ -127,7 +127,7 @@ func TestObserveDashboard(t *testing.T) {
 			t.Errorf("panel %q lacks its description, unit, data source or targets", p.Title)
 		}
 		for _, target := range p.Targets {
-			if target.Datasource.UID != "${datasource}" || !strings.Contains(target.Expr, `instance=~"$instance"`) {
+			if target.Datasource.UID != "${datasource}" || !followsVariables(target.Expr) {
 				t.Errorf("panel %q: %s does not follow the variables", p.Title, target.Expr)
 			}
 			rules += "      - {record: x:" + strconv.Itoa(strings.Count(rules, "record")) + ", expr: " + strconv.Quote(withoutVariables(target.Expr)) + "}\n"
@@ -138,6 +138,12 @@ func TestObserveDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	promtool(t, ".", "check", "rules", file)
+}
+
+// followsVariables reports whether each metric of the query is asked for with both variables.
+func followsVariables(expr string) bool {
+	metrics := regexp.MustCompile(`\b(?:auditstream|go|process)_\w+`).FindAllString(expr, -1)
+	return len(metrics) > 0 && strings.Count(expr, `{job=~"$job", instance=~"$instance"}`) == len(metrics)
 }
 
 func withoutVariables(expr string) string {

@@ -89,11 +89,15 @@ func TestReloadTakesOverSecretsAndLogLevel(t *testing.T) {
 	open.wantEvent(t, `{"audit_id":1,"status":"running","progress":26,"message":"Analyzing pages..."}`) // until its exp
 
 	for _, lines := range [][]string{
-		{"JWT_SECRET=a-short-key-nobody-sees"}, {"LOG_LEVEL=loud"}, {"nobody-sees-this-line"}, {"JWT_SECRETS=" + first}, {"JWT_SECRET=" + first, "JWT_SECRET=" + second},
+		{"JWT_SECRET=a-short-key-nobody-sees", "LOG_LEVEL=info"}, {"LOG_LEVEL=loud"}, {"nobody-sees-this-line"}, {"JWT_SECRETS=" + first}, {"JWT_SECRET=" + first, "JWT_SECRET=" + second},
 	} {
 		i.reload(t, file, notReloaded, lines...)
+		refused := strings.Count(i.log.String(), `"request refused"`)
 		wantStatus(signedWith(t, second), 200)
 		wantStatus(signedWith(t, first), 401)
+		if strings.Count(i.log.String(), `"request refused"`) == refused {
+			t.Errorf("after a reload that was refused (%.15q) the level is no longer debug", lines[0])
+		}
 	}
 	for _, private := range []string{"nobody-sees", first, second} {
 		if strings.Contains(i.log.String(), private) {
@@ -114,6 +118,49 @@ func TestReloadTakesOverSecretsAndLogLevel(t *testing.T) {
 	wantStatus(signedWith(t, second), 200)
 }
 
+// What is valid of a reload that is refused is not taken over either.
+func TestReloadTakesOverAllOrNothing(t *testing.T) {
+	t.Parallel()
+	db := newFirstAudit(t)
+	dir := t.TempDir()
+	cert, keyFile, _, err := makeCertificate(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "auditstream.env")
+	if err := os.WriteFile(file, []byte("LOG_LEVEL=info"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i := serve(t, db.Serve, "--env-file="+file, "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+keyFile)
+	before := i.certificate(t)
+	if _, _, _, err := makeCertificate(dir); err != nil {
+		t.Fatal(err)
+	}
+	i.reload(t, file, notReloaded, "JWT_SECRET=short")
+	if !slices.Equal(i.certificate(t), before) {
+		t.Error("the new certificate is shown after a reload that was refused")
+	}
+	i.reload(t, file, reloaded, "LOG_LEVEL=info")
+	if slices.Equal(i.certificate(t), before) {
+		t.Error("the old certificate is shown after a reload")
+	}
+}
+
+// certificate is the one shown to clients.
+func (i *instance) certificate(t testing.TB) []byte {
+	t.Helper()
+	_, address, _ := strings.Cut(i.URL, "://")
+	conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) // which one it is, is the question
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := conn.ConnectionState().NegotiatedProtocol; got != "h2" {
+		t.Errorf("protocol %q, want h2", got)
+	}
+	return conn.ConnectionState().PeerCertificates[0].Raw
+}
+
 // Without a file SIGHUP fetches the keys, reads the certificate, and ends nothing.
 func TestReloadFetchesKeysAndReadsTheCertificate(t *testing.T) {
 	t.Parallel()
@@ -126,29 +173,16 @@ func TestReloadFetchesKeysAndReadsTheCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := serve(t, db.Serve, append(iss.env(), "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+keyFile)...)
-	shown := func() []byte {
-		t.Helper()
-		_, address, _ := strings.Cut(i.URL, "://")
-		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) // which one it is, is the question
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if got := conn.ConnectionState().NegotiatedProtocol; got != "h2" {
-			t.Errorf("protocol %q, want h2", got)
-		}
-		return conn.ConnectionState().PeerCertificates[0].Raw
-	}
-	before, asked := shown(), iss.asked()
+	before, asked := i.certificate(t), iss.asked()
 	if _, _, _, err := makeCertificate(dir); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(shown(), before) {
+	if !slices.Equal(i.certificate(t), before) {
 		t.Error("another certificate is shown without SIGHUP")
 	}
 	i.signal(t, syscall.SIGHUP)
 	i.waitLog(t, "reloaded")
-	if slices.Equal(shown(), before) {
+	if slices.Equal(i.certificate(t), before) {
 		t.Error("the old certificate is shown after SIGHUP")
 	}
 	if iss.asked() <= asked {
@@ -160,5 +194,7 @@ func TestReloadFetchesKeysAndReadsTheCertificate(t *testing.T) {
 	}
 	i.signal(t, syscall.SIGHUP)
 	i.waitLog(t, "not reloaded, all stays as it was")
-	shown()
+	if slices.Equal(i.certificate(t), before) {
+		t.Error("the first certificate is back after half a one")
+	}
 }

@@ -16,7 +16,12 @@ type metrics struct {
 	latency prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer) metrics {
+func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
+	limit := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "auditstream_streams_max",
+		Help: "Most open streams, by SSE_MAX_STREAMS; 0: no limit.",
+	})
+	limit.Set(float64(maxStreams))
 	m := metrics{
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "auditstream_streams_open",
@@ -50,7 +55,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	}
 	m.refused.WithLabelValues(refusedOther)
 	m.refused.WithLabelValues(refusedGone)
-	reg.MustRegister(m.streams, m.events, m.ended, m.refused, m.latency)
+	reg.MustRegister(limit, m.streams, m.events, m.ended, m.refused, m.latency)
 	return m
 }
 

@@ -58,7 +58,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		cfg:      cfg,
 		verifier: v,
 		limit:    newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
-		metrics:  newMetrics(cfg.Metrics),
+		metrics:  newMetrics(cfg.Metrics, cfg.MaxStreams),
 	}
 	if cfg.CertFile != "" {
 		pair, err := loadCertificate(cfg.CertFile, cfg.KeyFile)

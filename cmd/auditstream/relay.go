@@ -62,7 +62,7 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(buildInfo(), collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	publisher, err := redisnotify.NewPublisher(redisnotify.PublisherConfig{Redis: options, Logger: logger, Registerer: registry})
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, aga
 // SIGHUP, nil: nobody does; listening is called once the addresses are bound.
 func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Handler, reloads *reloader, listening func(*server.Server)) error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(buildInfo(), collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	tracer, endTracing, err := tracing(ctx, logger)
 	if err != nil {

@@ -49,13 +49,16 @@ func tracing(ctx context.Context, logger *slog.Logger) (provider trace.TracerPro
 	}
 	out := &outages{SpanExporter: exporter, logger: logger}
 	sdk := sdktrace.NewTracerProvider(sdktrace.WithBatcher(out), sdktrace.WithResource(about))
-	return sdk, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tracingEnd)
-		defer cancel()
-		if err := sdk.Shutdown(ctx); err != nil {
-			logger.Warn("the last traces could not be sent", "error", err)
-		}
-	}, nil
+	return sdk, func() { endTracing(context.WithoutCancel(ctx), sdk, logger) }, nil
+}
+
+// endTracing sends what the queue still holds, or gives up after tracingEnd.
+func endTracing(ctx context.Context, sdk *sdktrace.TracerProvider, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, tracingEnd)
+	defer cancel()
+	if err := sdk.Shutdown(ctx); err != nil {
+		logger.Warn("the last traces could not be sent", "error", err)
+	}
 }
 
 // tracingWanted looks at the variables that decide whether there is tracing, by the rules of OpenTelemetry's specification.

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/go-logr/logr"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -74,6 +76,38 @@ func TestAnOutageOfTheCollectorIsLoggedOnce(t *testing.T) {
 	if failed, again := strings.Count(log.String(), "cannot be sent"), strings.Count(log.String(), "sent again"); failed != 1 || again != 1 {
 		t.Errorf("%d outages and %d ends logged, want one each:\n%s", failed, again, log.String())
 	}
+}
+
+// stuckExporter is a collector that never answers, whatever time it is given, until released is closed.
+type stuckExporter struct {
+	*tracetest.InMemoryExporter
+	released chan struct{}
+}
+
+func (e stuckExporter) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error {
+	<-e.released
+	return nil
+}
+
+// A collector that is stuck may add one second to a stop, and no more.
+func TestStuckCollectorHoldsUpTheEndForOneSecond(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		stuck := stuckExporter{tracetest.NewInMemoryExporter(), make(chan struct{})}
+		sdk := sdktrace.NewTracerProvider(sdktrace.WithBatcher(stuck))
+		_, span := sdk.Tracer("").Start(t.Context(), "last")
+		span.End()
+		start := time.Now()
+		endTracing(t.Context(), sdk, slog.New(slog.NewTextHandler(&log, nil)))
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("the end took %s, want 1s", took)
+		}
+		if !strings.Contains(log.String(), "the last traces could not be sent") {
+			t.Errorf("log %q, want that traces are lost", log.String())
+		}
+		close(stuck.released)
+	})
 }
 
 // The SDK would print a header that it cannot parse.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 type versionCmd struct{}
@@ -31,4 +33,15 @@ func version() string {
 		}
 	}
 	return "devel"
+}
+
+// buildInfo is the usual metric that says which build runs: always 1, the rest is in its labels.
+func buildInfo() prometheus.Collector {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "auditstream_build_info",
+		Help:        "1; which build runs is in the labels.",
+		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()},
+	})
+	info.Set(1)
+	return info
 }
