@@ -67,7 +67,7 @@ release: ## Make a release in dist/: RELEASE=v1.2.3; archives, Debian packages, 
 	@deploy/release '$(RELEASE)'
 
 .PHONY: test-release
-test-release: ## Make a release twice, compare its bytes, take it apart and install its Debian package into a folder
+test-release: ## Make a release twice, compare its bytes, take it apart, install its Debian package into a folder and, as root, under systemd
 	@.ci/setup test
 	$(GO) test -tags release -count=1 -run '^TestRelease$$' -timeout 30m -v ./integration
 

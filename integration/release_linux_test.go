@@ -77,6 +77,7 @@ func TestRelease(t *testing.T) {
 		t.Run(arch, func(t *testing.T) { releasedProgram(t, dist, arch, machine) })
 	}
 	t.Run("package", func(t *testing.T) { installedPackage(t, filepath.Join(dist, packages["amd64"])) })
+	t.Run("under systemd", func(t *testing.T) { packageUnderSystemd(t, filepath.Join(dist, packages["amd64"])) })
 	t.Run("the same bytes again", func(t *testing.T) {
 		again := release(t, "another-tree", "amd64", "GOCACHE="+t.TempDir(), "TZ=Asia/Tokyo", "LANG=C.UTF-8", "GOAMD64=v3")
 		for _, file := range want {
