@@ -100,11 +100,7 @@ func (w *terminal) begin(text string) {
 // end waits until the newest text's commands have ended, all with status 0, and returns what they have said.
 func (w *terminal) end() string {
 	w.t.Helper()
-	out := w.says(fmt.Sprintf("readme: done %d\n", w.count))
-	if strings.Contains(out, "readme: failed: ") {
-		w.t.Fatalf("a command of README.md fails:\n%s", out)
-	}
-	return out
+	return w.says(fmt.Sprintf("readme: done %d\n", w.count))
 }
 
 // run is begin and end.
@@ -121,6 +117,9 @@ func (w *terminal) says(wants ...string) string {
 	for {
 		changed := w.log.changed()
 		out := w.log.String()[w.begun:]
+		if strings.Contains(out, "readme: failed: ") {
+			w.t.Fatalf("a command of README.md fails:\n%s", out)
+		}
 		missing := ""
 		for _, want := range wants {
 			if !strings.Contains(out, want) {
