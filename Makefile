@@ -26,7 +26,7 @@ test: ## Install what tests need, then run all of them
 	$(GO) test $(TESTFLAGS) ./...
 
 # What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything: once is enough.
-NOT_OF_THE_DATABASE = ^(TestChaos|TestFailover|TestRolling|TestBalancer|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
+NOT_OF_THE_DATABASE = ^(TestChaos|TestFailover|TestRolling|TestBalancer|TestReadme|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
 
 # All that opens streams and asks through Go's client. Left out is what
 # - writes or reads HTTP/1.1 byte by byte: StreamIsLiterally, Status, HeaderSize, RequestsAfterAStream, TestHostileRequest*,

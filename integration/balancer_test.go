@@ -54,20 +54,24 @@ func startNginx(t testing.TB, addrs []string) *balancer {
 	t.Helper()
 	dir, cert, key, roots := certified(t)
 	addr := quietAddr(t)
-	temp := ""
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} { // an ordinary user may not write to the package's
-		temp += fmt.Sprintf("%s_temp_path %s/%s;\n", kind, dir, kind)
-	}
 	config := shipped(t, "nginx.conf", append(instead(addrs),
 		"user www-data;\n", "",
 		"/run/nginx.pid", dir+"/pid", "/var/log/nginx/error.log", dir+"/error.log", "/var/log/nginx/access.log", dir+"/access.log",
-		"http {\n", "http {\n"+temp,
+		"http {\n", "http {\n"+temporaryPaths(dir),
 		"listen 443 ", "listen "+addr+" ",
 		"/etc/ssl/certs/auditstream.pem", cert, "/etc/ssl/private/auditstream.key", key)...)
 	path := filepath.Join(dir, "nginx.conf")
 	run := program(t, "nginx", path, config)
 	run(addr, "-e", dir+"/error.log", "-p", dir, "-c", path, "-g", "daemon off;")
 	return &balancer{name: "nginx", URL: "https://" + addr, roots: roots}
+}
+
+// temporaryPaths has nginx keep what it buffers in dir: an ordinary user may not write to the package's.
+func temporaryPaths(dir string) (lines string) {
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		lines += fmt.Sprintf("%s_temp_path %s/%s;\n", kind, dir, kind)
+	}
+	return lines
 }
 
 // certified makes a folder with a certificate for 127.0.0.1 in it.

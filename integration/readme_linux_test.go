@@ -1,0 +1,176 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// heldElsewhere names, by a block's beginning, the test that holds what README says there; a drawing has none.
+var heldElsewhere = map[string]string{
+	"GET /api/v1/sse/audits/{audit_id}/progress": "TestAPIStreamIsLiterallyTheContracts",
+	"HTTP/1.1 200 OK":                       "TestAPIStreamIsLiterallyTheContracts",
+	"GET /api/v1/sse/audits/progress?ids=":  "TestAPISeveral",
+	"import { watchAudit }":                 "TestClientAPIPageExample",
+	"cmd/auditstream ──▶ server":            "",
+	"watchAudit(42, {":                      "TestClientAPIPageExample",
+	"docker build -t auditstream .":         "TestImage",
+	"cp deploy/compose/env.example .env   ": "TestImage",
+}
+
+// TestReadme runs README's commands as they stand, in their order, against the ports and hosts that they name. These are free
+// in a network namespace of its own, into which the test starts itself.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	runtime.LockOSThread() // whose end is that of the processes started here, see Pdeathsig
+	defer runtime.UnlockOSThread()
+	switch os.Getenv("AUDITSTREAM_TEST_README") {
+	case "probe":
+		raiseLoopback(t)
+		return
+	case "namespace":
+		raiseLoopback(t)
+		newReader(t).read()
+		return
+	case "ports":
+		newReader(t).read()
+		return
+	}
+	// There is no network in there for modules that are missing.
+	if out, err := exec.CommandContext(t.Context(), "make", "-C", "..", "build").CombinedOutput(); err != nil {
+		t.Fatalf("make build: %v\n%s", err, out)
+	}
+	mode, namespace := "namespace", ownNetwork()
+	if out, err := inside(t, "probe", namespace); err != nil {
+		t.Logf("no network namespace, so README's commands get this machine's ports: %v\n%s", err, out)
+		mode, namespace = "ports", &syscall.SysProcAttr{}
+		for _, port := range []string{"5432", "6379", "8080", "9090", "9091"} {
+			l, err := net.Listen("tcp", "127.0.0.1:"+port)
+			if err != nil {
+				t.Fatalf("README's commands need the port: run this test as root, allow user namespaces (kernel.apparmor_restrict_unprivileged_userns=0) or free the port: %v", err)
+			}
+			_ = l.Close()
+		}
+	}
+	if out, err := inside(t, mode, namespace); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// inside runs this test in a process of its own.
+func inside(t *testing.T, mode string, attr *syscall.SysProcAttr) (string, error) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestReadme$", "-test.v", "-test.timeout=10m")
+	cmd.Env = append(os.Environ(), "AUDITSTREAM_TEST_README="+mode)
+	cmd.SysProcAttr = attr
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	out, err := cmd.CombinedOutput()
+	if err == nil && !bytes.Contains(out, []byte("--- PASS: TestReadme")) {
+		err = errors.New("it has not run")
+	}
+	return string(out), err
+}
+
+// ownNetwork is a network namespace; for an ordinary user one in a user namespace, with the right to raise its loopback.
+func ownNetwork() *syscall.SysProcAttr {
+	if os.Geteuid() == 0 {
+		return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	}
+	return &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
+		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
+	}
+}
+
+// raiseLoopback is "ip link set lo up", a command that not every machine has.
+func raiseLoopback(t *testing.T) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	request := struct {
+		name  [unix.IFNAMSIZ]byte
+		flags uint16
+		_     [22]byte
+	}{flags: unix.IFF_UP | unix.IFF_RUNNING}
+	copy(request.name[:], "lo")
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		t.Fatalf("set lo up: %v", errno)
+	}
+}
+
+// readmeBlock is what README shows as typed or written to a file: lines with a margin of four, or between fences.
+type readmeBlock struct {
+	section, text string
+}
+
+func (b readmeBlock) String() string { return fmt.Sprintf("README.md, %s:\n%s", b.section, b.text) }
+
+// readmeBlocks parts README at headings and empty lines.
+func readmeBlocks(t *testing.T) (blocks []readmeBlock) {
+	t.Helper()
+	section, open, fenced := "", false, false
+	for line := range strings.Lines(document(t, "README.md")) {
+		fence := strings.HasPrefix(line, "```")
+		if fence {
+			fenced = !fenced
+		}
+		if heading, ok := strings.CutPrefix(line, "#"); ok && !fenced {
+			section = strings.Trim(heading, "# \n")
+		}
+		text, indented := strings.CutPrefix(line, "    ")
+		if fence || !fenced && !indented {
+			open = false
+			continue
+		}
+		if !open {
+			blocks, open = append(blocks, readmeBlock{section: section}), true
+		}
+		blocks[len(blocks)-1].text += text
+	}
+	if len(blocks) == 0 {
+		t.Fatal("README.md has no command")
+	}
+	return blocks
+}
+
+// isTest tells whether a test of this folder has the name, whatever its build tags.
+func isTest(t *testing.T, name string) bool {
+	t.Helper()
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(entry.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(`(?m)^func ` + name + `\(t \*testing\.T\) \{$`).Match(text) {
+			return true
+		}
+	}
+	return false
+}
