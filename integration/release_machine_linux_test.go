@@ -13,10 +13,12 @@ import (
 	"testing"
 )
 
-// debian makes a minimal Debian with systemd, once, as an archive, and returns its path.
+// debian makes a minimal one with systemd of the release that runs here, once, as an archive, and returns its path. It comes
+// from where apt gets its packages.
 func debian(t *testing.T) string {
 	t.Helper()
-	path, err := filepath.Abs("../bin/debian-bookworm.tar")
+	suite := strings.TrimSpace(shell(t, ".", nil, `. /etc/os-release; echo "$VERSION_CODENAME"`))
+	path, err := filepath.Abs("../bin/debian-" + suite + ".tar")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,10 +29,11 @@ func debian(t *testing.T) string {
 		t.Fatal(err)
 	}
 	// Renamed when it is whole.
-	shell(t, filepath.Dir(path), nil, `trap 'rm -f debian.$$.tar' EXIT
+	shell(t, filepath.Dir(path), []string{"suite=" + suite}, `trap 'rm -f debian.$$.tar' EXIT
 mmdebstrap --quiet --mode=root --variant=essential --include=systemd,passwd --dpkgopt=force-unsafe-io \
   --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/auditstream/*' \
-  bookworm debian.$$.tar 'deb http://deb.debian.org/debian bookworm main' && mv debian.$$.tar debian-bookworm.tar`)
+  "$suite" debian.$$.tar "deb $(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Component: main' "Release: $suite" | head -n 1) main"
+mv debian.$$.tar "debian-$suite.tar"`)
 	return path
 }
 
