@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"auditstream/sql"
 	"auditstream/store"
+
+	"github.com/jackc/pgx/v5"
 )
 
 func (d *doctor) databaseURL(context.Context) []finding {
@@ -21,22 +24,39 @@ func (d *doctor) databaseURL(context.Context) []finding {
 	if err != nil {
 		return []finding{fail("", "%v", err)}
 	}
-	return []finding{ok("DATABASE_URL: database %s at %s as %s", cfg.Database,
-		net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), cfg.User)}
+	return []finding{ok("DATABASE_URL: database %s at %s as %s", cfg.Database, strings.Join(servers(cfg), " or "), cfg.User)}
+}
+
+// servers are those that a URL names, in its order. What pgx falls back on may also be the same one without TLS.
+func servers(cfg *pgx.ConnConfig) []string {
+	all := []string{net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))}
+	for _, other := range cfg.Fallbacks {
+		addr := net.JoinHostPort(other.Host, strconv.Itoa(int(other.Port)))
+		if !slices.Contains(all, addr) {
+			all = append(all, addr)
+		}
+	}
+	return all
 }
 
 func (d *doctor) connection(ctx context.Context) []finding {
 	start := time.Now()
-	if err := d.pool.Ping(ctx); err != nil {
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
 		err, _ = explain(err)
 		return []finding{fail("The checks of the database were left out.", "no connection: %v", err)}
 	}
+	defer conn.Release()
 	connected := time.Since(start)
 	start = time.Now()
-	if err := d.pool.Ping(ctx); err != nil {
+	if err := conn.Ping(ctx); err != nil {
 		return []finding{unanswered("connection", err)}
 	}
-	return []finding{ok("connected in %v; a round trip takes %v", brief(connected), brief(time.Since(start)))}
+	to := ""
+	if cfg := d.pool.Config().ConnConfig; len(servers(cfg)) > 1 {
+		to = " to " + conn.Conn().PgConn().Conn().RemoteAddr().String()
+	}
+	return []finding{ok("connected%s in %v; a round trip takes %v", to, brief(connected), brief(time.Since(start)))}
 }
 
 // brief rounds to what a person reads.

@@ -54,6 +54,20 @@ func examine(t testing.TB, dsn string, args ...string) result {
 	return command(t, append([]string{"doctor", "--database-url=" + dsn, "--jwt-secret=" + testSecret}, args...)...)
 }
 
+// Of several servers it says which, and which one it has found.
+func TestDoctorNamesTheServerThatAnswers(t *testing.T) {
+	t.Parallel()
+	u, err := url.Parse(pgtest.New(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive := u.Host
+	u.Host = "127.0.0.2:1," + alive
+	out := examine(t, u.String()).out
+	mustContain(t, out, " at 127.0.0.2:1 or "+alive+" as ", ":"+u.Port()+" in ")
+	mustNotContain(t, out, "connected to 127.0.0.2:1 ")
+}
+
 func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	admin := pgtest.New(t)
