@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-func document(t *testing.T, name string) string {
+func document(t testing.TB, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", name))
 	if err != nil {

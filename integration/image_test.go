@@ -23,9 +23,17 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// hardened are the flags under which the README says that the image runs. The host's network is for the test's database
-// and issuer on loopback addresses.
-var hardened = []string{"--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "host"}
+// hardened are the flags under which the README says that the image runs. The host's network is for the
+// test's database and issuer on loopback addresses.
+func hardened(t testing.TB) []string {
+	t.Helper()
+	_, command, found := strings.Cut(document(t, "README.md"), "    docker run ")
+	flags, _, _ := strings.Cut(command, " --env-file ")
+	if !found || !strings.HasPrefix(flags, "--read-only ") || strings.Contains(flags, "\n") {
+		t.Fatalf("README.md does not say how to run the image with less rights: %.200s", command)
+	}
+	return append(strings.Fields(flags), "--network", "host")
+}
 
 func docker(t testing.TB, stdin *bytes.Buffer, args ...string) string {
 	t.Helper()
@@ -132,7 +140,7 @@ func builder(t testing.TB, iss *httpsIssuer) string {
 func contained(t testing.TB, image string, flags []string, env ...string) (i *instance, container string) {
 	t.Helper()
 	container = strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
-	args := slices.Concat([]string{"run", "--rm", "--name", container}, hardened, flags)
+	args := slices.Concat([]string{"run", "--rm", "--name", container}, hardened(t), flags)
 	for _, e := range append([]string{"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json"}, env...) {
 		args = append(args, "--env", e)
 	}
@@ -188,7 +196,7 @@ func TestImage(t *testing.T) {
 		if user := docker(t, nil, "inspect", "-f", "{{.Config.User}}", image); user != "65532:65532" {
 			t.Errorf("user %q, want a number that is not root's", user)
 		}
-		if got := docker(t, nil, append([]string{"run", "--rm"}, append(hardened, image, "version")...)...); !strings.Contains(got, "v0.0.0-image") {
+		if got := docker(t, nil, append([]string{"run", "--rm"}, append(hardened(t), image, "version")...)...); !strings.Contains(got, "v0.0.0-image") {
 			t.Errorf("version: %s", got)
 		}
 		if out, err := exec.CommandContext(t.Context(), "docker", "run", "--rm", "--entrypoint", "sh", image, "-c", "true").CombinedOutput(); err == nil {
