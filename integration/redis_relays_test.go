@@ -32,12 +32,7 @@ func TestEitherOfTwoRelaysMayDie(t *testing.T) {
 			streams = append(streams, s)
 		}
 	}
-	eventually(t, func() error {
-		if got := db.sql(t, "select count(distinct instance) from auditstream.watch where audit_id = 1"); got != "2" {
-			return fmt.Errorf("%s instances watch the audit, want 2", got)
-		}
-		return nil
-	})
+	db.watchedBy(t, "2")
 	step := 0
 	change := func() {
 		t.Helper()
