@@ -19,8 +19,10 @@ func rememberedColumns(comment string) (columns map[string]string, ok bool) {
 	if match == nil {
 		return nil, false
 	}
-	err := json.Unmarshal([]byte(match[1]), &columns)
-	return columns, err == nil
+	if err := json.Unmarshal([]byte(match[1]), &columns); err != nil {
+		return nil, false // somebody has written there
+	}
+	return columns, true
 }
 
 // keepColumns adds to given what an earlier install was given and this one was not; kept says what that is, as it would be

@@ -45,6 +45,14 @@ func TestInstallRemembersTheColumns(t *testing.T) {
 	install(t, conn, sql.Options{Columns: map[string]string{"message": "text"}})
 	shown("3, secret, reason")
 
+	exec(t, conn, `comment on view auditstream.progress is 'auditstream 3 0123456789abcdef0123456789abcdef {"error":"id","message":1} 0123456789abcdef0123456789abcdef'`)
+	_, err = sql.Install(t.Context(), conn, sql.Options{})
+	if err == nil || !strings.HasPrefix(err.Error(), "auditstream was installed with other columns: this would show error, and no longer show ") {
+		t.Errorf("what is remembered cannot be read: %v", err)
+	}
+	install(t, conn, sql.Options{Columns: map[string]string{"error": "", "message": "text"}})
+	shown("3, secret")
+
 	uninstall(t, conn)
 	if kept := install(t, conn, sql.Options{}).Kept; len(kept) != 0 {
 		t.Errorf("kept %q of what was uninstalled", kept)
