@@ -335,7 +335,7 @@ func (h *Hub) Run(ctx context.Context) error {
 func (h *Hub) settleMissed() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.missed.settle()
+	return h.missed.settle(h.reg.settling.undecided)
 }
 
 func stoppedTimer() *time.Timer {

@@ -27,15 +27,16 @@ func (m *missedChanges) suspect(id int64) {
 	}
 }
 
-// announced clears the suspicion: the notification came.
+// announced clears the suspicion: the notification came, or another reason is known why there is none.
 func (m *missedChanges) announced(id int64) { delete(m.found, id) }
 
-// settle counts the changes whose notification should have come by now and reports whether younger ones remain. At most
-// once a minute it logs how many there were.
-func (m *missedChanges) settle() (remain bool) {
+// settle counts the changes whose notification should have come by now, unless undecided says of an audit, and the moment when
+// its change was found, that there may be none; and reports whether others remain. At most once a minute it logs how many
+// there were.
+func (m *missedChanges) settle(undecided func(id int64, found time.Time) bool) (remain bool) {
 	now := time.Now()
 	for id, since := range m.found {
-		if now.Sub(since) >= announceGrace {
+		if now.Sub(since) >= announceGrace && !undecided(id, since) {
 			delete(m.found, id)
 			m.counter.Inc()
 			m.pending++

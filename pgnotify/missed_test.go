@@ -155,6 +155,47 @@ func TestChangeFoundByAResyncIsNotMissed(t *testing.T) {
 	})
 }
 
+// Writers that looked before the registration ring nothing when they commit, so as long as one was open no change counted: a
+// batch that took hours hid for hours that a trigger was missing.
+func TestMissingTriggerIsNoticedBesideALongTransaction(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		meanwhile func(r *registry)
+		want      float64
+	}{
+		"it goes on":   {func(*registry) {}, 1},
+		"it has ended": {func(r *registry) { r.open(200, 150) }, 0}, // the change may be its own
+		"another has":  {func(r *registry) { r.open(200, 90) }, 1},
+		"it has ended, which is seen later": {func(r *registry) {
+			r.open(200, 150)
+			r.failWith(errDatabase)
+			time.AfterFunc(10*time.Second, func() { r.failWith(nil) })
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := newRegistry()
+				f := &missedFixture{tb: newTable(running(1, 10)), reg: prometheus.NewRegistry(), log: new(logs)}
+				f.hub = startHub(t, HubConfig{Loader: f.tb, Registry: r, Interval: settleMax / 5, Registerer: f.reg, Logger: f.log.logger()})
+				f.hub.Listening(7)
+				r.open(100, 90)
+				f.states = subscribe(t, f.hub, 1)
+				wantProgress(t, f.states, 10)
+				time.Sleep(10*time.Second + settleMax/2) // looks are rare by now
+				r.open(110, 90, 105)
+				time.Sleep(2 * settleMax)
+				tt.meanwhile(r)
+				f.tb.set(running(1, 20))
+				<-tick(f)
+				wantProgress(t, f.states, 20)
+				time.Sleep(time.Minute)
+				f.want(t, tt.want)
+			})
+		})
+	}
+}
+
 func TestMissedChangesAreLoggedOnceAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

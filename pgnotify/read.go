@@ -111,13 +111,12 @@ func (h *Hub) deliver(state *store.State, m mark) {
 	}
 	// The notification of what this read saw may have come while it was under way.
 	announced := !m.noticed.IsZero() || !h.dirty[state.ID].noticed.IsZero()
-	_, settling := h.reg.settling.since[state.ID] // not everybody rings for it yet
 	polled := h.heat.hot[state.ID]
 	if changed && polled != nil {
 		polled.changed = time.Now()
 		h.heat.count(polled.changed)
 	}
-	if changed && !first && !announced && !m.resync && !settling && polled == nil {
+	if changed && !first && !announced && !m.resync && polled == nil {
 		h.missed.suspect(state.ID)
 	}
 	for _, sub := range slices.Backward(w.subs) { // a group's may leave

@@ -164,16 +164,22 @@ func (h *Hub) scheduleLook() {
 func (h *Hub) settle(ctx context.Context) {
 	lookCtx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
+	asked := time.Now()
 	snap, err := h.cfg.Registry.Snapshot(lookCtx)
-	if err != nil { // nothing is known to have ended
-		snap = Snapshot{}
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err != nil { // nothing is known to have ended
+		snap = Snapshot{}
+	} else {
+		h.reg.settling.asked = asked
+	}
 	h.reg.lookAt = time.Time{}
 	// Not only what is watched at this moment: who comes back before the safety net finds it registered. Nor only what is
 	// known to be registered: after a failure nothing is.
 	again := h.reg.settling.look(snap, func(id int64) bool { _, ok := h.reg.ids[id]; return ok || h.wanted(id) })
+	for _, id := range again {
+		h.missed.announced(id) // what was found may be of one that has ended
+	}
 	again = slices.DeleteFunc(again, func(id int64) bool { return !h.wanted(id) })
 	for _, id := range again {
 		if id == whateverBegins {

@@ -16,6 +16,7 @@ type settling struct {
 	open  []uint64         // transactions that were open at a registration and have not ended since, ascending
 	since map[int64]uint64 // registered while some were open: transactions from this one on look late enough
 	delay time.Duration    // until the next look
+	asked time.Time        // when the newest look was begun that saw anything
 }
 
 // registered notes what was registered, with the transactions that may have looked before.
@@ -38,7 +39,13 @@ func (s *settling) registered(ids []int64, snap Snapshot) {
 // waiting says whether there is anything to look for.
 func (s *settling) waiting() bool { return len(s.open) > 0 }
 
-// look takes a newer snapshot and returns the audits to read again. A transaction that goes on for hours causes no read until
+// undecided reports whether a change may be of a transaction that had to ring nothing and has not been seen to end since.
+func (s *settling) undecided(id int64, found time.Time) bool {
+	_, waits := s.since[id]
+	return waits && !s.asked.After(found)
+}
+
+// look takes a newer snapshot and returns the audits to read again, those that need not be among them. A transaction that goes on for hours causes no read until
 // it ends, and one look a second at most.
 func (s *settling) look(snap Snapshot, needed func(int64) bool) (again []int64) {
 	var open, ended []uint64
@@ -53,14 +60,10 @@ func (s *settling) look(snap Snapshot, needed func(int64) bool) (again []int64) 
 	s.open = open
 	s.delay = min(2*s.delay, settleMax)
 	for id, since := range s.since {
-		switch {
-		case !needed(id):
-			delete(s.since, id)
-			continue
-		case len(ended) > 0 && ended[0] < since:
+		if len(ended) > 0 && ended[0] < since {
 			again = append(again, id)
 		}
-		if len(open) == 0 || open[0] >= since {
+		if !needed(id) || len(open) == 0 || open[0] >= since {
 			delete(s.since, id)
 		}
 	}
