@@ -122,7 +122,7 @@ func TestFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
 
 func TestFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 	t.Parallel()
-	db := newDatabase(t)
+	db := adopt(t, pgtest.NewServer(t).DSN("postgres")) // other tests' transactions, open at a registration, explain changes
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	i.waitReady(t, "up")
 	viewers := i.crowd(t, 6, db.insertMany(t, 2), nil)
