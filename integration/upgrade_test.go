@@ -73,8 +73,8 @@ func upgradeUnderLoad(t *testing.T, db database, found int) {
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600", "SSE_POLL_HOT=off")
 	i.waitReady(t, "up")
 	older := i.waitLog(t, olderSchema)
-	if older["schema"] != float64(found) || older["program"] != float64(3) {
-		t.Errorf("compared %v with %v, want %d with 3", older["schema"], older["program"], found)
+	if older["schema"] != float64(found) || older["program"] != float64(4) {
+		t.Errorf("compared %v with %v, want %d with 4", older["schema"], older["program"], found)
 	}
 	command, _ := older["run"].(string)
 	if want := "auditstream install --table public.audits --role " + role; command != want {
@@ -101,7 +101,7 @@ func upgradeUnderLoad(t *testing.T, db database, found int) {
 			installed <- fmt.Errorf("install: exit status %d\n%s%s", code, stdout, stderr)
 			return
 		}
-		if want := fmt.Sprintf("the schema was of version %d and is of version 3 now", found); !strings.Contains(stdout, want) {
+		if want := fmt.Sprintf("the schema was of version %d and is of version 4 now", found); !strings.Contains(stdout, want) {
 			installed <- fmt.Errorf("install said %q, want %q", stdout, want)
 			return
 		}

@@ -30,7 +30,7 @@
 \set update_when :update_when ' or old.geo_score is distinct from new.geo_score'
 \set update_when :update_when ' or old.total_pages is distinct from new.total_pages'
 \set update_when :update_when ' or old.error is distinct from new.error'
-\set stamp 'auditstream 3 psql'
+\set stamp 'auditstream 4 psql'
 \set objects true
 \set new_schema true
 \set drop_view false
@@ -64,8 +64,8 @@ set local search_path = pg_catalog, pg_temp;
 \if :objects
 -- What a later version has installed is not replaced by an earlier one.
 do $$ begin
-    if substring(obj_description(to_regclass('auditstream.progress'), 'pg_class') from '^auditstream ([0-9]{1,9}) ')::int > 3 then
-        raise 'the schema auditstream is newer than this install.sql, which is of version 3' using hint = 'Take the newer one.';
+    if substring(obj_description(to_regclass('auditstream.progress'), 'pg_class') from '^auditstream ([0-9]{1,9}) ')::int > 4 then
+        raise 'the schema auditstream is newer than this install.sql, which is of version 4' using hint = 'Take the newer one.';
     end if;
 end $$;
 \if :new_schema
@@ -162,6 +162,7 @@ as $auditstream$
 #variable_conflict use_column
 declare
     path pg_catalog.text;
+    nestloop pg_catalog.text;
     changed pg_catalog.int8;
 begin
     -- A subtransaction without writes costs next to nothing.
@@ -174,7 +175,9 @@ begin
                     select true from auditstream.watch w where w.audit_id operator(pg_catalog.=) new_rows."id" limit 1)
             ) then
                 path := pg_catalog.current_setting('search_path');
-                perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+                nestloop := pg_catalog.current_setting('enable_nestloop');
+                -- A session keeps the join's plan. Made for one row, it would compare each row of a large statement with each other one.
+                perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('enable_nestloop', 'off', true);
                 begin
                     perform pg_notify('auditstream', new."id"::text)
                     from new_rows as new join old_rows as old on old."id" = new."id"
@@ -200,7 +203,7 @@ begin
                         and (false /* --notify-always */ or current_setting('transaction_isolation') <> 'read committed' or (
                             select true from auditstream.watch w where w.audit_id = new."id" limit 1));
                 end;
-                perform pg_catalog.set_config('search_path', path, true);
+                perform pg_catalog.set_config('search_path', path, true), pg_catalog.set_config('enable_nestloop', nestloop, true);
             end if;
             return null;
         end if;

@@ -45,6 +45,26 @@ func TestSearchPathIsTheApplicationsAgain(t *testing.T) {
 	want("app, public")
 }
 
+func TestPlannersSettingIsTheApplicationsAgain(t *testing.T) {
+	t.Parallel()
+	_, conn := audits(t)
+	exec(t, conn, `insert into auditstream.watch values (1, 1)`)
+	for _, set := range []string{``, `begin`, `rollback; set enable_nestloop = off`, `reset enable_nestloop; begin; set local enable_nestloop = off`,
+		`rollback; begin; set enable_nestloop = off; savepoint s`, `commit`} {
+		if set != `` {
+			exec(t, conn, set)
+		}
+		before := column(t, conn, `show enable_nestloop`)[0]
+		exec(t, conn, `update audits set progress = (progress + 1) % 101`)
+		if got := column(t, conn, `show enable_nestloop`)[0]; got != before {
+			t.Errorf("after %q and an update enable_nestloop is %s, want %s", set, got, before)
+		}
+	}
+	if got := column(t, conn, `show enable_nestloop`)[0]; got != "off" {
+		t.Errorf("after the commit enable_nestloop is %s, want off, which the application has set", got)
+	}
+}
+
 // One look for all rows of a statement, and only the rows that are watched and changed ring.
 func TestStatementsOfManyRows(t *testing.T) {
 	t.Parallel()
@@ -207,6 +227,44 @@ func TestBulkUpdateHardlyNotices(t *testing.T) {
 	slices.Sort(without)
 	if ratio := with[2] / without[2]; ratio > 2 {
 		t.Errorf("an update of 30,000 rows that nobody watches takes %.2f times as long with the triggers, want less than twice", ratio)
+	}
+}
+
+// TestBulkUpdateAfterASingleOne: a session keeps the plan that it made for its first statement, and one for a single row would
+// compare each row with each other one.
+func TestBulkUpdateAfterASingleOne(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]sql.Options{"watched": {Create: true}, "always": {Create: true, NotifyAlways: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn, conn := database(t)
+			install(t, conn, o)
+			exec(t, conn, `alter table audits set (autovacuum_enabled = off)`)
+			exec(t, conn, `insert into audits (url, status, progress) select 'u', 'running', 1 from generate_series(1, 10000)`)
+			exec(t, conn, `insert into auditstream.watch select n, 1 from generate_series(1, 1000) n`)
+			w := pgtest.Connect(t, dsn)
+			for _, level := range []string{"read committed", "repeatable read"} {
+				var with, without []float64
+				for range 3 {
+					for _, role := range []string{"origin", "replica"} {
+						exec(t, w, `set session_replication_role = `+role) // which makes plans anew, as changes of the table would
+						exec(t, w, `begin isolation level `+level+`; update audits set progress = (progress + 1) % 101 where id = 1; commit`)
+						began := time.Now()
+						exec(t, w, `begin isolation level `+level+`; update audits set progress = (progress + 1) % 101; commit`)
+						if took := time.Since(began).Seconds(); role == "origin" {
+							with = append(with, took)
+						} else {
+							without = append(without, took)
+						}
+					}
+				}
+				slices.Sort(with)
+				slices.Sort(without)
+				if ratio := with[1] / without[1]; ratio > 5 {
+					t.Errorf("%s: an update of 10,000 rows takes %.2f s, %.1f times as long with the triggers, want less than five times", level, with[1], ratio)
+				}
+			}
+		})
 	}
 }
 

@@ -149,9 +149,9 @@ func TestUpgradeGrantsWhatServeNeeds(t *testing.T) {
 func TestNewerSchemaIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	dsn, conn := audits(t)
-	exec(t, conn, `comment on view auditstream.progress is 'auditstream 4 0123 4567'; create table auditstream.later ()`)
+	exec(t, conn, `comment on view auditstream.progress is 'auditstream 5 0123 4567'; create table auditstream.later ()`)
 	before := versions(t, conn)
-	const want = "the installed schema has version 4, newer than this program's, which is 3, so it is left alone: upgrade the program;" +
+	const want = "the installed schema has version 5, newer than this program's, which is 4, so it is left alone: upgrade the program;" +
 		" to go back to this one, run the newer program's uninstall first"
 	for name, run := range map[string]func() error{
 		"install":   func() error { _, err := sql.Install(t.Context(), conn, sql.Options{}); return err },
@@ -164,7 +164,7 @@ func TestNewerSchemaIsLeftAlone(t *testing.T) {
 	}
 	// psql, too: the script itself says no.
 	_, err := pgtest.Connect(t, dsn).PgConn().Exec(t.Context(), strings.ReplaceAll(plainScript(t), "lock_timeout = '200ms'", "lock_timeout = '30s'")).ReadAll()
-	if err == nil || !strings.Contains(err.Error(), "newer than this install.sql, which is of version 3") {
+	if err == nil || !strings.Contains(err.Error(), "newer than this install.sql, which is of version 4") {
 		t.Errorf("the script: %v", err)
 	}
 	equal(t, "rows of the catalogs", versions(t, conn), before)
@@ -203,11 +203,11 @@ func TestReadSchema(t *testing.T) {
 		read(sql.Schema{Version: version, Table: "public.audits", Triggers: true})
 		exec(t, conn, `drop schema auditstream cascade; drop table audits`)
 	}
-	old(t, dsn, 3)
+	old(t, dsn, sql.SchemaVersion)
 	install(t, conn, sql.Options{NotifyAlways: true})
-	read(sql.Schema{Version: 3, Table: "public.audits", Triggers: true, Always: true, Remembers: true})
+	read(sql.Schema{Version: 4, Table: "public.audits", Triggers: true, Always: true, Remembers: true})
 	install(t, conn, sql.Options{NoTriggers: true})
-	read(sql.Schema{Version: 3, Table: "public.audits", Remembers: true})
+	read(sql.Schema{Version: 4, Table: "public.audits", Remembers: true})
 	exec(t, conn, `comment on view auditstream.progress is 'auditstream 1 psql'`)
 	read(sql.Schema{Version: 1, Table: "public.audits"})
 	exec(t, conn, `comment on view auditstream.progress is 'auditstream 12 x'`)

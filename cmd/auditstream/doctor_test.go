@@ -83,7 +83,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"ok    role "+testRole+": no superuser, may not write the table\n",
 		"ok    view auditstream.progress of public.audits: columns and types are right, readable\n",
 		"ok    index: audits are read through it\n",
-		"ok    schema: version 3, this program's\n",
+		"ok    schema: version 4, this program's\n",
 		"ok    trigger auditstream_insert on public.audits: enabled\n",
 		"ok    trigger auditstream_update on public.audits: enabled\n",
 		"ok    trigger auditstream_delete on public.audits: enabled\n",
