@@ -103,15 +103,21 @@ func (k *jwks) empty(ctx context.Context) bool {
 	return err == nil && len(keys) == 0
 }
 
-// fetchFor returns after a fetch of the key set that began after the call, or when ctx is done.
+// fetchFor returns after a fetch of the key set that began after the call, or when ctx is done. For requests, of which a limited
+// number may wait.
 func (k *jwks) fetchFor(ctx context.Context, kid string) error {
-	asked := time.Now()
 	select {
 	case k.waiting <- struct{}{}:
 		defer func() { <-k.waiting }()
 	default:
 		return fmt.Errorf("%w: too many requests wait for an unknown key id", errNoKeys)
 	}
+	return k.fetch(ctx, kid)
+}
+
+// fetch is fetchFor without the limit.
+func (k *jwks) fetch(ctx context.Context, kid string) error {
+	asked := time.Now()
 	select {
 	case k.fetching <- struct{}{}:
 		defer func() { <-k.fetching }()

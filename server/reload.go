@@ -19,12 +19,13 @@ func (s *Server) Reload(ctx context.Context, secret, previousSecret string) erro
 			return err
 		}
 	}
-	if err := s.verifier.reload(ctx, secret, previousSecret); err != nil {
+	if err := s.verifier.reload(secret, previousSecret); err != nil {
 		return err
 	}
 	if certificate != nil {
 		s.certificate.Store(certificate)
 	}
+	s.verifier.refresh(ctx) // last: from here on nothing is refused any more
 	return nil
 }
 

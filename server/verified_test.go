@@ -208,17 +208,17 @@ func TestCachedTokenDoesNotSurviveAReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	since := v.generation()
-	if err := v.reload(t.Context(), strings.Repeat("n", 32), ""); err != nil {
+	if err := v.reload(strings.Repeat("n", 32), ""); err != nil {
 		t.Fatal(err)
 	}
 	v.known.add(hashOf(token), named("alice", time.Minute), since)
 	if who, err := v.verify(t.Context(), token); err == nil {
 		t.Errorf("got %+v, want that the old secret's token is refused", who)
 	}
-	if err := v.reload(t.Context(), "", ""); err == nil || !strings.Contains(err.Error(), "JWT_SECRET") {
+	if err := v.reload("", ""); err == nil || !strings.Contains(err.Error(), "JWT_SECRET") {
 		t.Errorf("error %v, want that a way to verify tokens is missing", err)
 	}
-	if err := v.reload(t.Context(), strings.Repeat("n", 32), testSecret); err != nil {
+	if err := v.reload(strings.Repeat("n", 32), testSecret); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := v.verify(t.Context(), token); err != nil {

@@ -109,9 +109,8 @@ func newTrusted(cfg AuthConfig) *trusted {
 	return t
 }
 
-// reload takes over other secrets, and fetches the key set anew, for which it may wait up to 10 s. After an error all is as
-// before.
-func (v *verifier) reload(ctx context.Context, secret, previous string) error {
+// reload takes over other secrets. After an error all is as before.
+func (v *verifier) reload(secret, previous string) error {
 	cfg := v.cfg
 	cfg.Secret, cfg.PreviousSecret = secret, previous
 	if err := cfg.Validate(); err != nil {
@@ -119,10 +118,14 @@ func (v *verifier) reload(ctx context.Context, secret, previous string) error {
 	}
 	v.trusted.Store(newTrusted(cfg))
 	v.reloads.Add(1)
-	if v.keys == nil {
-		return nil
+	return nil
+}
+
+// refresh fetches the key set anew, for which it may wait up to 10 s, however many requests wait for that, too.
+func (v *verifier) refresh(ctx context.Context) {
+	if v.keys != nil {
+		_ = v.keys.fetch(ctx, rand.Text()) // nobody's id, so it does fetch; it fails when ctx is done alone
 	}
-	return v.keys.fetchFor(ctx, rand.Text()) // nobody's id, so it does fetch
 }
 
 func newParser(methods []string, issuer, audience string) *jwt.Parser {

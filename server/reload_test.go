@@ -1,0 +1,50 @@
+package server
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Anybody can send tokens with unknown key ids. As many as may wait for a fetch made a reload fail when it had taken over the new
+// secret already, and withdrawn keys stayed in use.
+func TestReloadDoesNotWaitBehindStrangers(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.Auth = i.config() })
+	withdrawn := i.token(t, "one")
+	if _, err := s.verifier.verify(t.Context(), withdrawn); err != nil {
+		t.Fatal(err)
+	}
+	i.rotate(t, "two")
+	for range jwksMaxWaiting {
+		s.verifier.keys.waiting <- struct{}{}
+	}
+
+	if err := s.Reload(t.Context(), "short", ""); err == nil {
+		t.Error("a secret of 5 bytes was taken over")
+	}
+	if _, err := s.verifier.verify(t.Context(), withdrawn); err != nil {
+		t.Errorf("after a reload that was refused: %v", err)
+	}
+	next := strings.Repeat("n", MinSecret)
+	if err := s.Reload(t.Context(), next, ""); err != nil {
+		t.Fatal(err)
+	}
+	claims := jwt.MapClaims{"sub": "alice", "iss": "https://id.example", "aud": "auditstream", "exp": time.Now().Add(time.Hour).Unix()}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(next))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.verifier.verify(t.Context(), token); err != nil {
+		t.Errorf("a token of the new secret: %v", err)
+	}
+	if _, err := s.verifier.verify(t.Context(), i.token(t, "two")); err != nil {
+		t.Errorf("a token of the new key: %v", err)
+	}
+	if _, err := s.verifier.verify(t.Context(), withdrawn); err == nil {
+		t.Error("a token of the withdrawn key is accepted")
+	}
+}
