@@ -196,11 +196,13 @@ func (h *Hub) takeOff(ctx context.Context, instance int64, ids []int64) {
 		if err != nil {
 			delete(h.heat.hot, id) // it may be registered or not
 			delete(h.reg.ids, id)
+			h.strayed(id)
 			h.mark(id, mark{resync: true})
 			continue
 		}
 		a.unregistered = true
 		delete(h.reg.ids, id)
+		delete(h.reg.stray, id)
 	}
 	if err != nil {
 		h.logRegistration(err)

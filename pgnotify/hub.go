@@ -201,6 +201,7 @@ func (h *Hub) Resync() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.doubt()
+	clear(h.missed.found) // they may have been announced to nobody
 	h.markAll(true)
 }
 

@@ -2,6 +2,7 @@ package pgnotify
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 )
@@ -15,10 +16,12 @@ const (
 	whateverBegins = 0
 )
 
-// registration is what the hub has told the triggers. The first five fields are guarded by Hub.mu, the rest is Run's.
+// registration is what the hub has told the triggers. The fields up to settling are guarded by Hub.mu, the rest is Run's.
 type registration struct {
 	instance int64              // of the session that listens; 0: none, so that ringing would be in vain
+	last     int64              // of the newest session, which may have ended
 	ids      map[int64]struct{} // what is registered
+	stray    map[int64]struct{} // what may be, besides: registering or unregistering it has failed
 	doubted  bool               // somebody may have emptied the table, or made it
 	failed   bool               // not tried again before the safety net, or a doubt
 	warned   bool               // that it fails
@@ -39,9 +42,14 @@ func (h *Hub) Listening(instance int64) {
 	if h.cfg.Registry == nil {
 		return
 	}
-	h.reg.instance, h.reg.ids, h.reg.failed = instance, make(map[int64]struct{}), false
+	h.reg.instance, h.reg.failed = instance, false
+	h.reg.ids, h.reg.stray = make(map[int64]struct{}), make(map[int64]struct{})
 	clear(h.heat.hot)
 	if instance != 0 {
+		h.reg.last = instance
+		// It may be another cluster, in which the transactions of before never end.
+		h.reg.settling = settling{}
+		clear(h.missed.found)
 		h.markAll(true)
 	}
 }
@@ -58,7 +66,14 @@ func (h *Hub) registerBatch(ctx context.Context, batch map[int64]mark) {
 		}
 	}
 	h.mu.Unlock()
-	h.register(ctx, instance, ids)
+	if !h.register(ctx, instance, ids) {
+		return
+	}
+	for _, id := range ids { // a change of before had to ring nothing
+		m := batch[id]
+		m.resync = true
+		batch[id] = m
+	}
 }
 
 // registerBeginners makes the triggers ring for new audits while somebody watches all that an owner has. Whatever began before
@@ -114,28 +129,42 @@ func (h *Hub) wanted(id int64) bool {
 }
 
 // register registers ids that are about to be read. Whoever commits after the read rings, or was open at the registration,
-// which settle sees to. A failure stops nothing: the safety net finds changes.
-func (h *Hub) register(ctx context.Context, instance int64, ids []int64) {
+// which settle sees to. A failure, of which it returns false, stops nothing: the safety net finds changes.
+func (h *Hub) register(ctx context.Context, instance int64, ids []int64) bool {
 	if len(ids) == 0 {
-		return
+		return false
 	}
 	regCtx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
 	snap, err := h.cfg.Registry.Register(regCtx, instance, ids)
 	if ctx.Err() != nil {
-		return
+		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.logRegistration(err)
-	if err != nil || h.reg.instance != instance {
-		return
+	if h.reg.instance != instance {
+		return false
+	}
+	if err != nil {
+		h.strayed(ids...)
+		return false
 	}
 	for _, id := range ids {
 		h.reg.ids[id] = struct{}{}
+		delete(h.reg.stray, id)
 	}
 	h.reg.settling.registered(ids, snap)
 	h.scheduleLook()
+	return true
+}
+
+// strayed notes what is registered or not: nobody knows. It is registered again if somebody watches it, or else forgotten by
+// tidy; it would ring for nobody otherwise. The caller holds mu.
+func (h *Hub) strayed(ids ...int64) {
+	for _, id := range ids {
+		h.reg.stray[id] = struct{}{}
+	}
 }
 
 // logRegistration logs when registering begins to fail and when it works again. The caller holds mu.
@@ -168,12 +197,13 @@ func (h *Hub) settle(ctx context.Context) {
 	snap, err := h.cfg.Registry.Snapshot(lookCtx)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err != nil { // nothing is known to have ended
-		snap = Snapshot{}
-	} else {
-		h.reg.settling.asked = asked
-	}
 	h.reg.lookAt = time.Time{}
+	if err != nil { // nothing is known to have ended
+		h.reg.settling.backOff()
+		h.scheduleLook()
+		return
+	}
+	h.reg.settling.asked = asked
 	// Not only what is watched at this moment: who comes back before the safety net finds it registered. Nor only what is
 	// known to be registered: after a failure nothing is.
 	again := h.reg.settling.look(snap, func(id int64) bool { _, ok := h.reg.ids[id]; return ok || h.wanted(id) })
@@ -214,6 +244,11 @@ func (h *Hub) tidy(ctx context.Context) {
 			delete(h.reg.ids, id)
 		}
 	}
+	for id := range h.reg.stray {
+		if !h.wanted(id) {
+			gone = append(gone, id)
+		}
+	}
 	want := len(h.reg.ids)
 	h.mu.Unlock()
 	if instance == 0 {
@@ -231,7 +266,18 @@ func (h *Hub) tidy(ctx context.Context) {
 		h.logRegistration(err)
 		h.reg.failed = false
 	}
-	if h.reg.instance == instance && (err != nil || left < want) {
+	if h.reg.instance != instance {
+		return // all is registered anew
+	}
+	if err != nil {
+		h.strayed(gone...)
+	} else {
+		for _, id := range gone {
+			delete(h.reg.stray, id)
+		}
+	}
+	if err != nil || left < want {
+		h.strayed(slices.Collect(maps.Keys(h.reg.ids))...)
 		h.reg.ids = make(map[int64]struct{})
 		if err == nil {
 			h.markAll(true)
@@ -239,10 +285,10 @@ func (h *Hub) tidy(ctx context.Context) {
 	}
 }
 
-// forgetAll forgets all of this instance's: it is being stopped.
+// forgetAll forgets all of this instance's: it is being stopped, and so is the listener, which may have ended before.
 func (h *Hub) forgetAll(ctx context.Context) {
 	h.mu.Lock()
-	instance := h.reg.instance
+	instance := h.reg.last
 	h.mu.Unlock()
 	if instance == 0 {
 		return

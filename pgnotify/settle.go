@@ -39,6 +39,9 @@ func (s *settling) registered(ids []int64, snap Snapshot) {
 // waiting says whether there is anything to look for.
 func (s *settling) waiting() bool { return len(s.open) > 0 }
 
+// backOff makes the next look a later one.
+func (s *settling) backOff() { s.delay = min(2*s.delay, settleMax) }
+
 // undecided reports whether a change may be of a transaction that had to ring nothing and has not been seen to end since.
 func (s *settling) undecided(id int64, found time.Time) bool {
 	_, waits := s.since[id]
@@ -58,7 +61,7 @@ func (s *settling) look(snap Snapshot, needed func(int64) bool) (again []int64) 
 		}
 	}
 	s.open = open
-	s.delay = min(2*s.delay, settleMax)
+	s.backOff()
 	for id, since := range s.since {
 		if len(ended) > 0 && ended[0] < since {
 			again = append(again, id)
