@@ -105,7 +105,7 @@ type watched struct {
 }
 
 func parseWatched(data string) (w watched, ok bool) {
-	ok = json.Unmarshal([]byte(data), &w) == nil && (w.Status != "" || w.Error != "")
+	ok = json.Unmarshal([]byte(data), &w) == nil && (w.AuditID != 0 || w.Error != "")
 	return w, ok
 }
 

@@ -178,7 +178,7 @@ func (f *auditsWatch) read(body io.Reader) (done, orderly bool, err error) {
 		w, ok := parseWatched(e.data)
 		switch {
 		case !ok:
-		case w.Status != "":
+		case w.AuditID != 0: // a status may be empty
 			if err := f.saw(w, e); err != nil {
 				return true, true, err
 			}

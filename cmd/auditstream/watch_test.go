@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	blank     = `{"audit_id":1,"status":"","progress":5}`
 	running   = `{"audit_id":1,"status":"running","progress":25}`
 	further   = `{"audit_id":1,"status":"running","progress":80}`
 	completed = `{"audit_id":1,"status":"completed","progress":100}`
@@ -64,6 +65,7 @@ func TestWatchEnds(t *testing.T) {
 		"failed":                {[]http.HandlerFunc{events(event("a", failed))}, nil, exitAuditFailed, failed + "\n", "audit 1: failed: boom"},
 		"until":                 {[]http.HandlerFunc{events(event("a", running) + event("b", further))}, []string{"--until=80"}, exitDone, running + "\n" + further + "\n", ""},
 		"until, failed":         {[]http.HandlerFunc{events(event("a", failed))}, []string{"--until=80"}, exitAuditFailed, failed + "\n", "boom"},
+		"no status":             {[]http.HandlerFunc{events(event("a", blank) + event("b", completed))}, nil, exitDone, blank + "\n" + completed + "\n", ""},
 		"401":                   {[]http.HandlerFunc{status(401, `{"error":"Invalid authentication token"}`)}, nil, exitRefused, "", "audit 1: Invalid authentication token"},
 		"403":                   {[]http.HandlerFunc{status(403, `{"error":"Cross-user access denied"}`)}, nil, exitRefused, "", "Cross-user access denied"},
 		"404":                   {[]http.HandlerFunc{status(404, "nothing")}, nil, exitRefused, "", "HTTP status 404"},

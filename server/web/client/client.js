@@ -1,50 +1,47 @@
-// auditstream's browser client: follow an audit live, in any page, without a build step.
+// auditstream's browser client, for any page, without a build step. How it is used is in README.md and client.d.ts.
 //
-//   import { watchAudit } from './client.js';
+// It uses fetch: browsers drop the headers of new EventSource(url, { headers }) without a word.
 //
-//   watchAudit(42, {
-//     token: () => session.freshToken(), // or a string
-//     onProgress: (audit) => { bar.value = audit.progress; },
-//     onState: (state) => { badge.textContent = state; },
-//   });
-//
-// It uses fetch, because EventSource cannot send an Authorization header: browsers drop the option of
-// new EventSource(url, { headers }) without a word. Options, states and types are in client.d.ts.
-//
-// The rule that keeps it right: the server sends the whole current state first on every connection. So a lost
-// connection loses nothing; all that there is to do is to come back, and to know when not to.
+// The rule that keeps it right: every connection begins with the whole current state (but for what a stream of all that runs
+// no longer names, which is asked for). So all there is to do is to come back, and to know when not to.
 
 const BACKOFF_MAX = 30_000; // ms
 const RETRY_DEFAULT = 3_000; // ms, until the server has said otherwise
 const RETRY_MAX = 5 * 60_000; // ms
 const POLL = 5_000; // ms
+const FIRST_STATES = 1_500; // ms in which a new stream names all that runs
 const HIDDEN = 60_000; // ms that a hidden tab keeps its stream
-const CROWDED = 2_000; // ms without an answer after which hidden tabs are asked for their connections
+const CROWDED = 2_000; // ms without an answer before hidden tabs are asked for theirs
 const TIMER_MAX = 2 ** 31 - 1; // ms; beyond it timers fire at once
 
-/** Answers that trying again does not change. 204 is the server's "you have seen the end". */
+/** Answers for good. 204 is "you have seen the end". */
 const REFUSED = new Set([400, 401, 403, 404, 405, 410]);
-/** Error events that end a stream for good. */
-const REVOKED = /^(Cross-user access denied|Audit not found)/;
+const REVOKED = /^(Cross-user access denied|Audit not found)/; // for good, too
 const EXPIRED = 'Token expired';
 const SILENT = 'Nothing comes through';
 
+const isAudit = (body) => typeof body?.status === 'string';
 const ended = ({ status }) => status === 'completed' || status === 'failed';
 const hidden = () => globalThis.document?.visibilityState === 'hidden';
 
-/** Follows an audit until it has completed or failed, reconnecting as often as it takes. Never rejects. */
+/** Follows an audit to its end, reconnecting as often as it takes. Never rejects. */
 export function watchAudit(id, options) {
-  return watch(`/${encodeURIComponent(id)}/progress`, [id], options);
+  return watch([id], options);
 }
 
-/** Follows several audits on one connection until all have ended; without ids all of the user's that run. */
+/** Follows several on one connection until all have ended; without ids all of the user's that run. */
 export async function watchAudits(ids, options) {
-  if (!ids) return watch('/progress', undefined, options);
-  if (ids.length === 0) return 'done';
-  return watch(`/progress?ids=${ids.map(encodeURIComponent).join()}`, ids, options);
+  return ids?.length === 0 ? 'done' : watch(ids, options);
 }
 
-async function watch(path, ids, { token, base = '', heartbeat = 30_000, background, onProgress, onState, signal } = {}) {
+/** What has ended may not exist any more, and would have all refused. */
+function pathOf(ids, open) {
+  const list = [...open].map(encodeURIComponent);
+  if (!ids) return '/progress';
+  return list.length === 1 ? `/${list[0]}/progress` : `/progress?ids=${list}`;
+}
+
+async function watch(ids, { token, base = '', heartbeat = 30_000, background, onProgress, onState, signal } = {}) {
   const seen = { lastEventId: '', retry: RETRY_DEFAULT };
   const open = new Set(ids?.map(String)); // audits that have not ended
   const last = new Map(); // of each audit, what was told
@@ -56,6 +53,7 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
   let current; // aborts the attempt under way
   let polling; // aborts the polling
   let wake; // ends the wait between attempts
+  let unnamed; // audits that a stream of all that runs has not named so far
   const over = () => outcome || signal?.aborted;
   const report = (next, info = {}) => {
     if (over() && next !== outcome || next === state && !info.error) return;
@@ -74,12 +72,17 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
     report(next, error ? { error } : {});
   };
   const progressed = (progress, event) => {
-    // From the text, because ids may be beyond what JSON.parse keeps.
+    // JSON.parse does not keep all ids.
     const id = ids?.length === 1 ? String(ids[0]) : /"audit_id": *(\d+)/.exec(event.data)?.[1];
     renewed = false;
-    if (ended(progress)) open.delete(id);
-    else open.add(id);
-    last.set(id, event.data);
+    unnamed?.delete(id);
+    if (ended(progress)) {
+      open.delete(id);
+      last.delete(id);
+    } else {
+      open.add(id);
+      last.set(id, event.data);
+    }
     tell(onProgress, progress, event);
     if (ids && open.size === 0) end('done');
   };
@@ -87,59 +90,78 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
     const jwt = typeof token === 'function' ? await token() : token;
     return jwt ? { Authorization: `Bearer ${jwt}` } : {};
   };
-  /** Ends the watch when an answer is for good. A function's token may have expired on its way: the next one decides. */
+  /** Ends the watch when an answer is for good. A function's token may have expired on its way: the next decides. */
   const refused = (status, error) => {
     if (status === 401 && typeof token === 'function' && !renewed) renewed = true;
     else if (REFUSED.has(status)) end('denied', error);
   };
 
-  /** Asks for the states until the stream has bytes again: for networks that let none through. */
+  /** Asks for the states of audits that have not ended, and returns why one could not be had. */
+  const ask = async (asked, signal) => {
+    let failed;
+    for (const id of [...asked]) {
+      const limit = limited(signal, heartbeat);
+      try {
+        const headers = await request();
+        if (signal.aborted) return;
+        limit.again();
+        const response = await fetch(`${base}/api/v1/audits/${encodeURIComponent(id)}/status`, {
+          headers, cache: 'no-store', signal: limit.signal,
+        });
+        const { status } = response;
+        const text = await response.text();
+        if (signal.aborted) return;
+        if (!asked.has(id)) continue;
+        if (status !== 503) unnamed?.delete(id);
+        const body = parseJSON(text);
+        if (status !== 200) {
+          if (!ids && (status === 403 || status === 404)) { // no longer among the user's
+            open.delete(id);
+            continue;
+          }
+          failed = new Error(errorOf(status, body));
+          refused(status, failed.message);
+          if (status === 500) continue; // of this row alone
+          break;
+        }
+        if (!isAudit(body)) throw new Error('The answer is not an audit');
+        if (polling) report('polling');
+        if (last.get(id) !== text) {
+          progressed(body, { type: 'message', data: text, id: response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '' });
+        }
+      } catch (error) {
+        failed = error;
+        break;
+      } finally {
+        limit.clear();
+      }
+    }
+    return failed;
+  };
+
+  /** Asks until the stream has bytes again: for networks that let none through. */
   const poll = async () => {
     if (polling) return;
     const mine = (polling = new AbortController()).signal;
     while (!mine.aborted) {
-      try {
-        if (open.size === 0) throw new Error(SILENT);
-        for (const id of [...open]) {
-          const headers = await request();
-          if (mine.aborted) return;
-          const limit = limited(mine, heartbeat);
-          try {
-            limit.again();
-            const response = await fetch(`${base}/api/v1/audits/${encodeURIComponent(id)}/status`, {
-              headers, cache: 'no-store', signal: limit.signal,
-            });
-            const { status } = response;
-            const text = await response.text();
-            if (mine.aborted) return;
-            const body = parseJSON(text);
-            if (status !== 200) {
-              if (!ids && (status === 403 || status === 404)) { // no longer among the user's
-                open.delete(id);
-                continue;
-              }
-              const error = body?.error ?? `HTTP status ${status}`;
-              refused(status, error);
-              throw new Error(error);
-            }
-            if (!body?.status) throw new Error('The answer is not an audit');
-            report('polling');
-            if (last.get(id) !== text) {
-              progressed(body, { type: 'message', data: text, id: response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '' });
-            }
-          } finally {
-            limit.clear();
-          }
-        }
-      } catch (error) {
-        if (!mine.aborted) report('offline', { error: error?.message || 'Connection lost', retryIn: POLL });
-      }
+      const failed = open.size === 0 ? new Error(SILENT) : await ask(open, mine);
+      if (failed && !mine.aborted) report('offline', { error: failed.message || 'Connection lost', retryIn: POLL });
       await sleep(POLL, mine);
     }
   };
 
-  // A hidden tab gives its connection back after a while, or when another tab waits for one (a browser has six for a
-  // server without HTTP/2), and has it again at once when somebody looks.
+  /** Asks for what a new stream of all that runs does not name: it has ended. */
+  const askUnnamed = async (signal) => {
+    const mine = unnamed;
+    for (let ms = FIRST_STATES; mine.size > 0; ms = POLL) {
+      await sleep(ms, signal);
+      if (mine !== unnamed || signal.aborted) return;
+      await ask(mine, signal);
+    }
+  };
+
+  // A hidden tab gives its connection back after a while, or when another tab waits for one (there are six without
+  // HTTP/2), and has it again when somebody looks.
   let paused = false;
   let hiding;
   const pause = () => {
@@ -177,7 +199,8 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
     failures++;
     current = new AbortController();
     const crowded = setTimeout(() => { if (!hidden()) tabs?.postMessage(''); }, CROWDED);
-    const result = await connect(`${base}/api/v1/sse/audits${path}`, request, seen, {
+    let fresh = !ids && (unnamed = new Set(open));
+    const result = await connect(`${base}/api/v1/sse/audits${pathOf(ids, open)}`, request, seen, {
       signal: current.signal,
       silence,
       onOpen: () => clearTimeout(crowded),
@@ -186,10 +209,12 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
         if (ids || error) return;
         failures = 0; // of all audits there may be none
         report('live');
+        if (fresh) void askUnnamed(current.signal);
+        fresh = false;
       },
       onEvent: (event) => {
         const progress = parseJSON(event.data);
-        if (progress?.status) {
+        if (isAudit(progress)) {
           failures = 0;
           report('live');
           progressed(progress, event);
@@ -226,24 +251,18 @@ async function watch(path, ids, { token, base = '', heartbeat = 30_000, backgrou
   return outcome;
 }
 
-/**
- * How long to wait: as long as the server asks for when it ends a stream (it spreads its clients), and "full jitter": a
- * random time up to a bound that doubles with every failure.
- */
+/** As long as the server asks for when it ends a stream, and "full jitter": a random time up to a doubling bound. */
 export function backoff(failures, retry, orderly) {
   const least = orderly ? retry : 0;
   const most = Math.min(BACKOFF_MAX, Math.max(retry, 100) * 2 ** failures);
   return least + Math.random() * Math.max(0, most - least);
 }
 
-/**
- * One connection, to its end: `status` when the answer is no stream; `orderly` when the server ended it; `silent` when no
- * byte came for too long.
- */
+/** One connection, to its end: `status` when it is no stream; `orderly` when the server ended it; `silent` when no byte came. */
 async function connect(url, request, seen, { signal, silence, credentials, onOpen, onBytes, onEvent }) {
   const limit = limited(signal, silence);
   try {
-    const given = await Promise.race([request(), aborted(signal)]);
+    const given = await Promise.race([request(), aborted(limit.signal)]);
     if (signal.aborted) return {};
     const headers = new Headers(given);
     headers.set('Accept', 'text/event-stream');
@@ -256,7 +275,7 @@ async function connect(url, request, seen, { signal, silence, credentials, onOpe
     const response = await fetch(url, { headers, credentials, cache: 'no-store', signal: limit.signal });
     const { status } = response;
     if (status === 204) return { status };
-    if (status !== 200) return { status, error: parseJSON(await response.text())?.error ?? `HTTP status ${status}` };
+    if (status !== 200) return { status, error: errorOf(status, parseJSON(await response.text())) };
     if (!/^text\/event-stream\b/i.test(response.headers.get('Content-Type') ?? '')) {
       return { status, error: 'The answer is not an event stream' }; // a proxy's own page, a captive portal
     }
@@ -274,7 +293,7 @@ async function connect(url, request, seen, { signal, silence, credentials, onOpe
       if (done) return { error, orderly: true };
       heard();
       parser.push(value);
-      if (signal.aborted) return {}; // by what an event said: a read that is never answered would wait for the limit
+      if (signal.aborted) return {}; // by what an event said
       onBytes?.(error);
       if (error === EXPIRED) return { error, orderly: true };
     }
@@ -282,13 +301,13 @@ async function connect(url, request, seen, { signal, silence, credentials, onOpe
     if (limit.late) return { error: SILENT, silent: true };
     return { error: error?.message || 'Connection lost' };
   } finally {
-    limit.clear(); // and whatever is left of the answer
+    limit.clear();
   }
 }
 
 /**
- * EventSource with headers, for code that is written for EventSource. As in the standard, any status but 200 ends it for
- * good, and what breaks or ends is opened again after the server's `retry`; after further failures later, up to 30 s.
+ * EventSource with headers. As in the standard, any status but 200 is for good, and what breaks or ends is opened again after
+ * `retry`; after further failures later, up to 30 s.
  */
 export class AuthEventSource extends EventTarget {
   static CONNECTING = 0;
@@ -348,20 +367,16 @@ export class AuthEventSource extends EventTarget {
   }
 }
 
-/**
- * Parses the event stream format of the HTML standard, 9.2.6, from chunks that may be cut anywhere. What is unfinished when
- * they end is dropped.
- */
+/** Parses event streams (HTML standard, 9.2.6) from chunks cut anywhere. What is unfinished in the end is dropped. */
 export class EventStreamParser {
   #on;
-  #decoder = new TextDecoder(); // UTF-8; drops one leading BOM, replaces what is not UTF-8
+  #decoder = new TextDecoder(); // UTF-8, without one leading BOM
   #text = ''; // of the unfinished line
-  #afterCR = false; // a LF that comes first belongs to the line end before it
+  #afterCR = false; // a LF that comes first is of the line before
   #data = [];
   #type = '';
   #id;
 
-  /** lastEventId is that of an earlier connection. */
   constructor({ lastEventId = '', ...on }) {
     this.#on = on;
     this.#id = lastEventId;
@@ -403,7 +418,7 @@ export class EventStreamParser {
   }
 }
 
-/** Header values are bytes to fetch, one a character; EventSource sends ids as UTF-8. */
+/** Header values are bytes to fetch; EventSource sends ids as UTF-8. */
 function utf8(text) {
   return String.fromCharCode(...new TextEncoder().encode(text));
 }
@@ -416,7 +431,9 @@ function parseJSON(text) {
   }
 }
 
-/** What a callback throws is reported like any uncaught error and ends nothing here. */
+const errorOf = (status, body) => body?.error ?? `HTTP status ${status}`;
+
+/** What a callback throws is reported as uncaught, and ends nothing here. */
 function tell(callback, ...args) {
   try {
     callback?.(...args);
@@ -425,7 +442,7 @@ function tell(callback, ...args) {
   }
 }
 
-/** A signal that follows another and aborts by itself ms after the last again(); 0 is never. */
+/** A signal that follows another, and aborts ms after the last again(); 0: never. */
 function limited(signal, ms) {
   const abort = new AbortController();
   const follow = () => abort.abort();

@@ -1,7 +1,7 @@
 // What client.test.mjs leaves: several audits, polling, AuthEventSource. Against a server that a test scripts by path.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
+import { getEventListeners, once } from 'node:events';
 import { createServer } from 'node:http';
 import { test } from 'node:test';
 
@@ -284,4 +284,76 @@ test('a tab that was looked at meanwhile waits all the same as long as the serve
     onState: (next, { retryIn }) => { if (retryIn) setTimeout(() => stop.abort(), 200); },
   });
   assert.equal(requests.length, 1);
+});
+
+test('watchAudits: without ids it tells of what has ended while it was away', async (t) => {
+  soon(t, 1500);
+  const stop = new AbortController();
+  const { base, requests } = await serve(t, (request, response, n) => {
+    if (request.url === '/api/v1/audits/1/status') {
+      if (n === 1) response.writeHead(503).end('{"error":"Database unavailable"}');
+      else response.end('{"audit_id":1,"status":"completed","progress":100}');
+    } else if (n === 1) open(response, 'retry: 1\n', state(1, 'running', 60), state(2, 'running', 5)), response.end();
+    else open(response, state(2, 'running', 6));
+  });
+  const seen = [];
+  const timeout = globalThis.setTimeout;
+  t.mock.method(globalThis, 'setTimeout', (f, ms) => timeout(f, ms === 5000 ? 1 : ms)); // asked again
+  await watchAudits(null, {
+    base, signal: stop.signal, onProgress: (p) => {
+      seen.push([p.audit_id, p.progress]);
+      if (p.status === 'completed') timeout(() => stop.abort(), 200);
+    },
+  });
+  assert.deepEqual(seen, [[1, 60], [2, 5], [2, 6], [1, 100]]);
+  assert.deepEqual(requests.map(({ url }) => url).filter((url) => url.endsWith('/status')), Array(2).fill('/api/v1/audits/1/status'));
+});
+
+test('watchAudits: what has ended is not asked for again, and may be deleted', async (t) => {
+  const { base, requests } = await serve(t, (request, response, n) => {
+    if (request.url === '/api/v1/sse/audits/2/progress') open(response, state(2, 'completed', 100));
+    else if (n === 1) open(response, 'retry: 1\n', state(1, 'completed', 100), state(2, 'running', 5)), response.end();
+    else response.writeHead(404).end('{"error":"Audit not found: audit 1"}');
+  });
+  const seen = [];
+  assert.equal(await watchAudits([1, 2], { base, onProgress: (p) => seen.push([p.audit_id, p.progress]) }), 'done');
+  assert.deepEqual(seen, [[1, 100], [2, 5], [2, 100]]);
+  assert.deepEqual(requests.map(({ url }) => url), ['/api/v1/sse/audits/progress?ids=1,2', '/api/v1/sse/audits/2/progress']);
+});
+
+test('watchAudits: a row that cannot be read keeps none of the others from being polled', async (t) => {
+  soon(t, 5000);
+  let broken = true;
+  const { base } = await serve(t, (request, response) => {
+    if (request.url === '/api/v1/audits/1/status' && broken) response.writeHead(500).end('{"error":"Internal server error"}');
+    else if (request.url.endsWith('/status')) response.end(`{"audit_id":${request.url.split('/')[4]},"status":"completed","progress":100}`);
+  });
+  const seen = [];
+  const outcome = await watchAudits([1, 2], { base, heartbeat: 50, onProgress: (p) => {
+    seen.push(p.audit_id);
+    broken = false;
+  } });
+  assert.deepEqual([outcome, seen], ['done', [2, 1]]);
+});
+
+test('watchAudit: a status without text is one, too', async (t) => {
+  const { base } = await serve(t, (request, response) => open(response, state(1, '', 10), state(1, 'completed', 100)));
+  const seen = [];
+  await watchAudit(1, { base, onProgress: (p) => seen.push([p.status, p.progress]) });
+  assert.deepEqual(seen, [['', 10], ['completed', 100]]);
+});
+
+test('AuthEventSource: its connections leave nothing behind on its signal', async (t) => {
+  const signals = new Set();
+  const { addEventListener } = AbortSignal.prototype;
+  t.mock.method(AbortSignal.prototype, 'addEventListener', function add(...args) {
+    signals.add(this);
+    return addEventListener.apply(this, args);
+  });
+  const { base, requests } = await serve(t, (request, response) => { open(response, 'retry: 1\n\n', 'data: x\n\n'); response.end(); });
+  const source = new AuthEventSource(base);
+  await new Promise((resolve) => { source.onmessage = () => { if (requests.length > 20) resolve(); }; });
+  const most = Math.max(...[...signals].map((signal) => getEventListeners(signal, 'abort').length));
+  source.close();
+  assert.ok(most < 5, `${most} listeners`);
 });
