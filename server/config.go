@@ -158,7 +158,7 @@ func checkOrigin(origin string) error {
 		return nil
 	}
 	u, err := url.Parse(origin)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsRune(origin, ',') {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsAny(origin, ",*") { // of which rs/cors would make a pattern
 		return fmt.Errorf("CORS_ALLOWED_ORIGINS: %q is not allowed: an origin like https://app.example.com, without a path, or * is", origin)
 	}
 	return nil

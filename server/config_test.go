@@ -31,6 +31,8 @@ func TestConfigIsValidated(t *testing.T) {
 		"an origin with a path":  {func(c *Config) { c.CORSOrigins = []string{"https://app.example/"} }, `CORS_ALLOWED_ORIGINS: "https://app.example/"`},
 		"an origin in no scheme": {func(c *Config) { c.CORSOrigins = []string{"app.example"} }, `CORS_ALLOWED_ORIGINS: "app.example"`},
 		"the origin null":        {func(c *Config) { c.CORSOrigins = []string{"null"} }, `CORS_ALLOWED_ORIGINS: "null"`},
+		"a pattern":              {func(c *Config) { c.CORSOrigins = []string{"https://app*"} }, `CORS_ALLOWED_ORIGINS: "https://app*"`},
+		"a pattern of hosts":     {func(c *Config) { c.CORSOrigins = []string{"https://*.example.com"} }, `CORS_ALLOWED_ORIGINS: "https://*.example.com"`},
 		"an origin of no host":   {func(c *Config) { c.CORSOrigins = []string{"https://:443"} }, `CORS_ALLOWED_ORIGINS: "https://:443"`},
 		"an address of no port":  {func(c *Config) { c.Addr = "localhost:" }, `HTTP_ADDR: "localhost:" is not allowed`},
 		"keys at no host":        {func(c *Config) { c.Auth.JWKSURL = "https://:443/keys" }, `JWT_JWKS_URL: "https://:443/keys"`},

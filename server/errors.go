@@ -126,12 +126,15 @@ func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error)
 
 func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	level := slog.LevelDebug
-	if answer.status >= http.StatusInternalServerError && answer != errTooManyStreams && answer != errTooManyConns {
-		level = slog.LevelWarn
-	}
 	label := refusedLabel(answer)
-	if answer.transient && errors.Is(context.Cause(r.Context()), context.Canceled) {
-		level, label = slog.LevelDebug, refusedGone // not a shutdown, which has another cause
+	switch {
+	case answer.transient && errors.Is(context.Cause(r.Context()), context.Canceled):
+		label = refusedGone // not a shutdown, which has another cause
+	case answer == errTooManyStreams, answer == errTooManyConns:
+	case answer.transient:
+		s.warnAway.Do(func() { level = slog.LevelWarn }) // the metric counts all
+	case answer.status >= http.StatusInternalServerError:
+		level = slog.LevelWarn
 	}
 	if answer == errTooManyConns {
 		s.tooManyConnections()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -39,6 +40,8 @@ type Server struct {
 	draining atomic.Bool
 	// certificate is for TLS alone.
 	certificate shownCertificate
+	// warnAway keeps an outage, in which everybody is refused, from filling the log.
+	warnAway rate.Sometimes
 
 	api, admin net.Listener
 }
@@ -56,6 +59,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg:      cfg,
+		warnAway: rate.Sometimes{First: 3, Interval: time.Second},
 		verifier: v,
 		limit:    newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
 		metrics:  newMetrics(cfg.Metrics, cfg.MaxStreams),

@@ -125,14 +125,15 @@ func (s *Server) subscribeSeveral(ctx context.Context, ids []int64, who viewer, 
 // begin takes the first states and puts them into the order in which they are sent: that of the request, or else of the ids.
 // The error is why one of those asked for must not be shown, the first in that order.
 func (v *several) begin(ids []int64, who viewer) (first []*store.State, err error) {
-	select {
-	case first = <-v.states:
-	default: // the user owns none
-	}
 	if ids == nil {
+		select {
+		case first = <-v.states:
+		default: // the user owns none
+		}
 		slices.SortStableFunc(first, func(a, b *store.State) int { return cmp.Compare(a.ID, b.ID) })
 		return first, nil
 	}
+	first = <-v.states // which are there, but for moments in which the hub adds to them
 	v.open = make(map[int64]struct{}, len(ids))
 	places := make(map[int64]int, len(ids))
 	for k, id := range ids {

@@ -115,6 +115,22 @@ func TestSeveralAreRefusedAltogether(t *testing.T) {
 	}
 }
 
+// The hub takes the states out of the slot for a moment when it adds to them: one who may not look got a stream then.
+func TestSeveralAreRefusedWhileStatesAreAdded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g, slot := group(nil)
+		go func() {
+			time.Sleep(time.Millisecond)
+			slot <- []*store.State{auditOf(1, "bob", "running", 1), auditOf(2, "bob", "running", 1)}
+		}()
+		c := streamedPlain(t, severalServer(t, g), authorized(t, severalPath+"?ids=1,2"))
+		if got, want := fmt.Sprint(c.status, " ", c.String()), `403 {"error":"Cross-user access denied: audit 1"}`; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	})
+}
+
 // What a user asked for ends the stream when it may not be shown; what was shown because it was the user's is left out.
 func TestSeveralThatMayNotBeShownAnyMore(t *testing.T) {
 	t.Parallel()
