@@ -112,7 +112,7 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
         const text = await response.text();
         if (signal.aborted) return;
         if (!asked.has(id)) continue;
-        if (status !== 503) unnamed?.delete(id);
+        if (status <= 500) unnamed?.delete(id);
         const body = parseJSON(text);
         if (status !== 200) {
           if (!ids && (status === 403 || status === 404)) { // no longer among the user's
@@ -130,7 +130,7 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
           progressed(body, { type: 'message', data: text, id: response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '' });
         }
       } catch (error) {
-        failed = error;
+        failed = error ?? {};
         break;
       } finally {
         limit.clear();

@@ -291,7 +291,7 @@ test('watchAudits: without ids it tells of what has ended while it was away', as
   const stop = new AbortController();
   const { base, requests } = await serve(t, (request, response, n) => {
     if (request.url === '/api/v1/audits/1/status') {
-      if (n === 1) response.writeHead(503).end('{"error":"Database unavailable"}');
+      if (n === 1) response.writeHead(502).end('Bad gateway');
       else response.end('{"audit_id":1,"status":"completed","progress":100}');
     } else if (n === 1) open(response, 'retry: 1\n', state(1, 'running', 60), state(2, 'running', 5)), response.end();
     else open(response, state(2, 'running', 6));
