@@ -121,9 +121,6 @@ const rights = `
 func everybodys(version int) []string {
 	list := []string{
 		"database this CONNECT", "database this TEMPORARY",
-		// Calling it is an error outside a trigger. Without the right, the application's own role could not attach a
-		// partition to the table.
-		"function auditstream.notify_change() EXECUTE",
 		// Not to be reached: the schema app is closed.
 		"function app.secret() EXECUTE", "function app.wipe() EXECUTE", "type app.kind USAGE", "type app.score USAGE",
 		"language plpgsql USAGE", "language sql USAGE",

@@ -41,6 +41,8 @@ func TestInstallRepairs(t *testing.T) {
 		`alter table audits disable trigger auditstream_insert`,
 		`alter table audits enable replica trigger auditstream_delete`,
 		`drop function auditstream.notify_change() cascade`,
+		`grant execute on function auditstream.notify_change() to public`,
+		`grant execute on function auditstream.notify_change() to pg_monitor with grant option`,
 		`create or replace function auditstream.notify_change() returns trigger language plpgsql as $$ begin return null; end $$`,
 		`create or replace trigger auditstream_update after update on audits for each row execute function auditstream.notify_change()`,
 		`alter view auditstream.progress set (security_barrier = true)`,

@@ -261,6 +261,36 @@ begin
 end
 $auditstream$;
 
+-- rights
+-- Who may execute the function can attach it to a table of its own, with a column of a type of its own, whose code then runs with
+-- the rights of whoever installed. PostgreSQL asks for EXECUTE when a trigger is made, not when it fires, so writers
+-- need none. The owner of a partitioned table does: each new partition gets copies of the triggers.
+do $rights$
+declare
+    notify_change pg_proc;
+    grantee oid;
+    owner oid;
+begin
+    select * into strict notify_change from pg_proc where oid = 'auditstream.notify_change()'::regprocedure;
+    for grantee in
+        select distinct x.grantee from aclexplode(coalesce(notify_change.proacl, acldefault('f', notify_change.proowner))) x
+        where x.grantee <> notify_change.proowner
+    loop
+        execute format('revoke all on function auditstream.notify_change() from %s cascade',
+            case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end);
+    end loop;
+    for owner in
+        select distinct c.relowner from pg_rewrite r
+            join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+            join pg_class c on c.oid = d.refobjid
+        where r.ev_class = 'auditstream.progress'::regclass and c.relkind = 'p' and c.relowner <> notify_change.proowner
+    loop
+        execute format('grant execute on function auditstream.notify_change() to %I', pg_get_userbyid(owner));
+    end loop;
+end
+$rights$;
+-- end of rights
+
 \endif
 \endif
 :grants
@@ -349,7 +379,19 @@ select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid)
         order by t.tgrelid::pg_catalog.regclass::text collate "C", t.tgname)
      from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
      where p.pronamespace = v.relnamespace and p.proname = 'notify_change'
-       and (t.tgparentid = 0 or t.tgenabled not in ('O', 'A')))))
+       and (t.tgparentid = 0 or t.tgenabled not in ('O', 'A'))),
+    -- Who may make triggers of the function, and who has to.
+    (select pg_catalog.string_agg(case x.grantee when 0 then 'public' else pg_catalog.pg_get_userbyid(x.grantee) end, ' '
+        order by x.grantee)
+     from pg_catalog.pg_proc p,
+        pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x
+     where p.pronamespace = v.relnamespace and p.proname = 'notify_change' and x.grantee <> p.proowner),
+    (select pg_catalog.string_agg(distinct pg_catalog.pg_get_userbyid(c.relowner), ' ')
+     from pg_catalog.pg_rewrite r
+        join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
+            and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        join pg_catalog.pg_class c on c.oid = d.refobjid
+     where r.ev_class = v.oid and c.relkind = 'p')))
 from pg_catalog.pg_class v
 where v.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
   and v.relname = 'progress'

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -18,7 +19,7 @@ import (
 //	3  triggers for each statement
 //	4  which never compare each of its rows with each other one
 //
-// testdata holds the install.sql of each.
+// testdata holds the install.sql of each. Who may execute what is not part of a version: install repairs it in any.
 const SchemaVersion = 4
 
 // stamp begins the comment on the view, and ends with the number.
@@ -62,6 +63,9 @@ type Schema struct {
 	Table string
 	// Role is the current one.
 	Role string
+	// Exposed says that roles which need not may make triggers of auditstream.notify_change, and so run their own code as
+	// whoever installed. Installs of before this was noticed are.
+	Exposed bool
 	// Triggers says that there are some, and Always that they ring for every change because install was asked for that.
 	Triggers, Always bool
 	// Remembers says that an install without Options.Columns keeps those that it was installed with.
@@ -83,7 +87,9 @@ func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
 		       exists (select from pg_catalog.pg_class w where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'),
 		       exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch'),
 		       t.oid is not null, coalesce(f.prosrc like '%true /* --notify-always */%', false),
-		       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), '')
+		       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), ''),
+		       exists (select from pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) x
+		               where x.grantee not in (f.proowner, case c.relkind when 'p' then c.relowner else f.proowner end))
 		from pg_catalog.pg_namespace n
 			join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
 			left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname = 'notify_change' and f.pronargs = 0
@@ -93,7 +99,7 @@ func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
 				and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
 			left join pg_catalog.pg_class c on c.oid = coalesce(t.tgrelid, d.refobjid)
 			left join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
-		where n.nspname = 'auditstream' limit 1`).Scan(&s.Role, &comment, &watch, &prepare, &s.Triggers, &s.Always, &s.Table)
+		where n.nspname = 'auditstream' limit 1`).Scan(&s.Role, &comment, &watch, &prepare, &s.Triggers, &s.Always, &s.Table, &s.Exposed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Schema{}, nil
 	}
@@ -105,16 +111,20 @@ func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
 	return s, nil
 }
 
-// Lacks says what does not work as it would with this program's version; empty when nothing does not.
+// Lacks says what is worse than it would be after an install by this program; empty when nothing is.
 func (s Schema) Lacks() string {
+	var lacks []string
 	switch {
 	case s.Version == 0 || s.Version >= SchemaVersion || !s.Triggers:
-		return ""
 	case s.Version == 1:
-		return "its triggers ring for every change, watched or not, so that concurrent writers wait for each other's commits"
+		lacks = append(lacks, "its triggers ring for every change, watched or not, so that concurrent writers wait for each other's commits")
 	case s.Version == 3:
-		return "an update of many rows, by a session that has updated a single one before, may take very long, or fail by statement_timeout"
+		lacks = append(lacks, "an update of many rows, by a session that has updated a single one before, may take very long, or fail by statement_timeout")
 	default:
-		return "its triggers look once a row, not once a statement, so that updates of many rows take longer"
+		lacks = append(lacks, "its triggers look once a row, not once a statement, so that updates of many rows take longer")
 	}
+	if s.Exposed {
+		lacks = append(lacks, "other roles may execute auditstream.notify_change() and, by a trigger of their own, run code as whoever installed")
+	}
+	return strings.Join(lacks, "; ")
 }

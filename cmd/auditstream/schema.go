@@ -19,7 +19,7 @@ type schemaWatch struct {
 	db     sql.Querier
 	logger *slog.Logger
 	look   chan struct{} // capacity 1
-	told   int           // the version that was last complained of; 0: none
+	told   string        // what was last complained of; "": nothing
 }
 
 var (
@@ -60,24 +60,33 @@ func (w *schemaWatch) compare(ctx context.Context) {
 		w.logger.Debug("the schema's version is not known", "error", err) // the next connection brings us here again
 		return
 	}
-	if s.Version == w.told {
-		return
-	}
 	versions := []any{"schema", s.Version, "program", sql.SchemaVersion}
+	remedy := append(versions, "run", installCommand(s), "until_then", orElse(s.Lacks(), "all works"))
+	complaint := ""
 	switch {
-	case s.Version == 0 || s.Version == sql.SchemaVersion:
-		if w.told != 0 && s.Version != 0 {
-			w.logger.Info("the database's schema is of this program's version now", versions...)
-		}
-		w.told = 0
-		return
 	case s.Version > sql.SchemaVersion:
-		w.logger.Warn("the database's schema is newer than this program: upgrade the program", versions...)
-	default:
-		w.logger.Warn("the database's schema is older than this program: upgrade it with auditstream install",
-			append(versions, "run", installCommand(s), "until_then", orElse(s.Lacks(), "all works"))...)
+		complaint, remedy = "the database's schema is newer than this program: upgrade the program", versions
+	case s.Version == 0: // by hand, or not there
+	case s.Version < sql.SchemaVersion:
+		complaint = "the database's schema is older than this program: upgrade it with auditstream install"
+	case s.Exposed:
+		complaint = "the database's schema grants more than it must: repair it with auditstream install"
 	}
-	w.told = s.Version
+	// A later complaint of another version is another one.
+	said := complaint
+	if said != "" {
+		said = fmt.Sprint(s.Version, said)
+	}
+	if said == w.told {
+		return
+	}
+	switch {
+	case complaint != "":
+		w.logger.Warn(complaint, remedy...)
+	case s.Version != 0:
+		w.logger.Info("the database's schema is of this program's version now", versions...)
+	}
+	w.told = said
 }
 
 // installCommand is what upgrades a schema. Where the mapping of columns is not remembered, who has given one has to do so again.
@@ -129,6 +138,8 @@ func (d *doctor) schema(ctx context.Context) []finding {
 			lacks = "; until it is upgraded " + lacks
 		}
 		return []finding{warn(upgradeRemedy(s), "schema: version %d, older than this program's, %d%s", s.Version, sql.SchemaVersion, lacks)}
+	case s.Exposed:
+		return []finding{fail(upgradeRemedy(s), "schema: %s", s.Lacks())}
 	}
 	return []finding{ok("schema: version %d, this program's", s.Version)}
 }

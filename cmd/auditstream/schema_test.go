@@ -99,3 +99,24 @@ func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
 	}
 	told()
 }
+
+// An install of this version from before the right was revoked.
+func TestFunctionThatOthersMayExecuteIsTold(t *testing.T) {
+	t.Parallel()
+	dsn := earlier(t, sql.SchemaVersion)
+	conn := pgtest.Connect(t, dsn)
+	var log bytes.Buffer
+	w := newSchemaWatch(nil, conn, slog.New(slog.NewTextHandler(&log, nil)))
+	w.compare(t.Context())
+	w.compare(t.Context())
+	mustContain(t, log.String(), "level=WARN", "grants more than it must", `run="auditstream install --table public.audits --role `, "auditstream.notify_change()")
+	if got := strings.Count(log.String(), "\n"); got != 1 {
+		t.Errorf("%d lines, want 1:\n%s", got, log.String())
+	}
+	mustContain(t, examine(t, dsn).want(t, exitFailed).out, "FAIL  schema: other roles may execute auditstream.notify_change()", "Run auditstream install --table public.audits --role ")
+	command(t, "install", "--database-url="+dsn).want(t, exitDone)
+	log.Reset()
+	w.compare(t.Context())
+	mustContain(t, log.String(), "level=INFO", "schema=4 program=4")
+	mustContain(t, examine(t, dsn).want(t, exitDone).out, "ok    schema: version 4, this program's\n")
+}
