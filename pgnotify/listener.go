@@ -63,6 +63,9 @@ const (
 	backoffMax     = 5 * time.Second
 	// muteSessions is after how many connections in a row that never delivered a canary LISTEN counts as unusable here.
 	muteSessions = 2
+	// muteAfterProof is the same where LISTEN has worked before, about a minute: a database or a machine that stands still delivers
+	// nothing either, and to wait for PollingRetry after that would be the longer outage.
+	muteAfterProof = 8
 )
 
 // Listener keeps one connection LISTENing and tells a Sink what it hears, and to resync after each (re)connect. It proves
@@ -108,7 +111,7 @@ func (l *Listener) Up() bool { return l.up.Load() }
 func (l *Listener) Run(ctx context.Context) error {
 	var delays Backoff
 	var log outage
-	mute := 0
+	mute, muteLimit := 0, muteSessions
 	for {
 		s := newSession(l)
 		err := s.run(ctx)
@@ -120,7 +123,7 @@ func (l *Listener) Run(ctx context.Context) error {
 			return nil
 		}
 		if !s.proven.IsZero() {
-			delays, mute, log = Backoff{}, 0, outage{}
+			delays, mute, muteLimit, log = Backoff{}, 0, muteAfterProof, outage{}
 		}
 		l.metrics.Failures.WithLabelValues(s.failure(err)).Inc()
 
@@ -128,7 +131,7 @@ func (l *Listener) Run(ctx context.Context) error {
 		if errors.Is(err, ErrSilent) && s.proven.IsZero() {
 			mute++
 		}
-		if mute >= muteSessions || refusesListen(err) {
+		if mute >= muteLimit || refusesListen(err) {
 			delay = l.cfg.PollingRetry - rand.N(l.cfg.PollingRetry/10+1)
 			log.unusable(l.cfg.Logger, err, l.cfg.PollingRetry)
 		} else {

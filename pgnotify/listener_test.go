@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,6 +244,35 @@ func TestMuteConnectionIsSaidToBeUnusableOnce(t *testing.T) {
 	}
 	if f.listener.Up() {
 		t.Error("up, though no canary came back")
+	}
+}
+
+// Found by the chaos test on a busy machine: two canaries that were late in a row, after a pause of PostgreSQL, were taken for a
+// transaction pooler, and nothing listened for a minute.
+func TestPauseIsNoPooler(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	var late atomic.Bool
+	f := newFixture(t, dsn, func(cfg *ListenerConfig) {
+		pool := cfg.Pool
+		cfg.CanaryInterval, cfg.CanaryTimeout, cfg.PollingRetry = 10*time.Millisecond, 100*time.Millisecond, time.Hour
+		cfg.Pool = execFunc(func(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+			if late.Load() {
+				return pgconn.CommandTag{}, nil // it is on its way
+			}
+			return pool.Exec(ctx, sql, args...)
+		})
+	})
+	f.comesUp(t)
+	late.Store(true)
+	f.logs(t, "listening connection lost")
+	for range muteSessions + 1 {
+		f.hears(t, "resync")
+	}
+	late.Store(false)
+	f.logs(t, "listening for notifications")
+	if got := f.log.count("LISTEN does not work"); got != 0 {
+		t.Errorf("a pause is said to be unusable:\n%s", &f.log.logs)
 	}
 }
 
