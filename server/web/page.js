@@ -38,13 +38,15 @@ function choose() {
 
 addEventListener('hashchange', ({ oldURL }) => {
   // Not dataset.view: an event of the stream may have come between the address and this, and changed it already.
-  const before = /^#\/\d/.test(new URL(oldURL).hash) ? 'detail' : 'list';
+  const from = /^#\/(\d+)$/.exec(new URL(oldURL).hash)?.[1];
+  const before = from ? 'detail' : 'list';
   choose();
   paint();
   if (!narrow.matches || before === dataset.view) return;
   scrollTo({ top: 0 });
   if (dataset.view === 'detail') $('detail').focus({ preventScroll: true });
-  else audits.get(selected)?.parts.pick.focus();
+  // To where one came from, though it is no longer the one that a wide window would show.
+  else (audits.get(from) ?? audits.get(selected))?.parts.pick.focus();
 });
 
 document.addEventListener('keydown', (event) => {
