@@ -66,11 +66,19 @@ func uninstall(tb testing.TB, conn *pgx.Conn) *sql.Plan {
 // audits makes the table of audits.sql, installed, with one row.
 func audits(tb testing.TB) (dsn string, conn *pgx.Conn) {
 	tb.Helper()
-	dsn, conn = database(tb)
-	install(tb, conn, sql.Options{Create: true})
-	exec(tb, conn, `insert into audits (url, status, progress) values ('https://example.com', 'running', 10)`)
-	return dsn, conn
+	dsn = installed.New(tb)
+	return dsn, pgtest.Connect(tb, dsn)
 }
+
+var installed = pgtest.Template{Prepare: func(tb pgtest.TB, dsn string) {
+	conn, err := pgx.Connect(tb.Context(), dsn)
+	if err != nil {
+		tb.Fatalf("connect: %v", err)
+	}
+	defer func() { _ = conn.Close(tb.Context()) }()
+	install(tb.(testing.TB), conn, sql.Options{Create: true})
+	exec(tb.(testing.TB), conn, `insert into audits (url, status, progress) values ('https://example.com', 'running', 10)`)
+}}
 
 // A bell hears what the triggers ring.
 type bell struct{ conn *pgx.Conn }

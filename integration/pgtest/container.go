@@ -1,28 +1,18 @@
 package pgtest
 
 import (
-	"cmp"
+	"bufio"
 	"context"
-	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"io"
+	"net"
 	"os"
-	"slices"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
-
-	"github.com/moby/moby/client"
-	"github.com/testcontainers/testcontainers-go"
-	"github.com/testcontainers/testcontainers-go/log"
-	"github.com/testcontainers/testcontainers-go/modules/postgres"
-	"go.uber.org/goleak"
-)
-
-const (
-	defaultImage    = "postgres:17-alpine"
-	engineTimeout   = 3 * time.Second
-	registryTimeout = 10 * time.Second // until the registry answers at all
-	pullTimeout     = 3 * time.Minute
 )
 
 // absentError tells that this machine has no container to offer, which is no failure.
@@ -34,71 +24,84 @@ type absentError struct {
 func (e *absentError) Error() string { return e.err.Error() }
 func (e *absentError) Unwrap() error { return e.err }
 
+// startContainer has postgrescontainer start one. Testing whether an engine answers is left to testcontainers-go, unless nothing
+// points to one: compiling it takes most of a minute.
 func startContainer(ctx context.Context) (*server, error) {
-	log.SetDefault(log.NewNoopLogger()) // what goes wrong comes as an error
-	image := cmp.Or(os.Getenv("TEST_POSTGRES_IMAGE"), defaultImage)
-	if err := haveImage(ctx, image); err != nil {
+	if !mayHaveEngine() {
+		return nil, &absentError{err: errors.New("no Docker engine answers: there is no DOCKER_HOST, no docker context and no socket")}
+	}
+	args := []string{"run", "auditstream/integration/pgtest/postgrescontainer"}
+	for name, value := range settings() {
+		args = append(args, name+"="+value)
+	}
+	cmd := exec.Command("go", args...) // not with ctx: it serves all tests
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
 		return nil, err
 	}
-	args := []string{}
-	for _, name := range slices.Sorted(maps.Keys(settings())) {
-		args = append(args, "-c", name+"="+settings()[name])
-	}
-	// A password of its own, so that tests find it where it must not be; the module's is also the user's name.
-	ctr, err := postgres.Run(ctx, image, testcontainers.WithCmdArgs(args...), postgres.WithPassword(rand.Text()), postgres.BasicWaitStrategies())
-	stop := func(context.Context) error {
-		// No grace for data that nobody needs. It has time limits of its own.
-		return testcontainers.TerminateContainer(ctr, testcontainers.StopTimeout(time.Second))
-	}
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("testcontainers: %w", err), stop(ctx))
+		return nil, err
 	}
-	dsn, err := ctr.ConnectionString(ctx, "sslmode=disable")
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("testcontainers: %w", err), stop(ctx))
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("postgrescontainer: %w", err)
 	}
-	return &server{dsn: dsn, origin: "testcontainers image " + image, stop: stop}, nil
-}
-
-// haveImage asks for the engine and the image itself, because testcontainers retries a pull for minutes.
-func haveImage(ctx context.Context, image string) error {
-	engineCtx, cancel := context.WithTimeout(ctx, engineTimeout)
-	defer cancel()
-	docker, err := testcontainers.NewDockerClientWithOpts(engineCtx)
-	if err != nil {
-		return &absentError{err: fmt.Errorf("no Docker engine answers: %w", err)}
-	}
-	defer func() { _ = docker.Close() }()
-	if _, err := docker.ImageInspect(ctx, image); err == nil {
+	stop := func(ctx context.Context) error {
+		kill := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+		defer kill()
+		_ = stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("postgrescontainer: %w: %s", err, strings.TrimSpace(complaint.String()))
+		}
 		return nil
 	}
-	if err := pull(ctx, docker, image); err != nil {
-		return &absentError{
-			err:          fmt.Errorf("a Docker engine answers, but image %s (TEST_POSTGRES_IMAGE) is neither there nor to be pulled: %w", image, err),
-			worthTelling: true,
+	hurry := context.AfterFunc(ctx, func() { _ = stdin.Close() })
+	defer hurry()
+	var answer struct {
+		DSN, Image, Absent string
+		Engine             bool
+	}
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, errors.Join(errors.New("postgrescontainer started no server"), stop(ctx))
+	case err != nil:
+		return nil, errors.Join(fmt.Errorf("postgrescontainer: %w", err), stop(ctx))
+	}
+	if err := json.Unmarshal(line, &answer); err != nil {
+		return nil, errors.Join(fmt.Errorf("postgrescontainer: %w", err), stop(ctx))
+	}
+	if answer.Absent != "" {
+		return nil, errors.Join(&absentError{errors.New(answer.Absent), answer.Engine}, stop(ctx))
+	}
+	return &server{dsn: answer.DSN, origin: "testcontainers image " + answer.Image, stop: stop}, nil
+}
+
+// mayHaveEngine looks where testcontainers-go would: https://golang.testcontainers.org/features/configuration
+func mayHaveEngine() bool {
+	home, _ := os.UserHomeDir() // without one there is nothing in it
+	for _, name := range []string{"DOCKER_HOST", "DOCKER_CONTEXT", "TESTCONTAINERS_HOST_OVERRIDE"} {
+		if os.Getenv(name) != "" {
+			return true
 		}
 	}
-	return nil
-}
-
-// pull works for public images; a private one has to be there already.
-func pull(ctx context.Context, docker *testcontainers.DockerClient, image string) error {
-	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
-	defer cancel()
-	noAnswer := time.AfterFunc(registryTimeout, cancel)
-	defer noAnswer.Stop()
-	response, err := docker.ImagePull(ctx, image, client.ImagePullOptions{})
-	if err != nil {
-		return err
+	if properties, err := os.ReadFile(filepath.Join(home, ".testcontainers.properties")); err == nil && strings.Contains(string(properties), "host") {
+		return true
 	}
-	defer func() { _ = response.Close() }()
-	noAnswer.Stop()
-	return response.Wait(ctx)
-}
-
-// leakOptions excuse the connection to testcontainers' reaper, which stays open to the end of the process on purpose.
-func leakOptions() []goleak.Option {
-	return []goleak.Option{
-		goleak.IgnoreAnyFunction("github.com/testcontainers/testcontainers-go.(*Reaper).connect.func1"),
+	if config, err := os.ReadFile(filepath.Join(home, ".docker", "config.json")); err == nil && strings.Contains(string(config), `"currentContext"`) {
+		return true
 	}
+	for _, socket := range []string{
+		"/var/run/docker.sock", filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "docker.sock"), filepath.Join(home, ".docker", "run", "docker.sock"),
+		filepath.Join(home, ".docker", "desktop", "docker.sock"), fmt.Sprintf("/run/user/%d/docker.sock", os.Getuid()),
+	} {
+		conn, err := net.DialTimeout("unix", socket, time.Second)
+		if err == nil {
+			_ = conn.Close()
+			return true
+		}
+	}
+	return false
 }

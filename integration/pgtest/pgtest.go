@@ -42,6 +42,8 @@ var shared struct {
 	tried  bool
 	server *server
 	err    error
+
+	templates []string // the names of the databases that a Template prepared
 }
 
 // Main runs the tests of a package, stops the server, looks for goroutines left behind and exits. Call it from
@@ -61,7 +63,7 @@ func Main(m *testing.M, after ...func()) {
 	}
 	// Idle keep-alive connections of the default client are not leaks of the code under test.
 	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(leakOptions()...); err != nil {
+	if err := goleak.Find(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest: goroutines are left after the tests:", err)
 		code = max(code, 1)
 	}
@@ -76,20 +78,28 @@ func New(tb TB) string {
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
-	return s.newDatabase(tb)
+	return s.newDatabase(tb, emptyTemplate)
 }
 
-func (s *server) newDatabase(tb TB) string {
+// emptyTemplate is what PostgreSQL keeps empty: nobody is ever connected to it, which would make a copy fail, and it allows any
+// encoding.
+const emptyTemplate = "template0"
+
+func (s *server) create(tb TB, name, template string) {
 	tb.Helper()
-	name := databaseName(tb.Name())
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
-	// template0: nobody is ever connected to it, which would make this fail, and it allows any encoding. Named here, the
-	// encoding and the order are the same on every server: an image without a locale makes SQL_ASCII its default.
-	sql := "create database " + quote(name) + " template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'"
+	// Named here, the encoding and the order are the same on every server: an image without a locale makes SQL_ASCII its default.
+	sql := "create database " + quote(name) + " template " + template + " encoding 'UTF8' lc_collate 'C' lc_ctype 'C'"
 	if err := s.exec(ctx, sql); err != nil {
 		tb.Fatalf("pgtest: create database: %v", err)
 	}
+}
+
+func (s *server) newDatabase(tb TB, template string) string {
+	tb.Helper()
+	name := databaseName(tb.Name())
+	s.create(tb, name, template)
 	dsn, err := withDatabase(s.dsn, name)
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
@@ -147,8 +157,11 @@ func sharedServer() (*server, error) {
 func stopShared() error {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if shared.server == nil || shared.server.stop == nil {
+	if shared.server == nil {
 		return nil
+	}
+	if shared.server.stop == nil {
+		return shared.server.drop(shared.templates)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -82,7 +82,7 @@ func TestDatabaseOfAFailedTestIsKeptWhereTheServerLivesOn(t *testing.T) {
 	inner := &fakeTB{TB: t}
 	var dsn string
 	inner.run(func() {
-		dsn = foreign.newDatabase(inner)
+		dsn = foreign.newDatabase(inner, emptyTemplate)
 		inner.failed = true
 	})
 	if !strings.Contains(inner.log, dsn) {
@@ -94,6 +94,47 @@ func TestDatabaseOfAFailedTestIsKeptWhereTheServerLivesOn(t *testing.T) {
 	name := dsn[strings.LastIndexByte(dsn, '/')+1 : strings.IndexByte(dsn, '?')]
 	if err := ours.exec(t.Context(), "drop database "+quote(name)); err != nil {
 		t.Error(err)
+	}
+}
+
+// Its copies are the tests' own, and one that could not be prepared is prepared by the next test.
+func TestTemplateIsPreparedOnce(t *testing.T) {
+	t.Parallel()
+	prepared := 0
+	template := Template{Prepare: func(tb TB, dsn string) {
+		if prepared++; prepared == 1 {
+			tb.Fatalf("the first time fails")
+		}
+		Psql(tb, dsn, "create table t as select 1 as n")
+	}}
+	inner := &fakeTB{TB: t}
+	inner.run(func() { template.New(inner) })
+	if !inner.failed {
+		t.Error("a template that could not be prepared is used")
+	}
+	for range 3 {
+		dsn := template.New(t)
+		if got := Psql(t, dsn, "update t set n = n + 1 returning n"); got != "2" {
+			t.Errorf("got %s, want 2: a copy of the prepared table", got)
+		}
+	}
+	if prepared != 2 {
+		t.Errorf("prepared %d times, want 2", prepared)
+	}
+}
+
+// A server that is not ours has no more databases afterwards than before.
+func TestTemplatesAreDroppedWhereTheServerLivesOn(t *testing.T) {
+	t.Parallel()
+	s, err := sharedServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "template_" + strings.Repeat("x", 12)
+	s.create(t, name, emptyTemplate)
+	err = s.drop([]string{name})
+	if got := Psql(t, s.dsn, "select count(*) from pg_database where datname = '"+name+"'"); err != nil || got != "0" {
+		t.Errorf("%s such databases are left, error %v", got, err)
 	}
 }
 

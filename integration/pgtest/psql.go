@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"auditstream/cmd/auditstream/localpg"
 )
@@ -14,7 +15,7 @@ import (
 // headings. The test fails at the first error.
 func Psql(tb TB, dsn, sql string) string {
 	tb.Helper()
-	path, err := findPsql(tb.Context())
+	path, err := psql()
 	if err != nil {
 		tb.Fatalf("pgtest: psql is needed: install PostgreSQL's client programs: %v", err)
 	}
@@ -27,16 +28,16 @@ func Psql(tb TB, dsn, sql string) string {
 	return strings.TrimSpace(string(out))
 }
 
+var psql = sync.OnceValues(func() (string, error) { return findPsql(context.Background()) })
+
+// findPsql looks beside the server's programs first: what Debian has in PATH is a wrapper in Perl, which takes longer than psql.
 func findPsql(ctx context.Context) (string, error) {
-	path, err := exec.LookPath("psql")
-	if err == nil {
-		return path, nil
+	if dir, err := localpg.FindBinaries(ctx); err == nil {
+		if path, err := exec.LookPath(filepath.Join(dir, "psql")); err == nil {
+			return path, nil
+		}
 	}
-	dir, err := localpg.FindBinaries(ctx)
-	if err != nil {
-		return "", err
-	}
-	return exec.LookPath(filepath.Join(dir, "psql"))
+	return exec.LookPath("psql")
 }
 
 func stderr(err error) string {

@@ -28,10 +28,11 @@ type server struct {
 // settings suit data that nobody needs after the run.
 func settings() map[string]string {
 	return map[string]string{
-		"max_connections":    "300", // many tests in parallel, each with pools of its own
+		"max_connections":    "600", // many tests in parallel, each with pools of its own
 		"fsync":              "off",
 		"synchronous_commit": "off",
 		"full_page_writes":   "off",
+		"max_wal_size":       "256MB", // it may be in memory
 	}
 }
 
@@ -89,10 +90,12 @@ func givenServer(dsn string) (*server, error) {
 
 func startLocal(ctx context.Context) (*server, error) {
 	// What test binaries left that were killed (a time-out of go test, Ctrl-C).
-	if err := localpg.Sweep(ctx, filepath.Join(os.TempDir(), tempPattern)); err != nil {
-		fmt.Fprintln(os.Stderr, "pgtest: clear up after killed runs:", err)
+	for _, dir := range []string{os.TempDir(), tempDir()} {
+		if err := localpg.Sweep(ctx, filepath.Join(dir, tempPattern)); err != nil {
+			fmt.Fprintln(os.Stderr, "pgtest: clear up after killed runs:", err)
+		}
 	}
-	s, err := startTemporary(ctx, localpg.Config{Settings: settings()})
+	s, err := startTemporary(ctx, tempDir(), localpg.Config{Settings: settings()})
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +104,8 @@ func startLocal(ctx context.Context) (*server, error) {
 
 const tempPattern = "auditstream-pgtest-*"
 
-func startTemporary(ctx context.Context, cfg localpg.Config) (*localpg.Server, error) {
-	dir, err := os.MkdirTemp("", tempPattern)
+func startTemporary(ctx context.Context, parent string, cfg localpg.Config) (*localpg.Server, error) {
+	dir, err := os.MkdirTemp(parent, tempPattern)
 	if err != nil {
 		return nil, err
 	}
@@ -115,14 +118,14 @@ func startTemporary(ctx context.Context, cfg localpg.Config) (*localpg.Server, e
 }
 
 // NewServer returns a private server for tests that stop, pause or kill one. It runs from local binaries with
-// PostgreSQL's own settings, in a directory that is removed with it when the test is over.
+// PostgreSQL's own settings and on a disk, in a directory that is removed with it when the test is over.
 func NewServer(tb TB, options ...func(*localpg.Config)) *localpg.Server {
 	tb.Helper()
 	var cfg localpg.Config
 	for _, option := range options {
 		option(&cfg)
 	}
-	s, err := startTemporary(tb.Context(), cfg)
+	s, err := startTemporary(tb.Context(), os.TempDir(), cfg)
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}

@@ -1,0 +1,140 @@
+// Command postgrescontainer runs a PostgreSQL server in a container for pgtest, as long as its standard input is open. It is a
+// program of its own because the packages that talk to Docker are as large as all the others together: tests that find no
+// engine do not compile them, and none links them.
+//
+// It prints one line of JSON, an [Answer], and exits with status 0 when the container is gone.
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/log"
+	"github.com/testcontainers/testcontainers-go/modules/postgres"
+)
+
+const (
+	defaultImage    = "postgres:17-alpine"
+	engineTimeout   = 3 * time.Second
+	registryTimeout = 10 * time.Second // until the registry answers at all
+	pullTimeout     = 3 * time.Minute
+)
+
+// An Answer says where the server is, or why there is none.
+type Answer struct {
+	DSN    string // of the superuser
+	Image  string
+	Absent string // there is no container to be had on this machine, and why; which is no failure
+	Engine bool   // with Absent: there is an engine, so its owner expects it to be used
+}
+
+// absentError tells that this machine has no container to offer.
+type absentError struct {
+	err    error
+	engine bool
+}
+
+func (e *absentError) Error() string { return e.err.Error() }
+func (e *absentError) Unwrap() error { return e.err }
+
+// main takes settings of the server, such as fsync=off, as arguments.
+func main() {
+	// Ctrl-C reaches the tests, too, which then close our standard input.
+	signal.Ignore(os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, settings []string) error {
+	log.SetDefault(log.NewNoopLogger()) // what goes wrong comes as an error
+	image := cmp.Or(os.Getenv("TEST_POSTGRES_IMAGE"), defaultImage)
+	err := haveImage(ctx, image)
+	if absent := new(absentError); errors.As(err, &absent) {
+		return json.NewEncoder(os.Stdout).Encode(Answer{Absent: absent.Error(), Engine: absent.engine})
+	}
+	if err != nil {
+		return err
+	}
+	var args []string
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	// A password of its own, so that tests find it where it must not be; the module's is also the user's name.
+	// Its data is in memory: making and dropping a database for each test is mostly making and removing files.
+	const memory = "/auditstream"
+	ctr, err := postgres.Run(ctx, image, testcontainers.WithCmdArgs(args...), postgres.WithPassword(rand.Text()), postgres.BasicWaitStrategies(),
+		testcontainers.WithTmpfs(map[string]string{memory: "rw"}), testcontainers.WithEnv(map[string]string{"PGDATA": memory + "/data"}))
+	// No grace for data that nobody needs. It has time limits of its own.
+	remove := func() error { return testcontainers.TerminateContainer(ctr, testcontainers.StopTimeout(time.Second)) }
+	if err != nil {
+		return errors.Join(fmt.Errorf("testcontainers: %w", err), remove())
+	}
+	dsn, err := ctr.ConnectionString(ctx, "sslmode=disable")
+	if err == nil {
+		err = json.NewEncoder(os.Stdout).Encode(Answer{DSN: dsn, Image: image})
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("testcontainers: %w", err), remove())
+	}
+	closed := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // its end is all that matters, and comes with that of the tests, too
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-ctx.Done():
+	}
+	return remove()
+}
+
+// haveImage asks for the engine and the image itself, because testcontainers retries a pull for minutes.
+func haveImage(ctx context.Context, image string) error {
+	engineCtx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	docker, err := testcontainers.NewDockerClientWithOpts(engineCtx)
+	if err != nil {
+		return &absentError{err: fmt.Errorf("no Docker engine answers: %w", err)}
+	}
+	defer func() { _ = docker.Close() }()
+	if _, err := docker.ImageInspect(ctx, image); err == nil {
+		return nil
+	}
+	if err := pull(ctx, docker, image); err != nil {
+		return &absentError{
+			err:    fmt.Errorf("a Docker engine answers, but image %s (TEST_POSTGRES_IMAGE) is neither there nor to be pulled: %w", image, err),
+			engine: true,
+		}
+	}
+	return nil
+}
+
+// pull works for public images; a private one has to be there already.
+func pull(ctx context.Context, docker *testcontainers.DockerClient, image string) error {
+	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	noAnswer := time.AfterFunc(registryTimeout, cancel)
+	defer noAnswer.Stop()
+	response, err := docker.ImagePull(ctx, image, client.ImagePullOptions{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Close() }()
+	noAnswer.Stop()
+	return response.Wait(ctx)
+}
