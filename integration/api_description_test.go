@@ -19,8 +19,9 @@ import (
 
 // Everything that openapi.yaml describes is made to happen once: every status, header and field, every reason for which a
 // stream ends. That nothing else happens, here and in all other tests, is seen to by traffic.
-func TestAPIDescriptionIsWhatHappens(t *testing.T) {
-	t.Parallel()
+func TestAPIDescriptionIsWhatHappens(t *testing.T) { overBoth(t, testAPIDescriptionIsWhatHappens) }
+
+func testAPIDescriptionIsWhatHappens(t *testing.T) {
 	description, err := readDescription()
 	if err != nil {
 		t.Fatal(err)

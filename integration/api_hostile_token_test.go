@@ -62,8 +62,9 @@ func elsewhere(t testing.TB) (url string) {
 	return server.URL
 }
 
-func TestAPIHostileTokens(t *testing.T) {
-	t.Parallel()
+func TestAPIHostileTokens(t *testing.T) { overBoth(t, testAPIHostileTokens) }
+
+func testAPIHostileTokens(t *testing.T) {
 	db := newFirstAudit(t)
 	rs, rsPublic := rsaKey(t, "r1")
 	es, esPublic := ecKey(t, "e1")
@@ -192,8 +193,9 @@ func unencoded(claims string, key []byte) string {
 
 // A rotation ends nobody's stream: a token was good when it was checked, and is until its exp. Whoever comes afterwards
 // needs one of the new key.
-func TestAPIKeyRotationLeavesOpenStreams(t *testing.T) {
-	t.Parallel()
+func TestAPIKeyRotationLeavesOpenStreams(t *testing.T) { overBoth(t, testAPIKeyRotationLeavesOpenStreams) }
+
+func testAPIKeyRotationLeavesOpenStreams(t *testing.T) {
 	db := newFirstAudit(t)
 	old, oldPublic := rsaKey(t, "old")
 	fresh, freshPublic := ecKey(t, "new")

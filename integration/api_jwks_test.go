@@ -113,8 +113,9 @@ func issued(t testing.TB, method jwt.SigningMethod, key any, kid string, claims 
 	return sign(t, method, key, header, c)
 }
 
-func TestAPIJWKS(t *testing.T) {
-	t.Parallel()
+func TestAPIJWKS(t *testing.T) { overBoth(t, testAPIJWKS) }
+
+func testAPIJWKS(t *testing.T) {
 	db := newFirstAudit(t)
 	rs, rsPublic := rsaKey(t, "r1")
 	es, esPublic := ecKey(t, "e1")
@@ -180,8 +181,9 @@ func TestAPIJWKS(t *testing.T) {
 }
 
 // Tokens with made-up key ids must neither hammer the issuer nor keep out the first user of a new key.
-func TestAPIKeyRotation(t *testing.T) {
-	t.Parallel()
+func TestAPIKeyRotation(t *testing.T) { overBoth(t, testAPIKeyRotation) }
+
+func testAPIKeyRotation(t *testing.T) {
 	db := newFirstAudit(t)
 	old, oldPublic := rsaKey(t, "old")
 	fresh, freshPublic := rsaKey(t, "new")
@@ -225,8 +227,9 @@ func TestAPIKeyRotation(t *testing.T) {
 	}
 }
 
-func TestAPIPreviousSecret(t *testing.T) {
-	t.Parallel()
+func TestAPIPreviousSecret(t *testing.T) { overBoth(t, testAPIPreviousSecret) }
+
+func testAPIPreviousSecret(t *testing.T) {
 	db := newFirstAudit(t)
 	const current, previous, third = "current-secret-0123456789-abcdefgh", "previous-secret-0123456789-abcdefg", "third-secret-0123456789-abcdefghij"
 	i := serve(t, db.Serve, "JWT_SECRET="+current, "JWT_SECRET_PREVIOUS="+previous)

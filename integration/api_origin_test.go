@@ -19,8 +19,9 @@ func (a answer) corsHeaders() map[string]string {
 	return cors
 }
 
-func TestAPICORS(t *testing.T) {
-	t.Parallel()
+func TestAPICORS(t *testing.T) { overBoth(t, testAPICORS) }
+
+func testAPICORS(t *testing.T) {
 	db := newFirstAudit(t)
 	db.sql(t, "update audits set status = 'completed'")
 	i := serve(t, db.Serve, "CORS_ALLOWED_ORIGINS=https://app.example.com,http://localhost:5173")
@@ -69,8 +70,9 @@ func TestAPICORS(t *testing.T) {
 	}
 }
 
-func TestAPIWithoutCORSAllowsNoOrigin(t *testing.T) {
-	t.Parallel()
+func TestAPIWithoutCORSAllowsNoOrigin(t *testing.T) { overBoth(t, testAPIWithoutCORSAllowsNoOrigin) }
+
+func testAPIWithoutCORSAllowsNoOrigin(t *testing.T) {
 	db := newFirstAudit(t)
 	i := serve(t, db.Serve)
 	got := i.ask(t, "OPTIONS", streamPath("1"), "Origin", "https://app.example.com", "Access-Control-Request-Method", "GET")
@@ -85,8 +87,9 @@ func TestAPIWithoutCORSAllowsNoOrigin(t *testing.T) {
 	i.ask(t, "GET", statusPath("1"), "Cookie", "session="+alice(t)).wantRefusal(t, 401, missingToken, missingChallenge)
 }
 
-func TestAPIAuthCookie(t *testing.T) {
-	t.Parallel()
+func TestAPIAuthCookie(t *testing.T) { overBoth(t, testAPIAuthCookie) }
+
+func testAPIAuthCookie(t *testing.T) {
 	db := newFirstAudit(t)
 	i := serve(t, db.Serve, "SSE_AUTH_COOKIE=session", "CORS_ALLOWED_ORIGINS=https://app.example.com")
 	cookie := "other=1; session=" + alice(t)

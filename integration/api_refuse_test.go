@@ -83,8 +83,9 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, header map[string]any
 	return remember(signed)
 }
 
-func TestAPIRefusals(t *testing.T) {
-	t.Parallel()
+func TestAPIRefusals(t *testing.T) { overBoth(t, testAPIRefusals) }
+
+func testAPIRefusals(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
 	id := db.insert(t, "status, progress", "'running', 1")
@@ -231,8 +232,9 @@ func cut(t testing.TB, token string) (head, payload, signature string) {
 	return parts[0], parts[1], parts[2]
 }
 
-func TestAPIOwnership(t *testing.T) {
-	t.Parallel()
+func TestAPIOwnership(t *testing.T) { overBoth(t, testAPIOwnership) }
+
+func testAPIOwnership(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
 	for _, tt := range []struct {

@@ -13,8 +13,9 @@ import (
 
 // A whole life of an instance, with all that goes wrong in it, at the level debug: its log tells nothing that others may
 // not know.
-func TestAPISecretsAreNeverLogged(t *testing.T) {
-	t.Parallel()
+func TestAPISecretsAreNeverLogged(t *testing.T) { overBoth(t, testAPISecretsAreNeverLogged) }
+
+func testAPISecretsAreNeverLogged(t *testing.T) {
 	server := pgtest.NewServer(t)
 	db := adopt(t, server.DSN("postgres"))
 	i := serve(t, db.Serve, "SSE_AUTH_COOKIE=session", "JWT_SECRET_PREVIOUS=previous-0123456789-0123456789-abcdef")

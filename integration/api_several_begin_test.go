@@ -14,8 +14,9 @@ import (
 // All of these have the safety net far away: what is shown was told by the triggers.
 const noSafetyNet = "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600"
 
-func TestAPISeveralThatBeginLaterArePushed(t *testing.T) {
-	t.Parallel()
+func TestAPISeveralThatBeginLaterArePushed(t *testing.T) { overBoth(t, testAPISeveralThatBeginLaterArePushed) }
+
+func testAPISeveralThatBeginLaterArePushed(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
 		db := newDatabase(t)
 		i := serve(t, db.Serve, env, noSafetyNet)
@@ -57,8 +58,9 @@ func TestAPISeveralThatBeginLaterArePushed(t *testing.T) {
 }
 
 // An insert whose trigger looked before the stream came rings nothing when it commits.
-func TestAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
-	t.Parallel()
+func TestAPISeveralThatBeganInAnOpenTransaction(t *testing.T) { overBoth(t, testAPISeveralThatBeganInAnOpenTransaction) }
+
+func testAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve, noSafetyNet)
 	i.waitReady(t, "up")
@@ -80,8 +82,9 @@ func TestAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
 }
 
 // Another session that listens, with registrations of its own.
-func TestAPISeveralThatBeginAfterAReconnect(t *testing.T) {
-	t.Parallel()
+func TestAPISeveralThatBeginAfterAReconnect(t *testing.T) { overBoth(t, testAPISeveralThatBeginAfterAReconnect) }
+
+func testAPISeveralThatBeginAfterAReconnect(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve, noSafetyNet)
 	i.waitReady(t, "up")
@@ -96,8 +99,9 @@ func TestAPISeveralThatBeginAfterAReconnect(t *testing.T) {
 	s.wantEvent(t, `{"audit_id":`+id+`,"status":"pending","progress":0}`)
 }
 
-func TestAPISeveralHundred(t *testing.T) {
-	t.Parallel()
+func TestAPISeveralHundred(t *testing.T) { overBoth(t, testAPISeveralHundred) }
+
+func testAPISeveralHundred(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
 		db := newDatabase(t)
 		i := serve(t, db.Serve, env, noSafetyNet, "SSE_MAX_STREAMS=1")

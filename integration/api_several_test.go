@@ -32,8 +32,9 @@ func bothWays(t *testing.T, test func(t *testing.T, env string)) {
 	}
 }
 
-func TestAPISeveral(t *testing.T) {
-	t.Parallel()
+func TestAPISeveral(t *testing.T) { overBoth(t, testAPISeveral) }
+
+func testAPISeveral(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
 		db := newDatabase(t)
 		i := serve(t, db.Serve, env)
@@ -75,8 +76,9 @@ func TestAPISeveral(t *testing.T) {
 	})
 }
 
-func TestAPISeveralRefusals(t *testing.T) {
-	t.Parallel()
+func TestAPISeveralRefusals(t *testing.T) { overBoth(t, testAPISeveralRefusals) }
+
+func testAPISeveralRefusals(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
 	db.insert(t, "", "")
@@ -110,8 +112,9 @@ func TestAPISeveralRefusals(t *testing.T) {
 }
 
 // A stream of several counts as one; it ends when one of its audits may not be shown any more.
-func TestAPISeveralLimitsAndEnds(t *testing.T) {
-	t.Parallel()
+func TestAPISeveralLimitsAndEnds(t *testing.T) { overBoth(t, testAPISeveralLimitsAndEnds) }
+
+func testAPISeveralLimitsAndEnds(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
 		db := newDatabase(t)
 		i := serve(t, db.Serve, env, "SSE_MAX_STREAMS_PER_USER=2")
@@ -132,8 +135,9 @@ func TestAPISeveralLimitsAndEnds(t *testing.T) {
 	})
 }
 
-func TestAPISeveralOfTheUser(t *testing.T) {
-	t.Parallel()
+func TestAPISeveralOfTheUser(t *testing.T) { overBoth(t, testAPISeveralOfTheUser) }
+
+func testAPISeveralOfTheUser(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
 		db := newDatabase(t)
 		i := serve(t, db.Serve, env, "SSE_HEARTBEAT_SECONDS=1")

@@ -144,8 +144,9 @@ func TestAPIReadyzSaysPolling(t *testing.T) {
 	}
 }
 
-func TestAPIMetricsNameNobody(t *testing.T) {
-	t.Parallel()
+func TestAPIMetricsNameNobody(t *testing.T) { overBoth(t, testAPIMetricsNameNobody) }
+
+func testAPIMetricsNameNobody(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
 	i.waitReady(t, "up")

@@ -116,8 +116,9 @@ data: {"audit_id":1,"status":"completed","progress":100,"geo_score":78.5}
 	}
 }
 
-func TestAPIEventData(t *testing.T) {
-	t.Parallel()
+func TestAPIEventData(t *testing.T) { overBoth(t, testAPIEventData) }
+
+func testAPIEventData(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve, "SSE_RETRY_MS=1234")
 	db.sql(t, "alter table audits alter status drop not null, drop constraint audits_status_check, drop constraint audits_progress_check")
@@ -165,8 +166,9 @@ func TestAPIEventData(t *testing.T) {
 	}
 }
 
-func TestAPIIDIsTheSameOnEveryInstance(t *testing.T) {
-	t.Parallel()
+func TestAPIIDIsTheSameOnEveryInstance(t *testing.T) { overBoth(t, testAPIIDIsTheSameOnEveryInstance) }
+
+func testAPIIDIsTheSameOnEveryInstance(t *testing.T) {
 	db := newDatabase(t)
 	one, two := serve(t, db.Serve), serve(t, db.Serve)
 	one.waitReady(t, "up")
@@ -200,8 +202,9 @@ func TestAPIIDIsTheSameOnEveryInstance(t *testing.T) {
 	}
 }
 
-func TestAPIOnlyChangesAreSent(t *testing.T) {
-	t.Parallel()
+func TestAPIOnlyChangesAreSent(t *testing.T) { overBoth(t, testAPIOnlyChangesAreSent) }
+
+func testAPIOnlyChangesAreSent(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
 	i.waitReady(t, "up")

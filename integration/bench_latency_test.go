@@ -17,6 +17,7 @@ import (
 const latencyLimit = 4
 
 func TestFaultFreeLatencyIsAFewNotifications(t *testing.T) {
+	t.Parallel()
 	r := measureLatency(t, 100, 10, 300)
 	t.Logf("%v", r)
 	if r.stream.median > latencyLimit*r.listen.median {

@@ -95,6 +95,7 @@ type page struct {
 // openPage opens url in Chromium, with further options of the browser's. It ends with the test.
 func openPage(t testing.TB, url string, more ...chromedp.ExecAllocatorOption) *page {
 	t.Helper()
+	takeBrowser(t)
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(chromium(t)),
 		chromedp.NoSandbox, // tests run as root too
@@ -105,6 +106,25 @@ func openPage(t testing.TB, url string, more ...chromedp.ExecAllocatorOption) *p
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(options, more...)...)
 	t.Cleanup(stop)
 	return openTab(t, allocator, url)
+}
+
+// browsers bounds how many run at a time: each draws its page with all the processor that it gets.
+var browsers = struct {
+	slots chan struct{}
+	taken sync.Map // by top-level test, which may open several
+}{slots: make(chan struct{}, 2)}
+
+// takeBrowser waits until the test may have a browser, which it has until it ends.
+func takeBrowser(t testing.TB) {
+	t.Helper()
+	if _, has := browsers.taken.LoadOrStore(t.Name(), true); has {
+		return
+	}
+	browsers.slots <- struct{}{}
+	t.Cleanup(func() {
+		browsers.taken.Delete(t.Name())
+		<-browsers.slots
+	})
 }
 
 // tab opens url in a new tab of the page's window, in front of it.

@@ -15,8 +15,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func TestFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
-	t.Parallel()
+func TestFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) { overBoth(t, testFaultHundredViewersOnTwoInstancesSeeTheEnd) }
+
+func testFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
 	db := newDatabase(t)
 	instances := []*instance{
 		serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600"),
@@ -54,8 +55,9 @@ func TestFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
 
 // The safety net is off, so an update lost between the first read and the subscription would never be shown, and the
 // stream would not end.
-func TestPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) {
-	t.Parallel()
+func TestPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) { overBoth(t, testPitfall03UpdateWhileConnectingIsNotLost) }
+
+func testPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) {
 	const workers, rounds = 4, 250
 	db := newDatabase(t)
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
@@ -130,8 +132,9 @@ func joinCommitted(err error, committed <-chan error) error {
 }
 
 // One read a tick, however many streams there are, and none when there are none.
-func TestFaultSafetyNetIsOneReadATick(t *testing.T) {
-	t.Parallel()
+func TestFaultSafetyNetIsOneReadATick(t *testing.T) { overBoth(t, testFaultSafetyNetIsOneReadATick) }
+
+func testFaultSafetyNetIsOneReadATick(t *testing.T) {
 	const reads = `auditstream_read_duration_seconds_count{result="ok"}`
 	db := newDatabase(t)
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
@@ -167,8 +170,9 @@ func TestFaultSafetyNetIsOneReadATick(t *testing.T) {
 }
 
 // A client that was away shows the committed state, whatever happened to the server meanwhile.
-func TestFaultKilledServerAndRestartConverge(t *testing.T) {
-	t.Parallel()
+func TestFaultKilledServerAndRestartConverge(t *testing.T) { overBoth(t, testFaultKilledServerAndRestartConverge) }
+
+func testFaultKilledServerAndRestartConverge(t *testing.T) {
 	db := newDatabase(t)
 	id := db.insertMany(t, 1)[0]
 	first := launch(t, binary(t), db.Serve, "SSE_RETRY_MS=100")

@@ -11,8 +11,9 @@ import (
 )
 
 // Open streams outlive the database, whatever happens to it, and show what was committed when it is back.
-func TestFaultDatabaseComesAndGoes(t *testing.T) {
-	t.Parallel()
+func TestFaultDatabaseComesAndGoes(t *testing.T) { overBoth(t, testFaultDatabaseComesAndGoes) }
+
+func testFaultDatabaseComesAndGoes(t *testing.T) {
 	server := pgtest.NewServer(t)
 	db := adopt(t, server.DSN("postgres"))
 	i := serve(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1", "SSE_FALLBACK_DB_INTERVAL_SECONDS=60")
@@ -113,8 +114,9 @@ func (i *instance) whileDatabaseIsDown(t testing.TB, id string) {
 }
 
 // The database's machine is gone from the network: nothing is refused, nothing is answered.
-func TestFaultBlackHoledPool(t *testing.T) {
-	t.Parallel()
+func TestFaultBlackHoledPool(t *testing.T) { overBoth(t, testFaultBlackHoledPool) }
+
+func testFaultBlackHoledPool(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		both bool

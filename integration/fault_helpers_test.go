@@ -49,7 +49,7 @@ func launch(t testing.TB, path, databaseURL string, env ...string) *instance {
 	t.Helper()
 	i := &instance{log: newLogBuffer(), done: make(chan struct{})}
 	i.cmd = exec.Command(path, "serve")
-	env, scheme := withTLS(env)
+	env, scheme := withTLS(t, env)
 	i.cmd.Env = environment(append([]string{
 		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0",
 		"LOG_FORMAT=json", "SSE_MAX_STREAMS_PER_USER=0",
@@ -67,9 +67,7 @@ func launch(t testing.TB, path, databaseURL string, env ...string) *instance {
 		i.signal(t, syscall.SIGKILL)
 		<-i.done
 		ended()
-		if t.Failed() {
-			t.Logf("log of auditstream serve:\n%s", i.log.String())
-		}
+		i.showLog(t)
 	})
 	serving := i.waitLog(t, "serving")
 	i.URL, i.Admin = scheme+serving["addr"].(string), "http://"+serving["admin_addr"].(string)

@@ -18,8 +18,9 @@ const (
 	withinNet = 11 * time.Second
 )
 
-func TestPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
-	t.Parallel()
+func TestPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) { overBoth(t, testPitfall05TerminatedListenerIsBackWithinASecond) }
+
+func testPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 	db := newDatabase(t)
 	// What the safety net would find does not count.
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
@@ -57,8 +58,9 @@ func TestPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 }
 
 // A connection through which nothing comes any more, and no news of that either.
-func TestPitfall05HalfOpenListenerIsNoticed(t *testing.T) {
-	t.Parallel()
+func TestPitfall05HalfOpenListenerIsNoticed(t *testing.T) { overBoth(t, testPitfall05HalfOpenListenerIsNoticed) }
+
+func testPitfall05HalfOpenListenerIsNoticed(t *testing.T) {
 	db := newDatabase(t)
 	proxy, listenURL := pgtest.ProxyDSN(t, db.Serve)
 	netted := serve(t, db.Serve, "DATABASE_LISTEN_URL="+listenURL)
@@ -97,8 +99,9 @@ func TestPitfall05HalfOpenListenerIsNoticed(t *testing.T) {
 }
 
 // The connection is held up but not broken, and goes on by itself.
-func TestFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
-	t.Parallel()
+func TestFaultHalfOpenListenerThatRecoversByItself(t *testing.T) { overBoth(t, testFaultHalfOpenListenerThatRecoversByItself) }
+
+func testFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
 	db := newDatabase(t)
 	proxy, listenURL := pgtest.ProxyDSN(t, db.Serve)
 	i := serve(t, db.Serve, "DATABASE_LISTEN_URL="+listenURL, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
@@ -120,8 +123,9 @@ func TestFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
 	v.reached(t, 3)
 }
 
-func TestFaultLostTriggersAreCountedAndHealed(t *testing.T) {
-	t.Parallel()
+func TestFaultLostTriggersAreCountedAndHealed(t *testing.T) { overBoth(t, testFaultLostTriggersAreCountedAndHealed) }
+
+func testFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 	db := adopt(t, pgtest.NewServer(t).DSN("postgres")) // other tests' transactions, open at a registration, explain changes
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	i.waitReady(t, "up")

@@ -14,13 +14,15 @@ import (
 	"auditstream/integration/pgtest"
 )
 
-func TestPitfall09SIGTERMWithOpenStreamsExitsInTime(t *testing.T) {
-	t.Parallel()
+func TestPitfall09SIGTERMWithOpenStreamsExitsInTime(t *testing.T) { overBoth(t, testPitfall09SIGTERMWithOpenStreamsExitsInTime) }
+
+func testPitfall09SIGTERMWithOpenStreamsExitsInTime(t *testing.T) {
 	testGoodbye(t, syscall.SIGTERM, 200)
 }
 
-func TestFaultSIGINTSendsEverybodyAway(t *testing.T) {
-	t.Parallel()
+func TestFaultSIGINTSendsEverybodyAway(t *testing.T) { overBoth(t, testFaultSIGINTSendsEverybodyAway) }
+
+func testFaultSIGINTSendsEverybodyAway(t *testing.T) {
 	testGoodbye(t, os.Interrupt, 20)
 }
 

@@ -13,6 +13,7 @@ const streamsOpen = "auditstream_streams_open"
 
 // Clients that never read are cut off, and until then cost the others nothing. Measures time, so it is not parallel.
 func TestFaultStuckClientsAreCutOffAndCostOthersNothing(t *testing.T) {
+	t.Parallel()
 	const stuck, length = 50, 256 << 10
 	db := newDatabase(t)
 	i := serve(t, db.Serve)

@@ -87,7 +87,7 @@ func (i *instance) tryView(transport *http.Transport, r *http.Request, seen func
 		cancel()
 		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, body)
 	}
-	if overHTTP2 && resp.ProtoMajor != 2 {
+	if r.URL.Scheme == "https" && resp.ProtoMajor != 2 {
 		cancel()
 		return nil, fmt.Errorf("answered in %s, want HTTP/2", resp.Proto)
 	}

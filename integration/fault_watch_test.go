@@ -16,8 +16,9 @@ import (
 
 // The triggers ring for what is watched. A writer whose trigger looked before the viewer came, and who commits after the
 // viewer's first event, rings nothing: its change is shown all the same, long before the safety net.
-func TestFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
-	t.Parallel()
+func TestFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) { overBoth(t, testFaultWriterThatLookedBeforeTheViewerCame) }
+
+func testFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
 	server := pgtest.NewServer(t, func(c *localpg.Config) { c.Settings = map[string]string{"max_prepared_transactions": "4"} })
 	db := adopt(t, server.DSN("postgres"))
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
@@ -61,8 +62,9 @@ func TestFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
 }
 
 // A killed instance's registrations are removed by one that lives, and a stopped one leaves none.
-func TestFaultRegistrationsOfTheDeadGoAway(t *testing.T) {
-	t.Parallel()
+func TestFaultRegistrationsOfTheDeadGoAway(t *testing.T) { overBoth(t, testFaultRegistrationsOfTheDeadGoAway) }
+
+func testFaultRegistrationsOfTheDeadGoAway(t *testing.T) {
 	db := newDatabase(t)
 	id := db.insert(t, "status, progress", "'running', 10")
 	other := db.insert(t, "status, progress", "'running', 10")
@@ -118,7 +120,7 @@ func simple(t testing.TB, conn *pgx.Conn, script string) {
 // turn: others use the disk and the processors, too.
 func writersKeepTheirSpeed(t *testing.T, db database, conns []*pgx.Conn, rows int) {
 	t.Helper()
-	const rounds, updates = 5, 3000
+	const updates = 3000
 	watching := pgtest.Connect(t, db.Admin)
 	exec1(t, watching, `select pg_advisory_lock_shared(4711)`) // an instance of serve, as far as the others can tell
 	triggers := func(state string) string { return `alter table audits ` + state + ` trigger user; ` }
@@ -129,58 +131,55 @@ func writersKeepTheirSpeed(t *testing.T, db database, conns []*pgx.Conn, rows in
 		{"without triggers", triggers("disable")}, {"nobody watches", watch("false")}, {"a tenth is watched", watch("id % 10 = 0")}, {"all are watched", watch("true")},
 	}
 	rates := make([][]float64, len(kinds))
-	for range rounds {
-		for k, kind := range kinds {
-			simple(t, watching, kind.prepare)
-			runLoad(t, conns, rows, 320)
-			took := runLoad(t, conns, rows, updates).total
-			rates[k] = append(rates[k], updates/took.Seconds())
+	repeat(t, func() error {
+		for range 2 {
+			for k, kind := range kinds {
+				simple(t, watching, kind.prepare)
+				runLoad(t, conns, rows, 320)
+				took := runLoad(t, conns, rows, updates).total
+				rates[k] = append(rates[k], updates/took.Seconds())
+			}
 		}
-	}
+		// The best round of each: whatever else the machine does makes rounds slower, never faster.
+		ratio := make([]float64, len(kinds))
+		for k, kind := range kinds {
+			ratio[k] = slices.Max(rates[k]) / slices.Max(rates[0])
+			t.Logf("%-20s %6.0f commits/s, %3.0f %% of those without triggers", kind.name, slices.Max(rates[k]), 100*ratio[k])
+		}
+		// The goal is 0.85. What the look costs is processor time, so the ratio is worse where others use the processors; that
+		// writers of unwatched audits do not wait for each other shows anywhere.
+		if ratio[1] < 0.4 || ratio[1] < 1.5*ratio[3] {
+			return fmt.Errorf("writers of audits that nobody watches keep %.0f %% of their speed, those of watched ones %.0f %%", 100*ratio[1], 100*ratio[3])
+		}
+		return nil
+	})
 	simple(t, watching, `truncate auditstream.watch`)
-	// The best round of each: whatever else the machine does makes rounds slower, never faster.
-	ratio := make([]float64, len(kinds))
-	for k, kind := range kinds {
-		ratio[k] = slices.Max(rates[k]) / slices.Max(rates[0])
-		t.Logf("%-20s %6.0f commits/s, %3.0f %% of those without triggers", kind.name, slices.Max(rates[k]), 100*ratio[k])
-	}
-	// The goal is 0.85. What the look costs is processor time, so the ratio is worse where others use the processors; that
-	// writers of unwatched audits do not wait for each other shows anywhere.
-	if ratio[1] < 0.4 || ratio[1] < 1.5*ratio[3] {
-		t.Errorf("writers of audits that nobody watches keep %.0f %% of their speed, those of watched ones %.0f %%", 100*ratio[1], 100*ratio[3])
-	}
 }
 
 // bulkUpdate compares one update of many rows that nobody watches with the same without triggers.
 func bulkUpdate(t *testing.T, db database) {
 	t.Helper()
-	const rows, rounds = 100_000, 3
+	const rows = 100_000
 	conn := pgtest.Connect(t, db.Admin)
 	exec1(t, conn, `insert into audits (url, user_id, status) select 'https://example.com', 'alice', 'running' from generate_series(1, $1)`, rows)
-	var ratios []float64
-	var without, with time.Duration
-	for n := range rounds {
+	progress := 50
+	repeat(t, func() error {
 		took := map[string]time.Duration{}
 		for _, state := range []string{"disable", "enable"} {
 			exec1(t, conn, `alter table audits `+state+` trigger user`)
 			exec1(t, conn, `vacuum audits`)
 			exec1(t, conn, `checkpoint`)
+			progress++
 			start := time.Now()
-			exec1(t, conn, fmt.Sprintf(`update audits set progress = %d`, 50+n*2+len(state)%2))
+			exec1(t, conn, fmt.Sprintf(`update audits set progress = %d`, progress))
 			took[state] = time.Since(start)
 		}
-		without, with = took["disable"], took["enable"]
-		ratios = append(ratios, float64(with)/float64(without))
+		without, with := took["disable"], took["enable"]
 		t.Logf("update of %d rows: %v without triggers, %v with", rows, without.Round(time.Millisecond), with.Round(time.Millisecond))
-	}
-	t.Logf("with triggers it takes %.2f times as long", median(ratios))
-	if got := median(ratios); got > 3 {
-		t.Errorf("an update of %d rows that nobody watches takes %.2f times as long as without triggers", rows, got)
-	}
+		if with > 3*without {
+			return fmt.Errorf("an update of %d rows that nobody watches takes %.2f times as long as without triggers", rows, float64(with)/float64(without))
+		}
+		return nil
+	})
 	exec1(t, conn, `delete from audits where total_pages is null`)
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[len(sorted)/2]
 }

@@ -10,15 +10,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"auditstream/integration/pgtest"
 )
 
-// overHTTP2 is set when the suite runs over HTTP/2 (make test-http2): every instance is then served with TLS, unless its test
-// asks for a certificate of its own, and every client that is made by newTransport speaks HTTP/2 to it.
-var overHTTP2 = os.Getenv("AUDITSTREAM_TEST_HTTP") == "2"
-
+// suiteTLS is the certificate that the instances of tests over HTTP/2 show, and that the suite's clients trust.
 var suiteTLS struct {
 	env   []string
 	roots *x509.CertPool
@@ -26,9 +24,6 @@ var suiteTLS struct {
 
 // prepareHTTP2 makes the certificate. It is called before all tests, and what it returns after them.
 func prepareHTTP2() (remove func(), err error) {
-	if !overHTTP2 {
-		return func() {}, nil
-	}
 	dir, err := os.MkdirTemp("", "auditstream-tls-")
 	if err != nil {
 		return nil, err
@@ -42,27 +37,59 @@ func prepareHTTP2() (remove func(), err error) {
 	return func() { _ = os.RemoveAll(dir) }, nil
 }
 
-// newTransport is a client's, for the version of HTTP that the suite runs over.
-func newTransport() *http.Transport {
-	if !overHTTP2 {
-		return &http.Transport{}
+// secured holds the names of the running tests whose instances serve TLS, and with it HTTP/2.
+var secured sync.Map
+
+// overBoth runs a test over HTTP/1.1 and over HTTP/2, in parallel: streams of the one are written to connections that are
+// taken from net/http, streams of the other by a handler, and both must keep every promise.
+func overBoth(t *testing.T, test func(t *testing.T)) {
+	t.Parallel()
+	t.Run("HTTP1", func(t *testing.T) {
+		t.Parallel()
+		test(t)
+	})
+	t.Run("HTTP2", func(t *testing.T) {
+		t.Parallel()
+		secured.Store(t.Name(), true)
+		t.Cleanup(func() { secured.Delete(t.Name()) })
+		test(t)
+	})
+}
+
+// overHTTP2 says whether a test, or one that it is a part of, runs over HTTP/2.
+func overHTTP2(t testing.TB) bool {
+	for name := t.Name(); name != ""; {
+		if _, ok := secured.Load(name); ok {
+			return true
+		}
+		name = name[:max(0, strings.LastIndexByte(name, '/'))]
 	}
+	return false
+}
+
+// newTransport is a client's. It speaks HTTP/2 to instances that serve TLS, and HTTP/1.1 to the others.
+func newTransport() *http.Transport {
 	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: suiteTLS.roots}, ForceAttemptHTTP2: true}
 }
 
-// withTLS adds the suite's certificate to an instance's environment, and says with which scheme it is served.
-func withTLS(env []string) (all []string, scheme string) {
+// withTLS adds the suite's certificate to an instance's environment where its test runs over HTTP/2, unless the test asks for one
+// of its own, and says with which scheme it is served.
+func withTLS(t testing.TB, env []string) (all []string, scheme string) {
 	own := slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "TLS_CERT_FILE=") })
-	if own || len(suiteTLS.env) == 0 {
-		return env, map[bool]string{false: "http://", true: "https://"}[own]
+	switch {
+	case own:
+		return env, "https://"
+	case overHTTP2(t):
+		return append(slices.Clone(env), suiteTLS.env...), "https://"
+	default:
+		return env, "http://"
 	}
-	return append(slices.Clone(env), suiteTLS.env...), "https://"
 }
 
 // wantVersion checks that the suite tests what it says.
 func wantVersion(t testing.TB, resp *http.Response) {
 	t.Helper()
-	if want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[overHTTP2]; resp.Proto != want {
+	if want := map[string]string{"http": "HTTP/1.1", "https": "HTTP/2.0"}[resp.Request.URL.Scheme]; resp.Proto != want {
 		t.Errorf("answered in %s, want %s", resp.Proto, want)
 	}
 }
@@ -70,7 +97,7 @@ func wantVersion(t testing.TB, resp *http.Response) {
 // unread opens a stream that is never read, until the test ends.
 func (i *instance) unread(t testing.TB, id string) {
 	t.Helper()
-	if !overHTTP2 {
+	if !overHTTP2(t) {
 		i.rawClient(t, id, "")
 		return
 	}

@@ -14,6 +14,7 @@ import (
 // Clients that take nothing, next to nothing, or send what nobody asked for: each costs little, is gone within the write
 // deadline, and costs the others nothing. Measures time and memory, so it is not parallel.
 func TestLoadHostileClientsAreCutOffAndCostOthersNothing(t *testing.T) {
+	t.Parallel()
 	const each, rounds, length = 25, 2, 256 << 10
 	db := newDatabase(t)
 	i := serveBinary(t, plainBinary(t), db.Serve, "LOG_LEVEL=info")

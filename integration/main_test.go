@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"testing"
 
@@ -24,10 +25,19 @@ func TestMain(m *testing.M) {
 	pgtest.Main(m, remove)
 }
 
-// binary builds the program with the race detector, once, and returns its path.
+// raced are the tests whose servers run under the race detector, which costs them several times the processor time: those of
+// the API, of faults and of hostile clients, in which a server does all that it does at once.
+var raced = regexp.MustCompile(`^(Test|Benchmark)(API|Chaos|Fault|Hostile|Pitfall|Security|Update)`)
+
+// binary builds the program once, for the tests above with the race detector, and returns its path. With
+// AUDITSTREAM_TEST_RACE=all every test has it.
 func binary(t testing.TB) string {
 	t.Helper()
-	path, err := buildRace()
+	build := buildPlain
+	if os.Getenv("AUDITSTREAM_TEST_RACE") == "all" || raced.MatchString(t.Name()) {
+		build = buildRace
+	}
+	path, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,10 +133,8 @@ func TestMistakeWrongSecret(t *testing.T) {
 	i := serve(t, db.Serve, "LOG_LEVEL=info")
 	foreign := remember(strings.TrimSpace(command(t, []string{"JWT_SECRET=" + strings.Repeat("another", 5)}, "token", "--sub", "alice")))
 	client := func(token string) []string { return []string{"AUDITSTREAM_URL=" + i.URL, "AUDITSTREAM_TOKEN=" + token} }
-	if !overHTTP2 { // watch does not know the suite's certificate
-		wantRemedy(t, 4, client(foreign), "watch 1", "signed with another key", "auditstream token makes one with serve's JWT_SECRET")
-		wantRemedy(t, 4, client(""), "watch 1", "set AUDITSTREAM_TOKEN")
-	}
+	wantRemedy(t, 4, client(foreign), "watch 1", "signed with another key", "auditstream token makes one with serve's JWT_SECRET")
+	wantRemedy(t, 4, client(""), "watch 1", "set AUDITSTREAM_TOKEN")
 	for range 3 {
 		if got := i.ask(t, "GET", statusPath("1"), "Authorization", "Bearer "+foreign); got.Status != 401 {
 			t.Errorf("status %d, want 401", got.Status)

@@ -168,7 +168,7 @@ func isTest(t *testing.T, name string) bool {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if regexp.MustCompile(`(?m)^func ` + name + `\(t \*testing\.T\) \{$`).Match(text) {
+		if regexp.MustCompile(`(?m)^func ` + name + `\(t \*testing\.T\) \{`).Match(text) {
 			return true
 		}
 	}

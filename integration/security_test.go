@@ -18,8 +18,9 @@ import (
 
 // A role with nothing but CONNECT forges notifications of every kind. What clients see is what was committed, and the
 // database is read as often as the safety net and the batches allow, not once for each.
-func TestSecurityForgedNotificationsShowNothing(t *testing.T) {
-	t.Parallel()
+func TestSecurityForgedNotificationsShowNothing(t *testing.T) { overBoth(t, testSecurityForgedNotificationsShowNothing) }
+
+func testSecurityForgedNotificationsShowNothing(t *testing.T) {
 	db := newFirstAudit(t)
 	bobs := db.sql(t, "insert into audits (url, user_id, status, progress) values ('https://example.com', 'bob', 'running', 1) returning id")
 	i := serve(t, db.Serve)
@@ -53,8 +54,9 @@ func TestSecurityForgedNotificationsShowNothing(t *testing.T) {
 }
 
 // A token is good for reading what its owner's audits show, and for nothing else.
-func TestSecurityStolenTokenOnlyReads(t *testing.T) {
-	t.Parallel()
+func TestSecurityStolenTokenOnlyReads(t *testing.T) { overBoth(t, testSecurityStolenTokenOnlyReads) }
+
+func testSecurityStolenTokenOnlyReads(t *testing.T) {
 	db := newFirstAudit(t)
 	// Completed, so that a stream which should not be there at least ends.
 	bobs := db.sql(t, "insert into audits (url, user_id, status) values ('https://example.com', 'bob', 'completed') returning id")

@@ -38,17 +38,32 @@ type database struct {
 
 func newDatabase(t testing.TB) database {
 	t.Helper()
-	return adopt(t, pgtest.New(t))
+	return adopted(t, installed.New(t))
 }
 
-// adopt installs auditstream with its own table in the database of an admin URL.
+// installed is what newDatabase copies.
+var installed = pgtest.Template{Prepare: func(tb pgtest.TB, admin string) { install(tb.(testing.TB), admin) }}
+
+// adopt is newDatabase in the database of an admin URL, for tests that have a server of their own.
 func adopt(t testing.TB, admin string) database {
+	t.Helper()
+	install(t, admin)
+	return adopted(t, admin)
+}
+
+// install runs install with its own table in a database, and makes the role if the server does not have it.
+func install(t testing.TB, admin string) {
 	t.Helper()
 	pgtest.Psql(t, admin, `do $$ begin
 		create role `+role+` login password 'serve-password' nosuperuser;
 	exception when duplicate_object or unique_violation then null; end $$`)
-	database{Admin: admin}.keepsRowTexts(t)
 	command(t, []string{"DATABASE_URL=" + admin}, "install", "--create", "--role", role)
+}
+
+// adopted is a database after install.
+func adopted(t testing.TB, admin string) database {
+	t.Helper()
+	database{Admin: admin}.keepsRowTexts(t)
 	u, err := url.Parse(admin)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +172,7 @@ func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instanc
 			env = slices.Delete(slices.Clone(env), k, k+1)
 		}
 	}
-	env, scheme := withTLS(env)
+	env, scheme := withTLS(t, env)
 	i.cmd.Env = environment(append([]string{
 		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret,
 		"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
@@ -178,15 +193,35 @@ func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instanc
 			t.Errorf("auditstream serve: exit status %d", code)
 		}
 		ended()
-		if t.Failed() {
-			t.Logf("log of auditstream serve:\n%s", i.log.String())
-		}
+		i.showLog(t)
 	})
 	serving := i.waitLog(t, "serving")
 	i.URL = scheme + serving["addr"].(string)
 	i.Admin = "http://" + serving["admin_addr"].(string)
 	i.record(t)
 	return i
+}
+
+// showLog adds the log's last lines to that of a test which failed; the whole is in a file.
+func (i *instance) showLog(t testing.TB) {
+	t.Helper()
+	const most = 40
+	if !t.Failed() {
+		return
+	}
+	lines := strings.SplitAfter(i.log.String(), "\n")
+	if len(lines) <= most {
+		t.Logf("log of auditstream serve:\n%s", i.log.String())
+		return
+	}
+	where := "a file that could not be written"
+	if file, err := os.CreateTemp("", "auditstream-serve-*.log"); err == nil {
+		where = file.Name()
+		_, _ = file.WriteString(i.log.String())
+		_ = file.Close()
+	}
+	t.Logf("the last lines of the log of auditstream serve, of which the other %d are in %s:\n%s", len(lines)-most, where,
+		strings.Join(lines[len(lines)-most:], ""))
 }
 
 // signal sends a signal to the instance, if it still runs.

@@ -4,8 +4,9 @@ import (
 	"testing"
 )
 
-func TestUpdateReachesTheStream(t *testing.T) {
-	t.Parallel()
+func TestUpdateReachesTheStream(t *testing.T) { overBoth(t, testUpdateReachesTheStream) }
+
+func testUpdateReachesTheStream(t *testing.T) {
 	db := newDatabase(t)
 	i := serve(t, db.Serve)
 	i.waitReady(t, "up")
