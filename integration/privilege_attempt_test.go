@@ -121,7 +121,7 @@ func TestPrivilegeRoleReadsTheViewAlone(t *testing.T) {
 		}
 		for _, statement := range []string{
 			"insert into %s default values", "delete from %s", "truncate %s", "select * from %s for update", "select * from %s for key share",
-			"lock table %s in row share mode", "copy %s from stdin", "merge into %s using (select 1) s on false when not matched then do nothing",
+			"lock table %s in row share mode", "copy %s from stdin", "merge into %s using (select 1) s on false when not matched then insert default values",
 			"alter table %s rename to other", "alter table %s owner to current_user", "drop table %s", "comment on table %s is 'mine'",
 			"grant select on %s to public", "create index on %s ((1))", "create rule r as on insert to %s do instead nothing",
 			"create trigger t after insert on %s execute function auditstream.notify_change()", "create policy p on %s",

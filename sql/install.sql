@@ -37,10 +37,14 @@
 \set triggers true
 \set statements true
 \set rows false
--- Partitions and heirs are written by their own names, which only triggers for each row see.
-select relkind <> 'r' or exists (select from pg_catalog.pg_inherits where oid in (inhparent, inhrelid)) as rows,
-    relkind = 'r' and not exists (select from pg_catalog.pg_inherits where oid in (inhparent, inhrelid)) as statements
-from pg_catalog.pg_class where oid = pg_catalog.to_regclass(:'table') \gset
+-- Partitions and heirs are written by their own names, which only triggers for each row see; and only they have columns that are
+-- generated when they are read (PostgreSQL 18).
+select each_row as rows, not each_row as statements
+from (
+    select relkind <> 'r' or exists (select from pg_catalog.pg_inherits where c.oid in (inhparent, inhrelid))
+        or exists (select from pg_catalog.pg_attribute where attrelid = c.oid and attgenerated = 'v') as each_row
+    from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass(:'table')
+) form \gset
 select exists (select from pg_catalog.pg_class where oid = pg_catalog.to_regclass('auditstream.watch')) and not exists (
         select from pg_catalog.pg_attribute where attrelid = pg_catalog.to_regclass('auditstream.watch') and attname = 'padding') as old_watch \gset
 \if :old_watch

@@ -200,13 +200,13 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 const endOfBody = "$auditstream$"
 
 // byStatement says whether triggers that look once a statement see every change, and may compare the columns: they do that
-// as who installed, so that no type's own cast or operator may run in it. The others look once a row.
+// as who installed, so that no type's own cast or operator may run in it. The others look once a row, and have virtual columns.
 func byStatement(t *table, m *mapping) bool {
 	if t.Kind != "r" || t.Related {
 		return false
 	}
 	for _, source := range m.sources() {
-		if !source.BuiltIn && source.BaseKind != "e" || strings.Contains(source.Name, endOfBody) {
+		if source.Virtual || !source.BuiltIn && source.BaseKind != "e" || strings.Contains(source.Name, endOfBody) {
 			return false
 		}
 	}

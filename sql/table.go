@@ -49,6 +49,7 @@ type attribute struct {
 	BuiltIn   bool   // the base type is PostgreSQL's own
 	Collation uint32
 	Bytewise  bool // no collation, or one under which equal means identical
+	Virtual   bool // generated when it is read (PostgreSQL 18): transition tables do not have it
 
 	PrimaryKey, Indexed, Unique bool // alone the primary key; first in an index; alone in a unique index
 }
@@ -200,6 +201,7 @@ const attributesSQL = `
 	       t.typname as base, pg_catalog.format_type(t.oid, -1) as base_sql, t.typtype::text as base_kind,
 	       t.typcategory::text as category, t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace as built_in,
 	       a.attcollation as collation, coalesce(co.collisdeterministic, true) as bytewise,
+	       a.attgenerated = 'v' as virtual,
 	       exists (select from indexes i where i.attnum = a.attnum and i.indisprimary and i.indnkeyatts = 1) as primary_key,
 	       exists (select from indexes i where i.attnum = a.attnum) as indexed,
 	       exists (select from indexes i where i.attnum = a.attnum and i.indisunique and i.indnkeyatts = 1) as unique

@@ -1,6 +1,10 @@
 package sql_test
 
-import "testing"
+import (
+	"testing"
+
+	"auditstream/sql"
+)
 
 func TestAdoptTypes(t *testing.T) {
 	t.Parallel()
@@ -143,4 +147,28 @@ func TestAdoptTypes(t *testing.T) {
 			},
 		},
 	})
+}
+
+// From PostgreSQL 18 on a generated column may be virtual: it is computed when it is read, and a trigger's transition tables do
+// not have it.
+func TestGeneratedColumnsRing(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	kind := "stored"
+	if column(t, conn, `select (current_setting('server_version_num')::int >= 180000)::text`)[0] == "true" {
+		kind = "virtual"
+	}
+	exec(t, conn, `create table audits (id bigint primary key, status text, done int, pages int,
+			progress int generated always as (100 * done / pages) `+kind+`, message text generated always as ('page ' || done) `+kind+`);
+		insert into audits values (1, 'running', 0, 10)`)
+	install(t, conn, sql.Options{})
+	b := listen(t, dsn)
+	b.rings(t, conn, `update audits set done = 5`, "1")
+	equal(t, "the view", shown(t, conn), []string{`{"audit_id":1,"status":"running","progress":50,"message":"page 5"}`})
+	b.rings(t, conn, `update audits set done = 5`)
+	b.rings(t, conn, `insert into audits values (2, 'running', 0, 10)`, "2")
+	b.rings(t, conn, `delete from audits where id = 2`, "2")
+	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
+		t.Errorf("a second install wants to run:\n%s", plan.SQL)
+	}
 }

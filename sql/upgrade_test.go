@@ -34,8 +34,9 @@ func old(tb testing.TB, dsn string, version int) {
 	pgtest.Psql(tb, dsn, `insert into audits (url, status, progress) values ('https://example.com', 'running', 10)`)
 }
 
-// Who may execute what is repaired in any version, and is not part of one; nor is the sum by which install notices.
-var rights = regexp.MustCompile(`(?s)\n-- rights\n.*?-- end of rights\n|-- state: .*?-- end of state\n`)
+// Who may execute what is repaired in any version, and is not part of one; nor is the sum by which install notices, or which of
+// its two forms of triggers a table needs.
+var rights = regexp.MustCompile(`(?s)\n-- rights\n.*?-- end of rights\n|-- state: .*?-- end of state\n|-- Partitions and heirs .*?\\gset\n`)
 
 var comments = regexp.MustCompile(`(?m)^\s*--.*\n|\s+-- .*`)
 
