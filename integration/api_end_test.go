@@ -88,7 +88,9 @@ func testAPIStreamEnds(t *testing.T) {
 	})
 }
 
-func TestAPIStreamEndsAtTheTokensExpiry(t *testing.T) { overBoth(t, testAPIStreamEndsAtTheTokensExpiry) }
+func TestAPIStreamEndsAtTheTokensExpiry(t *testing.T) {
+	overBoth(t, testAPIStreamEndsAtTheTokensExpiry)
+}
 
 func testAPIStreamEndsAtTheTokensExpiry(t *testing.T) {
 	db := newFirstAudit(t)
@@ -152,7 +154,9 @@ func (s *stream) wantSoFar(t testing.TB, want string) {
 }
 
 // A row that cannot be read is the unexpected error, and no other stream's.
-func TestAPIRowThatCannotBeReadEndsItsStreamAlone(t *testing.T) { overBoth(t, testAPIRowThatCannotBeReadEndsItsStreamAlone) }
+func TestAPIRowThatCannotBeReadEndsItsStreamAlone(t *testing.T) {
+	overBoth(t, testAPIRowThatCannotBeReadEndsItsStreamAlone)
+}
 
 func testAPIRowThatCannotBeReadEndsItsStreamAlone(t *testing.T) {
 	db := newFirstAudit(t)

@@ -193,7 +193,9 @@ func unencoded(claims string, key []byte) string {
 
 // A rotation ends nobody's stream: a token was good when it was checked, and is until its exp. Whoever comes afterwards
 // needs one of the new key.
-func TestAPIKeyRotationLeavesOpenStreams(t *testing.T) { overBoth(t, testAPIKeyRotationLeavesOpenStreams) }
+func TestAPIKeyRotationLeavesOpenStreams(t *testing.T) {
+	overBoth(t, testAPIKeyRotationLeavesOpenStreams)
+}
 
 func testAPIKeyRotationLeavesOpenStreams(t *testing.T) {
 	db := newFirstAudit(t)

@@ -14,7 +14,9 @@ import (
 // All of these have the safety net far away: what is shown was told by the triggers.
 const noSafetyNet = "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600"
 
-func TestAPISeveralThatBeginLaterArePushed(t *testing.T) { overBoth(t, testAPISeveralThatBeginLaterArePushed) }
+func TestAPISeveralThatBeginLaterArePushed(t *testing.T) {
+	overBoth(t, testAPISeveralThatBeginLaterArePushed)
+}
 
 func testAPISeveralThatBeginLaterArePushed(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
@@ -58,7 +60,9 @@ func testAPISeveralThatBeginLaterArePushed(t *testing.T) {
 }
 
 // An insert whose trigger looked before the stream came rings nothing when it commits.
-func TestAPISeveralThatBeganInAnOpenTransaction(t *testing.T) { overBoth(t, testAPISeveralThatBeganInAnOpenTransaction) }
+func TestAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
+	overBoth(t, testAPISeveralThatBeganInAnOpenTransaction)
+}
 
 func testAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
 	db := newDatabase(t)
@@ -82,7 +86,9 @@ func testAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
 }
 
 // Another session that listens, with registrations of its own.
-func TestAPISeveralThatBeginAfterAReconnect(t *testing.T) { overBoth(t, testAPISeveralThatBeginAfterAReconnect) }
+func TestAPISeveralThatBeginAfterAReconnect(t *testing.T) {
+	overBoth(t, testAPISeveralThatBeginAfterAReconnect)
+}
 
 func testAPISeveralThatBeginAfterAReconnect(t *testing.T) {
 	db := newDatabase(t)

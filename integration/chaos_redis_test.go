@@ -14,7 +14,6 @@ const shortChaosRedis = 20 * time.Second
 
 // TestChaosRedis is TestChaos where the instances hear of changes through a relay and Redis, which break, too.
 func TestChaosRedis(t *testing.T) {
-	t.Parallel()
 	plan := chaosPlan(t, shortChaosRedis, redisLanes)
 	server := pgtest.NewServer(t)
 	db := adopt(t, server.DSN("postgres"))

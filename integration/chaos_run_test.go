@@ -31,7 +31,6 @@ const (
 // CHAOS=10m makes it last, CHAOS_SEED=n repeats a schedule, CHAOS_REPORT=file keeps the report. Not parallel: it
 // measures time.
 func TestChaos(t *testing.T) {
-	t.Parallel()
 	plan := chaosPlan(t, shortChaos, faultLanes)
 	chaosRun(t, plan, newChaos(t, plan))
 }

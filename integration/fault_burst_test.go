@@ -12,7 +12,9 @@ import (
 	"github.com/tmaxmax/go-sse"
 )
 
-func TestFaultTenThousandUpdatesInOneTransactionAreFewEvents(t *testing.T) { overBoth(t, testFaultTenThousandUpdatesInOneTransactionAreFewEvents) }
+func TestFaultTenThousandUpdatesInOneTransactionAreFewEvents(t *testing.T) {
+	overBoth(t, testFaultTenThousandUpdatesInOneTransactionAreFewEvents)
+}
 
 func testFaultTenThousandUpdatesInOneTransactionAreFewEvents(t *testing.T) {
 	db := newDatabase(t)
@@ -159,7 +161,9 @@ func TestPitfall01UpdateOfNothingShownSendsNothing(t *testing.T) {
 }
 
 // A payload of 8,000 bytes would abort the writer's transaction; the sizes of the row's texts must not matter to it.
-func TestPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter(t *testing.T) { overBoth(t, testPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter) }
+func TestPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter(t *testing.T) {
+	overBoth(t, testPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter)
+}
 
 func testPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter(t *testing.T) {
 	db := newDatabase(t)

@@ -15,7 +15,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func TestFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) { overBoth(t, testFaultHundredViewersOnTwoInstancesSeeTheEnd) }
+func TestFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
+	overBoth(t, testFaultHundredViewersOnTwoInstancesSeeTheEnd)
+}
 
 func testFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
 	db := newDatabase(t)
@@ -55,7 +57,9 @@ func testFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
 
 // The safety net is off, so an update lost between the first read and the subscription would never be shown, and the
 // stream would not end.
-func TestPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) { overBoth(t, testPitfall03UpdateWhileConnectingIsNotLost) }
+func TestPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) {
+	overBoth(t, testPitfall03UpdateWhileConnectingIsNotLost)
+}
 
 func testPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) {
 	const workers, rounds = 4, 250
@@ -170,7 +174,9 @@ func testFaultSafetyNetIsOneReadATick(t *testing.T) {
 }
 
 // A client that was away shows the committed state, whatever happened to the server meanwhile.
-func TestFaultKilledServerAndRestartConverge(t *testing.T) { overBoth(t, testFaultKilledServerAndRestartConverge) }
+func TestFaultKilledServerAndRestartConverge(t *testing.T) {
+	overBoth(t, testFaultKilledServerAndRestartConverge)
+}
 
 func testFaultKilledServerAndRestartConverge(t *testing.T) {
 	db := newDatabase(t)

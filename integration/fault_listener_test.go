@@ -18,7 +18,9 @@ const (
 	withinNet = 11 * time.Second
 )
 
-func TestPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) { overBoth(t, testPitfall05TerminatedListenerIsBackWithinASecond) }
+func TestPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
+	overBoth(t, testPitfall05TerminatedListenerIsBackWithinASecond)
+}
 
 func testPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 	db := newDatabase(t)
@@ -58,7 +60,9 @@ func testPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 }
 
 // A connection through which nothing comes any more, and no news of that either.
-func TestPitfall05HalfOpenListenerIsNoticed(t *testing.T) { overBoth(t, testPitfall05HalfOpenListenerIsNoticed) }
+func TestPitfall05HalfOpenListenerIsNoticed(t *testing.T) {
+	overBoth(t, testPitfall05HalfOpenListenerIsNoticed)
+}
 
 func testPitfall05HalfOpenListenerIsNoticed(t *testing.T) {
 	db := newDatabase(t)
@@ -99,7 +103,9 @@ func testPitfall05HalfOpenListenerIsNoticed(t *testing.T) {
 }
 
 // The connection is held up but not broken, and goes on by itself.
-func TestFaultHalfOpenListenerThatRecoversByItself(t *testing.T) { overBoth(t, testFaultHalfOpenListenerThatRecoversByItself) }
+func TestFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
+	overBoth(t, testFaultHalfOpenListenerThatRecoversByItself)
+}
 
 func testFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
 	db := newDatabase(t)
@@ -123,7 +129,9 @@ func testFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
 	v.reached(t, 3)
 }
 
-func TestFaultLostTriggersAreCountedAndHealed(t *testing.T) { overBoth(t, testFaultLostTriggersAreCountedAndHealed) }
+func TestFaultLostTriggersAreCountedAndHealed(t *testing.T) {
+	overBoth(t, testFaultLostTriggersAreCountedAndHealed)
+}
 
 func testFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 	db := adopt(t, pgtest.NewServer(t).DSN("postgres")) // other tests' transactions, open at a registration, explain changes

@@ -14,7 +14,9 @@ import (
 	"auditstream/integration/pgtest"
 )
 
-func TestPitfall09SIGTERMWithOpenStreamsExitsInTime(t *testing.T) { overBoth(t, testPitfall09SIGTERMWithOpenStreamsExitsInTime) }
+func TestPitfall09SIGTERMWithOpenStreamsExitsInTime(t *testing.T) {
+	overBoth(t, testPitfall09SIGTERMWithOpenStreamsExitsInTime)
+}
 
 func testPitfall09SIGTERMWithOpenStreamsExitsInTime(t *testing.T) {
 	testGoodbye(t, syscall.SIGTERM, 200)

@@ -11,7 +11,7 @@ import (
 
 const streamsOpen = "auditstream_streams_open"
 
-// Clients that never read are cut off, and until then cost the others nothing. Measures time, so it is not parallel.
+// Clients that never read are cut off, and until then cost the others nothing.
 func TestFaultStuckClientsAreCutOffAndCostOthersNothing(t *testing.T) {
 	t.Parallel()
 	const stuck, length = 50, 256 << 10

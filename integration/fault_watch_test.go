@@ -16,7 +16,9 @@ import (
 
 // The triggers ring for what is watched. A writer whose trigger looked before the viewer came, and who commits after the
 // viewer's first event, rings nothing: its change is shown all the same, long before the safety net.
-func TestFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) { overBoth(t, testFaultWriterThatLookedBeforeTheViewerCame) }
+func TestFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
+	overBoth(t, testFaultWriterThatLookedBeforeTheViewerCame)
+}
 
 func testFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
 	server := pgtest.NewServer(t, func(c *localpg.Config) { c.Settings = map[string]string{"max_prepared_transactions": "4"} })
@@ -62,7 +64,9 @@ func testFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
 }
 
 // A killed instance's registrations are removed by one that lives, and a stopped one leaves none.
-func TestFaultRegistrationsOfTheDeadGoAway(t *testing.T) { overBoth(t, testFaultRegistrationsOfTheDeadGoAway) }
+func TestFaultRegistrationsOfTheDeadGoAway(t *testing.T) {
+	overBoth(t, testFaultRegistrationsOfTheDeadGoAway)
+}
 
 func testFaultRegistrationsOfTheDeadGoAway(t *testing.T) {
 	db := newDatabase(t)

@@ -12,7 +12,7 @@ import (
 )
 
 // Clients that take nothing, next to nothing, or send what nobody asked for: each costs little, is gone within the write
-// deadline, and costs the others nothing. Measures time and memory, so it is not parallel.
+// deadline, and costs the others nothing.
 func TestLoadHostileClientsAreCutOffAndCostOthersNothing(t *testing.T) {
 	t.Parallel()
 	const each, rounds, length = 25, 2, 256 << 10

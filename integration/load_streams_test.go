@@ -8,7 +8,6 @@ import (
 // A stream over plain HTTP/1.1 costs a few kilobytes: net/http's goroutines, buffers and request have gone. Measures memory,
 // so it is not parallel.
 func TestLoadStreamCostsAFewKilobytes(t *testing.T) {
-	t.Parallel()
 	const streams, audits, most = 5000, 500, 12e3 // bytes of resident memory
 	db := newDatabase(t)
 	ids := db.insertMany(t, audits)

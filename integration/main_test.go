@@ -30,11 +30,14 @@ func TestMain(m *testing.M) {
 var raced = regexp.MustCompile(`^(Test|Benchmark)(API|Chaos|Fault|Hostile|Pitfall|Security|Update)`)
 
 // binary builds the program once, for the tests above with the race detector, and returns its path. With
-// AUDITSTREAM_TEST_RACE=all every test has it.
+// AUDITSTREAM_TEST_RACE=all every test has it, with none no test.
 func binary(t testing.TB) string {
 	t.Helper()
 	build := buildPlain
-	if os.Getenv("AUDITSTREAM_TEST_RACE") == "all" || raced.MatchString(t.Name()) {
+	switch kind := os.Getenv("AUDITSTREAM_TEST_RACE"); {
+	case kind != "" && kind != "all" && kind != "none":
+		t.Fatalf("AUDITSTREAM_TEST_RACE is %q: want all, none or nothing", kind)
+	case kind == "all" || kind == "" && raced.MatchString(t.Name()):
 		build = buildRace
 	}
 	path, err := build()

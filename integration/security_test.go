@@ -18,7 +18,9 @@ import (
 
 // A role with nothing but CONNECT forges notifications of every kind. What clients see is what was committed, and the
 // database is read as often as the safety net and the batches allow, not once for each.
-func TestSecurityForgedNotificationsShowNothing(t *testing.T) { overBoth(t, testSecurityForgedNotificationsShowNothing) }
+func TestSecurityForgedNotificationsShowNothing(t *testing.T) {
+	overBoth(t, testSecurityForgedNotificationsShowNothing)
+}
 
 func testSecurityForgedNotificationsShowNothing(t *testing.T) {
 	db := newFirstAudit(t)

@@ -78,7 +78,9 @@ func TestPitfall01NotifyLockIsForShownChangesOnly(t *testing.T) {
 
 // A native EventSource reconnects after a 200 that ends, waiting as long as retry says, and stops for good at 204 or any
 // error status. A client made of fetch retries what fails, and takes a clean end without a word for the end.
-func TestPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) { overBoth(t, testPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay) }
+func TestPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) {
+	overBoth(t, testPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay)
+}
 
 func testPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) {
 	db := newDatabase(t)
