@@ -4,8 +4,12 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
 RELEASE ?=
 LDFLAGS = -s -w $(if $(RELEASE),-X main.release=$(RELEASE))
-# Tests of the whole binary wait for databases to stop and start; 2 cores need minutes for all of them.
-TESTFLAGS ?= -race -shuffle=on -timeout 40m
+# The same for builds and tests, so that each package is compiled once, and once more for the race detector.
+export GOFLAGS := $(strip $(filter-out -trimpath,$(shell $(GO) env GOFLAGS 2>/dev/null)) -trimpath)
+# go test, with a report to read. What it vets otherwise is a part of what make lint does, and costs a minute of processor time.
+TEST = $(GO) run ./internal/testreport -vet=off
+# TESTFLAGS=-count=1 runs again what go test remembers.
+TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -20,33 +24,100 @@ run: ## Try it: a private PostgreSQL, live audits and the page on http://127.0.0
 	@exec bin/auditstream dev
 
 .PHONY: test
-test: ## Install what tests need, then run all of them
+test: ## Install what tests need, then run all of them but the long ones; 6 minutes on 2 cores, and 5 more to compile all of it
 	@.ci/setup test
-	$(GO) vet ./...
-	$(GO) test $(TESTFLAGS) ./...
+	@$(MAKE) --no-print-directory -k test-units test-whole
 
-# What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything: once is enough.
-NOT_OF_THE_DATABASE = ^(TestChaos|TestFailover|TestRolling|TestBalancer|TestReadme|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
+# Where goroutines share what they have: with the race detector.
+RACED = ./server ./pgnotify/... ./store ./cmd/auditstream
 
-# All that opens streams and asks through Go's client. Left out is what
-# - writes or reads HTTP/1.1 byte by byte: StreamIsLiterally, Status, HeaderSize, RequestsAfterAStream, TestHostileRequest*,
-#   TestHostileTrickle, RequestsAreBounded, StuckClients, VanishedClients, SlowReader, OutOfFileDescriptors, all TestLoad
-#   (of which a client that does not read has a test of its own for HTTP/2), and one part of Reconnect;
-# - counts goroutines, of which a connection of HTTP/2 keeps its own: Churn;
-# - measures writers, latency or hostile notifications, or has no stream: Pitfall01, 06 and 10, FreeLatency, HostileNotifications,
-#   the commands, the configuration, privileges, the page, the browser's client.
-OVER_HTTP2 = ^(TestUpdate.*|TestAPI(Stream(Ends.*|Timeout)|Heartbeat|OnlyChangesAreSent|EventData|IDIs.*|Ownership|Refusals|Reconnect|Limits|Several.*|AuthCookie|CORS|WithoutCORS.*|RowThat.*|DatabaseUnreachable|JWKS|Key.*|PreviousSecret|HostileTokens|Description.*|SecretsAreNeverLogged|MetricsNameNobody)|TestSecurity(Forged|Stolen).*|TestFault(Hundred|Killed|Ten|Rollback|StuckHTTP2|SIGINT|Database|BlackHoled|HalfOpen|LostTriggers|SafetyNet|Registrations|WriterThat).*|TestPitfall0(2|3|5|7|8|9).*)$$
-NOT_OVER_HTTP2 = ^TestAPIReconnect$$/^204_
+.PHONY: test-units
+test-units:
+	$(TEST) -race -timeout 30m $(TESTFLAGS) $(RACED)
 
-.PHONY: test-http2
-test-http2: ## Run the tests of streams once more over HTTP/2, with TLS
+# The whole program, and the packages that are left. Most of these tests wait; which servers have the race detector is in
+# integration/main_test.go.
+.PHONY: test-whole
+test-whole:
+	$(TEST) -timeout 30m -p 2 -parallel 10 -skip '$(LONG)' $(TESTFLAGS) \
+		./integration $$($(GO) list ./... | grep -vxF "$$($(GO) list ./integration $(RACED))")
+
+# Not part of make test: what is long, or random by nature.
+LONG = ^(TestSoak|TestRollingRestart)$$
+
+.PHONY: test-all
+test-all: ## All that make test leaves out, too: everything in race, shuffled, in containers and on each PostgreSQL; 1 hour on 2 cores
+	$(MAKE) lint
+	$(MAKE) test
+	$(MAKE) test-race
+	for version in 14 15 16 17 18; do $(MAKE) test-postgres PG=$$version || exit 1; done
+	$(MAKE) rolling
+	$(MAKE) soak SOAK=2m
+	$(MAKE) test-containers-all
+	CHECK_ALL=1 $(MAKE) test-changed
+
+.PHONY: nightly
+nightly: ## What finds faults by chance: chaos on new seeds, soak, all tests three times in random order, each fuzz target; 4 hours on 2 cores
+	$(MAKE) chaos CHAOS=30m
+	$(MAKE) soak SOAK=20m
+	$(MAKE) test-race TESTFLAGS=-count=3
+	$(MAKE) fuzz FUZZTIME=3m
+
+.PHONY: test-race
+test-race: ## All tests with the race detector in tests and servers, in random order; 20 minutes on 2 cores
 	@.ci/setup test
-	AUDITSTREAM_TEST_HTTP=2 $(GO) test $(TESTFLAGS) -count=1 -run '$(OVER_HTTP2)' -skip '$(NOT_OVER_HTTP2)' ./integration
+	AUDITSTREAM_TEST_RACE=all $(TEST) -race -shuffle=on -timeout 3h -parallel 12 $(TESTFLAGS) ./...
+
+# What depends on who runs it: finding and starting PostgreSQL, the commands, Chromium, README's commands. See .ci/as-user.
+.PHONY: test-user
+test-user:
+	$(TEST) -timeout 20m $(TESTFLAGS) ./cmd/... ./integration/pgtest
+	AUDITSTREAM_TEST_RACE=none $(TEST) -timeout 20m -run '^(TestUpdate|TestPageShows|TestPitfall05Terminated|TestReadme)' $(TESTFLAGS) ./integration
+
+PG ?= 18
+.PHONY: test-postgres
+test-postgres: ## Run what asks the database against PostgreSQL PG=14 to 18, taken from npm: the SQL, the reads, the listener, the API; 4 minutes
+	@.ci/setup test
+	@programs=$$(.ci/postgres '$(PG)') && PATH="$$programs:$$PATH" && export PATH AUDITSTREAM_TEST_POSTGRES=local AUDITSTREAM_TEST_RACE=none && \
+		make --no-print-directory -k test-postgres-units test-postgres-whole
+
+# CI has time for the SQL, the reads and the listener.
+.PHONY: test-postgres-quick
+test-postgres-quick:
+	@.ci/setup test
+	@programs=$$(.ci/postgres '$(PG)') && PATH="$$programs:$$PATH" && export PATH AUDITSTREAM_TEST_POSTGRES=local && \
+		make --no-print-directory test-postgres-units
+
+.PHONY: test-postgres-units test-postgres-whole
+test-postgres-units:
+	$(TEST) -timeout 20m -parallel 4 $(TESTFLAGS) ./sql ./store ./pgnotify
+test-postgres-whole:
+	$(TEST) -timeout 20m -parallel 12 -run '^Test(API|Update|Upgrade|Privilege)' $(TESTFLAGS) ./integration
+
+IN_CONTAINER = AUDITSTREAM_TEST_POSTGRES=container $(TEST) -timeout 20m $(TESTFLAGS)
 
 .PHONY: test-containers
-test-containers: ## Run the database tests against PostgreSQL in a container; needs a Docker engine
+test-containers: ## The SQL, the store, an adoption and a stream on PostgreSQL in a container; needs a Docker engine; 2 minutes
 	@.ci/setup test
-	AUDITSTREAM_TEST_POSTGRES=container $(GO) test $(TESTFLAGS) -skip '$(NOT_OF_THE_DATABASE)' ./integration/... ./sql/... ./store/... ./pgnotify/...
+	$(IN_CONTAINER) ./sql ./store
+	$(IN_CONTAINER) -run '^(TestAPIAdoptedTable|TestUpdateReachesTheStream)$$' ./integration
+
+# What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything.
+NOT_OF_THE_DATABASE = ^(TestChaos|TestFailover|TestRolling|TestBalancer|TestReadme|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
+
+.PHONY: test-containers-all
+test-containers-all: ## All that asks the database, on PostgreSQL in a container; needs a Docker engine; 10 minutes
+	@.ci/setup test
+	$(IN_CONTAINER) -skip '$(NOT_OF_THE_DATABASE)' ./integration/... ./sql/... ./store/... ./pgnotify/...
+
+# Each only when what it is made of has changed since it passed; see .ci/changed.
+.PHONY: test-changed
+test-changed: ## Licences, image, package, manifests and dashboard, each if its files have changed; CHECK_ALL=1: all of them, 15 minutes
+	@.ci/changed licenses go.mod go.sum THIRD_PARTY.md .ci/licenses -- make licenses
+	@.ci/changed kubernetes deploy/kubernetes integration/kubernetes -- make test-kubernetes
+	@.ci/changed grafana deploy/grafana-dashboard.json integration/grafana -- make test-grafana
+	@.ci/changed release deploy go.mod cmd/auditstream/man.go $(wildcard integration/release_*) -- make test-release
+	@.ci/changed image Dockerfile .dockerignore compose.yaml deploy/compose go.mod $(wildcard integration/image_*) -- make test-image
 
 .PHONY: test-image
 test-image: ## Build the container image, run it without any rights, and compose.yaml with it; needs a Docker engine
@@ -76,7 +147,7 @@ CHAOS_SEED ?=
 .PHONY: chaos
 chaos: ## Random faults under random load for CHAOS=1m; CHAOS_SEED=n replays a schedule
 	@.ci/setup test
-	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -run '^TestChaos' -v -timeout 3h ./integration
+	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -count=1 -run '^TestChaos' -v -timeout 3h ./integration
 
 .PHONY: rolling
 rolling: ## A rolling restart of three instances behind nginx under 1,000 clients, drawn anew in docs/rolling-restart.svg
@@ -126,13 +197,18 @@ bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger
 PORTABLE = ./server ./pgnotify ./pgnotify/redisnotify ./store ./sql
 
 .PHONY: lint
-lint: ## Check formatting, vet, staticcheck, and that it compiles for the other systems
-	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
-	$(GO) vet -tags image,release ./...
+lint: lint-quick ## Check all: also staticcheck, and that it compiles for the other systems; 5 minutes
 	GOOS=darwin $(GO) vet ./...
 	GOOS=freebsd $(GO) vet ./...
 	GOOS=windows $(GO) build $(PORTABLE)
 	$(GO) run $(STATICCHECK) -tags image,release ./...
+
+.PHONY: lint-quick
+lint-quick: ## Check formatting, the module's files, and vet; 2 minutes, most of them compiling
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+	$(GO) vet -tags image,release ./...
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (needs the vulnerability database's site)
@@ -151,7 +227,7 @@ image: ## Build the container image auditstream
 .PHONY: build
 build: ## Build bin/auditstream
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/auditstream ./cmd/auditstream
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/auditstream ./cmd/auditstream
 
 .PHONY: clean
 clean: ## Remove what was built and make run's database
