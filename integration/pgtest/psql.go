@@ -32,8 +32,13 @@ var psql = sync.OnceValues(func() (string, error) { return findPsql(context.Back
 
 // findPsql looks beside the server's programs first: what Debian has in PATH is a wrapper in Perl, which takes longer than psql.
 func findPsql(ctx context.Context) (string, error) {
+	var beside []string
 	if dir, err := localpg.FindBinaries(ctx); err == nil {
-		if path, err := exec.LookPath(filepath.Join(dir, "psql")); err == nil {
+		beside = append(beside, filepath.Join(dir, "psql"))
+	}
+	debian, _ := filepath.Glob("/usr/lib/postgresql/*/bin/psql") // its only error is a bad pattern
+	for _, path := range append(beside, debian...) {
+		if path, err := exec.LookPath(path); err == nil {
 			return path, nil
 		}
 	}
