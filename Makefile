@@ -24,7 +24,7 @@ run: ## Try it: a private PostgreSQL, live audits and the page on http://127.0.0
 	@exec bin/auditstream dev
 
 .PHONY: test
-test: ## Install what tests need, then run all of them but the long ones; 6 minutes on 2 cores, and 5 more to compile all of it
+test: ## Install what tests need, then run all of them but the long ones; 9 minutes on 2 cores, and 4 more to compile all of it
 	@.ci/setup test
 	@$(MAKE) --no-print-directory -k test-units test-whole
 
@@ -76,7 +76,7 @@ test-user:
 
 PG ?= 18
 .PHONY: test-postgres
-test-postgres: ## Run what asks the database against PostgreSQL PG=14 to 18, taken from npm: the SQL, the reads, the listener, the API; 4 minutes
+test-postgres: ## Run what asks the database against PostgreSQL PG=14 to 18, taken from npm: the SQL, the reads, the listener, the API; 3 minutes
 	@.ci/setup test
 	@programs=$$(.ci/postgres '$(PG)') && PATH="$$programs:$$PATH" && export PATH AUDITSTREAM_TEST_POSTGRES=local AUDITSTREAM_TEST_RACE=none && \
 		make --no-print-directory -k test-postgres-units test-postgres-whole
