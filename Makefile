@@ -46,7 +46,7 @@ test-whole:
 LONG = ^(TestSoak|TestRollingRestart)$$
 
 .PHONY: test-all
-test-all: ## All that make test leaves out, too: everything in race, shuffled, in containers and on each PostgreSQL; 1 hour on 2 cores
+test-all: ## All that make test leaves out, too: everything in race, shuffled, in containers and on each PostgreSQL; about 1 hour on 2 cores
 	$(MAKE) lint
 	$(MAKE) test
 	$(MAKE) test-race
@@ -57,14 +57,14 @@ test-all: ## All that make test leaves out, too: everything in race, shuffled, i
 	CHECK_ALL=1 $(MAKE) test-changed
 
 .PHONY: nightly
-nightly: ## What finds faults by chance: chaos on new seeds, soak, all tests three times in random order, each fuzz target; 4 hours on 2 cores
+nightly: ## What finds faults by chance: chaos on new seeds, soak, all tests three times in random order, each fuzz target; about 4 hours on 2 cores
 	$(MAKE) chaos CHAOS=30m
 	$(MAKE) soak SOAK=20m
 	$(MAKE) test-race TESTFLAGS=-count=3
 	$(MAKE) fuzz FUZZTIME=3m
 
 .PHONY: test-race
-test-race: ## All tests with the race detector in tests and servers, in random order; 20 minutes on 2 cores
+test-race: ## All tests with the race detector in tests and servers, in random order; about 20 minutes on 2 cores
 	@.ci/setup test
 	AUDITSTREAM_TEST_RACE=all $(TEST) -race -shuffle=on -timeout 3h -parallel 12 $(TESTFLAGS) ./...
 
@@ -106,13 +106,13 @@ test-containers: ## The SQL, the store, an adoption and a stream on PostgreSQL i
 NOT_OF_THE_DATABASE = ^(TestChaos|TestFailover|TestRolling|TestBalancer|TestReadme|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
 
 .PHONY: test-containers-all
-test-containers-all: ## All that asks the database, on PostgreSQL in a container; needs a Docker engine; 10 minutes
+test-containers-all: ## All that asks the database, on PostgreSQL in a container; needs a Docker engine; about 10 minutes
 	@.ci/setup test
 	$(IN_CONTAINER) -skip '$(NOT_OF_THE_DATABASE)' ./integration/... ./sql/... ./store/... ./pgnotify/...
 
 # Each only when what it is made of has changed since it passed; see .ci/changed.
 .PHONY: test-changed
-test-changed: ## Licences, image, package, manifests and dashboard, each if its files have changed; CHECK_ALL=1: all of them, 15 minutes
+test-changed: ## Licences, image, package, manifests and dashboard, each if its files have changed; CHECK_ALL=1: all of them, about 15 minutes
 	@.ci/changed licenses go.mod go.sum THIRD_PARTY.md .ci/licenses -- make licenses
 	@.ci/changed kubernetes deploy/kubernetes integration/kubernetes -- make test-kubernetes
 	@.ci/changed grafana deploy/grafana-dashboard.json integration/grafana -- make test-grafana
@@ -197,7 +197,7 @@ bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger
 PORTABLE = ./server ./pgnotify ./pgnotify/redisnotify ./store ./sql
 
 .PHONY: lint
-lint: lint-quick ## Check all: also staticcheck, and that it compiles for the other systems; 5 minutes
+lint: lint-quick ## Check all: also staticcheck, and that it compiles for the other systems; about 5 minutes
 	GOOS=darwin $(GO) vet ./...
 	GOOS=freebsd $(GO) vet ./...
 	GOOS=windows $(GO) build $(PORTABLE)

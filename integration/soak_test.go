@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// The short form, part of every run of the tests: it is here so that the long one works when it is wanted.
+	// The short form, which go test runs and make test leaves out: it is here so that the long one works when it is wanted.
 	shortSoak = 15 * time.Second
 	// firstRound lets the server make what it makes once, before it is measured at rest.
 	firstRound = 3 * time.Second
