@@ -12,8 +12,9 @@ import (
 
 const shortChaosRedis = 20 * time.Second
 
-// TestChaosRedis is TestChaos where the instances hear of changes through a relay and Redis, which break, too.
-func TestChaosRedis(t *testing.T) {
+// testChaosRedis is TestChaos where the instances hear of changes through a relay and Redis, which break, too.
+func testChaosRedis(t *testing.T) {
+	t.Parallel()
 	plan := chaosPlan(t, shortChaosRedis, redisLanes)
 	server := pgtest.NewServer(t)
 	db := adopt(t, server.DSN("postgres"))

@@ -28,11 +28,15 @@ const (
 // with the committed terminal state, none ever sees a state that was not committed or goes back, and the application's
 // writes never notice.
 //
-// CHAOS=10m makes it last, CHAOS_SEED=n repeats a schedule, CHAOS_REPORT=file keeps the report. Not parallel: it
-// measures time.
+// CHAOS=10m makes it last, CHAOS_SEED=n repeats a schedule, CHAOS_REPORT=file keeps the report. Both sources at the same
+// time, which mostly wait, and beside no other test, because it measures time.
 func TestChaos(t *testing.T) {
-	plan := chaosPlan(t, shortChaos, faultLanes)
-	chaosRun(t, plan, newChaos(t, plan))
+	t.Run("db", func(t *testing.T) {
+		t.Parallel()
+		plan := chaosPlan(t, shortChaos, faultLanes)
+		chaosRun(t, plan, newChaos(t, plan))
+	})
+	t.Run("redis", testChaosRedis)
 }
 
 func chaosRun(t *testing.T, plan schedule, c *chaos) {
