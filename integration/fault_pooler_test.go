@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -41,7 +42,18 @@ func TestPitfall06TransactionPoolerWithoutListenURLPolls(t *testing.T) {
 	const complaint = "LISTEN does not work on this connection: polling only. Set DATABASE_LISTEN_URL to a direct connection to the primary (a transaction pooler or a standby cannot LISTEN)"
 	db := newDatabase(t)
 	i := serve(t, pgbouncer(t, db.Serve), "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
-	viewers := i.crowd(t, 10, db.insertMany(t, 2), nil)
+	ids := db.insertMany(t, 2)
+	eventually(t, func() error { // on a busy machine the first connections by way of the pooler take seconds
+		resp, err := http.DefaultClient.Do(request(t, t.Context(), i.URL+"/api/v1/audits/"+ids[0]+"/status", alice(t)))
+		if err != nil {
+			return err
+		}
+		if body := readAll(t, resp.Body); resp.StatusCode != 200 {
+			return fmt.Errorf("status: %d %s", resp.StatusCode, body)
+		}
+		return nil
+	})
+	viewers := i.crowd(t, 10, ids, nil)
 	i.waitLog(t, complaint)
 	i.waitReady(t, "polling")
 	for n := range 3 {
