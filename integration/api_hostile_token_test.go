@@ -120,9 +120,14 @@ func testAPIHostileTokens(t *testing.T) {
 
 	before := iss.asked()
 	var requests sync.WaitGroup
+	places := make(chan struct{}, 16) // what does not wait for the issuer goes in small lots: a request that takes 10 s is given up
 	for name, tok := range refused {
 		for _, path := range []string{statusPath("1"), streamPath("1")} {
 			requests.Go(func() {
+				if !strings.HasPrefix(name, "kid: ") {
+					places <- struct{}{}
+					defer func() { <-places }()
+				}
 				got := i.ask(t, "GET", path, "Authorization", "Bearer "+tok)
 				body, challenge, status := invalidToken, invalidChallenge, 401
 				if got.Status != status || got.Body != body || got.Header.Get("WWW-Authenticate") != challenge {

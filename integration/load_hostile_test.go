@@ -45,7 +45,8 @@ func TestLoadHostileClientsAreCutOffAndCostOthersNothing(t *testing.T) {
 	idle := i.collect(t)
 	var without, with []time.Duration
 	var peak cost
-	for round := range rounds {
+	// On a busy machine the first are cut off before memory could be measured while all of them were stuck.
+	for round := 0; round < rounds || peak.heap == 0 && round < 4*rounds; round++ {
 		latency.reset()
 		for range 40 {
 			step()
