@@ -189,6 +189,7 @@ func unreadableExchanges(t *testing.T) []*instance {
 	for _, path := range streamPaths("1") {
 		i.gone(t, path, alice(t))
 	}
+	i.both(t, "/readyz") // it counts them
 	return []*instance{i}
 }
 

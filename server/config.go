@@ -51,6 +51,8 @@ type Config struct {
 	Ping func(context.Context) error
 	// Listening reports whether notifications arrive; while they do not, changes are found by polling. Required.
 	Listening func() bool
+	// Unreadable returns how many rows that somebody asks for cannot be read, for /readyz; nil: none.
+	Unreadable func() int
 
 	// Auth says which tokens are accepted. Required.
 	Auth AuthConfig

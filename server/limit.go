@@ -1,6 +1,10 @@
 package server
 
-import "sync"
+import (
+	"sync"
+
+	"auditstream/store"
+)
 
 // streamLimit counts open streams, in total and by user. Safe for concurrent use.
 type streamLimit struct {
@@ -8,16 +12,16 @@ type streamLimit struct {
 
 	mu    sync.Mutex
 	open  int
-	users map[string]int
+	users map[store.Owner]int
 }
 
 func newStreamLimit(total, perUser int) *streamLimit {
-	return &streamLimit{total: total, perUser: perUser, users: make(map[string]int)}
+	return &streamLimit{total: total, perUser: perUser, users: make(map[store.Owner]int)}
 }
 
 // acquire counts a stream of the user, or reports that there is no room. An open stream is never ended to make room: its
 // client would come back and push out the next.
-func (l *streamLimit) acquire(user string) bool {
+func (l *streamLimit) acquire(user store.Owner) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.total > 0 && l.open >= l.total {
@@ -31,7 +35,7 @@ func (l *streamLimit) acquire(user string) bool {
 	return true
 }
 
-func (l *streamLimit) release(user string) {
+func (l *streamLimit) release(user store.Owner) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -77,7 +78,13 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	if status != http.StatusOK {
 		w.Header().Set("Retry-After", "1")
 	}
-	s.writeJSON(w, r, status, []byte(`{"status":"`+state+`","database":"`+database+`","listener":"`+listener+`"}`))
+	rows := ""
+	if s.cfg.Unreadable != nil && status == http.StatusOK {
+		if n := s.cfg.Unreadable(); n > 0 {
+			rows = `,"unreadable_rows":` + strconv.Itoa(n)
+		}
+	}
+	s.writeJSON(w, r, status, []byte(`{"status":"`+state+`","database":"`+database+`","listener":"`+listener+`"`+rows+`}`))
 }
 
 // readiness asks the database at most once a second: /readyz needs no token, and must not be a way to load the database.

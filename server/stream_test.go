@@ -197,7 +197,7 @@ func TestWhatCannotBeServedForNowComesBackLater(t *testing.T) {
 				}
 				s := newTestServer(t, tc.sub, tc.cfg)
 				for range tc.fill {
-					s.limit.acquire("sub:alice")
+					s.limit.acquire(owner("alice"))
 				}
 				c := newClient()
 				s.routes().ServeHTTP(c, authorized(t, streamPath))

@@ -42,12 +42,13 @@ type viewer struct {
 	expires time.Time
 }
 
-// key names the person for the limit of streams a user.
-func (v viewer) key() string {
-	if v.Subject != "" {
-		return "sub:" + v.Subject
+// key names the person for the limit of streams a user: one who has several names of which one owns audits is one person,
+// however a token writes an address.
+func (v viewer) key() store.Owner {
+	if owners := v.Owners(); len(owners) > 0 {
+		return owners[0]
 	}
-	return "email:" + v.Email
+	return store.Owner{}
 }
 
 // verifier checks tokens. The key follows the configured algorithm, never the other way round: a token that names HS256 is

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,13 +18,16 @@ type Querier interface {
 
 // Store reads audits from auditstream.progress. It is as safe for concurrent use as its Querier: a pgxpool.Pool is.
 type Store struct {
-	db       Querier
-	sessions func() bool // nil: never
+	db         Querier
+	sessions   func() bool // nil: never
+	maxBytes   int         // of the text that is shown of a row
+	cut        atomic.Uint64
+	unreadable unreadable
 }
 
 // New returns a Store that reads through db, which must lead to the primary: a replica's lag would show states that go
 // back.
-func New(db Querier) *Store { return &Store{db: db} }
+func New(db Querier) *Store { return &Store{db: db, maxBytes: DefaultMaxRowBytes} }
 
 // PrepareWhile has reads use prepared statements while sessions returns true: PostgreSQL then neither parses nor plans the
 // read of one audit again. sessions must be false where a pooler may hand the connection to somebody else between two
@@ -43,50 +46,47 @@ join auditstream.progress as p on p.audit_id = k.id`
 const oneAudit = columns + `
 from auditstream.progress as p where p.audit_id = $1::bigint`
 
+// columns bounds what one row may cost: of a compressed text PostgreSQL then unpacks only the beginning. A token is never as long
+// as what is left of an owner's name, so that a part of one is nobody's.
 const columns = `
-select p.audit_id, p.user_id, p.user_email, coalesce(p.status, 'pending'), coalesce(p.progress, 0),
-       p.message, p.geo_score, p.total_pages, p.error`
+select p.audit_id, left(p.user_id, 1048576), left(p.user_email, 1048576), left(coalesce(p.status, 'pending'), 1000), coalesce(p.progress, 0),
+       left(p.message, $2::int), p.geo_score, p.total_pages, left(p.error, $2::int)`
 
-// Audits returns the committed state of each id in one query. An id without a row is simply absent; the order is
-// undefined. The error is pgx's, wrapped.
+// Audits returns the committed state of each id. An id without a row is simply absent; the order is undefined. The error is
+// pgx's, wrapped.
 //
-// A view written by hand can hold a row whose conversion fails, which fails the whole query. The ids are then halved
-// until the bad one is alone, and only its State has an Err.
+// It is one query, unless a row cannot be read, whatever the reason (a damaged page, a view written by hand that raises an error):
+// that fails a query for all rows. The ids are then halved until each such row is alone, and only its State has an Err. The
+// next reads ask for it in queries of their own, few of them at a time.
 func (s *Store) Audits(ctx context.Context, ids []int64) ([]*State, error) {
-	states, err := s.query(ctx, ids)
-	switch {
-	case err == nil:
-		return states, nil
-	case !badData(err) || len(ids) == 0:
+	readable, again, states := s.unreadable.split(ids)
+	read, err := s.isolate(ctx, readable)
+	for _, id := range again {
+		if err != nil {
+			break
+		}
+		states = append(states, read...)
+		read, err = s.again(ctx, id)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("load audits: %w", err)
-	case len(ids) == 1:
-		return []*State{{ID: ids[0], Err: unreadable(ids[0], err)}}, nil
 	}
-	half := len(ids) / 2
-	left, err := s.Audits(ctx, ids[:half])
-	if err != nil {
-		return nil, err
-	}
-	right, err := s.Audits(ctx, ids[half:])
-	if err != nil {
-		return nil, err
-	}
-	return append(left, right...), nil
+	return append(states, read...), nil
 }
 
 func (s *Store) query(ctx context.Context, ids []int64) ([]*State, error) {
 	if s.sessions == nil || !s.sessions() {
-		return s.collect(ctx, audits, ids)
+		return s.collect(ctx, audits, ids, s.asked())
 	}
 	var states []*State
 	var err error
 	if len(ids) == 1 {
-		states, err = s.collect(ctx, oneAudit, pgx.QueryExecModeCacheStatement, ids[0])
+		states, err = s.collect(ctx, oneAudit, pgx.QueryExecModeCacheStatement, ids[0], s.asked())
 	} else {
-		states, err = s.collect(ctx, audits, pgx.QueryExecModeCacheStatement, ids)
+		states, err = s.collect(ctx, audits, pgx.QueryExecModeCacheStatement, ids, s.asked())
 	}
 	if staleStatement(err) {
-		return s.collect(ctx, audits, pgx.QueryExecModeExec, ids)
+		return s.collect(ctx, audits, pgx.QueryExecModeExec, ids, s.asked())
 	}
 	return states, err
 }
@@ -96,7 +96,7 @@ func (s *Store) collect(ctx context.Context, sql string, args ...any) ([]*State,
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, scan)
+	return pgx.CollectRows(rows, s.scan)
 }
 
 // staleStatement reports whether the statement was at fault, not what it asks: the view was installed anew with other types
@@ -107,27 +107,15 @@ func staleStatement(err error) bool {
 	return ok && slices.Contains([]string{"0A000", "26000", "42P05"}, pgErr.Code)
 }
 
-// badData reports whether a query failed because of a value: SQLSTATE class 22, data exception.
-func badData(err error) bool {
-	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && strings.HasPrefix(pgErr.Code, "22")
-}
-
-// unreadable leaves out PostgreSQL's message, which quotes the value: no text of a row may reach the log.
-func unreadable(id int64, err error) error {
-	code := "unknown"
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		code = pgErr.Code
-	}
-	return fmt.Errorf("load audit %d: auditstream.progress cannot convert its row (SQLSTATE %s)", id, code)
-}
-
-func scan(row pgx.CollectableRow) (*State, error) {
+func (s *Store) scan(row pgx.CollectableRow) (*State, error) {
 	var a Audit
 	err := row.Scan(&a.ID, &a.UserID, &a.UserEmail, &a.Status, &a.Progress, &a.Message, &a.GeoScore, &a.TotalPages, &a.Error)
 	if err != nil {
 		return nil, err
 	}
 	a.Progress = min(max(a.Progress, 0), 100)
+	if a.shorten(s.maxBytes) {
+		s.cut.Add(1)
+	}
 	return NewState(a), nil
 }

@@ -26,6 +26,7 @@ func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
 	}
 	// Settings of the pool are for openPool; to the server they would be parameters that it does not know.
 	maps.DeleteFunc(cfg.RuntimeParams, func(key, _ string) bool { return strings.HasPrefix(key, "pool_") })
+	speakUTF8(cfg)
 	return cfg, nil
 }
 
@@ -73,8 +74,13 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	// keep those notifications for ever.
 	conn.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	leaveFencedServer(cfg)
+	speakUTF8(conn)
 	return cfg, nil
 }
+
+// speakUTF8 has the server convert: Go's texts are UTF-8, and without this a database of another encoding sends its own. With
+// libpq's variable or the URL's parameter an operator could only break it.
+func speakUTF8(cfg *pgx.ConnConfig) { cfg.RuntimeParams["client_encoding"] = "UTF8" }
 
 // setsExecMode reports whether the operator says how queries are sent.
 func setsExecMode(url string) bool { return strings.Contains(url, "default_query_exec_mode") }

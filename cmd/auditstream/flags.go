@@ -60,6 +60,7 @@ type streamFlags struct {
 	SSERetry              milliseconds `name:"sse-retry-ms" env:"SSE_RETRY_MS" default:"5000" max:"3600000" help:"What clients are told to wait before they reconnect, in milliseconds."`
 	SSEPollHot            onOff        `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" help:"Read audits that ring so often that writers wait for each other on a timer of 150 ms instead: on, or off."`
 	SSEHijack             onOff        `name:"sse-hijack" env:"SSE_HIJACK" default:"on" help:"Take streams over plain HTTP/1.1 from Go's HTTP server, which makes them several times smaller: on, or off."`
+	SSEMaxRowBytes        rowBytes     `name:"sse-max-row-bytes" env:"SSE_MAX_ROW_BYTES" default:"1048576" help:"Most text that is shown of a row, in bytes; a longer error or message is cut and ends with an ellipsis."`
 	SSEMaxStreams         limit        `name:"sse-max-streams" env:"SSE_MAX_STREAMS" default:"10000" help:"Most open streams; 0: no limit."`
 	SSEMaxStreamsPerUser  limit        `name:"sse-max-streams-per-user" env:"SSE_MAX_STREAMS_PER_USER" default:"100" help:"Most open streams of one user; 0: no limit."`
 }
@@ -128,6 +129,15 @@ type limit int
 func (l *limit) Decode(ctx *kong.DecodeContext) error {
 	n, err := number(ctx, 0, 1_000_000)
 	*l = limit(n)
+	return err
+}
+
+// rowBytes is at least what an ordinary message is, and no more than what a browser should be sent at a time.
+type rowBytes int
+
+func (b *rowBytes) Decode(ctx *kong.DecodeContext) error {
+	n, err := number(ctx, 1000, 64<<20)
+	*b = rowBytes(n)
 	return err
 }
 

@@ -118,6 +118,8 @@ func usable(c *serveCmd, name, value string) bool {
 		return between(time.Duration(c.SSEFallbackDBInterval), time.Second, 3600)
 	case "SSE_RETRY_MS":
 		return between(time.Duration(c.SSERetry), time.Millisecond, 3600000)
+	case "SSE_MAX_ROW_BYTES":
+		return c.SSEMaxRowBytes >= 1000 && c.SSEMaxRowBytes <= 64<<20
 	case "SSE_MAX_STREAMS":
 		return c.SSEMaxStreams >= 0 && c.SSEMaxStreams <= 1_000_000
 	case "SSE_MAX_STREAMS_PER_USER":

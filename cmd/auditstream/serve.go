@@ -71,7 +71,9 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 	defer pool.Close()
 	audits := store.New(pool)
+	audits.LimitRows(int(c.SSEMaxRowBytes))
 	registry.MustRegister(pgnotify.NewQueueUsage(audits.QueueUsage))
+	registry.MustRegister(rowMetrics(audits)...)
 
 	hub, err := pgnotify.NewHub(pgnotify.HubConfig{
 		Loader:     audits,
@@ -98,7 +100,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	cfg := c.server()
-	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening = hub, hub, ping, listener.Up
+	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening, cfg.Unreadable = hub, hub, ping, listener.Up, audits.Unreadable
 	cfg.Page, cfg.Logger, cfg.Metrics, cfg.Tracer = page, logger, registry, tracer
 	srv, err := server.New(ctx, cfg)
 	if err != nil {

@@ -1,0 +1,113 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/integration/pgtest"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// A row that raises any error ends its own streams, and is named on /readyz and in the metrics; all others go on.
+func TestS7UnreadableRowIsItsOwnProblem(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	ids := db.insertMany(t, 2)
+	bad, good := ids[0], ids[1]
+	db.sql(t, `create function damaged(status text, id bigint) returns text stable language plpgsql as $$ begin
+			if id = `+bad+` then raise 'missing chunk number 0' using errcode = 'XX001'; end if;
+			return status;
+		end $$;
+		create or replace view auditstream.progress as select audit_id, user_id, user_email, damaged(status, audit_id) as status, progress, message, geo_score,
+			total_pages, error from (`+strings.TrimSuffix(db.sql(t, `select pg_get_viewdef('auditstream.progress')`), ";")+`) p`)
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	viewer := i.view(t, good, nil)
+	viewer.reached(t, 0)
+	answer := i.ask(t, "GET", streamPath(bad), "Authorization", "Bearer "+alice(t))
+	if !strings.Contains(answer.Body, `{"error":"Internal server error"}`) {
+		t.Errorf("the stream of a row that cannot be read: %d %s", answer.Status, answer.Body)
+	}
+	start := time.Now()
+	for n := range 20 {
+		i.ask(t, "GET", statusPath(bad), "Authorization", "Bearer "+alice(t))
+		db.set(t, n+1)
+		viewer.reached(t, n+1)
+	}
+	t.Log("20 updates beside it in", time.Since(start))
+	if _, body := i.get(t, "/readyz"); body != `{"status":"ready","database":"up","listener":"up","unreadable_rows":1}` {
+		t.Errorf("/readyz: %s", body)
+	}
+	if got := i.metric(t, "auditstream_rows_unreadable"); got != 1 {
+		t.Errorf("auditstream_rows_unreadable is %v, want 1", got)
+	}
+}
+
+// A message of 60 MB, whose viewer keeps coming back, is shown in part, and costs the others neither time nor memory.
+func TestS8HugeRowCostsOthersNothing(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	ids := db.insertMany(t, 2)
+	huge, other := ids[0], ids[1]
+	db.sql(t, `update audits set message = repeat('x', 60000000) where id = `+huge)
+	i := serve(t, db.Serve, "SSE_MAX_ROW_BYTES=100000")
+	i.waitReady(t, "up")
+	viewer := i.view(t, other, nil)
+	viewer.reached(t, 0)
+	var row struct{ Message string }
+	for n := range 10 {
+		answer := i.ask(t, "GET", statusPath(huge), "Authorization", "Bearer "+alice(t))
+		if err := json.Unmarshal([]byte(answer.Body), &row); err != nil || len(row.Message) != 100_000 || !strings.HasSuffix(row.Message, "x…") {
+			t.Fatalf("%v, a message of %d bytes, want 100000 and an ellipsis at the end", err, len(row.Message))
+		}
+		db.sql(t, fmt.Sprintf(`update audits set total_pages = %d where id = %s`, n+1, other))
+		viewer.reached(t, n+1)
+	}
+	if got := i.metric(t, "auditstream_rows_cut_total"); got < 10 {
+		t.Errorf("auditstream_rows_cut_total is %v, want 10 or more", got)
+	}
+	if got := i.metric(t, "process_resident_memory_bytes"); got > 200e6 {
+		t.Errorf("%.0f MB of memory are in use", got/1e6)
+	}
+}
+
+// In a database of another encoding letters are shown, and owners are told apart, as in any.
+func TestS10DatabaseThatIsNotUTF8(t *testing.T) {
+	t.Parallel()
+	utf8 := newDatabase(t) // makes the role
+	admin, err := url.Parse(utf8.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimPrefix(admin.Path, "/") + "_l1"
+	conn := pgtest.Connect(t, utf8.Admin)
+	exec1(t, conn, `create database `+name+` encoding 'LATIN1' locale 'C' template template0`)
+	t.Cleanup(func() {
+		if _, err := conn.Exec(context.WithoutCancel(t.Context()), `drop database `+name+` with (force)`); err != nil {
+			t.Error(err)
+		}
+	})
+	admin.Path = "/" + name
+	db := adopt(t, admin.String())
+	app := pgtest.Connect(t, admin.String()+"&client_encoding=UTF8")
+	for _, owner := range []string{"andré", "Ã©"} {
+		exec1(t, app, `insert into audits (url, user_id, status, message) values ('https://example.com', $1, 'running', 'prêt: ' || $1)`, owner)
+	}
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	andre := token(t, jwt.MapClaims{"sub": "andré"})
+	s := i.watch(t, "1", andre)
+	s.wantEvent(t, `{"audit_id":1,"status":"running","progress":0,"message":"prêt: andré"}`)
+	exec1(t, app, `update audits set status = 'completed', message = 'terminé' where id = 1`)
+	s.wantEvent(t, `{"audit_id":1,"status":"completed","progress":0,"message":"terminé"}`)
+	// Neither what UTF-8 looks like in LATIN1 nor what that encoding lacks is somebody.
+	for _, sub := range []string{"é", "andr\u0117", "日本"} {
+		i.ask(t, "GET", statusPath("2"), "Authorization", "Bearer "+token(t, jwt.MapClaims{"sub": sub})).wantRefusal(t, 403, crossUser, "")
+	}
+}

@@ -1,0 +1,178 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	// maxIsolating is how many queries one read may take to find the rows because of which it failed.
+	maxIsolating = 200
+	// maxRetried is how many rows that could not be read before one read tries again, each in a query of its own.
+	maxRetried = 8
+	// unreadableFor is for how long a row counts as unreadable that nobody asks for any more.
+	unreadableFor = time.Minute
+)
+
+// unreadable remembers rows that cannot be read, so that the next read of all the others does not fail because of them again.
+type unreadable struct {
+	mu   sync.Mutex
+	rows map[int64]*unreadableRow
+}
+
+type unreadableRow struct {
+	err          error
+	tried, asked time.Time
+}
+
+// split takes out of ids what is known to be unreadable: again is to be tried, the rest is answered from memory.
+func (u *unreadable) split(ids []int64) (readable, again []int64, known []*State) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.rows) == 0 {
+		return ids, nil, nil
+	}
+	now := time.Now()
+	for _, id := range ids {
+		if row, ok := u.rows[id]; ok {
+			row.asked = now
+			again = append(again, id)
+		} else {
+			readable = append(readable, id)
+		}
+	}
+	for id, row := range u.rows {
+		if now.Sub(row.asked) > unreadableFor {
+			delete(u.rows, id)
+		}
+	}
+	slices.SortFunc(again, func(a, b int64) int { return u.rows[a].tried.Compare(u.rows[b].tried) })
+	again = slices.Compact(again)
+	for _, id := range again[min(maxRetried, len(again)):] {
+		known = append(known, &State{ID: id, Err: u.rows[id].err})
+	}
+	return readable, again[:min(maxRetried, len(again))], known
+}
+
+func (u *unreadable) found(id int64, err error) *State {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.rows == nil {
+		u.rows = make(map[int64]*unreadableRow)
+	}
+	u.rows[id] = &unreadableRow{err: cannotRead(id, err), tried: time.Now(), asked: time.Now()}
+	return &State{ID: id, Err: u.rows[id].err}
+}
+
+func (u *unreadable) recovered(id int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.rows, id)
+}
+
+// Unreadable returns how many rows that somebody asks for cannot be read. Safe for concurrent use.
+func (s *Store) Unreadable() int {
+	s.unreadable.mu.Lock()
+	defer s.unreadable.mu.Unlock()
+	n := 0
+	for _, row := range s.unreadable.rows {
+		if time.Since(row.asked) <= unreadableFor {
+			n++
+		}
+	}
+	return n
+}
+
+// isolation is the search for the rows because of which a read has failed.
+type isolation struct {
+	s       *Store
+	queries int
+}
+
+// isolate reads ids, and finds those because of which that fails.
+func (s *Store) isolate(ctx context.Context, ids []int64) ([]*State, error) {
+	states, err := s.query(ctx, ids)
+	if err == nil || !ofARow(err) || len(ids) == 0 {
+		return states, err
+	}
+	// What fails without any row is no row's fault: there is no such view, or no right to read it.
+	if _, err := s.query(ctx, []int64{}); err != nil {
+		return nil, err
+	}
+	i := isolation{s: s}
+	return i.halve(ctx, ids, err)
+}
+
+// halve finds the rows among ids because of which they could not be read.
+func (i *isolation) halve(ctx context.Context, ids []int64, why error) ([]*State, error) {
+	if len(ids) == 1 {
+		return []*State{i.s.unreadable.found(ids[0], why)}, nil
+	}
+	half := len(ids) / 2
+	left, leftErr := i.query(ctx, ids[:half])
+	if leftErr != nil && !ofARow(leftErr) {
+		return nil, leftErr
+	}
+	if leftErr == nil { // then it is in the other half
+		right, err := i.halve(ctx, ids[half:], why)
+		return append(left, right...), err
+	}
+	left, err := i.halve(ctx, ids[:half], leftErr)
+	if err != nil {
+		return nil, err
+	}
+	right, err := i.query(ctx, ids[half:])
+	if err != nil && ofARow(err) {
+		right, err = i.halve(ctx, ids[half:], err)
+	}
+	return append(left, right...), err
+}
+
+var errTooManyUnreadable = errors.New("too many rows of auditstream.progress cannot be read; the search for them goes on with the next read")
+
+func (i *isolation) query(ctx context.Context, ids []int64) ([]*State, error) {
+	if i.queries++; i.queries > maxIsolating {
+		return nil, errTooManyUnreadable
+	}
+	return i.s.query(ctx, ids)
+}
+
+// again reads one row that could not be read before.
+func (s *Store) again(ctx context.Context, id int64) ([]*State, error) {
+	states, err := s.query(ctx, []int64{id})
+	switch {
+	case err == nil:
+		s.unreadable.recovered(id)
+		return states, nil
+	case ofARow(err):
+		return []*State{s.unreadable.found(id, err)}, nil
+	}
+	return nil, err
+}
+
+// ofARow reports whether a query may have failed because of a row: whatever PostgreSQL or pgx found wrong, unless it is about the
+// connection (SQLSTATE class 08), the transaction (25, 40) or what an operator did, a time-out among it (57).
+func ofARow(err error) bool {
+	if _, ok := errors.AsType[pgx.ScanArgError](err); ok {
+		return true
+	}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && !slices.ContainsFunc([]string{"08", "25", "40", "57"}, func(class string) bool { return strings.HasPrefix(pgErr.Code, class) })
+}
+
+// cannotRead leaves out PostgreSQL's message, which quotes the value: no text of a row may reach the log.
+func cannotRead(id int64, err error) error {
+	code := "none: its type is not what the view must have"
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		code = pgErr.Code
+	}
+	return fmt.Errorf("load audit %d: its row of auditstream.progress cannot be read (SQLSTATE %s)", id, code)
+}
