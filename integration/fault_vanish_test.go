@@ -203,3 +203,36 @@ func (w *stopwatch) median() time.Duration {
 	}
 	return all[len(all)/2]
 }
+
+// A client that reads slowly, but does, gets an event that takes it longer than a client may take nothing, and the end after it.
+func TestS11SlowClientThatReadsIsNotCutOff(t *testing.T) {
+	t.Parallel()
+	const length = 1_000_000
+	db := newDatabase(t)
+	id := db.insertMany(t, 1)[0]
+	db.sql(t, fmt.Sprintf(`update audits set status = 'running', message = repeat('x', %d) where id = %s`, length, id))
+	for _, hijack := range []string{"on", "off"} {
+		t.Run("SSE_HIJACK="+hijack, func(t *testing.T) {
+			t.Parallel()
+			i := serve(t, db.Serve, "SSE_HIJACK="+hijack)
+			i.waitReady(t, "up")
+			conn := i.rawClient(t, id, "")
+			start, got := time.Now(), 0
+			piece := make([]byte, 12<<10)
+			for got < length { // 120 kB a second at most
+				n, err := conn.Read(piece)
+				if err != nil {
+					t.Fatalf("after %v and %d bytes: %v", time.Since(start), got, err)
+				}
+				got += n
+				time.Sleep(time.Duration(n) * time.Second / 120_000)
+			}
+			if took := time.Since(start); took < 7*time.Second {
+				t.Errorf("it took %v: the test shows nothing", took)
+			}
+			if gone := i.metric(t, clientsGone); gone > 0 {
+				t.Errorf("%v streams were cut off", gone)
+			}
+		})
+	}
+}

@@ -3,21 +3,27 @@ package server
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"auditstream/store"
 )
 
-// writeTimeout bounds each write to a stream: a client that does not read for so long is cut off.
-const writeTimeout = 5 * time.Second
+const (
+	// writeTimeout is for how long a client may take nothing before it is cut off.
+	writeTimeout = 5 * time.Second
+	// writePiece is what it has to take in that time of an event that is longer, in bytes.
+	writePiece = 16 << 10
+)
 
 // heartbeat is a comment: it keeps proxies from closing an idle connection, and finds clients that have gone.
 const heartbeat = ": heartbeat\n\n"
 
 // eventStream writes Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html). It is the only
-// writer of SSE bytes. Each write is a whole block, flushed, with a deadline. Not safe for concurrent use.
+// writer of SSE bytes. Each write is a whole block, flushed, with a deadline for progress. Not safe for concurrent use.
 type eventStream struct {
 	out    sink
 	events int // events written, for the log
@@ -25,7 +31,7 @@ type eventStream struct {
 
 // sink is where the bytes go: net/http's answer, or a connection taken from it.
 type sink interface {
-	// send puts out text and then an encoded event, which may be nil, as one block, within writeTimeout.
+	// send puts out text and then an encoded event, which may be nil, as one block, each writePiece of it within writeTimeout.
 	send(text string, event framed) error
 }
 
@@ -90,15 +96,9 @@ type response struct {
 
 // send clears the deadline afterwards: on HTTP/2 one that passes resets the stream even when nothing is written.
 func (r *response) send(text string, event framed) error {
-	if err := r.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return fmt.Errorf("set write deadline: %w", err)
-	}
 	for _, part := range [][]byte{[]byte(text), event.bare()} {
-		if len(part) == 0 {
-			continue
-		}
-		if _, err := r.w.Write(part); err != nil {
-			return fmt.Errorf("write event: %w", err)
+		if err := writePieces(r.w, r.rc, part); err != nil {
+			return err
 		}
 	}
 	if err := r.rc.Flush(); err != nil {
@@ -106,6 +106,19 @@ func (r *response) send(text string, event framed) error {
 	}
 	if err := r.rc.SetWriteDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("clear write deadline: %w", err)
+	}
+	return nil
+}
+
+// writePieces writes p to a client that may be slow, as long as it takes a piece in time.
+func writePieces(w io.Writer, deadline interface{ SetWriteDeadline(time.Time) error }, p []byte) error {
+	for piece := range slices.Chunk(p, writePiece) {
+		if err := deadline.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return fmt.Errorf("set write deadline: %w", err)
+		}
+		if _, err := w.Write(piece); err != nil {
+			return fmt.Errorf("write event: %w", err)
+		}
 	}
 	return nil
 }

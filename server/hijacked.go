@@ -239,24 +239,23 @@ func (h *hijacked) send(text string, event framed) error {
 // write takes the way without waiting first; while it has to wait, another writer takes this one's place.
 func (h *hijacked) write(p []byte) error {
 	n, err := tryWrite(h.raw, p)
-	if err == nil && n < len(p) {
+	if err != nil {
+		return fmt.Errorf("write event: %w", err)
+	}
+	if n < len(p) {
 		if h.started {
 			defer h.server.hijacks.replace()()
 		}
-		err = h.waitWrite(p[n:])
-	}
-	if err != nil {
-		return fmt.Errorf("write event: %w", err)
+		if err := h.waitWrite(p[n:]); err != nil {
+			return err
+		}
 	}
 	h.wrote = time.Now()
 	return nil
 }
 
 func (h *hijacked) waitWrite(p []byte) error {
-	if err := h.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	if _, err := h.conn.Write(p); err != nil {
+	if err := writePieces(h.conn, h.conn, p); err != nil {
 		return err
 	}
 	return h.conn.SetWriteDeadline(time.Time{})
