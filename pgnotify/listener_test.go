@@ -196,6 +196,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 		cfg.Conn, cfg.CanaryInterval, cfg.CanaryTimeout = conn, interval, timeout
 	})
 	f.comesUp(t)
+	lost, silent := f.log.count("listening connection lost"), metric(t, f.reg, "auditstream_listener_failures_total", FailSilent) // on a busy machine
 	proxy.Pause()
 	start := time.Now()
 	f.logs(t, "listening connection lost")
@@ -205,7 +206,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	if f.listener.Up() {
 		t.Error("up while nothing comes through")
 	}
-	if got := metric(t, f.reg, "auditstream_listener_failures_total", FailSilent); got != 1 {
+	if got := metric(t, f.reg, "auditstream_listener_failures_total", FailSilent) - silent; got != 1 {
 		t.Errorf("%v silent connections, want 1", got)
 	}
 	notify(t, dsn, "41") // lost
@@ -213,7 +214,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	f.comesUp(t)
 	notify(t, dsn, "42")
 	f.hears(t, "42")
-	if got := f.log.count("listening connection lost"); got != 1 {
+	if got := f.log.count("listening connection lost") - lost; got != 1 {
 		t.Errorf("logged %d times, want once:\n%s", got, &f.log.logs)
 	}
 }
