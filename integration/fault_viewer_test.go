@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,9 +57,16 @@ func (i *instance) crowd(t testing.TB, n int, ids []string, seen func(p progress
 
 func (i *instance) viewWith(t testing.TB, transport *http.Transport, id, token string, seen func(p progress, at time.Time)) *viewer {
 	t.Helper()
-	v, err := i.tryView(transport, request(t, context.Background(), i.URL+"/api/v1/sse/audits/"+id+"/progress", token), seen)
-	if err != nil {
-		t.Fatal(err)
+	var v *viewer
+	for again := 0; ; again++ { // as watch
+		var err error
+		v, err = i.tryView(transport, request(t, context.Background(), i.URL+"/api/v1/sse/audits/"+id+"/progress", token), seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again == 2 || !refusedForNow(v.begins(t)) {
+			break
+		}
 	}
 	v.id = id
 	t.Cleanup(func() {
@@ -198,6 +206,18 @@ func (v *viewer) end() string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return string(v.tail)
+}
+
+// begins waits for the first bytes.
+func (v *viewer) begins(t testing.TB) (raw string) {
+	t.Helper()
+	eventually(t, func() error {
+		if raw = v.end(); raw == "" && v.isOpen() {
+			return errors.New("the stream sent nothing")
+		}
+		return nil
+	})
+	return raw
 }
 
 func (v *viewer) counts() (events, beats int) {

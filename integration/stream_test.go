@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -48,14 +50,36 @@ func request(t testing.TB, ctx context.Context, url, token string, headers ...st
 	return r
 }
 
-// watch opens the stream of an audit, which must be answered 200.
+// watch opens the stream of an audit, which must be answered 200. Told to come back, for now, it does, as a browser would: on a busy
+// machine the database may be too slow for a stream. Told so a third time, it is what it has.
 func (i *instance) watch(t testing.TB, id, token string, headers ...string) *stream {
 	t.Helper()
-	s := i.open(t, "/api/v1/sse/audits/"+id+"/progress", token, headers...)
-	if s.Response.StatusCode != http.StatusOK {
-		t.Fatalf("status %d: %s", s.Response.StatusCode, s.raw.String())
+	for again := 0; ; again++ {
+		s := i.open(t, "/api/v1/sse/audits/"+id+"/progress", token, headers...)
+		if s.Response.StatusCode != http.StatusOK {
+			t.Fatalf("status %d: %s", s.Response.StatusCode, s.raw.String())
+		}
+		if again == 2 || !refusedForNow(s.begins(t)) {
+			return s
+		}
 	}
-	return s
+}
+
+// begins waits for the first block.
+func (s *stream) begins(t testing.TB) (raw string) {
+	t.Helper()
+	eventually(t, func() error {
+		if raw = s.raw.String(); !strings.Contains(raw, "\n\n") {
+			return fmt.Errorf("the stream sent only %q", raw)
+		}
+		return nil
+	})
+	return raw
+}
+
+// refusedForNow reports whether a stream that was not served begins so.
+func refusedForNow(raw string) bool {
+	return strings.HasPrefix(raw, "retry: ") && strings.Contains(raw, "\nevent: message\ndata: {\"error\":\"Internal server error\"}\n\n")
 }
 
 // open requests a path and reads the answer as a stream, whatever its status. The connection is the stream's own.
