@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,4 +111,30 @@ func TestS10DatabaseThatIsNotUTF8(t *testing.T) {
 	for _, sub := range []string{"é", "andr\u0117", "日本"} {
 		i.ask(t, "GET", statusPath("2"), "Authorization", "Bearer "+token(t, jwt.MapClaims{"sub": sub})).wantRefusal(t, 403, crossUser, "")
 	}
+}
+
+// Polling reads, and writes nothing, whoever asks and whatever the answer is.
+func TestS5StatusWritesNothing(t *testing.T) {
+	t.Parallel()
+	db := newFirstAudit(t)
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	bob := token(t, jwt.MapClaims{"sub": "bob"})
+	for range 50 {
+		i.ask(t, "GET", statusPath("1"), "Authorization", "Bearer "+bob).wantRefusal(t, 403, crossUser, "")
+		i.ask(t, "GET", statusPath("99"), "Authorization", "Bearer "+bob).wantRefusal(t, 404, auditNotFound, "")
+		if got := i.ask(t, "GET", statusPath("1"), "Authorization", "Bearer "+alice(t)); got.Status != 200 {
+			t.Fatalf("status: %d %s", got.Status, got.Body)
+		}
+	}
+	// PostgreSQL counts what a session did when the session ends, at the latest; so does it count the stream's, for comparison.
+	i.watch(t, "1", alice(t)).next(t)
+	i.signal(t, syscall.SIGTERM)
+	i.end(t)
+	eventually(t, func() error {
+		if got := db.sql(t, `select n_tup_ins from pg_stat_all_tables where relid = 'auditstream.watch'::regclass`); got != "1" {
+			return fmt.Errorf("%s rows were ever registered, want one, the stream's", got)
+		}
+		return nil
+	})
 }

@@ -61,6 +61,7 @@ type Hub struct {
 	metrics hubMetrics
 	wake    chan struct{} // capacity 1: a reader only needs to know that there is work, not how much
 	arrived chan struct{} // capacity 1: somebody has subscribed, whose read may wait a little for others'
+	lookups lookups
 
 	mu        sync.Mutex
 	watched   map[int64]*watch
@@ -132,6 +133,7 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 	}
 	h.reg.gone = make(chan struct{}, 1)
 	h.reg.look, h.reg.linger = stoppedTimer(), stoppedTimer()
+	h.lookups.read = h.lookUp
 	h.metrics = newHubMetrics(h, cfg.Registerer)
 	h.missed = missedChanges{found: make(map[int64]time.Time), counter: h.metrics.missed, logger: cfg.Logger}
 	return h, nil

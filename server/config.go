@@ -19,8 +19,10 @@ import (
 
 // Subscriber hands out the states of an audit; a pgnotify.Hub is one. Subscribe returns once the first state, read after
 // the call, is in the channel, which from then on holds the newest state that was not taken. The caller calls cancel once.
-// wake, which may be nil, is called whenever a state is put into the channel, until cancel; it does not block.
+// wake, which may be nil, is called whenever a state is put into the channel, until cancel; it does not block. Read returns one
+// state, read after the call, and leaves nothing behind.
 type Subscriber interface {
+	Read(ctx context.Context, id int64) (*store.State, error)
 	Subscribe(ctx context.Context, id int64, wake func()) (states <-chan *store.State, cancel func(), err error)
 }
 

@@ -24,6 +24,16 @@ const testSecret = "unit-test-secret-0123456789-abcdefgh"
 // subscribeFunc is a Subscriber.
 type subscribeFunc func(ctx context.Context, id int64) (<-chan *store.State, func(), error)
 
+// Read is the first state of a subscription.
+func (f subscribeFunc) Read(ctx context.Context, id int64) (*store.State, error) {
+	states, cancel, err := f(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	return <-states, nil
+}
+
 // Subscribe wakes who wants to be woken, from a goroutine: the test only sends.
 func (f subscribeFunc) Subscribe(ctx context.Context, id int64, wake func()) (<-chan *store.State, func(), error) {
 	states, cancel, err := f(ctx, id)

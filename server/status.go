@@ -9,21 +9,20 @@ import (
 	"time"
 )
 
-// status serves GET /api/v1/audits/{audit_id}/status, the polling fallback. It takes the way of a stream as far as the
-// first state, so that however many clients poll, their reads are batched.
+// status serves GET /api/v1/audits/{audit_id}/status, the polling fallback. However many clients poll, their reads are batched.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	who, id, err := s.admit(r)
 	if err != nil {
 		s.writeError(w, r, err)
 		return
 	}
-	states, cancel, err := s.subscribe(r.Context(), id, nil)
-	if err != nil {
+	ctx, stop := context.WithTimeout(r.Context(), firstReadTimeout)
+	defer stop()
+	state, err := s.cfg.Subscriber.Read(ctx, id)
+	if err := cannotSubscribe(err); err != nil {
 		s.writeError(w, r, err)
 		return
 	}
-	state := <-states
-	cancel()
 	if err := mayShow(state, who); err != nil {
 		s.writeError(w, r, err)
 		return

@@ -60,6 +60,8 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 
 type nobody struct{}
 
+func (nobody) Read(context.Context, int64) (*store.State, error) { panic("nobody reads") }
+
 func (nobody) Subscribe(context.Context, int64, func()) (<-chan *store.State, func(), error) {
 	panic("nobody subscribes")
 }
