@@ -162,9 +162,9 @@ func endExchanges(t *testing.T) []*instance {
 func limitExchanges(t *testing.T) []*instance {
 	db := newFirstAudit(t)
 	full := serve(t, db.Serve, "SSE_MAX_STREAMS=1")
-	full.open(t, streamPath("1"), alice(t)).next(t)
+	full.watch(t, "1", alice(t)).next(t)
 	crowded := serve(t, db.Serve, "HTTP_MAX_CONNECTIONS_PER_ADDRESS=1")
-	crowded.open(t, streamPath("1"), alice(t)).next(t)
+	crowded.watch(t, "1", alice(t)).next(t)
 	iss := newIssuer(t) // which publishes nothing yet
 	keyless := serve(t, db.Serve, iss.env()...)
 	key, _ := ecKey(t, "e1")
@@ -243,6 +243,9 @@ func shutdownExchanges(t *testing.T) (all []*instance) {
 		told := []string{<-one, <-several}
 		proxy.Resume()
 		told = append(told, <-ready)
+		if !strings.Contains(told[2], `"database":"up"`) { // too late on a busy machine
+			return fmt.Errorf("/readyz, asked before the server was stopped: %s", told[2])
+		}
 		answers.Wait()
 		i.end(t)
 		all = append(all, i)

@@ -26,7 +26,7 @@ import (
 const (
 	secret = "integration-secret-0123456789-abcdefgh"
 	// patience bounds every wait for something that must happen.
-	patience = 30 * time.Second
+	patience = time.Minute
 	role     = "auditstream_test_serve"
 )
 
