@@ -61,6 +61,7 @@ nightly: ## What finds faults by chance: chaos on new seeds, soak, all tests thr
 	$(MAKE) chaos CHAOS=30m
 	$(MAKE) soak SOAK=20m
 	$(MAKE) test-race TESTFLAGS=-count=3
+	LOCKS_ROUNDS=1000 $(TEST) -count=1 -timeout 1h -run '^TestLocksMissNothing$$' ./sql
 	$(MAKE) fuzz FUZZTIME=3m
 
 .PHONY: test-race
