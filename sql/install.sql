@@ -20,24 +20,28 @@
 \set total_pages 'case when a.total_pages is not null then least(greatest(a.total_pages, 0), 2147483647)::int end'
 \set error a.error
 -- Who is watched is a set of advisory locks, docs/watch-as-locks.md: these are the class and the number of them.
-\set class 1635083369
+\set class 1635087465
 \set buckets 1024
 -- What the triggers' conditions are: each notifies by itself when somebody watches the row, and is never true.
-\set ring_new 'case when pg_catalog.pg_try_advisory_lock(1635083369, pg_catalog.hashint8(new.id) operator(pg_catalog.&) 1023)'
-\set ring_new :ring_new ' then not pg_catalog.pg_advisory_unlock(1635083369, pg_catalog.hashint8(new.id) operator(pg_catalog.&) 1023)'
+\set ring_new 'case when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) 1023)'
+\set ring_new :ring_new ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) 1023)'
 \set ring_new :ring_new ' else pg_catalog.pg_notify(''auditstream'', new.id::pg_catalog.text) is null end'
-\set ring_old 'case when pg_catalog.pg_try_advisory_lock(1635083369, pg_catalog.hashint8(old.id) operator(pg_catalog.&) 1023)'
-\set ring_old :ring_old ' then not pg_catalog.pg_advisory_unlock(1635083369, pg_catalog.hashint8(old.id) operator(pg_catalog.&) 1023)'
+\set ring_old 'case when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) 1023)'
+\set ring_old :ring_old ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) 1023)'
 \set ring_old :ring_old ' else pg_catalog.pg_notify(''auditstream'', old.id::pg_catalog.text) is null end'
-\set ring_begun 'case when pg_catalog.pg_try_advisory_lock(1635083369, 1024)'
-\set ring_begun :ring_begun ' then not pg_catalog.pg_advisory_unlock(1635083369, 1024)'
+\set ring_begun 'case when pg_catalog.pg_try_advisory_lock(1635087465, 1024)'
+\set ring_begun :ring_begun ' then not pg_catalog.pg_advisory_unlock(1635087465, 1024)'
 \set ring_begun :ring_begun ' else pg_catalog.pg_notify(''auditstream'', new.id::pg_catalog.text) is null end'
 \set owners 'user_id, user_email'
+\set has_owners true
+\set drop_owner false
 \set stamp 'auditstream 5 psql'
 \set objects true
 \set new_schema true
 \set drop_view false
 \set triggers true
+select exists (select from pg_catalog.pg_class where oid = pg_catalog.to_regclass('auditstream.watch'))
+    or exists (select from pg_catalog.pg_proc where oid = pg_catalog.to_regprocedure('auditstream.notify_change()')) as old_schema \gset
 \set drop_triggers false
 \set keep_always ''
 \set grants ''
@@ -116,6 +120,9 @@ create or replace trigger auditstream_update
     after update on :table
     for each row when (case when :ring_new then true when old.:key operator(pg_catalog.=) new.:key then false else :ring_old end)
     execute function auditstream.changed();
+\if :drop_owner
+drop trigger if exists auditstream_owner on :table;
+\endif
 \if :has_owners
 create or replace trigger auditstream_owner
     after update of :owners on :table
