@@ -107,7 +107,7 @@ func (s *session) HandleNotification(ctx context.Context, n *pgconn.Notification
 
 // announce takes the lock that shows that this session lives, and tells the sink, once in a session.
 func (s *session) announce(ctx context.Context, conn *pgx.Conn) {
-	registrar, ok := s.l.cfg.Sink.(Registrar)
+	registrar, ok := s.l.cfg.Sink.(OldRegistrar)
 	if !ok || s.instance != 0 || conn == nil {
 		return
 	}
