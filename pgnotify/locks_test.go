@@ -2,12 +2,16 @@ package pgnotify
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"auditstream/integration/pgtest"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 func locksOf(conn *pgx.Conn) sessionLocks {
@@ -89,5 +93,77 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 				t.Errorf("after the end of %d: %d has ended: %v, want %v", open[k], xid, snap.Ended(xid), ended)
 			}
 		}
+	}
+}
+
+// heardSink counts what it hears.
+type heardSink struct{ n atomic.Int64 }
+
+func (s *heardSink) Notify(int64) { s.n.Add(1) }
+func (s *heardSink) Resync()      {}
+func (s *heardSink) count() int   { return int(s.n.Load()) }
+
+// The locks are the session's that listens: what is to be done on its connection interrupts the wait for a notification and loses
+// none, and when the session is over, so are the locks.
+func TestSessionDoesWorkBetweenNotifications(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	conn, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := pgtest.Connect(t, dsn)
+	sink := new(heardSink)
+	l, err := NewListener(ListenerConfig{Conn: conn, Pool: pool, Sink: sink, CanaryInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSession(l)
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan error)
+	go func() { over <- s.run(ctx) }()
+	<-s.ready
+	locks := sessionLocks{class: 78, do: s.do}
+	other := pgtest.Connect(t, dsn)
+	const notifications = 300
+	var writing errgroup.Group
+	writing.Go(func() error {
+		for n := range notifications {
+			if _, err := other.Exec(t.Context(), `select pg_notify($1, $2::int::text)`, Channel, n+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for b := range int32(200) {
+		if taken, err := locks.Take(t.Context(), []int32{b}); err != nil || len(taken) != 1 {
+			t.Fatalf("%v, %v", taken, err)
+		}
+	}
+	if err := writing.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); sink.count() < notifications && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if got := sink.count(); got != notifications {
+		t.Errorf("%d notifications came, want %d", got, notifications)
+	}
+	cancel()
+	<-over
+	if _, err := locks.Take(t.Context(), []int32{1}); !errors.Is(err, errSessionOver) {
+		t.Errorf("%v, want that the session is over", err)
+	}
+	var held int
+	for deadline := time.Now().Add(time.Minute); ; {
+		if err := other.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory' and classid = 78`).Scan(&held); err != nil {
+			t.Fatal(err)
+		}
+		if held == 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	if held > 0 {
+		t.Errorf("%d locks are held by nobody", held)
 	}
 }
