@@ -222,7 +222,7 @@ func TestS11SlowClientThatReadsIsNotCutOff(t *testing.T) {
 			conn := i.rawClient(t, id, "")
 			start, got := time.Now(), 0
 			piece := make([]byte, 12<<10)
-			for got < length { // 120 kB a second at most
+			for got < length { // 120 kB a second at most: the pause is what makes it slow, and waits for nothing
 				n, err := conn.Read(piece)
 				if err != nil {
 					t.Fatalf("after %v and %d bytes: %v", time.Since(start), got, err)

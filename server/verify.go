@@ -42,8 +42,7 @@ type viewer struct {
 	expires time.Time
 }
 
-// key names the person for the limit of streams a user: one who has several names of which one owns audits is one person,
-// however a token writes an address.
+// key names the person for the limit of streams a user: the sub, or without one the address, compared as owners are.
 func (v viewer) key() store.Owner {
 	if owners := v.Owners(); len(owners) > 0 {
 		return owners[0]

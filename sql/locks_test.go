@@ -176,7 +176,7 @@ func (w *watcher) settle(ctx context.Context) error {
 
 // watch watches everything from some moment on until the writers have ended, and returns what it missed.
 func (w *watcher) watch(ctx context.Context, random *rand.Rand, writing <-chan struct{}) (missed []string, err error) {
-	time.Sleep(rand.N(8 * time.Millisecond))
+	time.Sleep(rand.N(8 * time.Millisecond)) // at any moment of the writers' work: it waits for none
 	if err := errors.Join(w.read(ctx, nil), w.arm(ctx), w.read(ctx, nil)); err != nil {
 		return nil, err
 	}
@@ -265,7 +265,7 @@ func writeAtRandom(ctx context.Context, conn *pgx.Conn, random *rand.Rand, chang
 		}
 		count += tag.RowsAffected()
 		if random.IntN(2) == 0 {
-			time.Sleep(rand.N(3 * time.Millisecond))
+			time.Sleep(rand.N(3 * time.Millisecond)) // for a transaction is open for a while
 		}
 	}
 	if random.IntN(5) == 0 {

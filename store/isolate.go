@@ -108,7 +108,20 @@ func (s *Store) isolate(ctx context.Context, ids []int64) ([]*State, error) {
 		return nil, err
 	}
 	i := isolation{s: s}
+	if len(ids) == 1 {
+		return i.search(ctx, ids)
+	}
 	return i.halve(ctx, ids, err)
+}
+
+// search reads ids, and halves them when that fails. What is wrong with the view or the server for a moment, as during an install, is
+// so for one query: no row counts as unreadable that was not asked for alone, after the first failure.
+func (i *isolation) search(ctx context.Context, ids []int64) ([]*State, error) {
+	states, err := i.query(ctx, ids)
+	if err != nil && ofARow(err) {
+		return i.halve(ctx, ids, err)
+	}
+	return states, err
 }
 
 // halve finds the rows among ids because of which they could not be read.
@@ -117,22 +130,18 @@ func (i *isolation) halve(ctx context.Context, ids []int64, why error) ([]*State
 		return []*State{i.s.unreadable.found(ids[0], why)}, nil
 	}
 	half := len(ids) / 2
-	left, leftErr := i.query(ctx, ids[:half])
-	if leftErr != nil && !ofARow(leftErr) {
-		return nil, leftErr
-	}
-	if leftErr == nil { // then it is in the other half
+	left, err := i.query(ctx, ids[:half])
+	switch {
+	case err == nil && len(ids)-half > 1: // then it is in the other half
 		right, err := i.halve(ctx, ids[half:], why)
 		return append(left, right...), err
+	case err != nil && ofARow(err):
+		left, err = i.halve(ctx, ids[:half], err)
 	}
-	left, err := i.halve(ctx, ids[:half], leftErr)
 	if err != nil {
 		return nil, err
 	}
-	right, err := i.query(ctx, ids[half:])
-	if err != nil && ofARow(err) {
-		right, err = i.halve(ctx, ids[half:], err)
-	}
+	right, err := i.search(ctx, ids[half:])
 	return append(left, right...), err
 }
 
@@ -159,13 +168,17 @@ func (s *Store) again(ctx context.Context, id int64) ([]*State, error) {
 }
 
 // ofARow reports whether a query may have failed because of a row: whatever PostgreSQL or pgx found wrong, unless it is about the
-// connection (SQLSTATE class 08), the transaction (25, 40) or what an operator did, a time-out among it (57).
+// connection (none can be had, or SQLSTATE class 08), the transaction (25, 40), a lock (55) or what an operator did, a time-out among
+// it (57).
 func ofARow(err error) bool {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return false
+	}
 	if _, ok := errors.AsType[pgx.ScanArgError](err); ok {
 		return true
 	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && !slices.ContainsFunc([]string{"08", "25", "40", "57"}, func(class string) bool { return strings.HasPrefix(pgErr.Code, class) })
+	return ok && !slices.ContainsFunc([]string{"08", "25", "40", "55", "57"}, func(class string) bool { return strings.HasPrefix(pgErr.Code, class) })
 }
 
 // cannotRead leaves out PostgreSQL's message, which quotes the value: no text of a row may reach the log.

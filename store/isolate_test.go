@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,9 @@ import (
 
 	"auditstream/integration/pgtest"
 	"auditstream/store"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // raising is a view some of whose rows raise an error with an SQLSTATE of any class.
@@ -139,5 +143,54 @@ func TestS8HugeRowIsCut(t *testing.T) {
 	}
 	if got := s.Cut(); got != 3 {
 		t.Errorf("%d rows were cut, want 3", got)
+	}
+}
+
+// moody fails some of its queries, as a server does without free connections or while the view is installed anew.
+type moody struct {
+	store.Querier
+	fail []error // the next queries with; nil: not
+}
+
+func (m *moody) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if len(m.fail) > 0 {
+		err := m.fail[0]
+		m.fail = m.fail[1:]
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m.Querier.Query(ctx, sql, args...)
+}
+
+func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Psql(t, dsn, raising+`insert into things select i from generate_series(1, 8) i`)
+	full, err := pgx.ParseConfig("host=127.0.0.1 port=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, refused := pgx.ConnectConfig(t.Context(), full)
+	for name, tc := range map[string]struct {
+		fail []error
+		ids  []int64
+		err  bool
+	}{
+		"no connection, one row":                 {[]error{refused}, []int64{1}, true},
+		"no connection, several rows":            {[]error{refused}, []int64{1, 2, 3}, true},
+		"a moment of an install, one row":        {[]error{&pgconn.PgError{Code: "XX000"}}, []int64{1}, false},
+		"a moment of an install, several rows":   {[]error{&pgconn.PgError{Code: "XX000"}}, []int64{1, 2, 3, 4, 5}, false},
+		"another moment of it":                   {[]error{&pgconn.PgError{Code: "XX000"}, nil, &pgconn.PgError{Code: "42P01"}}, []int64{1, 2, 3, 4, 5}, false},
+		"a lock":                                 {[]error{&pgconn.PgError{Code: "55P03"}}, []int64{1, 2}, true},
+		"no connection, in the middle of it all": {[]error{&pgconn.PgError{Code: "XX000"}, nil, refused}, []int64{1, 2, 3}, true},
+	} {
+		s := store.New(&moody{pgtest.Connect(t, dsn), tc.fail})
+		if states, err := s.Audits(t.Context(), tc.ids); (err != nil) != tc.err || s.Unreadable() > 0 || err == nil && len(states) != len(tc.ids) {
+			t.Errorf("%s: %d states, %v, %d unreadable; want an error: %v, and none unreadable", name, len(states), err, s.Unreadable(), tc.err)
+		}
+		if states, err := s.Audits(t.Context(), tc.ids); err != nil || len(states) != len(tc.ids) {
+			t.Errorf("%s, afterwards: %d states, %v", name, len(states), err)
+		}
 	}
 }

@@ -49,8 +49,8 @@ from auditstream.progress as p where p.audit_id = $1::bigint`
 // columns bounds what one row may cost: of a compressed text PostgreSQL then unpacks only the beginning. A token is never as long
 // as what is left of an owner's name, so that a part of one is nobody's.
 const columns = `
-select p.audit_id, left(p.user_id, 1048576), left(p.user_email, 1048576), left(coalesce(p.status, 'pending'), 1000), coalesce(p.progress, 0),
-       left(p.message, $2::int), p.geo_score, p.total_pages, left(p.error, $2::int)`
+select p.audit_id, left(p.user_id::text, 1048576), left(p.user_email::text, 1048576), left(coalesce(p.status::text, 'pending'), 1000), coalesce(p.progress, 0),
+       left(p.message::text, $2::int), p.geo_score, p.total_pages, left(p.error::text, $2::int)`
 
 // Audits returns the committed state of each id. An id without a row is simply absent; the order is undefined. The error is
 // pgx's, wrapped.
