@@ -22,8 +22,8 @@ type InstanceConfig struct {
 	Conn *pgx.ConnConfig
 	// Pool sends the one notification that shows that Conn keeps its session. Required.
 	Pool Execer
-	// Registrar is told the instance's number, and 0 when the lock is lost. Required.
-	Registrar Registrar
+	// OldRegistrar is told the instance's number, and 0 when the lock is lost. Required.
+	OldRegistrar OldRegistrar
 	// Interval between looks whether the session lives; default 4 s. Each may take half of it.
 	Interval time.Duration
 	// Retry is the time between attempts where a pooler is in the way; default 1 min.
@@ -42,8 +42,8 @@ type Instance struct {
 
 // NewInstance returns an Instance that does nothing until Run.
 func NewInstance(cfg InstanceConfig) (*Instance, error) {
-	if cfg.Conn == nil || cfg.Pool == nil || cfg.Registrar == nil {
-		return nil, errors.New("pgnotify: InstanceConfig.Conn, Pool and Registrar are required")
+	if cfg.Conn == nil || cfg.Pool == nil || cfg.OldRegistrar == nil {
+		return nil, errors.New("pgnotify: InstanceConfig.Conn, Pool and OldRegistrar are required")
 	}
 	if cfg.Interval < 0 || cfg.Retry < 0 {
 		return nil, errors.New("pgnotify: InstanceConfig's durations must not be negative")
@@ -115,10 +115,10 @@ func (i *Instance) session(ctx context.Context) (held bool, err error) {
 	}
 	i.held.Store(true)
 	i.cfg.Logger.Info("telling the triggers what is watched")
-	i.cfg.Registrar.Listening(number)
+	i.cfg.OldRegistrar.Listening(number)
 	defer func() {
 		i.held.Store(false)
-		i.cfg.Registrar.Listening(0)
+		i.cfg.OldRegistrar.Listening(0)
 	}()
 	for {
 		// There is none to wait for: a connection that is lost ends the wait at once.

@@ -43,7 +43,7 @@ func runInstance(t *testing.T, dsn string, change func(*InstanceConfig)) (*Insta
 	}
 	t.Cleanup(pool.Close)
 	told := make(registrar, 100)
-	cfg := InstanceConfig{Conn: conn, Pool: pool, Registrar: told, Interval: patience, Retry: 10 * time.Millisecond}
+	cfg := InstanceConfig{Conn: conn, Pool: pool, OldRegistrar: told, Interval: patience, Retry: 10 * time.Millisecond}
 	if change != nil {
 		change(&cfg)
 	}

@@ -24,9 +24,9 @@ type Sink interface {
 	Resync()
 }
 
-// Registrar is a Sink that wants to know when notifications are proven to arrive: Listening is called with the number under
+// OldRegistrar is a Sink that wants to know when notifications are proven to arrive: Listening is called with the number under
 // which the session that listens holds a shared advisory lock, and with 0 when the session has ended. It must not block.
-type Registrar interface {
+type OldRegistrar interface {
 	Listening(instance int64)
 }
 
@@ -116,7 +116,7 @@ func (l *Listener) Run(ctx context.Context) error {
 		s := newSession(l)
 		err := s.run(ctx)
 		l.setUp(false)
-		if r, ok := l.cfg.Sink.(Registrar); ok && s.instance != 0 {
+		if r, ok := l.cfg.Sink.(OldRegistrar); ok && s.instance != 0 {
 			r.Listening(0)
 		}
 		if ctx.Err() != nil {

@@ -3,6 +3,7 @@ package pgnotify
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,6 +33,12 @@ type Snapshot struct {
 type Database interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Ended reports whether a transaction has ended.
+func (s Snapshot) Ended(xid uint64) bool {
+	_, running := slices.BinarySearch(s.InProgress, xid)
+	return xid < s.Xmax && !running
 }
 
 // Watched is the Registry in auditstream.watch, which install makes. It is as safe for concurrent use as DB.

@@ -8,12 +8,12 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgxlisten"
 )
 
 // session is the life of one listening connection: connect, LISTEN, hear, until it breaks or falls silent.
@@ -27,37 +27,146 @@ type session struct {
 	// instance is 0 until a canary has come back: through a transaction pooler, where none does, the lock that proves that
 	// the instance lives would stay with whoever gets the connection next. Belongs to the goroutine that hears.
 	instance int64
+
+	mu        sync.Mutex
+	work      []*work            // to be done on the connection, between two notifications
+	interrupt context.CancelFunc // ends the wait for a notification; nil: there is none
+	over      bool
+}
+
+// work is what somebody wants done on the session's connection.
+type work struct {
+	ctx  context.Context
+	f    func(ctx context.Context, conn *pgx.Conn) error
+	done chan error // capacity 1
+}
+
+// errSessionOver is why nothing is done on a session's connection any more.
+var errSessionOver = errors.New("the session that listens is over")
+
+// do runs f on the connection that listens, between two notifications, and returns its error, which is the session's end. f must
+// keep to its context: notifications wait meanwhile. Safe for concurrent use.
+func (s *session) do(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
+	w := &work{ctx: ctx, f: f, done: make(chan error, 1)}
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return errSessionOver
+	}
+	s.work = append(s.work, w)
+	if s.interrupt != nil {
+		s.interrupt()
+	}
+	s.mu.Unlock()
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// end refuses what is still to be done, and what comes later.
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	for _, w := range s.work {
+		w.done <- errSessionOver
+	}
+	s.work = nil
+}
+
+// begin returns what is to be done, and unless there is something the context of a wait that do interrupts.
+func (s *session) begin(ctx context.Context) (todo []*work, wait context.Context, stop context.CancelFunc) {
+	wait, stop = context.WithCancel(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	todo, s.work = s.work, nil
+	s.interrupt = stop
+	return todo, wait, stop
 }
 
 func newSession(l *Listener) *session {
 	return &session{l: l, ready: make(chan struct{}), stars: NewResyncLimiter(l.cfg.Sink.Resync)}
 }
 
-// run returns why the session ended. pgxlisten would reconnect by itself, but after a constant delay; the first error
-// ends it here instead, and Listener.Run decides what follows.
+// run returns why the session ended. Listener.Run decides what follows.
 func (s *session) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer s.stars.Stop()
-	listener := &pgxlisten.Listener{
-		Connect:        s.connect,
-		LogError:       func(_ context.Context, err error) { cancel(err) }, // the first cause wins
-		ReconnectDelay: time.Hour,                                          // never reached: ctx is done by then
-	}
-	listener.Handle(Channel, s)
-
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
 		cancel(s.watch(ctx))
 	}()
-	_ = listener.Listen(ctx) // always ctx's error; the cause says more
+	cancel(s.listen(ctx)) // the first cause wins
 	<-watched
 	return context.Cause(ctx)
 }
 
-func (s *session) connect(ctx context.Context) (*pgx.Conn, error) {
-	return connectIdle(ctx, s.l.cfg.Conn)
+// listen hears until the connection breaks or ctx is done. Not pgxlisten's way: the same session holds the locks by which
+// writers see what is watched, so that the wait for a notification has to be interrupted.
+func (s *session) listen(ctx context.Context) error {
+	conn, err := connectIdle(ctx, s.l.cfg.Conn)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() {
+		s.end()
+		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+		defer cancel()
+		_ = conn.Close(closeCtx) // the locks go with it
+	}()
+	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{Channel}.Sanitize()); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	s.listening()
+	for {
+		if err := s.hearOne(ctx, conn); err != nil {
+			return err
+		}
+	}
+}
+
+// listening says that LISTEN is in force: whatever was committed before may have been missed.
+func (s *session) listening() {
+	s.l.metrics.Connects.Inc()
+	s.l.cfg.Sink.Resync()
+	close(s.ready)
+}
+
+// hearOne does what is to be done, or waits for a notification.
+func (s *session) hearOne(ctx context.Context, conn *pgx.Conn) error {
+	todo, wait, stop := s.begin(ctx)
+	defer stop()
+	for k, w := range todo {
+		if w.ctx.Err() != nil {
+			continue // nobody waits any more
+		}
+		err := w.f(w.ctx, conn)
+		w.done <- err
+		if err != nil {
+			for _, rest := range todo[k+1:] {
+				rest.done <- errSessionOver
+			}
+			return err
+		}
+	}
+	if len(todo) > 0 {
+		return nil
+	}
+	n, err := conn.WaitForNotification(wait)
+	switch {
+	case err == nil:
+		s.hear(ctx, n, conn)
+		return nil
+	case wait.Err() != nil && ctx.Err() == nil && !conn.IsClosed():
+		return nil // interrupted
+	default:
+		return fmt.Errorf("wait for a notification: %w", err)
+	}
 }
 
 // connectIdle opens a connection that idle_session_timeout, which counts a session that only listens as idle, does not end.
@@ -75,16 +184,8 @@ func connectIdle(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// HandleBacklog is called by pgxlisten when LISTEN is in force: whatever was committed before may have been missed.
-func (s *session) HandleBacklog(context.Context, string, *pgx.Conn) error {
-	s.l.metrics.Connects.Inc()
-	s.l.cfg.Sink.Resync()
-	close(s.ready)
-	return nil
-}
-
-// HandleNotification is called by pgxlisten for each notification. It does not block.
-func (s *session) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
+// hear is called for each notification.
+func (s *session) hear(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) {
 	s.heard.Add(1)
 	kind := NotifyIgnored
 	switch id, ok := ParseID(n.Payload); {
@@ -102,12 +203,11 @@ func (s *session) HandleNotification(ctx context.Context, n *pgconn.Notification
 		}
 	}
 	s.l.metrics.Notifications.WithLabelValues(kind).Inc()
-	return nil
 }
 
 // announce takes the lock that shows that this session lives, and tells the sink, once in a session.
 func (s *session) announce(ctx context.Context, conn *pgx.Conn) {
-	registrar, ok := s.l.cfg.Sink.(Registrar)
+	registrar, ok := s.l.cfg.Sink.(OldRegistrar)
 	if !ok || s.instance != 0 || conn == nil {
 		return
 	}

@@ -31,14 +31,12 @@ func watched(t *testing.T, exec execFunc) *session {
 		t.Fatal(err)
 	}
 	s := newSession(l)
-	if err := s.HandleBacklog(t.Context(), Channel, nil); err != nil {
-		t.Fatal(err)
-	}
+	s.listening()
 	return s
 }
 
 func (s *session) deliver(payload any) {
-	_ = s.HandleNotification(context.Background(), &pgconn.Notification{Channel: Channel, Payload: fmt.Sprint(payload)}, nil)
+	s.hear(context.Background(), &pgconn.Notification{Channel: Channel, Payload: fmt.Sprint(payload)}, nil)
 }
 
 func TestCanaryThatComesBackProvesTheSession(t *testing.T) {

@@ -10,15 +10,14 @@ const defaultCollation = 100
 
 // A column of the view: one of ours, where it comes from, and how it is shown. A nil source is a column left out.
 type column struct {
-	name    string
-	source  *attribute
-	shown   expression
-	watched expression // what the update trigger compares: as narrow as shown where that is cheap
+	name   string
+	source *attribute
+	shown  expression
 }
 
-// ref is the source in the row called row, without its domains, whose checks and casts are of no use here.
-func (c column) ref(row string) string {
-	ref := row + "." + ident(c.source.Name)
+// ref is the source, without its domains, whose checks and casts are of no use here.
+func (c column) ref() string {
+	ref := "a." + ident(c.source.Name)
 	if c.source.Domain {
 		ref += "::" + c.source.BaseSQL
 	}
@@ -30,17 +29,7 @@ func (c column) value() string {
 	if c.source == nil {
 		return "null::" + viewTypes[c.name]
 	}
-	return c.shown(c.ref("a"))
-}
-
-// changed is the column's part of what makes an update worth a ring. Enums are written out by their own function: somebody
-// may have made a cast for them, which would run with the trigger function's rights.
-func (c column) changed() string {
-	before, after := c.ref("old"), c.ref("new")
-	if c.source.BaseKind == "e" {
-		before, after = "textin(enum_out("+before+"))", "textin(enum_out("+after+"))"
-	}
-	return c.watched(before) + " is distinct from " + c.watched(after)
+	return c.shown(c.ref())
 }
 
 // collation is what the view's column has, as far as it can depend on the table.
@@ -67,18 +56,6 @@ type mapping struct {
 	columns []column // in the order of ours
 }
 
-// changed is the condition of the update trigger.
-func (m *mapping) changed() string {
-	key := column{source: &m.key, watched: asIs}
-	parts := []string{key.changed()}
-	for _, c := range m.columns {
-		if c.source != nil {
-			parts = append(parts, c.changed())
-		}
-	}
-	return strings.Join(parts, "\n        or ")
-}
-
 // sources are the columns of the table that the view shows, the key first.
 func (m *mapping) sources() []*attribute {
 	all := []*attribute{&m.key}
@@ -88,6 +65,17 @@ func (m *mapping) sources() []*attribute {
 		}
 	}
 	return all
+}
+
+// owners are the columns of the table that say whose a row is, quoted.
+func (m *mapping) owners() []string {
+	var names []string
+	for _, c := range m.columns {
+		if (c.name == "user_id" || c.name == "user_email") && c.source != nil {
+			names = append(names, ident(c.source.Name))
+		}
+	}
+	return names
 }
 
 // mapColumns decides what each of our columns comes from. encoding is the server's.
@@ -178,22 +166,21 @@ func (c *column) adapt(t *table, encoding string) error {
 	switch c.name {
 	case "status":
 		if c.source.Category == "S" || c.source.BaseKind == "e" {
-			c.shown, c.watched = statusText, statusText
+			c.shown = statusText
 			return nil
 		}
 		allowed, wayOut = "text, varchar or an enum", "name another one with --column status=NAME"
 	case "progress":
 		switch base {
 		case "int2", "int4", "int8":
-			c.shown, c.watched = wholePercent, wholePercent
+			c.shown = wholePercent
 			return nil
 		case "float4", "float8", "numeric":
-			c.shown, c.watched = percent, percent
+			c.shown = percent
 			return nil
 		}
 		allowed, wayOut = numberTypes, "name another one with --column progress=NAME"
 	case "geo_score":
-		c.watched = asIs
 		switch base {
 		case "int2", "int4", "int8":
 			c.shown = wholeScore
@@ -212,13 +199,13 @@ func (c *column) adapt(t *table, encoding string) error {
 	case "total_pages":
 		switch base {
 		case "int2", "int4", "int8":
-			c.shown, c.watched = wholeCount, asIs
+			c.shown = wholeCount
 			return nil
 		case "float4", "float8":
-			c.shown, c.watched = count, count
+			c.shown = count
 			return nil
 		case "numeric":
-			c.shown, c.watched = numericCount, numericCount
+			c.shown = numericCount
 			return nil
 		}
 		allowed, wayOut = numberTypes, "leave it out with --column total_pages="
@@ -234,22 +221,16 @@ const numberTypes = "a number (smallint, integer, bigint, real, double precision
 
 // adaptText takes every type there is.
 func (c *column) adaptText(base, encoding string) {
-	c.shown, c.watched = asText, bytes
+	c.shown = asText
 	switch base {
 	case "text":
 		c.shown = asIs
 	case "jsonb":
-		c.shown, c.watched = jsonbText, jsonbText
+		c.shown = jsonbText
 	case "json":
 		c.shown = jsonText
 		if encoding != "UTF8" {
 			c.shown = jsonTextASCII
-		}
-	}
-	switch base {
-	case "text", "varchar", "name", "uuid", "int2", "int4", "int8", "bool":
-		if c.source.Bytewise {
-			c.watched = asIs
 		}
 	}
 }

@@ -10,10 +10,6 @@ type expression func(ref string) string
 func asIs(ref string) string   { return ref }
 func asText(ref string) string { return ref + "::text" }
 
-// bytes compares what has no equality (json, xml, point), or one that is coarser than what viewers see (citext, a
-// nondeterministic collation).
-func bytes(ref string) string { return ref + `::text collate "C"` }
-
 // statusText is lower case by the rules of "C": those of Turkish would make FAILED faıled.
 func statusText(ref string) string {
 	return fmt.Sprintf(`coalesce(lower(%s::text collate "C"), 'pending')`, ref)

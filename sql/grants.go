@@ -40,13 +40,13 @@ func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dro
 		}
 		grants = kept
 	}
-	if i.ours() && !(i.Watch && i.Unwatch) && !o.NoTriggers {
-		watchers, err := viewReaders(ctx, conn)
+	if i.ours() && !i.Feeds && !o.NoTriggers {
+		readers, err := viewReaders(ctx, conn)
 		if err != nil {
 			return nil, err
 		}
-		for _, watcher := range watchers {
-			grants = append(grants, watchGrants(watcher)...)
+		for _, reader := range readers {
+			grants = append(grants, feedsGrant(reader))
 		}
 	}
 	if role == "" {
@@ -84,7 +84,7 @@ func findRole(ctx context.Context, conn *pgx.Conn, name string) (string, error) 
 // the view is.
 func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, o Options, dropView bool) ([]string, error) {
 	var database string
-	var connect, usage, selects, watches bool
+	var connect, usage, selects, feeds bool
 	err := conn.QueryRow(ctx, `
 		select pg_catalog.current_database(),
 		       pg_catalog.has_database_privilege($1, pg_catalog.current_database(), 'connect'),
@@ -93,12 +93,10 @@ func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, 
 		       coalesce((select pg_catalog.has_table_privilege($1, c.oid, 'select')
 		                 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		                 where n.nspname = 'auditstream' and c.relname = 'progress'), false),
-		       coalesce((select pg_catalog.has_table_privilege($1, c.oid, 'insert')
-		                    and pg_catalog.bool_and(pg_catalog.has_function_privilege($1, p.oid, 'execute'))
+		       coalesce((select pg_catalog.has_table_privilege($1, c.oid, 'select')
 		                 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		                    join pg_catalog.pg_proc p on p.pronamespace = n.oid and p.proname = 'unwatch'
-		                 where n.nspname = 'auditstream' and c.relname = 'watch' group by c.oid), false)`,
-		role).Scan(&database, &connect, &usage, &selects, &watches)
+		                 where n.nspname = 'auditstream' and c.relname = 'feeds'), false)`,
+		role).Scan(&database, &connect, &usage, &selects, &feeds)
 	if err != nil {
 		return nil, fmt.Errorf("read the rights of role %s: %w", role, err)
 	}
@@ -109,8 +107,8 @@ func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, 
 	if !selects || dropView {
 		grants = append(grants, fmt.Sprintf("grant select on auditstream.progress to %s;", ident(role)))
 	}
-	if !watches && !o.NoTriggers {
-		grants = append(grants, watchGrants(role)...)
+	if !feeds && !o.NoTriggers {
+		grants = append(grants, feedsGrant(role))
 	}
 	if !connect {
 		roles := connected(i.SchemaComment)
@@ -128,16 +126,12 @@ func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, 
 	return grants, nil
 }
 
-// watchGrants are the statements by which a role may register what it watches.
-func watchGrants(role string) []string {
-	return []string{
-		fmt.Sprintf("grant insert on auditstream.watch to %s;", ident(role)),
-		fmt.Sprintf("grant execute on function auditstream.unwatch(bigint, bigint[]) to %s;", ident(role)),
-	}
+// feedsGrant is the statement by which a role may read how the triggers are told what it watches.
+func feedsGrant(role string) string {
+	return fmt.Sprintf("grant select on auditstream.feeds to %s;", ident(role))
 }
 
-// viewReaders are the roles that were granted the view: after an install from before there was a table of what is watched
-// they serve, and must be able to go on when the triggers look into it.
+// viewReaders are the roles that were granted the view: they serve, and go on after an upgrade.
 func viewReaders(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 	rows, err := conn.Query(ctx, `
 		select distinct pg_catalog.pg_get_userbyid(x.grantee)::text

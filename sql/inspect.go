@@ -85,7 +85,7 @@ func describeTriggers(i *installed) []Trigger {
 	if len(i.reads) == 1 {
 		table = ident(i.reads[0].Schema, i.reads[0].Name)
 	}
-	missing := slices.Clone(triggerNames)
+	missing := slices.DeleteFunc(slices.Clone(triggerNames), func(name string) bool { return name == ownerTrigger }) // not every table has it
 	for _, t := range i.triggers {
 		if t.Copy && words[t.Enabled] == "enabled" {
 			continue
@@ -93,9 +93,7 @@ func describeTriggers(i *installed) []Trigger {
 		triggers = append(triggers, Trigger{Name: t.Name, Table: ident(t.Schema, t.Table), Enabled: words[t.Enabled]})
 		if !t.Copy {
 			table = ident(t.Schema, t.Table)
-			missing = slices.DeleteFunc(missing, func(name string) bool {
-				return name == t.Name || name == keyTrigger && t.Rows && t.Name != keyTrigger
-			})
+			missing = slices.DeleteFunc(missing, func(name string) bool { return name == t.Name })
 		}
 	}
 	for _, name := range missing {

@@ -10,10 +10,10 @@ import (
 )
 
 // triggerNames are the triggers of install.sql.
-var triggerNames = []string{"auditstream_insert", "auditstream_update", "auditstream_delete", keyTrigger, "auditstream_truncate"}
+var triggerNames = []string{"auditstream_insert", "auditstream_update", "auditstream_delete", ownerTrigger, "auditstream_truncate"}
 
-// keyTrigger sees what the others, where they fire once a statement, do not.
-const keyTrigger = "auditstream_key"
+// ownerTrigger is there where a column says whose a row is.
+const ownerTrigger = "auditstream_owner"
 
 // installed is what the catalog says about an earlier install. The search_path has to be empty.
 type installed struct {
@@ -23,11 +23,11 @@ type installed struct {
 	Kind          string // of what is called auditstream.progress
 	ViewOwner     string
 	Comment       string
-	Function      bool
-	Watch         bool // the table of what is watched
-	Padding       bool // it has the column of schema 3
-	Unwatch       bool
-	Prepare       bool
+	Function      bool // notify_change, of versions up to 4
+	Watch         bool // the table of what was watched, of versions 2 to 4
+	Prepare       bool // prepare_watch, of 3 and 4
+	Feeds         bool // the view of version 5
+	Buckets       int  // that it says; 0: none
 
 	state    string // what the view, the function and the triggers are now
 	columns  []viewColumn
@@ -66,7 +66,6 @@ type trigger struct {
 	Display string // of its table
 	Enabled string // pg_trigger.tgenabled
 	Copy    bool   // of a partitioned table's trigger, on a partition
-	Rows    bool   // once a row
 }
 
 func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
@@ -80,10 +79,10 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 		               where p.pronamespace = n.oid and p.proname = 'notify_change' and p.pronargs = 0) as function,
 		       exists (select from pg_catalog.pg_class w
 		               where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r') as watch,
-		       exists (select from pg_catalog.pg_class w join pg_catalog.pg_attribute a on a.attrelid = w.oid
-		               where w.relnamespace = n.oid and w.relname = 'watch' and a.attname = 'padding') as padding,
-		       exists (select from pg_catalog.pg_proc p
-		               where p.pronamespace = n.oid and p.proname = 'unwatch' and p.pronargs = 2) as unwatch,
+		       exists (select from pg_catalog.pg_class f
+		               where f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v') as feeds,
+		       coalesce((select pg_catalog.substring(pg_catalog.pg_get_viewdef(f.oid), '([0-9]{1,9}) AS buckets')::int from pg_catalog.pg_class f
+		                 where f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v'), 0) as buckets,
 		       exists (select from pg_catalog.pg_proc p
 		               where p.pronamespace = n.oid and p.proname = 'prepare_watch' and p.pronargs = 0) as prepare
 		from (values (1)) one
@@ -141,18 +140,18 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 	return i, err
 }
 
-// loadTriggers finds every trigger that calls auditstream.notify_change, whatever its name and table.
+// loadTriggers finds every trigger that calls a function of ours, whatever its name and table.
 func loadTriggers(ctx context.Context, conn *pgx.Conn) ([]trigger, error) {
 	rows, err := conn.Query(ctx, `
 		select t.tgname as name, c.oid, cn.nspname as schema, c.relname as table,
 		       pg_catalog.format('%I.%I', cn.nspname, c.relname) as display, t.tgenabled::text as enabled,
-		       t.tgparentid <> 0 as copy, t.tgtype & 1 = 1 as rows
+		       t.tgparentid <> 0 as copy
 		from pg_catalog.pg_trigger t
 			join pg_catalog.pg_proc p on p.oid = t.tgfoid
 			join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 			join pg_catalog.pg_class c on c.oid = t.tgrelid
 			join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
-		where n.nspname = 'auditstream' and p.proname = 'notify_change'
+		where n.nspname = 'auditstream' and p.proname in ('changed', 'notify_change')
 		order by copy, display, t.tgname`)
 	if err != nil {
 		return nil, fmt.Errorf("read triggers: %w", err)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -82,8 +83,11 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	}
 	var encoding string
 	var twoPhase bool
+	var locks int
 	err = conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'),
-		pg_catalog.current_setting('max_prepared_transactions')::int > 0`).Scan(&encoding, &twoPhase)
+		pg_catalog.current_setting('max_prepared_transactions')::int > 0,
+		pg_catalog.current_setting('max_locks_per_transaction')::int * (pg_catalog.current_setting('max_connections')::int
+			+ pg_catalog.current_setting('max_prepared_transactions')::int)`).Scan(&encoding, &twoPhase, &locks)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
@@ -113,9 +117,6 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(m.key.Name, endOfBody) {
-		return nil, fmt.Errorf("the name of column %s of %s cannot be quoted in the trigger function", m.key.Name, t.Display)
-	}
 	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), Schema: there.version(), Kept: kept, table: t}
 	if twoPhase && !o.NoTriggers {
 		plan.Warnings = append(plan.Warnings, "this server allows two-phase commit, and PostgreSQL refuses to prepare a"+
@@ -124,6 +125,9 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
 	if err != nil {
 		return nil, err
+	}
+	if there.Buckets == 0 {
+		there.Buckets = bucketsFor(locks)
 	}
 	plan.SQL, err = installScript(ctx, conn, o, t, m, there)
 	return plan, err
@@ -154,20 +158,18 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 
 // installScript fills in install.sql; "" when nothing has to change.
 func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) (string, error) {
+	owners := m.owners()
 	vars := map[string]string{
-		"table": t.quoted(), "key": ident(m.key.Name), "update_when": m.changed(), "changed": "true",
-		"statements": strconv.FormatBool(byStatement(t, m)), "rows": strconv.FormatBool(!byStatement(t, m)),
-		"objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers), "old_watch": "false", "new_watch": "true",
+		"table": t.quoted(), "key": ident(m.key.Name), "objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
+		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets),
+		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 	}
+	maps.Copy(vars, rings(m, there.Buckets, o.NotifyAlways))
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
 	}
-	if byStatement(t, m) {
-		vars["changed"] = strings.ReplaceAll(m.changed(), "\n", "\n"+strings.Repeat(" ", 20))
-	}
-	template := bodyOf(installSQL, o.NotifyAlways)
 	// Of the two sums in the comment this one says what was asked for; the other, the state, what came of it.
-	sum := md5.Sum([]byte(render(template, vars)))
+	sum := md5.Sum([]byte(render(installSQL, vars)))
 	vars["stamp"] = stamp + hex.EncodeToString(sum[:]) + " " + remember(o.Columns, m)
 	current := there.ours() && there.Comment == vars["stamp"]+" "+there.state
 
@@ -181,36 +183,19 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	}
 	vars["objects"] = strconv.FormatBool(!current)
 	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
-	vars["old_watch"] = strconv.FormatBool(there.Watch && !there.Padding)
-	vars["new_watch"] = strconv.FormatBool(!there.Watch || there.Padding)
+	vars["old_schema"] = strconv.FormatBool(there.Function || there.Watch)
+	vars["drop_owner"] = strconv.FormatBool(len(owners) == 0 && there.Feeds)
 	vars["new_schema"] = strconv.FormatBool(!there.Schema)
 	vars["drop_view"] = strconv.FormatBool(dropView)
-	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || there.Watch || len(there.triggers) > 0))
+	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || there.Watch || there.Feeds || len(there.triggers) > 0))
 	vars["keep_always"] = strings.Join(alwaysTriggers(there.triggers), "\n")
 	vars["grants"] = strings.Join(grants, "\n")
-	script := render(template, vars)
+	script := render(installSQL, vars)
 	if t.OID == 0 {
 		head, body, _ := strings.Cut(script, searchPath)
 		script = head + searchPath + "\n" + render(auditsSQL, vars) + body
 	}
 	return script, nil
-}
-
-// endOfBody is how the trigger function's body is quoted, in which no name can hold it.
-const endOfBody = "$auditstream$"
-
-// byStatement says whether triggers that look once a statement see every change, and may compare the columns: they do that
-// as who installed, so that no type's own cast or operator may run in it. The others look once a row, and have virtual columns.
-func byStatement(t *table, m *mapping) bool {
-	if t.Kind != "r" || t.Related {
-		return false
-	}
-	for _, source := range m.sources() {
-		if source.Virtual || !source.BuiltIn && source.BaseKind != "e" || strings.Contains(source.Name, endOfBody) {
-			return false
-		}
-	}
-	return true
 }
 
 // alwaysTriggers keep what an operator set with "enable always": "create or replace trigger" would reset it.

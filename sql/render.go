@@ -3,7 +3,6 @@ package sql
 import (
 	_ "embed"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -88,17 +87,6 @@ func substitute(line string, vars map[string]string) string {
 			return value
 		}
 	})
-}
-
-// bodyOf makes a template of the body of the trigger function, which psql leaves alone because it is quoted: there the
-// defaults, the columns of audits.sql and ringing only for what is watched, are written out.
-func bodyOf(template string, always bool) string {
-	const start, end = "-- shown\n", "-- end of shown\n"
-	shown := between(template, start, end)
-	indent := shown[:len(shown)-len(strings.TrimLeft(shown, " "))]
-	template = strings.Replace(template, shown, indent+":changed\n"+indent, 1)
-	return strings.NewReplacer(`new."id"`, "new.:key", `old."id"`, "old.:key", `new_rows."id"`, "new_rows.:key", `old_rows."id"`, "old_rows.:key",
-		"false /* --notify-always */", strconv.FormatBool(always)+" /* --notify-always */").Replace(template)
 }
 
 func ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }

@@ -21,8 +21,6 @@ type table struct {
 
 	Temporary, System, Inherited, RowSecurity bool
 
-	Related bool // a partition, or a parent or heir of another table
-
 	columns []attribute
 }
 
@@ -48,8 +46,6 @@ type attribute struct {
 	Category  string // pg_type.typcategory
 	BuiltIn   bool   // the base type is PostgreSQL's own
 	Collation uint32
-	Bytewise  bool // no collation, or one under which equal means identical
-	Virtual   bool // generated when it is read (PostgreSQL 18): transition tables do not have it
 
 	PrimaryKey, Indexed, Unique bool // alone the primary key; first in an index; alone in a unique index
 }
@@ -143,8 +139,7 @@ func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) 
 		       c.relpersistence = 't' as temporary,
 		       n.nspname in ('pg_catalog', 'information_schema', 'pg_toast', 'auditstream') as system,
 		       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid) as inherited,
-		       pg_catalog.row_security_active(c.oid) as row_security,
-		       exists (select from pg_catalog.pg_inherits i where c.oid in (i.inhparent, i.inhrelid)) as related
+		       pg_catalog.row_security_active(c.oid) as row_security
 		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where c.oid = $1`, oid)
 	if err != nil {
@@ -200,16 +195,14 @@ const attributesSQL = `
 	       a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, types.depth > 0 as domain,
 	       t.typname as base, pg_catalog.format_type(t.oid, -1) as base_sql, t.typtype::text as base_kind,
 	       t.typcategory::text as category, t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace as built_in,
-	       a.attcollation as collation, coalesce(co.collisdeterministic, true) as bytewise,
-	       a.attgenerated = 'v' as virtual,
+	       a.attcollation as collation,
 	       exists (select from indexes i where i.attnum = a.attnum and i.indisprimary and i.indnkeyatts = 1) as primary_key,
 	       exists (select from indexes i where i.attnum = a.attnum) as indexed,
 	       exists (select from indexes i where i.attnum = a.attnum and i.indisunique and i.indnkeyatts = 1) as unique
 	from types
 		join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = types.attnum
 		join pg_catalog.pg_type t on t.oid = types.type
-		left join pg_catalog.pg_collation co on co.oid = a.attcollation
-	order by a.attnum, types.depth desc`
+		order by a.attnum, types.depth desc`
 
 // createdTable is the table of audits.sql before it exists.
 func createdTable(schema, name string) *table {
@@ -219,7 +212,7 @@ func createdTable(schema, name string) *table {
 		{"message", "text"}, {"geo_score", "float8"}, {"total_pages", "int4"}, {"error", "text"},
 	} {
 		a := attribute{Name: column[0], Type: column[1], Base: column[1], BaseSQL: column[1], BaseKind: "b",
-			Category: "N", BuiltIn: true, Bytewise: true, PrimaryKey: column[0] == "id"}
+			Category: "N", BuiltIn: true, PrimaryKey: column[0] == "id"}
 		a.Indexed, a.Unique = a.PrimaryKey, a.PrimaryKey
 		if a.Base == "text" {
 			a.Category, a.Collation = "S", defaultCollation

@@ -64,13 +64,13 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if err != nil {
 		return nil, err
 	}
-	if !there.ours() && !there.Function && !there.Watch && len(there.triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
+	if !there.ours() && !there.Function && !there.Watch && !there.Feeds && len(there.triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
 		return plan, nil
 	}
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
 		"triggers": strconv.FormatBool(len(there.triggers) > 0), "view": strconv.FormatBool(there.ours()),
-		"function": strconv.FormatBool(there.Function), "watch": strconv.FormatBool(there.Watch), "schema": strconv.FormatBool(len(foreign) == 0),
+		"objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
 	return plan, nil
@@ -96,7 +96,7 @@ func (i *installed) ownTable(plan *Plan) error {
 		}
 	}
 	if len(strangers) > 0 {
-		return fmt.Errorf("triggers that install did not make call auditstream.notify_change; drop them first, with: %s",
+		return fmt.Errorf("triggers that install did not make call functions of auditstream's; drop them first, with: %s",
 			strings.Join(strangers, "; "))
 	}
 	if plan.table == nil && i.ours() && len(i.reads) == 1 {
@@ -120,6 +120,8 @@ func foreignObjects(ctx context.Context, conn *pgx.Conn, viewIsOurs bool) ([]str
 		  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
 		  and not (c.relname is not distinct from 'progress' and $1)
 		  and not (c.relname is not distinct from 'watch' and c.relkind is not distinct from 'r')
+		  and not (c.relname is not distinct from 'feeds' and c.relkind is not distinct from 'v')
+		  and not (p.proname is not distinct from 'changed' and p.pronargs is not distinct from 0)
 		  and not (p.proname is not distinct from 'notify_change' and p.pronargs is not distinct from 0)
 		  and not (p.proname is not distinct from 'unwatch' and p.pronargs is not distinct from 2)
 		  and not (p.proname is not distinct from 'prepare_watch' and p.pronargs is not distinct from 0)

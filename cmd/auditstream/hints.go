@@ -40,7 +40,7 @@ func listen(c *serveCmd, pool *pgxpool.Pool, audits *store.Store, hub *schemaWat
 	}
 	var keepsSession func() bool
 	if c.SSESource == "redis" {
-		instance, err := pgnotify.NewInstance(pgnotify.InstanceConfig{Conn: conn, Pool: pool, Registrar: hub, Logger: logger})
+		instance, err := pgnotify.NewInstance(pgnotify.InstanceConfig{Conn: conn, Pool: pool, OldRegistrar: hub, Logger: logger})
 		if err != nil {
 			return nil, nil, err
 		}

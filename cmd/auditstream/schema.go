@@ -24,7 +24,7 @@ type schemaWatch struct {
 
 var (
 	_ pgnotify.Sink      = (*schemaWatch)(nil)
-	_ pgnotify.Registrar = (*schemaWatch)(nil)
+	_ pgnotify.OldRegistrar = (*schemaWatch)(nil)
 )
 
 func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, logger *slog.Logger) *schemaWatch {

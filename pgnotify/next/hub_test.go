@@ -1,0 +1,357 @@
+package next
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"auditstream/store"
+)
+
+// table is the database as a hub sees it.
+type table struct {
+	mu    sync.Mutex
+	rows  map[int64]store.Audit
+	takes time.Duration
+	fail  error
+	reads [][]int64
+}
+
+func newTable() *table { return &table{rows: make(map[int64]store.Audit)} }
+
+func (tb *table) set(a store.Audit) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.rows[a.ID] = a
+}
+
+func (tb *table) Audits(ctx context.Context, ids []int64) ([]*store.State, error) {
+	tb.mu.Lock()
+	tb.reads = append(tb.reads, ids)
+	var states []*store.State
+	for _, id := range ids {
+		if row, ok := tb.rows[id]; ok {
+			states = append(states, store.NewState(row))
+		}
+	}
+	takes, err := tb.takes, tb.fail
+	tb.mu.Unlock()
+	select {
+	case <-time.After(takes):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return states, err
+}
+
+func (tb *table) Owned(_ context.Context, owners []store.Owner) (ids []int64, err error) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	for id, row := range tb.rows {
+		for _, owner := range owners {
+			if row.Owner() == owner && !row.Terminal() {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids, tb.fail
+}
+
+func row(id int64, user string, progress int) store.Audit {
+	return store.Audit{ID: id, Status: "running", Progress: progress, UserID: &user}
+}
+
+func startHub(t *testing.T, cfg Config) *Hub {
+	t.Helper()
+	h, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = h.Run(t.Context()) }()
+	if cfg.Finder != nil {
+		go func() { _ = h.Find(t.Context()) }()
+	}
+	return h
+}
+
+func subscribe(t *testing.T, h *Hub, ids ...int64) *Subscription {
+	t.Helper()
+	s, err := h.Subscribe(t.Context(), ids, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func wantProgress(t *testing.T, s *Subscription, want map[int64]int) {
+	t.Helper()
+	synctest.Wait()
+	got := s.Take()
+	if len(got) != len(want) {
+		t.Errorf("%d states, want %v", len(got), want)
+	}
+	for _, state := range got {
+		if p, ok := want[state.ID]; !ok || p != state.Audit.Progress {
+			t.Errorf("audit %d: progress %d, want %v", state.ID, state.Audit.Progress, want)
+		}
+	}
+}
+
+func TestSubscribersSeeChanges(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		tb.set(row(1, "a", 10))
+		tb.set(row(2, "a", 20))
+		h := startHub(t, Config{Loader: tb})
+		s, both := subscribe(t, h, 1), subscribe(t, h, 1, 2)
+		wantProgress(t, s, map[int64]int{1: 10})
+		wantProgress(t, both, map[int64]int{1: 10, 2: 20})
+		s.Confirm()
+		both.Confirm()
+		tb.set(row(1, "a", 11))
+		h.Notify(1)
+		wantProgress(t, s, map[int64]int{1: 11})
+		wantProgress(t, both, map[int64]int{1: 11})
+		s.Cancel()
+		both.Cancel()
+		if len(h.entries) != 0 {
+			t.Errorf("%d entries are left", len(h.entries))
+		}
+	})
+}
+
+// refusing is a Registrar that counts, and is never settled.
+type refusing struct {
+	mu     sync.Mutex
+	wanted map[int64]int
+}
+
+func (r *refusing) Settled(int64) uint64 { return 0 }
+func (r *refusing) Want(id int64, _ uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted[id]++
+	return false
+}
+func (r *refusing) Leave(id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.wanted, id)
+}
+func (r *refusing) Flood(bool) {}
+
+// S4, S5: what is not known to be the viewer's is told to nobody.
+func TestS4NothingIsWantedBeforeItIsConfirmed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		tb.set(row(1, "a", 10))
+		r := &refusing{wanted: map[int64]int{}}
+		h := startHub(t, Config{Loader: tb, Registrar: r})
+		for range 100 {
+			subscribe(t, h, 1, 2, 3).Cancel()
+		}
+		if len(r.wanted) > 0 || len(h.entries) > 0 {
+			t.Errorf("wanted %v, %d entries", r.wanted, len(h.entries))
+		}
+		s := subscribe(t, h, 1)
+		wantProgress(t, s, map[int64]int{1: 10})
+		tb.set(row(1, "a", 11)) // announced to nobody
+		s.Confirm()
+		wantProgress(t, s, map[int64]int{1: 11})
+		if r.wanted[1] != 1 {
+			t.Errorf("wanted %v", r.wanted)
+		}
+		s.Cancel()
+		if len(r.wanted) > 0 {
+			t.Errorf("wanted %v after the last has left", r.wanted)
+		}
+	})
+}
+
+func TestOwnersSeeWhatBegins(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		h := startHub(t, Config{Loader: tb, Finder: tb})
+		s, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantProgress(t, s, nil)
+		tb.set(row(1, "a", 1))
+		tb.set(row(2, "b", 1))
+		h.Notify(1)
+		h.Notify(2)
+		wantProgress(t, s, map[int64]int{1: 1})
+		if len(h.entries) != 1 {
+			t.Errorf("%d entries, want that of the owner's", len(h.entries))
+		}
+		tb.set(row(1, "b", 2))
+		h.Notify(1)
+		wantProgress(t, s, map[int64]int{1: 2}) // which shows that it is no longer hers
+		synctest.Wait()
+		tb.set(row(3, "a", 3)) // announced by nobody
+		time.Sleep(11 * time.Second)
+		wantProgress(t, s, map[int64]int{3: 3})
+		s.Cancel()
+		if len(h.entries) != 0 {
+			t.Errorf("%d entries are left", len(h.entries))
+		}
+	})
+}
+
+// However much the safety net reads, a change waits for one bounded read.
+func TestUrgentBeforeRoutine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		var ids []int64
+		for id := range int64(40_000) {
+			tb.set(row(id+1, "a", 1))
+			ids = append(ids, id+1)
+		}
+		h := startHub(t, Config{Loader: tb})
+		s := subscribe(t, h, ids...)
+		s.Take()
+		tb.mu.Lock()
+		tb.takes = 10 * time.Millisecond
+		tb.mu.Unlock()
+		time.Sleep(9900 * time.Millisecond) // within the round, which takes 0.8 s
+		one := subscribe(t, h, 7)
+		one.Take()
+		for p := range 50 {
+			start := time.Now()
+			tb.set(row(7, "a", p+2))
+			h.Notify(7)
+			for one.slotLen() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			one.Take()
+			if waited := time.Since(start); waited > 25*time.Millisecond {
+				t.Errorf("a change waited %v", waited)
+			}
+		}
+	})
+}
+
+func (s *Subscription) slotLen() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.slot)
+}
+
+func TestReadsAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		tb.set(row(1, "a", 1))
+		h := startHub(t, Config{Loader: tb})
+		s := subscribe(t, h, 1)
+		s.Take()
+		tb.mu.Lock()
+		tb.fail = errors.New("broken")
+		tb.mu.Unlock()
+		tb.set(row(1, "a", 2))
+		h.Notify(1)
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if _, err := h.Subscribe(ctx, []int64{1}, nil); !errors.Is(err, tb.fail) {
+			t.Errorf("%v, want why", err)
+		}
+		tb.mu.Lock()
+		tb.fail = nil
+		tb.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		wantProgress(t, s, map[int64]int{1: 2})
+	})
+}
+
+// At random, with the safety net off: every subscriber ends with the newest state, and none goes back.
+func TestNobodyMissesAnything(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(100) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			tb := newTable()
+			tb.takes = 2 * time.Millisecond
+			for id := range int64(6) {
+				tb.set(row(id+1, "a", 0))
+			}
+			h := startHub(t, Config{Loader: tb, Finder: tb, Interval: 24 * time.Hour})
+			seen := map[*Subscription]map[int64]int{}
+			look := func(s *Subscription) {
+				for _, state := range s.Take() {
+					if state.Audit.Progress < seen[s][state.ID] {
+						t.Errorf("seed %d: audit %d went back", seed, state.ID)
+					}
+					seen[s][state.ID] = state.Audit.Progress
+				}
+			}
+			for range 200 {
+				id := 1 + random.Int64N(6)
+				switch random.IntN(8) {
+				case 0:
+					ids := []int64{id}
+					if random.IntN(2) == 0 {
+						ids = append(ids, id%6+1)
+					}
+					s := subscribe(t, h, ids...)
+					seen[s] = map[int64]int{}
+					look(s)
+					s.Confirm()
+				case 1:
+					s, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					seen[s] = map[int64]int{}
+				case 2:
+					for s := range seen {
+						look(s)
+						s.Cancel()
+						delete(seen, s)
+						break
+					}
+				default:
+					tb.mu.Lock()
+					r := tb.rows[id]
+					r.Progress++
+					tb.rows[id] = r
+					tb.mu.Unlock()
+					if random.IntN(2) == 0 {
+						time.Sleep(time.Duration(random.IntN(4)) * time.Millisecond)
+					}
+					h.Notify(id)
+				}
+				for s := range seen {
+					if random.IntN(3) == 0 {
+						look(s)
+					}
+				}
+			}
+			time.Sleep(time.Second)
+			for s, states := range seen {
+				look(s)
+				for id, progress := range states {
+					if is := tb.rows[id].Progress; is != progress {
+						t.Errorf("seed %d: audit %d: %d is shown of %d", seed, id, progress, is)
+					}
+				}
+				if s.owners != nil && len(states) != 6 {
+					t.Errorf("seed %d: the owner sees %d audits of 6", seed, len(states))
+				}
+				s.Cancel()
+			}
+			if len(h.entries) > 0 {
+				t.Errorf("seed %d: %d entries are left", seed, len(h.entries))
+			}
+		})
+	}
+}

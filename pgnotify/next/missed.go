@@ -1,0 +1,43 @@
+package next
+
+import (
+	"log/slog"
+	"time"
+)
+
+// announceGrace is how long a notification may trail the read that already saw its change.
+const announceGrace = 2 * time.Second
+
+// missed counts the changes that a read found and no notification announced: the sign of a lost or disabled trigger, or of a
+// LISTEN that does not work. Guarded by Hub.mu.
+type missed struct {
+	total   uint64
+	pending int // counted since it was logged
+	logged  time.Time
+}
+
+// suspect remembers a change that was found without a notification. It may still be on its way.
+func (m *missed) suspect(e *entry) {
+	if e.silent.IsZero() {
+		e.silent = time.Now()
+	}
+}
+
+// settle counts a change whose notification should have come by now.
+func (m *missed) settle(e *entry) {
+	if !e.silent.IsZero() && time.Since(e.silent) >= announceGrace {
+		e.silent = time.Time{}
+		m.total++
+		m.pending++
+	}
+}
+
+// log says, once a minute at most, how many there were.
+func (m *missed) log(logger *slog.Logger) {
+	if m.pending == 0 || time.Since(m.logged) < time.Minute {
+		return
+	}
+	logger.Warn("changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? Run auditstream doctor: it says which, and what to do",
+		"changes", m.pending)
+	m.logged, m.pending = time.Now(), 0
+}

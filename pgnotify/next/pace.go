@@ -1,0 +1,74 @@
+package next
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// floodRate is how many changes a second make writers wait for each other's commits, so that reading all that is watched on a
+	// timer is better for them; calmRate is how few end that.
+	floodRate, calmRate = 400, 100
+	// window is over which changes are counted, calmFor how long there must be few.
+	window  = 250 * time.Millisecond
+	calmFor = 2 * time.Second
+	// In a flood reads take a tenth of the time, and viewers wait no less than shortest and no longer than the safety net's interval.
+	share    = 10
+	shortest = 50 * time.Millisecond
+)
+
+// pace says how often all that is watched is read: one number, which follows what happens. All but flooded is Run's alone.
+type pace struct {
+	interval time.Duration
+	in       *atomic.Bool
+	start    time.Time // of the window
+	count    int       // changes in it
+	calm     time.Time // since when there are few
+	cost     time.Duration
+}
+
+func newPace(interval time.Duration) pace { return pace{interval: interval, in: new(atomic.Bool)} }
+
+// flooded reports whether all is read on a short timer. Safe for concurrent use.
+func (p *pace) flooded() bool { return p.in.Load() }
+
+// changed counts a row that was read because something announced it, or, in a flood, that had changed.
+func (p *pace) changed() { p.count++ }
+
+// took notes what a read costs.
+func (p *pace) took(d time.Duration) { p.cost = max(d, p.cost*7/8) }
+
+// look decides whether it is a flood, and reports whether that is another answer than before.
+func (p *pace) look() bool {
+	now := time.Now()
+	since := now.Sub(p.start)
+	if since < window {
+		return false
+	}
+	rate := float64(p.count) / since.Seconds()
+	p.start, p.count = now, 0
+	if since > 4*window { // nothing was read for a while
+		rate = 0
+	}
+	switch {
+	case !p.flooded() && rate > floodRate:
+		p.in.Store(true)
+		p.calm = now
+		return true
+	case p.flooded() && rate > calmRate:
+		p.calm = now
+	case p.flooded() && now.Sub(p.calm) >= calmFor:
+		p.in.Store(false)
+		return true
+	}
+	return false
+}
+
+// next is the time until everything is read again.
+func (p *pace) next() time.Duration {
+	if p.flooded() {
+		return min(max(share*p.cost, shortest), p.interval)
+	}
+	return p.interval - rand.N(p.interval/10+1)
+}
