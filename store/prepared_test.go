@@ -98,7 +98,7 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 	db := pgtest.Connect(t, dsn)
 	plain, prepared := store.New(db), store.New(db)
 	prepared.PrepareWhile(yes)
-	for _, ids := range [][]int64{nil, {1}, {3}, {99}, {-1}, {1, 2, 3, 4, 99}} {
+	for _, ids := range [][]store.Key{nil, {1}, {3}, {99}, {-1}, {1, 2, 3, 4, 99}} {
 		want, err := plain.Audits(t.Context(), ids)
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 		if err != nil || len(got) != len(want) {
 			t.Fatalf("%v: %d states, %v, want %d", ids, len(got), err, len(want))
 		}
-		byID := make(map[int64]*store.State)
+		byID := make(map[store.Key]*store.State)
 		for _, s := range got {
 			byID[s.ID] = s
 		}
@@ -129,7 +129,7 @@ func TestNothingIsPreparedWithoutSessions(t *testing.T) {
 	audits := store.New(modeless{db})
 	audits.PrepareWhile(func() bool { return sessions })
 	for _, want := range []int{0, 1} {
-		if _, err := audits.Audits(t.Context(), []int64{1}); err != nil {
+		if _, err := audits.Audits(t.Context(), []store.Key{"1"}); err != nil {
 			t.Fatal(err)
 		}
 		var n int
@@ -155,7 +155,7 @@ func BenchmarkRead(b *testing.B) {
 			audits := store.New(modeless{pgtest.Connect(b, dsn)})
 			audits.PrepareWhile(func() bool { return sessions })
 			for n := int64(0); b.Loop(); n++ {
-				if _, err := audits.Audits(b.Context(), []int64{n%1000 + 1}); err != nil {
+				if _, err := audits.Audits(b.Context(), []store.Key{n%1000 + 1}); err != nil {
 					b.Fatal(err)
 				}
 			}

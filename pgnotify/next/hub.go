@@ -14,23 +14,23 @@ import (
 
 // Loader reads the committed state of audits. An id without a row is absent from the answer.
 type Loader interface {
-	Audits(ctx context.Context, ids []int64) ([]*store.State, error)
+	Audits(ctx context.Context, ids []store.Key) ([]*store.State, error)
 }
 
 // Finder finds the ids of the audits that may belong to one of the owners and have not ended. It must miss none; what it
 // finds is read before it is believed.
 type Finder interface {
-	Owned(ctx context.Context, owners []store.Owner) ([]int64, error)
+	Owned(ctx context.Context, owners []store.Owner) ([]store.Key, error)
 }
 
 // Registrar tells writers what is watched; a pgnotify.Registrar is one. Its methods do not block.
 type Registrar interface {
 	// Settled returns a number while each change of an audit is announced, another each time that this becomes so, and 0 otherwise.
-	Settled(id int64) uint64
+	Settled(id store.Key) uint64
 	// Want says that an audit is watched, whose state was read when Settled returned settled, and returns whether all changes
 	// since are announced. Otherwise the hub reads it again, now and when the registrar says so.
-	Want(id int64, settled uint64) bool
-	Leave(id int64)
+	Want(id store.Key, settled uint64) bool
+	Leave(id store.Key)
 	// Flood says whether changes are so many that writers wait for each other.
 	Flood(bool)
 }
@@ -58,11 +58,11 @@ type Hub struct {
 	pace pace          // Run's
 
 	mu      sync.Mutex
-	entries map[int64]*entry
-	urgent  []*entry         // dirty because of a notification or a new subscriber
-	routine []*entry         // the rest of a round of the safety net
-	reads   uint64           // how many have begun
-	reading map[int64]*entry // by the read that goes on; nil: none does
+	entries map[store.Key]*entry
+	urgent  []*entry             // dirty because of a notification or a new subscriber
+	routine []*entry             // the rest of a round of the safety net
+	reads   uint64               // how many have begun
+	reading map[store.Key]*entry // by the read that goes on; nil: none does
 	owned   owned
 	missed  missed
 	failure error // why the last read failed; nil after one that succeeded
@@ -70,7 +70,7 @@ type Hub struct {
 
 // entry is everything that the hub knows about one audit.
 type entry struct {
-	id      int64
+	id      store.Key
 	members []*member
 	state   *store.State // what each open member was last given; nil: nothing yet
 	wanted  int          // members that are known to be their viewers'
@@ -110,12 +110,12 @@ func New(cfg Config) (*Hub, error) {
 	if cfg.Registrar == nil {
 		cfg.Registrar = everything{}
 	}
-	return &Hub{cfg: cfg, wake: make(chan struct{}, 1), entries: make(map[int64]*entry), owned: newOwned(), pace: newPace(cfg.Interval)}, nil
+	return &Hub{cfg: cfg, wake: make(chan struct{}, 1), entries: make(map[store.Key]*entry), owned: newOwned(), pace: newPace(cfg.Interval)}, nil
 }
 
 // Notify marks an audit dirty because a notification said that it changed. It does not block. Ids that nobody watches cost a map
 // look-up, unless somebody watches all of an owner's: then it may be one that has begun.
-func (h *Hub) Notify(id int64) {
+func (h *Hub) Notify(id store.Key) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e := h.entries[id]
@@ -133,10 +133,10 @@ func (h *Hub) Notify(id int64) {
 }
 
 // Resync has all that is watched read: notifications may have been lost. It does not block.
-func (h *Hub) Resync() { h.Mark(func(int64) bool { return true }) }
+func (h *Hub) Resync() { h.Mark(func(store.Key) bool { return true }) }
 
 // Mark has read what is watched and chosen, because its changes may not have been announced. It does not block.
-func (h *Hub) Mark(chosen func(id int64) bool) {
+func (h *Hub) Mark(chosen func(id store.Key) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for id, e := range h.entries {
@@ -149,7 +149,7 @@ func (h *Hub) Mark(chosen func(id int64) bool) {
 }
 
 // add makes an entry. The caller holds mu.
-func (h *Hub) add(id int64) *entry {
+func (h *Hub) add(id store.Key) *entry {
 	e := &entry{id: id, since: h.reads}
 	h.entries[id] = e
 	return e
@@ -219,7 +219,7 @@ func (h *Hub) notOpened(ctx context.Context) error {
 // everything is the Registrar of a hub whose triggers ring for everything.
 type everything struct{}
 
-func (everything) Settled(int64) uint64    { return 1 }
-func (everything) Want(int64, uint64) bool { return true }
-func (everything) Leave(int64)             {}
-func (everything) Flood(bool)              {}
+func (everything) Settled(store.Key) uint64    { return 1 }
+func (everything) Want(store.Key, uint64) bool { return true }
+func (everything) Leave(store.Key)             {}
+func (everything) Flood(bool)                  {}

@@ -15,13 +15,13 @@ import (
 // table is the database as a hub sees it.
 type table struct {
 	mu    sync.Mutex
-	rows  map[int64]store.Audit
+	rows  map[store.Key]store.Audit
 	takes time.Duration
 	fail  error
-	reads [][]int64
+	reads [][]store.Key
 }
 
-func newTable() *table { return &table{rows: make(map[int64]store.Audit)} }
+func newTable() *table { return &table{rows: make(map[store.Key]store.Audit)} }
 
 func (tb *table) set(a store.Audit) {
 	tb.mu.Lock()
@@ -29,7 +29,7 @@ func (tb *table) set(a store.Audit) {
 	tb.rows[a.ID] = a
 }
 
-func (tb *table) Audits(ctx context.Context, ids []int64) ([]*store.State, error) {
+func (tb *table) Audits(ctx context.Context, ids []store.Key) ([]*store.State, error) {
 	tb.mu.Lock()
 	tb.reads = append(tb.reads, ids)
 	var states []*store.State
@@ -48,7 +48,7 @@ func (tb *table) Audits(ctx context.Context, ids []int64) ([]*store.State, error
 	return states, err
 }
 
-func (tb *table) Owned(_ context.Context, owners []store.Owner) (ids []int64, err error) {
+func (tb *table) Owned(_ context.Context, owners []store.Owner) (ids []store.Key, err error) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	for id, row := range tb.rows {
@@ -62,7 +62,7 @@ func (tb *table) Owned(_ context.Context, owners []store.Owner) (ids []int64, er
 }
 
 func row(id int64, user string, progress int) store.Audit {
-	return store.Audit{ID: id, Status: "running", Progress: progress, UserID: &user}
+	return store.Audit{ID: store.IntKey(id), Status: "running", Progress: progress, UserID: &user}
 }
 
 func startHub(t *testing.T, cfg Config) *Hub {
@@ -78,9 +78,16 @@ func startHub(t *testing.T, cfg Config) *Hub {
 	return h
 }
 
+func keys(ids []int64) (keys []store.Key) {
+	for _, id := range ids {
+		keys = append(keys, store.IntKey(id))
+	}
+	return keys
+}
+
 func subscribe(t *testing.T, h *Hub, ids ...int64) *Subscription {
 	t.Helper()
-	s, err := h.Subscribe(t.Context(), ids, nil)
+	s, err := h.Subscribe(t.Context(), keys(ids), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,8 +102,8 @@ func wantProgress(t *testing.T, s *Subscription, want map[int64]int) {
 		t.Errorf("%d states, want %v", len(got), want)
 	}
 	for _, state := range got {
-		if p, ok := want[state.ID]; !ok || p != state.Audit.Progress {
-			t.Errorf("audit %d: progress %d, want %v", state.ID, state.Audit.Progress, want)
+		if p, ok := want[state.ID.Int()]; !ok || p != state.Audit.Progress {
+			t.Errorf("audit %s: progress %d, want %v", state.ID, state.Audit.Progress, want)
 		}
 	}
 }
@@ -114,7 +121,7 @@ func TestSubscribersSeeChanges(t *testing.T) {
 		s.Confirm()
 		both.Confirm()
 		tb.set(row(1, "a", 11))
-		h.Notify(1)
+		h.Notify("1")
 		wantProgress(t, s, map[int64]int{1: 11})
 		wantProgress(t, both, map[int64]int{1: 11})
 		s.Cancel()
@@ -128,17 +135,17 @@ func TestSubscribersSeeChanges(t *testing.T) {
 // refusing is a Registrar that counts, and is never settled.
 type refusing struct {
 	mu     sync.Mutex
-	wanted map[int64]int
+	wanted map[store.Key]int
 }
 
-func (r *refusing) Settled(int64) uint64 { return 0 }
-func (r *refusing) Want(id int64, _ uint64) bool {
+func (r *refusing) Settled(store.Key) uint64 { return 0 }
+func (r *refusing) Want(id store.Key, _ uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.wanted[id]++
 	return false
 }
-func (r *refusing) Leave(id int64) {
+func (r *refusing) Leave(id store.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.wanted, id)
@@ -151,7 +158,7 @@ func TestS4NothingIsWantedBeforeItIsConfirmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable()
 		tb.set(row(1, "a", 10))
-		r := &refusing{wanted: map[int64]int{}}
+		r := &refusing{wanted: map[store.Key]int{}}
 		h := startHub(t, Config{Loader: tb, Registrar: r})
 		for range 100 {
 			subscribe(t, h, 1, 2, 3).Cancel()
@@ -164,7 +171,7 @@ func TestS4NothingIsWantedBeforeItIsConfirmed(t *testing.T) {
 		tb.set(row(1, "a", 11)) // announced to nobody
 		s.Confirm()
 		wantProgress(t, s, map[int64]int{1: 11})
-		if r.wanted[1] != 1 {
+		if r.wanted["1"] != 1 {
 			t.Errorf("wanted %v", r.wanted)
 		}
 		s.Cancel()
@@ -186,14 +193,14 @@ func TestOwnersSeeWhatBegins(t *testing.T) {
 		wantProgress(t, s, nil)
 		tb.set(row(1, "a", 1))
 		tb.set(row(2, "b", 1))
-		h.Notify(1)
-		h.Notify(2)
+		h.Notify("1")
+		h.Notify("2")
 		wantProgress(t, s, map[int64]int{1: 1})
 		if len(h.entries) != 1 {
 			t.Errorf("%d entries, want that of the owner's", len(h.entries))
 		}
 		tb.set(row(1, "b", 2))
-		h.Notify(1)
+		h.Notify("1")
 		wantProgress(t, s, map[int64]int{1: 2}) // which shows that it is no longer hers
 		synctest.Wait()
 		tb.set(row(3, "a", 3)) // announced by nobody
@@ -228,7 +235,7 @@ func TestUrgentBeforeRoutine(t *testing.T) {
 		for p := range 50 {
 			start := time.Now()
 			tb.set(row(7, "a", p+2))
-			h.Notify(7)
+			h.Notify("7")
 			for one.slotLen() == 0 {
 				time.Sleep(time.Millisecond)
 			}
@@ -258,11 +265,11 @@ func TestReadsAreTriedAgain(t *testing.T) {
 		tb.fail = errors.New("broken")
 		tb.mu.Unlock()
 		tb.set(row(1, "a", 2))
-		h.Notify(1)
+		h.Notify("1")
 		time.Sleep(time.Minute)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
-		if _, err := h.Subscribe(ctx, []int64{1}, nil); !errors.Is(err, tb.fail) {
+		if _, err := h.Subscribe(ctx, keys([]int64{1}), nil); !errors.Is(err, tb.fail) {
 			t.Errorf("%v, want why", err)
 		}
 		tb.mu.Lock()
@@ -288,10 +295,10 @@ func TestNobodyMissesAnything(t *testing.T) {
 			seen := map[*Subscription]map[int64]int{}
 			look := func(s *Subscription) {
 				for _, state := range s.Take() {
-					if state.Audit.Progress < seen[s][state.ID] {
-						t.Errorf("seed %d: audit %d went back", seed, state.ID)
+					if state.Audit.Progress < seen[s][state.ID.Int()] {
+						t.Errorf("seed %d: audit %s went back", seed, state.ID)
 					}
-					seen[s][state.ID] = state.Audit.Progress
+					seen[s][state.ID.Int()] = state.Audit.Progress
 				}
 			}
 			for range 200 {
@@ -321,14 +328,14 @@ func TestNobodyMissesAnything(t *testing.T) {
 					}
 				default:
 					tb.mu.Lock()
-					r := tb.rows[id]
+					r := tb.rows[store.IntKey(id)]
 					r.Progress++
-					tb.rows[id] = r
+					tb.rows[store.IntKey(id)] = r
 					tb.mu.Unlock()
 					if random.IntN(2) == 0 {
 						time.Sleep(time.Duration(random.IntN(4)) * time.Millisecond)
 					}
-					h.Notify(id)
+					h.Notify(store.IntKey(id))
 				}
 				for s := range seen {
 					if random.IntN(3) == 0 {
@@ -340,7 +347,7 @@ func TestNobodyMissesAnything(t *testing.T) {
 			for s, states := range seen {
 				look(s)
 				for id, progress := range states {
-					if is := tb.rows[id].Progress; is != progress {
+					if is := tb.rows[store.IntKey(id)].Progress; is != progress {
 						t.Errorf("seed %d: audit %d: %d is shown of %d", seed, id, progress, is)
 					}
 				}

@@ -28,7 +28,7 @@ func TestFirstStateIsFromAReadThatBeganAfterSubscribe(t *testing.T) {
 		tb.set(row(1, "a", 10))
 		tb.setTakes(100 * time.Millisecond)
 		h := startHub(t, Config{Loader: tb})
-		go func() { _, _ = h.Subscribe(t.Context(), []int64{1}, nil) }() // its read begins now and sees 10
+		go func() { _, _ = h.Subscribe(t.Context(), keys([]int64{1}), nil) }() // its read begins now and sees 10
 		time.Sleep(50 * time.Millisecond)
 		tb.set(row(1, "a", 20)) // nobody announces it
 		start := time.Now()
@@ -48,10 +48,10 @@ func TestNotificationDuringAReadLeadsToAnother(t *testing.T) {
 		s := subscribe(t, h, 1)
 		s.Take()
 		tb.setTakes(100 * time.Millisecond)
-		h.Notify(1)
+		h.Notify("1")
 		time.Sleep(50 * time.Millisecond) // the read has looked
 		tb.set(row(1, "a", 20))
-		h.Notify(1)
+		h.Notify("1")
 		time.Sleep(100 * time.Millisecond)
 		wantProgress(t, s, nil) // the first read found nothing new
 		time.Sleep(100 * time.Millisecond)
@@ -68,17 +68,17 @@ func TestNewestStateWinsAndTheEndIsNotReplaced(t *testing.T) {
 		s := subscribe(t, h, 1)
 		for p := range 20 {
 			tb.set(row(1, "a", p))
-			h.Notify(1)
+			h.Notify("1")
 			synctest.Wait()
 		}
 		wantProgress(t, s, map[int64]int{1: 19})
 		done := row(1, "a", 100)
 		done.Status = "completed"
 		tb.set(done)
-		h.Notify(1)
+		h.Notify("1")
 		synctest.Wait()
 		tb.set(row(1, "a", 1))
-		h.Notify(1)
+		h.Notify("1")
 		wantProgress(t, s, map[int64]int{1: 100})
 	})
 }
@@ -93,7 +93,7 @@ func TestNewcomersShareReads(t *testing.T) {
 		for id := range int64(300) {
 			go func() {
 				start := time.Now()
-				if _, err := h.Subscribe(t.Context(), []int64{id + 1}, nil); err != nil || time.Since(start) > 10*time.Millisecond {
+				if _, err := h.Subscribe(t.Context(), keys([]int64{id + 1}), nil); err != nil || time.Since(start) > 10*time.Millisecond {
 					t.Errorf("%v after %v", err, time.Since(start))
 				}
 			}()
@@ -118,12 +118,12 @@ func TestMissedChangesAreCounted(t *testing.T) {
 		other := subscribe(t, h, 4) // writers are not told of it
 		time.Sleep(time.Second)
 		tb.set(row(1, "a", 1)) // announced
-		h.Notify(1)
+		h.Notify("1")
 		tb.set(row(2, "a", 1)) // late
 		tb.set(row(3, "a", 1)) // missed
 		tb.set(row(4, "a", 1))
 		time.Sleep(9500 * time.Millisecond)
-		h.Notify(2)
+		h.Notify("2")
 		time.Sleep(30 * time.Second)
 		if h.missed.total != 1 {
 			t.Errorf("%d missed, want 1", h.missed.total)
@@ -161,7 +161,7 @@ func TestFloodIsReadOnATimer(t *testing.T) {
 			id := int64(progress%500) + 1
 			tb.set(row(id, "a", progress))
 			if !h.pace.flooded() {
-				h.Notify(id)
+				h.Notify(store.IntKey(id))
 			}
 			time.Sleep(time.Millisecond)
 		}
@@ -173,7 +173,7 @@ func TestFloodIsReadOnATimer(t *testing.T) {
 		time.Sleep(shortest + 5*time.Millisecond)
 		var seen *store.State
 		for _, state := range s.Take() {
-			if state.ID == 7 {
+			if state.ID == "7" {
 				seen = state
 			}
 		}

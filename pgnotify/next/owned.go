@@ -47,7 +47,7 @@ func (h *Hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func
 }
 
 // Beginning stands for whatever begins, where an audit's id is asked for.
-const Beginning = 0
+const Beginning store.Key = ""
 
 func (o *owned) add(s *Subscription) {
 	for _, owner := range s.owners {

@@ -18,10 +18,10 @@ const (
 
 // batch is what one read is for.
 type batch struct {
-	ids     []int64
-	entries map[int64]*entry
+	ids     []store.Key
+	entries map[store.Key]*entry
 	number  uint64 // Hub.reads
-	what    map[int64]notice
+	what    map[store.Key]notice
 }
 
 // notice is why an entry was dirty when it was taken.
@@ -67,7 +67,7 @@ func (h *Hub) take() batch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reads++
-	b := batch{entries: make(map[int64]*entry), what: make(map[int64]notice), number: h.reads}
+	b := batch{entries: make(map[store.Key]*entry), what: make(map[store.Key]notice), number: h.reads}
 	h.reading = b.entries
 	h.urgent = h.takeFrom(&b, h.urgent, urgent)
 	if len(b.ids) == 0 {

@@ -42,7 +42,7 @@ type member struct {
 // block, nor call the hub.
 //
 // When ctx ends before, the error says so, with the cause of the last read that failed.
-func (h *Hub) Subscribe(ctx context.Context, ids []int64, wake func()) (*Subscription, error) {
+func (h *Hub) Subscribe(ctx context.Context, ids []store.Key, wake func()) (*Subscription, error) {
 	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{})}
 	h.mu.Lock()
 	for _, id := range ids {
@@ -64,7 +64,7 @@ func (h *Hub) await(ctx context.Context, s *Subscription) error {
 }
 
 // join makes a subscription one of those who watch an audit, which is read for it. The caller holds mu.
-func (h *Hub) join(s *Subscription, id int64) *member {
+func (h *Hub) join(s *Subscription, id store.Key) *member {
 	e := h.entries[id]
 	if e == nil {
 		e = h.add(id)
@@ -175,7 +175,7 @@ func (s *Subscription) put(state *store.State) {
 }
 
 // holdsEnd reports whether the terminal state of an audit was not taken yet.
-func (s *Subscription) holdsEnd(id int64) bool {
+func (s *Subscription) holdsEnd(id store.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.slot, func(state *store.State) bool { return state.ID == id && state.Terminal() })
