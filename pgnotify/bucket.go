@@ -1,9 +1,17 @@
 package pgnotify
 
-import "math/bits"
+import (
+	"math/bits"
 
-// bucketOf is the bucket of a key among so many, a power of two: what the triggers compute as hashint8(key) & (buckets - 1).
-func bucketOf(key int64, buckets int32) int32 { return int32(hashint8(key)) & (buckets - 1) }
+	"auditstream/store"
+)
+
+// maxBuckets is the most that keys may be put into. A key's bucket among fewer, always a power of two, is its bucket among these
+// without the upper bits.
+const maxBuckets = 4096
+
+// bucketOf is the bucket of a key among maxBuckets: what the triggers compute, of an integer, as hashint8(key) & (buckets - 1).
+func bucketOf(key store.Key) int32 { return int32(hashint8(key.Int()) & (maxBuckets - 1)) }
 
 // hashint8 is PostgreSQL's function of this name (hashfunc.c, and hash_bytes_uint32 in hashfn.c).
 func hashint8(key int64) uint32 {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	mathrand "math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -22,9 +21,9 @@ type InstanceConfig struct {
 	Conn *pgx.ConnConfig
 	// Pool sends the one notification that shows that Conn keeps its session. Required.
 	Pool Execer
-	// OldRegistrar is told the instance's number, and 0 when the lock is lost. Required.
-	OldRegistrar OldRegistrar
-	// Interval between looks whether the session lives; default 4 s. Each may take half of it.
+	// Registrar is given the session. Required.
+	Registrar *Registrar
+	// Interval between looks whether the session lives, and what the triggers ask for; default 4 s. Each may take half of it.
 	Interval time.Duration
 	// Retry is the time between attempts where a pooler is in the way; default 1 min.
 	Retry time.Duration
@@ -32,9 +31,8 @@ type InstanceConfig struct {
 	Logger *slog.Logger
 }
 
-// Instance holds the advisory lock under which a hub registers what it watches, for a hub whose hints come from elsewhere
-// than a Listener of its own: the triggers ring for what is registered, and another instance removes what is registered under
-// a lock that nobody holds. Its session does not LISTEN, so it costs the writers nothing.
+// Instance is the session in which a Registrar holds its locks, for a hub whose hints come from elsewhere than a Listener of its
+// own. Its session does not LISTEN, so it costs the writers nothing.
 type Instance struct {
 	cfg  InstanceConfig
 	held atomic.Bool
@@ -42,8 +40,8 @@ type Instance struct {
 
 // NewInstance returns an Instance that does nothing until Run.
 func NewInstance(cfg InstanceConfig) (*Instance, error) {
-	if cfg.Conn == nil || cfg.Pool == nil || cfg.OldRegistrar == nil {
-		return nil, errors.New("pgnotify: InstanceConfig.Conn, Pool and OldRegistrar are required")
+	if cfg.Conn == nil || cfg.Pool == nil || cfg.Registrar == nil {
+		return nil, errors.New("pgnotify: InstanceConfig.Conn, Pool and Registrar are required")
 	}
 	if cfg.Interval < 0 || cfg.Retry < 0 {
 		return nil, errors.New("pgnotify: InstanceConfig's durations must not be negative")
@@ -61,10 +59,10 @@ func NewInstance(cfg InstanceConfig) (*Instance, error) {
 	return &Instance{cfg: cfg}, nil
 }
 
-// Held reports whether the lock is held, on a connection that has shown that it keeps its session. Safe for concurrent use.
+// Held reports whether there is such a session, on a connection that has shown that it keeps its session. Safe for concurrent use.
 func (i *Instance) Held() bool { return i.held.Load() }
 
-// Run holds the lock until ctx is done, and returns nil. What cannot be had is tried again for ever. It must run exactly once.
+// Run keeps it until ctx is done, and returns nil. What cannot be had is tried again for ever. It must run exactly once.
 func (i *Instance) Run(ctx context.Context) error {
 	var delays Backoff
 	logged := false
@@ -93,7 +91,7 @@ func (i *Instance) Run(ctx context.Context) error {
 	}
 }
 
-// session is the life of one connection. It returns why it ended, and whether it had the lock.
+// session is the life of one connection. It returns why it ended, and whether it was proven.
 func (i *Instance) session(ctx context.Context) (held bool, err error) {
 	dialCtx, cancel := context.WithTimeout(ctx, i.cfg.Conn.ConnectTimeout*time.Duration(2+len(i.cfg.Conn.Fallbacks)))
 	defer cancel()
@@ -104,42 +102,37 @@ func (i *Instance) session(ctx context.Context) (held bool, err error) {
 	defer func() {
 		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 		defer cancel()
-		_ = conn.Close(closeCtx) // the lock goes with it
+		_ = conn.Close(closeCtx) // the locks go with it
 	}()
 	if err := i.prove(dialCtx, conn); err != nil {
 		return false, err
 	}
-	number := 1 + mathrand.Int64N(math.MaxInt64)
-	if _, err := conn.Exec(dialCtx, "select pg_catalog.pg_advisory_lock_shared($1)", number); err != nil {
-		return false, fmt.Errorf("lock: %w", err)
-	}
+	var errands errands
+	a := announcement{registrar: i.cfg.Registrar, logger: i.cfg.Logger, timeout: i.cfg.Interval / 2, errands: &errands}
+	defer a.end()
 	i.held.Store(true)
+	defer i.held.Store(false)
 	i.cfg.Logger.Info("telling the triggers what is watched")
-	i.cfg.OldRegistrar.Listening(number)
-	defer func() {
-		i.held.Store(false)
-		i.cfg.OldRegistrar.Listening(0)
-	}()
 	for {
-		// There is none to wait for: a connection that is lost ends the wait at once.
-		waitCtx, cancel := context.WithTimeout(ctx, i.cfg.Interval)
-		_, err := conn.WaitForNotification(waitCtx)
-		if waitCtx.Err() != nil {
-			cancel()
-			waitCtx, cancel = context.WithTimeout(ctx, i.cfg.Interval/2)
-			err = conn.Ping(waitCtx) // nor does one that is silently dead end it
+		if time.Since(a.looked) >= i.cfg.Interval { // which a connection that is silently dead does not answer
+			if err := a.look(ctx, conn); err != nil {
+				return true, err
+			}
 		}
+		waitCtx, cancel := context.WithTimeout(ctx, time.Until(a.looked.Add(i.cfg.Interval)))
+		_, err := errands.wait(waitCtx, conn) // there is none: a connection that is lost ends the wait at once
+		expired := waitCtx.Err() != nil
 		cancel()
 		if ctx.Err() != nil {
 			return true, nil
 		}
-		if err != nil {
-			return true, fmt.Errorf("hold the lock: %w", err)
+		if err != nil && (!expired || conn.IsClosed()) {
+			return true, fmt.Errorf("hold the locks: %w", err)
 		}
 	}
 }
 
-// prove has a notification from the pool come back: through a transaction pooler, where none does, the lock would stay with
+// prove has a notification from the pool come back: through a transaction pooler, where none does, locks would stay with
 // whoever gets the connection next. It listens for that long alone.
 func (i *Instance) prove(ctx context.Context, conn *pgx.Conn) error {
 	channel := pgx.Identifier{"auditstream_instance_" + strings.ToLower(rand.Text())}

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"auditstream/store"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,14 +22,8 @@ const Channel = "auditstream"
 // Sink is told what notifications say. Its methods must not block: while one runs, nothing is read from the connection,
 // and PostgreSQL's queue fills up. A Hub is a Sink.
 type Sink interface {
-	Notify(id int64)
+	Notify(key store.Key)
 	Resync()
-}
-
-// OldRegistrar is a Sink that wants to know when notifications are proven to arrive: Listening is called with the number under
-// which the session that listens holds a shared advisory lock, and with 0 when the session has ended. It must not block.
-type OldRegistrar interface {
-	Listening(instance int64)
 }
 
 // Execer sends the canary. A pgxpool.Pool is one.
@@ -44,6 +40,8 @@ type ListenerConfig struct {
 	Pool Execer
 	// Sink is required.
 	Sink Sink
+	// Registrar is given the session once notifications are proven to arrive; nil: nothing is watched here, as for a relay.
+	Registrar *Registrar
 	// CanaryInterval is the time between canaries; default 4 s.
 	CanaryInterval time.Duration
 	// CanaryTimeout is how long a canary may be on its way, with no other notification coming meanwhile, before the
@@ -116,9 +114,6 @@ func (l *Listener) Run(ctx context.Context) error {
 		s := newSession(l)
 		err := s.run(ctx)
 		l.setUp(false)
-		if r, ok := l.cfg.Sink.(OldRegistrar); ok && s.instance != 0 {
-			r.Listening(0)
-		}
 		if ctx.Err() != nil {
 			return nil
 		}

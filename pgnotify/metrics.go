@@ -19,7 +19,7 @@ func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
 	m := hubMetrics{
 		reads: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "auditstream_read_duration_seconds",
-			Help:    "Duration of the hub's reads, each of which loads all dirty audits in one query.",
+			Help:    "Duration of the hub's reads, each of which loads up to 500 audits in one query.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 15),
 		}, []string{"result"}),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -42,18 +42,26 @@ func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
 		reg.MustRegister(m.reads, m.batch, m.coalesced, m.missed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "auditstream_watched_audits",
 			Help: "Audits that at least one stream watches.",
-		}, h.watchedCount), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "auditstream_hot_audits",
-			Help: "Watched audits that change so often under load that they are read on a timer of 150 ms, and ring nothing.",
-		}, h.hotCount))
+		}, func() float64 { return float64(h.watched()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "auditstream_flooded",
+			Help: "1 while changes are so many that all that is watched is read on a short timer, and nothing is announced.",
+		}, func() float64 { return oneIf(h.pace.flooded()) }))
 	}
 	return m
 }
 
-func (h *Hub) watchedCount() float64 {
+// watched is how many rows somebody watches.
+func (h *Hub) watched() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return float64(len(h.watched))
+	return len(h.entries)
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 func (m hubMetrics) observeRead(d time.Duration, audits int, err error) {
@@ -119,12 +127,15 @@ func NewListenerMetrics(reg prometheus.Registerer, up func() bool) ListenerMetri
 		reg.MustRegister(m.Connects, m.Failures, m.Notifications, m.Canary, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "auditstream_listener_up",
 			Help: "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.",
-		}, func() float64 {
-			if up() {
-				return 1
-			}
-			return 0
-		}))
+		}, func() float64 { return oneIf(up()) }))
 	}
 	return m
+}
+
+// NewUnheld returns the metric of a Registrar.
+func NewUnheld(r *Registrar) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "auditstream_unannounced_buckets",
+		Help: "Buckets of keys in which somebody watches and of which writers announce nothing, because the lock is not held: the safety net finds their changes.",
+	}, func() float64 { return float64(r.Unheld()) })
 }

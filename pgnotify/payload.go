@@ -1,18 +1,15 @@
 package pgnotify
 
-import "strconv"
+import "strings"
 
-// The payloads on our channel besides ids. Any database role may send any text on it, so anything else is ignored.
+// The payloads on our channel besides keys, see [store.ParseKey]. Any database role may send any text on it, so anything else is ignored.
 const (
 	PayloadResync = "*" // TRUNCATE, or a change whose key is not known
 	CanaryPrefix  = "!" // a canary of this or another instance
+	bucketPrefix  = "#" // a change in a bucket, from triggers written by hand
 )
 
-// ParseID reads the payload that announces a changed row: the decimal id as PostgreSQL prints it, greater than 0.
-func ParseID(payload string) (id int64, ok bool) {
-	if payload == "" || len(payload) > 19 || payload[0] < '1' || payload[0] > '9' {
-		return 0, false
-	}
-	id, err := strconv.ParseInt(payload, 10, 64)
-	return id, err == nil
+// IsResync reports whether a payload asks for a read of all that is watched.
+func IsResync(payload string) bool {
+	return payload == PayloadResync || strings.HasPrefix(payload, bucketPrefix)
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"auditstream/store"
 )
 
 // lockTable is a database's locks and transactions, as one session sees them.
@@ -105,7 +107,16 @@ type marks struct {
 	all [][]int32
 }
 
-func (m *marks) mark(buckets []int32) {
+func (m *marks) mark(chosen func(store.Key) bool) {
+	var buckets []int32
+	for b := range int32(maxBuckets) {
+		if chosen(in(b)) {
+			buckets = append(buckets, b)
+		}
+	}
+	if chosen(Beginning) {
+		buckets = append(buckets, maxBuckets)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.all = append(m.all, slices.Sorted(slices.Values(buckets)))
@@ -119,12 +130,26 @@ func (m *marks) take() [][]int32 {
 	return all
 }
 
+// keysOf has a key in each bucket.
+var keysOf = sync.OnceValue(func() (keys [maxBuckets]store.Key) {
+	for id, missing := int64(1), maxBuckets; missing > 0; id++ {
+		if key := store.IntKey(id); keys[bucketOf(key)] == "" {
+			keys[bucketOf(key)] = key
+			missing--
+		}
+	}
+	return keys
+})
+
+// in is a key in a bucket of maxBuckets.
+func in(b int32) store.Key { return keysOf()[b] }
+
 func startRegistrar(t *testing.T, l Locks) (*Registrar, *marks) {
 	t.Helper()
 	m := new(marks)
 	r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler))
 	go func() { _ = r.Run(t.Context()) }()
-	r.Session(l)
+	r.Session(l, maxBuckets)
 	return r, m
 }
 
@@ -141,32 +166,33 @@ func TestBucketIsTakenThenReadAndGivenBackLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
 		r, m := startRegistrar(t, l)
-		if r.Want(7, 0) {
-			t.Error("settled before it was taken")
+		r.Want(in(7))
+		if r.Announced(in(7)) {
+			t.Error("announced before it was taken")
 		}
 		wantMarks(t, m, []int32{7})
-		settled := r.Settled(7)
-		if settled == 0 || !r.Want(7, settled) || r.Want(7, settled+1) || r.Want(7, 0) {
-			t.Error("taken, with nobody to wait for, and not settled")
+		r.Want(in(7))
+		if !r.Announced(in(7)) || r.Announced(in(8)) {
+			t.Error("taken, with nobody to wait for, and not announced")
 		}
+		r.Leave(in(7))
+		time.Sleep(2 * lingers)
 		wantMarks(t, m)
-		r.Leave(7)
+		r.Leave(in(7))
 		time.Sleep(lingers - time.Millisecond)
-		r.Want(7, settled)
+		r.Want(in(7))
 		time.Sleep(time.Hour)
 		if got := l.holds(); !slices.Equal(got, []int32{7}) {
 			t.Errorf("held: %v, want 7, which somebody came back to", got)
 		}
-		r.Leave(7)
+		r.Leave(in(7))
 		time.Sleep(lingers + time.Millisecond)
 		synctest.Wait()
-		if got := l.holds(); len(got) > 0 || r.Settled(7) != 0 {
+		if got := l.holds(); len(got) > 0 || r.Announced(in(7)) {
 			t.Errorf("held: %v, want nothing", got)
 		}
-		r.Want(7, settled) // of before
-		if r.Want(7, settled) {
-			t.Error("settled, as it was before it was given back")
-		}
+		wantMarks(t, m)
+		r.Want(in(7))
 		wantMarks(t, m, []int32{7})
 	})
 }
@@ -179,11 +205,11 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 		l.begin(50)
 		l.begin(60)
 		r, m := startRegistrar(t, l)
-		r.Want(1, 0)
-		r.Want(2, 0)
+		r.Want(in(1))
+		r.Want(in(2))
 		synctest.Wait()
-		if r.Settled(1) != 0 {
-			t.Error("settled while transactions are open")
+		if r.Announced(in(1)) {
+			t.Error("announced while transactions are open")
 		}
 		got := slices.Concat(m.take()...)
 		if slices.Sort(got); !slices.Equal(got, []int32{1, 2}) {
@@ -192,8 +218,8 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 		l.end(50)
 		time.Sleep(2 * lookMax)
 		got = slices.Concat(m.take()...)
-		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || r.Settled(1) != 0 {
-			t.Errorf("after the first has ended: %v to be read, settled %v", got, r.Settled(1))
+		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || r.Announced(in(1)) {
+			t.Errorf("after the first has ended: %v to be read, announced: %v", got, r.Announced(in(1)))
 		}
 		l.begin(200) // looks late enough
 		time.Sleep(time.Hour)
@@ -204,8 +230,8 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 		l.end(60)
 		time.Sleep(2 * lookMax)
 		got = slices.Concat(m.take()...)
-		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || r.Settled(1) == 0 || r.Settled(2) == 0 {
-			t.Errorf("after both have ended: %v to be read, settled %v", got, r.Settled(1))
+		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || !r.Announced(in(1)) || !r.Announced(in(2)) {
+			t.Errorf("after both have ended: %v to be read, announced: %v", got, r.Announced(in(1)))
 		}
 		looks := l.looks
 		time.Sleep(time.Hour)
@@ -221,11 +247,11 @@ func TestBucketThatSomebodyElseHoldsIsTriedAgain(t *testing.T) {
 		l := newLockTable()
 		l.busy[3] = true
 		r, m := startRegistrar(t, l)
-		r.Want(3, 0)
-		r.Want(4, 0)
+		r.Want(in(3))
+		r.Want(in(4))
 		synctest.Wait()
-		if held, wanted := r.Held(); held != 1 || wanted != 2 {
-			t.Errorf("%d of %d are held, want 1 of 2", held, wanted)
+		if n := r.Unheld(); n != 1 {
+			t.Errorf("%d are not held, want 1", n)
 		}
 		time.Sleep(10 * time.Minute)
 		if n := len(l.takes); n > 700 {
@@ -247,21 +273,20 @@ func TestNewSessionTakesAllAnew(t *testing.T) {
 		l := newLockTable()
 		r, m := startRegistrar(t, l)
 		for b := range int32(3000) {
-			r.Want(b, 0)
+			r.Want(in(b))
 		}
 		synctest.Wait()
-		before := r.Settled(5)
 		m.take()
-		r.Session(nil)
+		r.Session(nil, 0)
 		synctest.Wait()
-		if held, _ := r.Held(); held != 0 || r.Settled(5) != 0 {
-			t.Errorf("%d are held without a session", held)
+		if n := r.Unheld(); n != 3000 || r.Announced(in(5)) {
+			t.Errorf("%d are held without a session", 3000-n)
 		}
 		other := newLockTable()
-		r.Session(other)
+		r.Session(other, maxBuckets)
 		synctest.Wait()
-		if held, wanted := r.Held(); held != 3000 || wanted != 3000 || r.Settled(5) == before {
-			t.Errorf("%d of %d are held", held, wanted)
+		if n := r.Unheld(); n != 0 || len(other.holds()) != 3000 || !r.Announced(in(5)) {
+			t.Errorf("%d are not held", n)
 		}
 		if got := len(slices.Concat(m.take()...)); got != 3000 {
 			t.Errorf("%d are to be read, want 3000", got)
@@ -277,13 +302,13 @@ func TestFloodGivesAllBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
 		r, m := startRegistrar(t, l)
-		r.Want(1, 0)
-		r.Want(2, 0)
+		r.Want(in(1))
+		r.Want(in(2))
 		synctest.Wait()
 		m.take()
 		r.Flood(true)
 		synctest.Wait()
-		r.Want(3, 0)
+		r.Want(in(3))
 		time.Sleep(time.Minute)
 		if got := l.holds(); len(got) > 0 {
 			t.Errorf("held in a flood: %v", got)
@@ -305,10 +330,10 @@ func TestS9FailureIsNotTheNextSessions(t *testing.T) {
 		l := newLockTable()
 		l.fail = errors.New("broken")
 		r, m := startRegistrar(t, l)
-		r.Want(1, 0)
+		r.Want(in(1))
 		time.Sleep(time.Minute)
 		wantMarks(t, m)
-		r.Session(newLockTable())
+		r.Session(newLockTable(), maxBuckets)
 		wantMarks(t, m, []int32{1})
 	})
 }
@@ -319,21 +344,19 @@ func TestS3AllLeaveAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
 		r, _ := startRegistrar(t, l)
-		for b := range int32(maxBucketsOfAll) {
-			r.Want(b, 0)
+		for b := range int32(maxBuckets) {
+			r.Want(in(b))
 		}
 		synctest.Wait()
-		for b := range int32(maxBucketsOfAll) {
-			r.Leave(b)
+		for b := range int32(maxBuckets) {
+			r.Leave(in(b))
 		}
 		time.Sleep(lingers + time.Second)
-		if held, wanted := r.Held(); held+wanted+len(l.holds()) > 0 {
-			t.Errorf("%d held, %d wanted, %d locks left", held, wanted, len(l.holds()))
+		if len(r.buckets)+len(l.holds()) > 0 {
+			t.Errorf("%d buckets, %d locks left", len(r.buckets), len(l.holds()))
 		}
 	})
 }
-
-const maxBucketsOfAll = 4096
 
 // At random: every change of a bucket in which somebody watches is either announced or read, whatever the registrar does.
 func TestRegistrarMissesNothing(t *testing.T) {
@@ -352,9 +375,16 @@ func TestRegistrarMissesNothing(t *testing.T) {
 					known[b] = committed[b]
 				}
 			}
-			r := NewRegistrar(read, slog.New(slog.DiscardHandler))
+			mark := func(chosen func(store.Key) bool) {
+				for b := range int32(4) {
+					if chosen(in(b)) {
+						read([]int32{b})
+					}
+				}
+			}
+			r := NewRegistrar(mark, slog.New(slog.DiscardHandler))
 			go func() { _ = r.Run(t.Context()) }()
-			r.Session(l)
+			r.Session(l, maxBuckets)
 			watched := map[int32]bool{}
 			xid := uint64(100)
 			var writers sync.WaitGroup
@@ -364,28 +394,20 @@ func TestRegistrarMissesNothing(t *testing.T) {
 				case 0:
 					if !watched[b] {
 						watched[b] = true
-						settled := r.Settled(b)
-						read([]int32{b})
+						read([]int32{b}) // whoever is marked from here on is read again
 						time.Sleep(time.Duration(random.IntN(3)) * time.Millisecond)
-						if !r.Want(b, settled) {
-							mu.Lock()
-							known[b] = -1 // mark must come
-							mu.Unlock()
-							if r.Settled(b) != 0 {
-								read([]int32{b})
-							}
-						}
+						r.Want(in(b))
 					}
 				case 1:
 					if watched[b] {
 						watched[b] = false
-						r.Leave(b)
+						r.Leave(in(b))
 					}
 				case 2:
 					if random.IntN(4) == 0 {
 						l = lockTableOf(l.transactions)
 						l.latency = time.Millisecond
-						r.Session(l)
+						r.Session(l, maxBuckets)
 					}
 				default:
 					xid++
@@ -419,4 +441,37 @@ func TestRegistrarMissesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The triggers' number of buckets is known when there is a session, and an install may change it.
+func TestNumberOfBucketsChanges(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := new(marks)
+		r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler))
+		go func() { _ = r.Run(t.Context()) }()
+		r.Want(in(70))
+		r.Want(in(6))
+		r.Want(Beginning)
+		r.Want(in(71))
+		r.Leave(in(71))
+		for _, tc := range []struct {
+			number int32
+			want   []int32
+		}{{64, []int32{6, 64}}, {4096, []int32{6, 70, 4096}}, {128, []int32{6, 70, 128}}} {
+			l := newLockTable()
+			r.Session(l, tc.number)
+			synctest.Wait()
+			if got := l.holds(); !slices.Equal(got, tc.want) || !r.Announced(in(70)) || !r.Announced(Beginning) {
+				t.Errorf("%d buckets: %v are held, want %v", tc.number, got, tc.want)
+			}
+		}
+		r.Leave(in(70))
+		r.Leave(in(6))
+		r.Leave(Beginning)
+		time.Sleep(time.Minute)
+		if len(r.buckets) > 0 {
+			t.Errorf("%d buckets are left", len(r.buckets))
+		}
+	})
 }

@@ -4,17 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	mathrand "math/rand/v2"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"auditstream/store"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
+
+// goodbyeTimeout bounds the end of a connection that is given up.
+const goodbyeTimeout = time.Second
 
 // session is the life of one listening connection: connect, LISTEN, hear, until it breaks or falls silent.
 type session struct {
@@ -24,71 +26,16 @@ type session struct {
 	heard  atomic.Uint64          // notifications of any kind
 	proven time.Time              // when a canary last came back; belongs to watch
 	stars  *ResyncLimiter
-	// instance is 0 until a canary has come back: through a transaction pooler, where none does, the lock that proves that
-	// the instance lives would stay with whoever gets the connection next. Belongs to the goroutine that hears.
-	instance int64
-
-	mu        sync.Mutex
-	work      []*work            // to be done on the connection, between two notifications
-	interrupt context.CancelFunc // ends the wait for a notification; nil: there is none
-	over      bool
-}
-
-// work is what somebody wants done on the session's connection.
-type work struct {
-	ctx  context.Context
-	f    func(ctx context.Context, conn *pgx.Conn) error
-	done chan error // capacity 1
-}
-
-// errSessionOver is why nothing is done on a session's connection any more.
-var errSessionOver = errors.New("the session that listens is over")
-
-// do runs f on the connection that listens, between two notifications, and returns its error, which is the session's end. f must
-// keep to its context: notifications wait meanwhile. Safe for concurrent use.
-func (s *session) do(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
-	w := &work{ctx: ctx, f: f, done: make(chan error, 1)}
-	s.mu.Lock()
-	if s.over {
-		s.mu.Unlock()
-		return errSessionOver
-	}
-	s.work = append(s.work, w)
-	if s.interrupt != nil {
-		s.interrupt()
-	}
-	s.mu.Unlock()
-	select {
-	case err := <-w.done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// end refuses what is still to be done, and what comes later.
-func (s *session) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.over = true
-	for _, w := range s.work {
-		w.done <- errSessionOver
-	}
-	s.work = nil
-}
-
-// begin returns what is to be done, and unless there is something the context of a wait that do interrupts.
-func (s *session) begin(ctx context.Context) (todo []*work, wait context.Context, stop context.CancelFunc) {
-	wait, stop = context.WithCancel(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	todo, s.work = s.work, nil
-	s.interrupt = stop
-	return todo, wait, stop
+	// announcement is made only once a canary has come back: through a transaction pooler, where none does, locks would stay with
+	// whoever gets the connection next.
+	announcement announcement
+	errands      errands
 }
 
 func newSession(l *Listener) *session {
-	return &session{l: l, ready: make(chan struct{}), stars: NewResyncLimiter(l.cfg.Sink.Resync)}
+	s := &session{l: l, ready: make(chan struct{}), stars: NewResyncLimiter(l.cfg.Sink.Resync)}
+	s.announcement = announcement{registrar: l.cfg.Registrar, logger: l.cfg.Logger, timeout: l.cfg.CanaryTimeout, errands: &s.errands}
+	return s
 }
 
 // run returns why the session ended. Listener.Run decides what follows.
@@ -114,7 +61,7 @@ func (s *session) listen(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer func() {
-		s.end()
+		s.announcement.end()
 		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
 		defer cancel()
 		_ = conn.Close(closeCtx) // the locks go with it
@@ -124,7 +71,11 @@ func (s *session) listen(ctx context.Context) error {
 	}
 	s.listening()
 	for {
-		if err := s.hearOne(ctx, conn); err != nil {
+		n, err := s.errands.wait(ctx, conn)
+		if err == nil && n != nil {
+			err = s.hear(ctx, n, conn)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -135,38 +86,6 @@ func (s *session) listening() {
 	s.l.metrics.Connects.Inc()
 	s.l.cfg.Sink.Resync()
 	close(s.ready)
-}
-
-// hearOne does what is to be done, or waits for a notification.
-func (s *session) hearOne(ctx context.Context, conn *pgx.Conn) error {
-	todo, wait, stop := s.begin(ctx)
-	defer stop()
-	for k, w := range todo {
-		if w.ctx.Err() != nil {
-			continue // nobody waits any more
-		}
-		err := w.f(w.ctx, conn)
-		w.done <- err
-		if err != nil {
-			for _, rest := range todo[k+1:] {
-				rest.done <- errSessionOver
-			}
-			return err
-		}
-	}
-	if len(todo) > 0 {
-		return nil
-	}
-	n, err := conn.WaitForNotification(wait)
-	switch {
-	case err == nil:
-		s.hear(ctx, n, conn)
-		return nil
-	case wait.Err() != nil && ctx.Err() == nil && !conn.IsClosed():
-		return nil // interrupted
-	default:
-		return fmt.Errorf("wait for a notification: %w", err)
-	}
 }
 
 // connectIdle opens a connection that idle_session_timeout, which counts a session that only listens as idle, does not end.
@@ -184,42 +103,29 @@ func connectIdle(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// hear is called for each notification.
-func (s *session) hear(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) {
+// hear does what a notification asks for. The error is the session's end.
+func (s *session) hear(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) (err error) {
 	s.heard.Add(1)
 	kind := NotifyIgnored
-	switch id, ok := ParseID(n.Payload); {
+	switch key, ok := store.ParseKey(n.Payload); {
 	case ok:
 		kind = NotifyRow
-		s.l.cfg.Sink.Notify(id)
-	case n.Payload == PayloadResync:
+		s.l.cfg.Sink.Notify(key)
+	case IsResync(n.Payload):
 		kind = NotifyResync
 		s.stars.Request()
+		if s.announcement.told && time.Since(s.announcement.looked) >= resyncInterval { // it may be an install's
+			err = s.announcement.look(ctx, conn)
+		}
 	case strings.HasPrefix(n.Payload, CanaryPrefix):
 		kind = NotifyCanary
 		if c := s.sent.Load(); c != nil && n.Payload == c.Payload { // not another instance's
-			s.announce(ctx, conn)
+			err = s.announcement.look(ctx, conn)
 			c.CameBack()
 		}
 	}
 	s.l.metrics.Notifications.WithLabelValues(kind).Inc()
-}
-
-// announce takes the lock that shows that this session lives, and tells the sink, once in a session.
-func (s *session) announce(ctx context.Context, conn *pgx.Conn) {
-	registrar, ok := s.l.cfg.Sink.(OldRegistrar)
-	if !ok || s.instance != 0 || conn == nil {
-		return
-	}
-	instance := 1 + mathrand.Int64N(math.MaxInt64)
-	ctx, cancel := context.WithTimeout(ctx, s.l.cfg.CanaryTimeout)
-	defer cancel()
-	if _, err := conn.Exec(ctx, "select pg_catalog.pg_try_advisory_lock_shared($1)", instance); err != nil {
-		s.l.cfg.Logger.DebugContext(ctx, "no lock for this instance", "error", err) // the next canary brings us here again
-		return
-	}
-	s.instance = instance
-	registrar.Listening(instance)
+	return err
 }
 
 // watch sends a canary through the pool every interval and returns ErrSilent when one does not come back. A canary that

@@ -21,10 +21,10 @@ func traced(loader Loader, provider trace.TracerProvider) Loader {
 }
 
 // Audits says in the span how many audits were asked for, not which, and that it failed, not why: that is in the log.
-func (l tracedLoader) Audits(ctx context.Context, ids []int64) ([]*store.State, error) {
-	ctx, span := l.tracer.Start(ctx, "auditstream.read", trace.WithAttributes(attribute.Int("auditstream.audits", len(ids))))
+func (l tracedLoader) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
+	ctx, span := l.tracer.Start(ctx, "auditstream.read", trace.WithAttributes(attribute.Int("auditstream.audits", len(keys))))
 	defer span.End()
-	states, err := l.loader.Audits(ctx, ids)
+	states, err := l.loader.Audits(ctx, keys)
 	if err != nil {
 		span.SetStatus(codes.Error, "the database could not be read")
 	}

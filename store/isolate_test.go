@@ -40,7 +40,7 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 	for i := range ids {
 		ids[i] = store.IntKey(int64(i + 1))
 	}
-	codes := map[store.Key]string{100: "XX001", 200: "P0001", 201: "53200", 300: "42501", 301: "22P02"}
+	codes := map[store.Key]string{"100": "XX001", "200": "P0001", "201": "53200", "300": "42501", "301": "22P02"}
 	for _, most := range []int{100, 1 + len(codes)} { // the second read knows
 		db.queries = 0
 		states, err := s.Audits(t.Context(), ids)
@@ -50,10 +50,10 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 		for _, state := range states {
 			code, bad := codes[state.ID]
 			if bad != (state.Err != nil) || bad == state.Found {
-				t.Errorf("audit %d: found %v, error %v", state.ID, state.Found, state.Err)
+				t.Errorf("audit %s: found %v, error %v", state.ID, state.Found, state.Err)
 			}
 			if bad && (!strings.Contains(state.Err.Error(), code) || strings.Contains(state.Err.Error(), "secret")) {
-				t.Errorf("audit %d: %v, want the SQLSTATE %s and no text of the row", state.ID, state.Err, code)
+				t.Errorf("audit %s: %v, want the SQLSTATE %s and no text of the row", state.ID, state.Err, code)
 			}
 		}
 		if db.queries > most {
@@ -128,17 +128,17 @@ func TestS8HugeRowIsCut(t *testing.T) {
 	for _, state := range states {
 		message, failure := *state.Audit.Message, *state.Audit.Error
 		if got := len(message) + len(failure); got > 1000 {
-			t.Errorf("audit %d: %d bytes are shown, want 1000 at most", state.ID, got)
+			t.Errorf("audit %s: %d bytes are shown, want 1000 at most", state.ID, got)
 		}
 		if !utf8.ValidString(message) || !utf8.ValidString(failure) {
-			t.Errorf("audit %d: a letter was cut in two", state.ID)
+			t.Errorf("audit %s: a letter was cut in two", state.ID)
 		}
 		if state.ID == "2" && message != "" {
 			t.Errorf("beside an error as long as may be there is still a message, %q", message)
 		}
-		cut := map[store.Key][2]bool{1: {true, false}, 2: {false, false}, 3: {true, false}, 4: {false, false}}[state.ID]
+		cut := map[store.Key][2]bool{"1": {true, false}, "2": {false, false}, "3": {true, false}, "4": {false, false}}[state.ID]
 		if got := [2]bool{strings.HasSuffix(message, "…"), strings.HasSuffix(failure, "…")}; got != cut {
-			t.Errorf("audit %d: message and error are cut: %v, want %v", state.ID, got, cut)
+			t.Errorf("audit %s: message and error are cut: %v, want %v", state.ID, got, cut)
 		}
 	}
 	if got := s.Cut(); got != 3 {

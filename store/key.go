@@ -8,12 +8,18 @@ import (
 // Key names a row: its key in the application's table, as PostgreSQL prints it. It is comparable; the zero Key is no row's.
 type Key string
 
+// MaxKey is the most bytes that a key has.
+const MaxKey = 255
+
 // IntKey is the Key of a row whose key is an integer.
 func IntKey(id int64) Key { return Key(strconv.FormatInt(id, 10)) }
 
 // ParseKey reads a key as URLs and notifications have it, and reports whether it is one: an integer greater than 0, in
 // the decimal form alone in which PostgreSQL prints it, so that each row has one URL.
 func ParseKey(text string) (Key, bool) {
+	if len(text) > MaxKey {
+		return "", false
+	}
 	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || id < 1 {
 		return "", false

@@ -45,7 +45,7 @@ func TestAudits(t *testing.T) {
 	}
 	for id := range want {
 		if got[id] != want[id] {
-			t.Errorf("audit %d: got %s, want %s", id, got[id], want[id])
+			t.Errorf("audit %s: got %s, want %s", id, got[id], want[id])
 		}
 	}
 }
@@ -64,7 +64,7 @@ func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
 	}
 	for _, s := range states {
 		if bad := s.ID == "3"; bad != (s.Err != nil) {
-			t.Errorf("audit %d: error %v", s.ID, s.Err)
+			t.Errorf("audit %s: error %v", s.ID, s.Err)
 		}
 		if s.Err != nil && strings.Contains(s.Err.Error(), "secret") {
 			t.Errorf("the error quotes the row: %v", s.Err)

@@ -129,7 +129,7 @@ func TestManyPoisonedRows(t *testing.T) {
 	}
 	for _, s := range states {
 		if bad := s.ID%50 == 0; bad != (s.Err != nil) || bad == s.Found {
-			t.Errorf("audit %d: found %v, error %v", s.ID, s.Found, s.Err)
+			t.Errorf("audit %s: found %v, error %v", s.ID, s.Found, s.Err)
 		}
 		if s.Err != nil && !strings.Contains(s.Err.Error(), "22P02") {
 			t.Errorf("the error does not say why: %v", s.Err)

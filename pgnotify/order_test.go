@@ -1,4 +1,4 @@
-package next
+package pgnotify
 
 import (
 	"testing"
@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"auditstream/store"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func (tb *table) setTakes(d time.Duration) {
@@ -27,7 +29,7 @@ func TestFirstStateIsFromAReadThatBeganAfterSubscribe(t *testing.T) {
 		tb := newTable()
 		tb.set(row(1, "a", 10))
 		tb.setTakes(100 * time.Millisecond)
-		h := startHub(t, Config{Loader: tb})
+		h := startHub(t, HubConfig{Loader: tb})
 		go func() { _, _ = h.Subscribe(t.Context(), keys([]int64{1}), nil) }() // its read begins now and sees 10
 		time.Sleep(50 * time.Millisecond)
 		tb.set(row(1, "a", 20)) // nobody announces it
@@ -44,7 +46,7 @@ func TestNotificationDuringAReadLeadsToAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable()
 		tb.set(row(1, "a", 10))
-		h := startHub(t, Config{Loader: tb})
+		h := startHub(t, HubConfig{Loader: tb})
 		s := subscribe(t, h, 1)
 		s.Take()
 		tb.setTakes(100 * time.Millisecond)
@@ -64,7 +66,7 @@ func TestNewestStateWinsAndTheEndIsNotReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable()
 		tb.set(row(1, "a", 10))
-		h := startHub(t, Config{Loader: tb})
+		h := startHub(t, HubConfig{Loader: tb})
 		s := subscribe(t, h, 1)
 		for p := range 20 {
 			tb.set(row(1, "a", p))
@@ -89,7 +91,7 @@ func TestNewcomersShareReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable()
 		tb.setTakes(5 * time.Millisecond)
-		h := startHub(t, Config{Loader: tb})
+		h := startHub(t, HubConfig{Loader: tb})
 		for id := range int64(300) {
 			go func() {
 				start := time.Now()
@@ -112,7 +114,9 @@ func TestMissedChangesAreCounted(t *testing.T) {
 		for id := range int64(4) {
 			tb.set(row(id+1, "a", 0))
 		}
-		h := startHub(t, Config{Loader: tb})
+		registry := prometheus.NewRegistry()
+		missed := func() float64 { return metric(t, registry, "auditstream_notifications_missed_total") }
+		h := startHub(t, HubConfig{Loader: tb, Registerer: registry})
 		s := subscribe(t, h, 1, 2, 3)
 		s.Confirm()
 		other := subscribe(t, h, 4) // writers are not told of it
@@ -125,15 +129,15 @@ func TestMissedChangesAreCounted(t *testing.T) {
 		time.Sleep(9500 * time.Millisecond)
 		h.Notify("2")
 		time.Sleep(30 * time.Second)
-		if h.missed.total != 1 {
-			t.Errorf("%d missed, want 1", h.missed.total)
+		if missed() != 1 {
+			t.Errorf("%v missed, want 1", missed())
 		}
 		h.Resync() // whose changes prove nothing
 		tb.set(row(1, "a", 2))
 		h.Resync()
 		time.Sleep(30 * time.Second)
-		if h.missed.total != 1 {
-			t.Errorf("%d missed, want 1", h.missed.total)
+		if missed() != 1 {
+			t.Errorf("%v missed, want 1", missed())
 		}
 		s.Cancel()
 		other.Cancel()
@@ -151,7 +155,7 @@ func TestFloodIsReadOnATimer(t *testing.T) {
 			ids = append(ids, id+1)
 		}
 		tb.setTakes(2 * time.Millisecond)
-		h := startHub(t, Config{Loader: tb})
+		h := startHub(t, HubConfig{Loader: tb})
 		s := subscribe(t, h, ids...)
 		s.Confirm()
 		s.Take()

@@ -1,10 +1,12 @@
-package next
+package pgnotify
 
 import (
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"sync"
+	"time"
 
 	"auditstream/store"
 )
@@ -14,14 +16,27 @@ import (
 type owned struct {
 	subs    map[store.Owner]map[*Subscription]struct{}
 	due     map[*Subscription]struct{} // to be found
-	found   map[*Subscription]struct{} // what they have is about to be read
 	wake    chan struct{}              // capacity 1: something is due
 	failure error                      // why the last find failed; nil after one that succeeded
 }
 
 func newOwned() owned {
-	return owned{subs: make(map[store.Owner]map[*Subscription]struct{}), due: make(map[*Subscription]struct{}),
-		found: make(map[*Subscription]struct{}), wake: make(chan struct{}, 1)}
+	return owned{subs: make(map[store.Owner]map[*Subscription]struct{}), due: make(map[*Subscription]struct{}), wake: make(chan struct{}, 1)}
+}
+
+// find is what was found for some subscriptions, which begin when all of it has been read.
+type find struct {
+	subs   []*Subscription
+	unread int
+}
+
+// hasRead counts a read of one of what was found, or the find itself. The caller holds Hub.mu.
+func (f *find) hasRead() {
+	if f.unread--; f.unread == 0 {
+		for _, s := range f.subs {
+			s.begin()
+		}
+	}
 }
 
 // SubscribeOwned watches all audits that belong to a viewer and have not ended, as one subscriber, and takes in those that begin
@@ -32,22 +47,19 @@ func (h *Hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func
 	if h.cfg.Finder == nil {
 		return nil, errors.New("pgnotify: Config.Finder is required by SubscribeOwned")
 	}
-	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), owners: viewer.Owners(), wanted: true}
+	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), take: 1, owners: viewer.Owners(), wanted: true}
 	if len(s.owners) == 0 { // a viewer who is nobody has nothing
 		s.begin()
 		return s, nil
 	}
 	h.mu.Lock()
 	if len(h.owned.subs) == 0 {
-		h.cfg.Registrar.Want(Beginning, 0)
+		h.announcer.Want(Beginning)
 	}
 	h.owned.add(s)
 	h.mu.Unlock()
 	return s, h.await(ctx, s)
 }
-
-// Beginning stands for whatever begins, where an audit's id is asked for.
-const Beginning store.Key = ""
 
 func (o *owned) add(s *Subscription) {
 	for _, owner := range s.owners {
@@ -79,7 +91,6 @@ func (o *owned) remove(s *Subscription) (last bool) {
 		}
 	}
 	delete(o.due, s)
-	delete(o.found, s)
 	return len(o.subs) == 0
 }
 
@@ -99,33 +110,36 @@ func (o *owned) refresh() {
 }
 
 // Find finds what owners have, beside Run, until ctx is done, and returns nil. It must run exactly once where SubscribeOwned is used.
+// It rests for as long as it has worked: what it asks may be long work for the database, which everybody else needs, too.
 func (h *Hub) Find(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-h.owned.wake:
-			h.find(ctx)
+		}
+		start := time.Now()
+		h.find(ctx)
+		if took := time.Since(start); took > findShort {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(took):
+			}
 		}
 	}
 }
 
+// findShort is the longest work after which Find does not rest.
+const findShort = 50 * time.Millisecond
+
 func (h *Hub) find(ctx context.Context) {
-	h.mu.Lock()
-	due := slices.Collect(maps.Keys(h.owned.due))
-	clear(h.owned.due)
-	names := make(map[store.Owner]struct{})
-	for _, s := range due {
-		for _, owner := range s.owners {
-			names[owner] = struct{}{}
-		}
-	}
-	h.mu.Unlock()
-	if len(due) == 0 {
+	subs, owners := h.owned.takeDue(&h.mu)
+	if len(subs) == 0 {
 		return
 	}
 	findCtx, cancel := context.WithTimeout(ctx, h.cfg.ReadTimeout)
-	ids, err := h.cfg.Finder.Owned(findCtx, slices.Collect(maps.Keys(names)))
+	keys, err := h.cfg.Finder.Owned(findCtx, owners)
 	cancel()
 	if ctx.Err() != nil {
 		return
@@ -139,30 +153,32 @@ func (h *Hub) find(ctx context.Context) {
 	if err != nil {
 		return // those who wait give up, and the safety net tries again
 	}
-	for _, id := range ids {
-		e := h.entries[id]
+	f := &find{subs: subs, unread: len(keys) + 1}
+	for _, key := range keys {
+		e := h.entries[key]
 		if e == nil {
-			e = h.add(id)
+			e = h.add(key)
 		}
 		e.known = true
-		h.soil(e, urgent)
+		e.finds = append(e.finds, f)
+		h.soil(e, soon)
 	}
-	for _, s := range due {
-		if !s.gone {
-			h.owned.found[s] = struct{}{}
-		}
-	}
-	if len(h.urgent) == 0 && h.reading == nil {
-		h.owned.allRead()
-	}
+	f.hasRead()
 }
 
-// allRead opens the subscriptions whose audits have been read. The caller holds Hub.mu.
-func (o *owned) allRead() {
-	for s := range o.found {
-		s.begin()
+// takeDue returns for whom something is to be found, and whose.
+func (o *owned) takeDue(mu *sync.Mutex) (subs []*Subscription, owners []store.Owner) {
+	mu.Lock()
+	defer mu.Unlock()
+	subs = slices.Collect(maps.Keys(o.due))
+	clear(o.due)
+	seen := make(map[store.Owner]struct{})
+	for _, s := range subs {
+		for _, owner := range s.owners {
+			seen[owner] = struct{}{}
+		}
 	}
-	clear(o.found)
+	return subs, slices.Collect(maps.Keys(seen))
 }
 
 // owns reports whether the audit is the subscription's.
@@ -176,12 +192,12 @@ func (h *Hub) offer(e *entry) {
 		return
 	}
 	for s := range h.owned.subs[e.state.Audit.Owner()] {
-		if slices.ContainsFunc(e.members, func(m *member) bool { return m.sub == s }) || s.holdsEnd(e.id) {
+		if slices.ContainsFunc(e.members, func(m *member) bool { return m.sub == s }) || s.holdsEnd(e.key) {
 			continue
 		}
 		m := h.attach(s, e)
 		m.open = true
-		s.put(e.state)
-		h.want(m)
+		m.put(e.state)
+		h.want(e)
 	}
 }

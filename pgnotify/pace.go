@@ -1,4 +1,4 @@
-package next
+package pgnotify
 
 import (
 	"math/rand/v2"
@@ -20,12 +20,12 @@ const (
 
 // pace says how often all that is watched is read: one number, which follows what happens. All but flooded is Run's alone.
 type pace struct {
-	interval time.Duration
-	in       *atomic.Bool
-	start    time.Time // of the window
-	count    int       // changes in it
-	calm     time.Time // since when there are few
-	cost     time.Duration
+	interval    time.Duration
+	in          *atomic.Bool
+	start       time.Time     // of the window
+	count       int           // rows in it
+	calm        time.Time     // since when there are few
+	spent, cost time.Duration // of reading all, this time and the time before
 }
 
 func newPace(interval time.Duration) pace { return pace{interval: interval, in: new(atomic.Bool)} }
@@ -33,11 +33,18 @@ func newPace(interval time.Duration) pace { return pace{interval: interval, in: 
 // flooded reports whether all is read on a short timer. Safe for concurrent use.
 func (p *pace) flooded() bool { return p.in.Load() }
 
-// changed counts a row that was read because something announced it, or, in a flood, that had changed.
-func (p *pace) changed() { p.count++ }
+// read counts a row that was read because something announced it; in a flood, where nothing does, one that had changed.
+func (p *pace) read(announced, changed bool) {
+	if announced || changed && p.flooded() {
+		p.count++
+	}
+}
 
-// took notes what a read costs.
-func (p *pace) took(d time.Duration) { p.cost = max(d, p.cost*7/8) }
+// round begins to read all.
+func (p *pace) round() { p.cost, p.spent = p.spent, 0 }
+
+// took notes what a part of it costs.
+func (p *pace) took(d time.Duration) { p.spent += d }
 
 // look decides whether it is a flood, and reports whether that is another answer than before.
 func (p *pace) look() bool {
@@ -48,9 +55,6 @@ func (p *pace) look() bool {
 	}
 	rate := float64(p.count) / since.Seconds()
 	p.start, p.count = now, 0
-	if since > 4*window { // nothing was read for a while
-		rate = 0
-	}
 	switch {
 	case !p.flooded() && rate > floodRate:
 		p.in.Store(true)
@@ -68,7 +72,7 @@ func (p *pace) look() bool {
 // next is the time until everything is read again.
 func (p *pace) next() time.Duration {
 	if p.flooded() {
-		return min(max(share*p.cost, shortest), p.interval)
+		return min(max(share*max(p.cost, p.spent), shortest), p.interval)
 	}
 	return p.interval - rand.N(p.interval/10+1)
 }
