@@ -64,13 +64,15 @@ type Hub struct {
 	metrics   hubMetrics
 	pace      pace // Run's
 
-	mu      sync.Mutex
-	entries map[store.Key]*entry
-	dirty   [urgent + 1][]*entry
-	reads   uint64 // how many have begun
-	owned   owned
-	missed  missed
-	failure error // why the last read failed; nil after one that succeeded
+	mu       sync.Mutex
+	resynced time.Time
+	stale    bool // a Resync follows
+	entries  map[store.Key]*entry
+	dirty    [urgent + 1][]*entry
+	reads    uint64 // how many have begun
+	owned    owned
+	missed   missed
+	failure  error // why the last read failed; nil after one that succeeded
 }
 
 // entry is everything that the hub knows about one row.
@@ -144,13 +146,38 @@ func (h *Hub) Notify(key store.Key) {
 	h.soil(e, urgent)
 }
 
-// Resync has all that is watched read: notifications may have been lost. It does not block.
-func (h *Hub) Resync() { h.Mark(func(store.Key) bool { return true }) }
+// resyncInterval is the time between two reads of all that is watched that Resync can cause: any role of the database can send
+// "*" as often as it likes.
+const resyncInterval = time.Second
+
+// Resync has all that is watched read: notifications may have been lost. It does not block. Calls that follow too soon are one, later.
+func (h *Hub) Resync() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch wait := time.Until(h.resynced.Add(resyncInterval)); {
+	case wait <= 0:
+		h.resynced = time.Now()
+		h.mark(func(store.Key) bool { return true })
+	case !h.stale:
+		h.stale = true
+		time.AfterFunc(wait, func() {
+			h.mu.Lock()
+			h.stale = false
+			h.mu.Unlock()
+			h.Resync()
+		})
+	}
+}
 
 // Mark has read what is watched and chosen, Beginning among it, because its changes may not have been announced. It does not block.
 func (h *Hub) Mark(chosen func(key store.Key) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.mark(chosen)
+}
+
+// mark is Mark. The caller holds mu.
+func (h *Hub) mark(chosen func(key store.Key) bool) {
 	for key, e := range h.entries {
 		if chosen(key) {
 			e.known, e.silent = true, time.Time{}

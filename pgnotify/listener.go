@@ -2,53 +2,79 @@ package pgnotify
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"auditstream/store"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Channel is the PostgreSQL channel that the triggers notify.
-const Channel = "auditstream"
+// Source is where notifications come from. Each takes seconds at most.
+type Source interface {
+	// Open connects and subscribes: what is sent from then on is received.
+	Open(ctx context.Context) (Conn, error)
+	// Send sends a payload to all that have subscribed, by another way than theirs.
+	Send(ctx context.Context, payload string) error
+	// Texts are what the log says of it.
+	Texts() Texts
+}
 
-// Sink is told what notifications say. Its methods must not block: while one runs, nothing is read from the connection,
-// and PostgreSQL's queue fills up. A Hub is a Sink.
+// Texts are what the log says of a Source.
+type Texts struct {
+	Up   string // it works
+	Lost string // it does not, and is tried again soon
+	Mute string // it cannot, as far as is seen; the remedy is in it
+}
+
+// Conn is one subscription. Receive is called by one goroutine, Close when it has returned.
+type Conn interface {
+	// Receive waits for the next payload.
+	Receive(ctx context.Context) (payload string, err error)
+	// Proven is called, while Receive waits, each time that it is known that payloads arrive. An error is the connection's end.
+	Proven(ctx context.Context) error
+	Close()
+}
+
+// The payloads besides keys, see [store.ParseKey]. Any role of the database may send any text, so anything else is ignored.
+const (
+	PayloadResync = "*" // TRUNCATE, an install, or a change whose key is not known
+	CanaryPrefix  = "!" // a canary of this or another instance
+	bucketPrefix  = "#" // a change in a bucket, of triggers written by hand: as PayloadResync
+)
+
+// ErrCannot is, in its chain, an error of Source.Open's that time will not mend.
+var ErrCannot = errors.New("notifications are impossible here")
+
+// ErrSilent is why a connection is given up on which nothing arrives.
+var ErrSilent = errors.New("a canary notification did not come back")
+
+// Sink is told what notifications say. Its methods must not block. A Hub is a Sink.
 type Sink interface {
 	Notify(key store.Key)
 	Resync()
 }
 
-// Execer sends the canary. A pgxpool.Pool is one.
-type Execer interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}
-
 // ListenerConfig configures a Listener. Zero means the default.
 type ListenerConfig struct {
-	// Conn says where to LISTEN: a direct or session-pooled connection to the primary. Required; made by
-	// pgx.ParseConfig.
-	Conn *pgx.ConnConfig
-	// Pool sends the canary, so it must be the way by which the application's database is otherwise reached. Required.
-	Pool Execer
-	// Sink is required.
-	Sink Sink
-	// Registrar is given the session once notifications are proven to arrive; nil: nothing is watched here, as for a relay.
-	Registrar *Registrar
+	// Source and Sink are required.
+	Source Source
+	Sink   Sink
+	// Doubt says why changes may not arrive although notifications do, "" when they do; nil: they do.
+	Doubt func() string
 	// CanaryInterval is the time between canaries; default 4 s.
 	CanaryInterval time.Duration
 	// CanaryTimeout is how long a canary may be on its way, with no other notification coming meanwhile, before the
 	// connection is given up; default 2 s.
 	CanaryTimeout time.Duration
-	// PollingRetry is the time between attempts once LISTEN has shown not to work; default 1 min.
-	PollingRetry time.Duration
+	// MuteRetry is the time between attempts once the source has shown not to work; default 1 min.
+	MuteRetry time.Duration
 	// Logger's default discards.
 	Logger *slog.Logger
 	// Registerer receives the listener's metrics; nil: none.
@@ -56,30 +82,32 @@ type ListenerConfig struct {
 }
 
 const (
-	connectTimeout = 5 * time.Second
-	backoffMin     = 100 * time.Millisecond
-	backoffMax     = 5 * time.Second
-	// muteSessions is after how many connections in a row that never delivered a canary LISTEN counts as unusable here.
+	// muteSessions is after how many connections in a row that never delivered a canary a source counts as mute.
 	muteSessions = 2
-	// muteAfterProof is the same where LISTEN has worked before, about a minute: a database or a machine that stands still delivers
-	// nothing either, and to wait for PollingRetry after that would be the longer outage.
+	// muteAfterProof is the same where it has worked before, about a minute: a database or a machine that stands still delivers
+	// nothing either, and to wait for MuteRetry after that would be the longer outage.
 	muteAfterProof = 8
+	// maxCanaryTimeouts is how many times its time-out a canary may take while other notifications come.
+	maxCanaryTimeouts = 5
+	// againAfter is the least time between two canaries.
+	againAfter = time.Second
 )
 
-// Listener keeps one connection LISTENing and tells a Sink what it hears, and to resync after each (re)connect. It proves
+// Listener keeps one connection to a Source and tells a Sink what it hears, and to resync after each (re)connect. It proves
 // by a canary that notifications arrive, because a dead connection, a transaction pooler or a failover are all silent.
 type Listener struct {
 	cfg     ListenerConfig
-	metrics ListenerMetrics
+	metrics listenerMetrics
 	up      atomic.Bool
+	doubt   string // what was last logged; Run's
 }
 
 // NewListener returns a Listener that does nothing until Run.
 func NewListener(cfg ListenerConfig) (*Listener, error) {
-	if cfg.Conn == nil || cfg.Pool == nil || cfg.Sink == nil {
-		return nil, errors.New("pgnotify: ListenerConfig.Conn, Pool and Sink are required")
+	if cfg.Source == nil || cfg.Sink == nil {
+		return nil, errors.New("pgnotify: ListenerConfig.Source and Sink are required")
 	}
-	if cfg.CanaryInterval < 0 || cfg.CanaryTimeout < 0 || cfg.PollingRetry < 0 {
+	if cfg.CanaryInterval < 0 || cfg.CanaryTimeout < 0 || cfg.MuteRetry < 0 {
 		return nil, errors.New("pgnotify: ListenerConfig's durations must not be negative")
 	}
 	if cfg.CanaryInterval == 0 {
@@ -88,15 +116,17 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	if cfg.CanaryTimeout == 0 {
 		cfg.CanaryTimeout = 2 * time.Second
 	}
-	if cfg.PollingRetry == 0 {
-		cfg.PollingRetry = time.Minute
+	if cfg.MuteRetry == 0 {
+		cfg.MuteRetry = time.Minute
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.Conn = listenConfig(cfg.Conn, "auditstream listener")
+	if cfg.Doubt == nil {
+		cfg.Doubt = func() string { return "" }
+	}
 	l := &Listener{cfg: cfg}
-	l.metrics = NewListenerMetrics(cfg.Registerer, l.Up)
+	l.metrics = newListenerMetrics(cfg.Registerer, l.Up)
 	return l, nil
 }
 
@@ -105,33 +135,32 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 func (l *Listener) Up() bool { return l.up.Load() }
 
 // Run listens until ctx is done, and returns nil: a connection that cannot be had is tried again for ever, after 100 ms to
-// 5 s at random, or after PollingRetry once LISTEN has shown not to work. It must run exactly once.
+// 5 s at random, or after MuteRetry once the source has shown not to work. It must run exactly once.
 func (l *Listener) Run(ctx context.Context) error {
 	var delays Backoff
-	var log outage
-	mute, muteLimit := 0, muteSessions
+	var lost, mute turn
+	silent, limit := 0, muteSessions
 	for {
-		s := newSession(l)
+		s := &session{l: l, again: make(chan struct{}, 1)}
 		err := s.run(ctx)
-		l.setUp(false)
+		l.up.Store(false)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if !s.proven.IsZero() {
-			delays, mute, muteLimit, log = Backoff{}, 0, muteAfterProof, outage{}
+			delays, lost, mute, silent, limit = Backoff{}, turn{}, turn{}, 0, muteAfterProof
 		}
-		l.metrics.Failures.WithLabelValues(s.failure(err)).Inc()
-
-		delay := delays.Next()
+		l.metrics.failures.WithLabelValues(s.failure(err)).Inc()
 		if errors.Is(err, ErrSilent) && s.proven.IsZero() {
-			mute++
+			silent++
 		}
-		if mute >= muteLimit || refusesListen(err) {
-			delay = l.cfg.PollingRetry - rand.N(l.cfg.PollingRetry/10+1)
-			log.unusable(l.cfg.Logger, err, l.cfg.PollingRetry)
-		} else {
-			log.lost(l.cfg.Logger, err)
+		delay, texts := delays.Next(), l.cfg.Source.Texts()
+		if silent >= limit || errors.Is(err, ErrCannot) {
+			delay = l.cfg.MuteRetry - mathrand.N(l.cfg.MuteRetry/10+1)
+			mute.bad(func() { l.cfg.Logger.Error(texts.Mute, "error", err, "next_attempt_in", l.cfg.MuteRetry) })
+			lost = turn{is: true}
 		}
+		lost.bad(func() { l.cfg.Logger.Warn(texts.Lost, "error", err) })
 		select {
 		case <-ctx.Done():
 			return nil
@@ -140,59 +169,171 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 }
 
-// proofLasts is for how long a canary that came back proves that notifications arrive: two more could have been sent.
-func (l *Listener) proofLasts() time.Duration {
-	return 2 * (l.cfg.CanaryInterval + l.cfg.CanaryTimeout)
+// session is the life of one connection: open it, hear, until it breaks or falls silent.
+type session struct {
+	l      *Listener
+	opened bool
+	sent   atomic.Pointer[canary] // the one that is on its way
+	heard  atomic.Uint64          // notifications of any kind
+	proven time.Time              // when a canary last came back; belongs to prove
+	again  chan struct{}          // capacity 1: something asks for a canary
 }
 
-func (l *Listener) setUp(up bool) {
-	if l.up.Swap(up) == up {
-		return
+// canary is a notification that only says that notifications arrive. Its payload is random, so that neither another
+// instance's nor a forged one counts; nor does an earlier one of ours that was thought not to have been sent.
+type canary struct {
+	payload string
+	came    chan struct{} // capacity 1
+}
+
+// run returns why the session ended. Listener.Run decides what follows.
+func (s *session) run(ctx context.Context) error {
+	conn, err := s.l.cfg.Source.Open(ctx)
+	if err != nil {
+		return err
 	}
-	if up {
-		l.cfg.Logger.Info("listening for notifications", "channel", Channel)
+	defer conn.Close()
+	s.opened = true
+	s.l.metrics.connects.Inc()
+	s.l.cfg.Sink.Resync() // whatever was committed before may have been missed
+	ctx, cancel := context.WithCancelCause(ctx)
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		for {
+			payload, err := conn.Receive(ctx)
+			if err != nil {
+				cancel(err) // the first cause wins
+				return
+			}
+			s.hear(payload)
+		}
+	}()
+	cancel(s.prove(ctx, conn))
+	<-heard
+	return context.Cause(ctx)
+}
+
+// hear does what a payload asks for.
+func (s *session) hear(payload string) {
+	s.heard.Add(1)
+	kind := notifyIgnored
+	switch key, ok := store.ParseKey(payload); {
+	case ok:
+		kind = notifyRow
+		s.l.cfg.Sink.Notify(key)
+	case payload == PayloadResync, strings.HasPrefix(payload, bucketPrefix):
+		kind = notifyResync
+		s.l.cfg.Sink.Resync()
+		s.ask() // what it is that proven sessions are for may have changed
+	case strings.HasPrefix(payload, CanaryPrefix):
+		kind = notifyCanary
+		if c := s.sent.Load(); c != nil && payload == c.payload {
+			select {
+			case c.came <- struct{}{}:
+			default:
+			}
+		} else if !s.l.Up() {
+			s.ask() // somebody else is heard
+		}
+	}
+	s.l.metrics.notifications.WithLabelValues(kind).Inc()
+}
+
+func (s *session) ask() {
+	select {
+	case s.again <- struct{}{}:
+	default:
 	}
 }
 
-// Backoff grows from backoffMin to backoffMax; each delay is half fixed, half random.
-type Backoff struct{ last time.Duration }
-
-// Next returns how long to wait before the next attempt.
-func (b *Backoff) Next() time.Duration {
-	b.last = min(max(2*b.last, backoffMin), backoffMax)
-	return b.last/2 + rand.N(b.last/2)
-}
-
-// outage logs once that the connection was lost and once that LISTEN does not work, however many attempts follow.
-type outage struct{ lostLogged, unusableLogged bool }
-
-func (o *outage) lost(logger *slog.Logger, err error) {
-	if o.lostLogged || o.unusableLogged {
-		logger.Debug("listening failed again", "error", err)
-		return
+// prove sends a canary every interval and returns ErrSilent when one does not come back.
+func (s *session) prove(ctx context.Context, conn Conn) error {
+	for {
+		if err := s.canary(ctx, conn); err != nil {
+			return err
+		}
+		next := time.After(s.l.cfg.CanaryInterval)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(againAfter, s.l.cfg.CanaryInterval)):
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.again:
+		case <-next:
+		}
 	}
-	o.lostLogged = true
-	logger.Warn("listening connection lost, reconnecting; the safety net finds changes meanwhile", "error", err)
 }
 
-func (o *outage) unusable(logger *slog.Logger, err error, retry time.Duration) {
-	if o.unusableLogged {
-		logger.Debug("LISTEN still does not work", "error", err)
-		return
+// canary sends one and waits for it. One that cannot be sent proves nothing about the connection, which is kept; but when no proof
+// has come for as long as two more could have been sent, nothing can be said to be up.
+func (s *session) canary(ctx context.Context, conn Conn) error {
+	cfg := &s.l.cfg
+	c := &canary{payload: CanaryPrefix + rand.Text(), came: make(chan struct{}, 1)}
+	s.sent.Store(c)
+	sendCtx, cancel := context.WithTimeout(ctx, cfg.CanaryTimeout)
+	defer cancel()
+	start := time.Now()
+	if err := cfg.Source.Send(sendCtx, c.payload); err != nil {
+		if time.Since(s.proven) > 2*(cfg.CanaryInterval+cfg.CanaryTimeout) && s.l.up.Swap(false) {
+			cfg.Logger.Warn("no canary can be sent, so it is not known whether notifications arrive; the safety net finds changes meanwhile", "error", err)
+		}
+		return nil
 	}
-	o.unusableLogged = true
-	logger.Error("LISTEN does not work on this connection: polling only. Set DATABASE_LISTEN_URL to a direct connection to the primary (a transaction pooler or a standby cannot LISTEN)",
-		"error", err, "next_attempt_in", retry)
+	if err := s.await(ctx, c, start); err != nil || ctx.Err() != nil {
+		return err
+	}
+	s.l.metrics.canary.Observe(time.Since(start).Seconds())
+	s.proven = time.Now()
+	provenCtx, cancel := context.WithTimeout(ctx, cfg.CanaryTimeout)
+	defer cancel()
+	if err := conn.Proven(provenCtx); err != nil {
+		return err
+	}
+	s.l.arrive()
+	return nil
 }
 
-// refusesListen reports whether PostgreSQL said that LISTEN is impossible here: "cannot execute LISTEN during recovery" on
-// a standby is 25006 (read_only_sql_transaction).
-func refusesListen(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && (pgErr.Code == "25006" || pgErr.Code == "0A000")
+// await waits for a canary. The error says that it did not come within the time-out, in which no other notification came either.
+// While others come, ours may be behind them, as any role can send a flood; but they do not vouch for it for ever.
+func (s *session) await(ctx context.Context, c *canary, start time.Time) error {
+	for before := s.heard.Load(); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.came:
+			return nil
+		case <-time.After(s.l.cfg.CanaryTimeout):
+		}
+		now, waited := s.heard.Load(), time.Since(start)
+		if now == before || waited >= maxCanaryTimeouts*s.l.cfg.CanaryTimeout {
+			return fmt.Errorf("%w within %v", ErrSilent, waited.Round(time.Millisecond))
+		}
+		before = now
+	}
 }
 
-// ErrSilent is why a connection is given up on which nothing arrives.
-var ErrSilent = errors.New("a canary notification did not come back")
+// arrive notes that notifications do, and with them changes unless there is a doubt.
+func (l *Listener) arrive() {
+	doubt := l.cfg.Doubt()
+	if doubt != "" && doubt != l.doubt {
+		l.cfg.Logger.Warn(doubt + "; the safety net finds changes meanwhile")
+	}
+	l.doubt = doubt
+	if l.up.Swap(doubt == "") != (doubt == "") && doubt == "" {
+		l.cfg.Logger.Info(l.cfg.Source.Texts().Up)
+	}
+}
 
-func silentAfter(d time.Duration) error { return fmt.Errorf("%w within %v", ErrSilent, d) }
+func (s *session) failure(err error) string {
+	switch {
+	case !s.opened:
+		return failConnect
+	case errors.Is(err, ErrSilent):
+		return failSilent
+	}
+	return failLost
+}

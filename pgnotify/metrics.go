@@ -73,58 +73,58 @@ func (m hubMetrics) observeRead(d time.Duration, audits int, err error) {
 	m.batch.Observe(float64(audits))
 }
 
-// ListenerMetrics are the same whatever a listener listens to, so that alerts are, too.
-type ListenerMetrics struct {
-	Connects      prometheus.Counter
-	Failures      *prometheus.CounterVec
-	Notifications *prometheus.CounterVec
-	Canary        prometheus.Histogram
+// listenerMetrics are the same whatever a listener listens to, so that alerts are, too.
+type listenerMetrics struct {
+	connects      prometheus.Counter
+	failures      *prometheus.CounterVec
+	notifications *prometheus.CounterVec
+	canary        prometheus.Histogram
 }
 
 // Why a connection that listened, or tried to, ended.
 const (
-	FailConnect = "connect" // no connection, or LISTEN refused
-	FailSilent  = "silent"  // a canary did not come back
-	FailLost    = "lost"    // the connection broke
+	failConnect = "connect" // no connection, or LISTEN refused
+	failSilent  = "silent"  // a canary did not come back
+	failLost    = "lost"    // the connection broke
 )
 
 // What a notification was.
 const (
-	NotifyRow     = "row"
-	NotifyResync  = "resync"
-	NotifyCanary  = "canary"
-	NotifyIgnored = "ignored"
+	notifyRow     = "row"
+	notifyResync  = "resync"
+	notifyCanary  = "canary"
+	notifyIgnored = "ignored"
 )
 
-// NewListenerMetrics registers the metrics of the one listener of a process, and of whether it is up; nil: nowhere.
-func NewListenerMetrics(reg prometheus.Registerer, up func() bool) ListenerMetrics {
-	m := ListenerMetrics{
-		Connects: prometheus.NewCounter(prometheus.CounterOpts{
+// newListenerMetrics registers the metrics of the one listener of a process, and of whether it is up; nil: nowhere.
+func newListenerMetrics(reg prometheus.Registerer, up func() bool) listenerMetrics {
+	m := listenerMetrics{
+		connects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "auditstream_listener_connects_total",
 			Help: "Listening connections (LISTEN, or a Redis subscription); all but the first are reconnects.",
 		}),
-		Failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "auditstream_listener_failures_total",
 			Help: "Ends of listening connections, by reason: connect, silent (a canary did not come back), lost.",
 		}, []string{"reason"}),
-		Notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
+		notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "auditstream_notifications_total",
 			Help: "Notifications received, by kind: row, resync (TRUNCATE), canary, ignored (not understood).",
 		}, []string{"kind"}),
-		Canary: prometheus.NewHistogram(prometheus.HistogramOpts{
+		canary: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "auditstream_canary_seconds",
 			Help:    "Time from sending a canary over another connection to its arrival on the listening one.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
 		}),
 	}
-	for _, reason := range []string{FailConnect, FailSilent, FailLost} {
-		m.Failures.WithLabelValues(reason)
+	for _, reason := range []string{failConnect, failSilent, failLost} {
+		m.failures.WithLabelValues(reason)
 	}
-	for _, kind := range []string{NotifyRow, NotifyResync, NotifyCanary, NotifyIgnored} {
-		m.Notifications.WithLabelValues(kind)
+	for _, kind := range []string{notifyRow, notifyResync, notifyCanary, notifyIgnored} {
+		m.notifications.WithLabelValues(kind)
 	}
 	if reg != nil {
-		reg.MustRegister(m.Connects, m.Failures, m.Notifications, m.Canary, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		reg.MustRegister(m.connects, m.failures, m.notifications, m.canary, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "auditstream_listener_up",
 			Help: "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.",
 		}, func() float64 { return oneIf(up()) }))

@@ -4,19 +4,23 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"auditstream/pgnotify"
+	"auditstream/store"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/go-redis/v9"
 )
 
-// maxPending is how many ids may wait. Beyond it everything that is watched is read instead: a resync is one message.
+// maxPending is how many keys may wait. Beyond it everything that is watched is read instead: a resync is one message.
 const maxPending = 10_000
+
+// resyncInterval is the time between two resyncs: any role of the database can ask for one as often as it likes.
+const resyncInterval = time.Second
 
 // PublisherConfig configures a Publisher. Zero means the default.
 type PublisherConfig struct {
@@ -30,19 +34,21 @@ type PublisherConfig struct {
 	Registerer prometheus.Registerer
 }
 
-// Publisher is a Sink that passes on to Redis what it is told. An id that is told again while it waits is one message. Several
-// publishers of the same hints do no harm: each has a name of its own, by which a Listener knows whose to count.
+// Publisher is a Sink that passes on to Redis what it is told. A key that is told again while it waits is one message. Several
+// publishers of the same hints do no harm.
 type Publisher struct {
 	cfg     PublisherConfig
-	name    string
 	wake    chan struct{} // capacity 1: there is something to publish
 	up      atomic.Bool
 	metrics publisherMetrics
 
-	mu     sync.Mutex
-	ids    map[int64]struct{}
-	resync bool // says more than any ids
-	beat   bool
+	mu   sync.Mutex
+	keys map[store.Key]struct{}
+	beat bool
+
+	resync   bool
+	resynced time.Time
+	later    *time.Timer // rings when resync may be published again
 }
 
 var _ pgnotify.Sink = (*Publisher)(nil)
@@ -61,22 +67,23 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Publisher{cfg: cfg, name: newName(), wake: make(chan struct{}, 1), ids: make(map[int64]struct{}), metrics: newPublisherMetrics(cfg.Registerer)}, nil
+	p := &Publisher{cfg: cfg, wake: make(chan struct{}, 1), keys: make(map[store.Key]struct{})}
+	p.later = time.AfterFunc(time.Hour, p.ring)
+	p.metrics = newPublisherMetrics(cfg.Registerer, p.Up)
+	return p, nil
 }
 
 // Up reports whether Redis took what was last published, a beat at the least. Safe for concurrent use.
 func (p *Publisher) Up() bool { return p.up.Load() }
 
 // Notify has the hint for an audit published. It does not block, and is safe for concurrent use, as is Resync.
-func (p *Publisher) Notify(id int64) {
+func (p *Publisher) Notify(key store.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.resync {
-		return
-	}
-	p.ids[id] = struct{}{}
-	if len(p.ids) > maxPending {
-		p.all()
+	p.keys[key] = struct{}{}
+	if len(p.keys) > maxPending {
+		p.resync = true
+		clear(p.keys)
 	}
 	p.ring()
 }
@@ -85,14 +92,8 @@ func (p *Publisher) Notify(id int64) {
 func (p *Publisher) Resync() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all()
-	p.ring()
-}
-
-// all replaces what waits by the resync that covers it. The caller holds mu.
-func (p *Publisher) all() {
 	p.resync = true
-	clear(p.ids)
+	p.ring()
 }
 
 func (p *Publisher) ring() {
@@ -140,7 +141,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		p.setUp(err == nil)
+		p.up.Store(err == nil)
 		if err == nil {
 			if failing {
 				p.cfg.Logger.Info("Redis takes hints again")
@@ -164,36 +165,62 @@ func (p *Publisher) Run(ctx context.Context) error {
 // publish sends all that waits in one go.
 func (p *Publisher) publish(ctx context.Context, client *redis.Client) error {
 	p.mu.Lock()
-	ids, resync, beat := p.ids, p.resync, p.beat
-	p.ids, p.resync, p.beat = make(map[int64]struct{}), false, false
+	wait := time.Until(p.resynced.Add(resyncInterval))
+	keys, resync, vouch := p.keys, p.resync && wait <= 0, p.beat
+	p.keys, p.resync, p.beat = make(map[store.Key]struct{}), p.resync && !resync, false
+	if p.resync {
+		p.later.Reset(wait)
+	}
 	p.mu.Unlock()
 	sent, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		if resync {
-			pipe.Publish(ctx, resyncChannel, "")
+			pipe.Publish(ctx, Prefix+pgnotify.PayloadResync, "")
 		}
-		for id := range ids {
-			pipe.Publish(ctx, Prefix+strconv.FormatInt(id, 10), p.name)
+		for key := range keys {
+			pipe.Publish(ctx, Prefix+string(key), "")
 		}
-		if beat { // the last: it vouches for what came before
-			pipe.Publish(ctx, beatChannel, "")
+		if vouch { // the last: it vouches for what came before
+			pipe.Publish(ctx, Prefix+beat, "")
 		}
 		return nil
 	})
 	if err != nil {
 		p.metrics.failures.Inc()
 		p.mu.Lock()
-		p.beat = p.beat || beat
+		p.beat = p.beat || vouch
 		p.mu.Unlock()
 		return err
 	}
 	p.metrics.published.Add(float64(len(sent)))
+	if resync {
+		p.mu.Lock()
+		p.resynced = time.Now()
+		p.mu.Unlock()
+	}
 	return nil
 }
 
-func (p *Publisher) setUp(up bool) {
-	p.up.Store(up)
-	p.metrics.up.Set(0)
-	if up {
-		p.metrics.up.Set(1)
+func newPublisherMetrics(reg prometheus.Registerer, up func() bool) publisherMetrics {
+	factory := promauto.With(reg)
+	factory.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "auditstream_relay_redis_up",
+		Help: "1 while Redis takes what the relay publishes.",
+	}, func() float64 {
+		if up() {
+			return 1
+		}
+		return 0
+	})
+	return publisherMetrics{
+		published: factory.NewCounter(prometheus.CounterOpts{
+			Name: "auditstream_relay_published_total",
+			Help: "Messages that Redis took: hints, resyncs and beats.",
+		}),
+		failures: factory.NewCounter(prometheus.CounterOpts{
+			Name: "auditstream_relay_failures_total",
+			Help: "Attempts to publish that Redis did not take; a resync makes up for what was in them.",
+		}),
 	}
 }
+
+type publisherMetrics struct{ published, failures prometheus.Counter }
