@@ -127,6 +127,7 @@ func (p *Publisher) Beat(ctx context.Context, listening func() bool) error {
 // Run publishes until ctx is done, and returns nil. What Redis did not take is made up for by a resync once it does. It must
 // run exactly once.
 func (p *Publisher) Run(ctx context.Context) error {
+	defer p.later.Stop()
 	client := redis.NewClient(p.cfg.Redis)
 	defer client.Close()
 	var delays pgnotify.Backoff
