@@ -89,6 +89,8 @@ const (
 	muteAfterProof = 8
 	// maxCanaryTimeouts is how many times its time-out a canary may take while other notifications come.
 	maxCanaryTimeouts = 5
+	// doubtGrace is how long a doubt may last before the log says so.
+	doubtGrace = 10 * time.Second
 	// againAfter is the least time between two canaries.
 	againAfter = time.Second
 )
@@ -99,7 +101,7 @@ type Listener struct {
 	cfg     ListenerConfig
 	metrics listenerMetrics
 	up      atomic.Bool
-	doubt   string // what was last logged; Run's
+	doubt   doubt // the session's
 }
 
 // NewListener returns a Listener that does nothing until Run.
@@ -316,16 +318,25 @@ func (s *session) await(ctx context.Context, c *canary, start time.Time) error {
 	}
 }
 
-// arrive notes that notifications do, and with them changes unless there is a doubt.
+// arrive notes that notifications do, and with them changes unless there is a doubt, of which the log speaks when it lasts.
 func (l *Listener) arrive() {
-	doubt := l.cfg.Doubt()
-	if doubt != "" && doubt != l.doubt {
-		l.cfg.Logger.Warn(doubt + "; the safety net finds changes meanwhile")
+	why := l.cfg.Doubt()
+	if why != l.doubt.why {
+		l.doubt = doubt{why: why, since: time.Now()}
 	}
-	l.doubt = doubt
-	if l.up.Swap(doubt == "") != (doubt == "") && doubt == "" {
+	if why != "" && time.Since(l.doubt.since) >= doubtGrace {
+		l.doubt.said.bad(func() { l.cfg.Logger.Warn(why + "; the safety net finds changes meanwhile") })
+	}
+	if was := l.up.Swap(why == ""); !was && why == "" {
 		l.cfg.Logger.Info(l.cfg.Source.Texts().Up)
 	}
+}
+
+// doubt is what ListenerConfig.Doubt says.
+type doubt struct {
+	why   string
+	since time.Time
+	said  turn
 }
 
 func (s *session) failure(err error) string {

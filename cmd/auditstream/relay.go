@@ -67,7 +67,9 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{Conn: listenConn, Pool: pool, Sink: publisher, Logger: logger, Registerer: registry})
+	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{
+		Source: pgnotify.NewPostgres(listenConn, pool, nil, logger), Sink: publisher, Logger: logger, Registerer: registry,
+	})
 	if err != nil {
 		return err
 	}

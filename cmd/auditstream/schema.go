@@ -22,10 +22,7 @@ type schemaWatch struct {
 	told   string        // what was last complained of; "": nothing
 }
 
-var (
-	_ pgnotify.Sink      = (*schemaWatch)(nil)
-	_ pgnotify.OldRegistrar = (*schemaWatch)(nil)
-)
+var _ pgnotify.Sink = (*schemaWatch)(nil)
 
 func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, logger *slog.Logger) *schemaWatch {
 	return &schemaWatch{Hub: hub, db: db, logger: logger, look: make(chan struct{}, 1)}

@@ -28,14 +28,13 @@ const (
 type Source struct {
 	client *redis.Client
 	relay  atomic.Pointer[time.Time] // when one was last heard; nil: never
-	began  time.Time
 }
 
 var _ pgnotify.Source = (*Source)(nil)
 
 // NewSource returns a Source. options are ParseURL's.
 func NewSource(options *redis.Options) *Source {
-	return &Source{client: redis.NewClient(options), began: time.Now()}
+	return &Source{client: redis.NewClient(options)}
 }
 
 // Texts implements [pgnotify.Source].
@@ -50,10 +49,7 @@ func (*Source) Texts() pgnotify.Texts {
 // RelayDead reports whether no relay is heard where there should be one: there was one, or need says so.
 func (s *Source) RelayDead(need bool) bool {
 	heard := s.relay.Load()
-	if heard == nil {
-		return need && time.Since(s.began) > relayTimeout
-	}
-	return time.Since(*heard) > relayTimeout
+	return heard == nil && need || heard != nil && time.Since(*heard) > relayTimeout
 }
 
 // Relayed reports whether a relay was heard.
