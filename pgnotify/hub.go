@@ -46,6 +46,9 @@ type HubConfig struct {
 	Finder Finder
 	// Interval of the safety net; default 10 s. Each is up to 10 % shorter at random, so that instances do not read in step.
 	Interval time.Duration
+	// NoFlood has changes announced however many they are. By default they are read on a timer while they are so many that writers
+	// would wait for each other.
+	NoFlood bool
 	// ReadTimeout bounds one read; default 5 s.
 	ReadTimeout time.Duration
 	// Logger's default discards.
@@ -118,7 +121,7 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 	if cfg.Tracer != nil {
 		cfg.Loader = traced(cfg.Loader, cfg.Tracer)
 	}
-	h := &Hub{cfg: cfg, announcer: everything{}, wake: make(chan struct{}, 1), entries: make(map[store.Key]*entry), owned: newOwned(), pace: newPace(cfg.Interval)}
+	h := &Hub{cfg: cfg, announcer: everything{}, wake: make(chan struct{}, 1), entries: make(map[store.Key]*entry), owned: newOwned(), pace: newPace(cfg.Interval, cfg.NoFlood)}
 	h.metrics = newHubMetrics(h, cfg.Registerer)
 	return h, nil
 }

@@ -21,6 +21,7 @@ const (
 // pace says how often all that is watched is read: one number, which follows what happens. All but flooded is Run's alone.
 type pace struct {
 	interval    time.Duration
+	never       bool // a flood
 	in          *atomic.Bool
 	start       time.Time     // of the window
 	count       int           // rows in it
@@ -28,7 +29,9 @@ type pace struct {
 	spent, cost time.Duration // of reading all, this time and the time before
 }
 
-func newPace(interval time.Duration) pace { return pace{interval: interval, in: new(atomic.Bool)} }
+func newPace(interval time.Duration, never bool) pace {
+	return pace{interval: interval, never: never, in: new(atomic.Bool)}
+}
 
 // flooded reports whether all is read on a short timer. Safe for concurrent use.
 func (p *pace) flooded() bool { return p.in.Load() }
@@ -56,7 +59,7 @@ func (p *pace) look() bool {
 	rate := float64(p.count) / since.Seconds()
 	p.start, p.count = now, 0
 	switch {
-	case !p.flooded() && rate > floodRate:
+	case !p.flooded() && rate > floodRate && !p.never:
 		p.in.Store(true)
 		p.calm = now
 		return true

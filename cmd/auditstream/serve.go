@@ -74,6 +74,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		Loader:     audits,
 		Finder:     audits,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
+		NoFlood:    c.SSEPollHot == "off",
 		Logger:     logger,
 		Registerer: registry,
 		Tracer:     tracer,
