@@ -154,6 +154,10 @@ func (c *pgConn) Proven(ctx context.Context) error {
 		if conn.IsClosed() {
 			return fmt.Errorf("read auditstream.feeds: %w", failure)
 		}
+		if c.told && f != c.feed { // locks of before mean nothing to anybody now
+			_, err := conn.Exec(ctx, `select pg_catalog.pg_advisory_unlock_all()`)
+			return err
+		}
 		return nil
 	})
 	switch {
