@@ -2,30 +2,82 @@ package pgnotify
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// sessionLocks are Locks in the session that listens, so that they end when it does.
-type sessionLocks struct {
-	class int32 // of the feed, as auditstream.feeds says
-	// do runs f on the session's connection, between two notifications. An error of f's is the session's end.
-	do func(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error
+const goodbyeTimeout = time.Second
+
+// feed is what the triggers' conditions ask for, as auditstream.feeds says; zero: there are none that ask.
+type feed struct{ class, buckets int32 }
+
+// lockSession is a connection that holds locks. Safe for concurrent use.
+type lockSession struct {
+	mu   sync.Mutex
+	conn *pgx.Conn
+	last feed
 }
 
-var _ Locks = sessionLocks{}
+// ask reads what the triggers ask for.
+func (s *lockSession) ask(ctx context.Context) (f feed, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	err = s.conn.QueryRow(ctx, `select class, buckets from auditstream.feeds where feed = 'audits'`).Scan(&f.class, &f.buckets)
+	if err == nil && (f.buckets < 1 || f.buckets > maxBuckets || f.buckets&(f.buckets-1) != 0) {
+		err = fmt.Errorf("auditstream.feeds says %d buckets, which is no power of two up to %d", f.buckets, maxBuckets)
+	}
+	if err != nil {
+		f = feed{}
+	}
+	if f != s.last && !s.conn.IsClosed() { // locks of before mean nothing to anybody now
+		_, unlocked := s.conn.Exec(ctx, `select pg_catalog.pg_advisory_unlock_all()`)
+		err = errors.Join(err, unlocked)
+	}
+	s.last = f
+	return f, err
+}
+
+// check finds a connection that was closed.
+func (s *lockSession) check() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.IsClosed() {
+		return errors.New("the connection that holds the locks was lost")
+	}
+	return s.conn.PgConn().CheckConn()
+}
+
+// close ends the connection, and with it the locks.
+func (s *lockSession) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+	defer cancel()
+	_ = s.conn.Close(ctx)
+}
+
+// locks are the Locks of a feed.
+type locks struct {
+	*lockSession
+	class int32
+}
+
+var _ Locks = locks{}
 
 // Take implements [Locks]. It waits for nobody: a lock that a writer has for the moment of a look is left out.
-func (l sessionLocks) Take(ctx context.Context, buckets []int32) (taken []int32, err error) {
-	err = l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `select b from pg_catalog.unnest($1::int[]) b where pg_catalog.pg_try_advisory_lock_shared($2::int, b)`, buckets, l.class)
-		if err != nil {
-			return err
-		}
+func (l locks) Take(ctx context.Context, buckets []int32) (taken []int32, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rows, err := l.conn.Query(ctx, `select b from pg_catalog.unnest($1::int[]) b where pg_catalog.pg_try_advisory_lock_shared($2::int, b)`, buckets, l.class)
+	if err == nil {
 		taken, err = pgx.CollectRows(rows, pgx.RowTo[int32])
-		return err
-	})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("take locks: %w", err)
 	}
@@ -33,11 +85,10 @@ func (l sessionLocks) Take(ctx context.Context, buckets []int32) (taken []int32,
 }
 
 // GiveBack implements [Locks].
-func (l sessionLocks) GiveBack(ctx context.Context, buckets []int32) error {
-	err := l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, buckets, l.class)
-		return err
-	})
+func (l locks) GiveBack(ctx context.Context, buckets []int32) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, buckets, l.class)
 	if err != nil {
 		return fmt.Errorf("give locks back: %w", err)
 	}
@@ -49,12 +100,12 @@ func (l sessionLocks) GiveBack(ctx context.Context, buckets []int32) error {
 // A snapshot of PostgreSQL's does not say what it takes: its xmax is one more than the newest transaction that has ended
 // (GetSnapshotData, procarray.c), and those from there on, which may have looked already, are in no list. age counts them,
 // without drawing an id, which would be a write.
-func (l sessionLocks) Snapshot(ctx context.Context) (Snapshot, error) {
+func (l locks) Snapshot(ctx context.Context) (Snapshot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var text string
 	var newer int32
-	err := l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `select s::text, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid) from pg_catalog.pg_current_snapshot() s`).Scan(&text, &newer)
-	})
+	err := l.conn.QueryRow(ctx, `select s::text, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid) from pg_catalog.pg_current_snapshot() s`).Scan(&text, &newer)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("list open transactions: %w", err)
 	}

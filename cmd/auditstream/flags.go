@@ -58,7 +58,7 @@ type streamFlags struct {
 	SSEHeartbeat          seconds      `name:"sse-heartbeat-seconds" env:"SSE_HEARTBEAT_SECONDS" default:"30" max:"3600" help:"Silence after which a comment is sent, in seconds."`
 	SSEFallbackDBInterval seconds      `name:"sse-fallback-db-interval-seconds" env:"SSE_FALLBACK_DB_INTERVAL_SECONDS" default:"10" max:"3600" help:"Time between reads of all watched audits, the safety net, in seconds."`
 	SSERetry              milliseconds `name:"sse-retry-ms" env:"SSE_RETRY_MS" default:"5000" max:"3600000" help:"What clients are told to wait before they reconnect, in milliseconds."`
-	SSEPollHot            onOff        `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" help:"Read audits that ring so often that writers wait for each other on a timer of 150 ms instead: on, or off."`
+	SSEPollHot            onOff        `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" help:"While changes are so many that announcing them makes writers wait for each other, read all that is watched on a timer of 50 ms instead: on, or off."`
 	SSEHijack             onOff        `name:"sse-hijack" env:"SSE_HIJACK" default:"on" help:"Take streams over plain HTTP/1.1 from Go's HTTP server, which makes them several times smaller: on, or off."`
 	SSEMaxRowBytes        rowBytes     `name:"sse-max-row-bytes" env:"SSE_MAX_ROW_BYTES" default:"1048576" help:"Most text that is shown of a row, in bytes; a longer error or message is cut and ends with an ellipsis."`
 	SSEMaxStreams         limit        `name:"sse-max-streams" env:"SSE_MAX_STREAMS" default:"10000" help:"Most open streams; 0: no limit."`

@@ -68,7 +68,7 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{
-		Source: pgnotify.NewPostgres(listenConn, pool, nil, logger), Sink: publisher, Logger: logger, Registerer: registry,
+		Source: pgnotify.NewPostgres(listenConn, pool), Sink: publisher, Logger: logger, Registerer: registry,
 	})
 	if err != nil {
 		return err

@@ -89,7 +89,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
 	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
-		audits.PrepareWhile(hints.keepsSession)
+		audits.PrepareWhile(hints.held)
 	}
 
 	ping := func(ctx context.Context) error {
