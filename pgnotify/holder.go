@@ -94,7 +94,7 @@ func (h *Holder) session(ctx context.Context) (proven bool, err error) {
 	}
 	h.held.Store(true)
 	defer h.held.Store(false)
-	defer h.registrar.Session(nil, 0)
+	defer h.registrar.Session(nil)
 	h.logger.Info("telling the triggers what is watched")
 	return true, h.keep(ctx, s)
 }
@@ -160,8 +160,8 @@ func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 func (h *Holder) tell(s *lockSession, f feed, err error) {
 	if err != nil {
 		h.logger.Warn("the triggers cannot be told what is watched; unless they always ring, the safety net finds changes. Run auditstream doctor", "error", err)
-		h.registrar.Session(nil, 0)
+		h.registrar.Session(nil)
 		return
 	}
-	h.registrar.Session(locks{s, f.class}, f.buckets)
+	h.registrar.Session(locks{s, f})
 }

@@ -65,7 +65,18 @@ func (s *lockSession) close() {
 // locks are the Locks of a feed.
 type locks struct {
 	*lockSession
-	class int32
+	feed
+}
+
+// numbers are the second numbers of buckets' locks. Buckets that differ in their upper bits alone share one.
+func (l locks) numbers(buckets []int32) []int32 {
+	numbers := make([]int32, len(buckets))
+	for k, b := range buckets {
+		if numbers[k] = b & (l.buckets - 1); b == maxBuckets {
+			numbers[k] = l.buckets
+		}
+	}
+	return numbers
 }
 
 var _ Locks = locks{}
@@ -74,10 +85,16 @@ var _ Locks = locks{}
 func (l locks) Take(ctx context.Context, buckets []int32) (taken []int32, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	rows, err := l.conn.Query(ctx, `select b from pg_catalog.unnest($1::int[]) b where pg_catalog.pg_try_advisory_lock_shared($2::int, b)`, buckets, l.class)
-	if err == nil {
-		taken, err = pgx.CollectRows(rows, pgx.RowTo[int32])
+	rows, err := l.conn.Query(ctx, `select b.k - 1 from pg_catalog.unnest($1::int[]) with ordinality as b(number, k)
+		where pg_catalog.pg_try_advisory_lock_shared($2::int, b.number)`, l.numbers(buckets), l.class)
+	if err != nil {
+		return nil, fmt.Errorf("take locks: %w", err)
 	}
+	taken, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (b int32, err error) {
+		var k int64
+		err = row.Scan(&k)
+		return buckets[k], err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("take locks: %w", err)
 	}
@@ -88,30 +105,35 @@ func (l locks) Take(ctx context.Context, buckets []int32) (taken []int32, err er
 func (l locks) GiveBack(ctx context.Context, buckets []int32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, err := l.conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, buckets, l.class)
+	_, err := l.conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, l.numbers(buckets), l.class)
 	if err != nil {
 		return fmt.Errorf("give locks back: %w", err)
 	}
 	return nil
 }
 
-// Snapshot implements [Locks].
+// Open implements [Locks].
 //
 // A snapshot of PostgreSQL's does not say what it takes: its xmax is one more than the newest transaction that has ended
 // (GetSnapshotData, procarray.c), and those from there on, which may have looked already, are in no list. age counts them,
 // without drawing an id, which would be a write.
-func (l locks) Snapshot(ctx context.Context) (Snapshot, error) {
+func (l locks) Open(ctx context.Context) (open []uint64, next uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var text string
+	var listed []int64
 	var newer int32
-	err := l.conn.QueryRow(ctx, `select s::text, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid) from pg_catalog.pg_current_snapshot() s`).Scan(&text, &newer)
+	err = l.conn.QueryRow(ctx, `select array(select x::text::bigint from pg_catalog.pg_snapshot_xip(s) x order by 1),
+		pg_catalog.pg_snapshot_xmax(s)::text::bigint, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid)
+		from pg_catalog.pg_current_snapshot() s`).Scan(&listed, &next, &newer)
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("list open transactions: %w", err)
+		return nil, 0, fmt.Errorf("list open transactions: %w", err)
 	}
-	snap, err := parseSnapshot(text)
-	if err != nil {
-		return Snapshot{}, err
+	for _, xid := range listed {
+		open = append(open, uint64(xid))
 	}
-	return snap.extended(snap.Xmax + uint64(max(newer, 0))), nil
+	for range max(newer, 0) {
+		open = append(open, next)
+		next++
+	}
+	return open, next, nil
 }

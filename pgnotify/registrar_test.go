@@ -67,19 +67,20 @@ func (l *lockTable) GiveBack(_ context.Context, buckets []int32) error {
 	return l.fail
 }
 
-func (l *lockTable) Snapshot(context.Context) (Snapshot, error) {
+func (l *lockTable) Open(context.Context) (open []uint64, next uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.looks++
 	l.Lock()
 	defer l.Unlock()
-	return Snapshot{Xmax: l.xmax, InProgress: slices.Clone(l.open)}, l.fail
+	return slices.Clone(l.open), l.xmax, l.fail
 }
 
 func (l *transactions) begin(xid uint64) {
 	l.Lock()
 	defer l.Unlock()
 	l.open = append(l.open, xid)
+	l.xmax = max(l.xmax, xid+1)
 	slices.Sort(l.open)
 }
 
@@ -147,9 +148,9 @@ func in(b int32) store.Key { return keysOf()[b] }
 func startRegistrar(t *testing.T, l Locks) (*Registrar, *marks) {
 	t.Helper()
 	m := new(marks)
-	r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler))
+	r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler), nil)
 	go func() { _ = r.Run(t.Context()) }()
-	r.Session(l, maxBuckets)
+	r.Session(l)
 	return r, m
 }
 
@@ -216,7 +217,7 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 			t.Errorf("to be read: %v", got)
 		}
 		l.end(50)
-		time.Sleep(2 * lookMax)
+		time.Sleep(2 * retryMax)
 		got = slices.Concat(m.take()...)
 		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || r.Announced(in(1)) {
 			t.Errorf("after the first has ended: %v to be read, announced: %v", got, r.Announced(in(1)))
@@ -228,7 +229,7 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 			t.Errorf("%d looks in an hour, want one a second at most", l.looks)
 		}
 		l.end(60)
-		time.Sleep(2 * lookMax)
+		time.Sleep(2 * retryMax)
 		got = slices.Concat(m.take()...)
 		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || !r.Announced(in(1)) || !r.Announced(in(2)) {
 			t.Errorf("after both have ended: %v to be read, announced: %v", got, r.Announced(in(1)))
@@ -250,7 +251,7 @@ func TestBucketThatSomebodyElseHoldsIsTriedAgain(t *testing.T) {
 		r.Want(in(3))
 		r.Want(in(4))
 		synctest.Wait()
-		if n := r.Unheld(); n != 1 {
+		if n := r.unheld(); n != 1 {
 			t.Errorf("%d are not held, want 1", n)
 		}
 		time.Sleep(10 * time.Minute)
@@ -277,15 +278,15 @@ func TestNewSessionTakesAllAnew(t *testing.T) {
 		}
 		synctest.Wait()
 		m.take()
-		r.Session(nil, 0)
+		r.Session(nil)
 		synctest.Wait()
-		if n := r.Unheld(); n != 3000 || r.Announced(in(5)) {
+		if n := r.unheld(); n != 3000 || r.Announced(in(5)) {
 			t.Errorf("%d are held without a session", 3000-n)
 		}
 		other := newLockTable()
-		r.Session(other, maxBuckets)
+		r.Session(other)
 		synctest.Wait()
-		if n := r.Unheld(); n != 0 || len(other.holds()) != 3000 || !r.Announced(in(5)) {
+		if n := r.unheld(); n != 0 || len(other.holds()) != 3000 || !r.Announced(in(5)) {
 			t.Errorf("%d are not held", n)
 		}
 		if got := len(slices.Concat(m.take()...)); got != 3000 {
@@ -333,7 +334,7 @@ func TestS9FailureIsNotTheNextSessions(t *testing.T) {
 		r.Want(in(1))
 		time.Sleep(time.Minute)
 		wantMarks(t, m)
-		r.Session(newLockTable(), maxBuckets)
+		r.Session(newLockTable())
 		wantMarks(t, m, []int32{1})
 	})
 }
@@ -352,8 +353,8 @@ func TestS3AllLeaveAtOnce(t *testing.T) {
 			r.Leave(in(b))
 		}
 		time.Sleep(lingers + time.Second)
-		if len(r.buckets)+len(l.holds()) > 0 {
-			t.Errorf("%d buckets, %d locks left", len(r.buckets), len(l.holds()))
+		if r.unheld()+len(l.holds()) > 0 {
+			t.Errorf("%d not held, %d locks left", r.unheld(), len(l.holds()))
 		}
 	})
 }
@@ -382,9 +383,9 @@ func TestRegistrarMissesNothing(t *testing.T) {
 					}
 				}
 			}
-			r := NewRegistrar(mark, slog.New(slog.DiscardHandler))
+			r := NewRegistrar(mark, slog.New(slog.DiscardHandler), nil)
 			go func() { _ = r.Run(t.Context()) }()
-			r.Session(l, maxBuckets)
+			r.Session(l)
 			watched := map[int32]bool{}
 			xid := uint64(100)
 			var writers sync.WaitGroup
@@ -407,7 +408,7 @@ func TestRegistrarMissesNothing(t *testing.T) {
 					if random.IntN(4) == 0 {
 						l = lockTableOf(l.transactions)
 						l.latency = time.Millisecond
-						r.Session(l, maxBuckets)
+						r.Session(l)
 					}
 				default:
 					xid++
@@ -441,37 +442,4 @@ func TestRegistrarMissesNothing(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The triggers' number of buckets is known when there is a session, and an install may change it.
-func TestNumberOfBucketsChanges(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		m := new(marks)
-		r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler))
-		go func() { _ = r.Run(t.Context()) }()
-		r.Want(in(70))
-		r.Want(in(6))
-		r.Want(Beginning)
-		r.Want(in(71))
-		r.Leave(in(71))
-		for _, tc := range []struct {
-			number int32
-			want   []int32
-		}{{64, []int32{6, 64}}, {4096, []int32{6, 70, 4096}}, {128, []int32{6, 70, 128}}} {
-			l := newLockTable()
-			r.Session(l, tc.number)
-			synctest.Wait()
-			if got := l.holds(); !slices.Equal(got, tc.want) || !r.Announced(in(70)) || !r.Announced(Beginning) {
-				t.Errorf("%d buckets: %v are held, want %v", tc.number, got, tc.want)
-			}
-		}
-		r.Leave(in(70))
-		r.Leave(in(6))
-		r.Leave(Beginning)
-		time.Sleep(time.Minute)
-		if len(r.buckets) > 0 {
-			t.Errorf("%d buckets are left", len(r.buckets))
-		}
-	})
 }

@@ -72,9 +72,8 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 			return hints{}, err
 		}
 	}
-	registrar := pgnotify.NewRegistrar(schema.Mark, logger)
+	registrar := pgnotify.NewRegistrar(schema.Mark, logger, registry)
 	schema.Announce(registrar)
-	registry.MustRegister(pgnotify.NewUnheld(registrar))
 	holder := pgnotify.NewHolder(conn, pool, registrar, logger)
 	h := hints{held: holder.Held, run: []func(context.Context) error{registrar.Run, holder.Run}}
 

@@ -67,17 +67,16 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	defer pool.Close()
 	audits := store.New(pool)
 	audits.LimitRows(int(c.SSEMaxRowBytes))
-	registry.MustRegister(pgnotify.NewQueueUsage(audits.QueueUsage))
+	registry.MustRegister(newQueueUsage(audits.QueueUsage))
 	registry.MustRegister(rowMetrics(audits)...)
 
 	states, err := pgnotify.NewHub(pgnotify.HubConfig{
-		Loader:     audits,
+		Loader:     traced(audits, tracer),
 		Finder:     audits,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		NoFlood:    c.SSEPollHot == "off",
 		Logger:     logger,
 		Registerer: registry,
-		Tracer:     tracer,
 	})
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package pgnotify
+package main
 
 import (
 	"context"
@@ -27,8 +27,8 @@ type queueUsage struct {
 	err   error
 }
 
-// NewQueueUsage returns the metric of what read says, from 0 to 1.
-func NewQueueUsage(read func(context.Context) (float64, error)) prometheus.Collector {
+// newQueueUsage returns the metric of what read says, from 0 to 1.
+func newQueueUsage(read func(context.Context) (float64, error)) prometheus.Collector {
 	return &queueUsage{read: read, desc: prometheus.NewDesc("auditstream_notification_queue_usage_ratio",
 		"How full PostgreSQL's queue of notifications is, from 0 to 1; absent while it cannot be read.", nil, nil)}
 }

@@ -1,8 +1,9 @@
-package pgnotify
+package main
 
 import (
 	"context"
 
+	"auditstream/pgnotify"
 	"auditstream/store"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -10,13 +11,16 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// tracedLoader makes a span of each read. There is none without a HubConfig.Tracer.
+// tracedLoader makes a span of each read. There is none without a tracer.
 type tracedLoader struct {
-	loader Loader
+	loader pgnotify.Loader
 	tracer trace.Tracer
 }
 
-func traced(loader Loader, provider trace.TracerProvider) Loader {
+func traced(loader pgnotify.Loader, provider trace.TracerProvider) pgnotify.Loader {
+	if provider == nil {
+		return loader
+	}
 	return tracedLoader{loader: loader, tracer: provider.Tracer("auditstream/pgnotify")}
 }
 
