@@ -14,8 +14,8 @@ import (
 // routes builds the handler of the public address.
 func (s *Server) routes() http.Handler {
 	r := mux.NewRouter().SkipClean(true)
-	s.handle(r, "/api/v1/sse/audits/progress", s.streamSeveral, http.MethodGet)
-	s.handle(r, "/api/v1/sse/audits/{audit_id}/progress", s.stream, http.MethodGet)
+	s.handle(r, "/api/v1/sse/audits/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, queryIDs) }, http.MethodGet)
+	s.handle(r, "/api/v1/sse/audits/{audit_id}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, pathIDs) }, http.MethodGet)
 	s.handle(r, "/api/v1/audits/{audit_id}/status", s.status, http.MethodGet, http.MethodHead)
 	s.handle(r, "/healthz", s.healthz, http.MethodGet, http.MethodHead)
 	s.handle(r, "/readyz", s.readyz, http.MethodGet, http.MethodHead)
@@ -29,7 +29,7 @@ func (s *Server) routes() http.Handler {
 			s.cfg.Page.ServeHTTP(w, r)
 		})
 	}
-	return s.traced(s.reportPanic(s.accessLogged(thin(withoutBody(s.shared(r))))))
+	return s.traced(s.reportPanic(s.logAccess(closeOverLimit(withoutBody(s.shared(r))))))
 }
 
 // shared lets pages of other origins in, where there are any.
@@ -46,14 +46,6 @@ func (s *Server) shared(r http.Handler) http.Handler {
 		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
 	}).Handler(r)
-}
-
-// accessLogged is next itself when there is no access log.
-func (s *Server) accessLogged(next http.Handler) http.Handler {
-	if !s.cfg.AccessLog {
-		return next
-	}
-	return s.logAccess(next)
 }
 
 // reportPanic logs a mistake of ours where operators see it, and cuts the connection, so that the client comes back: net/http

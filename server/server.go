@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"auditstream/internal/connpool"
+
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 )
@@ -36,10 +38,11 @@ type Server struct {
 	address  *addressLimit
 	metrics  metrics
 	ready    readiness
-	hijacks  *hijacks // nil when all streams are net/http's
+	refusals *refusalLimit
+	pool     *connpool.Pool // nil when all streams are net/http's
 	draining atomic.Bool
 	// certificate is for TLS alone.
-	certificate shownCertificate
+	certificate atomic.Pointer[tls.Certificate]
 	// warnAway keeps an outage, in which everybody is refused, from filling the log.
 	warnAway rate.Sometimes
 
@@ -62,6 +65,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		warnAway: rate.Sometimes{First: 3, Interval: time.Second},
 		verifier: v,
 		limit:    newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
+		refusals: newRefusalLimit(cfg.MaxRefusedPerUser, cfg.MaxRefusedPerAddress),
 		metrics:  newMetrics(cfg.Metrics, cfg.MaxStreams),
 	}
 	if cfg.CertFile != "" {
@@ -90,7 +94,7 @@ func (s *Server) Listen(ctx context.Context) error {
 		}
 	}
 	if !s.cfg.NoHijack && s.cfg.CertFile == "" {
-		s.hijacks = newHijacks(s.api.Addr(), s.cfg.Logger)
+		s.pool = connpool.New(connpool.Config{Addr: s.api.Addr(), Gone: s.address.closed, Write: writeConn, Logger: s.cfg.Logger})
 	}
 	return nil
 }
@@ -101,8 +105,8 @@ func (s *Server) Close() error {
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
 	}
-	if s.hijacks != nil {
-		s.hijacks.hangups.close()
+	if s.pool != nil {
+		s.pool.Close()
 	}
 	return err
 }
@@ -161,9 +165,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
-	if s.hijacks != nil {
-		group.Go(func() error { return serving(api.Serve(s.hijacks.back)) })
-		group.Go(s.hijacks.run)
+	if s.pool != nil {
+		group.Go(func() error { return serving(api.Serve(s.pool.Listener())) })
+		group.Go(s.pool.Run)
 	}
 	group.Go(func() error { return serving(s.serve(api)) })
 	if s.admin != nil {
@@ -175,9 +179,9 @@ func (s *Server) Run(ctx context.Context) error {
 		cancel(errDraining) // streams say goodbye; http.Server.Shutdown alone would wait for them for ever
 		stop, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer done()
-		if s.hijacks != nil {
-			s.hijacks.drain()
-			defer s.hijacks.end(stop) // after api's, whose handlers may still begin a stream
+		if s.pool != nil {
+			s.pool.Drain()
+			defer s.pool.End(stop) // after api's, whose handlers may still begin a stream
 		}
 		return errors.Join(shutdown(stop, api), shutdown(stop, admin))
 	})
@@ -187,7 +191,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(api *http.Server) error {
 	l := s.address.listener(s.api)
 	if s.cfg.CertFile != "" {
-		api.TLSConfig = &tls.Config{GetCertificate: s.certificate.get} // ServeTLS adds HTTP/2
+		shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil }
+		api.TLSConfig = &tls.Config{GetCertificate: shown} // ServeTLS adds HTTP/2
 		return api.ServeTLS(l, "", "")
 	}
 	return api.Serve(l)
