@@ -138,31 +138,9 @@ func (s *Server) AdminAddr() net.Addr {
 func (s *Server) Run(ctx context.Context) error {
 	requests, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	api := &http.Server{
-		Handler:           s.routes(),
-		ReadHeaderTimeout: 5 * time.Second,
-		// No request has a body worth waiting for; a stream's reads are not affected, it has been read by then.
-		ReadTimeout:    10 * time.Second,
-		IdleTimeout:    idleTimeout,
-		MaxHeaderBytes: maxHeader,
-		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-		BaseContext:    func(net.Listener) context.Context { return requests },
-		ConnContext:    s.address.opened,
-		ConnState:      s.address.changed,
-		// "OPTIONS *" is answered as everything else is.
-		DisableGeneralOptionsHandler: true,
-	}
-	// Profiles and traces take as long as their request says, so the admin server has no WriteTimeout either.
-	admin := &http.Server{
-		Handler:           s.adminRoutes(),
-		ReadHeaderTimeout: 5 * time.Second,
-		// The body of a POST to /debug/pprof/symbol is the only one there is.
-		ReadTimeout:                  10 * time.Second,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeader,
-		ErrorLog:                     slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-		DisableGeneralOptionsHandler: true,
-	}
+	api, admin := s.newHTTPServer(s.routes()), s.newHTTPServer(s.adminRoutes())
+	api.BaseContext = func(net.Listener) context.Context { return requests }
+	api.ConnContext, api.ConnState = s.address.opened, s.address.changed
 
 	group, ctx := errgroup.WithContext(ctx)
 	if s.pool != nil {
@@ -186,6 +164,21 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.Join(shutdown(stop, api), shutdown(stop, admin))
 	})
 	return group.Wait()
+}
+
+// newHTTPServer has no WriteTimeout: streams, profiles and traces take as long as they are meant to.
+func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		// No body is worth waiting for but that of a POST to /debug/pprof/symbol. A stream's request has been read by then.
+		ReadTimeout:    10 * time.Second,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+		// "OPTIONS *" is answered as everything else is.
+		DisableGeneralOptionsHandler: true,
+	}
 }
 
 func (s *Server) serve(api *http.Server) error {

@@ -17,10 +17,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var (
-	_ server.Subscriber      = (*pgnotify.Hub)(nil)
-	_ server.GroupSubscriber = (*pgnotify.Hub)(nil)
-)
+// hubOfServer is a pgnotify.Hub as the server wants it, which knows nothing of pgnotify.
+type hubOfServer struct{ *pgnotify.Hub }
+
+func (h hubOfServer) Subscribe(ctx context.Context, keys []store.Key, wake func()) (server.Subscription, error) {
+	return h.Hub.Subscribe(ctx, keys, wake)
+}
+
+func (h hubOfServer) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (server.Subscription, error) {
+	return h.Hub.SubscribeOwned(ctx, viewer, wake)
+}
 
 // liveHeap adds go_gc_heap_live_bytes: what is reachable, without the garbage since. It alone tells a leak from a busy hour.
 var liveHeap = collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
@@ -37,12 +43,15 @@ type serveCmd struct {
 	logFlags      `embed:"" group:"Log"`
 	accessFlags   `embed:"" group:"Log"`
 	envFileFlags  `embed:""`
+
+	processorFlags `embed:""`
 }
 
 func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, again reparse) error {
 	if err := c.databaseFlags.check(); err != nil {
 		return err
 	}
+	c.processorFlags.use()
 	var page http.Handler
 	if c.SSEUI == "on" {
 		page = web.Page(web.Options{Cookie: c.SSEAuthCookie != ""})
@@ -100,7 +109,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	cfg := c.server()
-	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening, cfg.Unreadable = hub, hub, ping, listener.Up, audits.Unreadable
+	cfg.Hub, cfg.Ping, cfg.Listening, cfg.Unreadable = hubOfServer{hub}, ping, listener.Up, audits.Unreadable
 	cfg.Page, cfg.Logger, cfg.Metrics, cfg.Tracer = page, logger, registry, tracer
 	srv, err := server.New(ctx, cfg)
 	if err != nil {
@@ -153,6 +162,8 @@ func (c *serveCmd) server() server.Config {
 		MaxStreams:               int(c.SSEMaxStreams),
 		MaxStreamsPerUser:        int(c.SSEMaxStreamsPerUser),
 		MaxConnectionsPerAddress: int(c.HTTPMaxConnsPerAddress),
+		MaxRefusedPerUser:        int(c.SSEMaxRefusedPerUser),
+		MaxRefusedPerAddress:     int(c.HTTPMaxRefusedPerAddr),
 	}
 }
 
