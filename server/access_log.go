@@ -77,8 +77,9 @@ func (a *access) log() {
 	a.server.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
-// onRoute tells the access log, where there is one, which route a request took.
-func onRoute(w http.ResponseWriter, r *http.Request) {
+// onRoute tells the access log and the tracer, where there are any, which route a request took.
+func (s *Server) onRoute(w http.ResponseWriter, r *http.Request) {
+	s.nameSpan(r)
 	if a, ok := w.(*access); ok {
 		a.route = routeOf(r)
 	}

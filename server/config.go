@@ -125,13 +125,8 @@ func (c *Config) validate() error {
 			return fmt.Errorf("%s: %v is negative; give a time greater than 0", name, d)
 		}
 	}
-	for name, limit := range map[string]int{
-		"SSE_MAX_STREAMS": c.MaxStreams, "SSE_MAX_STREAMS_PER_USER": c.MaxStreamsPerUser, "SSE_MAX_REFUSED_PER_USER": c.MaxRefusedPerUser,
-		"HTTP_MAX_CONNECTIONS_PER_ADDRESS": c.MaxConnectionsPerAddress, "HTTP_MAX_REFUSED_PER_ADDRESS": c.MaxRefusedPerAddress,
-	} {
-		if limit < 0 {
-			return fmt.Errorf("%s: %d is negative; give a number from 1 on, or 0 for no limit", name, limit)
-		}
+	if min(c.MaxStreams, c.MaxStreamsPerUser, c.MaxRefusedPerUser, c.MaxRefusedPerAddress, c.MaxConnectionsPerAddress) < 0 {
+		return errors.New("a negative limit: SSE_MAX_STREAMS, SSE_MAX_STREAMS_PER_USER, SSE_MAX_REFUSED_PER_USER, HTTP_MAX_REFUSED_PER_ADDRESS and HTTP_MAX_CONNECTIONS_PER_ADDRESS take a number from 1 on, or 0 for no limit")
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE: only one is set; set both or neither")

@@ -314,6 +314,26 @@ func TestPanicInAStreamCutsItAlone(t *testing.T) {
 	becomes(t, "no stream is left", func() bool { return s.limit.count() == 0 })
 }
 
+// Whoever serves it: the answer has no end, so that no client takes it for a whole one.
+func TestPanicOfAHandlersStreamCutsTheAnswer(t *testing.T) {
+	t.Parallel()
+	log := new(logLines)
+	hub, states := one(running(1))
+	s, _ := run(t, hub, func(c *Config) { c.NoHijack, c.Logger = true, slog.New(slog.NewTextHandler(log, nil)) })
+	conn := dial(t, s)
+	readTo(t, conn, event(running(1))+"\r\n")
+	states.put(nil) // a mistake
+	if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
+		t.Errorf("%q, %v; want that the connection is closed", rest, err)
+	}
+	if got := log.String(); strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, "stream.go") {
+		t.Errorf("log %q, want the panic once and where it was", got)
+	}
+	if got := scrape(t, s); states.times("cancel") != 1 || s.limit.count() != 0 || !strings.Contains(got, "auditstream_streams_open 0\n") {
+		t.Errorf("calls %v, %d streams", states.calls, s.limit.count())
+	}
+}
+
 func TestTakenConnectionsCountForTheirAddress(t *testing.T) {
 	t.Parallel()
 	slots := newSlots(2)

@@ -145,11 +145,7 @@ func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	case errTooManyConns:
 		s.tooManyConnections()
 	case errTooManyRefused:
-		s.refusals.warn.Do(func() {
-			s.cfg.Logger.Warn("a user or an address asks for more audits that it may not see than SSE_MAX_REFUSED_PER_USER or HTTP_MAX_REFUSED_PER_ADDRESS allows; behind a proxy, whose address all clients have, set the second to 0",
-				"per_user", s.cfg.MaxRefusedPerUser, "per_address", s.cfg.MaxRefusedPerAddress)
-		})
-		fallthrough
+		s.tooManyRefused()
 	default:
 		s.metrics.refused.WithLabelValues(label).Inc()
 	}

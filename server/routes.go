@@ -23,11 +23,7 @@ func (s *Server) routes() http.Handler {
 	r.NotFoundHandler = s.notFound()
 	if s.cfg.Page != nil {
 		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
-		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			onRoute(w, r)
-			s.nameSpan(r)
-			s.cfg.Page.ServeHTTP(w, r)
-		})
+		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.onRoute(w, r); s.cfg.Page.ServeHTTP(w, r) })
 	}
 	return s.traced(s.reportPanic(s.logAccess(closeOverLimit(withoutBody(s.shared(r))))))
 }
@@ -88,8 +84,7 @@ func withoutBody(next http.Handler) http.Handler {
 func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods ...string) {
 	allow := strings.Join(methods, ", ")
 	r.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-		onRoute(w, r)
-		s.nameSpan(r)
+		s.onRoute(w, r)
 		for _, method := range methods {
 			if r.Method == method {
 				h(w, r)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -195,17 +194,16 @@ func (st *stream) leavesOut(refused error) bool {
 // revoke ends a stream whose audit may not be shown any more. Where the client must change something before it comes back, it
 // keeps the delay that it has.
 func (st *stream) revoke(refused error) (reason string, err error) {
-	switch answer := answerTo(refused); answer {
+	switch answerTo(refused) {
 	case errInvalidToken:
 		return endExpired, st.events.fail(textExpired, 0)
 	case errForbidden:
-		return endForbidden, st.events.fail(answer.text, 0)
+		return endForbidden, st.events.fail(errForbidden.text, 0)
 	case errNoAudit:
-		return endDeleted, st.events.fail(answer.text, 0)
-	default:
-		st.server.cfg.Logger.Error("audit cannot be shown", "error", refused)
-		return endError, st.events.fail(answer.text, st.server.retryDelay())
+		return endDeleted, st.events.fail(errNoAudit.text, 0)
 	}
+	st.server.cfg.Logger.Error("audit cannot be shown", "error", refused)
+	return endError, st.events.fail(errInternal.text, st.server.retryDelay())
 }
 
 // endID names the end of audits, as a fingerprint names that of one: a client that comes back with it has seen them all end.
@@ -223,7 +221,7 @@ func endID(ends []*store.State) string {
 	return hex.EncodeToString(hash.Sum(nil)[:8])
 }
 
-func byKey(a, b *store.State) int { return cmp.Or(a.ID.Compare(b.ID), cmp.Compare(a.ID, b.ID)) }
+func byKey(a, b *store.State) int { return a.ID.Compare(b.ID) }
 
 // finish gives back what the stream holds, accounts for its end, and reports whether its sink has nothing left to do either.
 func (st *stream) finish(reason string, err error) (over bool) {

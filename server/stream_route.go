@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,15 +113,13 @@ func (s *Server) check(r *http.Request, who viewer, ids []store.Key, states []*s
 	count := 0
 	for _, state := range states {
 		err := mayShow(state, who)
-		if err == nil {
-			continue
+		if err != nil {
+			count++
 		}
-		if count++; count > 1 {
-			continue
+		if refused == nil && err != nil && mux.Vars(r)["audit_id"] == "" { // the URL does not say which
+			err = about(state.ID, err)
 		}
-		if refused = err; mux.Vars(r)["audit_id"] == "" {
-			refused = about(state.ID, err)
-		}
+		refused = cmp.Or(refused, err)
 	}
 	s.refusals.count(who, r, count)
 	return refused
