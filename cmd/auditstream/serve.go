@@ -32,12 +32,15 @@ type serveCmd struct {
 	logFlags      `embed:"" group:"Log"`
 	accessFlags   `embed:"" group:"Log"`
 	envFileFlags  `embed:""`
+
+	processorFlags `embed:""`
 }
 
 func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, again reparse) error {
 	if err := c.databaseFlags.check(); err != nil {
 		return err
 	}
+	c.processorFlags.use()
 	var page http.Handler
 	if c.SSEUI == "on" {
 		page = web.Page(web.Options{Cookie: c.SSEAuthCookie != ""})
@@ -147,6 +150,8 @@ func (c *serveCmd) server() server.Config {
 		MaxStreams:               int(c.SSEMaxStreams),
 		MaxStreamsPerUser:        int(c.SSEMaxStreamsPerUser),
 		MaxConnectionsPerAddress: int(c.HTTPMaxConnsPerAddress),
+		MaxRefusedPerUser:        int(c.SSEMaxRefusedPerUser),
+		MaxRefusedPerAddress:     int(c.HTTPMaxRefusedPerAddr),
 	}
 }
 

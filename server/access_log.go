@@ -24,9 +24,12 @@ type access struct {
 }
 
 // logAccess writes one record about each request: at its end, or, when it becomes a stream, when that begins; "stream ended" is
-// its other one. The record has nothing that the client chose freely, because some put tokens anywhere: no path, no query, no
+// its other one. Without an access log it is next itself. The record has nothing that the client chose freely, because some put tokens anywhere: no path, no query, no
 // user agent.
 func (s *Server) logAccess(next http.Handler) http.Handler {
+	if !s.cfg.AccessLog {
+		return next
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a := &access{ResponseWriter: w, server: s, start: time.Now(), route: "none", record: requestAttrs(r)}
 		returned := false
@@ -74,8 +77,9 @@ func (a *access) log() {
 	a.server.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
-// onRoute tells the access log, where there is one, which route a request took.
-func onRoute(w http.ResponseWriter, r *http.Request) {
+// onRoute tells the access log and the tracer, where there are any, which route a request took.
+func (s *Server) onRoute(w http.ResponseWriter, r *http.Request) {
+	s.nameSpan(r)
 	if a, ok := w.(*access); ok {
 		a.route = routeOf(r)
 	}

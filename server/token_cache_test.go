@@ -26,8 +26,8 @@ func cachedVerifier(t testing.TB, cfg AuthConfig, most int) *verifier {
 	return v
 }
 
-func named(name string, left time.Duration) remembered {
-	return remembered{viewer: viewer{Viewer: store.Viewer{Subject: name}, expires: time.Now().Add(left)}}
+func named(name string, left time.Duration) verifiedToken {
+	return verifiedToken{viewer: viewer{Viewer: store.Viewer{Subject: name}, expires: time.Now().Add(left)}}
 }
 
 func hashOf(name string) [sha256.Size]byte { return sha256.Sum256([]byte(name)) }
@@ -95,7 +95,7 @@ func TestRefusedTokenIsNotCached(t *testing.T) {
 // The clock may be set back after a token was found valid.
 func TestCachedTokenIsNotServedBeforeItsTime(t *testing.T) {
 	t.Parallel()
-	v := newVerified(10, func() uint64 { return 0 })
+	v := newTokenCache(10, func() uint64 { return 0 })
 	who := named("alice", time.Hour)
 	who.from = time.Now().Add(time.Minute)
 	v.add(hashOf("a"), who, 0)
@@ -148,7 +148,7 @@ func TestCachedTokenDoesNotSurviveItsKey(t *testing.T) {
 func TestCachedTokenIsForgottenAtARefresh(t *testing.T) {
 	t.Parallel()
 	var keys atomic.Uint64
-	v := newVerified(10, keys.Load)
+	v := newTokenCache(10, keys.Load)
 	v.add(hashOf("a"), named("alice", time.Hour), keys.Load())
 	keys.Add(1)
 	if _, ok := v.find(hashOf("a")); ok {
@@ -162,7 +162,7 @@ func TestCachedTokenIsForgottenAtARefresh(t *testing.T) {
 
 func TestCacheIsBounded(t *testing.T) {
 	t.Parallel()
-	v := newVerified(10, func() uint64 { return 0 })
+	v := newTokenCache(10, func() uint64 { return 0 })
 	for k := range 100 {
 		name := fmt.Sprint(k)
 		v.add(hashOf(name), named(name, time.Hour), 0)
@@ -179,7 +179,7 @@ func TestCacheIsBounded(t *testing.T) {
 func TestCacheIsSafeForManyAtOnce(t *testing.T) {
 	t.Parallel()
 	var keys atomic.Uint64
-	v := newVerified(20, keys.Load)
+	v := newTokenCache(20, keys.Load)
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {

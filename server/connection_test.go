@@ -19,12 +19,8 @@ import (
 	"auditstream/store"
 )
 
-// hijackedCount is how many connections are the server's own.
-func hijackedCount(s *Server) int {
-	s.hijacks.mu.Lock()
-	defer s.hijacks.mu.Unlock()
-	return len(s.hijacks.open)
-}
+// takenCount is how many connections are the server's own.
+func takenCount(s *Server) int { return s.pool.Len() }
 
 // becomes waits for what another goroutine does and does not announce.
 func becomes(t *testing.T, what string, is func() bool) {
@@ -50,32 +46,39 @@ func readTo(t *testing.T, conn net.Conn, suffix string) string {
 }
 
 // newSlots makes the slots of n streams that open one after the other, with a first state in each.
-func newSlots(n int) []chan *store.State {
-	slots := make([]chan *store.State, n)
+func newSlots(n int) []*slot {
+	slots := make([]*slot, n)
 	for k := range slots {
-		slots[k] = make(chan *store.State, 1)
-		slots[k] <- running(1)
+		slots[k] = newSlot(running(1))
 	}
 	return slots
 }
 
 // eachOwn gives every stream a slot of its own.
-func eachOwn(slots []chan *store.State) subscribeFunc {
+func eachOwn(slots []*slot) hubFunc {
 	var taken atomic.Int64
-	return func(context.Context, int64) (<-chan *store.State, func(), error) {
-		return slots[taken.Add(1)-1], func() {}, nil
+	return func(ctx context.Context, _ []store.Key, _ store.Viewer, wake func()) (Subscription, error) {
+		return slots[taken.Add(1)-1].subscribe(ctx, wake)
 	}
 }
 
+// countedSlot calls cancelled when its subscription is.
+type countedSlot struct {
+	*slot
+	cancelled func()
+}
+
+func (s countedSlot) Cancel() { s.slot.Cancel(); s.cancelled() }
+
 const lastChunk = "\r\n0\r\n\r\n"
 
-func TestHijackedBytesAreThoseOfNetHTTP(t *testing.T) {
+func TestTakenConnectionHasTheBytesOfNetHTTP(t *testing.T) {
 	t.Parallel()
 	first, second, last := running(1), running(2), ended("completed")
-	for name, end := range map[string]func(states chan<- *store.State){
-		"completed": func(states chan<- *store.State) { states <- last },
-		"deleted":   func(states chan<- *store.State) { states <- &store.State{ID: 42} },
-		"timeout":   func(chan<- *store.State) {},
+	for name, end := range map[string]func(states *slot){
+		"completed": func(states *slot) { states.put(last) },
+		"deleted":   func(states *slot) { states.put(&store.State{ID: "42"}) },
+		"timeout":   func(*slot) {},
 	} {
 		var answers []string
 		for _, off := range []bool{false, true} {
@@ -89,10 +92,10 @@ func TestHijackedBytesAreThoseOfNetHTTP(t *testing.T) {
 			})
 			conn := dialFrom(t, s, "https://app.example.com")
 			answer := readTo(t, conn, event(first)+"\r\n")
-			if !off && hijackedCount(s) != 1 {
+			if !off && takenCount(s) != 1 {
 				t.Fatal("the stream was not taken from net/http")
 			}
-			states <- second
+			states.put(second)
 			answer += readTo(t, conn, event(second)+"\r\n")
 			answer += readTo(t, conn, heartbeat+"\r\n")
 			end(states)
@@ -138,15 +141,15 @@ func TestWhatIsNotPlainHTTP11StaysWithNetHTTP(t *testing.T) {
 		if _, err := fmt.Fprintf(conn, "GET %s %sHost: x\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, head, aliceToken(t)); err != nil {
 			t.Fatal(err)
 		}
-		if answer := readTo(t, conn, event(running(1))); !strings.Contains(answer, " 200 OK\r\n") || hijackedCount(s) != 0 {
-			t.Errorf("%q: answer %q, %d hijacked, want none", head, answer, hijackedCount(s))
+		if answer := readTo(t, conn, event(running(1))); !strings.Contains(answer, " 200 OK\r\n") || takenCount(s) != 0 {
+			t.Errorf("%q: answer %q, %d hijacked, want none", head, answer, takenCount(s))
 		}
 		_ = conn.Close()
 	}
 }
 
 // After a stream net/http goes on with the connection, whether the next request comes then or has come before.
-func TestHijackedConnectionServesTheNextRequest(t *testing.T) {
+func TestTakenConnectionServesTheNextRequest(t *testing.T) {
 	t.Parallel()
 	const question = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	sub, states := one(running(1))
@@ -157,11 +160,11 @@ func TestHijackedConnectionServesTheNextRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		readTo(t, conn, event(running(1))+"\r\n")
-		states <- ended("completed")
+		states.put(ended("completed"))
 		readTo(t, conn, lastChunk)
 		if early == "" {
 			becomes(t, "the stream rests", func() bool { return s.limit.count() == 0 })
-			if got := hijackedCount(s); got != 1 {
+			if got := takenCount(s); got != 1 {
 				t.Errorf("%d connections are kept, want 1", got)
 			}
 		}
@@ -181,7 +184,7 @@ func TestHijackedConnectionServesTheNextRequest(t *testing.T) {
 			}
 		}
 		// And the next stream, on the same connection.
-		states <- running(1)
+		states.put(running(1))
 		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, aliceToken(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -194,12 +197,12 @@ func TestHijackedConnectionServesTheNextRequest(t *testing.T) {
 		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
 			t.Errorf("the next stream: %q, %v", got, err)
 		}
-		states <- ended("completed")
+		states.put(ended("completed"))
 		if _, err := io.ReadAll(resp.Body); err != nil {
 			t.Errorf("the next stream's end: %v", err)
 		}
 		becomes(t, "the stream has ended", func() bool { return s.limit.count() == 0 })
-		states <- running(1) // for the next
+		states.put(running(1)) // for the next
 	}
 	start := time.Now()
 	stop() // with connections that rest
@@ -209,7 +212,7 @@ func TestHijackedConnectionServesTheNextRequest(t *testing.T) {
 }
 
 // Nothing is written meanwhile: heartbeats are an hour apart.
-func TestHangUpIsSeenWithoutAWrite(t *testing.T) {
+func TestDisconnectIsSeenWithoutAWrite(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		return // heartbeats see it
@@ -234,7 +237,7 @@ func TestHangUpIsSeenWithoutAWrite(t *testing.T) {
 		if err := how.hangUp(conn.(*net.TCPConn)); err != nil {
 			t.Fatal(err)
 		}
-		becomes(t, how.name+": the stream has ended", func() bool { return s.limit.count() == 0 && hijackedCount(s) == 0 })
+		becomes(t, how.name+": the stream has ended", func() bool { return s.limit.count() == 0 && takenCount(s) == 0 })
 	}
 }
 
@@ -249,10 +252,10 @@ func TestInputDoesNotEndAStream(t *testing.T) {
 		if _, err := io.WriteString(conn, "garbage\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		states <- running(n + 2)
+		states.put(running(n + 2))
 		readTo(t, conn, event(running(n+2))+"\r\n")
 	}
-	states <- ended("completed")
+	states.put(ended("completed"))
 	readTo(t, conn, lastChunk)
 	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 Bad Request\r\n") {
 		t.Errorf("the garbage is answered %q, %v, want 400", answer, err)
@@ -263,7 +266,7 @@ func TestInputDoesNotEndAStream(t *testing.T) {
 func TestFullSocketsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	huge := strings.Repeat("x", 32<<20) // more than the sockets' buffers hold
-	stuckState := store.NewState(store.Audit{ID: 42, Status: "running", UserID: text("alice"), Message: &huge})
+	stuckState := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("alice"), Message: &huge})
 	stuck := 4 * runtime.GOMAXPROCS(0)
 	slots := newSlots(stuck + 1)
 	s, stop := run(t, eachOwn(slots), nil)
@@ -273,22 +276,17 @@ func TestFullSocketsHoldUpNobody(t *testing.T) {
 		readTo(t, last, event(running(1))+"\r\n")
 	}
 	for _, slot := range slots[:stuck] {
-		slot <- stuckState
+		slot.put(stuckState)
 	}
 	start := time.Now()
 	for n := 2; time.Since(start) < writeTimeout/2; n++ {
-		slots[stuck] <- running(n)
+		slots[stuck].put(running(n))
 		readTo(t, last, event(running(n))+"\r\n")
 	}
 	if got := s.limit.count(); got != stuck+1 {
 		t.Errorf("%d streams are left, want %d: this test proves nothing", got, stuck+1)
 	}
 	becomes(t, "those that do not read are cut off", func() bool { return s.limit.count() == 1 })
-	becomes(t, "their writers have gone", func() bool {
-		s.hijacks.queue.Lock()
-		defer s.hijacks.queue.Unlock()
-		return s.hijacks.surplus == 0
-	})
 	stop()
 }
 
@@ -301,22 +299,42 @@ func TestPanicInAStreamCutsItAlone(t *testing.T) {
 	for k := range bads {
 		bad := dial(t, s)
 		readTo(t, bad, event(running(1))+"\r\n")
-		slots[k] <- nil // a mistake
+		slots[k].put(nil) // a mistake
 		if rest, err := io.ReadAll(bad); len(rest) > 0 || err != nil {
 			t.Errorf("%q, %v; want that the connection is closed", rest, err)
 		}
 	}
 	good := dial(t, s)
 	readTo(t, good, event(running(1))+"\r\n")
-	slots[bads] <- ended("completed")
+	slots[bads].put(ended("completed"))
 	readTo(t, good, lastChunk)
-	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "nil pointer") || !strings.Contains(got, "hijacked.go") {
+	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "nil pointer") || !strings.Contains(got, "stream.go") {
 		t.Errorf("log %q, want the panic and where it was", got)
 	}
 	becomes(t, "no stream is left", func() bool { return s.limit.count() == 0 })
 }
 
-func TestHijackedConnectionsCountForTheirAddress(t *testing.T) {
+// Whoever serves it: the answer has no end, so that no client takes it for a whole one.
+func TestPanicOfAHandlersStreamCutsTheAnswer(t *testing.T) {
+	t.Parallel()
+	log := new(logLines)
+	hub, states := one(running(1))
+	s, _ := run(t, hub, func(c *Config) { c.NoHijack, c.Logger = true, slog.New(slog.NewTextHandler(log, nil)) })
+	conn := dial(t, s)
+	readTo(t, conn, event(running(1))+"\r\n")
+	states.put(nil) // a mistake
+	if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
+		t.Errorf("%q, %v; want that the connection is closed", rest, err)
+	}
+	if got := log.String(); strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, "stream.go") {
+		t.Errorf("log %q, want the panic once and where it was", got)
+	}
+	if got := scrape(t, s); states.times("cancel") != 1 || s.limit.count() != 0 || !strings.Contains(got, "auditstream_streams_open 0\n") {
+		t.Errorf("calls %v, %d streams", states.calls, s.limit.count())
+	}
+}
+
+func TestTakenConnectionsCountForTheirAddress(t *testing.T) {
 	t.Parallel()
 	slots := newSlots(2)
 	s, _ := run(t, eachOwn(slots), func(c *Config) { c.MaxConnectionsPerAddress = 2 })
@@ -339,7 +357,7 @@ func TestHijackedConnectionsCountForTheirAddress(t *testing.T) {
 	}
 	_ = first.Close()
 	becomes(t, "room for another", ask)
-	slots[1] <- ended("completed")
+	slots[1].put(ended("completed"))
 	readTo(t, second, lastChunk)
 	_ = second.Close()
 	becomes(t, "nothing is counted", func() bool {
@@ -353,11 +371,9 @@ func TestHijackedConnectionsCountForTheirAddress(t *testing.T) {
 func TestThousandsOfStreamsLeaveNothingBehind(t *testing.T) {
 	const rounds, each = 20, 100
 	var watching atomic.Int64
-	s, stop := run(t, subscribeFunc(func(context.Context, int64) (<-chan *store.State, func(), error) {
-		slot := make(chan *store.State, 1)
-		slot <- running(1)
+	s, stop := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) {
 		watching.Add(1)
-		return slot, func() { watching.Add(-1) }, nil
+		return countedSlot{newSlot(running(1)), func() { watching.Add(-1) }}, nil
 	}), func(c *Config) { c.MaxStreamsPerUser, c.MaxConnectionsPerAddress = 0, 1000 })
 	var goroutines, files int
 	for round := range rounds {
@@ -377,7 +393,7 @@ func TestThousandsOfStreamsLeaveNothingBehind(t *testing.T) {
 		}
 	}
 	becomes(t, "no stream is left", func() bool {
-		return s.limit.count() == 0 && hijackedCount(s) == 0 && watching.Load() == 0
+		return s.limit.count() == 0 && takenCount(s) == 0 && watching.Load() == 0
 	})
 	becomes(t, "no goroutine, file or address is left", func() bool {
 		s.address.mu.Lock()

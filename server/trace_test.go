@@ -110,10 +110,10 @@ func TestStreamIsTracedUntilItBegins(t *testing.T) {
 		conn := dial(t, s)
 		readTo(t, conn, "\n\n\r\n")
 		becomes(t, "the stream's span has ended", func() bool { return len(spans.Ended()) == 1 })
-		if !noHijack && hijackedCount(s) != 1 {
+		if !noHijack && takenCount(s) != 1 {
 			t.Error("the stream was not taken from net/http")
 		}
-		states <- ended("completed")
+		states.put(ended("completed"))
 		readTo(t, conn, lastChunk)
 		span := spans.Ended()[0]
 		if got := attributesOf(span); span.Name() != "GET /api/v1/sse/audits/{audit_id}/progress" || got["http.response.status_code"] != "200" {

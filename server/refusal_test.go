@@ -13,7 +13,7 @@ import (
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	foreign := store.NewState(store.Audit{ID: 42, Status: "running", UserID: text("bob")})
+	foreign := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})
 	bearer := "Bearer " + aliceToken(t)
 	for name, tc := range map[string]struct {
 		method, path string
@@ -35,7 +35,7 @@ func TestRefusals(t *testing.T) {
 		"id 042":           {path: "/api/v1/audits/042/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errAuditID.text + `"}`},
 		"id of 65 bits":    {path: "/api/v1/audits/9223372036854775808/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errAuditID.text + `"}`},
 		"somebody else's":  {path: streamPath, headers: []string{"Authorization", bearer}, state: foreign, status: 403, body: `{"error":"Cross-user access denied"}`},
-		"no such audit":    {path: streamPath, headers: []string{"Authorization", bearer}, state: &store.State{ID: 42}, status: 404, body: `{"error":"Audit not found"}`},
+		"no such audit":    {path: streamPath, headers: []string{"Authorization", bearer}, state: &store.State{ID: "42"}, status: 404, body: `{"error":"Audit not found"}`},
 		"no such path":     {path: "/metrics", status: 404, body: `{"error":"Not found"}`},
 		"another method":   {method: http.MethodPost, path: streamPath, status: 405, body: `{"error":"Method not allowed: use GET"}`, also: [2]string{"Allow", "GET"}},
 	} {
@@ -107,7 +107,7 @@ func TestStatusWithoutDatabase(t *testing.T) {
 	c := newClient()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	newTestServer(t, subscribeFunc(unreachable), nil).routes().ServeHTTP(c, authorized(t, "/api/v1/audits/42/status").WithContext(ctx))
+	newTestServer(t, hubFunc(unreachable), nil).routes().ServeHTTP(c, authorized(t, "/api/v1/audits/42/status").WithContext(ctx))
 	if c.status != http.StatusServiceUnavailable || c.header.Get("Retry-After") == "" {
 		t.Errorf("got %d, Retry-After %q; want 503 and a time", c.status, c.header.Get("Retry-After"))
 	}
@@ -130,7 +130,7 @@ func TestReadyz(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pings := 0
-			s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) {
+			s := newTestServer(t, hubFunc(unreachable), func(c *Config) {
 				c.Ping = func(context.Context) error { pings++; return tc.ping }
 				c.Listening = func() bool { return tc.up }
 			})
@@ -182,7 +182,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	token := aliceToken(t)
-	secretText := store.NewState(store.Audit{ID: 42, Status: "failed", UserID: text("alice"), Message: text("row text"), Error: text("row error")})
+	secretText := store.NewState(store.Audit{ID: "42", Status: "failed", UserID: text("alice"), Message: text("row text"), Error: text("row error")})
 	for _, path := range []string{streamPath, streamPath + "?token=" + token, "/api/v1/audits/0/status", "/" + token, "/api/v1/audits/" + token + "/status"} {
 		sub, _ := one(secretText)
 		s := newTestServer(t, sub, func(c *Config) {

@@ -1,4 +1,4 @@
-package server
+package connpool
 
 import (
 	"net"
@@ -43,13 +43,13 @@ func (b *backListener) Close() error {
 
 func (b *backListener) Addr() net.Addr { return b.addr }
 
-// returnedConn begins with what had been read of it already.
-type returnedConn struct {
+// reusedConn begins with what had been read of it already.
+type reusedConn struct {
 	socket
 	input []byte
 }
 
-func (c *returnedConn) Read(p []byte) (int, error) {
+func (c *reusedConn) Read(p []byte) (int, error) {
 	if len(c.input) == 0 {
 		return c.socket.Read(p)
 	}

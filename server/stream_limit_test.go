@@ -70,7 +70,7 @@ func TestS12LimitIsPerPerson(t *testing.T) {
 		"an address in another case (S12)": {jwt.MapClaims{"email": "x@y.z"}, jwt.MapClaims{"email": "X@Y.z"}, true},
 		"a sub like an email":              {jwt.MapClaims{"sub": "x@y.z"}, jwt.MapClaims{"email": "x@y.z"}, false},
 	} {
-		v := newTestServer(t, subscribeFunc(unreachable), nil).verifier
+		v := newTestServer(t, hubFunc(unreachable), nil).verifier
 		key := func(c jwt.MapClaims) store.Owner {
 			c["exp"] = time.Now().Add(time.Hour).Unix()
 			who, err := v.verify(t.Context(), sign(t, c))
@@ -88,7 +88,7 @@ func TestS12LimitIsPerPerson(t *testing.T) {
 // Whatever becomes of a request, its place is free afterwards and its subscription is cancelled.
 func TestEveryPathReleasesWhatItTook(t *testing.T) {
 	t.Parallel()
-	foreign := store.NewState(store.Audit{ID: 42, Status: "running", UserID: text("bob")})
+	foreign := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})
 	for name, tc := range map[string]struct {
 		first   *store.State // nil: the database is away
 		request func(r *http.Request)
@@ -96,8 +96,8 @@ func TestEveryPathReleasesWhatItTook(t *testing.T) {
 		"terminal":   {first: ended("completed")},
 		"seen":       {first: ended("completed"), request: func(r *http.Request) { r.Header.Set("Last-Event-ID", ended("completed").Fingerprint) }},
 		"forbidden":  {first: foreign},
-		"not found":  {first: &store.State{ID: 42}},
-		"unreadable": {first: &store.State{ID: 42, Err: errTest}},
+		"not found":  {first: &store.State{ID: "42"}},
+		"unreadable": {first: &store.State{ID: "42", Err: errTest}},
 		"no answer":  {},
 		"no token":   {first: running(1), request: func(r *http.Request) { r.Header.Del("Authorization") }},
 		"timeout":    {first: running(1)},
@@ -107,14 +107,12 @@ func TestEveryPathReleasesWhatItTook(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					watching := 0
-					s := newTestServer(t, subscribeFunc(func(ctx context.Context, _ int64) (<-chan *store.State, func(), error) {
+					s := newTestServer(t, hubFunc(func(ctx context.Context, _ []store.Key, _ store.Viewer, _ func()) (Subscription, error) {
 						if tc.first == nil {
-							return unreachable(ctx, 42)
+							return unreachable(ctx, nil, store.Viewer{}, nil)
 						}
 						watching++
-						slot := make(chan *store.State, 1)
-						slot <- tc.first
-						return slot, func() { watching-- }, nil
+						return countedSlot{newSlot(tc.first), func() { watching-- }}, nil
 					}), nil)
 					r := authorized(t, path)
 					if tc.request != nil {
@@ -136,7 +134,7 @@ func TestClientThatDoesNotWaitIsNoWarning(t *testing.T) {
 	for _, path := range []string{streamPath, "/api/v1/audits/42/status"} {
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
-			s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(time.Second, cancel)
 			serve(s, authorized(t, path).WithContext(ctx))
@@ -153,9 +151,9 @@ func TestClientThatDoesNotWaitIsNoWarning(t *testing.T) {
 func TestRefusalAtShutdownIsSaidToBeOne(t *testing.T) {
 	t.Parallel()
 	for path, status := range map[string]int{streamPath: 200, "/api/v1/audits/42/status": 503} {
-		sub := subscribeFunc(func(ctx context.Context, _ int64) (<-chan *store.State, func(), error) {
+		sub := hubFunc(func(ctx context.Context, _ []store.Key, _ store.Viewer, _ func()) (Subscription, error) {
 			<-ctx.Done()
-			return nil, nil, fmt.Errorf("first read: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("first read: %w", context.Cause(ctx))
 		})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errDraining)

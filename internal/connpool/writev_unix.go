@@ -1,6 +1,6 @@
-//go:build unix
+//go:build darwin || linux || openbsd
 
-package server
+package connpool
 
 import (
 	"errors"
@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryWrite writes what the socket takes now, which may be nothing. It does not wait.
-func tryWrite(raw syscall.RawConn, p []byte) (n int, err error) {
+// tryWritev writes what the socket takes now, which may be nothing. It does not wait.
+func tryWritev(raw syscall.RawConn, parts [][]byte) (n int, err error) {
 	failed := raw.Write(func(fd uintptr) bool {
 		for {
-			n, err = unix.Write(int(fd), p)
+			n, err = unix.Writev(int(fd), parts)
 			if !errors.Is(err, unix.EINTR) {
 				return true
 			}

@@ -115,10 +115,10 @@ func TestAccessLogTellsOfAStreamWhenItBegins(t *testing.T) {
 		if got := log.of(t, "request")[0]; got["status"] != 200.0 || got["route"] != streamPath {
 			t.Errorf("record %v", got)
 		}
-		if !noHijack && hijackedCount(s) != 1 {
+		if !noHijack && takenCount(s) != 1 {
 			t.Error("the stream was not taken from net/http")
 		}
-		states <- ended("completed")
+		states.put(ended("completed"))
 		becomes(t, "the stream's end is logged", func() bool { return len(log.of(t, "stream ended")) == 1 })
 		if got := log.of(t, "request"); len(got) != 1 {
 			t.Errorf("%d records, want 1: %v", len(got), got)
@@ -129,7 +129,7 @@ func TestAccessLogTellsOfAStreamWhenItBegins(t *testing.T) {
 func TestAccessLogOfAPanic(t *testing.T) {
 	t.Parallel()
 	log := new(records)
-	s := newTestServer(t, subscribeFunc(unreachable), log.configure)
+	s := newTestServer(t, hubFunc(unreachable), log.configure)
 	func() {
 		defer func() { _ = recover() }()
 		s.logAccess(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("ours") })).ServeHTTP(newClient(), get(t, "/"))
@@ -142,7 +142,7 @@ func TestAccessLogOfAPanic(t *testing.T) {
 // Without an access log handlers get net/http's own ResponseWriter.
 func TestWithoutAnAccessLogNothingIsWrapped(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) {
+	s := newTestServer(t, hubFunc(unreachable), func(c *Config) {
 		c.Page = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if _, ok := w.(*client); !ok {
 				t.Errorf("the handler gets a %T", w)

@@ -1,4 +1,4 @@
-package server
+package connpool
 
 import (
 	"errors"
@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hangups learns from the kernel (epoll(7)) that clients have gone, where net/http has a goroutine that reads for each. It
+// disconnects learns from the kernel (epoll(7)) that clients have gone, where net/http has a goroutine that reads for each. It
 // reads nothing: what a client sends stays in the kernel's buffer, which bounds it. A client that ends its side alone has
-// gone too, as for net/http. A nil hangups watches nothing; heartbeats then find who has gone.
-type hangups struct {
-	owner *hijacks
+// gone too, as for net/http. A nil disconnects watches nothing; heartbeats then find who has gone.
+type disconnects struct {
+	owner *Pool
 	fd    int
 	file  *os.File // of fd: the runtime waits for it as it does for any socket, without a thread
 }
 
-func newHangups(owner *hijacks) (*hangups, error) {
+func newDisconnects(owner *Pool) (*disconnects, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -26,12 +26,12 @@ func newHangups(owner *hijacks) (*hangups, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, errors.Join(fmt.Errorf("make epoll's descriptor non-blocking: %w", err), unix.Close(fd))
 	}
-	return &hangups{owner: owner, fd: fd, file: os.NewFile(uintptr(fd), "epoll")}, nil
+	return &disconnects{owner: owner, fd: fd, file: os.NewFile(uintptr(fd), "epoll")}, nil
 }
 
 // watch begins to watch a stream; for input as well when it is the next request that is waited for. It reports whether it does.
-func (h *hangups) watch(c *hijacked, input bool) bool {
-	if h == nil {
+func (d *disconnects) watch(c *Conn, input bool) bool {
+	if d == nil {
 		return false
 	}
 	// Edge-triggered: each is told once. Changing what is asked for tells again what is there.
@@ -40,27 +40,27 @@ func (h *hangups) watch(c *hijacked, input bool) bool {
 		op, events = unix.EPOLL_CTL_MOD, events|unix.EPOLLIN
 	}
 	// The key and not the descriptor: its number may be another connection's by the time that the event is read.
-	return h.control(c.raw, op, &unix.EpollEvent{Events: events, Fd: int32(c.key), Pad: int32(c.key >> 32)}) == nil
+	return d.control(c.raw, op, &unix.EpollEvent{Events: events, Fd: int32(c.key), Pad: int32(c.key >> 32)}) == nil
 }
 
 // unwatch is for connections that live on. Closing one has the same effect, as there are no copies of its descriptor.
-func (h *hangups) unwatch(c *hijacked) {
-	if h != nil {
-		_ = h.control(c.raw, unix.EPOLL_CTL_DEL, nil) // not watched, when watch had failed
+func (d *disconnects) unwatch(c *Conn) {
+	if d != nil {
+		_ = d.control(c.raw, unix.EPOLL_CTL_DEL, nil) // not watched, when watch had failed
 	}
 }
 
-func (h *hangups) control(raw syscall.RawConn, op int, event *unix.EpollEvent) (err error) {
-	failed := raw.Control(func(fd uintptr) { err = unix.EpollCtl(h.fd, op, int(fd), event) })
+func (d *disconnects) control(raw syscall.RawConn, op int, event *unix.EpollEvent) (err error) {
+	failed := raw.Control(func(fd uintptr) { err = unix.EpollCtl(d.fd, op, int(fd), event) })
 	return errors.Join(failed, err)
 }
 
-// run tells the owner who has hung up, until close.
-func (h *hangups) run() {
-	if h == nil {
+// run tells the owner who has disconnected, until close.
+func (d *disconnects) run() {
+	if d == nil {
 		return
 	}
-	raw, err := h.file.SyscallConn()
+	raw, err := d.file.SyscallConn()
 	if err != nil {
 		return // closed already
 	}
@@ -75,15 +75,15 @@ func (h *hangups) run() {
 				return false
 			}
 			for _, e := range events[:n] {
-				h.owner.hungUp(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
+				d.owner.disconnected(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
 			}
 		}
 	})
 }
 
 // close must come after the last watch.
-func (h *hangups) close() {
-	if h != nil {
-		_ = h.file.Close()
+func (d *disconnects) close() {
+	if d != nil {
+		_ = d.file.Close()
 	}
 }

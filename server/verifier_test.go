@@ -20,6 +20,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"auditstream/store"
+
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -405,6 +407,43 @@ func TestAuthConfigIsChecked(t *testing.T) {
 			t.Errorf("%s: got %v, want an error about %s", name, err, tc.want)
 		} else if tc.cfg.Secret != "" && strings.Contains(err.Error(), tc.cfg.Secret) {
 			t.Errorf("%s: the error quotes the secret", name)
+		}
+	}
+}
+
+// Such a token held a request for 5 s, and 256 of them everybody's: no issuer has a key of that name.
+func TestKIDThatIsNoneIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	v := i.verifier(t)
+	before := i.fetches.Load()
+	for _, kid := range []any{nil, "", 7, true, []string{"one"}, map[string]any{"one": 1}} {
+		token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
+		token.Header["kid"] = kid
+		signed, err := token.SignedString(i.key.Load())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.verify(t.Context(), signed); answerTo(err) != errInvalidToken {
+			t.Errorf("kid %v: %v, want errInvalidToken", kid, err)
+		}
+	}
+	if got := i.fetches.Load(); got != before {
+		t.Errorf("%d fetches, want none", got-before)
+	}
+}
+
+func TestBlanksAreNobody(t *testing.T) {
+	t.Parallel()
+	blank := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text(" ")})
+	mailed := store.NewState(store.Audit{ID: "42", Status: "running", UserEmail: text(" \t")})
+	for _, state := range []*store.State{blank, mailed} {
+		for _, claims := range []jwt.MapClaims{{"sub": " "}, {"email": " \t"}, {"sub": " ", "email": " \t"}, {"sub": " \t"}} {
+			claims["exp"] = time.Now().Add(time.Hour).Unix()
+			hub, _ := one(state)
+			if c := serve(newTestServer(t, hub, nil), get(t, streamPath, "Authorization", "Bearer "+sign(t, claims))); c.status != http.StatusForbidden {
+				t.Errorf("%v: %d, want 403", claims, c.status)
+			}
 		}
 	}
 }

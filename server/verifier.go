@@ -55,8 +55,8 @@ func (v viewer) key() store.Owner {
 type verifier struct {
 	cfg     AuthConfig // without its secrets
 	trusted atomic.Pointer[trusted]
-	keys    *jwks     // nil without JWKSURL
-	known   *verified // nil without MaxCached
+	keys    *jwks       // nil without JWKSURL
+	known   *tokenCache // nil without MaxCached
 	// reloads counts the times that trusted was replaced, afterwards.
 	reloads atomic.Uint64
 
@@ -86,7 +86,7 @@ func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*ver
 	}
 	v.trusted.Store(newTrusted(cfg))
 	if cfg.MaxCached > 0 {
-		v.known = newVerified(cfg.MaxCached, v.generation)
+		v.known = newTokenCache(cfg.MaxCached, v.generation)
 	}
 	return v, nil
 }
@@ -171,23 +171,26 @@ func (v *verifier) generation() uint64 {
 	return v.reloads.Load() + v.keys.generation.Load()
 }
 
-func (v *verifier) check(ctx context.Context, token string) (remembered, error) {
+func (v *verifier) check(ctx context.Context, token string) (verifiedToken, error) {
 	var c claims
 	trusted := v.trusted.Load()
 	_, err := trusted.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t, trusted.secrets) })
 	switch {
 	case errors.Is(err, errNoKeys):
-		return remembered{}, because(errNoKeys, err)
+		return verifiedToken{}, because(errNoKeys, err)
 	case err != nil:
 		v.tell(err)
-		return remembered{}, because(errInvalidToken, err)
+		return verifiedToken{}, because(errInvalidToken, err)
 	}
 	v.accepted.Store(true)
-	who := remembered{viewer: viewer{Viewer: store.Viewer{Subject: c.Subject}, expires: c.ExpiresAt.Time}}
+	who := verifiedToken{viewer: viewer{expires: c.ExpiresAt.Time}}
+	if strings.TrimSpace(c.Subject) != "" { // or a user_id of blanks would be somebody's
+		who.Subject = c.Subject
+	}
 	if c.NotBefore != nil {
 		who.from = c.NotBefore.Add(-notBeforeSkew)
 	}
-	if c.EmailVerified {
+	if c.EmailVerified && strings.TrimSpace(c.Email) != "" {
 		who.Email = c.Email
 	}
 	return who, nil
