@@ -15,10 +15,14 @@ type column struct {
 	shown  expression
 }
 
-// ref is the source, without its domains, whose checks and casts are of no use here.
+// ref is the source, without its domains, whose checks and casts are of no use here. Of a type that somebody else defined it is what
+// the type's output function writes, which only a superuser can define: anybody may define a cast, and it would run as whoever reads.
 func (c column) ref() string {
 	ref := "a." + ident(c.source.Name)
-	if c.source.Domain {
+	switch {
+	case !c.source.BuiltIn:
+		return fmt.Sprintf(`case when %[1]s is distinct from null then format('%%s', %[1]s) end`, ref)
+	case c.source.Domain:
 		ref += "::" + c.source.BaseSQL
 	}
 	return ref

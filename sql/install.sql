@@ -19,18 +19,24 @@
 \set geo_score 'case when a.geo_score not in (''NaN'', ''Infinity'', ''-Infinity'') then a.geo_score end'
 \set total_pages 'case when a.total_pages is not null then least(greatest(a.total_pages, 0), 2147483647)::int end'
 \set error a.error
--- Who is watched is a set of advisory locks, docs/watch-as-locks.md: these are the class and the number of them.
+-- Who is watched is a set of advisory locks, docs/watch-as-locks.md: these are the class and the number of them, a sixth of the lock
+-- table at most.
 \set class 1635087465
 \set buckets 1024
+select coalesce((select substring(pg_get_viewdef(oid) from '([0-9]{1,4}) AS buckets')::int from pg_class where oid = to_regclass('auditstream.feeds')),
+        1 << length(ltrim(least(greatest(locks / 6, 64), 4096)::bit(13)::text, '0')) - 1) as buckets
+    from (select current_setting('max_locks_per_transaction')::int
+        * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as locks) s \gset
+select :buckets - 1 as mask \gset
 -- What the triggers' conditions are: each notifies by itself when somebody watches the row, and is never true.
-\set ring_new 'case when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) 1023)'
-\set ring_new :ring_new ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) 1023)'
+\set ring_new 'case when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
+\set ring_new :ring_new ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
 \set ring_new :ring_new ' else pg_catalog.pg_notify(''auditstream'', new.id::pg_catalog.text) is null end'
-\set ring_old 'case when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) 1023)'
-\set ring_old :ring_old ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) 1023)'
+\set ring_old 'case when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
+\set ring_old :ring_old ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
 \set ring_old :ring_old ' else pg_catalog.pg_notify(''auditstream'', old.id::pg_catalog.text) is null end'
-\set ring_begun 'case when pg_catalog.pg_try_advisory_lock(1635087465, 1024)'
-\set ring_begun :ring_begun ' then not pg_catalog.pg_advisory_unlock(1635087465, 1024)'
+\set ring_begun 'case when pg_catalog.pg_try_advisory_lock(1635087465, ' :buckets ')'
+\set ring_begun :ring_begun ' then not pg_catalog.pg_advisory_unlock(1635087465, ' :buckets ')'
 \set ring_begun :ring_begun ' else pg_catalog.pg_notify(''auditstream'', new.id::pg_catalog.text) is null end'
 \set owners 'user_id, user_email'
 \set has_owners true
@@ -60,6 +66,21 @@ set local search_path = pg_catalog, pg_temp;
 do $$ begin
     if substring(obj_description(to_regclass('auditstream.progress'), 'pg_class') from '^auditstream ([0-9]{1,9}) ')::int > 5 then
         raise 'the schema auditstream is newer than this install.sql, which is of version 5' using hint = 'Take the newer one.';
+    end if;
+end $$;
+-- Whoever owns what is in the schema can replace it later, and then writers and serve run it.
+set local auditstream.installed_on = :'table';
+do $$ declare owner oid; begin
+    select r.oid into owner from pg_roles r, pg_roles me where me.rolname = current_user and r.oid in (
+            select nspowner from pg_namespace where nspname = 'auditstream'
+            union select relowner from pg_class where relnamespace = to_regnamespace('auditstream')
+            union select proowner from pg_proc where pronamespace = to_regnamespace('auditstream'))
+        and not r.rolsuper and r.oid is distinct from (
+            select relowner from pg_class where oid = to_regclass(current_setting('auditstream.installed_on')))
+        and (me.rolsuper and r.oid <> me.oid or not pg_has_role(r.oid, 'usage'));
+    if owner is not null then
+        raise 'the schema auditstream or something in it belongs to %, who is no superuser and does not own the table', pg_get_userbyid(owner)
+            using hint = 'Install as that role, or drop it.';
     end if;
 end $$;
 \if :new_schema
@@ -102,6 +123,8 @@ begin
     return null;
 end
 $auditstream$;
+-- PostgreSQL asks whoever makes a partition for this, and the function has no rights of its own.
+grant execute on function auditstream.changed() to public;
 
 \endif
 \endif
@@ -175,7 +198,7 @@ begin
 select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid), v.reloptions::text,
     (select pg_catalog.string_agg(pg_catalog.pg_get_viewdef(f.oid), ' ') from pg_catalog.pg_class f
      where f.relnamespace = v.relnamespace and f.relname = 'feeds' and f.relkind = 'v'),
-    (select pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), ' ' order by p.proname)
+    (select pg_catalog.string_agg(pg_catalog.concat(pg_catalog.pg_get_functiondef(p.oid), p.proacl), ' ' order by p.proname)
      from pg_catalog.pg_proc p
      where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change', 'unwatch', 'prepare_watch')),
     -- Of a partitioned table's copies only those that were switched off: partitions come and go.

@@ -36,9 +36,11 @@ func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 					'create in the schema ' || has_schema_privilege($1, 'auditstream', 'create'),
 					'view ' || (select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
 						where has_table_privilege($1, 'auditstream.progress', p)),
+					'feeds ' || (select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
+						where has_table_privilege($1, 'auditstream.feeds', p)),
 					'table ' || coalesce((select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
 						where has_table_privilege($1, 'audits', p)), 'none')])`, reader),
-				[]string{"connect true", "create false", "usage true", "create in the schema false", "view select", "table none"})
+				[]string{"connect true", "create false", "usage true", "create in the schema false", "view select", "feeds select", "table none"})
 			if plan := install(t, conn, sql.Options{Role: reader}); plan.SQL != "" {
 				t.Error("a second install wants to run")
 			}
