@@ -27,7 +27,12 @@ func holders(ctx context.Context, conn *pgx.Conn, p *Plan) []string {
 	if p.table != nil {
 		oid = p.table.OID
 	}
-	rows, err := conn.Query(ctx, `
+	defer abandon(ctx, conn)
+	err := execScript(ctx, conn, beginReading+"; "+searchPath) // whoever waits must not run what is in the session's search_path
+	if err != nil {
+		return nil
+	}
+	who, err := texts(ctx, conn, "pg_locks", `
 		select case when l.pid is null then 'a prepared transaction (see pg_prepared_xacts)' else pg_catalog.format(
 		           'process %s (%s, %s%s)', l.pid,
 		           coalesce(nullif(a.application_name, ''), nullif(a.backend_type, 'client backend'), 'no application_name'),
@@ -52,10 +57,6 @@ func holders(ctx context.Context, conn *pgx.Conn, p *Plan) []string {
 		) l left join pg_catalog.pg_stat_activity a on a.pid = l.pid
 		order by a.xact_start
 		limit 5`, oid, p.exclusive)
-	if err != nil {
-		return nil
-	}
-	who, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil
 	}

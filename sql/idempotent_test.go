@@ -43,6 +43,7 @@ func TestInstallRepairs(t *testing.T) {
 		`drop function auditstream.changed() cascade`,
 		`drop view auditstream.feeds`,
 		`create or replace view auditstream.feeds as select 'audits'::text as feed, 7 as class, 1 as buckets`,
+		`drop view auditstream.feeds; create view auditstream.feeds as select 'by hand' as something`,
 		`revoke execute on function auditstream.changed() from public`,
 		`create or replace function auditstream.changed() returns trigger language plpgsql as $$ begin return null; end $$`,
 		`create or replace trigger auditstream_update after update on audits for each row execute function auditstream.changed()`,

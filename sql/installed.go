@@ -19,17 +19,15 @@ const ownerTrigger = "auditstream_owner"
 type installed struct {
 	Schema        bool
 	SchemaComment string
-	View          bool
-	Kind          string // of what is called auditstream.progress
-	ViewOwner     string
+	Kind          string // of what is called auditstream.progress; "": nothing is
 	Comment       string
-	Function      bool // notify_change, of versions up to 4
-	Watch         bool // the table of what was watched, of versions 2 to 4
-	Prepare       bool // prepare_watch, of 3 and 4
-	Feeds         bool // the view of version 5
-	Buckets       int  // that it says; 0: none
+	Old           bool   // there is something of what versions up to 4 made beside the view
+	Watch         bool   // the table of what was watched, of versions 2 to 4
+	Prepare       bool   // prepare_watch, of 3 and 4
+	Feeds         bool   // the view of version 5, as it is to be
+	Buckets       int    // that it says; 0: none, or none that install chose
+	State         string // what the views, the function and the triggers are now
 
-	state    string // what the view, the function and the triggers are now
 	columns  []viewColumn
 	reads    []relation // the tables that the view reads
 	triggers []trigger  // those that call our function
@@ -68,106 +66,78 @@ type trigger struct {
 	Copy    bool   // of a partitioned table's trigger, on a partition
 }
 
-func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
-	rows, err := conn.Query(ctx, `
-		select n.oid is not null as schema,
-		       coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') as schema_comment,
-		       c.oid is not null as view, coalesce(c.relkind::text, '') as kind,
-		       coalesce(pg_catalog.pg_get_userbyid(c.relowner), '') as view_owner,
-		       coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') as comment,
-		       exists (select from pg_catalog.pg_proc p
-		               where p.pronamespace = n.oid and p.proname = 'notify_change' and p.pronargs = 0) as function,
-		       exists (select from pg_catalog.pg_class w
-		               where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r') as watch,
-		       exists (select from pg_catalog.pg_class f
-		               where f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v') as feeds,
-		       coalesce((select pg_catalog.substring(pg_catalog.pg_get_viewdef(f.oid), '([0-9]{1,9}) AS buckets')::int from pg_catalog.pg_class f
-		                 where f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v'), 0) as buckets,
-		       exists (select from pg_catalog.pg_proc p
-		               where p.pronamespace = n.oid and p.proname = 'prepare_watch' and p.pronargs = 0) as prepare
-		from (values (1)) one
-			left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
-			left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'progress'`)
-	if err != nil {
-		return nil, fmt.Errorf("read schema auditstream: %w", err)
-	}
-	i, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[installed])
-	if err != nil {
-		return nil, fmt.Errorf("read schema auditstream: %w", err)
-	}
-	if i.ours() {
-		err = conn.QueryRow(ctx, stateSQL).Scan(&i.state)
-		if err != nil {
-			return nil, fmt.Errorf("read the state of auditstream.progress: %w", err)
-		}
-	}
-	rows, err = conn.Query(ctx, `
-		select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, a.attcollation as collation
-		from pg_catalog.pg_attribute a
-			join pg_catalog.pg_class c on c.oid = a.attrelid
-			join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where n.nspname = 'auditstream' and c.relname = 'progress' and a.attnum > 0 and not a.attisdropped
-		order by a.attnum`)
-	if err != nil {
-		return nil, fmt.Errorf("read columns of auditstream.progress: %w", err)
-	}
-	i.columns, err = pgx.CollectRows(rows, pgx.RowToStructByName[viewColumn])
-	if err != nil {
-		return nil, fmt.Errorf("read columns of auditstream.progress: %w", err)
-	}
-	rows, err = conn.Query(ctx, `
-		select c.oid, rn.nspname as schema, c.relname as name, pg_catalog.format('%I.%I', rn.nspname, c.relname) as display,
-		       pg_catalog.array_agg(distinct a.attname::text) filter (where a.attname is not null) as columns
-		from pg_catalog.pg_class v
-			join pg_catalog.pg_namespace n on n.oid = v.relnamespace
-			join pg_catalog.pg_rewrite r on r.ev_class = v.oid
-			join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
-				and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
-			join pg_catalog.pg_class c on c.oid = d.refobjid
-			join pg_catalog.pg_namespace rn on rn.oid = c.relnamespace
-			left join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid and d.refobjsubid > 0
-		where n.nspname = 'auditstream' and v.relname = 'progress'
-		group by c.oid, rn.nspname, c.relname
-		order by display`)
-	if err != nil {
-		return nil, fmt.Errorf("read what auditstream.progress reads: %w", err)
-	}
-	i.reads, err = pgx.CollectRows(rows, pgx.RowToStructByName[relation])
-	if err != nil {
-		return nil, fmt.Errorf("read what auditstream.progress reads: %w", err)
-	}
-	i.triggers, err = loadTriggers(ctx, conn)
-	return i, err
-}
+// bucketsSQL is the number that the view called f.oid says, if install has chosen it: anything else has to be repaired.
+const bucketsSQL = `(select n from (select pg_catalog.substring(pg_catalog.pg_get_viewdef(f.oid), '([0-9]{1,4}) AS buckets')::int as n) x
+		where n between 64 and 4096 and n & (n - 1) = 0)`
 
-// loadTriggers finds every trigger that calls a function of ours, whatever its name and table.
-func loadTriggers(ctx context.Context, conn *pgx.Conn) ([]trigger, error) {
-	rows, err := conn.Query(ctx, `
-		select t.tgname as name, c.oid, cn.nspname as schema, c.relname as table,
-		       pg_catalog.format('%I.%I', cn.nspname, c.relname) as display, t.tgenabled::text as enabled,
-		       t.tgparentid <> 0 as copy
-		from pg_catalog.pg_trigger t
-			join pg_catalog.pg_proc p on p.oid = t.tgfoid
-			join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-			join pg_catalog.pg_class c on c.oid = t.tgrelid
-			join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
-		where n.nspname = 'auditstream' and p.proname in ('changed', 'notify_change')
-		order by copy, display, t.tgname`)
+var installedSQL = `
+	select n.oid is not null as schema, coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') as schema_comment,
+	       coalesce(c.relkind::text, '') as kind, coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') as comment,
+	       w.oid is not null or exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname in ('notify_change', 'unwatch', 'prepare_watch')) as old,
+	       w.oid is not null as watch, exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch') as prepare,
+	       f.oid is not null as feeds, coalesce(` + bucketsSQL + `, 0) as buckets, coalesce((` + stateSQL + `), '') as state
+	from (values (1)) one
+		left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
+		left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'progress'
+		left join pg_catalog.pg_class w on w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'
+		left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v' and '{"feed text","class integer","buckets integer"}' = array(
+			select a.attname || ' ' || pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a where a.attrelid = f.oid and a.attnum > 0 order by a.attnum)`
+
+const viewColumnsSQL = `
+	select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, a.attcollation as collation
+	from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+	where n.nspname = 'auditstream' and c.relname = 'progress' and a.attnum > 0 and not a.attisdropped
+	order by a.attnum`
+
+const readsSQL = `
+	select c.oid, rn.nspname as schema, c.relname as name, pg_catalog.format('%I.%I', rn.nspname, c.relname) as display,
+	       pg_catalog.array_agg(distinct a.attname::text) filter (where a.attname is not null) as columns
+	from pg_catalog.pg_class v
+		join pg_catalog.pg_namespace n on n.oid = v.relnamespace
+		join pg_catalog.pg_rewrite r on r.ev_class = v.oid
+		join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
+			and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
+		join pg_catalog.pg_class c on c.oid = d.refobjid
+		join pg_catalog.pg_namespace rn on rn.oid = c.relnamespace
+		left join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid and d.refobjsubid > 0
+	where n.nspname = 'auditstream' and v.relname = 'progress'
+	group by c.oid, rn.nspname, c.relname
+	order by display`
+
+// triggersSQL finds every trigger that calls a function of ours, whatever its name and table.
+const triggersSQL = `
+	select t.tgname as name, c.oid, cn.nspname as schema, c.relname as table, pg_catalog.format('%I.%I', cn.nspname, c.relname) as display,
+	       t.tgenabled::text as enabled, t.tgparentid <> 0 as copy
+	from pg_catalog.pg_trigger t
+		join pg_catalog.pg_proc p on p.oid = t.tgfoid
+		join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+		join pg_catalog.pg_class c on c.oid = t.tgrelid
+		join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
+	where n.nspname = 'auditstream' and p.proname in ('changed', 'notify_change')
+	order by copy, display, t.tgname`
+
+func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
+	all, err := collect(ctx, conn, "schema auditstream", pgx.RowToStructByName[installed], installedSQL)
 	if err != nil {
-		return nil, fmt.Errorf("read triggers: %w", err)
+		return nil, err
 	}
-	triggers, err := pgx.CollectRows(rows, pgx.RowToStructByName[trigger])
+	i := &all[0]
+	i.columns, err = collect(ctx, conn, "columns of auditstream.progress", pgx.RowToStructByName[viewColumn], viewColumnsSQL)
 	if err != nil {
-		return nil, fmt.Errorf("read triggers: %w", err)
+		return nil, err
 	}
-	return triggers, nil
+	i.reads, err = collect(ctx, conn, "what auditstream.progress reads", pgx.RowToStructByName[relation], readsSQL)
+	if err != nil {
+		return nil, err
+	}
+	i.triggers, err = collect(ctx, conn, "triggers", pgx.RowToStructByName[trigger], triggersSQL)
+	return i, err
 }
 
 // conflict refuses to install over what belongs to another table or was made by somebody else.
 func (i *installed) conflict(t *table) error {
-	if i.View && !i.ours() {
-		return errors.New("auditstream.progress exists and was not made by install, so it is left alone: drop it, or keep" +
-			" it and do not install")
+	if i.Kind != "" && !i.ours() {
+		return errors.New("auditstream.progress exists and was not made by install, so it is left alone: drop it, or keep it and do not install")
 	}
 	for _, r := range i.reads {
 		if r.OID != t.OID {

@@ -224,7 +224,7 @@ func catalog(tb testing.TB, conn *pgx.Conn) []string {
 		select concat_ws(' ', 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attcollation::regcollation, attacl::text)
 		from pg_attribute join pg_class c on c.oid = attrelid where attrelid >= 16384 and relnamespace <> 'pg_toast'::regnamespace
 		union all
-		select concat_ws(' ', 'function', proacl::text, pg_get_functiondef(oid)) from pg_proc where oid >= 16384 and prokind = 'f'
+		select concat_ws(' ', 'function', (select string_agg(x::text, ',' order by x::text) from unnest(proacl) x), pg_get_functiondef(oid)) from pg_proc where oid >= 16384 and prokind = 'f'
 		union all
 		select concat_ws(' ', 'trigger', pg_get_triggerdef(oid), tgenabled::text) from pg_trigger
 		union all

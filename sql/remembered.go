@@ -56,16 +56,15 @@ func (i *installed) unlike(given map[string]string, m *mapping) error {
 	for _, source := range m.sources() {
 		want = append(want, source.Name)
 	}
-	more, less := without(want, i.reads[0].Columns), without(i.reads[0].Columns, want)
-	if len(more) == 0 && len(less) == 0 {
-		return nil
-	}
 	var changes []string
-	if len(more) > 0 {
+	if more := without(want, i.reads[0].Columns); len(more) > 0 {
 		changes = append(changes, "show "+strings.Join(more, ", "))
 	}
-	if len(less) > 0 {
+	if less := without(i.reads[0].Columns, want); len(less) > 0 {
 		changes = append(changes, "no longer show "+strings.Join(less, ", "))
+	}
+	if len(changes) == 0 {
+		return nil
 	}
 	return fmt.Errorf("auditstream was installed with other columns: this would %s; give the --column options of then, or"+
 		" --column OURS=THEIRS for what is to change (OURS= leaves it out)", strings.Join(changes, ", and "))
@@ -83,18 +82,14 @@ func without(all, some []string) []string {
 
 // remember writes down what of the table each given name means.
 func remember(given map[string]string, m *mapping) string {
-	resolved := make(map[string]string)
-	for name := range given {
-		resolved[name] = ""
-		if name == "id" {
-			resolved[name] = m.key.Name
-		}
-	}
+	resolved := map[string]string{"id": m.key.Name}
 	for _, c := range m.columns {
-		if _, ok := given[c.name]; ok && c.source != nil {
+		resolved[c.name] = ""
+		if c.source != nil {
 			resolved[c.name] = c.source.Name
 		}
 	}
+	maps.DeleteFunc(resolved, func(name, _ string) bool { _, ok := given[name]; return !ok })
 	text, _ := json.Marshal(resolved) // strings are always written
 	return string(text)
 }

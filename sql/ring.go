@@ -24,14 +24,16 @@ func bucketsFor(locks int) int {
 }
 
 // ring is the condition of a trigger that notifies of the row called row, new or old, when the lock numbered bucket is held. It is
-// never true, so that nothing is queued, and can raise no error. A lock that can be had is held by nobody who watches.
+// never true, so that nothing is queued, and can raise no error. A lock that can be had is held by nobody who watches. A row without
+// a key is nobody's.
 func ring(bucket, row, key string) string {
-	return fmt.Sprintf("case when pg_catalog.pg_try_advisory_lock(%[1]d, %[2]s) then not pg_catalog.pg_advisory_unlock(%[1]d, %[2]s)"+
-		" else %[3]s end", lockClass, bucket, notify(row, key))
+	return fmt.Sprintf("case when %[3]s.%[4]s is null then false when pg_catalog.pg_try_advisory_lock(%[1]d, %[2]s) then not pg_catalog.pg_advisory_unlock(%[1]d, %[2]s)"+
+		" else pg_catalog.pg_notify('%[5]s', %[3]s.%[4]s::pg_catalog.text) is null end", lockClass, bucket, row, key, Channel)
 }
 
+// notify is the condition of a trigger that always notifies.
 func notify(row, key string) string {
-	return fmt.Sprintf("pg_catalog.pg_notify('%s', %s.%s::pg_catalog.text) is null", Channel, row, key)
+	return fmt.Sprintf("case when %[1]s.%[2]s is null then false else pg_catalog.pg_notify('%[3]s', %[1]s.%[2]s::pg_catalog.text) is null end", row, key, Channel)
 }
 
 // rings are the conditions of install.sql's triggers: of a row that is watched, and of whatever begins.

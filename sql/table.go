@@ -60,10 +60,12 @@ func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, sc
 		if len(spelling) == 0 || len(spelling) > 2 {
 			continue
 		}
+		// The connection's search_path counts, so the operators need their schema: somebody's own might be found before.
 		err = conn.QueryRow(ctx, `
 			select c.oid
-			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-			where c.relname = $2 and case when $1 = '' then pg_catalog.pg_table_is_visible(c.oid) else n.nspname = $1 end`,
+			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
+			where c.relname operator(pg_catalog.=) $2::pg_catalog.name and case when $1::pg_catalog.text operator(pg_catalog.=) ''::pg_catalog.text
+				then pg_catalog.pg_table_is_visible(c.oid) else n.nspname operator(pg_catalog.=) $1::pg_catalog.text end`,
 			strings.Join(spelling[:len(spelling)-1], ""), spelling[len(spelling)-1]).Scan(&oid)
 		if err == nil {
 			return oid, "", "", nil
@@ -133,22 +135,21 @@ func notFound(ctx context.Context, conn *pgx.Conn, name string) error {
 // loadTable reads the table and refuses what is not a table of the application. The search_path has to be empty, so
 // that types are written with their schema.
 func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) {
-	rows, err := conn.Query(ctx, `
+	found, err := collect(ctx, conn, "table", pgx.RowToStructByName[table], `
 		select c.oid, n.nspname as schema, c.relname as name, pg_catalog.format('%I.%I', n.nspname, c.relname) as display,
-		       c.relkind::text as kind, pg_catalog.pg_get_userbyid(c.relowner) as owner,
-		       c.relpersistence = 't' as temporary,
+		       c.relkind::text as kind, pg_catalog.pg_get_userbyid(c.relowner) as owner, c.relpersistence = 't' as temporary,
 		       n.nspname in ('pg_catalog', 'information_schema', 'pg_toast', 'auditstream') as system,
 		       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid) as inherited,
 		       pg_catalog.row_security_active(c.oid) as row_security
 		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where c.oid = $1`, oid)
 	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
+		return nil, err
 	}
-	t, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[table])
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
+	if len(found) == 0 {
+		return nil, errors.New("the table has just been dropped")
 	}
+	t := &found[0]
 	kinds := map[string]string{
 		"v": "a view: name the table that it reads", "m": "a materialized view: name the table that it reads",
 		"f": "a foreign table: its changes are made elsewhere and fire no triggers", "S": "a sequence, not a table",
@@ -164,15 +165,8 @@ func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) 
 	if refused {
 		return nil, fmt.Errorf("%s cannot be adopted: it is %s", t.Display, what)
 	}
-	rows, err = conn.Query(ctx, attributesSQL, oid)
-	if err != nil {
-		return nil, fmt.Errorf("read columns of %s: %w", t.Display, err)
-	}
-	t.columns, err = pgx.CollectRows(rows, pgx.RowToStructByName[attribute])
-	if err != nil {
-		return nil, fmt.Errorf("read columns of %s: %w", t.Display, err)
-	}
-	return t, nil
+	t.columns, err = collect(ctx, conn, "columns of "+t.Display, pgx.RowToStructByName[attribute], attributesSQL, oid)
+	return t, err
 }
 
 const attributesSQL = `

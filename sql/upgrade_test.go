@@ -149,6 +149,9 @@ func TestUpgradeGrantsWhatServeNeeds(t *testing.T) {
 				old(t, dsn, version)
 				server := role(t, dsn)
 				exec(t, conn, `grant usage on schema auditstream to `+server+`; grant select on auditstream.progress to `+server)
+				if version >= 5 {
+					exec(t, conn, `grant select on auditstream.feeds to `+server)
+				}
 				if version > 1 && version < 5 {
 					exec(t, conn, `grant insert on auditstream.watch to `+server+`; grant execute on function auditstream.unwatch(bigint, bigint[]) to `+server)
 				}

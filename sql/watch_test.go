@@ -61,8 +61,8 @@ func TestWriterThatLookedBeforeIsInTheSnapshot(t *testing.T) {
 	exec(t, w, `begin; update audits set progress = 10 where id = 1`)
 	b.watch(t, 1)
 	open := column(t, w, `select pg_current_xact_id()::text`)[0]
-	if got := column(t, b.conn, `select ($1::xid8 in (select pg_snapshot_xip(pg_current_snapshot())))::text`, open); got[0] != "true" {
-		t.Error("the snapshot after the lock does not show the writer that looked before")
+	if got := column(t, b.conn, `select (not pg_visible_in_snapshot($1::xid8, pg_current_snapshot()))::text`, open); got[0] != "true" {
+		t.Error("the snapshot after the lock does not show that the writer that looked before is open")
 	}
 	b.rings(t, w, `commit`)
 	b.rings(t, w, `update audits set progress = 11 where id = 1`, "1")
@@ -101,7 +101,7 @@ func TestNothingOfOursStopsTheWriter(t *testing.T) {
 		`select pg_advisory_lock(class, b) from auditstream.feeds, generate_series(0, buckets) b where hashint8(b) & 7 = 0 or b = hashint8(1) & (buckets - 1) or b = buckets`,
 		`drop view auditstream.feeds`, `drop view auditstream.progress`, `revoke all on schema auditstream from public`,
 		`create or replace view auditstream.feeds as select 'audits'::text as feed, 1 as class, 1 as buckets`,
-		`revoke execute on function auditstream.changed() from public`, `alter table audits rename to jobs; create view audits as table jobs`,
+		`revoke execute on function auditstream.changed() from public`,
 	} {
 		t.Run(damage, func(t *testing.T) {
 			t.Parallel()

@@ -23,7 +23,7 @@ type schemaWatch struct {
 }
 
 var (
-	_ pgnotify.Sink      = (*schemaWatch)(nil)
+	_ pgnotify.Sink         = (*schemaWatch)(nil)
 	_ pgnotify.OldRegistrar = (*schemaWatch)(nil)
 )
 
@@ -69,8 +69,6 @@ func (w *schemaWatch) compare(ctx context.Context) {
 	case s.Version == 0: // by hand, or not there
 	case s.Version < sql.SchemaVersion:
 		complaint = "the database's schema is older than this program: upgrade it with auditstream install"
-	case s.Exposed:
-		complaint = "the database's schema grants more than it must: repair it with auditstream install"
 	}
 	// A later complaint of another version is another one.
 	said := complaint
@@ -138,8 +136,6 @@ func (d *doctor) schema(ctx context.Context) []finding {
 			lacks = "; until it is upgraded " + lacks
 		}
 		return []finding{warn(upgradeRemedy(s), "schema: version %d, older than this program's, %d%s", s.Version, sql.SchemaVersion, lacks)}
-	case s.Exposed:
-		return []finding{fail(upgradeRemedy(s), "schema: %s", s.Lacks())}
 	}
 	return []finding{ok("schema: version %d, this program's", s.Version)}
 }

@@ -23,19 +23,20 @@
 -- table at most.
 \set class 1635087465
 \set buckets 1024
-select coalesce((select substring(pg_get_viewdef(oid) from '([0-9]{1,4}) AS buckets')::int from pg_class where oid = to_regclass('auditstream.feeds')),
+select coalesce((select n from pg_class c, lateral (select substring(pg_get_viewdef(c.oid) from '([0-9]{1,4}) AS buckets')::int as n) x
+            where c.oid = to_regclass('auditstream.feeds') and n between 64 and 4096 and n & (n - 1) = 0),
         1 << length(ltrim(least(greatest(locks / 6, 64), 4096)::bit(13)::text, '0')) - 1) as buckets
     from (select current_setting('max_locks_per_transaction')::int
         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as locks) s \gset
 select :buckets - 1 as mask \gset
 -- What the triggers' conditions are: each notifies by itself when somebody watches the row, and is never true.
-\set ring_new 'case when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
+\set ring_new 'case when new.id is null then false when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
 \set ring_new :ring_new ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
 \set ring_new :ring_new ' else pg_catalog.pg_notify(''auditstream'', new.id::pg_catalog.text) is null end'
-\set ring_old 'case when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
+\set ring_old 'case when old.id is null then false when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
 \set ring_old :ring_old ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
 \set ring_old :ring_old ' else pg_catalog.pg_notify(''auditstream'', old.id::pg_catalog.text) is null end'
-\set ring_begun 'case when pg_catalog.pg_try_advisory_lock(1635087465, ' :buckets ')'
+\set ring_begun 'case when new.id is null then false when pg_catalog.pg_try_advisory_lock(1635087465, ' :buckets ')'
 \set ring_begun :ring_begun ' then not pg_catalog.pg_advisory_unlock(1635087465, ' :buckets ')'
 \set ring_begun :ring_begun ' else pg_catalog.pg_notify(''auditstream'', new.id::pg_catalog.text) is null end'
 \set owners 'user_id, user_email'
@@ -43,11 +44,12 @@ select :buckets - 1 as mask \gset
 \set drop_owner false
 \set stamp 'auditstream 5 psql'
 \set objects true
+\set new_feeds false
 \set new_schema true
 \set drop_view false
 \set triggers true
-select exists (select from pg_catalog.pg_class where oid = pg_catalog.to_regclass('auditstream.watch'))
-    or exists (select from pg_catalog.pg_proc where oid = pg_catalog.to_regprocedure('auditstream.notify_change()')) as old_schema \gset
+select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
+    or to_regproc('auditstream.unwatch') is not null or to_regproc('auditstream.prepare_watch') is not null as old_schema \gset
 \set drop_triggers false
 \set keep_always ''
 \set grants ''
@@ -110,6 +112,9 @@ where a.:key = a.:key::bigint;
 \if :objects
 \if :triggers
 
+\if :new_feeds
+drop view if exists auditstream.feeds;
+\endif
 -- What serve has to know to take the locks by which the triggers' conditions see that somebody watches.
 create or replace view auditstream.feeds as
 select 'audits'::text as feed, :class::int as class, :buckets::int as buckets;
@@ -160,14 +165,6 @@ create or replace trigger auditstream_truncate
     after truncate on :table
     for each statement execute function auditstream.changed();
 :keep_always
-\if :old_schema
--- What versions up to 4 had: no trigger uses it any more, and a writer that did holds a lock on the table.
-drop trigger if exists auditstream_key on :table;
-drop function if exists auditstream.notify_change();
-drop function if exists auditstream.unwatch(bigint, bigint[]);
-drop function if exists auditstream.prepare_watch();
-drop table if exists auditstream.watch;
-\endif
 -- Hearing this, serve looks for what was installed, and reads all that is watched.
 notify auditstream, '*';
 \endif
@@ -176,11 +173,14 @@ notify auditstream, '*';
 drop trigger if exists auditstream_insert on :table;
 drop trigger if exists auditstream_update on :table;
 drop trigger if exists auditstream_delete on :table;
-drop trigger if exists auditstream_key on :table;
 drop trigger if exists auditstream_truncate on :table;
 drop trigger if exists auditstream_owner on :table;
 drop view if exists auditstream.feeds;
 drop function if exists auditstream.changed();
+\endif
+\if :old_schema
+-- What versions up to 4 had: no trigger uses it any more, and a writer that did holds a lock on the table.
+drop trigger if exists auditstream_key on :table;
 drop function if exists auditstream.notify_change();
 drop function if exists auditstream.unwatch(bigint, bigint[]);
 drop function if exists auditstream.prepare_watch();
@@ -198,7 +198,8 @@ begin
 select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid), v.reloptions::text,
     (select pg_catalog.string_agg(pg_catalog.pg_get_viewdef(f.oid), ' ') from pg_catalog.pg_class f
      where f.relnamespace = v.relnamespace and f.relname = 'feeds' and f.relkind = 'v'),
-    (select pg_catalog.string_agg(pg_catalog.concat(pg_catalog.pg_get_functiondef(p.oid), p.proacl), ' ' order by p.proname)
+    (select pg_catalog.string_agg(pg_catalog.concat(pg_catalog.pg_get_functiondef(p.oid),
+        (select pg_catalog.string_agg(x::text, ' ' order by x::text collate "C") from pg_catalog.unnest(p.proacl) x)), ' ' order by p.proname)
      from pg_catalog.pg_proc p
      where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change', 'unwatch', 'prepare_watch')),
     -- Of a partitioned table's copies only those that were switched off: partitions come and go.
