@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"auditstream/integration/pgtest"
 	"auditstream/sql"
@@ -412,4 +413,44 @@ func TestS3AnybodyHoldsTheLocks(t *testing.T) {
 		exec(t, keeper, `select pg_advisory_unlock_all()`)
 		b.rings(t, w, `update audits set progress = 11 where id = 1`)
 	}
+}
+
+// S2, found while that was closed: the table is looked up by the connection's search_path, and operators of somebody's own schema
+// that come first there ran as the installer; so they did when install says who holds the lock that it waits for.
+func TestS2InstallRunsNoOperatorsOfTheSearchPath(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	ran(t, conn)
+	attacker := role(t, dsn)
+	exec(t, conn, `do $$ begin execute format('grant create on database %I to `+attacker+`', current_database()); end $$;
+		create table public.audits (id bigint primary key, status text, progress int)`)
+	var more strings.Builder
+	for _, types := range []string{"name, text", "name, name", "oid, oid", "oid, integer", "oid, bigint", "xid, integer", `"char", text`, `"char", "char"`, "boolean, boolean", "text, name"} {
+		left, right, _ := strings.Cut(types, ", ")
+		fmt.Fprintf(&more, `create function mine.op2(%s) returns boolean language plpgsql as $$ begin perform mine.call('operator of %s'); return true; end $$;`, types, strings.ReplaceAll(types, `"`, ``))
+		for _, op := range []string{"=", "<>"} {
+			fmt.Fprintf(&more, `create operator mine.%s (leftarg = %s, rightarg = %s, function = mine.op2);`, op, left, right)
+		}
+	}
+	if err := as(t, dsn, attacker, evil("mine")+more.String()); err != nil {
+		t.Fatal(err)
+	}
+	busy := pgtest.Connect(t, dsn)
+	exec(t, busy, `begin; lock table public.audits in row exclusive mode`)
+	exec(t, conn, `set search_path = mine, public, pg_catalog`)
+	for _, table := range []string{"audits", "public.audits", "Public.Audits", "nothing"} {
+		_, err := sql.Install(t.Context(), conn, sql.Options{Table: table, LockTimeout: 5 * time.Millisecond, LockWait: time.Millisecond})
+		if err == nil {
+			t.Error("installed while the table was locked")
+		}
+		t.Log(err)
+	}
+	exec(t, busy, `commit`)
+	install(t, conn, sql.Options{})
+	if _, err := sql.Inspect(t.Context(), conn); err != nil {
+		t.Error(err)
+	}
+	uninstall(t, conn)
+	exec(t, conn, `reset search_path`)
+	equal(t, "the attacker's code that ran", others(t, conn, attacker), nil)
 }

@@ -197,3 +197,42 @@ func BenchmarkTrigger(b *testing.B) {
 		}
 	}
 }
+
+// PostgreSQL asks whoever makes a partition for EXECUTE on the functions of the triggers that it gets copies of. The application's
+// migrations must not fail for want of it, whatever the database's defaults are.
+func TestOwnerOfAPartitionedTableStillMakesPartitions(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	owner, other := role(t, dsn), role(t, dsn)
+	exec(t, conn, `alter default privileges revoke execute on functions from public;
+		create table audits (id bigint primary key, status text, progress integer) partition by range (id);
+		create table audits_1 partition of audits for values from (0) to (10);
+		grant create on schema public to `+owner+`, `+other+`; alter table audits owner to `+owner)
+	install(t, conn, sql.Options{})
+	b := listen(t, dsn)
+	exec(t, conn, `set role `+owner)
+	b.rings(t, conn, `create table audits_2 partition of audits for values from (10) to (20); insert into audits values (11, 'running', 1)`, "11")
+	exec(t, conn, `reset role; alter table audits owner to `+other+`; set role `+other)
+	b.rings(t, conn, `create table audits_3 partition of audits for values from (20) to (30); insert into audits values (21, 'running', 1)`, "21")
+	exec(t, conn, `reset role`)
+	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
+		t.Errorf("install wants to run because of a new owner:\n%s", plan.SQL)
+	}
+	exec(t, conn, `alter default privileges grant execute on functions to public`)
+}
+
+// A row without a key was announced by an empty payload, whoever watched.
+func TestRowWithoutAKeyIsNotAnnounced(t *testing.T) {
+	t.Parallel()
+	for _, always := range []bool{false, true} {
+		dsn, conn := database(t)
+		exec(t, conn, `create table audits (id integer unique, user_id text, status text, progress integer); insert into audits values (null, 'u', 'x', 1), (3, 'u', 'x', 1)`)
+		install(t, conn, sql.Options{NotifyAlways: always})
+		b := listen(t, dsn)
+		b.rings(t, conn, `insert into audits values (null, 'u', 'x', 1)`)
+		b.rings(t, conn, `update audits set user_id = 'v' where id is null`)
+		b.rings(t, conn, `update audits set id = 1 where ctid = (select min(ctid) from audits where id is null)`, "1")
+		b.rings(t, conn, `update audits set id = null where id = 3`, "3")
+		b.rings(t, conn, `delete from audits where id is null`)
+	}
+}

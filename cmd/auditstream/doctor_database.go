@@ -184,7 +184,7 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 		findings = append(findings, ok("%s", text))
 	}
 	switch {
-	case d.older || !all: // said already
+	case d.other || !all: // said already
 	case d.status.Altered:
 		findings = append(findings, fail(repair, "what was installed has been altered: a view, the function or a trigger's condition is not as install made it"))
 	default:
@@ -195,7 +195,7 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 
 // feeds is about how serve tells the triggers what is watched: by locks, of which the view auditstream.feeds says the numbers.
 func (d *doctor) feeds(ctx context.Context) []finding {
-	if d.older {
+	if d.other {
 		return nil // said already
 	}
 	var name string
@@ -239,7 +239,7 @@ func judgeLocks(class, buckets, table int) finding {
 
 // functions is about what the triggers' conditions call, as whoever writes: where that is refused, the application's writes fail.
 func (d *doctor) functions(ctx context.Context) []finding {
-	if d.older {
+	if d.other {
 		return nil // whose function had rights of its own
 	}
 	var refused []string

@@ -128,9 +128,10 @@ func (d *doctor) schema(ctx context.Context) []finding {
 	case s.Version == 0:
 		return nil // nothing is installed, which is said elsewhere, or it was written by hand
 	case s.Version > sql.SchemaVersion:
+		d.other = true
 		return []finding{warn("Upgrade the program.", "schema: version %d, newer than this program's, %d", s.Version, sql.SchemaVersion)}
 	case s.Version < sql.SchemaVersion:
-		d.older = true
+		d.other = true
 		lacks := s.Lacks()
 		if lacks != "" {
 			lacks = "; until it is upgraded " + lacks
