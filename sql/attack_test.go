@@ -59,9 +59,11 @@ func evil(schema string) string {
 	}
 	for _, types := range []string{"bigint, bigint", "integer, integer", "text, text"} {
 		left, right, _ := strings.Cut(types, ", ")
-		fmt.Fprintf(&s, `create function %s.any_op(%s) returns integer language plpgsql as $$ begin perform %[1]s.call('operator of %[2]s'); return 1; end $$;`, schema, types)
-		for _, op := range []string{"=", "<>", "<", ">", "&"} {
-			fmt.Fprintf(&s, `create operator %s.%s (leftarg = %s, rightarg = %s, function = %[1]s.any_op);`, schema, op, left, right)
+		fmt.Fprintf(&s, `create function %[1]s.any_op(%[2]s) returns boolean language plpgsql as $$ begin perform %[1]s.call('operator of %[2]s'); return true; end $$;
+			create function %[1]s.any_and(%[2]s) returns integer language plpgsql as $$ begin perform %[1]s.call('& of %[2]s'); return 1; end $$;`, schema, types)
+		for _, op := range []string{"=", "<>", "<", ">", "&", "~~", "||"} {
+			function := map[bool]string{true: "any_and", false: "any_op"}[op == "&"]
+			fmt.Fprintf(&s, `create operator %[1]s.%[2]s (leftarg = %[3]s, rightarg = %[4]s, function = %[1]s.%[5]s);`, schema, op, left, right, function)
 		}
 	}
 	return s.String()
@@ -262,7 +264,7 @@ func TestS2OwnerChangesTheTableLater(t *testing.T) {
 		"the table is replaced":         `alter table public.audits rename to audits0; create table public.audits (id mine.evil, status mine.evil, progress int, message mine.evil)`,
 		"a child table":                 `create table public.child (message mine.checked) inherits (public.audits)`,
 		"a child with more":             `create table public.child (more mine.evil default '1') inherits (public.audits); insert into public.child (id, progress) values (50, 1)`,
-		"operators of the key's":        `create operator public.= (leftarg = bigint, rightarg = bigint, function = mine.any_op); create operator public.& (leftarg = integer, rightarg = integer, function = mine.any_op)`,
+		"operators of the key's":        `create operator public.= (leftarg = bigint, rightarg = bigint, function = mine.any_op); create operator public.& (leftarg = integer, rightarg = integer, function = mine.any_and)`,
 		"a name of ours":                `alter table public.audits rename column id to "new"; alter table public.audits rename column progress to old`,
 		"our function on his table":     `create table public.bait (id mine.evil); create trigger t after insert on public.bait for each row execute function auditstream.changed(); insert into public.bait values ('1')`,
 		"a trigger of our name":         `drop trigger auditstream_update on public.audits; create trigger auditstream_update after update on public.audits for each row when (old.progress is null) execute function auditstream.changed()`,
@@ -282,7 +284,7 @@ func TestS2OwnerChangesTheTableLater(t *testing.T) {
 			t.Log(err) // PostgreSQL refuses some of them
 			use := func() {
 				for _, statement := range []string{`insert into audits (progress) values (3)`, `insert into audits (id, progress) values (4, 3)`, `update audits set progress = 4`,
-					`update audits set message = '1'`, `delete from audits`, `truncate audits cascade`, `select * from auditstream.progress`, `select message || '' from auditstream.progress`} {
+					`update audits set message = '1'`, `delete from audits`, `truncate audits cascade`, `select * from auditstream.progress`, `select message operator(pg_catalog.||) '' from auditstream.progress`} {
 					_, _ = conn.PgConn().Exec(t.Context(), statement).ReadAll() // some of it cannot be done any more
 				}
 			}
@@ -440,10 +442,9 @@ func TestS2InstallRunsNoOperatorsOfTheSearchPath(t *testing.T) {
 	exec(t, conn, `set search_path = mine, public, pg_catalog`)
 	for _, table := range []string{"audits", "public.audits", "Public.Audits", "nothing"} {
 		_, err := sql.Install(t.Context(), conn, sql.Options{Table: table, LockTimeout: 5 * time.Millisecond, LockWait: time.Millisecond})
-		if err == nil {
-			t.Error("installed while the table was locked")
+		if err == nil || !strings.Contains(err.Error(), "it is held by process") && !strings.Contains(err.Error(), "there is no table nothing in the database") {
+			t.Errorf("%s: %v", table, err) // the attacker's code cannot write in a transaction that only reads, and is an error there
 		}
-		t.Log(err)
 	}
 	exec(t, busy, `commit`)
 	install(t, conn, sql.Options{})
