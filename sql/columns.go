@@ -116,9 +116,9 @@ func findKey(t *table, mapped string) (*attribute, error) {
 			return nil, t.lacks(mapped, "id")
 		}
 	}
-	for i := range t.columns {
-		if key == nil && t.columns[i].PrimaryKey {
-			key = &t.columns[i]
+	for i := range t.Columns {
+		if key == nil && t.Columns[i].PrimaryKey {
+			key = &t.Columns[i]
 		}
 	}
 	if key == nil {
@@ -223,7 +223,7 @@ func (t *table) lacks(mapped, name string) error {
 // names lists the columns for a message; the first twenty are enough to recognise a table.
 func (t *table) names() string {
 	var names []string
-	for _, a := range t.columns {
+	for _, a := range t.Columns {
 		names = append(names, a.Name)
 	}
 	if len(names) == 0 {

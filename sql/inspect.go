@@ -79,11 +79,11 @@ func describeTriggers(i *installed) []Trigger {
 	words := map[string]string{"O": "enabled", "A": "enabled", "D": "disabled", "R": "replica only"}
 	var triggers []Trigger
 	table := ""
-	if len(i.reads) == 1 {
-		table = ident(i.reads[0].Schema, i.reads[0].Name)
+	if len(i.Reads) == 1 {
+		table = ident(i.Reads[0].Schema, i.Reads[0].Name)
 	}
 	there := map[string]bool{ownerTrigger: true} // which not every table has
-	for _, t := range i.triggers {
+	for _, t := range i.Triggers {
 		if !t.Copy {
 			table, there[t.Name] = ident(t.Schema, t.Table), true
 		}
@@ -115,12 +115,12 @@ func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err er
 	}
 	var problems []string
 	for _, name := range append([]string{"audit_id"}, ours...) {
-		at := slices.IndexFunc(i.columns, func(c viewColumn) bool { return c.Name == name })
+		at := slices.IndexFunc(i.Columns, func(c viewColumn) bool { return c.Name == name })
 		switch {
 		case at < 0:
 			problems = append(problems, fmt.Sprintf("the column %s (%s) is missing", name, viewTypes[name]))
-		case i.columns[at].Type != viewTypes[name]:
-			problems = append(problems, fmt.Sprintf("the column %s is %s instead of %s", name, i.columns[at].Type, viewTypes[name]))
+		case i.Columns[at].Type != viewTypes[name]:
+			problems = append(problems, fmt.Sprintf("the column %s is %s instead of %s", name, i.Columns[at].Type, viewTypes[name]))
 		}
 	}
 	if len(problems) > 0 {

@@ -181,12 +181,12 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	}
 	for name, yes := range map[string]bool{
 		"objects": !current, "new_schema": !there.Schema, "drop_view": dropView, "new_feeds": !there.Feeds, "old_schema": there.Old,
-		"drop_owner": len(owners) == 0 && there.Feeds, "drop_triggers": o.NoTriggers && (there.Feeds || len(there.triggers) > 0),
+		"drop_owner": len(owners) == 0 && there.Feeds, "drop_triggers": o.NoTriggers && (there.Feeds || len(there.Triggers) > 0),
 	} {
 		vars[name] = strconv.FormatBool(yes)
 	}
 	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
-	for _, t := range there.triggers {
+	for _, t := range there.Triggers {
 		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it
 			vars["keep_always"] += fmt.Sprintf("alter table only %s enable always trigger %s;\n", ident(t.Schema, t.Table), ident(t.Name))
 		}

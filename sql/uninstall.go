@@ -64,12 +64,12 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if err != nil {
 		return nil, err
 	}
-	if !there.ours() && !there.Old && !there.Feeds && len(there.triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
+	if !there.ours() && !there.Old && !there.Feeds && len(there.Triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
 		return plan, nil
 	}
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
-		"triggers": strconv.FormatBool(len(there.triggers) > 0), "view": strconv.FormatBool(there.ours()),
+		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
 		"objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
@@ -80,7 +80,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 // triggers that install did not make.
 func (i *installed) ownTable(plan *Plan) error {
 	var strangers []string
-	for _, t := range i.triggers {
+	for _, t := range i.Triggers {
 		known := slices.Contains(triggerNames, t.Name) || t.Name == "auditstream_key"
 		switch {
 		case t.Copy:
@@ -95,8 +95,8 @@ func (i *installed) ownTable(plan *Plan) error {
 	if len(strangers) > 0 {
 		return fmt.Errorf("triggers that install did not make call functions of auditstream's; drop them first, with: %s", strings.Join(strangers, "; "))
 	}
-	if plan.table == nil && i.ours() && len(i.reads) == 1 {
-		r := i.reads[0]
+	if plan.table == nil && i.ours() && len(i.Reads) == 1 {
+		r := i.Reads[0]
 		plan.table = &table{OID: r.OID, Schema: r.Schema, Name: r.Name, Display: r.Display}
 	}
 	if plan.table != nil {
