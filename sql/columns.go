@@ -222,14 +222,14 @@ func (t *table) lacks(mapped, name string) error {
 
 // names lists the columns for a message; the first twenty are enough to recognise a table.
 func (t *table) names() string {
-	var names []string
-	for _, a := range t.Columns {
-		names = append(names, a.Name)
+	names := make([]string, len(t.Columns))
+	for i, a := range t.Columns {
+		names[i] = a.Name
 	}
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
 		return "no columns"
-	}
-	if len(names) > 20 {
+	case len(names) > 20:
 		names = append(names[:20], "...")
 	}
 	return strings.Join(names, ", ")

@@ -23,22 +23,15 @@
 -- table at most.
 \set class 1635087465
 \set buckets 1024
+\set mask 1023
 select coalesce((select n from pg_class c, lateral (select substring(pg_get_viewdef(c.oid) from '([0-9]{1,4}) AS buckets')::int as n) x
             where c.oid = to_regclass('auditstream.feeds') and n between 64 and 4096 and n & (n - 1) = 0),
         1 << length(ltrim(least(greatest(locks / 6, 64), 4096)::bit(13)::text, '0')) - 1) as buckets
     from (select current_setting('max_locks_per_transaction')::int
         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as locks) s \gset
 select :buckets - 1 as mask \gset
--- What the triggers' conditions are: each notifies by itself when somebody watches the row, and is never true.
-\set ring_new 'case when new.id is null then false when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
-\set ring_new :ring_new ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(new.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
-\set ring_new :ring_new ' else pg_catalog.pg_notify(''auditstream'', new.id::pg_catalog.text) is null end'
-\set ring_old 'case when old.id is null then false when pg_catalog.pg_try_advisory_lock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
-\set ring_old :ring_old ' then not pg_catalog.pg_advisory_unlock(1635087465, pg_catalog.hashint8(old.id::pg_catalog.int8) operator(pg_catalog.&) ' :mask ')'
-\set ring_old :ring_old ' else pg_catalog.pg_notify(''auditstream'', old.id::pg_catalog.text) is null end'
-\set ring_begun 'case when new.id is null then false when pg_catalog.pg_try_advisory_lock(1635087465, ' :buckets ')'
-\set ring_begun :ring_begun ' then not pg_catalog.pg_advisory_unlock(1635087465, ' :buckets ')'
-\set ring_begun :ring_begun ' else pg_catalog.pg_notify(''auditstream'', new.id::pg_catalog.text) is null end'
+-- false: the triggers notify without looking.
+\set look true
 \set owners 'user_id, user_email'
 \set has_owners true
 \set drop_owner false
@@ -108,10 +101,7 @@ from :table as a
 -- Always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown above, so
 -- that "join auditstream.progress p on p.audit_id = k" uses the index on the key itself.
 where a.:key = a.:key::bigint;
-\endif
-\if :objects
 \if :triggers
-
 \if :new_feeds
 drop view if exists auditstream.feeds;
 \endif
@@ -120,9 +110,7 @@ create or replace view auditstream.feeds as
 select 'audits'::text as feed, :class::int as class, :buckets::int as buckets;
 
 -- '*' asks the server to read everything that is watched. Whoever runs a statement of the application's runs this with its own rights.
-create or replace function auditstream.changed() returns trigger
-    language plpgsql
-as $auditstream$
+create or replace function auditstream.changed() returns trigger language plpgsql as $auditstream$
 begin
     perform pg_catalog.pg_notify('auditstream', '*');
     return null;
@@ -138,38 +126,45 @@ grant execute on function auditstream.changed() to public;
 \if :triggers
 
 -- From here to the commit writers of the table wait (create trigger takes share row exclusive): keep this part last.
--- The conditions of triggers for each row are evaluated right after the row was changed, as whoever writes it. The look: a lock that
--- can be had is held by nobody who watches, and is given back at once. A column that is renamed is followed by its number.
-create or replace trigger auditstream_insert
-    after insert on :table
-    for each row when (:ring_begun)
-    execute function auditstream.changed();
-create or replace trigger auditstream_update
-    after update on :table
-    for each row when (case when :ring_new then true when old.:key operator(pg_catalog.=) new.:key then false else :ring_old end)
-    execute function auditstream.changed();
+-- A condition of a trigger for each row is evaluated right after the row was changed, as whoever writes it. It looks: a lock that can be
+-- had is held by nobody who watches, and is given back at once. Else it notifies by itself. It is never true, so nothing is queued, and
+-- can raise no error. A row without a key is nobody's. A column that is renamed is followed by its number.
+create or replace trigger auditstream_insert after insert on :table for each row when (
+    case when new.:key is null then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets) then not pg_catalog.pg_advisory_unlock(:class, :buckets)
+         else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+) execute function auditstream.changed();
+create or replace trigger auditstream_update after update on :table for each row when (
+    case when case when new.:key is null then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+         then true
+         when old.:key operator(pg_catalog.=) new.:key then false
+         else case when old.:key is null then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', old.:key::pg_catalog.text) is null end end
+) execute function auditstream.changed();
 \if :drop_owner
 drop trigger if exists auditstream_owner on :table;
 \endif
 \if :has_owners
-create or replace trigger auditstream_owner
-    after update of :owners on :table
-    for each row when (:ring_begun)
-    execute function auditstream.changed();
+create or replace trigger auditstream_owner after update of :owners on :table for each row when (
+    case when new.:key is null then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets) then not pg_catalog.pg_advisory_unlock(:class, :buckets)
+         else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+) execute function auditstream.changed();
 \endif
-create or replace trigger auditstream_delete
-    after delete on :table
-    for each row when (:ring_old)
-    execute function auditstream.changed();
-create or replace trigger auditstream_truncate
-    after truncate on :table
-    for each statement execute function auditstream.changed();
+create or replace trigger auditstream_delete after delete on :table for each row when (
+    case when old.:key is null then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', old.:key::pg_catalog.text) is null end
+) execute function auditstream.changed();
+create or replace trigger auditstream_truncate after truncate on :table for each statement execute function auditstream.changed();
 :keep_always
 -- Hearing this, serve looks for what was installed, and reads all that is watched.
 notify auditstream, '*';
 \endif
 \if :drop_triggers
-
 drop trigger if exists auditstream_insert on :table;
 drop trigger if exists auditstream_update on :table;
 drop trigger if exists auditstream_delete on :table;

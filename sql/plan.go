@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -116,11 +115,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), Schema: there.version(), Kept: kept, table: t}
-	if twoPhase && !o.NoTriggers {
-		plan.Warnings = append(plan.Warnings, "this server allows two-phase commit, and PostgreSQL refuses to prepare a transaction that notifies: where"+
-			" the application uses it for "+t.Display+", install without triggers")
-	}
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers), Schema: there.version(), Kept: kept, table: t}
 	plan.rights, err = lackingRights(ctx, conn, o, t, m)
 	if err != nil {
 		return nil, err
@@ -143,15 +138,14 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 		return nil, err
 	}
 	switch {
-	case oid == 0 && !o.Create:
+	case oid != 0:
+		return loadTable(ctx, conn, oid)
+	case !o.Create:
 		return nil, notFound(ctx, conn, o.Table)
-	case oid == 0 && name == "":
+	case name == "":
 		return nil, usagef(`%s is not the name of a table; write it as in SQL: audits, public.audits, "My Schema"."Audit Log"`, o.Table)
 	}
-	if oid == 0 {
-		return createdTable(schema, name), nil
-	}
-	return loadTable(ctx, conn, oid)
+	return createdTable(schema, name), nil
 }
 
 // installScript fills in install.sql; "" when nothing has to change.
@@ -159,10 +153,9 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	owners := m.owners()
 	vars := map[string]string{
 		"table": t.quoted(), "key": ident(m.key.Name), "objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
-		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets),
+		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets), "mask": strconv.Itoa(there.Buckets - 1), "look": strconv.FormatBool(!o.NotifyAlways),
 		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 	}
-	maps.Copy(vars, rings(m, there.Buckets, o.NotifyAlways))
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
 	}
@@ -201,23 +194,18 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	return script, nil
 }
 
-func warnings(t *table, m *mapping) []string {
-	var warnings []string
-	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
-	if !m.key.Indexed {
-		warn("no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
-			t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
+func warnings(t *table, m *mapping, twoPhase bool) (warnings []string) {
+	warn := func(is bool, format string, args ...any) {
+		if is {
+			warnings = append(warnings, fmt.Sprintf(format, args...))
+		}
 	}
-	if !m.key.Unique && t.Kind != "p" {
-		warn("nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
-	}
-	if t.Inherited {
-		warn("tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net",
-			t.Display)
-	}
-	if t.RowSecurity {
-		warn("row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer",
-			t.Display)
-	}
+	warn(!m.key.Indexed, "no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
+		t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
+	warn(!m.key.Unique && t.Kind != "p", "nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
+	warn(t.Inherited, "tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net", t.Display)
+	warn(t.RowSecurity, "row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer", t.Display)
+	warn(twoPhase, "this server allows two-phase commit, and PostgreSQL refuses to prepare a transaction that notifies: where the application uses"+
+		" it for %s, install without triggers", t.Display)
 	return warnings
 }

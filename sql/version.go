@@ -76,7 +76,7 @@ const schemaSQL = `
 	select current_user::text, coalesce(pg_catalog.obj_description(v.oid, 'pg_class'), ''),
 	       exists (select from pg_catalog.pg_class w where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'),
 	       exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch'), t.oid is not null,
-	       coalesce(f.prosrc like '%true /* --notify-always */%' or f.proname = 'changed' and pg_catalog.pg_get_triggerdef(t.oid) not like '%pg_try_advisory_lock%', false),
+	       coalesce(f.prosrc like '%true /* --notify-always */%' or f.proname = 'changed' and pg_catalog.pg_get_triggerdef(t.oid) like '%WHEN (false AND %', false),
 	       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), '')
 	from pg_catalog.pg_namespace n
 		join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
