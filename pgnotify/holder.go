@@ -75,6 +75,8 @@ func (h *Holder) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(delay):
+		case <-h.again: // somebody has a connection again; not as often as anybody can say so
+			time.Sleep(backoffMin)
 		}
 	}
 }
@@ -133,7 +135,7 @@ func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 		if time.Since(looked) >= lookInterval {
 			looked = time.Now()
 			f, err := s.ask(ctx)
-			if s.conn.IsClosed() {
+			if errors.Is(err, errLocksLost) {
 				return err
 			}
 			if first || f != told {

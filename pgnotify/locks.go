@@ -22,6 +22,8 @@ type lockSession struct {
 	last feed
 }
 
+var errLocksLost = errors.New("the connection that holds the locks was lost")
+
 // ask reads what the triggers ask for.
 func (s *lockSession) ask(ctx context.Context) (f feed, err error) {
 	s.mu.Lock()
@@ -35,7 +37,10 @@ func (s *lockSession) ask(ctx context.Context) (f feed, err error) {
 	if err != nil {
 		f = feed{}
 	}
-	if f != s.last && !s.conn.IsClosed() { // locks of before mean nothing to anybody now
+	if s.conn.IsClosed() {
+		return feed{}, errors.Join(errLocksLost, err)
+	}
+	if f != s.last { // locks of before mean nothing to anybody now
 		_, unlocked := s.conn.Exec(ctx, `select pg_catalog.pg_advisory_unlock_all()`)
 		err = errors.Join(err, unlocked)
 	}
@@ -48,7 +53,7 @@ func (s *lockSession) check() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn.IsClosed() {
-		return errors.New("the connection that holds the locks was lost")
+		return errLocksLost
 	}
 	return s.conn.PgConn().CheckConn()
 }
