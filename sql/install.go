@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -24,10 +23,6 @@ import (
 // conn must not be in a transaction and is not safe for concurrent use meanwhile. It may go through a pooler. The
 // errors are those of [PlanInstall].
 func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	return run(ctx, conn, o, "install", planInstall)
 }
 
@@ -35,6 +30,10 @@ type planner = func(context.Context, *pgx.Conn, Options) (*Plan, error)
 
 // run plans, and runs the plan, in short attempts until one of them gets its locks.
 func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan planner) (*Plan, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
 	start := time.Now()
 	for told := false; ; {
 		p, err := attempt(ctx, conn, o, operation, plan)
@@ -50,9 +49,8 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 		}
 		if !told {
 			told = true
-			o.Logger.LogAttrs(ctx, slog.LevelInfo, "waiting for a lock",
-				slog.String("operation", operation), slog.String("table", p.Table), slog.Duration("for_at_most", o.LockWait),
-				slog.String("held_by", strings.Join(holders(ctx, conn, p), "; ")))
+			o.Logger.InfoContext(ctx, "waiting for a lock", "operation", operation, "table", p.Table, "for_at_most", o.LockWait,
+				"held_by", strings.Join(holders(ctx, conn, p), "; "))
 		}
 		// Jitter: several installers, or the application's own transactions, may come at a fixed rhythm.
 		pause := min(100*time.Millisecond+rand.N(900*time.Millisecond), o.LockWait-waited)
@@ -67,13 +65,12 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 // attempt returns a plan with an error as well: it says what is busy. To plan, only the view's definition is locked.
 func attempt(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan planner) (*Plan, error) {
 	p, err := planApart(ctx, conn, o, plan)
-	if err != nil {
+	switch {
+	case err != nil:
 		return &Plan{Table: "auditstream.progress"}, err
-	}
-	if p.SQL == "" {
+	case p.SQL == "":
 		return p, nil
-	}
-	if len(p.rights) > 0 {
+	case len(p.rights) > 0:
 		return p, errors.New(strings.Join(p.rights, "; "))
 	}
 	done, err := runOnce(ctx, conn, o, p, plan)
@@ -111,8 +108,5 @@ func execScript(ctx context.Context, conn *pgx.Conn, script string) error {
 // isBusy says whether another session was in the way.
 func isBusy(err error) bool {
 	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
-		return false
-	}
-	return refused.Code == "55P03" || refused.Code == "40P01" // lock_not_available, deadlock_detected
+	return errors.As(err, &refused) && (refused.Code == "55P03" || refused.Code == "40P01") // lock_not_available, deadlock_detected
 }

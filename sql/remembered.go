@@ -67,8 +67,8 @@ func (i *installed) unlike(given map[string]string, m *mapping) error {
 		" --column OURS=THEIRS for what is to change (OURS= leaves it out)", strings.Join(changes, ", and "))
 }
 
-func without(all, some []string) []string {
-	var rest []string
+// without are the names of all that are not among some, each once.
+func without(all, some []string) (rest []string) {
 	for _, name := range all {
 		if !slices.Contains(some, name) && !slices.Contains(rest, name) {
 			rest = append(rest, name)

@@ -34,14 +34,13 @@ func versionOf(comment string, watch, prepare bool) int {
 		return 0
 	}
 	n, _ := strconv.Atoi(match[1]) // nine digits fit
-	switch {
-	case n != 1 || !watch:
-		return n
-	case !prepare:
-		return 2
-	default:
-		return 3
+	if n == 1 && watch {
+		n = 2
+		if prepare {
+			n = 3
+		}
 	}
+	return n
 }
 
 // newer refuses to touch what a later program installed: this one does not know all of it.
