@@ -146,8 +146,11 @@ func findSource(t *table, names map[string]string, name string) (*attribute, err
 	}
 	if name == "error" {
 		// A flag called error beside the text called error_message is not what a viewer wants to read.
+		isText := func(a *attribute) bool {
+			return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
+		}
 		other := t.column("error_message")
-		if source == nil || (other != nil && other.isText() && !source.isText()) {
+		if source == nil || other != nil && isText(other) && !isText(source) {
 			source = other
 		}
 	}
@@ -199,10 +202,6 @@ func (a *attribute) builtInBase() string {
 		return ""
 	}
 	return a.Base
-}
-
-func (a *attribute) isText() bool {
-	return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
 }
 
 // written finds a column by the name somebody typed: as it is spelled, then as SQL folds it.

@@ -14,13 +14,11 @@ import (
 
 // Status is what doctor reports about a database.
 type Status struct {
-	// Table is the application's table, quoted and with its schema: the one with the triggers, else the only one that
-	// the view reads; empty when neither tells.
+	// Table is the application's, quoted and with its schema: the one with the triggers, else the only one that the view reads, else empty.
 	Table string
-	// View is nil when auditstream.progress exists, the current role may read it, and it has the contract's columns.
+	// View is nil when auditstream.progress exists, is readable and has the contract's columns.
 	View error
-	// Triggers are those of install.sql, also when they are missing; others that call the same function; and those
-	// on partitions that are not enabled.
+	// Triggers are those of install.sql, also when they are missing, others that call the function, and those on partitions that are not enabled.
 	Triggers []Trigger
 	// Altered says that somebody has changed what install made, or the number of it.
 	Altered bool
@@ -35,9 +33,8 @@ type Trigger struct {
 	Enabled string
 }
 
-// Inspect looks at what is installed, or was written by hand. It needs no right but SELECT on the view, changes nothing,
-// and uses a transaction of its own, so conn must not be in one. The error is about the connection: what is wrong with
-// the installation is in the Status.
+// Inspect looks at what is installed, or was written by hand. It needs no right but SELECT on the view and changes nothing. conn must not
+// be in a transaction. The error is about the connection: what is wrong with the installation is in the Status.
 func Inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
 	s, err := reading(ctx, conn, 0, func() (Status, error) { return inspect(ctx, conn) })
 	if err != nil {

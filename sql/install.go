@@ -12,16 +12,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Install makes the view auditstream.progress over the table and the triggers on it, all in one transaction: after an
-// error nothing has changed. A second call reads the catalog, finds nothing to do and takes no lock that a writer could
-// notice; what was dropped, disabled or altered meanwhile is repaired.
+// Install makes the views and the triggers, all in one transaction: after an error nothing has changed. A second call reads the catalog,
+// finds nothing to do and takes no lock that a writer could notice; what was dropped, disabled or altered meanwhile is repaired.
 //
-// To create triggers, the table must for a moment have no writer. Install never queues behind one for longer than
-// LockTimeout, because the application's writers queue behind Install; it lets go and tries again, for LockWait in all,
-// and then says who held the lock. Installers in several processes take turns.
+// To create triggers, the table must for a moment have no writer. Install never queues behind one for longer than LockTimeout, because
+// the application's writers queue behind Install; it lets go and tries again, for LockWait in all, and then says who held the lock.
+// Installers in several processes take turns.
 //
-// conn must not be in a transaction and is not safe for concurrent use meanwhile. It may go through a pooler. The
-// errors are those of [PlanInstall].
+// conn must not be in a transaction. It may go through a pooler. The errors are those of [PlanInstall].
 func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 	return run(ctx, conn, o, "install", planInstall)
 }

@@ -9,11 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+const ownerTrigger = "auditstream_owner" // there where a column says whose a row is
+
 // triggerNames are the triggers of install.sql.
 var triggerNames = []string{"auditstream_insert", "auditstream_update", "auditstream_delete", ownerTrigger, "auditstream_truncate"}
-
-// ownerTrigger is there where a column says whose a row is.
-const ownerTrigger = "auditstream_owner"
 
 // installed is what the catalog says about an earlier install.
 type installed struct {

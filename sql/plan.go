@@ -31,9 +31,8 @@ type Plan struct {
 	rights    []string // that the current role lacks: warnings in a plan, an error when it is run
 }
 
-// PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so
-// conn must not be in one. The error is a sentence for whoever typed the command: a [UsageError] when the options make
-// no sense, otherwise what it is about the table that cannot be adopted.
+// PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not be in
+// one. The error is for whoever typed the command: a [UsageError] when the options make no sense, else what is wrong with the table.
 func PlanInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 	plan, err := planApart(ctx, conn, o, planInstall)
 	if err != nil {
@@ -69,7 +68,7 @@ func reading[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Durati
 // beginReading makes the server write names and types always the same way.
 const beginReading = "begin isolation level read committed read only; set local quote_all_identifiers = off"
 
-// abandon ends the transaction, also when ctx has ended: the connection is the caller's.
+// abandon ends the transaction, also when ctx has ended.
 func abandon(ctx context.Context, conn *pgx.Conn) {
 	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
 		return
@@ -190,8 +189,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	vars["keep_always"] = strings.TrimSuffix(vars["keep_always"], "\n")
 	script := render(installSQL, vars)
 	if t.OID == 0 {
-		head, body, _ := strings.Cut(script, searchPath)
-		script = head + searchPath + "\n" + render(auditsSQL, vars) + body
+		script = strings.Replace(script, searchPath, searchPath+"\n"+render(auditsSQL, vars), 1)
 	}
 	return script, nil
 }

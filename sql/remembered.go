@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// The comment on the view holds Options.Columns between the two sums. An upgrade that did not know them would show a column
-// that had been left out, to everybody, and nobody would notice.
+// The comment on the view holds Options.Columns between the two sums: an upgrade must not show a column that had been left out.
 var remembered = regexp.MustCompile(`(?s)^auditstream [0-9]{1,9} [0-9a-f]{32} (\{.*\}) [0-9a-f]{32}$`)
 
 // rememberedColumns reads them; ok is false where an earlier program, or psql, installed.

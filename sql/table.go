@@ -131,11 +131,9 @@ func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) 
 		return nil, errors.New("the table has just been dropped")
 	}
 	t := found[0]
-	kinds := map[string]string{
-		"v": "a view: name the table that it reads", "m": "a materialized view: name the table that it reads",
+	kinds := map[string]string{"v": "a view: name the table that it reads", "m": "a materialized view: name the table that it reads",
 		"f": "a foreign table: its changes are made elsewhere and fire no triggers", "S": "a sequence, not a table",
-		"i": "an index, not a table", "I": "an index, not a table", "c": "a type, not a table", "t": "a TOAST table",
-	}
+		"i": "an index, not a table", "I": "an index, not a table", "c": "a type, not a table", "t": "a TOAST table"}
 	what := kinds[t.Kind]
 	switch {
 	case t.System:

@@ -10,14 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SchemaVersion is that of what install.sql makes. It is raised by every change there that is more than a comment, so that
-// each version is one set of objects:
+// SchemaVersion is that of what install.sql makes. Every change there that is more than a comment raises it:
 //
 //	1  triggers for each row, which ring for every change
 //	2  the table auditstream.watch: they ring for what somebody watches
 //	3  triggers for each statement
 //	4  which never compare each of its rows with each other one
-//	5  locks in place of the table: triggers for each row whose conditions look and notify, and no function with rights
+//	5  locks in place of the table: triggers for each row whose conditions look and notify
 //
 // testdata holds the install.sql of each.
 const SchemaVersion = 5
