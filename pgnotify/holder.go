@@ -2,12 +2,9 @@ package pgnotify
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -91,7 +88,7 @@ func (h *Holder) session(ctx context.Context) (proven bool, err error) {
 	}
 	s := &lockSession{conn: conn}
 	defer s.close()
-	if err := h.prove(openCtx, conn); err != nil {
+	if err := s.prove(openCtx, h.pool); err != nil {
 		return false, err
 	}
 	h.held.Store(true)
@@ -101,39 +98,22 @@ func (h *Holder) session(ctx context.Context) (proven bool, err error) {
 	return true, h.keep(ctx, s)
 }
 
-// prove has one notification from the pool come back: through a transaction pooler, where none does, locks would stay with whoever
-// gets the connection next. It listens for that long alone.
-func (h *Holder) prove(ctx context.Context, conn *pgx.Conn) error {
-	channel := pgx.Identifier{"auditstream_locks_" + strings.ToLower(rand.Text())}
-	if _, err := conn.Exec(ctx, "listen "+channel.Sanitize()); err != nil {
-		return fmt.Errorf("listen once: %w", err)
-	}
-	if err := notify(ctx, h.pool, channel[0], ""); err != nil {
-		return fmt.Errorf("notify once: %w", err)
-	}
-	waitCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if _, err := conn.WaitForNotification(waitCtx); err != nil {
-		if waitCtx.Err() != nil && ctx.Err() == nil {
-			return ErrSilent
-		}
-		return fmt.Errorf("wait for a notification: %w", err)
-	}
-	if _, err := conn.Exec(ctx, "unlisten "+channel.Sanitize()); err != nil {
-		return fmt.Errorf("unlisten: %w", err)
-	}
-	return nil
-}
-
-// keep looks what the triggers ask for, and whether the connection lives, until it does not.
+// keep looks what the triggers ask for, and whether the connection lives, until it does not. When somebody says so, it is also proven
+// again: after a failover it may be to a server that lives, and is the primary no longer.
 func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 	check := time.NewTicker(checkInterval)
 	defer check.Stop()
 	var looked time.Time
 	var told feed
-	for first := true; ; {
-		if time.Since(looked) >= lookInterval {
-			looked = time.Now()
+	for first, again := true, false; ; {
+		since := time.Since(looked)
+		if again && since >= againAfter {
+			if err := s.prove(ctx, h.pool); err != nil {
+				return err
+			}
+		}
+		if again && since >= againAfter || since >= lookInterval {
+			looked, again = time.Now(), false
 			f, err := s.ask(ctx)
 			if errors.Is(err, errLocksLost) {
 				return err
@@ -151,9 +131,7 @@ func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 				return err
 			}
 		case <-h.again:
-			if time.Since(looked) >= checkInterval {
-				looked = time.Time{}
-			}
+			again = true
 		}
 	}
 }
