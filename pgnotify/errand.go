@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -28,8 +29,8 @@ type errand struct {
 // errSessionOver is why nothing is done on a session's connection any more.
 var errSessionOver = errors.New("the session that listens is over")
 
-// do runs f on the connection, between two notifications, and returns its error, which is the session's end. f must keep to its
-// context: notifications wait meanwhile.
+// do runs f on the connection, between two notifications, and returns its error, which is the session's end. When ctx ends before, f
+// does not run. f must keep to its context: notifications wait meanwhile.
 func (e *errands) do(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
 	one := &errand{ctx: ctx, f: f, done: make(chan error, 1)}
 	e.mu.Lock()
@@ -46,8 +47,16 @@ func (e *errands) do(ctx context.Context, f func(ctx context.Context, conn *pgx.
 	case err := <-one.done:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+	e.mu.Lock()
+	before := len(e.todo)
+	e.todo = slices.DeleteFunc(e.todo, func(other *errand) bool { return other == one })
+	begun := len(e.todo) == before
+	e.mu.Unlock()
+	if begun {
+		return <-one.done // what was done must not go unnoticed: a lock would be held that nobody knows of
+	}
+	return context.Cause(ctx)
 }
 
 // end refuses what is still to be done, and what comes later.
@@ -93,8 +102,9 @@ func (e *errands) wait(ctx context.Context, conn *pgx.Conn) (*pgconn.Notificatio
 // run does one after the other, until one fails.
 func run(conn *pgx.Conn, todo []*errand) error {
 	for k, one := range todo {
-		if one.ctx.Err() != nil {
-			continue // nobody waits any more
+		if err := one.ctx.Err(); err != nil {
+			one.done <- err // and f has not run
+			continue
 		}
 		err := one.f(one.ctx, conn)
 		one.done <- err

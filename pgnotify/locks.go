@@ -17,19 +17,23 @@ type sessionLocks struct {
 var _ Locks = sessionLocks{}
 
 // Take implements [Locks]. It waits for nobody: a lock that a writer has for the moment of a look is left out.
-func (l sessionLocks) Take(ctx context.Context, buckets []int32) (taken []int32, err error) {
+func (l sessionLocks) Take(ctx context.Context, buckets []int32) (taken []int32, open Snapshot, err error) {
 	err = l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, `select b from pg_catalog.unnest($1::int[]) b where pg_catalog.pg_try_advisory_lock_shared($2::int, b)`, buckets, l.class)
 		if err != nil {
 			return err
 		}
 		taken, err = pgx.CollectRows(rows, pgx.RowTo[int32])
+		if err != nil || len(taken) == 0 {
+			return err
+		}
+		open, err = snapshot(ctx, conn)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take locks: %w", err)
+		return nil, Snapshot{}, fmt.Errorf("take locks: %w", err)
 	}
-	return taken, nil
+	return taken, open, nil
 }
 
 // GiveBack implements [Locks].
@@ -45,16 +49,23 @@ func (l sessionLocks) GiveBack(ctx context.Context, buckets []int32) error {
 }
 
 // Snapshot implements [Locks].
+func (l sessionLocks) Snapshot(ctx context.Context) (open Snapshot, err error) {
+	err = l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		open, err = snapshot(ctx, conn)
+		return err
+	})
+	return open, err
+}
+
+// snapshot lists the transactions that have an id and have not ended.
 //
 // A snapshot of PostgreSQL's does not say what it takes: its xmax is one more than the newest transaction that has ended
 // (GetSnapshotData, procarray.c), and those from there on, which may have looked already, are in no list. age counts them,
 // without drawing an id, which would be a write.
-func (l sessionLocks) Snapshot(ctx context.Context) (Snapshot, error) {
+func snapshot(ctx context.Context, conn *pgx.Conn) (Snapshot, error) {
 	var text string
 	var newer int32
-	err := l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `select s::text, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid) from pg_catalog.pg_current_snapshot() s`).Scan(&text, &newer)
-	})
+	err := conn.QueryRow(ctx, `select s::text, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid) from pg_catalog.pg_current_snapshot() s`).Scan(&text, &newer)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("list open transactions: %w", err)
 	}

@@ -27,11 +27,12 @@ const Beginning store.Key = ""
 // Locks is the session in which an instance holds the locks by which writers see that somebody watches; see
 // docs/watch-as-locks.md. They end with it.
 type Locks interface {
-	// Take takes buckets and returns those that it got; a writer may be looking at the others at this moment.
-	Take(ctx context.Context, buckets []int32) (taken []int32, err error)
+	// Take takes buckets and returns those that it got, as a writer may be looking at the others at this moment; and then, in a
+	// statement of its own, what Snapshot does. An error, here and below, says that nothing was done or that the session has ended.
+	Take(ctx context.Context, buckets []int32) (taken []int32, open Snapshot, err error)
 	// GiveBack gives back buckets that were taken.
 	GiveBack(ctx context.Context, buckets []int32) error
-	// Snapshot says which transactions have an id and have not ended, in a statement of its own.
+	// Snapshot says which transactions have an id and have not ended.
 	Snapshot(ctx context.Context) (Snapshot, error)
 }
 
@@ -215,6 +216,8 @@ func (r *Registrar) untilNext() time.Duration {
 		switch {
 		case b.watched > 0 && !b.held && !r.flooded:
 			next = min(next, r.retry)
+		case b.held && r.flooded:
+			next = min(next, retryMax)
 		case b.watched == 0:
 			next = min(next, max(time.Until(b.left.Add(lingers)), time.Millisecond))
 		}

@@ -39,7 +39,17 @@ func lockTableOf(all *transactions) *lockTable {
 	return &lockTable{held: map[int32]int{}, busy: map[int32]bool{}, transactions: all}
 }
 
-func (l *lockTable) Take(_ context.Context, buckets []int32) (taken []int32, err error) {
+func (l *lockTable) Take(ctx context.Context, buckets []int32) (taken []int32, open Snapshot, err error) {
+	taken, err = l.take(buckets)
+	if err != nil || len(taken) == 0 {
+		return nil, Snapshot{}, err
+	}
+	time.Sleep(l.latency) // between the two statements
+	open, err = l.Snapshot(ctx)
+	return taken, open, err
+}
+
+func (l *lockTable) take(buckets []int32) (taken []int32, err error) {
 	time.Sleep(l.latency)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,12 +69,21 @@ func (l *lockTable) Take(_ context.Context, buckets []int32) (taken []int32, err
 func (l *lockTable) GiveBack(_ context.Context, buckets []int32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.fail != nil {
+		return l.fail
+	}
 	for _, b := range buckets {
 		if l.held[b]--; l.held[b] == 0 {
 			delete(l.held, b)
 		}
 	}
-	return l.fail
+	return nil
+}
+
+func (l *lockTable) failWith(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail = err
 }
 
 func (l *lockTable) Snapshot(context.Context) (Snapshot, error) {
@@ -223,7 +242,7 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 		}
 		l.begin(200) // looks late enough
 		time.Sleep(time.Hour)
-		wantMarks(t, m)
+		wantMarks(t, m) // waits
 		if l.looks > 3700 {
 			t.Errorf("%d looks in an hour, want one a second at most", l.looks)
 		}
@@ -233,8 +252,10 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || !r.Announced(in(1)) || !r.Announced(in(2)) {
 			t.Errorf("after both have ended: %v to be read, announced: %v", got, r.Announced(in(1)))
 		}
+		synctest.Wait()
 		looks := l.looks
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if l.looks > looks {
 			t.Errorf("%d looks with nobody to wait for", l.looks-looks)
 		}
@@ -254,6 +275,7 @@ func TestBucketThatSomebodyElseHoldsIsTriedAgain(t *testing.T) {
 			t.Errorf("%d are not held, want 1", n)
 		}
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if n := len(l.takes); n > 700 {
 			t.Errorf("tried %d times in 10 minutes", n)
 		}
@@ -352,6 +374,7 @@ func TestS3AllLeaveAtOnce(t *testing.T) {
 			r.Leave(in(b))
 		}
 		time.Sleep(lingers + time.Second)
+		synctest.Wait()
 		if len(r.buckets)+len(l.holds()) > 0 {
 			t.Errorf("%d buckets, %d locks left", len(r.buckets), len(l.holds()))
 		}
@@ -444,6 +467,148 @@ func TestRegistrarMissesNothing(t *testing.T) {
 }
 
 // The triggers' number of buckets is known when there is a session, and an install may change it.
+// A lock that could not be given back was forgotten, and taken a second time later: writers notified until the session ended.
+func TestGiveBackThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for _, flood := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLockTable()
+			r, _ := startRegistrar(t, l)
+			r.Want(in(1))
+			synctest.Wait()
+			l.failWith(errors.New("busy"))
+			if flood {
+				r.Flood(true)
+			} else {
+				r.Leave(in(1))
+			}
+			time.Sleep(time.Minute)
+			if got := l.holds(); !slices.Equal(got, []int32{1}) {
+				t.Fatalf("held: %v", got)
+			}
+			l.failWith(nil)
+			time.Sleep(lingers + 2*retryMax)
+			if got := l.holds(); len(got) > 0 {
+				t.Errorf("flood %v: still held: %v", flood, got)
+			}
+			r.Want(in(1))
+			r.Flood(false)
+			synctest.Wait()
+			if l.held[1] != 1 || !r.Announced(in(1)) {
+				t.Errorf("flood %v: held %d times, want once", flood, l.held[1])
+			}
+		})
+	}
+}
+
+// Whoever comes back while the lock is being given back has it taken again, and read.
+func TestWantDuringGiveBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLockTable()
+		slow := slowGiveBack{l}
+		r, m := startRegistrar(t, slow)
+		r.Want(in(1))
+		wantMarks(t, m, []int32{1})
+		r.Leave(in(1))
+		time.Sleep(lingers + time.Second/2)
+		r.Want(in(1))
+		time.Sleep(time.Second)
+		wantMarks(t, m, []int32{1})
+		if l.held[1] != 1 || !r.Announced(in(1)) {
+			t.Errorf("held %d times, want once", l.held[1])
+		}
+	})
+}
+
+type slowGiveBack struct{ *lockTable }
+
+func (l slowGiveBack) GiveBack(ctx context.Context, buckets []int32) error {
+	err := l.lockTable.GiveBack(ctx, buckets)
+	time.Sleep(time.Second)
+	return err
+}
+
+// A session that ends while its locks are being taken has taken nothing.
+func TestSessionEndsDuringTake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLockTable()
+		l.latency = time.Second
+		r, m := startRegistrar(t, l)
+		r.Want(in(1))
+		time.Sleep(500 * time.Millisecond)
+		r.Session(nil, 0)
+		time.Sleep(time.Minute)
+		wantMarks(t, m)
+		if r.Announced(in(1)) || r.Unheld() != 1 {
+			t.Error("held by a session that is over")
+		}
+		r.Session(newLockTable(), maxBuckets)
+		wantMarks(t, m, []int32{1})
+	})
+}
+
+// The list of a bucket that was taken anew is waited for, too, whatever an earlier one says.
+func TestBucketTakenAgainWaitsForBothLists(t *testing.T) {
+	t.Parallel()
+	var w waits
+	w.add([]int32{1, 2}, []uint64{10})
+	w.add([]int32{1}, []uint64{10, 20})
+	again, over := w.look(Snapshot{Xmax: 20, InProgress: nil})
+	if slices.Sort(again); !slices.Equal(slices.Compact(again), []int32{1, 2}) || !slices.Equal(over, []int32{2}) {
+		t.Errorf("to be read %v, settled %v, want 1 and 2, and 2 alone", again, over)
+	}
+	if again, over = w.look(Snapshot{Xmax: 21}); !slices.Equal(again, []int32{1}) || !slices.Equal(over, []int32{1}) || len(w.lists) > 0 {
+		t.Errorf("to be read %v, settled %v, left %v", again, over, w.lists)
+	}
+}
+
+// However often buckets are taken while one transaction goes on, the lists stay few, and nobody is forgotten.
+func TestListsOfOpenTransactionsStayFew(t *testing.T) {
+	t.Parallel()
+	var w waits
+	for n := range int32(1000) {
+		w.add([]int32{n}, []uint64{10, 1000 + uint64(n)})
+		if len(w.lists) > maxWaits {
+			t.Fatalf("%d lists", len(w.lists))
+		}
+	}
+	if _, over := w.look(Snapshot{Xmax: 3000, InProgress: []uint64{10}}); len(over) > 0 {
+		t.Errorf("%v are settled while 10 goes on", over)
+	}
+	again, over := w.look(Snapshot{Xmax: 3000})
+	slices.Sort(over)
+	if len(slices.Compact(over)) != 1000 || len(again) < 1000 || len(w.lists) > 0 {
+		t.Errorf("%d are settled, %d to be read, want 1000", len(over), len(again))
+	}
+}
+
+func TestParseSnapshot(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Snapshot{
+		"10:20:10,14,15":           {Xmax: 20, InProgress: []uint64{10, 14, 15}},
+		"10:10:":                   {Xmax: 10},
+		"1:18446744073709551615:1": {Xmax: 1<<64 - 1, InProgress: []uint64{1}},
+	} {
+		got, err := parseSnapshot(text)
+		if err != nil || got.Xmax != want.Xmax || !slices.Equal(got.InProgress, want.InProgress) {
+			t.Errorf("%q: %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "10", "10:20", "10:x:", "10:20:a", "10:20:1:2", "10:-1:", "10:18446744073709551616:"} {
+		if got, err := parseSnapshot(text); err == nil {
+			t.Errorf("%q: %+v, want an error", text, got)
+		}
+	}
+	snap := Snapshot{Xmax: 20, InProgress: []uint64{10}}.extended(22)
+	for xid, ended := range map[uint64]bool{9: true, 10: false, 11: true, 19: true, 20: false, 21: false, 22: false} {
+		if snap.Ended(xid) != ended {
+			t.Errorf("transaction %d has ended: %v, want %v", xid, !ended, ended)
+		}
+	}
+}
+
 func TestNumberOfBucketsChanges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -470,6 +635,7 @@ func TestNumberOfBucketsChanges(t *testing.T) {
 		r.Leave(in(6))
 		r.Leave(Beginning)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(r.buckets) > 0 {
 			t.Errorf("%d buckets are left", len(r.buckets))
 		}

@@ -24,13 +24,9 @@ func (r *Registrar) take(ctx context.Context) {
 	}
 	for batch := range slices.Chunk(wanted, takeBatch) {
 		ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-		taken, err := locks.Take(ctx, batch)
-		var snap Snapshot
-		if err == nil && len(taken) > 0 {
-			snap, err = locks.Snapshot(ctx)
-		}
+		taken, open, err := locks.Take(ctx, batch)
 		cancel()
-		if !r.took(session, taken, snap, err) {
+		if !r.took(session, taken, open.InProgress, err) {
 			return
 		}
 		r.markIn(taken)
@@ -38,7 +34,7 @@ func (r *Registrar) take(ctx context.Context) {
 }
 
 // took notes what take has taken, and reports whether to go on.
-func (r *Registrar) took(session int, taken []int32, snap Snapshot, err error) bool {
+func (r *Registrar) took(session int, taken []int32, open []uint64, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.session != session {
@@ -47,17 +43,17 @@ func (r *Registrar) took(session int, taken []int32, snap Snapshot, err error) b
 	r.retry = min(max(2*r.retry, retryMin), retryMax)
 	r.logTurn(err)
 	if err != nil {
-		return false // what was taken is taken again: a session may hold a lock several times
+		return false
 	}
 	for _, number := range taken {
 		r.bucket(number).held = true
 	}
 	switch {
 	case len(taken) == 0:
-	case len(snap.InProgress) == 0:
+	case len(open) == 0:
 		r.settle(taken)
 	default:
-		r.waits.add(taken, snap.InProgress)
+		r.waits.add(taken, open)
 	}
 	return true
 }
@@ -129,11 +125,10 @@ func (r *Registrar) giveBack(ctx context.Context) {
 	var gone []int32
 	for number, b := range r.buckets {
 		over := b.watched == 0 && time.Since(b.left) >= lingers
-		if b.held && (over || r.flooded) {
+		switch {
+		case b.held && (over || r.flooded):
 			gone = append(gone, number)
-			b.held, b.settled = false, false
-		}
-		if over {
+		case over:
 			delete(r.buckets, number)
 		}
 	}
@@ -145,10 +140,24 @@ func (r *Registrar) giveBack(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 		err := locks.GiveBack(ctx, batch)
 		cancel()
-		r.mu.Lock()
-		if r.session == session {
-			r.logTurn(err)
+		r.gave(session, batch, err)
+	}
+}
+
+// gave notes what giveBack has given back. Where somebody watches again it is taken again.
+func (r *Registrar) gave(session int, buckets []int32, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.session != session {
+		return
+	}
+	r.logTurn(err)
+	for _, number := range buckets {
+		b := r.buckets[number]
+		if err != nil {
+			b.left = time.Now() // to be tried again
+			continue
 		}
-		r.mu.Unlock()
+		b.held, b.settled = false, false
 	}
 }
