@@ -3,7 +3,6 @@ package pgnotify
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -62,7 +61,7 @@ func (h *Holder) prove(ctx context.Context, conn *pgx.Conn) error {
 	defer stop()
 	if _, err := conn.WaitForNotification(waitCtx); err != nil {
 		if waitCtx.Err() != nil && ctx.Err() == nil {
-			err = errors.Join(ErrCannot, ErrSilent)
+			err = ErrSilent
 		}
 		return fmt.Errorf("wait for a notification: %w", err)
 	}

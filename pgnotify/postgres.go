@@ -154,10 +154,6 @@ func (c *pgConn) Proven(ctx context.Context) error {
 		if conn.IsClosed() {
 			return fmt.Errorf("read auditstream.feeds: %w", failure)
 		}
-		if c.told && f != c.feed { // locks of before mean nothing to anybody now
-			_, err := conn.Exec(ctx, `select pg_catalog.pg_advisory_unlock_all()`)
-			return err
-		}
 		return nil
 	})
 	switch {
@@ -172,6 +168,8 @@ func (c *pgConn) Proven(ctx context.Context) error {
 	switch {
 	case c.told && f == c.feed:
 		return nil
+	case c.feed != (feed{}): // those that are held mean nothing now, also one that is being taken: they end with the session
+		return errors.New("the triggers ask for other locks than before")
 	case failure != nil:
 		c.logger.Warn("the triggers cannot be told what is watched; unless they always ring, the safety net finds changes. Run auditstream doctor", "error", failure)
 		c.registrar.Session(nil, 0)
