@@ -11,7 +11,13 @@ import (
 const maxBuckets = 4096
 
 // bucketOf is the bucket of a key among maxBuckets: what the triggers compute, of an integer, as hashint8(key) & (buckets - 1).
-func bucketOf(key store.Key) int32 { return int32(hashint8(key.Int()) & (maxBuckets - 1)) }
+// Beginning's is one more.
+func bucketOf(key store.Key) int32 {
+	if key == Beginning {
+		return maxBuckets
+	}
+	return int32(hashint8(key.Int()) & (maxBuckets - 1))
+}
 
 // hashint8 is PostgreSQL's function of this name (hashfunc.c, and hash_bytes_uint32 in hashfn.c).
 func hashint8(key int64) uint32 {

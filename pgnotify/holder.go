@@ -3,8 +3,10 @@ package pgnotify
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -12,56 +14,114 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Holder is the Source of a session that holds the locks by which writers see what is watched, of an instance that hears elsewhere
-// of changes. It does not LISTEN, so that it costs writers nothing; the canary is a question to it.
+const (
+	// checkInterval is the time between looks whether a holder's connection was closed, which cost no round trip.
+	checkInterval = 200 * time.Millisecond
+	// lookInterval is the time between questions what the triggers ask for, which also find a connection that is silently dead.
+	lookInterval = 4 * time.Second
+	// noSessionRetry is the time between attempts where a pooler is in the way.
+	noSessionRetry = time.Minute
+)
+
+// Holder keeps the session in which a Registrar holds its locks. It does not LISTEN, so that it costs writers nothing. Its locks may
+// outlive the connection of a Listener, or end before it: writers then announce in vain, or what is watched is read when they are held
+// again.
 type Holder struct {
-	*Postgres
-	conn atomic.Pointer[pgConn]
+	conn      *pgx.ConnConfig
+	pool      Execer
+	registrar *Registrar
+	logger    *slog.Logger
+	held      atomic.Bool
+	again     chan struct{} // capacity 1: look soon
 }
 
-// NewHolder returns a Holder. The parameters are NewPostgres's.
+// NewHolder returns a Holder that does nothing until Run. conn and pool are NewPostgres's.
 func NewHolder(conn *pgx.ConnConfig, pool Execer, registrar *Registrar, logger *slog.Logger) *Holder {
-	p := NewPostgres(conn, pool, registrar, logger)
-	p.conn = listenConfig(conn, "auditstream instance")
-	return &Holder{Postgres: p}
+	return &Holder{conn: listenConfig(conn, "auditstream locks"), pool: pool, registrar: registrar, logger: logger, again: make(chan struct{}, 1)}
 }
 
-// Texts implements [Source].
-func (*Holder) Texts() Texts {
-	const cannot = "cannot tell the triggers what is watched, trying on; unless they always ring, the safety net finds changes. DATABASE_LISTEN_URL must be a direct connection to the primary"
-	return Texts{Up: "telling the triggers what is watched", Lost: cannot, Mute: cannot}
-}
+// Held reports whether there is such a session, of which it is known that the connection keeps it. Safe for concurrent use.
+func (h *Holder) Held() bool { return h.held.Load() }
 
-// Open implements [Source].
-func (h *Holder) Open(ctx context.Context) (Conn, error) {
-	c, err := h.connect(ctx)
-	if err != nil {
-		return nil, err
+// Look has asked soon what the triggers ask for, which an install may have changed, and whether the connection lives. It does not
+// block. Safe for concurrent use.
+func (h *Holder) Look() {
+	select {
+	case h.again <- struct{}{}:
+	default: // it is about to
 	}
-	if err := h.prove(ctx, c.conn); err != nil {
-		c.Close()
-		return nil, err
-	}
-	h.conn.Store(c)
-	return c, nil
 }
 
-// prove has one notification from the pool come back: through a transaction pooler none does.
-func (h *Holder) prove(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+// Run keeps the session until ctx is done, and returns nil. What cannot be had is tried again for ever. It must run exactly once.
+func (h *Holder) Run(ctx context.Context) error {
+	var delays Backoff
+	var said turn
+	silent := 0
+	for {
+		began := time.Now()
+		proven, err := h.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if proven {
+			said, silent = turn{}, 0
+		}
+		if proven && time.Since(began) > noSessionRetry { // and not because locks are refused again and again
+			delays = Backoff{}
+		}
+		if errors.Is(err, ErrSilent) {
+			silent++
+		}
+		delay := delays.Next()
+		if silent >= muteSessions { // not after one, which may have been late
+			delay = noSessionRetry - mathrand.N(noSessionRetry/10)
+		}
+		said.bad(func() {
+			h.logger.Warn("cannot tell the triggers what is watched, trying on; unless they always ring, the safety net finds changes. DATABASE_LISTEN_URL must be a direct connection to the primary", "error", err)
+		})
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(delay):
+		}
+	}
+}
+
+// session is the life of one connection. It returns why it ended, and whether it was proven.
+func (h *Holder) session(ctx context.Context) (proven bool, err error) {
+	openCtx, cancel := context.WithTimeout(ctx, openTimeout(h.conn))
 	defer cancel()
-	channel := pgx.Identifier{"auditstream_instance_" + strings.ToLower(rand.Text())}
+	conn, err := connectIdle(openCtx, h.conn)
+	if err != nil {
+		return false, err
+	}
+	s := &lockSession{conn: conn}
+	defer s.close()
+	if err := h.prove(openCtx, conn); err != nil {
+		return false, err
+	}
+	h.held.Store(true)
+	defer h.held.Store(false)
+	defer h.registrar.Session(nil)
+	h.logger.Info("telling the triggers what is watched")
+	return true, h.keep(ctx, s)
+}
+
+// prove has one notification from the pool come back: through a transaction pooler, where none does, locks would stay with whoever
+// gets the connection next. It listens for that long alone.
+func (h *Holder) prove(ctx context.Context, conn *pgx.Conn) error {
+	channel := pgx.Identifier{"auditstream_locks_" + strings.ToLower(rand.Text())}
 	if _, err := conn.Exec(ctx, "listen "+channel.Sanitize()); err != nil {
 		return fmt.Errorf("listen once: %w", err)
 	}
-	if _, err := h.pool.Exec(ctx, "select pg_catalog.pg_notify($1, '')", channel[0]); err != nil {
+	if err := notify(ctx, h.pool, channel[0], ""); err != nil {
 		return fmt.Errorf("notify once: %w", err)
 	}
-	waitCtx, stop := context.WithTimeout(ctx, 2*time.Second)
-	defer stop()
+	waitCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	if _, err := conn.WaitForNotification(waitCtx); err != nil {
 		if waitCtx.Err() != nil && ctx.Err() == nil {
-			err = ErrSilent
+			return ErrSilent
 		}
 		return fmt.Errorf("wait for a notification: %w", err)
 	}
@@ -71,11 +131,47 @@ func (h *Holder) prove(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// Send implements [Source].
-func (h *Holder) Send(ctx context.Context, payload string) error {
-	c := h.conn.Load()
-	return c.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		c.echo = payload
-		return conn.Ping(ctx)
-	})
+// keep looks what the triggers ask for, and whether the connection lives, until it does not.
+func (h *Holder) keep(ctx context.Context, s *lockSession) error {
+	check := time.NewTicker(checkInterval)
+	defer check.Stop()
+	var looked time.Time
+	var told feed
+	var again bool
+	for first := true; ; {
+		if again || time.Since(looked) >= lookInterval {
+			looked, again = time.Now(), false
+			f, err := s.ask(ctx)
+			if lost := s.check(); lost != nil {
+				return errors.Join(err, lost)
+			}
+			if first || f != told {
+				h.tell(s, f, err)
+			}
+			first, told = false, f
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-check.C:
+			if err := s.check(); err != nil {
+				return err
+			}
+			select {
+			case <-h.again:
+				again = true
+			default:
+			}
+		}
+	}
+}
+
+// tell gives the registrar the session, and what the triggers ask for.
+func (h *Holder) tell(s *lockSession, f feed, err error) {
+	if err != nil {
+		h.logger.Warn("the triggers cannot be told what is watched; unless they always ring, the safety net finds changes. Run auditstream doctor", "error", err)
+		h.registrar.Session(nil)
+		return
+	}
+	h.registrar.Session(locks{s, f})
 }

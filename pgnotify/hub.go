@@ -11,7 +11,6 @@ import (
 	"auditstream/store"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/trace"
 )
 
 // Loader reads the committed state of rows. A key without a row is absent from the answer.
@@ -55,8 +54,6 @@ type HubConfig struct {
 	Logger *slog.Logger
 	// Registerer receives the hub's metrics; nil: none.
 	Registerer prometheus.Registerer
-	// Tracer receives a span for each read; nil: none are made.
-	Tracer trace.TracerProvider
 }
 
 // Hub knows who watches what, and hands out states. All methods are safe for concurrent use.
@@ -117,9 +114,6 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Tracer != nil {
-		cfg.Loader = traced(cfg.Loader, cfg.Tracer)
 	}
 	h := &Hub{cfg: cfg, announcer: everything{}, wake: make(chan struct{}, 1), entries: make(map[store.Key]*entry), owned: newOwned(), pace: newPace(cfg.Interval, cfg.NoFlood)}
 	h.metrics = newHubMetrics(h, cfg.Registerer)
@@ -265,6 +259,13 @@ func (h *Hub) round() {
 	}
 	h.missed.log(h.cfg.Logger)
 	h.owned.refresh()
+}
+
+// watched is how many rows somebody watches.
+func (h *Hub) watched() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.entries)
 }
 
 func (h *Hub) notOpened(ctx context.Context) error {

@@ -16,11 +16,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Source is where notifications come from. Each takes seconds at most.
+// Source is where notifications come from.
 type Source interface {
-	// Open connects and subscribes: what is sent from then on is received.
-	Open(ctx context.Context) (Conn, error)
-	// Send sends a payload to all that have subscribed, by another way than theirs.
+	// Listen connects and subscribes, each within seconds, and calls opened, once, when whatever is sent is received; from then on it
+	// calls heard for each payload, until the connection breaks or ctx is done. The error says why.
+	Listen(ctx context.Context, opened func(), heard func(payload string)) error
+	// Send sends a payload to all that listen, by another connection than theirs.
 	Send(ctx context.Context, payload string) error
 	// Texts are what the log says of it.
 	Texts() Texts
@@ -33,15 +34,6 @@ type Texts struct {
 	Mute string // it cannot, as far as is seen; the remedy is in it
 }
 
-// Conn is one subscription. Receive is called by one goroutine, Close when it has returned.
-type Conn interface {
-	// Receive waits for the next payload.
-	Receive(ctx context.Context) (payload string, err error)
-	// Proven is called, while Receive waits, each time that it is known that payloads arrive. An error is the connection's end.
-	Proven(ctx context.Context) error
-	Close()
-}
-
 // The payloads besides keys, see [store.ParseKey]. Any role of the database may send any text, so anything else is ignored.
 const (
 	PayloadResync = "*" // TRUNCATE, an install, or a change whose key is not known
@@ -49,7 +41,7 @@ const (
 	bucketPrefix  = "#" // a change in a bucket, of triggers written by hand: as PayloadResync
 )
 
-// ErrCannot is, in its chain, an error of Source.Open's that time will not mend.
+// ErrCannot is, in its chain, an error of Source.Listen's that time will not mend.
 var ErrCannot = errors.New("notifications are impossible here")
 
 // ErrSilent is why a connection is given up on which nothing arrives.
@@ -143,7 +135,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	var lost, mute turn
 	silent, limit := 0, muteSessions
 	for {
-		s := &session{l: l, again: make(chan struct{}, 1)}
+		s := newSession(l)
 		err := s.run(ctx)
 		l.up.Store(false)
 		if ctx.Err() != nil {
@@ -174,11 +166,15 @@ func (l *Listener) Run(ctx context.Context) error {
 // session is the life of one connection: open it, hear, until it breaks or falls silent.
 type session struct {
 	l      *Listener
-	opened bool
+	ready  chan struct{}          // closed when what is sent is received
 	sent   atomic.Pointer[canary] // the one that is on its way
 	heard  atomic.Uint64          // notifications of any kind
 	proven time.Time              // when a canary last came back; belongs to prove
-	again  chan struct{}          // capacity 1: something asks for a canary
+	again  chan struct{}          // capacity 1: somebody else's canary was heard
+}
+
+func newSession(l *Listener) *session {
+	return &session{l: l, ready: make(chan struct{}), again: make(chan struct{}, 1)}
 }
 
 // canary is a notification that only says that notifications arrive. Its payload is random, so that neither another
@@ -190,30 +186,22 @@ type canary struct {
 
 // run returns why the session ended. Listener.Run decides what follows.
 func (s *session) run(ctx context.Context) error {
-	conn, err := s.l.cfg.Source.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	s.opened = true
-	s.l.metrics.connects.Inc()
-	s.l.cfg.Sink.Resync() // whatever was committed before may have been missed
 	ctx, cancel := context.WithCancelCause(ctx)
-	heard := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(heard)
-		for {
-			payload, err := conn.Receive(ctx)
-			if err != nil {
-				cancel(err) // the first cause wins
-				return
-			}
-			s.hear(payload)
-		}
+		defer close(ended)
+		cancel(s.l.cfg.Source.Listen(ctx, s.opened, s.hear)) // the first cause wins
 	}()
-	cancel(s.prove(ctx, conn))
-	<-heard
+	cancel(s.prove(ctx))
+	<-ended
 	return context.Cause(ctx)
+}
+
+// opened has all that is watched read: whatever was committed before may have been missed.
+func (s *session) opened() {
+	s.l.metrics.connects.Inc()
+	s.l.cfg.Sink.Resync()
+	close(s.ready)
 }
 
 // hear does what a payload asks for.
@@ -227,7 +215,6 @@ func (s *session) hear(payload string) {
 	case payload == PayloadResync, strings.HasPrefix(payload, bucketPrefix):
 		kind = notifyResync
 		s.l.cfg.Sink.Resync()
-		s.ask() // what it is that proven sessions are for may have changed
 	case strings.HasPrefix(payload, CanaryPrefix):
 		kind = notifyCanary
 		if c := s.sent.Load(); c != nil && payload == c.payload {
@@ -235,24 +222,25 @@ func (s *session) hear(payload string) {
 			case c.came <- struct{}{}:
 			default:
 			}
-		} else if !s.l.Up() {
-			s.ask() // somebody else is heard
+		} else if !s.l.Up() { // whatever was wrong may be over
+			select {
+			case s.again <- struct{}{}:
+			default:
+			}
 		}
 	}
 	s.l.metrics.notifications.WithLabelValues(kind).Inc()
 }
 
-func (s *session) ask() {
-	select {
-	case s.again <- struct{}{}:
-	default:
-	}
-}
-
 // prove sends a canary every interval and returns ErrSilent when one does not come back.
-func (s *session) prove(ctx context.Context, conn Conn) error {
+func (s *session) prove(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.ready:
+	}
 	for {
-		if err := s.canary(ctx, conn); err != nil {
+		if err := s.canary(ctx); err != nil {
 			return err
 		}
 		next := time.After(s.l.cfg.CanaryInterval)
@@ -272,7 +260,7 @@ func (s *session) prove(ctx context.Context, conn Conn) error {
 
 // canary sends one and waits for it. One that cannot be sent proves nothing about the connection, which is kept; but when no proof
 // has come for as long as two more could have been sent, nothing can be said to be up.
-func (s *session) canary(ctx context.Context, conn Conn) error {
+func (s *session) canary(ctx context.Context) error {
 	cfg := &s.l.cfg
 	c := &canary{payload: CanaryPrefix + rand.Text(), came: make(chan struct{}, 1)}
 	s.sent.Store(c)
@@ -290,11 +278,6 @@ func (s *session) canary(ctx context.Context, conn Conn) error {
 	}
 	s.l.metrics.canary.Observe(time.Since(start).Seconds())
 	s.proven = time.Now()
-	provenCtx, cancel := context.WithTimeout(ctx, cfg.CanaryTimeout)
-	defer cancel()
-	if err := conn.Proven(provenCtx); err != nil {
-		return err
-	}
 	s.l.arrive()
 	return nil
 }
@@ -340,10 +323,12 @@ type doubt struct {
 }
 
 func (s *session) failure(err error) string {
-	switch {
-	case !s.opened:
+	select {
+	case <-s.ready:
+	default:
 		return failConnect
-	case errors.Is(err, ErrSilent):
+	}
+	if errors.Is(err, ErrSilent) {
 		return failSilent
 	}
 	return failLost

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -33,26 +32,43 @@ func (s sink) drain() (told []string) {
 
 // station is a Source whose payloads come back at once, unless send or open says otherwise.
 type station struct {
-	open   func(ctx context.Context) error
-	send   func(ctx context.Context, payload string) error // what it does not pass to deliver is lost
-	proven func(ctx context.Context) error
-	conns  atomic.Pointer[dial] // the newest
-	opens  atomic.Int64
-	sent   atomic.Int64
+	open  func(ctx context.Context) error
+	send  func(ctx context.Context, payload string) error // what it does not pass to deliver is lost
+	dials atomic.Pointer[dial]                            // the newest
+	opens atomic.Int64
+	sent  atomic.Int64
+}
+
+// dial is one connection to a station.
+type dial struct {
+	payloads chan string
+	broken   chan error
+	ended    atomic.Bool
 }
 
 func (s *station) Texts() Texts { return Texts{Up: "it works", Lost: "it is lost", Mute: "it is mute"} }
 
-func (s *station) Open(ctx context.Context) (Conn, error) {
+func (s *station) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
 	s.opens.Add(1)
 	if s.open != nil {
 		if err := s.open(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	c := &dial{station: s, payloads: make(chan string, 100), broken: make(chan error, 1)}
-	s.conns.Store(c)
-	return c, nil
+	d := &dial{payloads: make(chan string, 100), broken: make(chan error, 1)}
+	defer d.ended.Store(true)
+	s.dials.Store(d)
+	opened()
+	for {
+		select {
+		case payload := <-d.payloads:
+			heard(payload)
+		case err := <-d.broken:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (s *station) Send(ctx context.Context, payload string) error {
@@ -64,52 +80,7 @@ func (s *station) Send(ctx context.Context, payload string) error {
 	return nil
 }
 
-func (s *station) deliver(payload string) { s.conns.Load().payloads <- payload }
-
-// dial is a Conn of a station's.
-type dial struct {
-	station   *station
-	payloads  chan string
-	broken    chan error
-	mu        sync.Mutex
-	receiving bool
-	closed    bool
-}
-
-func (c *dial) Receive(ctx context.Context) (string, error) {
-	c.mu.Lock()
-	c.receiving = true
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.receiving = false
-	}()
-	select {
-	case payload := <-c.payloads:
-		return payload, nil
-	case err := <-c.broken:
-		return "", err
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
-}
-
-func (c *dial) Proven(ctx context.Context) error {
-	if c.station.proven == nil {
-		return nil
-	}
-	return c.station.proven(ctx)
-}
-
-func (c *dial) Close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.receiving || c.closed {
-		panic("closed twice, or while somebody receives")
-	}
-	c.closed = true
-}
+func (s *station) deliver(payload string) { s.dials.Load().payloads <- payload }
 
 // hearing is a listener at a station.
 type hearing struct {
@@ -169,14 +140,13 @@ func (h *hearing) wantCount(t *testing.T, want float64, name string, label ...st
 func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		proofs := 0
-		h := startListener(t, &station{proven: func(context.Context) error { proofs++; return nil }})
+		h := startListener(t, &station{})
 		h.wantUp(t, true)
 		time.Sleep(59 * time.Second)
 		h.wantCount(t, 15, "auditstream_canary_seconds") // one each 4 s
 		h.wantCount(t, 1, "auditstream_listener_up")
-		if proofs != 15 || h.log.count("it works") != 1 {
-			t.Errorf("proven %d times, log:\n%s", proofs, &h.log)
+		if h.log.count("it works") != 1 {
+			t.Errorf("log:\n%s", &h.log)
 		}
 	})
 }
@@ -312,7 +282,7 @@ func TestFloodIsNotSilence(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var s *station
 				s = &station{send: func(_ context.Context, payload string) error {
-					c := s.conns.Load()
+					c := s.dials.Load()
 					time.AfterFunc(tt.lasts, func() { c.payloads <- payload })
 					return nil
 				}}
@@ -411,7 +381,7 @@ func TestOutageIsLoggedOnceEachWay(t *testing.T) {
 		for outage := 1; outage <= 3; outage++ {
 			h.wantUp(t, true)
 			down.Store(true)
-			h.conns.Load().broken <- errors.New("reset by peer")
+			h.dials.Load().broken <- errors.New("reset by peer")
 			time.Sleep(time.Minute)
 			h.wantUp(t, false)
 			down.Store(false)
@@ -428,56 +398,30 @@ func TestOutageIsLoggedOnceEachWay(t *testing.T) {
 	})
 }
 
-// A connection that breaks while a canary is awaited, or while the registrar is told, ends at once, and is closed when nobody
-// receives from it any more.
+// A connection that breaks while a canary is sent or awaited ends at once, and there is another only when it has ended.
 func TestConnectionBreaksWhileProving(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]*station{
 		"sending":  {send: func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }},
 		"awaiting": {send: func(context.Context, string) error { return nil }},
-		"proven":   {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				if name == "proven" {
-					s.proven = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-				}
 				h := startListener(t, s)
 				synctest.Wait()
-				first := h.conns.Load()
+				first := h.dials.Load()
 				first.broken <- errors.New("reset by peer")
 				synctest.Wait()
-				if !first.closed {
-					t.Error("not closed")
-				}
+				h.wantCount(t, 1, "auditstream_listener_failures_total", failLost)
 				time.Sleep(backoffMin)
 				synctest.Wait()
-				if h.opens.Load() != 2 {
+				if h.opens.Load() != 2 || !first.ended.Load() {
 					t.Errorf("%d connections, want another", h.opens.Load())
 				}
-				h.wantCount(t, 1, "auditstream_listener_failures_total", failLost)
 			})
 		})
 	}
-}
-
-func TestConnectionThatCannotBeProvenIsGivenUp(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var works atomic.Bool
-		h := startListener(t, &station{proven: func(context.Context) error {
-			if !works.Load() {
-				return errDatabase
-			}
-			return nil
-		}})
-		h.wantUp(t, false)
-		works.Store(true)
-		time.Sleep(backoffMax)
-		h.wantUp(t, true)
-		h.wantCount(t, 2, "auditstream_listener_connects_total")
-	})
 }
 
 func TestRunEndsWhateverItWaitsFor(t *testing.T) {
@@ -487,7 +431,6 @@ func TestRunEndsWhateverItWaitsFor(t *testing.T) {
 		"open":   {open: hangs},
 		"send":   {send: func(ctx context.Context, _ string) error { return hangs(ctx) }},
 		"canary": {send: func(context.Context, string) error { return nil }},
-		"proven": {proven: hangs},
 		"retry":  {open: func(context.Context) error { return ErrCannot }},
 		"rest":   {},
 	} {
@@ -536,33 +479,6 @@ func TestDoubtIsNotUp(t *testing.T) {
 	})
 }
 
-// A call to read everything, of an install perhaps, has the session proven again, soon; a flood of such calls once a second.
-func TestResyncProvesAgain(t *testing.T) {
-	t.Parallel()
-	for _, payload := range []string{"*", "#1"} {
-		synctest.Test(t, func(t *testing.T) {
-			h := startListener(t, &station{})
-			time.Sleep(10 * time.Second)
-			synctest.Wait()
-			before := h.sent.Load()
-			h.deliver(payload)
-			time.Sleep(againAfter)
-			synctest.Wait()
-			if n := h.sent.Load() - before; n != 1 {
-				t.Errorf("%q: %d canaries within a second, want one", payload, n)
-			}
-			for range 10_000 {
-				h.deliver(payload)
-				time.Sleep(time.Millisecond)
-				h.sink.drain()
-			}
-			if n := h.sent.Load() - before; n < 10 || n > 13 {
-				t.Errorf("%q: %d canaries in 11 s", payload, n)
-			}
-		})
-	}
-}
-
 func TestListenerConfigIsValidated(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*ListenerConfig){
@@ -606,7 +522,7 @@ func FuzzPayload(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &session{l: l, again: make(chan struct{}, 1)}
+		s := newSession(l)
 		mine := &canary{payload: CanaryPrefix + "mine", came: make(chan struct{}, 1)}
 		s.sent.Store(mine)
 		for range 3 {

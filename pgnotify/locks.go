@@ -2,44 +2,136 @@ package pgnotify
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// sessionLocks are Locks in the session that listens, so that they end when it does.
-type sessionLocks struct {
-	class int32 // of the feed, as auditstream.feeds says
-	// do runs f on the session's connection, between two notifications. An error of f's is the session's end.
-	do func(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error
+const (
+	// lockTimeout bounds one statement of a session that holds locks.
+	lockTimeout    = 2 * time.Second
+	goodbyeTimeout = time.Second
+)
+
+// feed is what the triggers' conditions ask for, as auditstream.feeds says; zero: there are none that ask.
+type feed struct{ class, buckets int32 }
+
+// lockSession is a connection that holds locks. Safe for concurrent use.
+type lockSession struct {
+	mu   sync.Mutex
+	conn *pgx.Conn
+	last feed // whose locks are held
 }
 
-var _ Locks = sessionLocks{}
+// ask reads what the triggers ask for.
+func (s *lockSession) ask(ctx context.Context) (f feed, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	err = s.conn.QueryRow(ctx, `select class, buckets from auditstream.feeds where feed = 'audits'`).Scan(&f.class, &f.buckets)
+	if err == nil && (f.buckets < 1 || f.buckets > maxBuckets || f.buckets&(f.buckets-1) != 0) {
+		err = fmt.Errorf("auditstream.feeds says %d buckets, which is no power of two up to %d", f.buckets, maxBuckets)
+	}
+	if err != nil {
+		f = feed{}
+	}
+	if f != s.last && !s.conn.IsClosed() { // locks of before mean nothing to anybody now
+		_, unlocked := s.conn.Exec(ctx, `select pg_catalog.pg_advisory_unlock_all()`)
+		err = errors.Join(err, unlocked)
+	}
+	s.last = f
+	return f, err
+}
+
+// check finds a connection that was closed.
+func (s *lockSession) check() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.IsClosed() {
+		return errors.New("the connection that holds the locks was lost")
+	}
+	return s.conn.PgConn().CheckConn()
+}
+
+// close ends the connection, and with it the locks.
+func (s *lockSession) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end()
+}
+
+// end is close. The caller holds mu.
+func (s *lockSession) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+	defer cancel()
+	_ = s.conn.Close(ctx)
+}
+
+// locks are the Locks of a feed.
+type locks struct {
+	*lockSession
+	feed
+}
+
+// do runs f, which must keep to its context. After an error nobody knows which locks are held, as a statement that fails gives none
+// back: they end with the session.
+func (l locks) do(ctx context.Context, f func(ctx context.Context) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last != l.feed {
+		return errors.New("the triggers ask for other locks by now")
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	err := f(ctx)
+	if err != nil {
+		l.end()
+	}
+	return err
+}
+
+// numbers are the second numbers of buckets' locks. Buckets that differ in their upper bits alone share one.
+func (l locks) numbers(buckets []int32) []int32 {
+	numbers := make([]int32, len(buckets))
+	for k, b := range buckets {
+		if numbers[k] = b & (l.buckets - 1); b == maxBuckets {
+			numbers[k] = l.buckets
+		}
+	}
+	return numbers
+}
+
+var _ Locks = locks{}
 
 // Take implements [Locks]. It waits for nobody: a lock that a writer has for the moment of a look is left out.
-func (l sessionLocks) Take(ctx context.Context, buckets []int32) (taken []int32, open Snapshot, err error) {
-	err = l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `select b from pg_catalog.unnest($1::int[]) b where pg_catalog.pg_try_advisory_lock_shared($2::int, b)`, buckets, l.class)
+func (l locks) Take(ctx context.Context, buckets []int32) (taken []int32, err error) {
+	err = l.do(ctx, func(ctx context.Context) error {
+		rows, err := l.conn.Query(ctx, `select b.k - 1 from pg_catalog.unnest($1::int[]) with ordinality as b(number, k)
+			where pg_catalog.pg_try_advisory_lock_shared($2::int, b.number)`, l.numbers(buckets), l.class)
 		if err != nil {
 			return err
 		}
-		taken, err = pgx.CollectRows(rows, pgx.RowTo[int32])
-		if err != nil || len(taken) == 0 {
-			return err
-		}
-		open, err = snapshot(ctx, conn)
+		taken, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (b int32, err error) {
+			var k int64
+			err = row.Scan(&k)
+			return buckets[k], err
+		})
 		return err
 	})
 	if err != nil {
-		return nil, Snapshot{}, fmt.Errorf("take locks: %w", err)
+		return nil, fmt.Errorf("take locks: %w", err)
 	}
-	return taken, open, nil
+	return taken, nil
 }
 
 // GiveBack implements [Locks].
-func (l sessionLocks) GiveBack(ctx context.Context, buckets []int32) error {
-	err := l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, buckets, l.class)
+func (l locks) GiveBack(ctx context.Context, buckets []int32) error {
+	err := l.do(ctx, func(ctx context.Context) error {
+		_, err := l.conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, l.numbers(buckets), l.class)
 		return err
 	})
 	if err != nil {
@@ -48,30 +140,28 @@ func (l sessionLocks) GiveBack(ctx context.Context, buckets []int32) error {
 	return nil
 }
 
-// Snapshot implements [Locks].
-func (l sessionLocks) Snapshot(ctx context.Context) (open Snapshot, err error) {
-	err = l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		open, err = snapshot(ctx, conn)
-		return err
-	})
-	return open, err
-}
-
-// snapshot lists the transactions that have an id and have not ended.
+// Open implements [Locks].
 //
 // A snapshot of PostgreSQL's does not say what it takes: its xmax is one more than the newest transaction that has ended
 // (GetSnapshotData, procarray.c), and those from there on, which may have looked already, are in no list. age counts them,
 // without drawing an id, which would be a write.
-func snapshot(ctx context.Context, conn *pgx.Conn) (Snapshot, error) {
-	var text string
+func (l locks) Open(ctx context.Context) (open []uint64, next uint64, err error) {
+	var listed []int64
 	var newer int32
-	err := conn.QueryRow(ctx, `select s::text, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid) from pg_catalog.pg_current_snapshot() s`).Scan(&text, &newer)
+	err = l.do(ctx, func(ctx context.Context) error {
+		return l.conn.QueryRow(ctx, `select array(select x::text::bigint from pg_catalog.pg_snapshot_xip(s) x order by 1),
+			pg_catalog.pg_snapshot_xmax(s)::text::bigint, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid)
+			from pg_catalog.pg_current_snapshot() s`).Scan(&listed, &next, &newer)
+	})
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("list open transactions: %w", err)
+		return nil, 0, fmt.Errorf("list open transactions: %w", err)
 	}
-	snap, err := parseSnapshot(text)
-	if err != nil {
-		return Snapshot{}, err
+	for _, xid := range listed {
+		open = append(open, uint64(xid))
 	}
-	return snap.extended(snap.Xmax + uint64(max(newer, 0))), nil
+	for range max(newer, 0) {
+		open = append(open, next)
+		next++
+	}
+	return open, next, nil
 }

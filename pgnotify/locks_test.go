@@ -1,7 +1,6 @@
 package pgnotify
 
 import (
-	"context"
 	"slices"
 	"testing"
 
@@ -10,8 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func locksOf(conn *pgx.Conn) sessionLocks {
-	return sessionLocks{class: 77, do: func(ctx context.Context, f func(context.Context, *pgx.Conn) error) error { return f(ctx, conn) }}
+func locksOf(conn *pgx.Conn) locks {
+	f := feed{class: 77, buckets: maxBuckets}
+	return locks{&lockSession{conn: conn, last: f}, f}
 }
 
 func TestLocksAreSharedAndGivenBack(t *testing.T) {
@@ -26,8 +26,8 @@ func TestLocksAreSharedAndGivenBack(t *testing.T) {
 		}
 		return free
 	}
-	for _, l := range []sessionLocks{one, two} {
-		if taken, _, err := l.Take(t.Context(), []int32{1, 2, 3}); err != nil || len(taken) != 3 {
+	for _, l := range []locks{one, two} {
+		if taken, err := l.Take(t.Context(), []int32{1, 2, 3}); err != nil || len(taken) != 3 {
 			t.Fatalf("%v, %v, want all three", taken, err)
 		}
 	}
@@ -43,10 +43,10 @@ func TestLocksAreSharedAndGivenBack(t *testing.T) {
 	if _, err := writer.Exec(t.Context(), `select pg_advisory_lock(77, 9)`); err != nil {
 		t.Fatal(err)
 	}
-	if taken, _, err := one.Take(t.Context(), []int32{8, 9, 10}); err != nil || !slices.Equal(taken, []int32{8, 10}) {
+	if taken, err := one.Take(t.Context(), []int32{8, 9, 10}); err != nil || !slices.Equal(taken, []int32{8, 10}) {
 		t.Errorf("%v, %v, want those that nobody has", taken, err)
 	}
-	if taken, _, err := one.Take(t.Context(), []int32{9}); err != nil || len(taken) > 0 {
+	if taken, err := one.Take(t.Context(), []int32{9}); err != nil || len(taken) > 0 {
 		t.Errorf("%v, %v, want nothing", taken, err)
 	}
 }
@@ -69,13 +69,13 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 		}
 		open, writers = append(open, xid), append(writers, w)
 	}
-	_, snap, err := l.Take(t.Context(), []int32{1})
-	if err != nil {
-		t.Fatal(err)
+	listed, next, err := l.Open(t.Context())
+	if err != nil || !slices.IsSorted(listed) {
+		t.Fatalf("%v, %v", listed, err)
 	}
 	for _, xid := range open {
-		if snap.Ended(xid) || !slices.Contains(snap.InProgress, xid) {
-			t.Errorf("transaction %d is not listed in %+v", xid, snap)
+		if !slices.Contains(listed, xid) || xid >= next {
+			t.Errorf("transaction %d is not listed in %v below %d", xid, listed, next)
 		}
 	}
 	for k := range writers { // the newest first
@@ -83,14 +83,38 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 		if _, err := writers[k].Exec(t.Context(), `commit`); err != nil {
 			t.Fatal(err)
 		}
-		snap, err := l.Snapshot(t.Context())
+		listed, _, err := l.Open(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for n, xid := range open {
-			if ended := n >= k; snap.Ended(xid) != ended {
-				t.Errorf("after the end of %d: %d has ended: %v, want %v", open[k], xid, snap.Ended(xid), ended)
+			if is := n < k; slices.Contains(listed, xid) != is {
+				t.Errorf("after the end of %d: %d is open: %v, want %v", open[k], xid, !is, is)
 			}
+		}
+	}
+}
+
+// With fewer buckets those share a lock that differ in their upper bits alone: it is held until the last is given back.
+func TestBucketsShareLocks(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	l := locksOf(pgtest.Connect(t, dsn))
+	l.last.buckets, l.buckets = 64, 64
+	for _, step := range []struct {
+		do   func() error
+		want string
+	}{
+		{func() error { _, err := l.Take(t.Context(), []int32{6, 70, maxBuckets}); return err }, "77:6,64"},
+		{func() error { return l.GiveBack(t.Context(), []int32{6}) }, "77:6,64"},
+		{func() error { return l.GiveBack(t.Context(), []int32{maxBuckets}) }, "77:6"},
+		{func() error { return l.GiveBack(t.Context(), []int32{70}) }, ""},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if got := held(t, dsn); got != step.want {
+			t.Errorf("held: %q, want %q", got, step.want)
 		}
 	}
 }

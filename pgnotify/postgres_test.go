@@ -41,28 +41,23 @@ func (l *lines) Write(p []byte) (int, error) {
 
 // fixture is a listener that runs against a database of the test's own.
 type fixture struct {
-	dsn       string
-	sink      sink
-	log       *lines
-	reg       *prometheus.Registry
-	listener  *Listener
-	registrar *Registrar
-	marks     *marks
+	dsn      string
+	sink     sink
+	log      *lines
+	reg      *prometheus.Registry
+	listener *Listener
 }
 
 // setup is what a test may change.
 type setup struct {
 	ListenerConfig
-	conn   *pgx.ConnConfig
-	pool   Execer
-	holder bool
+	conn *pgx.ConnConfig
+	pool Execer
 }
 
-// newFixture runs a listener until the test is over, and checks that it ends at once.
-func newFixture(t *testing.T, dsn string, change func(*setup)) *fixture {
+// newSetup connects to a database of the test's own.
+func newSetup(t *testing.T, dsn string) *setup {
 	t.Helper()
-	f := &fixture{dsn: dsn, sink: make(sink, 1000), log: &lines{written: make(chan string, 1000)}, reg: prometheus.NewRegistry(), marks: new(marks)}
-	logger := slog.New(slog.NewTextHandler(f.log, nil))
 	conn, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -72,41 +67,49 @@ func newFixture(t *testing.T, dsn string, change func(*setup)) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	cfg := &setup{conn: conn, pool: pool, ListenerConfig: ListenerConfig{Sink: f.sink, Registerer: f.reg, Logger: logger}}
+	return &setup{conn: conn, pool: pool}
+}
+
+// runAll runs each until the test is over, and checks that it ends at once.
+func runAll(t *testing.T, runs ...func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, len(runs))
+	for _, run := range runs {
+		go func() { done <- run(ctx) }()
+	}
+	t.Cleanup(func() {
+		cancel()
+		late := time.AfterFunc(3*time.Second, func() { t.Error("Run has not ended 3 s after its context") })
+		defer late.Stop()
+		for range runs {
+			if err := <-done; err != nil {
+				t.Errorf("Run returned %v, want nil", err)
+			}
+		}
+	})
+}
+
+func newFixture(t *testing.T, dsn string, change func(*setup)) *fixture {
+	t.Helper()
+	f := &fixture{dsn: dsn, sink: make(sink, 1000), log: &lines{written: make(chan string, 1000)}, reg: prometheus.NewRegistry()}
+	cfg := newSetup(t, dsn)
+	cfg.Sink, cfg.Registerer, cfg.Logger = f.sink, f.reg, slog.New(slog.NewTextHandler(f.log, nil))
 	if change != nil {
 		change(cfg)
 	}
-	f.registrar = NewRegistrar(f.marks.mark, logger)
-	if cfg.holder {
-		cfg.Source = NewHolder(cfg.conn, cfg.pool, f.registrar, logger)
-	} else {
-		cfg.Source = NewPostgres(cfg.conn, cfg.pool, f.registrar, logger)
-	}
+	cfg.Source = NewPostgres(cfg.conn, cfg.pool)
+	var err error
 	f.listener, err = NewListener(cfg.ListenerConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done, registrar := make(chan error, 1), make(chan error, 1)
-	go func() { done <- f.listener.Run(ctx) }()
-	go func() { registrar <- f.registrar.Run(ctx) }()
 	t.Cleanup(func() {
-		cancel()
-		for _, ended := range []chan error{done, registrar} {
-			select {
-			case err := <-ended:
-				if err != nil {
-					t.Errorf("Run returned %v, want nil", err)
-				}
-			case <-time.After(3 * time.Second):
-				t.Error("Run has not ended 3 s after its context")
-				<-ended
-			}
-		}
 		if f.listener.Up() {
 			t.Error("up after the end")
 		}
 	})
+	runAll(t, f.listener.Run)
 	return f
 }
 
@@ -124,15 +127,21 @@ func (f *fixture) hears(t *testing.T, want string) {
 
 func (f *fixture) logs(t *testing.T, want string) {
 	t.Helper()
+	f.log.wait(t, want)
+}
+
+// wait returns when a line says so.
+func (l *lines) wait(t *testing.T, want string) {
+	t.Helper()
 	deadline := time.After(patience)
 	for {
 		select {
-		case line := <-f.log.written:
+		case line := <-l.written:
 			if strings.Contains(line, want) {
 				return
 			}
 		case <-deadline:
-			t.Fatalf("%q was not logged:\n%s", want, &f.log.logs)
+			t.Fatalf("%q was not logged:\n%s", want, &l.logs)
 		}
 	}
 }
@@ -155,23 +164,9 @@ func eventually(t *testing.T, what string, check func() bool) {
 	}
 }
 
-func notify(t *testing.T, dsn, payload string) {
+func send(t *testing.T, dsn, payload string) {
 	t.Helper()
 	pgtest.Psql(t, dsn, `select pg_notify('auditstream', '`+payload+`')`)
-}
-
-// feeds makes what install makes, as far as a session looks at it.
-func feeds(t *testing.T, dsn string, class, buckets int) {
-	t.Helper()
-	pgtest.Psql(t, dsn, fmt.Sprintf(`create schema if not exists auditstream; create table if not exists auditstream.feeds (feed text primary key, class int, buckets int);
-		insert into auditstream.feeds values ('audits', %d, %d) on conflict (feed) do update set class = excluded.class, buckets = excluded.buckets`, class, buckets))
-}
-
-// held are the locks that sessions hold, as "class:bucket bucket".
-func held(t *testing.T, dsn string) string {
-	t.Helper()
-	return pgtest.Psql(t, dsn, `select coalesce(string_agg(x, ' ' order by x), '') from (select classid || ':' || string_agg(objid::text, ',' order by objid) x
-		from pg_locks where locktype = 'advisory' and objsubid = 2 and database = (select oid from pg_database where datname = current_database()) group by classid) l`)
 }
 
 func TestListenerHearsRowsAndResyncs(t *testing.T) {
@@ -179,7 +174,7 @@ func TestListenerHearsRowsAndResyncs(t *testing.T) {
 	f := newFixture(t, pgtest.New(t), nil)
 	f.comesUp(t)
 	for _, payload := range []string{"!another-instance", "nonsense", "42", "*", strings.Repeat("9", 7999), "9223372036854775807", "*"} {
-		notify(t, f.dsn, payload)
+		send(t, f.dsn, payload)
 	}
 	f.hears(t, "42")
 	f.hears(t, "resync")
@@ -198,7 +193,7 @@ func TestTerminatedListenerReconnectsAndResyncs(t *testing.T) {
 			t.Fatalf("%s listening sessions, want 1", killed)
 		}
 		f.comesUp(t)
-		notify(t, f.dsn, "42")
+		send(t, f.dsn, "42")
 		f.hears(t, "42")
 		if got := f.log.count("listening connection lost"); got != outage {
 			t.Errorf("outage %d: logged %d times, want once each:\n%s", outage, got, &f.log.logs)
@@ -233,10 +228,10 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	if got := metric(t, f.reg, "auditstream_listener_failures_total", failSilent) - silent; got != 1 {
 		t.Errorf("%v silent connections, want 1", got)
 	}
-	notify(t, dsn, "41") // lost
+	send(t, dsn, "41") // lost
 	proxy.Resume()
 	f.comesUp(t)
-	notify(t, dsn, "42")
+	send(t, dsn, "42")
 	f.hears(t, "42")
 	if got := f.log.count("listening connection lost") - lost; got != 1 {
 		t.Errorf("logged %d times, want once:\n%s", got, &f.log.logs)
@@ -250,7 +245,7 @@ func TestListenerSurvivesIdleSessionTimeout(t *testing.T) {
 	f := newFixture(t, dsn, func(cfg *setup) { cfg.CanaryInterval = time.Hour })
 	f.comesUp(t)
 	pgtest.Psql(t, dsn, `select pg_sleep(1)`)
-	notify(t, dsn, "42")
+	send(t, dsn, "42")
 	f.hears(t, "42")
 	if got := metric(t, f.reg, "auditstream_listener_connects_total"); got != 1 {
 		t.Errorf("%v connects, want 1", got)
@@ -295,121 +290,32 @@ func TestUnreachableServerIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// Run must not wait for a server that accepts and then says nothing; newFixture checks that it ends.
+// Run must not wait for a server that accepts and then says nothing; runAll checks that it ends.
 func TestRunEndsWhileConnecting(t *testing.T) {
 	t.Parallel()
-	for _, holder := range []bool{false, true} {
-		proxy, proxied := pgtest.ProxyDSN(t, pgtest.New(t))
-		proxy.Pause()
-		newFixture(t, proxied, func(cfg *setup) { cfg.holder = holder })
-	}
+	proxy, proxied := pgtest.ProxyDSN(t, pgtest.New(t))
+	proxy.Pause()
+	newFixture(t, proxied, nil)
+	newHolding(t, proxied, nil)
 }
 
-// The locks are the session's that listens: what is to be done on its connection interrupts the wait for a notification and loses
-// none, and when the session is over, so are the locks.
-func TestSessionDoesErrandsBetweenNotifications(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
-	f := newFixture(t, dsn, nil)
-	f.comesUp(t)
-	other := pgtest.Connect(t, dsn)
-	const notifications = 300
-	done := make(chan error, 1)
-	go func() {
-		for n := range notifications {
-			if _, err := other.Exec(context.WithoutCancel(t.Context()), `select pg_notify($1, $2::int::text)`, Channel, n+1); err != nil {
-				done <- err
-				return
-			}
-		}
-		done <- nil
-	}()
-	for b := range int32(200) {
-		f.registrar.Want(in(b))
-		time.Sleep(time.Millisecond)
-	}
-	for n := range notifications {
-		f.hears(t, fmt.Sprint(n+1))
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "all locks", func() bool { return f.registrar.Unheld() == 0 })
-	if got := len(strings.Split(held(t, dsn), ",")); got != 200 {
-		t.Errorf("%d locks, want 200", got)
-	}
-	pgtest.Psql(t, dsn, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'auditstream listener'`)
-	f.comesUp(t)
-	eventually(t, "all locks again", func() bool { return f.registrar.Unheld() == 0 && len(strings.Split(held(t, dsn), ",")) == 200 })
-}
-
-// An install may change what the triggers ask for, while sessions go on: what was held means nothing then.
-func TestInstallMayChangeTheLocks(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.New(t)
-	f := newFixture(t, dsn, nil)
-	f.registrar.Want(in(70))
-	f.registrar.Want(Beginning)
-	f.comesUp(t)
-	if got := held(t, dsn); got != "" || f.log.count("the triggers cannot be told") != 1 { // there is no install yet
-		t.Errorf("held: %s, log:\n%s", got, &f.log.logs)
-	}
-	for _, step := range []struct {
-		class, buckets int
-		want           string
-	}{{78, 4096, "78:70,4096"}, {78, 64, "78:6,64"}, {79, 64, "79:6,64"}, {79, 1024, "79:70,1024"}, {79, 1000, ""}, {79, 8192, ""}, {79, 0, ""}, {80, 1, "80:0,1"}} {
-		feeds(t, dsn, step.class, step.buckets)
-		notify(t, dsn, "*")
-		eventually(t, fmt.Sprintf("the locks of class %d and %d buckets", step.class, step.buckets), func() bool { return held(t, dsn) == step.want })
-	}
-	pgtest.Psql(t, dsn, `drop schema auditstream cascade`)
-	notify(t, dsn, "*")
-	eventually(t, "no locks", func() bool { return held(t, dsn) == "" })
-}
-
-// An install keeps auditstream.feeds to itself for a moment, or for long.
-func TestLockedFeedsCostTheSessionAlone(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
-	f := newFixture(t, dsn, func(cfg *setup) { cfg.CanaryTimeout = time.Second })
-	f.registrar.Want(in(7))
-	f.comesUp(t)
-	eventually(t, "the lock", func() bool { return held(t, dsn) == "78:7" })
-	installer := pgtest.Connect(t, dsn)
-	if _, err := installer.Exec(t.Context(), `begin; lock table auditstream.feeds`); err != nil {
-		t.Fatal(err)
-	}
-	f.logs(t, "listening connection lost")
-	eventually(t, "no lock", func() bool { return held(t, dsn) == "" })
-	if _, err := installer.Exec(t.Context(), `commit`); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the lock again", func() bool { return held(t, dsn) == "78:7" && f.listener.Up() })
-}
-
-// A flood of what nobody asked for neither ends the session nor keeps the locks from being taken.
+// A flood of what nobody asked for ends no connection, and loses nothing.
 func TestFloodOfNotifications(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
 	var rows atomic.Int64
-	f := newFixture(t, dsn, func(cfg *setup) { cfg.Sink = countingSink{&rows} })
+	f := newFixture(t, pgtest.New(t), func(cfg *setup) { cfg.Sink, cfg.CanaryTimeout = countingSink{&rows}, patience })
 	eventually(t, "up", f.listener.Up)
-	admin := pgtest.Connect(t, dsn)
-	for n, payload := range []string{"g::text", "'*'", "'#1'", "rpad(g::text, 7999, 'x')", "rpad('!', 7999, g::text)"} {
-		count := 50_000
-		if n > 2 {
-			count = 2000
-		}
-		if _, err := admin.Exec(t.Context(), fmt.Sprintf(`select pg_notify('auditstream', %s) from generate_series(1, %d) g`, payload, count)); err != nil {
+	admin := pgtest.Connect(t, f.dsn)
+	for _, flood := range []struct {
+		payload string
+		count   int
+	}{{"g::text", 10_000}, {"'*'||g", 10_000}, {"'#'||g", 10_000}, {"rpad(g::text, 7999, 'x')", 500}, {"rpad('!'||g, 7999, 'x')", 500}} {
+		if _, err := admin.Exec(t.Context(), fmt.Sprintf(`select pg_notify('auditstream', %s) from generate_series(1, %d) g`, flood.payload, flood.count)); err != nil {
 			t.Fatal(err)
 		}
-		f.registrar.Want(in(int32(n)))
-		eventually(t, "the lock", func() bool { return f.registrar.Announced(in(int32(n))) })
 	}
-	eventually(t, "all rows", func() bool { return rows.Load() == 50_000 })
+	send(t, f.dsn, "7")
+	eventually(t, "all rows", func() bool { return rows.Load() == 10_001 })
 	if got := metric(t, f.reg, "auditstream_listener_connects_total"); got != 1 {
 		t.Errorf("%v connections, want that the first is kept; log:\n%s", got, &f.log.logs)
 	}

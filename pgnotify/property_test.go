@@ -228,9 +228,9 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := NewRegistrar(h.Mark, h.cfg.Logger)
+	r := NewRegistrar(h.Mark, h.cfg.Logger, nil)
 	h.Announce(r)
-	r.Session(newLockTable(), maxBuckets)
+	r.Session(newLockTable())
 	running, stop := context.WithCancel(t.Context())
 	var runs sync.WaitGroup
 	for _, run := range []func(context.Context) error{h.Run, h.Find, r.Run} {
@@ -257,7 +257,7 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 			h.Resync()
 			tb.failWith(errDatabase)
 			tb.failWith(nil)
-			r.Session(newLockTable(), int32(64)<<(n%7))
+			r.Session(newLockTable())
 			r.Flood(n%3 == 0)
 		}
 	})
@@ -278,9 +278,9 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 	h.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for number, b := range r.buckets {
-		if b.watched != 0 {
-			t.Errorf("bucket %d: %d are said to be watched", number, b.watched)
+	for number := range r.buckets {
+		if n := r.buckets[number].watched; n != 0 {
+			t.Errorf("bucket %d: %d are said to be watched", number, n)
 		}
 	}
 }

@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"auditstream/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 const (
-	// lockTimeout bounds one statement of the registrar's.
-	lockTimeout = 2 * time.Second
 	// takeBatch is how many buckets one statement takes or gives back.
 	takeBatch = 1024
-	// A bucket that could not be taken is tried again after retryMin, then less and less often.
+	// A bucket that could not be taken is tried again after retryMin, then less and less often; so are transactions looked for that are
+	// waited for.
 	retryMin, retryMax = 2 * time.Millisecond, time.Second
 	// lingers is for how long the lock of a bucket is kept in which nobody watches any more, so that a page that is reloaded finds it.
 	lingers = 2 * time.Second
@@ -25,121 +27,81 @@ const (
 const Beginning store.Key = ""
 
 // Locks is the session in which an instance holds the locks by which writers see that somebody watches; see
-// docs/watch-as-locks.md. They end with it.
+// docs/watch-as-locks.md. They end with it. The last bucket, maxBuckets, is Beginning's. A bucket may be taken more than once, and is
+// then given back as often. After an error the session ends, unless it is another's by then. Each method takes seconds at most.
 type Locks interface {
-	// Take takes buckets and returns those that it got, as a writer may be looking at the others at this moment; and then, in a
-	// statement of its own, what Snapshot does. An error, here and below, says that nothing was done or that the session has ended.
-	Take(ctx context.Context, buckets []int32) (taken []int32, open Snapshot, err error)
+	// Take takes buckets and returns those that it got; a writer may be looking at the others at this moment.
+	Take(ctx context.Context, buckets []int32) (taken []int32, err error)
 	// GiveBack gives back buckets that were taken.
 	GiveBack(ctx context.Context, buckets []int32) error
-	// Snapshot says which transactions have an id and have not ended.
-	Snapshot(ctx context.Context) (Snapshot, error)
+	// Open says which transactions have an id and have not ended, in a statement of its own: those in open, which is ascending, and all
+	// from next on.
+	Open(ctx context.Context) (open []uint64, next uint64, err error)
 }
 
 // Registrar tells writers what somebody watches: it holds the locks of the buckets that it is in, waits for whoever looked before
-// they were held, and has what is in them read. All methods are safe for concurrent use, and none but Run blocks.
+// they were held, and has what is in them read. It is an [Announcer]. All methods are safe for concurrent use, and none but Run
+// blocks.
 type Registrar struct {
 	mark   func(chosen func(store.Key) bool) // has what is watched and chosen read; must not block
 	logger *slog.Logger
 	wake   chan struct{} // capacity 1: there is something to do
 
-	mu        sync.Mutex
-	watched   [maxBuckets]int // keys that somebody watches
-	beginning int             // 1: somebody watches all of an owner's
-	locks     Locks           // nil: nobody listens, so that a notification would be in vain
-	session   int             // counts the sessions
-	number    int32           // of buckets; the lock of this number is Beginning's
-	buckets   map[int32]*bucket
-	flooded   bool
-	waits     waits
-	retry     time.Duration // until what could not be taken is tried again
-	warned    bool
+	mu      sync.Mutex
+	locks   Locks // nil: there is no session
+	session int   // counts the sessions
+	buckets [maxBuckets + 1]bucket
+	flooded bool
+	open    []uint64      // transactions that are waited for, ascending
+	retry   time.Duration // until what could not be taken is tried again
+	look    time.Duration // until the transactions are looked for
+	warned  turn
 }
 
-// bucket is one in which somebody watches, or has until a while ago.
+// bucket is one of those into which keys are put.
 type bucket struct {
-	watched int // keys
+	watched int // keys that somebody watches
 	held    bool
-	settled bool      // held, and nobody is waited for who looked before
-	left    time.Time // when the last who watched left; zero: somebody watches
+	since   uint64    // transactions from this one on look late enough, those before that are waited for did not; 0: none is waited for
+	left    time.Time // when the last who watched left
 }
 
-// NewRegistrar returns a Registrar that does nothing until Run. mark is called without any lock held, with what is true of each key
-// whose changes may not have been announced.
-func NewRegistrar(mark func(chosen func(store.Key) bool), logger *slog.Logger) *Registrar {
-	return &Registrar{mark: mark, logger: logger, wake: make(chan struct{}, 1), number: maxBuckets, buckets: make(map[int32]*bucket)}
+// NewRegistrar returns a Registrar that does nothing until Run; reg, which may be nil, receives its metric. mark is called without any
+// lock held, with what is true of each key whose changes may not have been announced.
+func NewRegistrar(mark func(chosen func(store.Key) bool), logger *slog.Logger, reg prometheus.Registerer) *Registrar {
+	r := &Registrar{mark: mark, logger: logger, wake: make(chan struct{}, 1)}
+	gauge(promauto.With(reg), "auditstream_unannounced_buckets",
+		"Buckets of keys in which somebody watches and of which writers announce nothing, because the lock is not held: the safety net finds their changes.",
+		func() float64 { return float64(r.unheld()) })
+	return r
 }
 
-// Session says which session holds the locks from now on, and into how many buckets the triggers put keys; nil: none does. Whatever
-// was held has gone with the one before.
-func (r *Registrar) Session(locks Locks, number int32) {
+// Session says which session holds the locks from now on; nil: none does. Whatever was held has gone with the one before.
+func (r *Registrar) Session(locks Locks) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.locks, r.waits = locks, waits{}
+	r.locks, r.open = locks, nil
 	r.session++
-	for _, b := range r.buckets {
-		b.held, b.settled = false, false
-	}
-	if locks != nil && number != r.number {
-		r.number = number
-		clear(r.buckets)
-		for fine, keys := range r.watched {
-			if keys > 0 {
-				r.bucket(int32(fine) & (number - 1)).watched += keys
-			}
-		}
-		if r.beginning > 0 {
-			r.bucket(number).watched = r.beginning
-		}
+	for k := range r.buckets {
+		r.buckets[k].held, r.buckets[k].since = false, 0
 	}
 	r.ring()
-}
-
-// bucket returns a bucket, which is made when there is none. The caller holds mu.
-func (r *Registrar) bucket(number int32) *bucket {
-	b := r.buckets[number]
-	if b == nil {
-		b = new(bucket)
-		r.buckets[number] = b
-	}
-	return b
-}
-
-// numberOf is the number of the lock that is a key's. The caller holds mu.
-func (r *Registrar) numberOf(key store.Key) int32 {
-	if key == Beginning {
-		return r.number
-	}
-	return bucketOf(key) & (r.number - 1)
-}
-
-// count adds to the keys that are watched in the bucket of one. The caller holds mu.
-func (r *Registrar) count(key store.Key, change int) *bucket {
-	if key == Beginning {
-		r.beginning += change
-	} else {
-		r.watched[bucketOf(key)] += change
-	}
-	b := r.bucket(r.numberOf(key))
-	b.watched += change
-	return b
 }
 
 // Announced implements [Announcer].
 func (r *Registrar) Announced(key store.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := r.buckets[r.numberOf(key)]
-	return b != nil && b.settled
+	b := &r.buckets[bucketOf(key)]
+	return b.held && b.since == 0
 }
 
 // Want implements [Announcer].
 func (r *Registrar) Want(key store.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := r.count(key, 1)
-	b.left = time.Time{}
-	if !b.held {
+	b := &r.buckets[bucketOf(key)]
+	if b.watched++; !b.held {
 		r.retry = 0
 		r.ring()
 	}
@@ -149,7 +111,8 @@ func (r *Registrar) Want(key store.Key) {
 func (r *Registrar) Leave(key store.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if b := r.count(key, -1); b.watched == 0 {
+	b := &r.buckets[bucketOf(key)]
+	if b.watched--; b.watched == 0 {
 		b.left = time.Now()
 		r.ring()
 	}
@@ -163,13 +126,12 @@ func (r *Registrar) Flood(flooded bool) {
 	r.ring()
 }
 
-// Unheld returns in how many buckets somebody watches without that writers know.
-func (r *Registrar) Unheld() int {
+// unheld is in how many buckets somebody watches without that writers know.
+func (r *Registrar) unheld() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := 0
-	for _, b := range r.buckets {
-		if b.watched > 0 && !b.held {
+	for k := range r.buckets {
+		if b := &r.buckets[k]; b.watched > 0 && !b.held {
 			n++
 		}
 	}
@@ -194,9 +156,12 @@ func (r *Registrar) Run(ctx context.Context) error {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		r.giveBack(ctx)
-		r.take(ctx)
-		r.await(ctx)
+		t, wanted, gone := r.turn()
+		if t.locks != nil {
+			t.giveBack(ctx, gone)
+			t.take(ctx, wanted)
+			t.await(ctx)
+		}
 		timer.Reset(r.untilNext())
 	}
 }
@@ -209,16 +174,14 @@ func (r *Registrar) untilNext() time.Duration {
 	if r.locks == nil {
 		return next
 	}
-	if len(r.waits.lists) > 0 {
-		next = r.waits.delay
+	if len(r.open) > 0 {
+		next = r.look
 	}
-	for _, b := range r.buckets {
-		switch {
+	for k := range r.buckets {
+		switch b := &r.buckets[k]; {
 		case b.watched > 0 && !b.held && !r.flooded:
 			next = min(next, r.retry)
-		case b.held && r.flooded:
-			next = min(next, retryMax)
-		case b.watched == 0:
+		case b.watched == 0 && b.held:
 			next = min(next, max(time.Until(b.left.Add(lingers)), time.Millisecond))
 		}
 	}
@@ -227,11 +190,11 @@ func (r *Registrar) untilNext() time.Duration {
 
 // logTurn logs when the session begins to refuse and when it works again. The caller holds mu.
 func (r *Registrar) logTurn(err error) {
-	switch {
-	case err != nil && !r.warned:
-		r.logger.Warn("writers cannot be told what is watched; the safety net finds changes meanwhile", "error", err)
-	case err == nil && r.warned:
-		r.logger.Info("writers are told what is watched again")
+	if err == nil {
+		r.warned.good(func() { r.logger.Info("writers are told what is watched again") })
+	} else if !errors.Is(err, context.Canceled) {
+		r.warned.bad(func() {
+			r.logger.Warn("writers cannot be told what is watched; the safety net finds changes meanwhile", "error", err)
+		})
 	}
-	r.warned = err != nil && !errors.Is(err, context.Canceled)
 }

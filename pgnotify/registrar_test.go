@@ -39,17 +39,7 @@ func lockTableOf(all *transactions) *lockTable {
 	return &lockTable{held: map[int32]int{}, busy: map[int32]bool{}, transactions: all}
 }
 
-func (l *lockTable) Take(ctx context.Context, buckets []int32) (taken []int32, open Snapshot, err error) {
-	taken, err = l.take(buckets)
-	if err != nil || len(taken) == 0 {
-		return nil, Snapshot{}, err
-	}
-	time.Sleep(l.latency) // between the two statements
-	open, err = l.Snapshot(ctx)
-	return taken, open, err
-}
-
-func (l *lockTable) take(buckets []int32) (taken []int32, err error) {
+func (l *lockTable) Take(_ context.Context, buckets []int32) (taken []int32, err error) {
 	time.Sleep(l.latency)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,36 +59,34 @@ func (l *lockTable) take(buckets []int32) (taken []int32, err error) {
 func (l *lockTable) GiveBack(_ context.Context, buckets []int32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.fail != nil {
-		return l.fail
-	}
 	for _, b := range buckets {
 		if l.held[b]--; l.held[b] == 0 {
 			delete(l.held, b)
 		}
 	}
-	return nil
+	return l.fail
 }
 
-func (l *lockTable) failWith(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.fail = err
-}
-
-func (l *lockTable) Snapshot(context.Context) (Snapshot, error) {
+func (l *lockTable) Open(context.Context) (open []uint64, next uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.looks++
 	l.Lock()
 	defer l.Unlock()
-	return Snapshot{Xmax: l.xmax, InProgress: slices.Clone(l.open)}, l.fail
+	return slices.Clone(l.open), l.xmax, l.fail
+}
+
+func (l *lockTable) looked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.looks
 }
 
 func (l *transactions) begin(xid uint64) {
 	l.Lock()
 	defer l.Unlock()
 	l.open = append(l.open, xid)
+	l.xmax = max(l.xmax, xid+1)
 	slices.Sort(l.open)
 }
 
@@ -166,9 +154,9 @@ func in(b int32) store.Key { return keysOf()[b] }
 func startRegistrar(t *testing.T, l Locks) (*Registrar, *marks) {
 	t.Helper()
 	m := new(marks)
-	r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler))
+	r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler), nil)
 	go func() { _ = r.Run(t.Context()) }()
-	r.Session(l, maxBuckets)
+	r.Session(l)
 	return r, m
 }
 
@@ -235,29 +223,29 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 			t.Errorf("to be read: %v", got)
 		}
 		l.end(50)
-		time.Sleep(2 * lookMax)
+		time.Sleep(2 * retryMax)
 		got = slices.Concat(m.take()...)
 		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || r.Announced(in(1)) {
 			t.Errorf("after the first has ended: %v to be read, announced: %v", got, r.Announced(in(1)))
 		}
 		l.begin(200) // looks late enough
-		time.Sleep(time.Hour)
-		wantMarks(t, m) // waits
-		if l.looks > 3700 {
-			t.Errorf("%d looks in an hour, want one a second at most", l.looks)
+		time.Sleep(5 * time.Minute)
+		wantMarks(t, m)
+		if n := l.looked(); n > 330 {
+			t.Errorf("%d looks in 5 minutes, want one a second at most", n)
 		}
 		l.end(60)
-		time.Sleep(2 * lookMax)
+		time.Sleep(2 * retryMax)
 		got = slices.Concat(m.take()...)
 		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || !r.Announced(in(1)) || !r.Announced(in(2)) {
 			t.Errorf("after both have ended: %v to be read, announced: %v", got, r.Announced(in(1)))
 		}
 		synctest.Wait()
-		looks := l.looks
-		time.Sleep(time.Hour)
+		looks := l.looked()
+		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if l.looks > looks {
-			t.Errorf("%d looks with nobody to wait for", l.looks-looks)
+		if l.looked() > looks {
+			t.Errorf("%d looks with nobody to wait for", l.looked()-looks)
 		}
 	})
 }
@@ -271,7 +259,7 @@ func TestBucketThatSomebodyElseHoldsIsTriedAgain(t *testing.T) {
 		r.Want(in(3))
 		r.Want(in(4))
 		synctest.Wait()
-		if n := r.Unheld(); n != 1 {
+		if n := r.unheld(); n != 1 {
 			t.Errorf("%d are not held, want 1", n)
 		}
 		time.Sleep(10 * time.Minute)
@@ -299,15 +287,15 @@ func TestNewSessionTakesAllAnew(t *testing.T) {
 		}
 		synctest.Wait()
 		m.take()
-		r.Session(nil, 0)
+		r.Session(nil)
 		synctest.Wait()
-		if n := r.Unheld(); n != 3000 || r.Announced(in(5)) {
+		if n := r.unheld(); n != 3000 || r.Announced(in(5)) {
 			t.Errorf("%d are held without a session", 3000-n)
 		}
 		other := newLockTable()
-		r.Session(other, maxBuckets)
+		r.Session(other)
 		synctest.Wait()
-		if n := r.Unheld(); n != 0 || len(other.holds()) != 3000 || !r.Announced(in(5)) {
+		if n := r.unheld(); n != 0 || len(other.holds()) != 3000 || !r.Announced(in(5)) {
 			t.Errorf("%d are not held", n)
 		}
 		if got := len(slices.Concat(m.take()...)); got != 3000 {
@@ -355,7 +343,7 @@ func TestS9FailureIsNotTheNextSessions(t *testing.T) {
 		r.Want(in(1))
 		time.Sleep(time.Minute)
 		wantMarks(t, m)
-		r.Session(newLockTable(), maxBuckets)
+		r.Session(newLockTable())
 		wantMarks(t, m, []int32{1})
 	})
 }
@@ -375,8 +363,8 @@ func TestS3AllLeaveAtOnce(t *testing.T) {
 		}
 		time.Sleep(lingers + time.Second)
 		synctest.Wait()
-		if len(r.buckets)+len(l.holds()) > 0 {
-			t.Errorf("%d buckets, %d locks left", len(r.buckets), len(l.holds()))
+		if r.unheld()+len(l.holds()) > 0 {
+			t.Errorf("%d not held, %d locks left", r.unheld(), len(l.holds()))
 		}
 	})
 }
@@ -384,7 +372,7 @@ func TestS3AllLeaveAtOnce(t *testing.T) {
 // At random: every change of a bucket in which somebody watches is either announced or read, whatever the registrar does.
 func TestRegistrarMissesNothing(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(200) {
+	for seed := range uint64(60) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			l := newLockTable()
@@ -405,9 +393,9 @@ func TestRegistrarMissesNothing(t *testing.T) {
 					}
 				}
 			}
-			r := NewRegistrar(mark, slog.New(slog.DiscardHandler))
+			r := NewRegistrar(mark, slog.New(slog.DiscardHandler), nil)
 			go func() { _ = r.Run(t.Context()) }()
-			r.Session(l, maxBuckets)
+			r.Session(l)
 			watched := map[int32]bool{}
 			xid := uint64(100)
 			var writers sync.WaitGroup
@@ -430,7 +418,7 @@ func TestRegistrarMissesNothing(t *testing.T) {
 					if random.IntN(4) == 0 {
 						l = lockTableOf(l.transactions)
 						l.latency = time.Millisecond
-						r.Session(l, maxBuckets)
+						r.Session(l)
 					}
 				default:
 					xid++
@@ -454,7 +442,7 @@ func TestRegistrarMissesNothing(t *testing.T) {
 				time.Sleep(time.Duration(random.IntN(4)) * time.Millisecond)
 			}
 			writers.Wait()
-			time.Sleep(time.Minute)
+			time.Sleep(5 * time.Second)
 			mu.Lock()
 			defer mu.Unlock()
 			for b, yes := range watched {
@@ -466,48 +454,12 @@ func TestRegistrarMissesNothing(t *testing.T) {
 	}
 }
 
-// The triggers' number of buckets is known when there is a session, and an install may change it.
-// A lock that could not be given back was forgotten, and taken a second time later: writers notified until the session ended.
-func TestGiveBackThatFailsIsTriedAgain(t *testing.T) {
-	t.Parallel()
-	for _, flood := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			l := newLockTable()
-			r, _ := startRegistrar(t, l)
-			r.Want(in(1))
-			synctest.Wait()
-			l.failWith(errors.New("busy"))
-			if flood {
-				r.Flood(true)
-			} else {
-				r.Leave(in(1))
-			}
-			time.Sleep(time.Minute)
-			if got := l.holds(); !slices.Equal(got, []int32{1}) {
-				t.Fatalf("held: %v", got)
-			}
-			l.failWith(nil)
-			time.Sleep(lingers + 2*retryMax)
-			if got := l.holds(); len(got) > 0 {
-				t.Errorf("flood %v: still held: %v", flood, got)
-			}
-			r.Want(in(1))
-			r.Flood(false)
-			synctest.Wait()
-			if l.held[1] != 1 || !r.Announced(in(1)) {
-				t.Errorf("flood %v: held %d times, want once", flood, l.held[1])
-			}
-		})
-	}
-}
-
 // Whoever comes back while the lock is being given back has it taken again, and read.
 func TestWantDuringGiveBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
-		slow := slowGiveBack{l}
-		r, m := startRegistrar(t, slow)
+		r, m := startRegistrar(t, slowGiveBack{l})
 		r.Want(in(1))
 		wantMarks(t, m, []int32{1})
 		r.Leave(in(1))
@@ -538,106 +490,114 @@ func TestSessionEndsDuringTake(t *testing.T) {
 		r, m := startRegistrar(t, l)
 		r.Want(in(1))
 		time.Sleep(500 * time.Millisecond)
-		r.Session(nil, 0)
+		r.Session(nil)
 		time.Sleep(time.Minute)
 		wantMarks(t, m)
-		if r.Announced(in(1)) || r.Unheld() != 1 {
+		if r.Announced(in(1)) || r.unheld() != 1 {
 			t.Error("held by a session that is over")
 		}
-		r.Session(newLockTable(), maxBuckets)
+		r.Session(newLockTable())
 		wantMarks(t, m, []int32{1})
 	})
 }
 
-// The list of a bucket that was taken anew is waited for, too, whatever an earlier one says.
-func TestBucketTakenAgainWaitsForBothLists(t *testing.T) {
-	t.Parallel()
-	var w waits
-	w.add([]int32{1, 2}, []uint64{10})
-	w.add([]int32{1}, []uint64{10, 20})
-	again, over := w.look(Snapshot{Xmax: 20, InProgress: nil})
-	if slices.Sort(again); !slices.Equal(slices.Compact(again), []int32{1, 2}) || !slices.Equal(over, []int32{2}) {
-		t.Errorf("to be read %v, settled %v, want 1 and 2, and 2 alone", again, over)
-	}
-	if again, over = w.look(Snapshot{Xmax: 21}); !slices.Equal(again, []int32{1}) || !slices.Equal(over, []int32{1}) || len(w.lists) > 0 {
-		t.Errorf("to be read %v, settled %v, left %v", again, over, w.lists)
-	}
-}
-
-// However often buckets are taken while one transaction goes on, the lists stay few, and nobody is forgotten.
-func TestListsOfOpenTransactionsStayFew(t *testing.T) {
-	t.Parallel()
-	var w waits
-	for n := range int32(1000) {
-		w.add([]int32{n}, []uint64{10, 1000 + uint64(n)})
-		if len(w.lists) > maxWaits {
-			t.Fatalf("%d lists", len(w.lists))
-		}
-	}
-	if _, over := w.look(Snapshot{Xmax: 3000, InProgress: []uint64{10}}); len(over) > 0 {
-		t.Errorf("%v are settled while 10 goes on", over)
-	}
-	again, over := w.look(Snapshot{Xmax: 3000})
-	slices.Sort(over)
-	if len(slices.Compact(over)) != 1000 || len(again) < 1000 || len(w.lists) > 0 {
-		t.Errorf("%d are settled, %d to be read, want 1000", len(over), len(again))
-	}
-}
-
-func TestParseSnapshot(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]Snapshot{
-		"10:20:10,14,15":           {Xmax: 20, InProgress: []uint64{10, 14, 15}},
-		"10:10:":                   {Xmax: 10},
-		"1:18446744073709551615:1": {Xmax: 1<<64 - 1, InProgress: []uint64{1}},
-	} {
-		got, err := parseSnapshot(text)
-		if err != nil || got.Xmax != want.Xmax || !slices.Equal(got.InProgress, want.InProgress) {
-			t.Errorf("%q: %+v, %v, want %+v", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"", "10", "10:20", "10:x:", "10:20:a", "10:20:1:2", "10:-1:", "10:18446744073709551616:"} {
-		if got, err := parseSnapshot(text); err == nil {
-			t.Errorf("%q: %+v, want an error", text, got)
-		}
-	}
-	snap := Snapshot{Xmax: 20, InProgress: []uint64{10}}.extended(22)
-	for xid, ended := range map[uint64]bool{9: true, 10: false, 11: true, 19: true, 20: false, 21: false, 22: false} {
-		if snap.Ended(xid) != ended {
-			t.Errorf("transaction %d has ended: %v, want %v", xid, !ended, ended)
-		}
-	}
-}
-
-func TestNumberOfBucketsChanges(t *testing.T) {
+// What is refused again and again is tried less and less often, and logged once each way.
+func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := new(marks)
-		r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler))
+		var log logs
+		l := newLockTable()
+		l.fail = errors.New("out of shared memory")
+		r := NewRegistrar(new(marks).mark, log.logger(), nil)
 		go func() { _ = r.Run(t.Context()) }()
-		r.Want(in(70))
-		r.Want(in(6))
+		r.Session(l)
+		r.Want(in(1))
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if n := len(l.takes); n < 500 || n > 700 {
+			t.Errorf("tried %d times in 10 minutes", n)
+		}
+		l.mu.Lock()
+		l.fail = nil
+		l.mu.Unlock()
+		time.Sleep(2 * retryMax)
+		synctest.Wait()
+		if log.count("cannot be told") != 1 || log.count("are told what is watched again") != 1 || !r.Announced(in(1)) {
+			t.Errorf("announced %v, log:\n%s", r.Announced(in(1)), &log)
+		}
+	})
+}
+
+// Each bucket waits for those that were open when it was taken, whatever the others wait for.
+func TestBucketsWaitForTheirOwnTransactions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLockTable()
+		r, m := startRegistrar(t, l)
+		l.begin(100)
+		r.Want(in(1))
+		synctest.Wait()
+		l.begin(101)
+		r.Want(in(2))
+		synctest.Wait()
 		r.Want(Beginning)
-		r.Want(in(71))
-		r.Leave(in(71))
-		for _, tc := range []struct {
-			number int32
-			want   []int32
-		}{{64, []int32{6, 64}}, {4096, []int32{6, 70, 4096}}, {128, []int32{6, 70, 128}}} {
-			l := newLockTable()
-			r.Session(l, tc.number)
+		wait := func(want ...int32) {
+			t.Helper()
+			time.Sleep(2 * retryMax)
 			synctest.Wait()
-			if got := l.holds(); !slices.Equal(got, tc.want) || !r.Announced(in(70)) || !r.Announced(Beginning) {
-				t.Errorf("%d buckets: %v are held, want %v", tc.number, got, tc.want)
+			got := slices.Concat(m.take()...)
+			if slices.Sort(got); !slices.Equal(slices.Compact(got), want) {
+				t.Errorf("to be read %v, want %v", got, want)
 			}
 		}
-		r.Leave(in(70))
-		r.Leave(in(6))
-		r.Leave(Beginning)
-		time.Sleep(time.Minute)
+		wait(1, 2, maxBuckets)
+		l.begin(102) // looks late enough
+		l.end(102)
+		wait()
+		l.end(101)
+		wait(2, maxBuckets)
+		if r.Announced(in(1)) || r.Announced(in(2)) || r.Announced(Beginning) {
+			t.Error("100 is not waited for")
+		}
+		r.Want(in(3)) // while 100 goes on
+		wait(3)
+		l.end(100)
+		wait(1, 2, 3, maxBuckets)
+		if !r.Announced(in(1)) || !r.Announced(in(2)) || !r.Announced(in(3)) || !r.Announced(Beginning) || len(r.open) > 0 {
+			t.Errorf("somebody is waited for still: %v", r.open)
+		}
+	})
+}
+
+// While one who looked early is waited for, a bucket may be given back and taken again: nobody is forgotten.
+func TestBucketThatIsTakenAgainWaitsToo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLockTable()
+		r, m := startRegistrar(t, l)
+		l.begin(100)
+		for range 3 {
+			r.Want(in(1))
+			time.Sleep(time.Second)
+			r.Flood(true)
+			time.Sleep(time.Second)
+			r.Flood(false)
+			time.Sleep(time.Second)
+			r.Leave(in(1))
+			time.Sleep(2 * lingers)
+		}
+		r.Want(in(1))
+		time.Sleep(time.Second)
 		synctest.Wait()
-		if len(r.buckets) > 0 {
-			t.Errorf("%d buckets are left", len(r.buckets))
+		m.take()
+		if r.Announced(in(1)) {
+			t.Error("100 is not waited for")
+		}
+		l.end(100)
+		time.Sleep(2 * retryMax)
+		wantMarks(t, m, []int32{1})
+		if !r.Announced(in(1)) {
+			t.Error("100 has ended")
 		}
 	})
 }

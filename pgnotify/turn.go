@@ -8,93 +8,123 @@ import (
 	"auditstream/store"
 )
 
-// take takes what somebody watches and is not held, lists who may have looked before, and has it read.
-func (r *Registrar) take(ctx context.Context) {
-	r.mu.Lock()
-	locks, session := r.locks, r.session
-	var wanted []int32
-	for number, b := range r.buckets {
-		if b.watched > 0 && !b.held && !r.flooded {
-			wanted = append(wanted, number)
-		}
-	}
-	r.mu.Unlock()
-	if locks == nil {
-		return
-	}
-	for batch := range slices.Chunk(wanted, takeBatch) {
-		ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-		taken, open, err := locks.Take(ctx, batch)
-		cancel()
-		if !r.took(session, taken, open.InProgress, err) {
-			return
-		}
-		r.markIn(taken)
-	}
+// lockTurn is what a Registrar does at once, in one session.
+type lockTurn struct {
+	*Registrar
+	locks   Locks
+	session int
 }
 
-// took notes what take has taken, and reports whether to go on.
-func (r *Registrar) took(session int, taken []int32, open []uint64, err error) bool {
+// turn returns what is to be taken and what to be given back: in a flood everything.
+func (r *Registrar) turn() (t lockTurn, wanted, gone []int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.session != session {
+	for k := range r.buckets {
+		b := &r.buckets[k]
+		over := b.watched == 0 && time.Since(b.left) >= lingers
+		switch {
+		case b.held && (over || r.flooded):
+			gone = append(gone, int32(k))
+			b.held, b.since = false, 0
+		case b.watched > 0 && !b.held && !r.flooded:
+			wanted = append(wanted, int32(k))
+		}
+	}
+	return lockTurn{r, r.locks, r.session}, wanted, gone
+}
+
+// noted calls f, under the lock, unless the session is another's by now or err says that it refuses.
+func (t lockTurn) noted(err error, f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.Registrar.session != t.session {
 		return false
 	}
-	r.retry = min(max(2*r.retry, retryMin), retryMax)
-	r.logTurn(err)
+	t.logTurn(err)
 	if err != nil {
+		t.retry, t.look = backedOff(t.retry), backedOff(t.look)
 		return false
 	}
-	for _, number := range taken {
-		r.bucket(number).held = true
-	}
-	switch {
-	case len(taken) == 0:
-	case len(open) == 0:
-		r.settle(taken)
-	default:
-		r.waits.add(taken, open)
-	}
+	f()
 	return true
 }
 
-// settle notes that nobody is waited for in buckets. The caller holds mu.
-func (r *Registrar) settle(buckets []int32) {
-	for _, number := range buckets {
-		if b := r.buckets[number]; b != nil && b.held {
-			b.settled = true
+func backedOff(d time.Duration) time.Duration { return min(max(2*d, retryMin), retryMax) }
+
+func (t lockTurn) giveBack(ctx context.Context, gone []int32) {
+	for batch := range slices.Chunk(gone, takeBatch) {
+		if !t.noted(t.locks.GiveBack(ctx, batch), func() {}) {
+			return
 		}
+	}
+}
+
+// take takes buckets, lists who may have looked before, and has them read.
+func (t lockTurn) take(ctx context.Context, wanted []int32) {
+	for batch := range slices.Chunk(wanted, takeBatch) {
+		taken, err := t.locks.Take(ctx, batch)
+		var open []uint64
+		var next uint64
+		if err == nil && len(taken) > 0 {
+			open, next, err = t.locks.Open(ctx)
+		}
+		took := t.noted(err, func() {
+			t.retry = backedOff(t.retry)
+			for _, k := range taken {
+				t.buckets[k].held = true
+				if len(open) > 0 {
+					t.buckets[k].since = next
+				}
+			}
+			if len(open) > 0 {
+				t.open = append(t.open, open...)
+				slices.Sort(t.open)
+				t.open = slices.Compact(t.open)
+				t.look = retryMin
+			}
+		})
+		if !took {
+			return
+		}
+		t.markIn(taken)
 	}
 }
 
 // await has read again what a transaction may have changed that looked too early and has ended.
-func (r *Registrar) await(ctx context.Context) {
-	r.mu.Lock()
-	locks, session, waiting := r.locks, r.session, len(r.waits.lists) > 0
-	r.mu.Unlock()
-	if locks == nil || !waiting {
+func (t lockTurn) await(ctx context.Context) {
+	t.mu.Lock()
+	waits := len(t.open) > 0
+	t.mu.Unlock()
+	if !waits {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-	defer cancel()
-	snap, err := locks.Snapshot(ctx)
-	r.markIn(r.looked(session, snap, err))
+	open, next, err := t.locks.Open(ctx)
+	var again []int32
+	t.noted(err, func() { again = t.looked(open, next) })
+	t.markIn(again)
 }
 
-// looked returns the buckets for which something has ended.
-func (r *Registrar) looked(session int, snap Snapshot, err error) []int32 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.session != session {
-		return nil
+// looked takes out what has ended, and returns the buckets in which it may have changed something. The caller holds mu.
+func (r *Registrar) looked(open []uint64, next uint64) (again []int32) {
+	r.look = backedOff(r.look)
+	var still, ended []uint64
+	for _, xid := range r.open {
+		if _, is := slices.BinarySearch(open, xid); is || xid >= next {
+			still = append(still, xid)
+		} else {
+			ended = append(ended, xid)
+		}
 	}
-	r.logTurn(err)
-	if err != nil {
-		r.waits.delay = min(2*r.waits.delay, lookMax)
-		return nil
+	r.open = still
+	for k := range r.buckets {
+		b := &r.buckets[k]
+		if len(ended) > 0 && ended[0] < b.since {
+			again = append(again, int32(k))
+		}
+		if len(still) == 0 || still[0] >= b.since {
+			b.since = 0
+		}
 	}
-	again, over := r.waits.look(snap)
-	r.settle(over)
 	return again
 }
 
@@ -103,61 +133,9 @@ func (r *Registrar) markIn(buckets []int32) {
 	if len(buckets) == 0 {
 		return
 	}
-	r.mu.Lock()
-	number := r.number
-	r.mu.Unlock()
-	chosen := make(map[int32]bool, len(buckets))
-	for _, b := range buckets {
-		chosen[b] = true
+	var chosen [maxBuckets + 1]bool
+	for _, k := range buckets {
+		chosen[k] = true
 	}
-	r.mark(func(key store.Key) bool {
-		if key == Beginning {
-			return chosen[number]
-		}
-		return chosen[bucketOf(key)&(number-1)]
-	})
-}
-
-// giveBack gives back what nobody watches any more, and in a flood everything.
-func (r *Registrar) giveBack(ctx context.Context) {
-	r.mu.Lock()
-	locks, session := r.locks, r.session
-	var gone []int32
-	for number, b := range r.buckets {
-		over := b.watched == 0 && time.Since(b.left) >= lingers
-		switch {
-		case b.held && (over || r.flooded):
-			gone = append(gone, number)
-		case over:
-			delete(r.buckets, number)
-		}
-	}
-	r.mu.Unlock()
-	if locks == nil {
-		return
-	}
-	for batch := range slices.Chunk(gone, takeBatch) {
-		ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-		err := locks.GiveBack(ctx, batch)
-		cancel()
-		r.gave(session, batch, err)
-	}
-}
-
-// gave notes what giveBack has given back. Where somebody watches again it is taken again.
-func (r *Registrar) gave(session int, buckets []int32, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.session != session {
-		return
-	}
-	r.logTurn(err)
-	for _, number := range buckets {
-		b := r.buckets[number]
-		if err != nil {
-			b.left = time.Now() // to be tried again
-			continue
-		}
-		b.held, b.settled = false, false
-	}
+	r.mark(func(key store.Key) bool { return chosen[bucketOf(key)] })
 }

@@ -2,7 +2,6 @@ package sql
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,6 +21,8 @@ type Status struct {
 	// Triggers are those of install.sql, also when they are missing; others that call the same function; and those
 	// on partitions that are not enabled.
 	Triggers []Trigger
+	// Altered says that somebody has changed what install made, or the number of it.
+	Altered bool
 	// Index is nil, or says that the server's reads by audit_id scan a whole table. It is nil, too, when View is not.
 	Index error
 }
@@ -45,88 +46,81 @@ func Inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
 		return Status{}, fmt.Errorf("inspect: begin: %w", err)
 	}
 	defer abandon(ctx, conn)
-	_, err = conn.Exec(ctx, searchPath)
+	s, err := inspect(ctx, conn)
 	if err != nil {
-		return Status{}, fmt.Errorf("inspect: set search_path: %w", err)
-	}
-	there, err := loadInstalled(ctx, conn)
-	if err != nil {
-		return Status{}, fmt.Errorf("inspect: %w", err)
-	}
-	s := Status{Triggers: describeTriggers(there)}
-	for _, t := range s.Triggers {
-		if s.Table == "" {
-			s.Table = t.Table
-		}
-	}
-	s.View, err = checkView(ctx, conn, there)
-	if err != nil {
-		return Status{}, fmt.Errorf("inspect: %w", err)
-	}
-	if s.View != nil {
-		return s, nil
-	}
-	s.Index, err = checkIndex(ctx, conn)
-	var refused *pgconn.PgError
-	switch {
-	case errors.As(err, &refused):
-		// A view is read with the rights of its owner, who may have lost them.
-		s.View = fmt.Errorf("auditstream.progress cannot be read: %w", err)
-	case err != nil:
 		return Status{}, fmt.Errorf("inspect: %w", err)
 	}
 	return s, nil
+}
+
+func inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
+	err := emptySearchPath(ctx, conn)
+	if err != nil {
+		return Status{}, err
+	}
+	there, err := loadInstalled(ctx, conn)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Triggers: describeTriggers(there), Altered: there.ours() && !strings.HasSuffix(there.Comment, " "+there.State)}
+	s.Table = s.Triggers[0].Table
+	s.View, err = checkView(ctx, conn, there)
+	if s.View != nil || err != nil {
+		return s, err
+	}
+	s.Index, err = checkIndex(ctx, conn)
+	if refused := new(pgconn.PgError); errors.As(err, &refused) { // a view is read with the rights of its owner, who may have lost them
+		s.View, err = fmt.Errorf("auditstream.progress cannot be read: %w", err), nil
+	}
+	return s, err
 }
 
 func describeTriggers(i *installed) []Trigger {
 	words := map[string]string{"O": "enabled", "A": "enabled", "D": "disabled", "R": "replica only"}
 	var triggers []Trigger
 	table := ""
-	if len(i.reads) == 1 {
-		table = ident(i.reads[0].Schema, i.reads[0].Name)
+	if len(i.Reads) == 1 {
+		table = ident(i.Reads[0].Schema, i.Reads[0].Name)
 	}
-	missing := slices.DeleteFunc(slices.Clone(triggerNames), func(name string) bool { return name == ownerTrigger }) // not every table has it
-	for _, t := range i.triggers {
-		if t.Copy && words[t.Enabled] == "enabled" {
-			continue
-		}
-		triggers = append(triggers, Trigger{Name: t.Name, Table: ident(t.Schema, t.Table), Enabled: words[t.Enabled]})
+	there := map[string]bool{ownerTrigger: true} // which not every table has
+	for _, t := range i.Triggers {
 		if !t.Copy {
-			table = ident(t.Schema, t.Table)
-			missing = slices.DeleteFunc(missing, func(name string) bool { return name == t.Name })
+			table, there[t.Name] = ident(t.Schema, t.Table), true
+		}
+		if !t.Copy || words[t.Enabled] != "enabled" {
+			triggers = append(triggers, Trigger{Name: t.Name, Table: ident(t.Schema, t.Table), Enabled: words[t.Enabled]})
 		}
 	}
-	for _, name := range missing {
-		triggers = append(triggers, Trigger{Name: name, Table: table, Enabled: "missing"})
+	for _, name := range triggerNames {
+		if !there[name] {
+			triggers = append(triggers, Trigger{Name: name, Table: table, Enabled: "missing"})
+		}
 	}
 	return triggers
 }
 
 // checkView returns what is wrong with the view, and apart from that an error of the connection.
 func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err error) {
-	if !i.View {
+	if i.Kind == "" {
 		return errors.New("there is no view auditstream.progress: run auditstream install --table YOUR_TABLE"), nil
 	}
-	var me string
-	var usage, selects bool
-	err = conn.QueryRow(ctx, `
-		select current_user, pg_catalog.has_schema_privilege(n.oid, 'usage'), pg_catalog.has_table_privilege(c.oid, 'select')
-		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where n.nspname = 'auditstream' and c.relname = 'progress'`).Scan(&me, &usage, &selects)
+	unable, err := texts(ctx, conn, "the rights on auditstream.progress", `
+		select current_user::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'auditstream'
+			and c.relname = 'progress' and not (pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select'))`)
 	if err != nil {
-		return nil, fmt.Errorf("read the rights on auditstream.progress: %w", err)
+		return nil, err
 	}
-	if !usage || !selects {
-		return fmt.Errorf("the role %s may not read auditstream.progress: run auditstream install --role %s", me, me), nil
+	for _, me := range unable {
+		return fmt.Errorf("the role %s may not read auditstream.progress: run auditstream install --role %[1]s", me), nil
 	}
 	var problems []string
 	for _, name := range append([]string{"audit_id"}, ours...) {
-		at := slices.IndexFunc(i.columns, func(c viewColumn) bool { return c.Name == name })
+		at := slices.IndexFunc(i.Columns, func(c viewColumn) bool { return c.Name == name })
 		switch {
 		case at < 0:
 			problems = append(problems, fmt.Sprintf("the column %s (%s) is missing", name, viewTypes[name]))
-		case i.columns[at].Type != viewTypes[name]:
-			problems = append(problems, fmt.Sprintf("the column %s is %s instead of %s", name, i.columns[at].Type, viewTypes[name]))
+		case i.Columns[at].Type != viewTypes[name]:
+			problems = append(problems, fmt.Sprintf("the column %s is %s instead of %s", name, i.Columns[at].Type, viewTypes[name]))
 		}
 	}
 	if len(problems) > 0 {
@@ -143,14 +137,9 @@ func checkIndex(ctx context.Context, conn *pgx.Conn) (wrong, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("set the planner's options: %w", err)
 	}
-	var document []byte
-	err = conn.QueryRow(ctx, `explain (format json)
-		select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`).Scan(&document)
-	if err != nil {
-		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
-	}
 	var plans []struct{ Plan planNode }
-	err = json.Unmarshal(document, &plans)
+	err = conn.QueryRow(ctx, `explain (format json)
+		select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`).Scan(&plans)
 	if err != nil {
 		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
 	}
@@ -169,16 +158,10 @@ type planNode struct {
 	Plans    []planNode `json:"Plans"`
 }
 
-// fullScan names the relation that is read from one end to the other; "" when there is none. An index can be read like
-// that, too.
+// fullScan names the relation that is read from one end to the other; "" when there is none. An index can be read like that, too.
 func (n planNode) fullScan() string {
-	switch n.Type {
-	case "Seq Scan":
+	if n.Type == "Seq Scan" || n.Index == "" && (n.Type == "Index Scan" || n.Type == "Index Only Scan") {
 		return n.Relation
-	case "Index Scan", "Index Only Scan":
-		if n.Index == "" {
-			return n.Relation
-		}
 	}
 	for _, child := range n.Plans {
 		if scanned := child.fullScan(); scanned != "" {

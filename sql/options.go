@@ -22,8 +22,7 @@ type Options struct {
 	Table string
 	// Create makes the table of audits.sql, under this name, where there is none.
 	Create bool
-	// Role is granted what serve needs: CONNECT, USAGE on the schema, SELECT on the view, and
-	// with the triggers INSERT into auditstream.watch and EXECUTE of auditstream.unwatch. Empty: nobody.
+	// Role is granted what serve needs: CONNECT, USAGE on the schema, and SELECT on the views. Empty: nobody.
 	Role string
 	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email) to
 	// the table's. An empty value leaves the column out. Names that are missing here are as in the install before, which

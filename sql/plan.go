@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -82,24 +81,23 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 		return nil, err
 	}
 	var encoding string
-	var twoPhase bool
+	var twoPhase, schema bool
 	var locks int
-	err = conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'),
-		pg_catalog.current_setting('max_prepared_transactions')::int > 0,
+	err = conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('max_prepared_transactions')::int > 0,
 		pg_catalog.current_setting('max_locks_per_transaction')::int * (pg_catalog.current_setting('max_connections')::int
-			+ pg_catalog.current_setting('max_prepared_transactions')::int)`).Scan(&encoding, &twoPhase, &locks)
+			+ pg_catalog.current_setting('max_prepared_transactions')::int), exists (select from pg_catalog.pg_namespace where nspname = $1)`, t.Schema).
+		Scan(&encoding, &twoPhase, &locks, &schema)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's settings: %w", err)
+	}
+	if !schema {
+		return nil, fmt.Errorf("there is no schema %s to create the table %s in: create it first, with: create schema %s", t.Schema, t.Name, ident(t.Schema))
 	}
 	there, err := loadInstalled(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
-	err = there.newer()
-	if err != nil {
-		return nil, err
-	}
-	err = there.conflict(t)
+	err = errors.Join(there.newer(), there.conflict(t))
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +106,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	o.Columns, kept = there.keepColumns(given)
 	m, err := mapColumns(t, o.Columns, encoding)
 	if err != nil && len(kept) > 0 {
-		err = fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
+		return nil, fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
 	}
 	if err != nil {
 		return nil, err
@@ -117,12 +115,8 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), Schema: there.version(), Kept: kept, table: t}
-	if twoPhase && !o.NoTriggers {
-		plan.Warnings = append(plan.Warnings, "this server allows two-phase commit, and PostgreSQL refuses to prepare a"+
-			" transaction that notifies: where the application uses it for "+t.Display+", install without triggers")
-	}
-	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers), Schema: there.version(), Kept: kept, table: t}
+	plan.rights, err = lackingRights(ctx, conn, o, t, m)
 	if err != nil {
 		return nil, err
 	}
@@ -139,21 +133,19 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case oid == 0 && !o.Create:
-		return nil, notFound(ctx, conn, o.Table)
-	case oid == 0 && name == "":
-		return nil, usagef("%s is not the name of a table; write it as in SQL: audits, public.audits, \"My Schema\".\"Audit Log\"",
-			o.Table)
-	}
-	_, err = conn.Exec(ctx, searchPath)
+	err = emptySearchPath(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("set search_path: %w", err)
+		return nil, err
 	}
-	if oid == 0 {
-		return createdTable(schema, name), nil
+	switch {
+	case oid != 0:
+		return loadTable(ctx, conn, oid)
+	case !o.Create:
+		return nil, notFound(ctx, conn, o.Table)
+	case name == "":
+		return nil, usagef(`%s is not the name of a table; write it as in SQL: audits, public.audits, "My Schema"."Audit Log"`, o.Table)
 	}
-	return loadTable(ctx, conn, oid)
+	return createdTable(schema, name), nil
 }
 
 // installScript fills in install.sql; "" when nothing has to change.
@@ -161,19 +153,18 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	owners := m.owners()
 	vars := map[string]string{
 		"table": t.quoted(), "key": ident(m.key.Name), "objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
-		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets),
+		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets), "mask": strconv.Itoa(there.Buckets - 1), "look": strconv.FormatBool(!o.NotifyAlways),
 		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 	}
-	maps.Copy(vars, rings(m, there.Buckets, o.NotifyAlways))
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
 	}
 	// Of the two sums in the comment this one says what was asked for; the other, the state, what came of it.
 	sum := md5.Sum([]byte(render(installSQL, vars)))
 	vars["stamp"] = stamp + hex.EncodeToString(sum[:]) + " " + remember(o.Columns, m)
-	current := there.ours() && there.Comment == vars["stamp"]+" "+there.state
+	current := there.ours() && there.Comment == vars["stamp"]+" "+there.State
 
-	dropView := !current && there.View && !there.replaceable(m)
+	dropView := !current && there.Kind != "" && !there.replaceable(m)
 	grants, err := grantsFor(ctx, conn, o, there, dropView)
 	if err != nil {
 		return "", err
@@ -181,14 +172,19 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	if current && len(grants) == 0 {
 		return "", nil
 	}
-	vars["objects"] = strconv.FormatBool(!current)
+	for name, yes := range map[string]bool{
+		"objects": !current, "new_schema": !there.Schema, "drop_view": dropView, "new_feeds": !there.Feeds, "old_schema": there.Old,
+		"drop_owner": len(owners) == 0 && there.Feeds, "drop_triggers": o.NoTriggers && (there.Feeds || len(there.Triggers) > 0),
+	} {
+		vars[name] = strconv.FormatBool(yes)
+	}
 	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
-	vars["old_schema"] = strconv.FormatBool(there.Function || there.Watch)
-	vars["drop_owner"] = strconv.FormatBool(len(owners) == 0 && there.Feeds)
-	vars["new_schema"] = strconv.FormatBool(!there.Schema)
-	vars["drop_view"] = strconv.FormatBool(dropView)
-	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || there.Watch || there.Feeds || len(there.triggers) > 0))
-	vars["keep_always"] = strings.Join(alwaysTriggers(there.triggers), "\n")
+	for _, t := range there.Triggers {
+		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it
+			vars["keep_always"] += fmt.Sprintf("alter table only %s enable always trigger %s;\n", ident(t.Schema, t.Table), ident(t.Name))
+		}
+	}
+	vars["keep_always"] = strings.TrimSuffix(vars["keep_always"], "\n")
 	vars["grants"] = strings.Join(grants, "\n")
 	script := render(installSQL, vars)
 	if t.OID == 0 {
@@ -198,35 +194,18 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	return script, nil
 }
 
-// alwaysTriggers keep what an operator set with "enable always": "create or replace trigger" would reset it.
-func alwaysTriggers(triggers []trigger) []string {
-	var statements []string
-	for _, t := range triggers {
-		if t.Enabled == "A" {
-			statements = append(statements, fmt.Sprintf("alter table only %s enable always trigger %s;",
-				ident(t.Schema, t.Table), ident(t.Name)))
+func warnings(t *table, m *mapping, twoPhase bool) (warnings []string) {
+	warn := func(is bool, format string, args ...any) {
+		if is {
+			warnings = append(warnings, fmt.Sprintf(format, args...))
 		}
 	}
-	return statements
-}
-
-func warnings(t *table, m *mapping) []string {
-	var warnings []string
-	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
-	if !m.key.Indexed {
-		warn("no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
-			t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
-	}
-	if !m.key.Unique && t.Kind != "p" {
-		warn("nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
-	}
-	if t.Inherited {
-		warn("tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net",
-			t.Display)
-	}
-	if t.RowSecurity {
-		warn("row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer",
-			t.Display)
-	}
+	warn(!m.key.Indexed, "no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
+		t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
+	warn(!m.key.Unique && t.Kind != "p", "nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
+	warn(t.Inherited, "tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net", t.Display)
+	warn(t.RowSecurity, "row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer", t.Display)
+	warn(twoPhase, "this server allows two-phase commit, and PostgreSQL refuses to prepare a transaction that notifies: where the application uses"+
+		" it for %s, install without triggers", t.Display)
 	return warnings
 }

@@ -3,6 +3,7 @@ package sql
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,9 +33,9 @@ func Uninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 }
 
 func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	_, err := conn.Exec(ctx, searchPath)
+	err := emptySearchPath(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("set search_path: %w", err)
+		return nil, err
 	}
 	there, err := loadInstalled(ctx, conn)
 	if err != nil {
@@ -52,24 +53,23 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if !there.Schema {
 		return plan, nil
 	}
-	foreign, err := foreignObjects(ctx, conn, there.ours())
+	foreign, err := texts(ctx, conn, "schema auditstream", foreignSQL, there.ours())
 	if err != nil {
 		return nil, err
 	}
 	if len(foreign) > 0 {
-		plan.Warnings = append(plan.Warnings, fmt.Sprintf("the schema auditstream stays, because it holds what install did"+
-			" not make: %s", strings.Join(foreign, ", ")))
+		plan.Warnings = append(plan.Warnings, "the schema auditstream stays, because it holds what install did not make: "+strings.Join(foreign, ", "))
 	}
 	revokes, err := connectRevokes(ctx, conn, there.SchemaComment, len(foreign) > 0)
 	if err != nil {
 		return nil, err
 	}
-	if !there.ours() && !there.Function && !there.Watch && !there.Feeds && len(there.triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
+	if !there.ours() && !there.Old && !there.Feeds && len(there.Triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
 		return plan, nil
 	}
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
-		"triggers": strconv.FormatBool(len(there.triggers) > 0), "view": strconv.FormatBool(there.ours()),
+		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
 		"objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
@@ -80,15 +80,12 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 // triggers that install did not make.
 func (i *installed) ownTable(plan *Plan) error {
 	var strangers []string
-	for _, t := range i.triggers {
-		if t.Copy {
+	for _, t := range i.Triggers {
+		known := slices.Contains(triggerNames, t.Name) || t.Name == "auditstream_key"
+		switch {
+		case t.Copy:
 			continue
-		}
-		known := false
-		for _, name := range triggerNames {
-			known = known || name == t.Name
-		}
-		if plan.table == nil && known {
+		case known && plan.table == nil:
 			plan.table = &table{OID: t.OID, Schema: t.Schema, Name: t.Table, Display: t.Display}
 		}
 		if !known || plan.table.OID != t.OID {
@@ -96,11 +93,10 @@ func (i *installed) ownTable(plan *Plan) error {
 		}
 	}
 	if len(strangers) > 0 {
-		return fmt.Errorf("triggers that install did not make call functions of auditstream's; drop them first, with: %s",
-			strings.Join(strangers, "; "))
+		return fmt.Errorf("triggers that install did not make call functions of auditstream's; drop them first, with: %s", strings.Join(strangers, "; "))
 	}
-	if plan.table == nil && i.ours() && len(i.reads) == 1 {
-		r := i.reads[0]
+	if plan.table == nil && i.ours() && len(i.Reads) == 1 {
+		r := i.Reads[0]
 		plan.table = &table{OID: r.OID, Schema: r.Schema, Name: r.Name, Display: r.Display}
 	}
 	if plan.table != nil {
@@ -109,44 +105,24 @@ func (i *installed) ownTable(plan *Plan) error {
 	return nil
 }
 
-// foreignObjects names what is in the schema and not ours.
-func foreignObjects(ctx context.Context, conn *pgx.Conn, viewIsOurs bool) ([]string, error) {
-	rows, err := conn.Query(ctx, `
-		select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
-		from pg_catalog.pg_depend d
-			left join pg_catalog.pg_class c on d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.objid
-			left join pg_catalog.pg_proc p on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.oid = d.objid
-		where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
-		  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-		  and not (c.relname is not distinct from 'progress' and $1)
-		  and not (c.relname is not distinct from 'watch' and c.relkind is not distinct from 'r')
-		  and not (c.relname is not distinct from 'feeds' and c.relkind is not distinct from 'v')
-		  and not (p.proname is not distinct from 'changed' and p.pronargs is not distinct from 0)
-		  and not (p.proname is not distinct from 'notify_change' and p.pronargs is not distinct from 0)
-		  and not (p.proname is not distinct from 'unwatch' and p.pronargs is not distinct from 2)
-		  and not (p.proname is not distinct from 'prepare_watch' and p.pronargs is not distinct from 0)
-		order by 1`, viewIsOurs)
-	if err != nil {
-		return nil, fmt.Errorf("read schema auditstream: %w", err)
-	}
-	objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("read schema auditstream: %w", err)
-	}
-	return objects, nil
-}
+// foreignSQL names what is in the schema and not ours.
+const foreignSQL = `
+	select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+	from pg_catalog.pg_depend d
+		left join pg_catalog.pg_class c on d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.objid
+		left join pg_catalog.pg_proc p on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.oid = d.objid
+	where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+	  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
+	  and not coalesce(c.relname = 'progress' and $1 or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v')), false)
+	  and not coalesce((p.proname, p.pronargs) in (('changed', 0), ('notify_change', 0), ('unwatch', 2), ('prepare_watch', 0)), false)
+	order by 1`
 
 // connectRevokes are the statements that take back what install granted on the database.
 func connectRevokes(ctx context.Context, conn *pgx.Conn, comment string, schemaStays bool) ([]string, error) {
-	rows, err := conn.Query(ctx, `
-		select pg_catalog.format('revoke connect on database %I from %I;', pg_catalog.current_database(), rolname)
+	revokes, err := texts(ctx, conn, "roles", `select pg_catalog.format('revoke connect on database %I from %I;', pg_catalog.current_database(), rolname)
 		from pg_catalog.pg_roles where rolname = any ($1::text[]) order by rolname`, connected(comment))
 	if err != nil {
-		return nil, fmt.Errorf("look up roles: %w", err)
-	}
-	revokes, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look up roles: %w", err)
+		return nil, err
 	}
 	if schemaStays && strings.HasPrefix(comment, connectPrefix) {
 		revokes = append(revokes, "comment on schema auditstream is null;")

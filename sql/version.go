@@ -33,10 +33,8 @@ func versionOf(comment string, watch, prepare bool) int {
 	if match == nil {
 		return 0
 	}
-	n, err := strconv.Atoi(match[1])
+	n, _ := strconv.Atoi(match[1]) // nine digits fit
 	switch {
-	case err != nil:
-		return 0
 	case n != 1 || !watch:
 		return n
 	case !prepare:
@@ -49,8 +47,8 @@ func versionOf(comment string, watch, prepare bool) int {
 // newer refuses to touch what a later program installed: this one does not know all of it.
 func (i *installed) newer() error {
 	if v := i.version(); v > SchemaVersion {
-		return fmt.Errorf("the installed schema has version %d, newer than this program's, which is %d, so it is left alone: upgrade"+
-			" the program; to go back to this one, run the newer program's uninstall first", v, SchemaVersion)
+		return fmt.Errorf("the installed schema has version %d, newer than this program's, which is %d, so it is left alone: upgrade the program;"+
+			" to go back to this one, run the newer program's uninstall first", v, SchemaVersion)
 	}
 	return nil
 }
@@ -74,28 +72,29 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
+const schemaSQL = `
+	select current_user::text, coalesce(pg_catalog.obj_description(v.oid, 'pg_class'), ''),
+	       exists (select from pg_catalog.pg_class w where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'),
+	       exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch'), t.oid is not null,
+	       coalesce(f.prosrc like '%true /* --notify-always */%' or f.proname = 'changed' and pg_catalog.pg_get_triggerdef(t.oid) like '%WHEN (false AND %', false),
+	       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), '')
+	from pg_catalog.pg_namespace n
+		join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
+		left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname in ('changed', 'notify_change') and f.pronargs = 0
+		left join pg_catalog.pg_trigger t on t.tgfoid = f.oid and t.tgparentid = 0::oid and t.tgname = 'auditstream_update'
+		left join pg_catalog.pg_rewrite r on r.ev_class = v.oid
+		left join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
+			and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
+		left join pg_catalog.pg_class c on c.oid = coalesce(t.tgrelid, d.refobjid)
+		left join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
+	where n.nspname = 'auditstream' order by t.oid is null limit 1`
+
 // ReadSchema reads the catalog with a single query. It needs no rights: what it reads, every role may.
 func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
 	var s Schema
 	var comment string
 	var watch, prepare bool
-	err := db.QueryRow(ctx, `
-		select current_user::text, coalesce(pg_catalog.obj_description(v.oid, 'pg_class'), ''),
-		       exists (select from pg_catalog.pg_class w where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'),
-		       exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch'),
-		       t.oid is not null,
-		       coalesce(f.prosrc like '%true /* --notify-always */%' or t.tgqual is not null and pg_catalog.pg_get_triggerdef(t.oid) not like '%pg_try_advisory_lock%', false),
-		       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), '')
-		from pg_catalog.pg_namespace n
-			join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
-			left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname in ('changed', 'notify_change') and f.pronargs = 0
-			left join pg_catalog.pg_trigger t on t.tgfoid = f.oid and t.tgparentid = 0 and t.tgname = 'auditstream_update'
-			left join pg_catalog.pg_rewrite r on r.ev_class = v.oid
-			left join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
-				and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
-			left join pg_catalog.pg_class c on c.oid = coalesce(t.tgrelid, d.refobjid)
-			left join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
-		where n.nspname = 'auditstream' limit 1`).Scan(&s.Role, &comment, &watch, &prepare, &s.Triggers, &s.Always, &s.Table)
+	err := db.QueryRow(ctx, schemaSQL).Scan(&s.Role, &comment, &watch, &prepare, &s.Triggers, &s.Always, &s.Table)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Schema{}, nil
 	}

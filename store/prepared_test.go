@@ -155,7 +155,7 @@ func BenchmarkRead(b *testing.B) {
 			audits := store.New(modeless{pgtest.Connect(b, dsn)})
 			audits.PrepareWhile(func() bool { return sessions })
 			for n := int64(0); b.Loop(); n++ {
-				if _, err := audits.Audits(b.Context(), []store.Key{n%1000 + 1}); err != nil {
+				if _, err := audits.Audits(b.Context(), []store.Key{store.IntKey(n%1000 + 1)}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -36,9 +36,9 @@ func TestAudits(t *testing.T) {
 		got[s.ID] = string(s.JSON)
 	}
 	want := map[store.Key]string{
-		1: `{"audit_id":1,"status":"running","progress":10}`,
-		2: `{"audit_id":2,"status":"pending","progress":0}`,
-		4: `{"audit_id":4,"status":"completed","progress":100}`,
+		"1": `{"audit_id":1,"status":"running","progress":10}`,
+		"2": `{"audit_id":2,"status":"pending","progress":0}`,
+		"4": `{"audit_id":4,"status":"completed","progress":100}`,
 	}
 	if len(got) != len(want) {
 		t.Errorf("got %d audits, want %d: an id without a row is absent", len(got), len(want))

@@ -32,7 +32,7 @@ func TestNullsAndNumbersOutOfRange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(states, func(a, b *store.State) int { return int(a.ID - b.ID) })
+	slices.SortFunc(states, func(a, b *store.State) int { return a.ID.Compare(b.ID) })
 	want := []string{
 		`{"audit_id":1,"status":"pending","progress":0}`,
 		`{"audit_id":2,"status":"pending","progress":0}`,

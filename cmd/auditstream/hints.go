@@ -9,7 +9,6 @@ import (
 	"auditstream/server"
 	"auditstream/store"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -40,15 +39,29 @@ func (h hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func(
 	return s, nil
 }
 
+// sink is what a listener tells. A resync follows each install and each connection, so the holder of the locks looks again, too.
+type sink struct {
+	*schemaWatch
+	holder *pgnotify.Holder
+}
+
+var _ pgnotify.Sink = sink{}
+
+// Resync implements [pgnotify.Sink].
+func (s sink) Resync() {
+	s.schemaWatch.Resync()
+	s.holder.Look()
+}
+
 // hints is where a hub's come from, and all that has to run for them.
 type hints struct {
-	up           func() bool // they arrive
-	keepsSession func() bool // a connection to DATABASE_LISTEN_URL keeps its session
-	run          []func(context.Context) error
+	up   func() bool // they arrive
+	held func() bool // writers are told what is watched, in a session that a pooler does not take away
+	run  []func(context.Context) error
 }
 
 // listen prepares what tells the hub of changes, and writers of what is watched.
-func listen(c *serveCmd, pool *pgxpool.Pool, sink *schemaWatch, logger *slog.Logger, registry prometheus.Registerer) (hints, error) {
+func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.Logger, registry prometheus.Registerer) (hints, error) {
 	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
 	if err != nil {
 		return hints{}, err
@@ -59,50 +72,34 @@ func listen(c *serveCmd, pool *pgxpool.Pool, sink *schemaWatch, logger *slog.Log
 			return hints{}, err
 		}
 	}
-	registrar := pgnotify.NewRegistrar(sink.Mark, logger)
-	sink.Announce(registrar)
-	registry.MustRegister(pgnotify.NewUnheld(registrar))
-	cfg := pgnotify.ListenerConfig{Sink: sink, Logger: logger, Registerer: registry}
-	var h hints
-	if c.SSESource == "redis" {
-		h, err = listenRedis(c, conn, pool, options, registrar, cfg)
-	} else {
-		cfg.Source = pgnotify.NewPostgres(conn, pool, registrar, logger)
-		var listener *pgnotify.Listener
-		if listener, err = pgnotify.NewListener(cfg); err == nil {
-			h = hints{up: listener.Up, keepsSession: listener.Up, run: []func(context.Context) error{listener.Run}}
-		}
-	}
-	h.run = append(h.run, registrar.Run)
-	return h, err
-}
+	registrar := pgnotify.NewRegistrar(schema.Mark, logger, registry)
+	schema.Announce(registrar)
+	holder := pgnotify.NewHolder(conn, pool, registrar, logger)
+	h := hints{held: holder.Held, run: []func(context.Context) error{registrar.Run, holder.Run}}
 
-// listenRedis prepares a listener to Redis, and the session that holds the locks.
-func listenRedis(c *serveCmd, conn *pgx.ConnConfig, pool *pgxpool.Pool, options *redisOptions, registrar *pgnotify.Registrar, cfg pgnotify.ListenerConfig) (hints, error) {
-	holder, err := pgnotify.NewListener(pgnotify.ListenerConfig{
-		Source: pgnotify.NewHolder(conn, pool, registrar, cfg.Logger), Sink: cfg.Sink, Logger: cfg.Logger,
-	})
-	if err != nil {
-		return hints{}, err
-	}
-	source := redisnotify.NewSource(options)
-	cfg.Source = source
-	cfg.Doubt = func() string {
-		switch {
-		case source.RelayDead(c.RedisRelay == "on"):
-			return "no relay is heard on Redis (auditstream relay, with the same REDIS_URL)"
-		case source.Relayed() && !holder.Up():
-			return "a relay passes on only what the triggers are told is watched, and they cannot be told"
-		}
-		return ""
+	cfg := pgnotify.ListenerConfig{Sink: sink{schema, holder}, Logger: logger, Registerer: registry}
+	if c.SSESource == "redis" {
+		source := redisnotify.NewSource(options)
+		cfg.Source, cfg.Doubt = source, func() string { return doubtOf(source, c.RedisRelay == "on", holder.Held) }
+		h.run = append(h.run, source.Run)
+	} else {
+		cfg.Source = pgnotify.NewPostgres(conn, pool)
 	}
 	listener, err := pgnotify.NewListener(cfg)
 	if err != nil {
 		return hints{}, err
 	}
-	run := func(ctx context.Context) error {
-		defer source.Close()
-		return listener.Run(ctx)
+	h.up, h.run = listener.Up, append(h.run, listener.Run)
+	return h, nil
+}
+
+// doubtOf says why hints may not come by way of Redis although messages do.
+func doubtOf(source *redisnotify.Source, needsRelay bool, held func() bool) string {
+	switch {
+	case source.RelayDead(needsRelay):
+		return "no relay is heard on Redis (auditstream relay, with the same REDIS_URL)"
+	case source.Relayed() && !held():
+		return "a relay passes on only what the triggers are told is watched, and they cannot be told"
 	}
-	return hints{up: listener.Up, keepsSession: holder.Up, run: []func(context.Context) error{run, holder.Run}}, nil
+	return ""
 }

@@ -68,7 +68,7 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{
-		Source: pgnotify.NewPostgres(listenConn, pool, nil, logger), Sink: publisher, Logger: logger, Registerer: registry,
+		Source: pgnotify.NewPostgres(listenConn, pool), Sink: publisher, Logger: logger, Registerer: registry,
 	})
 	if err != nil {
 		return err
@@ -79,8 +79,7 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 	}
 	logger.Info("relaying", "admin_addr", admin.String(), "version", version())
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return publisher.Run(ctx) })
-	group.Go(func() error { return publisher.Beat(ctx, listener.Up) })
+	group.Go(func() error { return publisher.Run(ctx, listener.Up) })
 	group.Go(func() error { return listener.Run(ctx) })
 	group.Go(func() error { return admin.run(ctx, registry, listener.Up, publisher.Up, logger) })
 	err = group.Wait()

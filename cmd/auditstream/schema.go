@@ -66,8 +66,6 @@ func (w *schemaWatch) compare(ctx context.Context) {
 	case s.Version == 0: // by hand, or not there
 	case s.Version < sql.SchemaVersion:
 		complaint = "the database's schema is older than this program: upgrade it with auditstream install"
-	case s.Exposed:
-		complaint = "the database's schema grants more than it must: repair it with auditstream install"
 	}
 	// A later complaint of another version is another one.
 	said := complaint
@@ -127,16 +125,15 @@ func (d *doctor) schema(ctx context.Context) []finding {
 	case s.Version == 0:
 		return nil // nothing is installed, which is said elsewhere, or it was written by hand
 	case s.Version > sql.SchemaVersion:
+		d.other = true
 		return []finding{warn("Upgrade the program.", "schema: version %d, newer than this program's, %d", s.Version, sql.SchemaVersion)}
 	case s.Version < sql.SchemaVersion:
-		d.older = true
+		d.other = true
 		lacks := s.Lacks()
 		if lacks != "" {
 			lacks = "; until it is upgraded " + lacks
 		}
 		return []finding{warn(upgradeRemedy(s), "schema: version %d, older than this program's, %d%s", s.Version, sql.SchemaVersion, lacks)}
-	case s.Exposed:
-		return []finding{fail(upgradeRemedy(s), "schema: %s", s.Lacks())}
 	}
 	return []finding{ok("schema: version %d, this program's", s.Version)}
 }

@@ -32,12 +32,15 @@ type serveCmd struct {
 	logFlags      `embed:"" group:"Log"`
 	accessFlags   `embed:"" group:"Log"`
 	envFileFlags  `embed:""`
+
+	processorFlags `embed:""`
 }
 
 func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, again reparse) error {
 	if err := c.databaseFlags.check(); err != nil {
 		return err
 	}
+	c.processorFlags.use()
 	var page http.Handler
 	if c.SSEUI == "on" {
 		page = web.Page(web.Options{Cookie: c.SSEAuthCookie != ""})
@@ -67,17 +70,16 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	defer pool.Close()
 	audits := store.New(pool)
 	audits.LimitRows(int(c.SSEMaxRowBytes))
-	registry.MustRegister(pgnotify.NewQueueUsage(audits.QueueUsage))
+	registry.MustRegister(newQueueUsage(audits.QueueUsage))
 	registry.MustRegister(rowMetrics(audits)...)
 
 	states, err := pgnotify.NewHub(pgnotify.HubConfig{
-		Loader:     audits,
+		Loader:     traced(audits, tracer),
 		Finder:     audits,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		NoFlood:    c.SSEPollHot == "off",
 		Logger:     logger,
 		Registerer: registry,
-		Tracer:     tracer,
 	})
 	if err != nil {
 		return err
@@ -89,7 +91,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
 	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
-		audits.PrepareWhile(hints.keepsSession)
+		audits.PrepareWhile(hints.held)
 	}
 
 	ping := func(ctx context.Context) error {
@@ -148,6 +150,8 @@ func (c *serveCmd) server() server.Config {
 		MaxStreams:               int(c.SSEMaxStreams),
 		MaxStreamsPerUser:        int(c.SSEMaxStreamsPerUser),
 		MaxConnectionsPerAddress: int(c.HTTPMaxConnsPerAddress),
+		MaxRefusedPerUser:        int(c.SSEMaxRefusedPerUser),
+		MaxRefusedPerAddress:     int(c.HTTPMaxRefusedPerAddr),
 	}
 }
 

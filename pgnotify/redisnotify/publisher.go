@@ -22,6 +22,9 @@ const maxPending = 10_000
 // resyncInterval is the time between two resyncs: any role of the database can ask for one as often as it likes.
 const resyncInterval = time.Second
 
+// beatChecks is how often in each interval it is looked whether a beat is due: the first is wanted soon.
+const beatChecks = 20
+
 // PublisherConfig configures a Publisher. Zero means the default.
 type PublisherConfig struct {
 	// Redis says where to publish. Required; made by ParseURL.
@@ -37,10 +40,11 @@ type PublisherConfig struct {
 // Publisher is a Sink that passes on to Redis what it is told. A key that is told again while it waits is one message. Several
 // publishers of the same hints do no harm.
 type Publisher struct {
-	cfg     PublisherConfig
-	wake    chan struct{} // capacity 1: there is something to publish
-	up      atomic.Bool
-	metrics publisherMetrics
+	cfg  PublisherConfig
+	wake chan struct{} // capacity 1: there is something to publish
+	up   atomic.Bool
+
+	published, failures prometheus.Counter
 
 	mu   sync.Mutex
 	keys map[store.Key]struct{}
@@ -69,7 +73,15 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	}
 	p := &Publisher{cfg: cfg, wake: make(chan struct{}, 1), keys: make(map[store.Key]struct{})}
 	p.later = time.AfterFunc(time.Hour, p.ring)
-	p.metrics = newPublisherMetrics(cfg.Registerer, p.Up)
+	to := promauto.With(cfg.Registerer)
+	to.NewGaugeFunc(prometheus.GaugeOpts{Name: "auditstream_relay_redis_up", Help: "1 while Redis takes what the relay publishes."}, func() float64 {
+		if p.Up() {
+			return 1
+		}
+		return 0
+	})
+	p.published = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_published_total", Help: "Messages that Redis took: hints, resyncs and beats."})
+	p.failures = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_failures_total", Help: "Attempts to publish that Redis did not take; a resync makes up for what was in them."})
 	return p, nil
 }
 
@@ -103,51 +115,38 @@ func (p *Publisher) ring() {
 	}
 }
 
-// Beat publishes every interval, until ctx is done, that hints are relayed, as long as listening says that they arrive here. An
-// instance that hears none any more knows that it cannot count on hints.
-func (p *Publisher) Beat(ctx context.Context, listening func() bool) error {
-	for {
-		delay := p.cfg.BeatInterval
-		if listening() {
-			p.mu.Lock()
-			p.beat = true
-			p.mu.Unlock()
-			p.ring()
-		} else {
-			delay /= 20
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(delay):
-		}
-	}
-}
-
-// Run publishes until ctx is done, and returns nil. What Redis did not take is made up for by a resync once it does. It must
-// run exactly once.
-func (p *Publisher) Run(ctx context.Context) error {
-	defer p.later.Stop()
+// Run publishes until ctx is done, and returns nil: what it is told, and every interval, as long as listening says that hints arrive
+// here, that they are relayed; an instance that hears none of that any more knows that it cannot count on hints. What Redis did not
+// take is made up for by a resync once it does. It must run exactly once.
+func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 	client := redis.NewClient(p.cfg.Redis)
 	defer client.Close()
+	beats := time.NewTicker(p.cfg.BeatInterval / beatChecks)
+	defer beats.Stop()
+	defer p.later.Stop()
 	var delays pgnotify.Backoff
+	var beaten time.Time
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.wake:
+		case <-beats.C:
 		}
-		err := p.publish(ctx, client)
+		beat := listening() && time.Since(beaten) >= p.cfg.BeatInterval
+		err := p.publish(ctx, client, beat)
 		if ctx.Err() != nil {
 			return nil
 		}
-		p.up.Store(err == nil)
 		if err == nil {
-			if failing {
-				p.cfg.Logger.Info("Redis takes hints again")
+			if beat {
+				beaten = time.Now()
 			}
-			delays, failing = pgnotify.Backoff{}, false
+			if failing && p.Up() { // there may have been nothing to publish
+				p.cfg.Logger.Info("Redis takes hints again")
+				delays, failing = pgnotify.Backoff{}, false
+			}
 			continue
 		}
 		if !failing {
@@ -164,15 +163,18 @@ func (p *Publisher) Run(ctx context.Context) error {
 }
 
 // publish sends all that waits in one go.
-func (p *Publisher) publish(ctx context.Context, client *redis.Client) error {
+func (p *Publisher) publish(ctx context.Context, client *redis.Client, vouch bool) error {
 	p.mu.Lock()
 	wait := time.Until(p.resynced.Add(resyncInterval))
-	keys, resync, vouch := p.keys, p.resync && wait <= 0, p.beat
-	p.keys, p.resync, p.beat = make(map[store.Key]struct{}), p.resync && !resync, false
+	keys, resync := p.keys, p.resync && wait <= 0
+	p.keys, p.resync = make(map[store.Key]struct{}), p.resync && !resync
 	if p.resync {
 		p.later.Reset(wait)
 	}
 	p.mu.Unlock()
+	if len(keys) == 0 && !resync && !vouch {
+		return nil
+	}
 	sent, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		if resync {
 			pipe.Publish(ctx, Prefix+pgnotify.PayloadResync, "")
@@ -185,14 +187,12 @@ func (p *Publisher) publish(ctx context.Context, client *redis.Client) error {
 		}
 		return nil
 	})
+	p.up.Store(err == nil)
 	if err != nil {
-		p.metrics.failures.Inc()
-		p.mu.Lock()
-		p.beat = p.beat || vouch
-		p.mu.Unlock()
+		p.failures.Inc()
 		return err
 	}
-	p.metrics.published.Add(float64(len(sent)))
+	p.published.Add(float64(len(sent)))
 	if resync {
 		p.mu.Lock()
 		p.resynced = time.Now()
@@ -200,28 +200,3 @@ func (p *Publisher) publish(ctx context.Context, client *redis.Client) error {
 	}
 	return nil
 }
-
-func newPublisherMetrics(reg prometheus.Registerer, up func() bool) publisherMetrics {
-	factory := promauto.With(reg)
-	factory.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "auditstream_relay_redis_up",
-		Help: "1 while Redis takes what the relay publishes.",
-	}, func() float64 {
-		if up() {
-			return 1
-		}
-		return 0
-	})
-	return publisherMetrics{
-		published: factory.NewCounter(prometheus.CounterOpts{
-			Name: "auditstream_relay_published_total",
-			Help: "Messages that Redis took: hints, resyncs and beats.",
-		}),
-		failures: factory.NewCounter(prometheus.CounterOpts{
-			Name: "auditstream_relay_failures_total",
-			Help: "Attempts to publish that Redis did not take; a resync makes up for what was in them.",
-		}),
-	}
-}
-
-type publisherMetrics struct{ published, failures prometheus.Counter }

@@ -60,56 +60,40 @@ func (s *Source) Send(ctx context.Context, payload string) error {
 	return s.client.Publish(ctx, Prefix+payload, "").Err()
 }
 
-// Open implements [pgnotify.Source].
-func (s *Source) Open(ctx context.Context) (pgnotify.Conn, error) {
-	c := &conn{source: s, sub: s.client.PSubscribe(ctx, Prefix+"*")}
-	message, err := c.sub.ReceiveTimeout(ctx, 2*ioTimeout)
-	if _, ok := message.(*redis.Subscription); err == nil && !ok {
-		err = errors.New("Redis did not confirm the subscription")
+// Listen implements [pgnotify.Source]. The library would reconnect by itself, and say nothing: the first error is the end here.
+func (s *Source) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+	sub := s.client.PSubscribe(ctx, Prefix+"*")
+	defer sub.Close()
+	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // no context ends the library's wait
+	confirmed, err := sub.ReceiveTimeout(ctx, 2*ioTimeout)
+	if _, ok := confirmed.(*redis.Subscription); err == nil && !ok {
+		err = errors.New("the subscription was not confirmed")
 	}
 	if err != nil {
-		c.Close()
-		return nil, err
+		return err
 	}
-	return c, nil
-}
-
-// Close ends the connections by which Send sends.
-func (s *Source) Close() error { return s.client.Close() }
-
-// conn is one subscription. The library would reconnect by itself, and say nothing: the first error is the end here.
-type conn struct {
-	source *Source
-	sub    *redis.PubSub
-}
-
-// Receive implements [pgnotify.Conn].
-func (c *conn) Receive(ctx context.Context) (payload string, err error) {
-	stop := context.AfterFunc(ctx, c.Close) // no context ends the library's wait
-	defer stop()
+	opened()
 	for {
-		message, err := c.sub.Receive(ctx)
+		message, err := sub.Receive(ctx)
 		if err != nil {
-			return "", err
+			return err
 		}
 		switch m := message.(type) {
 		case *redis.Subscription:
-			return "", errors.New("subscribed twice") // messages may have been lost between
+			return errors.New("subscribed twice") // messages may have been lost between
 		case *redis.Message:
-			payload, ok := strings.CutPrefix(m.Channel, Prefix)
-			if !ok {
-				continue
-			}
+			payload, _ := strings.CutPrefix(m.Channel, Prefix)
 			if payload == beat {
-				c.source.relay.Store(new(time.Now()))
+				s.relay.Store(new(time.Now()))
 			}
-			return payload, nil
+			heard(payload)
 		}
 	}
 }
 
-// Proven implements [pgnotify.Conn].
-func (*conn) Proven(context.Context) error { return nil }
-
-// Close implements [pgnotify.Conn].
-func (c *conn) Close() { _ = c.sub.Close() }
+// Run ends the connections by which Send sends when ctx is done, and returns nil.
+func (s *Source) Run(ctx context.Context) error {
+	<-ctx.Done()
+	_ = s.client.Close()
+	return nil
+}
