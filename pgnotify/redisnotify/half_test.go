@@ -58,7 +58,7 @@ func TestSubscriptionIsKeptWhileNoCanaryCanBeSent(t *testing.T) {
 	hole := pgtest.Proxy(t, s.Addr)
 	registry := prometheus.NewRegistry()
 	var log buffer
-	l, heard := listen(t, s.URL(), dialing(s.Addr, hole.Addr()), func(cfg *setup) {
+	l, heard := listen(t, s.URL(), dialing(s.Addr, hole.Addr()), impatient, func(cfg *setup) {
 		cfg.Logger, cfg.Registerer = slog.New(slog.NewTextHandler(&log, nil)), registry
 	})
 	eventually(t, "up", l.Up)

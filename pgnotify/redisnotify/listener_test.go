@@ -48,6 +48,9 @@ func listen(t *testing.T, url string, change ...func(*setup)) (*pgnotify.Listene
 	return l, heard
 }
 
+// impatient is for tests in which a canary is to be given up.
+func impatient(cfg *setup) { cfg.CanaryTimeout = 2 * time.Second }
+
 // setup is what a test may change.
 type setup struct {
 	pgnotify.ListenerConfig
@@ -108,7 +111,7 @@ func TestDeadRedisRecovers(t *testing.T) {
 func TestPausedRedisIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	l, heard := listen(t, s.URL())
+	l, heard := listen(t, s.URL(), impatient)
 	eventually(t, "up", l.Up)
 	if err := s.Process().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ func TestBlackHoledSubscriptionRecovers(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	proxy := pgtest.Proxy(t, s.Addr)
-	l, heard := listen(t, "redis://"+proxy.Addr()+"/0")
+	l, heard := listen(t, "redis://"+proxy.Addr()+"/0", impatient)
 	eventually(t, "up", l.Up)
 	for range 2 {
 		proxy.Pause()
