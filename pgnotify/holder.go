@@ -2,12 +2,9 @@ package pgnotify
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +29,7 @@ type Holder struct {
 	registrar *Registrar
 	logger    *slog.Logger
 	held      atomic.Bool
-	again     chan struct{} // capacity 1: look soon
+	again     chan struct{} // capacity 1: look at once
 }
 
 // NewHolder returns a Holder that does nothing until Run. conn and pool are NewPostgres's.
@@ -43,7 +40,7 @@ func NewHolder(conn *pgx.ConnConfig, pool Execer, registrar *Registrar, logger *
 // Held reports whether there is such a session, of which it is known that the connection keeps it. Safe for concurrent use.
 func (h *Holder) Held() bool { return h.held.Load() }
 
-// Look has asked soon what the triggers ask for, which an install may have changed, and whether the connection lives. It does not
+// Look has asked at once what the triggers ask for, which an install may have changed, and whether the connection lives. It does not
 // block. Safe for concurrent use.
 func (h *Holder) Look() {
 	select {
@@ -83,6 +80,8 @@ func (h *Holder) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(delay):
+		case <-h.again: // somebody has a connection again; not as often as anybody can say so
+			time.Sleep(backoffMin)
 		}
 	}
 }
@@ -97,7 +96,7 @@ func (h *Holder) session(ctx context.Context) (proven bool, err error) {
 	}
 	s := &lockSession{conn: conn}
 	defer s.close()
-	if err := h.prove(openCtx, conn); err != nil {
+	if err := s.prove(openCtx, h.pool); err != nil {
 		return false, err
 	}
 	h.held.Store(true)
@@ -107,43 +106,25 @@ func (h *Holder) session(ctx context.Context) (proven bool, err error) {
 	return true, h.keep(ctx, s)
 }
 
-// prove has one notification from the pool come back: through a transaction pooler, where none does, locks would stay with whoever
-// gets the connection next. It listens for that long alone.
-func (h *Holder) prove(ctx context.Context, conn *pgx.Conn) error {
-	channel := pgx.Identifier{"auditstream_locks_" + strings.ToLower(rand.Text())}
-	if _, err := conn.Exec(ctx, "listen "+channel.Sanitize()); err != nil {
-		return fmt.Errorf("listen once: %w", err)
-	}
-	if err := notify(ctx, h.pool, channel[0], ""); err != nil {
-		return fmt.Errorf("notify once: %w", err)
-	}
-	waitCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if _, err := conn.WaitForNotification(waitCtx); err != nil {
-		if waitCtx.Err() != nil && ctx.Err() == nil {
-			return ErrSilent
-		}
-		return fmt.Errorf("wait for a notification: %w", err)
-	}
-	if _, err := conn.Exec(ctx, "unlisten "+channel.Sanitize()); err != nil {
-		return fmt.Errorf("unlisten: %w", err)
-	}
-	return nil
-}
-
-// keep looks what the triggers ask for, and whether the connection lives, until it does not.
+// keep looks what the triggers ask for, and whether the connection lives, until it does not. When somebody says so, it is also proven
+// again: after a failover it may be to a server that lives, and is the primary no longer.
 func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 	check := time.NewTicker(checkInterval)
 	defer check.Stop()
 	var looked time.Time
 	var told feed
-	var again bool
-	for first := true; ; {
-		if again || time.Since(looked) >= lookInterval {
+	for first, again := true, false; ; {
+		since := time.Since(looked)
+		if again && since >= againAfter {
+			if err := s.prove(ctx, h.pool); err != nil {
+				return err
+			}
+		}
+		if again && since >= againAfter || since >= lookInterval {
 			looked, again = time.Now(), false
 			f, err := s.ask(ctx)
-			if lost := s.check(); lost != nil {
-				return errors.Join(err, lost)
+			if errors.Is(err, errLocksLost) {
+				return err
 			}
 			if first || f != told {
 				h.tell(s, f, err)
@@ -157,11 +138,8 @@ func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 			if err := s.check(); err != nil {
 				return err
 			}
-			select {
-			case <-h.again:
-				again = true
-			default:
-			}
+		case <-h.again:
+			again = true
 		}
 	}
 }

@@ -2,8 +2,10 @@ package pgnotify
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +28,36 @@ type lockSession struct {
 	last feed // whose locks are held
 }
 
+// prove has one notification from the pool come back: through a transaction pooler, where none does, locks would stay with whoever
+// gets the connection next. It listens for that long alone.
+func (s *lockSession) prove(ctx context.Context, pool Execer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 2*lockTimeout)
+	defer cancel()
+	channel := pgx.Identifier{"auditstream_locks_" + strings.ToLower(rand.Text())}
+	if _, err := s.conn.Exec(ctx, "listen "+channel.Sanitize()); err != nil {
+		return fmt.Errorf("listen once: %w", err)
+	}
+	if err := notify(ctx, pool, channel[0], ""); err != nil {
+		return fmt.Errorf("notify once: %w", err)
+	}
+	waitCtx, stop := context.WithTimeout(ctx, lockTimeout)
+	defer stop()
+	if _, err := s.conn.WaitForNotification(waitCtx); err != nil {
+		if waitCtx.Err() != nil && ctx.Err() == nil {
+			return ErrSilent
+		}
+		return fmt.Errorf("wait for a notification: %w", err)
+	}
+	if _, err := s.conn.Exec(ctx, "unlisten "+channel.Sanitize()); err != nil {
+		return fmt.Errorf("unlisten: %w", err)
+	}
+	return nil
+}
+
+var errLocksLost = errors.New("the connection that holds the locks was lost")
+
 // ask reads what the triggers ask for.
 func (s *lockSession) ask(ctx context.Context) (f feed, err error) {
 	s.mu.Lock()
@@ -39,7 +71,10 @@ func (s *lockSession) ask(ctx context.Context) (f feed, err error) {
 	if err != nil {
 		f = feed{}
 	}
-	if f != s.last && !s.conn.IsClosed() { // locks of before mean nothing to anybody now
+	if s.conn.IsClosed() {
+		return feed{}, errors.Join(errLocksLost, err)
+	}
+	if f != s.last { // locks of before mean nothing to anybody now
 		_, unlocked := s.conn.Exec(ctx, `select pg_catalog.pg_advisory_unlock_all()`)
 		err = errors.Join(err, unlocked)
 	}
@@ -52,7 +87,7 @@ func (s *lockSession) check() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn.IsClosed() {
-		return errors.New("the connection that holds the locks was lost")
+		return errLocksLost
 	}
 	return s.conn.PgConn().CheckConn()
 }

@@ -13,8 +13,8 @@ const (
 	// window is over which changes are counted, calmFor how long there must be few.
 	window  = 250 * time.Millisecond
 	calmFor = 2 * time.Second
-	// In a flood reads take a tenth of the time, and viewers wait no less than shortest and no longer than the safety net's interval.
-	share    = 10
+	// In a flood reads take a quarter of the time, and viewers wait no less than shortest and no longer than the safety net's interval.
+	share    = 4
 	shortest = 50 * time.Millisecond
 )
 

@@ -39,14 +39,13 @@ func (c column) value() string {
 
 // collation is what the view's column has, as far as it can depend on the table.
 func (c column) collation() uint32 {
-	switch {
-	case viewTypes[c.name] != "text" || c.name == "status":
+	if viewTypes[c.name] != "text" || c.name == "status" {
 		return 0
-	case c.source == nil || c.source.Collation == 0:
-		return defaultCollation
-	default:
-		return c.source.Collation
 	}
+	if c.source == nil || c.source.Collation == 0 {
+		return defaultCollation
+	}
+	return c.source.Collation
 }
 
 // viewTypes are the contract's, as pg_catalog.format_type writes them.
@@ -96,11 +95,9 @@ func mapColumns(t *table, names map[string]string, encoding string) (*mapping, e
 			return nil, err
 		}
 		c := column{name: name, source: source}
-		if source != nil {
-			err = c.adapt(t, encoding)
-			if err != nil {
-				return nil, err
-			}
+		err = c.adapt(t, encoding)
+		if err != nil {
+			return nil, err
 		}
 		m.columns = append(m.columns, c)
 	}
@@ -112,9 +109,9 @@ func findKey(t *table, mapped string) (*attribute, error) {
 	key := t.column("id")
 	if mapped != "" {
 		key = t.written(mapped)
-		if key == nil {
-			return nil, t.lacks(mapped, "id")
-		}
+	}
+	if mapped != "" && key == nil {
+		return nil, t.lacks(mapped, "id")
 	}
 	for i := range t.Columns {
 		if key == nil && t.Columns[i].PrimaryKey {
@@ -149,8 +146,11 @@ func findSource(t *table, names map[string]string, name string) (*attribute, err
 	}
 	if name == "error" {
 		// A flag called error beside the text called error_message is not what a viewer wants to read.
+		isText := func(a *attribute) bool {
+			return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
+		}
 		other := t.column("error_message")
-		if source == nil || (other != nil && other.isText() && !source.isText()) {
+		if source == nil || other != nil && isText(other) && !isText(source) {
 			source = other
 		}
 	}
@@ -162,6 +162,9 @@ func findSource(t *table, names map[string]string, name string) (*attribute, err
 
 // adapt chooses the expression for the source's type, or refuses it. A text takes every type there is.
 func (c *column) adapt(t *table, encoding string) error {
+	if c.source == nil {
+		return nil
+	}
 	base := c.source.builtInBase()
 	allowed, wayOut := "a number (smallint, integer, bigint, real, double precision or numeric)", "leave it out with --column "+c.name+"="
 	byType, number := numbers[c.name]
@@ -199,10 +202,6 @@ func (a *attribute) builtInBase() string {
 		return ""
 	}
 	return a.Base
-}
-
-func (a *attribute) isText() bool {
-	return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
 }
 
 // written finds a column by the name somebody typed: as it is spelled, then as SQL folds it.

@@ -26,21 +26,9 @@ func connected(comment string) []string {
 
 // grantsFor are the statements that the views, the role and those who serve already need.
 func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dropView bool) (grants []string, err error) {
-	if dropView {
-		grants, err = texts(ctx, conn, "the grants on auditstream.progress", viewGrantsSQL)
-		if err != nil {
-			return nil, err
-		}
-	}
-	if i.ours() && !i.Feeds && !o.NoTriggers {
-		readers, err := texts(ctx, conn, "who may read auditstream.progress", readersSQL)
-		if err != nil {
-			return nil, err
-		}
-		grants = append(grants, readers...)
-	}
-	if o.Role == "" {
-		return grants, nil
+	grants, err = texts(ctx, conn, "the grants on auditstream.progress", keptSQL, dropView, i.ours() && !i.Feeds && !o.NoTriggers)
+	if err != nil || o.Role == "" {
+		return grants, err
 	}
 	roles, err := texts(ctx, conn, "the roles", `select rolname::text from pg_catalog.pg_roles where rolname in ($1::text, pg_catalog.lower($1::text))
 		order by rolname = $1::text desc limit 1`, o.Role) // as it is spelled, else as SQL folds it
@@ -60,10 +48,7 @@ func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dro
 		}
 		if strings.HasPrefix(grant, "grant connect") {
 			all := slices.Compact(slices.Sorted(slices.Values(append(connected(i.SchemaComment), roles[0]))))
-			list, err := json.Marshal(all)
-			if err != nil {
-				return nil, fmt.Errorf("list roles: %w", err)
-			}
+			list, _ := json.Marshal(all) // strings are always written
 			grants = append(grants, "-- so that uninstall takes back what was granted here, and no more",
 				fmt.Sprintf("comment on schema auditstream is %s;", literal(connectPrefix+string(list))))
 		}
@@ -86,21 +71,17 @@ const roleGrantsSQL = `
 	union all select 'grant select on auditstream.feeds to ' || $2 || ';' from has where feeds is not true
 	union all select pg_catalog.format('grant connect on database "%s" to %s;', pg_catalog.replace(pg_catalog.current_database(), '"', '""'), $2::text) from has where connect is not true`
 
-// readersSQL lists for those that were granted the view what they need to serve after an upgrade.
-const readersSQL = `
-	select distinct pg_catalog.format('grant select on auditstream.feeds to "%s";', pg_catalog.replace(pg_catalog.pg_get_userbyid(x.grantee), '"', '""'))
-	from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x
-	where c.relname = 'progress' and x.privilege_type = 'SELECT' and x.grantee not in (0, c.relowner)
-	  and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-	order by 1`
-
-// viewGrantsSQL lists what gives a new view the rights of the one it replaces.
-const viewGrantsSQL = `
-	select pg_catalog.format('grant %s%s on auditstream.progress to %s%s;', pg_catalog.lower(acl.privilege_type), ' (' || pg_catalog.quote_ident(acl.attname) || ')',
-	           case when acl.grantee = 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) end,
-	           case when acl.is_grantable then ' with grant option' end)
-	from pg_catalog.pg_class c cross join lateral (
-		select null as attname, x.* from pg_catalog.aclexplode(c.relacl) x
-		union all select a.attname, x.* from pg_catalog.pg_attribute a, pg_catalog.aclexplode(a.attacl) x where a.attrelid = c.oid) acl
-	where c.relname = 'progress' and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream') and acl.grantee <> c.relowner
+// keptSQL lists what gives a new view the rights of the one it replaces ($1), and to those that were granted it what they need to serve
+// after an upgrade ($2).
+const keptSQL = `
+	with grants as (
+		select acl.*, case when acl.grantee = 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) end as name
+		from pg_catalog.pg_class c cross join lateral (
+			select null as attname, x.* from pg_catalog.aclexplode(c.relacl) x
+			union all select a.attname, x.* from pg_catalog.pg_attribute a, pg_catalog.aclexplode(a.attacl) x where a.attrelid = c.oid) acl
+		where c.relname = 'progress' and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream') and acl.grantee <> c.relowner
+	)
+	select pg_catalog.format('grant %s%s on auditstream.progress to %s%s;', pg_catalog.lower(privilege_type), ' (' || pg_catalog.quote_ident(attname) || ')', name,
+		case when is_grantable then ' with grant option' end) from grants where $1
+	union select 'grant select on auditstream.feeds to ' || name || ';' from grants where $2 and privilege_type = 'SELECT' and attname is null and grantee <> 0
 	order by 1`

@@ -28,11 +28,10 @@ func holders(ctx context.Context, conn *pgx.Conn, p *Plan) []string {
 		oid = p.table.OID
 	}
 	defer abandon(ctx, conn)
-	err := execScript(ctx, conn, beginReading+"; "+searchPath) // whoever waits must not run what is in the session's search_path
-	if err != nil {
+	if execScript(ctx, conn, beginReading+"; "+searchPath) != nil { // operators of somebody's in the session's search_path must not run
 		return nil
 	}
-	who, err := texts(ctx, conn, "pg_locks", `
+	who, _ := texts(ctx, conn, "pg_locks", `
 		select case when l.pid is null then 'a prepared transaction (see pg_prepared_xacts)' else pg_catalog.format('process %s (%s, %s%s)', l.pid,
 		           coalesce(nullif(a.application_name, ''), nullif(a.backend_type, 'client backend'), 'no application_name'),
 		           coalesce(a.state, a.backend_type, 'state not visible'),
@@ -50,8 +49,5 @@ func holders(ctx context.Context, conn *pgx.Conn, p *Plan) []string {
 			group by l.pid
 		) l left join pg_catalog.pg_stat_activity a on a.pid = l.pid
 		order by a.xact_start limit 5`, oid, p.exclusive)
-	if err != nil {
-		return nil
-	}
 	return who
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,13 +14,11 @@ import (
 
 // Status is what doctor reports about a database.
 type Status struct {
-	// Table is the application's table, quoted and with its schema: the one with the triggers, else the only one that
-	// the view reads; empty when neither tells.
+	// Table is the application's, quoted and with its schema: the one with the triggers, else the only one that the view reads, else empty.
 	Table string
-	// View is nil when auditstream.progress exists, the current role may read it, and it has the contract's columns.
+	// View is nil when auditstream.progress exists, is readable and has the contract's columns.
 	View error
-	// Triggers are those of install.sql, also when they are missing; others that call the same function; and those
-	// on partitions that are not enabled.
+	// Triggers are those of install.sql, also when they are missing, others that call the function, and those on partitions that are not enabled.
 	Triggers []Trigger
 	// Altered says that somebody has changed what install made, or the number of it.
 	Altered bool
@@ -34,19 +33,10 @@ type Trigger struct {
 	Enabled string
 }
 
-// Inspect looks at what is installed, or was written by hand. It needs no right but SELECT on the view, changes nothing,
-// and uses a transaction of its own, so conn must not be in one. The error is about the connection: what is wrong with
-// the installation is in the Status.
+// Inspect looks at what is installed, or was written by hand. It needs no right but SELECT on the view and changes nothing. conn must not
+// be in a transaction. The error is about the connection: what is wrong with the installation is in the Status.
 func Inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
-	if conn.PgConn().TxStatus() != 'I' {
-		return Status{}, errors.New("inspect: the connection is in a transaction already")
-	}
-	err := execScript(ctx, conn, beginReading)
-	if err != nil {
-		return Status{}, fmt.Errorf("inspect: begin: %w", err)
-	}
-	defer abandon(ctx, conn)
-	s, err := inspect(ctx, conn)
+	s, err := reading(ctx, conn, 0, func() (Status, error) { return inspect(ctx, conn) })
 	if err != nil {
 		return Status{}, fmt.Errorf("inspect: %w", err)
 	}
@@ -80,15 +70,15 @@ func describeTriggers(i *installed) []Trigger {
 	var triggers []Trigger
 	table := ""
 	if len(i.Reads) == 1 {
-		table = ident(i.Reads[0].Schema, i.Reads[0].Name)
+		table = i.Reads[0].table().quoted()
 	}
 	there := map[string]bool{ownerTrigger: true} // which not every table has
 	for _, t := range i.Triggers {
 		if !t.Copy {
-			table, there[t.Name] = ident(t.Schema, t.Table), true
+			table, there[t.Trigger] = t.table().quoted(), true
 		}
 		if !t.Copy || words[t.Enabled] != "enabled" {
-			triggers = append(triggers, Trigger{Name: t.Name, Table: ident(t.Schema, t.Table), Enabled: words[t.Enabled]})
+			triggers = append(triggers, Trigger{Name: t.Trigger, Table: t.table().quoted(), Enabled: words[t.Enabled]})
 		}
 	}
 	for _, name := range triggerNames {
@@ -137,36 +127,18 @@ func checkIndex(ctx context.Context, conn *pgx.Conn) (wrong, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("set the planner's options: %w", err)
 	}
-	var plans []struct{ Plan planNode }
-	err = conn.QueryRow(ctx, `explain (format json)
-		select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`).Scan(&plans)
+	rows, _ := conn.Query(ctx, `explain (costs off) select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`)
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
 	}
-	for _, p := range plans {
-		if scanned := p.Plan.fullScan(); scanned != "" {
-			return fmt.Errorf("every read by audit_id scans the whole of %s: create an index on its key", scanned), nil
+	for n, line := range plan {
+		scan := scans.FindStringSubmatch(line) // an index can be read from one end to the other, too
+		if scan != nil && (scan[1] == "Seq" || n+1 == len(plan) || !strings.Contains(plan[n+1], "Index Cond")) {
+			return fmt.Errorf("every read by audit_id scans the whole of %s: create an index on its key", scan[2]), nil
 		}
 	}
 	return nil, nil
 }
 
-type planNode struct {
-	Type     string     `json:"Node Type"`
-	Relation string     `json:"Relation Name"`
-	Index    string     `json:"Index Cond"`
-	Plans    []planNode `json:"Plans"`
-}
-
-// fullScan names the relation that is read from one end to the other; "" when there is none. An index can be read like that, too.
-func (n planNode) fullScan() string {
-	if n.Type == "Seq Scan" || n.Index == "" && (n.Type == "Index Scan" || n.Type == "Index Only Scan") {
-		return n.Relation
-	}
-	for _, child := range n.Plans {
-		if scanned := child.fullScan(); scanned != "" {
-			return scanned
-		}
-	}
-	return ""
-}
+var scans = regexp.MustCompile(`(Seq|Index|Index Only) Scan.* on ("(?:[^"]|"")+"|\S+)`)

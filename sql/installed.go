@@ -9,11 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+const ownerTrigger = "auditstream_owner" // there where a column says whose a row is
+
 // triggerNames are the triggers of install.sql.
 var triggerNames = []string{"auditstream_insert", "auditstream_update", "auditstream_delete", ownerTrigger, "auditstream_truncate"}
-
-// ownerTrigger is there where a column says whose a row is.
-const ownerTrigger = "auditstream_owner"
 
 // installed is what the catalog says about an earlier install.
 type installed struct {
@@ -44,12 +43,15 @@ type relation struct {
 	Columns               []string // that the view reads
 }
 
+func (r relation) table() *table {
+	return &table{OID: r.OID, Schema: r.Schema, Name: r.Name, Display: r.Display}
+}
+
 type trigger struct {
-	Name                   string
-	OID                    uint32 // of its table
-	Schema, Table, Display string
-	Enabled                string // pg_trigger.tgenabled
-	Copy                   bool   // of a partitioned table's trigger, on a partition
+	relation // its table
+	Trigger  string
+	Enabled  string // pg_trigger.tgenabled
+	Copy     bool   // of a partitioned table's trigger, on a partition
 }
 
 var installedSQL = `
@@ -72,7 +74,7 @@ var installedSQL = `
 	               left join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum = d.refobjsubid and d.refobjsubid > 0
 	           where w.ev_class = c.oid group by r.oid, rn.nspname, r.relname order by display) x) as reads,
 	       (select coalesce(pg_catalog.json_agg(x), '[]') from (
-	           select t.tgname as name, r.oid::int8, rn.nspname as schema, r.relname as table, pg_catalog.format('%I.%I', rn.nspname, r.relname) as display,
+	           select t.tgname as trigger, r.oid::int8, rn.nspname as schema, r.relname as name, pg_catalog.format('%I.%I', rn.nspname, r.relname) as display,
 	                  t.tgenabled as enabled, t.tgparentid <> 0 as copy
 	           from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
 	               join pg_catalog.pg_class r on r.oid = t.tgrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
@@ -112,7 +114,7 @@ func (i *installed) conflict(t *table) error {
 	others := slices.Clone(i.Reads)
 	for _, trigger := range i.Triggers {
 		if !trigger.Copy {
-			others = append(others, relation{OID: trigger.OID, Display: trigger.Display})
+			others = append(others, trigger.relation)
 		}
 	}
 	for _, other := range others {

@@ -31,14 +31,9 @@ type Plan struct {
 	rights    []string // that the current role lacks: warnings in a plan, an error when it is run
 }
 
-// PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so
-// conn must not be in one. The error is a sentence for whoever typed the command: a [UsageError] when the options make
-// no sense, otherwise what it is about the table that cannot be adopted.
+// PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not be in
+// one. The error is for whoever typed the command: a [UsageError] when the options make no sense, else what is wrong with the table.
 func PlanInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	plan, err := planApart(ctx, conn, o, planInstall)
 	if err != nil {
 		return nil, err
@@ -49,22 +44,31 @@ func PlanInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 
 // planApart plans in a read-only transaction, because planners change the search_path.
 func planApart(ctx context.Context, conn *pgx.Conn, o Options, plan planner) (*Plan, error) {
-	if conn.PgConn().TxStatus() != 'I' {
-		return nil, errors.New("the connection is in a transaction already")
-	}
-	// Even to read how a view is defined takes a lock on it, for which somebody may have to be waited.
-	err := execScript(ctx, conn, fmt.Sprintf("%s; set local lock_timeout = '%dms'", beginReading, o.LockTimeout.Milliseconds()))
+	o, err := o.withDefaults()
 	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
+		return nil, err
+	}
+	return reading(ctx, conn, o.LockTimeout, func() (*Plan, error) { return plan(ctx, conn, o) })
+}
+
+// reading runs f in a transaction that only reads. Even to read how a view is defined takes a lock on it, for which somebody may have to
+// be waited; 0 is for as long as it takes.
+func reading[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Duration, f func() (T, error)) (none T, err error) {
+	if conn.PgConn().TxStatus() != 'I' {
+		return none, errors.New("the connection is in a transaction already")
+	}
+	err = execScript(ctx, conn, fmt.Sprintf("%s; set local lock_timeout = '%dms'", beginReading, lockTimeout.Milliseconds()))
+	if err != nil {
+		return none, fmt.Errorf("begin: %w", err)
 	}
 	defer abandon(ctx, conn)
-	return plan(ctx, conn, o)
+	return f()
 }
 
 // beginReading makes the server write names and types always the same way.
 const beginReading = "begin isolation level read committed read only; set local quote_all_identifiers = off"
 
-// abandon ends the transaction, also when ctx has ended: the connection is the caller's.
+// abandon ends the transaction, also when ctx has ended.
 func abandon(ctx context.Context, conn *pgx.Conn) {
 	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
 		return
@@ -101,20 +105,18 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	given := o.Columns
-	var kept []string
-	o.Columns, kept = there.keepColumns(given)
-	m, err := mapColumns(t, o.Columns, encoding)
+	all, kept := there.keepColumns(o.Columns)
+	m, err := mapColumns(t, all, encoding)
 	if err != nil && len(kept) > 0 {
 		return nil, fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
 	}
+	if err == nil {
+		err = there.unlike(o.Columns, m)
+	}
 	if err != nil {
 		return nil, err
 	}
-	err = there.unlike(given, m)
-	if err != nil {
-		return nil, err
-	}
+	o.Columns = all
 	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers), Schema: there.version(), Kept: kept, table: t}
 	plan.rights, err = lackingRights(ctx, conn, o, t, m)
 	if err != nil {
@@ -178,18 +180,16 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	} {
 		vars[name] = strconv.FormatBool(yes)
 	}
-	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
+	vars["lock_timeout"], vars["grants"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()), strings.Join(grants, "\n")
 	for _, t := range there.Triggers {
 		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it
-			vars["keep_always"] += fmt.Sprintf("alter table only %s enable always trigger %s;\n", ident(t.Schema, t.Table), ident(t.Name))
+			vars["keep_always"] += fmt.Sprintf("alter table only %s enable always trigger %s;\n", t.table().quoted(), ident(t.Trigger))
 		}
 	}
 	vars["keep_always"] = strings.TrimSuffix(vars["keep_always"], "\n")
-	vars["grants"] = strings.Join(grants, "\n")
 	script := render(installSQL, vars)
 	if t.OID == 0 {
-		head, body, _ := strings.Cut(script, searchPath)
-		script = head + searchPath + "\n" + render(auditsSQL, vars) + body
+		script = strings.Replace(script, searchPath, searchPath+"\n"+render(auditsSQL, vars), 1)
 	}
 	return script, nil
 }

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// The comment on the view holds Options.Columns between the two sums. An upgrade that did not know them would show a column
-// that had been left out, to everybody, and nobody would notice.
+// The comment on the view holds Options.Columns between the two sums: an upgrade must not show a column that had been left out.
 var remembered = regexp.MustCompile(`(?s)^auditstream [0-9]{1,9} [0-9a-f]{32} (\{.*\}) [0-9a-f]{32}$`)
 
 // rememberedColumns reads them; ok is false where an earlier program, or psql, installed.
@@ -67,8 +66,8 @@ func (i *installed) unlike(given map[string]string, m *mapping) error {
 		" --column OURS=THEIRS for what is to change (OURS= leaves it out)", strings.Join(changes, ", and "))
 }
 
-func without(all, some []string) []string {
-	var rest []string
+// without are the names of all that are not among some, each once.
+func without(all, some []string) (rest []string) {
 	for _, name := range all {
 		if !slices.Contains(some, name) && !slices.Contains(rest, name) {
 			rest = append(rest, name)

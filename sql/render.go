@@ -49,7 +49,7 @@ func render(template string, vars map[string]string) string {
 			keep = keep[:len(keep)-1]
 		case strings.HasPrefix(command, `\`):
 		case inside:
-			started = started || startsScript(line)
+			started = started || startsScript.MatchString(line)
 			if !started {
 				continue
 			}
@@ -63,14 +63,7 @@ func render(template string, vars map[string]string) string {
 	return strings.Join(out, "\n") + "\n"
 }
 
-func startsScript(line string) bool {
-	for _, first := range []string{"-- Read committed", "begin ", "create table "} {
-		if strings.HasPrefix(line, first) {
-			return true
-		}
-	}
-	return false
-}
+var startsScript = regexp.MustCompile(`^(-- Read committed|begin |create table )`)
 
 // The first alternative eats the casts.
 var variable = regexp.MustCompile(`::|:'[a-z_]+'|:[a-z_]+`)
@@ -91,8 +84,7 @@ func substitute(line string, vars map[string]string) string {
 
 func ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 
-// literal quotes s, whatever standard_conforming_strings is: that of a script is set first, but the trigger function's
-// body is read again in the application's sessions.
+// literal quotes s, whatever standard_conforming_strings is.
 func literal(s string) string {
 	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
 	if strings.Contains(s, `\`) {

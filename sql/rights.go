@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,12 +60,9 @@ func explain(operation string, err error) error {
 	if !errors.As(err, &refused) {
 		return fmt.Errorf("%s: %w", operation, err)
 	}
-	switch refused.Code {
-	case "42501": // insufficient_privilege
-		return fmt.Errorf("%s: the current role lacks a right, so nothing was changed; try it as the table's owner: %w", operation, err)
-	case "2BP01": // dependent_objects_still_exist
-		return fmt.Errorf("%s: something else depends on it, so nothing was changed (%s): %w", operation, refused.Detail, err)
-	default:
-		return fmt.Errorf("%s: nothing was changed: %w", operation, err)
-	}
+	why := map[string]string{ // insufficient_privilege, dependent_objects_still_exist
+		"42501": "the current role lacks a right, so nothing was changed; try it as the table's owner",
+		"2BP01": "something else depends on it, so nothing was changed (" + refused.Detail + ")",
+	}[refused.Code]
+	return fmt.Errorf("%s: %s: %w", operation, cmp.Or(why, "nothing was changed"), err)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -27,12 +28,11 @@ type table struct {
 func (t *table) quoted() string { return ident(t.Schema, t.Name) }
 
 func (t *table) column(name string) *attribute {
-	for i := range t.Columns {
-		if t.Columns[i].Name == name {
-			return &t.Columns[i]
-		}
+	i := slices.IndexFunc(t.Columns, func(a attribute) bool { return a.Name == name })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &t.Columns[i]
 }
 
 // An attribute is a column of the table. Base is its type, or what lies below its domains.
@@ -55,15 +55,13 @@ type attribute struct {
 // the name says, or empty when it is none.
 func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, schema, relation string, err error) {
 	parts := parseName(name)
-	spellings := [][]string{parts, strings.SplitN(name, ".", 2), {name}}
-	for _, spelling := range spellings {
+	for _, spelling := range [][]string{parts, strings.SplitN(name, ".", 2), {name}} {
 		if len(spelling) == 0 || len(spelling) > 2 {
 			continue
 		}
 		// The connection's search_path counts, so the operators need their schema: somebody's own might be found before.
 		err = conn.QueryRow(ctx, `
-			select c.oid
-			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
+			select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
 			where c.relname operator(pg_catalog.=) $2::pg_catalog.name and case when $1::pg_catalog.text operator(pg_catalog.=) ''::pg_catalog.text
 				then pg_catalog.pg_table_is_visible(c.oid) else n.nspname operator(pg_catalog.=) $1::pg_catalog.text end`,
 			strings.Join(spelling[:len(spelling)-1], ""), spelling[len(spelling)-1]).Scan(&oid)
@@ -76,16 +74,12 @@ func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, sc
 	}
 	switch len(parts) {
 	case 1:
-		err = conn.QueryRow(ctx, `select coalesce(pg_catalog.current_schema(), '')`).Scan(&schema)
-		if err != nil {
-			return 0, "", "", fmt.Errorf("look up the current schema: %w", err)
-		}
-		return 0, schema, parts[0], nil
+		schemas, err := texts(ctx, conn, "the current schema", `select coalesce(pg_catalog.current_schema(), '')`)
+		return 0, strings.Join(schemas, ""), parts[0], err
 	case 2:
 		return 0, parts[0], parts[1], nil
-	default:
-		return 0, "", "", nil
 	}
+	return 0, "", "", nil
 }
 
 // part is a name between dots, as SQL lets it be written: in quotes, or plain and then folded to lower case.
@@ -137,11 +131,9 @@ func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) 
 		return nil, errors.New("the table has just been dropped")
 	}
 	t := found[0]
-	kinds := map[string]string{
-		"v": "a view: name the table that it reads", "m": "a materialized view: name the table that it reads",
+	kinds := map[string]string{"v": "a view: name the table that it reads", "m": "a materialized view: name the table that it reads",
 		"f": "a foreign table: its changes are made elsewhere and fire no triggers", "S": "a sequence, not a table",
-		"i": "an index, not a table", "I": "an index, not a table", "c": "a type, not a table", "t": "a TOAST table",
-	}
+		"i": "an index, not a table", "I": "an index, not a table", "c": "a type, not a table", "t": "a TOAST table"}
 	what := kinds[t.Kind]
 	switch {
 	case t.System:

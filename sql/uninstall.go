@@ -2,6 +2,7 @@ package sql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,14 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PlanUninstall decides what [Uninstall] would run. It reads the catalog and nothing else, in a transaction of its own,
-// so conn must not be in one. Of the options it uses the lock times and the logger: the table is found from the
-// triggers and the view.
+// PlanUninstall decides what [Uninstall] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not
+// be in one. Of the options it uses the lock times and the logger: the table is found from the triggers and the view.
 func PlanUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	return planApart(ctx, conn, o, planUninstall)
 }
 
@@ -25,10 +21,6 @@ func PlanUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 // and with the care for the application that [Install] takes. Plan.SQL is empty when there is nothing to take away.
 // What somebody else made in the schema is never dropped: the schema then stays, and a warning says why.
 func Uninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	return run(ctx, conn, o, "uninstall", planUninstall)
 }
 
@@ -41,17 +33,10 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if err != nil {
 		return nil, err
 	}
-	err = there.newer()
-	if err != nil {
-		return nil, err
-	}
 	plan := &Plan{Schema: there.version(), exclusive: true}
-	err = there.ownTable(plan)
-	if err != nil {
-		return nil, err
-	}
-	if !there.Schema {
-		return plan, nil
+	err = errors.Join(there.newer(), there.ownTable(plan))
+	if err != nil || !there.Schema {
+		return plan, err
 	}
 	foreign, err := texts(ctx, conn, "schema auditstream", foreignSQL, there.ours())
 	if err != nil {
@@ -60,9 +45,13 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if len(foreign) > 0 {
 		plan.Warnings = append(plan.Warnings, "the schema auditstream stays, because it holds what install did not make: "+strings.Join(foreign, ", "))
 	}
-	revokes, err := connectRevokes(ctx, conn, there.SchemaComment, len(foreign) > 0)
+	revokes, err := texts(ctx, conn, "roles", `select pg_catalog.format('revoke connect on database %I from %I;', pg_catalog.current_database(), rolname)
+		from pg_catalog.pg_roles where rolname = any ($1::text[]) order by rolname`, connected(there.SchemaComment))
 	if err != nil {
 		return nil, err
+	}
+	if len(foreign) > 0 && strings.HasPrefix(there.SchemaComment, connectPrefix) {
+		revokes = append(revokes, "comment on schema auditstream is null;")
 	}
 	if !there.ours() && !there.Old && !there.Feeds && len(there.Triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
 		return plan, nil
@@ -81,23 +70,22 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 func (i *installed) ownTable(plan *Plan) error {
 	var strangers []string
 	for _, t := range i.Triggers {
-		known := slices.Contains(triggerNames, t.Name) || t.Name == "auditstream_key"
+		known := slices.Contains(triggerNames, t.Trigger) || t.Trigger == "auditstream_key"
 		switch {
 		case t.Copy:
 			continue
 		case known && plan.table == nil:
-			plan.table = &table{OID: t.OID, Schema: t.Schema, Name: t.Table, Display: t.Display}
+			plan.table = t.table()
 		}
 		if !known || plan.table.OID != t.OID {
-			strangers = append(strangers, fmt.Sprintf("drop trigger %s on %s", ident(t.Name), ident(t.Schema, t.Table)))
+			strangers = append(strangers, fmt.Sprintf("drop trigger %s on %s", ident(t.Trigger), t.table().quoted()))
 		}
 	}
 	if len(strangers) > 0 {
 		return fmt.Errorf("triggers that install did not make call functions of auditstream's; drop them first, with: %s", strings.Join(strangers, "; "))
 	}
 	if plan.table == nil && i.ours() && len(i.Reads) == 1 {
-		r := i.Reads[0]
-		plan.table = &table{OID: r.OID, Schema: r.Schema, Name: r.Name, Display: r.Display}
+		plan.table = i.Reads[0].table()
 	}
 	if plan.table != nil {
 		plan.Table = plan.table.quoted()
@@ -116,16 +104,3 @@ const foreignSQL = `
 	  and not coalesce(c.relname = 'progress' and $1 or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v')), false)
 	  and not coalesce((p.proname, p.pronargs) in (('changed', 0), ('notify_change', 0), ('unwatch', 2), ('prepare_watch', 0)), false)
 	order by 1`
-
-// connectRevokes are the statements that take back what install granted on the database.
-func connectRevokes(ctx context.Context, conn *pgx.Conn, comment string, schemaStays bool) ([]string, error) {
-	revokes, err := texts(ctx, conn, "roles", `select pg_catalog.format('revoke connect on database %I from %I;', pg_catalog.current_database(), rolname)
-		from pg_catalog.pg_roles where rolname = any ($1::text[]) order by rolname`, connected(comment))
-	if err != nil {
-		return nil, err
-	}
-	if schemaStays && strings.HasPrefix(comment, connectPrefix) {
-		revokes = append(revokes, "comment on schema auditstream is null;")
-	}
-	return revokes, nil
-}

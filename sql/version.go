@@ -10,14 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SchemaVersion is that of what install.sql makes. It is raised by every change there that is more than a comment, so that
-// each version is one set of objects:
+// SchemaVersion is that of what install.sql makes. Every change there that is more than a comment raises it:
 //
 //	1  triggers for each row, which ring for every change
 //	2  the table auditstream.watch: they ring for what somebody watches
 //	3  triggers for each statement
 //	4  which never compare each of its rows with each other one
-//	5  locks in place of the table: triggers for each row whose conditions look and notify, and no function with rights
+//	5  locks in place of the table: triggers for each row whose conditions look and notify
 //
 // testdata holds the install.sql of each.
 const SchemaVersion = 5
@@ -34,14 +33,13 @@ func versionOf(comment string, watch, prepare bool) int {
 		return 0
 	}
 	n, _ := strconv.Atoi(match[1]) // nine digits fit
-	switch {
-	case n != 1 || !watch:
-		return n
-	case !prepare:
-		return 2
-	default:
-		return 3
+	if n == 1 && watch {
+		n = 2
+		if prepare {
+			n = 3
+		}
 	}
+	return n
 }
 
 // newer refuses to touch what a later program installed: this one does not know all of it.

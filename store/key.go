@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"encoding/json"
 	"strconv"
 )
 
@@ -43,4 +44,12 @@ func (k Key) MarshalJSON() ([]byte, error) { return []byte(cmp.Or(k, "null")), n
 // Compare orders keys as their table does.
 func (k Key) Compare(other Key) int {
 	return cmp.Compare(k.Int(), other.Int())
+}
+
+// UnmarshalJSON implements [json.Unmarshaler]: it takes what MarshalJSON makes.
+func (k *Key) UnmarshalJSON(text []byte) error {
+	var number json.Number
+	err := json.Unmarshal(text, &number)
+	*k = Key(number)
+	return err
 }

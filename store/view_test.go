@@ -128,7 +128,7 @@ func TestManyPoisonedRows(t *testing.T) {
 		t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
 	}
 	for _, s := range states {
-		if bad := s.ID%50 == 0; bad != (s.Err != nil) || bad == s.Found {
+		if bad := s.ID.Int()%50 == 0; bad != (s.Err != nil) || bad == s.Found {
 			t.Errorf("audit %s: found %v, error %v", s.ID, s.Found, s.Err)
 		}
 		if s.Err != nil && !strings.Contains(s.Err.Error(), "22P02") {

@@ -10,20 +10,14 @@
     \set table public.audits
 \endif
 \set lock_timeout 200ms
-\set key id
-\set user_id a.user_id
-\set user_email a.user_email
+\set key id \set user_id a.user_id \set user_email a.user_email \set message a.message \set error a.error
 \set status 'coalesce(lower(a.status::text collate "C"), ''pending'')'
 \set progress 'least(greatest(coalesce(a.progress, 0), 0), 100)::int'
-\set message a.message
 \set geo_score 'case when a.geo_score not in (''NaN'', ''Infinity'', ''-Infinity'') then a.geo_score end'
 \set total_pages 'case when a.total_pages is not null then least(greatest(a.total_pages, 0), 2147483647)::int end'
-\set error a.error
 -- Who is watched is a set of advisory locks, docs/watch-as-locks.md: these are the class and the number of them, a sixth of the lock
 -- table at most.
-\set class 1635087465
-\set buckets 1024
-\set mask 1023
+\set class 1635087465 \set buckets 1024 \set mask 1023
 select coalesce((select n from pg_class c, lateral (select substring(pg_get_viewdef(c.oid) from '([0-9]{1,4}) AS buckets')::int as n) x
             where c.oid = to_regclass('auditstream.feeds') and n between 64 and 4096 and n & (n - 1) = 0),
         1 << length(ltrim(least(greatest(locks / 6, 64), 4096)::bit(13)::text, '0')) - 1) as buckets
@@ -32,20 +26,11 @@ select coalesce((select n from pg_class c, lateral (select substring(pg_get_view
 select :buckets - 1 as mask \gset
 -- false: the triggers notify without looking.
 \set look true
-\set owners 'user_id, user_email'
-\set has_owners true
-\set drop_owner false
-\set stamp 'auditstream 5 psql'
-\set objects true
-\set new_feeds false
-\set new_schema true
-\set drop_view false
-\set triggers true
+\set owners 'user_id, user_email' \set has_owners true \set drop_owner false
+\set stamp 'auditstream 5 psql' \set keep_always '' \set grants ''
+\set objects true \set triggers true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
     or to_regproc('auditstream.unwatch') is not null or to_regproc('auditstream.prepare_watch') is not null as old_schema \gset
-\set drop_triggers false
-\set keep_always ''
-\set grants ''
 
 -- Read committed, whatever the server's default: what another install did while this one waited has to be seen.
 begin isolation level read committed read write;
@@ -66,12 +51,11 @@ end $$;
 -- Whoever owns what is in the schema can replace it later, and then writers and serve run it.
 set local auditstream.installed_on = :'table';
 do $$ declare owner oid; begin
-    select r.oid into owner from pg_roles r, pg_roles me where me.rolname = current_user and r.oid in (
+    select r.oid into owner from pg_roles r, pg_roles me where me.rolname = current_user and not r.rolsuper and r.oid in (
             select nspowner from pg_namespace where nspname = 'auditstream'
             union select relowner from pg_class where relnamespace = to_regnamespace('auditstream')
             union select proowner from pg_proc where pronamespace = to_regnamespace('auditstream'))
-        and not r.rolsuper and r.oid is distinct from (
-            select relowner from pg_class where oid = to_regclass(current_setting('auditstream.installed_on')))
+        and r.oid is distinct from (select relowner from pg_class where oid = to_regclass(current_setting('auditstream.installed_on')))
         and (me.rolsuper and r.oid <> me.oid or not pg_has_role(r.oid, 'usage'));
     if owner is not null then
         raise 'the schema auditstream or something in it belongs to %, who is no superuser and does not own the table', pg_get_userbyid(owner)
@@ -87,19 +71,10 @@ create schema if not exists auditstream;
 drop view auditstream.progress;
 \endif
 create or replace view auditstream.progress as
-select
-    a.:key::bigint as audit_id,
-    :user_id as user_id,
-    :user_email as user_email,
-    :status as status,
-    :progress as progress,
-    :message as message,
-    :geo_score as geo_score,
-    :total_pages as total_pages,
-    :error as error
+select a.:key::bigint as audit_id, :user_id as user_id, :user_email as user_email, :status as status, :progress as progress,
+    :message as message, :geo_score as geo_score, :total_pages as total_pages, :error as error
 from :table as a
--- Always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown above, so
--- that "join auditstream.progress p on p.audit_id = k" uses the index on the key itself.
+-- Always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown, so that reads use its index.
 where a.:key = a.:key::bigint;
 \if :triggers
 \if :new_feeds
@@ -118,7 +93,6 @@ end
 $auditstream$;
 -- PostgreSQL asks whoever makes a partition for this, and the function has no rights of its own.
 grant execute on function auditstream.changed() to public;
-
 \endif
 \endif
 :grants
@@ -185,8 +159,7 @@ drop table if exists auditstream.watch;
 -- What was installed and what came of it: a second install sees from the catalog alone that nothing has to change, and
 -- repairs what somebody dropped, disabled or altered.
 comment on view auditstream.progress is :'stamp';
-do $stamp$
-begin
+do $stamp$ begin
     execute pg_catalog.format('comment on view auditstream.progress is %L', pg_catalog.concat_ws(' ',
         pg_catalog.obj_description('auditstream.progress'::pg_catalog.regclass, 'pg_class'), (
 -- state: install reads it with this same query
@@ -195,8 +168,7 @@ select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid)
      where f.relnamespace = v.relnamespace and f.relname = 'feeds' and f.relkind = 'v'),
     (select pg_catalog.string_agg(pg_catalog.concat(pg_catalog.pg_get_functiondef(p.oid),
         (select pg_catalog.string_agg(x::text, ' ' order by x::text collate "C") from pg_catalog.unnest(p.proacl) x)), ' ' order by p.proname)
-     from pg_catalog.pg_proc p
-     where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change', 'unwatch', 'prepare_watch')),
+     from pg_catalog.pg_proc p where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change', 'unwatch', 'prepare_watch')),
     -- Of a partitioned table's copies only those that were switched off: partitions come and go.
     (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', pg_catalog.pg_get_triggerdef(t.oid),
         case when t.tgenabled in ('O', 'A') then 'enabled' else t.tgenabled::text end), ' '
@@ -205,11 +177,9 @@ select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid)
      where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change')
        and (t.tgparentid = 0 or t.tgenabled not in ('O', 'A')))))
 from pg_catalog.pg_class v
-where v.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-  and v.relname = 'progress'
+where v.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream') and v.relname = 'progress'
 -- end of state
     )));
-end
-$stamp$;
+end $stamp$;
 \endif
 commit;
