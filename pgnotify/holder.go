@@ -53,16 +53,24 @@ func (h *Holder) Look() {
 func (h *Holder) Run(ctx context.Context) error {
 	var delays Backoff
 	var said turn
+	silent := 0
 	for {
+		began := time.Now()
 		proven, err := h.session(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if proven {
-			delays, said = Backoff{}, turn{}
+			said, silent = turn{}, 0
+		}
+		if proven && time.Since(began) > noSessionRetry { // and not because locks are refused again and again
+			delays = Backoff{}
+		}
+		if errors.Is(err, ErrSilent) {
+			silent++
 		}
 		delay := delays.Next()
-		if errors.Is(err, ErrSilent) {
+		if silent >= muteSessions { // not after one, which may have been late
 			delay = noSessionRetry - mathrand.N(noSessionRetry/10)
 		}
 		said.bad(func() {

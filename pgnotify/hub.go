@@ -124,6 +124,10 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 // called before anything else.
 func (h *Hub) Announce(a Announcer) { h.announcer = a }
 
+// maxBegun is how many rows may wait that nobody watches and that may have begun. Beyond it the owners' rows are found instead:
+// one INSERT can announce millions, and any role can.
+const maxBegun = 10 * maxRead
+
 // Notify marks a row dirty because a notification said that it changed. It does not block. Keys that nobody watches cost a map
 // look-up, unless somebody watches all of an owner's: then it may be one that has begun.
 func (h *Hub) Notify(key store.Key) {
@@ -134,12 +138,20 @@ func (h *Hub) Notify(key store.Key) {
 		if !h.owned.mayBegin() {
 			return
 		}
+		if len(h.dirty[soon]) >= maxBegun {
+			h.owned.refresh()
+			return
+		}
 		e = h.add(key)
 	}
 	if e.noticed.IsZero() {
 		e.noticed = time.Now()
 	}
 	e.silent = time.Time{}
+	if len(e.members) == 0 {
+		h.soil(e, soon)
+		return
+	}
 	h.soil(e, urgent)
 }
 

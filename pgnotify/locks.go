@@ -12,7 +12,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-const goodbyeTimeout = time.Second
+const (
+	// lockTimeout bounds one statement of a session that holds locks.
+	lockTimeout    = 2 * time.Second
+	goodbyeTimeout = time.Second
+)
 
 // feed is what the triggers' conditions ask for, as auditstream.feeds says; zero: there are none that ask.
 type feed struct{ class, buckets int32 }
@@ -21,7 +25,7 @@ type feed struct{ class, buckets int32 }
 type lockSession struct {
 	mu   sync.Mutex
 	conn *pgx.Conn
-	last feed
+	last feed // whose locks are held
 }
 
 // prove has one notification from the pool come back: through a transaction pooler, where none does, locks would stay with whoever
@@ -92,6 +96,11 @@ func (s *lockSession) check() error {
 func (s *lockSession) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.end()
+}
+
+// end is close. The caller holds mu.
+func (s *lockSession) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
 	defer cancel()
 	_ = s.conn.Close(ctx)
@@ -101,6 +110,23 @@ func (s *lockSession) close() {
 type locks struct {
 	*lockSession
 	feed
+}
+
+// do runs f, which must keep to its context. After an error nobody knows which locks are held, as a statement that fails gives none
+// back: they end with the session.
+func (l locks) do(ctx context.Context, f func(ctx context.Context) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last != l.feed {
+		return errors.New("the triggers ask for other locks by now")
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	err := f(ctx)
+	if err != nil {
+		l.end()
+	}
+	return err
 }
 
 // numbers are the second numbers of buckets' locks. Buckets that differ in their upper bits alone share one.
@@ -118,17 +144,18 @@ var _ Locks = locks{}
 
 // Take implements [Locks]. It waits for nobody: a lock that a writer has for the moment of a look is left out.
 func (l locks) Take(ctx context.Context, buckets []int32) (taken []int32, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	rows, err := l.conn.Query(ctx, `select b.k - 1 from pg_catalog.unnest($1::int[]) with ordinality as b(number, k)
-		where pg_catalog.pg_try_advisory_lock_shared($2::int, b.number)`, l.numbers(buckets), l.class)
-	if err != nil {
-		return nil, fmt.Errorf("take locks: %w", err)
-	}
-	taken, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (b int32, err error) {
-		var k int64
-		err = row.Scan(&k)
-		return buckets[k], err
+	err = l.do(ctx, func(ctx context.Context) error {
+		rows, err := l.conn.Query(ctx, `select b.k - 1 from pg_catalog.unnest($1::int[]) with ordinality as b(number, k)
+			where pg_catalog.pg_try_advisory_lock_shared($2::int, b.number)`, l.numbers(buckets), l.class)
+		if err != nil {
+			return err
+		}
+		taken, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (b int32, err error) {
+			var k int64
+			err = row.Scan(&k)
+			return buckets[k], err
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("take locks: %w", err)
@@ -138,9 +165,10 @@ func (l locks) Take(ctx context.Context, buckets []int32) (taken []int32, err er
 
 // GiveBack implements [Locks].
 func (l locks) GiveBack(ctx context.Context, buckets []int32) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, err := l.conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, l.numbers(buckets), l.class)
+	err := l.do(ctx, func(ctx context.Context) error {
+		_, err := l.conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, l.numbers(buckets), l.class)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("give locks back: %w", err)
 	}
@@ -153,13 +181,13 @@ func (l locks) GiveBack(ctx context.Context, buckets []int32) error {
 // (GetSnapshotData, procarray.c), and those from there on, which may have looked already, are in no list. age counts them,
 // without drawing an id, which would be a write.
 func (l locks) Open(ctx context.Context) (open []uint64, next uint64, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var listed []int64
 	var newer int32
-	err = l.conn.QueryRow(ctx, `select array(select x::text::bigint from pg_catalog.pg_snapshot_xip(s) x order by 1),
-		pg_catalog.pg_snapshot_xmax(s)::text::bigint, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid)
-		from pg_catalog.pg_current_snapshot() s`).Scan(&listed, &next, &newer)
+	err = l.do(ctx, func(ctx context.Context) error {
+		return l.conn.QueryRow(ctx, `select array(select x::text::bigint from pg_catalog.pg_snapshot_xip(s) x order by 1),
+			pg_catalog.pg_snapshot_xmax(s)::text::bigint, pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid)
+			from pg_catalog.pg_current_snapshot() s`).Scan(&listed, &next, &newer)
+	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("list open transactions: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 type owned struct {
 	subs    map[store.Owner]map[*Subscription]struct{}
 	due     map[*Subscription]struct{} // to be found
+	all     bool                       // all are due
 	wake    chan struct{}              // capacity 1: something is due
 	failure error                      // why the last find failed; nil after one that succeeded
 }
@@ -27,12 +28,23 @@ func newOwned() owned {
 // find is what was found for some subscriptions, which begin when all of it has been read.
 type find struct {
 	subs   []*Subscription
+	since  uint64 // Hub.reads when it was found: an earlier read may be older than the question
 	unread int
 }
 
-// hasRead counts a read of one of what was found, or the find itself. The caller holds Hub.mu.
-func (f *find) hasRead() {
-	if f.unread--; f.unread == 0 {
+// hasRead counts a read of one of what was found, unless it is an earlier one. The caller holds Hub.mu.
+func (f *find) hasRead(read uint64) bool {
+	if read <= f.since {
+		return false
+	}
+	f.unread--
+	f.begin()
+	return true
+}
+
+// begin tells the subscriptions when all has been read. The caller holds Hub.mu.
+func (f *find) begin() {
+	if f.unread == 0 {
 		for _, s := range f.subs {
 			s.begin()
 		}
@@ -99,12 +111,7 @@ func (o *owned) mayBegin() bool { return len(o.subs) > 0 }
 
 // refresh has all found again: what began may not have been announced.
 func (o *owned) refresh() {
-	for _, subs := range o.subs {
-		for s := range subs {
-			o.due[s] = struct{}{}
-		}
-	}
-	if len(o.due) > 0 {
+	if o.all = len(o.subs) > 0; o.all {
 		o.ring()
 	}
 }
@@ -153,7 +160,7 @@ func (h *Hub) find(ctx context.Context) {
 	if err != nil {
 		return // those who wait give up, and the safety net tries again
 	}
-	f := &find{subs: subs, unread: len(keys) + 1}
+	f := &find{subs: subs, since: h.reads, unread: len(keys)}
 	for _, key := range keys {
 		e := h.entries[key]
 		if e == nil {
@@ -163,15 +170,21 @@ func (h *Hub) find(ctx context.Context) {
 		e.finds = append(e.finds, f)
 		h.soil(e, soon)
 	}
-	f.hasRead()
+	f.begin()
 }
 
 // takeDue returns for whom something is to be found, and whose.
 func (o *owned) takeDue(mu *sync.Mutex) (subs []*Subscription, owners []store.Owner) {
 	mu.Lock()
 	defer mu.Unlock()
+	if o.all {
+		for _, all := range o.subs {
+			maps.Copy(o.due, all)
+		}
+	}
 	subs = slices.Collect(maps.Keys(o.due))
 	clear(o.due)
+	o.all = false
 	seen := make(map[store.Owner]struct{})
 	for _, s := range subs {
 		for _, owner := range s.owners {

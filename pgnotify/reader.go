@@ -20,13 +20,14 @@ const (
 type batch struct {
 	keys    []store.Key
 	entries map[store.Key]dirtied
-	dirt    dirt
+	routine bool   // a part of it is
 	number  uint64 // Hub.reads
 }
 
 // dirtied is why an entry was dirty when it was taken.
 type dirtied struct {
 	*entry
+	was        dirt
 	wasNoticed time.Time
 	wasKnown   bool
 }
@@ -43,7 +44,7 @@ func (h *Hub) read(ctx context.Context) bool {
 			return false
 		}
 		took := time.Since(start)
-		if b.dirt == routine {
+		if b.routine {
 			h.pace.took(took)
 		}
 		h.metrics.observeRead(took, len(b.keys), err)
@@ -63,31 +64,32 @@ func (h *Hub) read(ctx context.Context) bool {
 	return false
 }
 
-// take takes a batch of what is dirty, all of it equally urgent.
+// take takes a batch of what is dirty, the urgent first. A tenth is kept for each that is less urgent: with a stream of notifications
+// that does not end it would wait for ever.
 func (h *Hub) take() batch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reads++
 	b := batch{entries: make(map[store.Key]dirtied), number: h.reads}
-	for d := urgent; d > clean && len(b.keys) == 0; d-- {
-		b.dirt = d
-		h.dirty[d] = h.takeFrom(&b, h.dirty[d])
+	for d := urgent; d > clean; d-- {
+		h.dirty[d] = h.takeFrom(&b, d, maxRead-int(d-routine)*maxRead/10)
 	}
 	return b
 }
 
-// takeFrom moves a queue's first entries into the batch, and returns the rest. One that has become more urgent is in another
-// queue, too.
-func (h *Hub) takeFrom(b *batch, queue []*entry) []*entry {
-	for k, e := range queue {
-		if len(b.keys) == maxRead {
-			return queue[k:]
+// takeFrom moves a queue's first entries into the batch until it is full, and returns the rest. One that has become more urgent is
+// in another queue, too.
+func (h *Hub) takeFrom(b *batch, d dirt, full int) []*entry {
+	for k, e := range h.dirty[d] {
+		if len(b.keys) >= full {
+			return h.dirty[d][k:]
 		}
-		if e.dirty != b.dirt || h.entries[e.key] != e {
+		if e.dirty != d || h.entries[e.key] != e {
 			continue
 		}
+		b.routine = b.routine || d == routine
 		b.keys = append(b.keys, e.key)
-		b.entries[e.key] = dirtied{e, e.noticed, e.known}
+		b.entries[e.key] = dirtied{e, d, e.noticed, e.known}
 		e.dirty, e.noticed, e.known = clean, time.Time{}, false
 	}
 	return nil
@@ -105,7 +107,7 @@ func (h *Hub) again(b batch) {
 			e.noticed = e.wasNoticed
 		}
 		e.known = e.known || e.wasKnown
-		h.soil(e.entry, b.dirt)
+		h.soil(e.entry, e.was)
 	}
 }
 
@@ -145,10 +147,7 @@ func (h *Hub) hand(e dirtied, state *store.State, read uint64) {
 		}
 	}
 	h.offer(e.entry)
-	for _, f := range e.finds {
-		f.hasRead()
-	}
-	e.finds = nil
+	e.finds = slices.DeleteFunc(e.finds, func(f *find) bool { return f.hasRead(read) })
 	h.forget(e.entry)
 }
 

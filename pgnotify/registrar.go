@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// lockTimeout bounds one statement of the registrar's.
-	lockTimeout = 2 * time.Second
 	// takeBatch is how many buckets one statement takes or gives back.
 	takeBatch = 1024
 	// A bucket that could not be taken is tried again after retryMin, then less and less often; so are transactions looked for that are
@@ -30,7 +28,7 @@ const Beginning store.Key = ""
 
 // Locks is the session in which an instance holds the locks by which writers see that somebody watches; see
 // docs/watch-as-locks.md. They end with it. The last bucket, maxBuckets, is Beginning's. A bucket may be taken more than once, and is
-// then given back as often.
+// then given back as often. After an error the session ends, unless it is another's by then. Each method takes seconds at most.
 type Locks interface {
 	// Take takes buckets and returns those that it got; a writer may be looking at the others at this moment.
 	Take(ctx context.Context, buckets []int32) (taken []int32, err error)
@@ -68,8 +66,8 @@ type bucket struct {
 	left    time.Time // when the last who watched left
 }
 
-// NewRegistrar returns a Registrar that does nothing until Run; reg, which may be nil, receives its metric. mark is called without any lock held, with what is true of each key
-// whose changes may not have been announced.
+// NewRegistrar returns a Registrar that does nothing until Run; reg, which may be nil, receives its metric. mark is called without any
+// lock held, with what is true of each key whose changes may not have been announced.
 func NewRegistrar(mark func(chosen func(store.Key) bool), logger *slog.Logger, reg prometheus.Registerer) *Registrar {
 	r := &Registrar{mark: mark, logger: logger, wake: make(chan struct{}, 1)}
 	gauge(promauto.With(reg), "auditstream_unannounced_buckets",

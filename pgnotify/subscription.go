@@ -122,14 +122,16 @@ func (s *Subscription) Cancel() {
 	}
 	s.gone = true
 	for len(s.members) > 0 {
-		h.part(s.members[len(s.members)-1])
+		m := s.members[len(s.members)-1]
+		h.part(m)
+		h.forget(m.entry)
 	}
 	if h.owned.remove(s) {
 		h.announcer.Leave(Beginning)
 	}
 }
 
-// part ends one row of a subscription, and forgets an entry without any. The caller holds mu.
+// part ends one row of a subscription. The caller holds mu, and calls forget.
 func (h *Hub) part(m *member) {
 	s, e := m.sub, m.entry
 	last := len(s.members) - 1
@@ -148,7 +150,6 @@ func (h *Hub) part(m *member) {
 			h.announcer.Leave(e.key)
 		}
 	}
-	h.forget(e)
 }
 
 // forget drops an entry that nobody watches, unless a find waits for it, or it may have begun. A queue that has it passes it over.

@@ -43,21 +43,17 @@ func (t lockTurn) noted(err error, f func()) bool {
 	t.logTurn(err)
 	if err != nil {
 		t.retry, t.look = backedOff(t.retry), backedOff(t.look)
+		return false
 	}
-	if err == nil {
-		f()
-	}
-	return err == nil
+	f()
+	return true
 }
 
 func backedOff(d time.Duration) time.Duration { return min(max(2*d, retryMin), retryMax) }
 
 func (t lockTurn) giveBack(ctx context.Context, gone []int32) {
 	for batch := range slices.Chunk(gone, takeBatch) {
-		ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-		err := t.locks.GiveBack(ctx, batch)
-		cancel()
-		if !t.noted(err, func() {}) {
+		if !t.noted(t.locks.GiveBack(ctx, batch), func() {}) {
 			return
 		}
 	}
@@ -66,14 +62,12 @@ func (t lockTurn) giveBack(ctx context.Context, gone []int32) {
 // take takes buckets, lists who may have looked before, and has them read.
 func (t lockTurn) take(ctx context.Context, wanted []int32) {
 	for batch := range slices.Chunk(wanted, takeBatch) {
-		ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 		taken, err := t.locks.Take(ctx, batch)
 		var open []uint64
 		var next uint64
 		if err == nil && len(taken) > 0 {
 			open, next, err = t.locks.Open(ctx)
 		}
-		cancel()
 		took := t.noted(err, func() {
 			t.retry = backedOff(t.retry)
 			for _, k := range taken {
@@ -90,7 +84,7 @@ func (t lockTurn) take(ctx context.Context, wanted []int32) {
 			}
 		})
 		if !took {
-			return // what was taken after all is taken again
+			return
 		}
 		t.markIn(taken)
 	}
@@ -104,8 +98,6 @@ func (t lockTurn) await(ctx context.Context) {
 	if !waits {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-	defer cancel()
 	open, next, err := t.locks.Open(ctx)
 	var again []int32
 	t.noted(err, func() { again = t.looked(open, next) })

@@ -143,10 +143,10 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 			if beat {
 				beaten = time.Now()
 			}
-			if failing {
+			if failing && p.Up() { // there may have been nothing to publish
 				p.cfg.Logger.Info("Redis takes hints again")
+				delays, failing = pgnotify.Backoff{}, false
 			}
-			delays, failing = pgnotify.Backoff{}, false
 			continue
 		}
 		if !failing {
