@@ -57,7 +57,8 @@ type trigger struct {
 var installedSQL = `
 	select n.oid is not null as schema, coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') as schema_comment,
 	       coalesce(c.relkind::text, '') as kind, coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') as comment,
-	       w.oid is not null or exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname in ('notify_change', 'unwatch', 'prepare_watch')) as old,
+	       w.oid is not null or exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname in ('notify_change', 'unwatch', 'prepare_watch'))
+	           or exists (select from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid where p.pronamespace = n.oid and g.tgname = 'auditstream_key') as old,
 	       w.oid is not null as watch, exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch') as prepare,
 	       f.oid is not null as feeds, coalesce((select b from (select pg_catalog.substring(pg_catalog.pg_get_viewdef(f.oid), '([0-9]{1,4}) AS buckets')::int as b) x
 	           where b between 64 and 4096 and b & (b - 1) = 0), 0) as buckets,

@@ -164,7 +164,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	// Of the two sums in the comment this one says what was asked for; the other, the state, what came of it.
 	sum := md5.Sum([]byte(render(installSQL, vars)))
 	vars["stamp"] = stamp + hex.EncodeToString(sum[:]) + " " + remember(o.Columns, m)
-	current := there.ours() && there.Comment == vars["stamp"]+" "+there.State
+	current := there.ours() && there.Comment == vars["stamp"]+" "+there.State && !there.Old
 
 	dropView := !current && there.Kind != "" && !there.replaceable(m)
 	grants, err := grantsFor(ctx, conn, o, there, dropView)

@@ -234,3 +234,29 @@ func TestReadSchema(t *testing.T) {
 	exec(t, conn, `comment on view auditstream.progress is 'by hand'`)
 	read(sql.Schema{Table: "public.audits"})
 }
+
+// Whoever only reads the table, as a dump does for hours, does not keep a schema from being upgraded: what cannot be dropped beside him
+// is left without an effect, and is dropped later.
+func TestUpgradeBesideAReader(t *testing.T) {
+	t.Parallel()
+	_, conn := audits(t)
+	fresh := catalog(t, conn)
+	for _, version := range []int{3, 4} {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			t.Parallel()
+			dsn, conn := database(t)
+			old(t, dsn, version)
+			reader := pgtest.Connect(t, dsn)
+			exec(t, reader, `begin isolation level repeatable read; select count(*) from audits`)
+			install(t, conn, sql.Options{})
+			ear := bell{pgtest.Connect(t, dsn)}
+			exec(t, ear.conn, `listen `+sql.Channel)
+			ear.watchAll(t)
+			ear.rings(t, conn, `update audits set progress = 5 where id = 1`, "1")
+			exec(t, reader, `commit`)
+			install(t, conn, sql.Options{})
+			equal(t, "catalog", difference(catalog(t, conn), fresh), nil)
+			equal(t, "catalog of a new install", difference(fresh, catalog(t, conn)), nil)
+		})
+	}
+}
