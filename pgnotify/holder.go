@@ -25,7 +25,7 @@ const (
 // again.
 type Holder struct {
 	conn      *pgx.ConnConfig
-	pool      Execer
+	pool      Pool
 	registrar *Registrar
 	logger    *slog.Logger
 	held      atomic.Bool
@@ -33,7 +33,7 @@ type Holder struct {
 }
 
 // NewHolder returns a Holder that does nothing until Run. conn and pool are NewPostgres's.
-func NewHolder(conn *pgx.ConnConfig, pool Execer, registrar *Registrar, logger *slog.Logger) *Holder {
+func NewHolder(conn *pgx.ConnConfig, pool Pool, registrar *Registrar, logger *slog.Logger) *Holder {
 	return &Holder{conn: listenConfig(conn, "auditstream locks"), pool: pool, registrar: registrar, logger: logger, again: make(chan struct{}, 1)}
 }
 
@@ -106,24 +106,20 @@ func (h *Holder) session(ctx context.Context) (proven bool, err error) {
 	return true, h.keep(ctx, s)
 }
 
-// keep looks what the triggers ask for, and whether the connection lives, until it does not. When somebody says so, it is also proven
-// again: after a failover it may be to a server that lives, and is the primary no longer.
+// keep looks what the triggers ask for, and whether the connection lives, until it does not.
 func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 	check := time.NewTicker(checkInterval)
 	defer check.Stop()
 	var looked time.Time
 	var told feed
 	for first, again := true, false; ; {
-		since := time.Since(looked)
-		if again && since >= againAfter {
-			if err := s.prove(ctx, h.pool); err != nil {
-				return err
-			}
-		}
-		if again && since >= againAfter || since >= lookInterval {
+		if since := time.Since(looked); since >= lookInterval || again && since >= againAfter {
 			looked, again = time.Now(), false
 			f, err := s.ask(ctx)
 			if errors.Is(err, errLocksLost) {
+				return err
+			}
+			if err := s.isServerOf(ctx, h.pool); err != nil {
 				return err
 			}
 			if first || f != told {

@@ -131,12 +131,12 @@ func TestHolderTakesNoLockUnproven(t *testing.T) {
 	var sent atomic.Int64
 	h := newHolding(t, dsn, func(cfg *setup) {
 		pool := cfg.pool
-		cfg.pool = execFunc(func(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error) {
+		cfg.pool = otherPool{Pool: pool, exec: func(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error) {
 			if sent.Add(1) == 1 {
 				return pgconn.CommandTag{}, nil // and it never arrives
 			}
 			return pool.Exec(ctx, query, args...)
-		})
+		}}
 	})
 	h.registrar.Want(in(7))
 	h.log.wait(t, "level=WARN")
@@ -183,10 +183,10 @@ func TestHolderListensNoMore(t *testing.T) {
 			return tap.Load(), nil
 		}
 		pool := cfg.pool
-		cfg.pool = execFunc(func(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error) {
+		cfg.pool = otherPool{Pool: pool, exec: func(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error) {
 			channel.Store(args[0])
 			return pool.Exec(ctx, query, args...)
-		})
+		}}
 	})
 	eventually(t, "held", h.holder.Held)
 	_, before := tap.Load().seen()
@@ -296,4 +296,32 @@ func TestFullLockTableLeavesNoLockBehind(t *testing.T) {
 		h.registrar.Leave(in(maxBuckets - 100 + b))
 	}
 	h.holds(t, "")
+}
+
+// After a failover the old primary may live, with all connections to it: the locks are taken where the application writes.
+func TestHolderFollowsTheDatabase(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	feeds(t, dsn, 78, 4096)
+	var elsewhere atomic.Bool
+	h := newHolding(t, dsn, func(cfg *setup) {
+		pool := cfg.pool
+		cfg.pool = otherPool{Pool: pool, row: func(dest ...any) error {
+			if elsewhere.Load() {
+				*dest[0].(*string) = "1"
+				return nil
+			}
+			return pool.QueryRow(t.Context(), `select date_part('epoch', pg_postmaster_start_time())::text`).Scan(dest...)
+		}}
+	})
+	h.registrar.Want(in(7))
+	h.holds(t, "78:7")
+	h.log.wait(t, "telling the triggers what is watched")
+	elsewhere.Store(true)
+	h.holder.Look()
+	h.log.wait(t, "on another server than the database")
+	h.holds(t, "")
+	elsewhere.Store(false)
+	h.log.wait(t, "telling the triggers what is watched")
+	h.holds(t, "78:7")
 }

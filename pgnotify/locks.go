@@ -82,6 +82,26 @@ func (s *lockSession) ask(ctx context.Context) (f feed, err error) {
 	return f, err
 }
 
+// isServerOf reports that the pool leads to another server than the session by now: after a failover the one before may live on.
+func (s *lockSession) isServerOf(ctx context.Context, pool Pool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	const began = `select pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())::pg_catalog.text`
+	var here, there string
+	if err := s.conn.QueryRow(ctx, began).Scan(&here); err != nil {
+		return errors.Join(errLocksLost, err)
+	}
+	if err := pool.QueryRow(ctx, began).Scan(&there); err != nil {
+		return nil // which says nothing about the session
+	}
+	if here != there {
+		return errors.New("the session that holds the locks is on another server than the database")
+	}
+	return nil
+}
+
 // check finds a connection that was closed.
 func (s *lockSession) check() error {
 	s.mu.Lock()

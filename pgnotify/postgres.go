@@ -23,6 +23,12 @@ type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
+// Pool is the part of a pgxpool.Pool that a Holder needs.
+type Pool interface {
+	Execer
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // Postgres is the Source of PostgreSQL's NOTIFY.
 type Postgres struct {
 	conn *pgx.ConnConfig

@@ -52,7 +52,7 @@ type fixture struct {
 type setup struct {
 	ListenerConfig
 	conn *pgx.ConnConfig
-	pool Execer
+	pool Pool
 }
 
 // newSetup connects to a database of the test's own.
@@ -346,3 +346,28 @@ type countingSink struct{ rows *atomic.Int64 }
 
 func (s countingSink) Notify(store.Key) { s.rows.Add(1) }
 func (s countingSink) Resync()          {}
+
+// otherPool is a Pool some of whose calls are somebody else's.
+type otherPool struct {
+	Pool
+	exec execFunc                // nil: the Pool's
+	row  func(dest ...any) error // nil: the Pool's
+}
+
+func (p otherPool) Exec(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error) {
+	if p.exec == nil {
+		return p.Pool.Exec(ctx, query, args...)
+	}
+	return p.exec(ctx, query, args...)
+}
+
+func (p otherPool) QueryRow(ctx context.Context, query string, args ...any) pgx.Row {
+	if p.row == nil {
+		return p.Pool.QueryRow(ctx, query, args...)
+	}
+	return rowFunc(p.row)
+}
+
+type rowFunc func(dest ...any) error
+
+func (f rowFunc) Scan(dest ...any) error { return f(dest...) }
