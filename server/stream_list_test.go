@@ -116,7 +116,9 @@ func TestSeveralAreRefusedWhenFirstStatesAreMissing(t *testing.T) {
 	t.Parallel()
 	for _, first := range [][]*store.State{nil, {auditOf("1", "alice", "running", 1)}} {
 		g, slot := group(nil, first...)
-		c := streamedPlain(t, severalServer(t, g), authorized(t, severalPath+"?ids=1,2"))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		c := streamedPlain(t, severalServer(t, g), authorized(t, severalPath+"?ids=1,2").WithContext(ctx))
 		if !strings.HasSuffix(c.String(), "data: {\"error\":\"Internal server error\"}\n\n") || strings.Contains(c.String(), "audit_id") {
 			t.Errorf("%d of 2 states: %q, want that it comes back", len(first), c.String())
 		}
