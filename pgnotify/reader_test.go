@@ -60,8 +60,10 @@ func TestReadsAreBounded(t *testing.T) {
 			subscribe(t, h, ids...)
 			time.Sleep(10*time.Second - 100*time.Millisecond)
 		},
-		"of a resync":       func(t *testing.T, h *Hub, ids []int64) { subscribe(t, h, ids...); h.Resync() },
-		"that an owner has": func(t *testing.T, h *Hub, _ []int64) { go subscribeOwned(t, h, "a") },
+		"of a resync": func(t *testing.T, h *Hub, ids []int64) { subscribe(t, h, ids...); h.Resync() },
+		"that an owner has": func(t *testing.T, h *Hub, _ []int64) {
+			go func() { _, _ = h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, nil) }()
+		},
 		"that an owner gets": func(t *testing.T, h *Hub, ids []int64) {
 			subscribeOwned(t, h, "b")
 			for _, id := range ids {
@@ -184,6 +186,25 @@ func TestFailingReadsBackOffAndAreLoggedOnce(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What was urgent when its read failed is urgent still.
+func TestFailedReadIsAsUrgentAsBefore(t *testing.T) {
+	t.Parallel()
+	h, err := NewHub(HubConfig{Loader: newTable()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[store.Key]dirt{"1": routine, "2": soon, "3": urgent}
+	for key, d := range want {
+		h.soil(h.add(key), d)
+	}
+	h.again(h.take())
+	for key, d := range want {
+		if got := h.entries[key].dirty; got != d {
+			t.Errorf("%s: %d, want %d", key, got, d)
+		}
+	}
 }
 
 func TestReadThatHangsIsGivenUp(t *testing.T) {
@@ -351,10 +372,16 @@ func TestFloodOfResyncsCausesOneASecond(t *testing.T) {
 			h.Resync()
 			time.Sleep(time.Millisecond)
 		}
+		for range 2 { // the second too soon
+			tb.set(row(1, "a", 40))
+			h.Resync()
+			time.Sleep(100 * time.Millisecond)
+		}
 		tb.set(row(1, "a", 50))
 		h.Resync()
 		time.Sleep(time.Second)
-		if n := tb.count() - before; n < 10 || n > 12 {
+		synctest.Wait()
+		if n := tb.count() - before; n < 10 || n > 13 {
 			t.Errorf("%d reads of 10,000 resyncs in 10 s, want one at once and one for each second", n)
 		}
 		got := s.Take()
