@@ -601,3 +601,36 @@ func TestBucketThatIsTakenAgainWaitsToo(t *testing.T) {
 		}
 	})
 }
+
+// Behind an address may be another cluster from one moment to the next, in which transactions have lower ids: those of before were
+// waited for for ever.
+func TestNewSessionWaitsForNobodyOfBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLockTable()
+		l.begin(5000)
+		r, m := startRegistrar(t, l)
+		r.Want(in(1))
+		time.Sleep(time.Second)
+		r.Session(newLockTable())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		m.take()
+		other := newLockTable()
+		other.begin(100)
+		r.Session(other)
+		time.Sleep(time.Second)
+		other.end(100)
+		time.Sleep(2 * retryMax)
+		synctest.Wait()
+		if !r.Announced(in(1)) || len(r.open) > 0 {
+			t.Errorf("waits for %v", r.open)
+		}
+		looks := other.looked()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := other.looked() - looks; n > 0 {
+			t.Errorf("%d looks with nobody to wait for", n)
+		}
+	})
+}
