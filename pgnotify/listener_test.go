@@ -556,3 +556,48 @@ func FuzzPayload(f *testing.F) {
 		}
 	})
 }
+
+// A connection that takes its time to end is waited for: never are there two.
+func TestOneConnectionAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := slowToEnd{station: &station{send: func(context.Context, string) error { return nil }}, open: new(atomic.Int64)}
+		l, err := NewListener(ListenerConfig{Source: s, Sink: make(sink, 100), MuteRetry: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = l.Run(ctx)
+		}()
+		defer func() {
+			cancel()
+			<-done
+		}()
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			if n := s.open.Load(); n > 1 {
+				t.Fatalf("%d connections", n)
+			}
+		}
+		if n := s.opens.Load(); n < 5 {
+			t.Errorf("%d connections in a minute", n)
+		}
+	})
+}
+
+// slowToEnd is a station whose connections end late.
+type slowToEnd struct {
+	*station
+	open *atomic.Int64
+}
+
+func (s slowToEnd) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+	s.open.Add(1)
+	defer s.open.Add(-1)
+	err := s.station.Listen(ctx, opened, heard)
+	time.Sleep(5 * time.Second)
+	return err
+}
