@@ -35,3 +35,15 @@ func (t *turn) good(say func()) {
 	}
 	t.is = false
 }
+
+// bell wakes a goroutine that waits for it. Ringing does not block, and once is as good as often.
+type bell chan struct{}
+
+func newBell() bell { return make(bell, 1) }
+
+func (b bell) ring() {
+	select {
+	case b <- struct{}{}:
+	default: // already ringing
+	}
+}

@@ -29,25 +29,24 @@ type Holder struct {
 	registrar *Registrar
 	logger    *slog.Logger
 	held      atomic.Bool
-	again     chan struct{} // capacity 1: look at once
+	tells     atomic.Bool
+	again     bell // look at once
 }
 
 // NewHolder returns a Holder that does nothing until Run. conn and pool are NewPostgres's.
 func NewHolder(conn *pgx.ConnConfig, pool Pool, registrar *Registrar, logger *slog.Logger) *Holder {
-	return &Holder{conn: listenConfig(conn, "auditstream locks"), pool: pool, registrar: registrar, logger: logger, again: make(chan struct{}, 1)}
+	return &Holder{conn: listenConfig(conn, "auditstream locks"), pool: pool, registrar: registrar, logger: logger, again: newBell()}
 }
+
+// Tells reports whether writers are told what is watched. Safe for concurrent use.
+func (h *Holder) Tells() bool { return h.tells.Load() }
 
 // Held reports whether there is such a session, of which it is known that the connection keeps it. Safe for concurrent use.
 func (h *Holder) Held() bool { return h.held.Load() }
 
 // Look has asked at once what the triggers ask for, which an install may have changed, and whether the connection lives. It does not
 // block. Safe for concurrent use.
-func (h *Holder) Look() {
-	select {
-	case h.again <- struct{}{}:
-	default: // it is about to
-	}
-}
+func (h *Holder) Look() { h.again.ring() }
 
 // Run keeps the session until ctx is done, and returns nil. What cannot be had is tried again for ever. It must run exactly once.
 func (h *Holder) Run(ctx context.Context) error {
@@ -101,6 +100,7 @@ func (h *Holder) session(ctx context.Context) (proven bool, err error) {
 	}
 	h.held.Store(true)
 	defer h.held.Store(false)
+	defer h.tells.Store(false)
 	defer h.registrar.Session(nil)
 	h.logger.Info("telling the triggers what is watched")
 	return true, h.keep(ctx, s)
@@ -142,6 +142,7 @@ func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 
 // tell gives the registrar the session, and what the triggers ask for.
 func (h *Holder) tell(s *lockSession, f feed, err error) {
+	h.tells.Store(err == nil)
 	if err != nil {
 		h.logger.Warn("the triggers cannot be told what is watched; unless they always ring, the safety net finds changes. Run auditstream doctor", "error", err)
 		h.registrar.Session(nil)

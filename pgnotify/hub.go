@@ -60,7 +60,7 @@ type HubConfig struct {
 type Hub struct {
 	cfg       HubConfig
 	announcer Announcer
-	wake      chan struct{} // capacity 1: there is something to read
+	wake      bell // there is something to read
 	metrics   hubMetrics
 	pace      pace // Run's
 
@@ -70,6 +70,7 @@ type Hub struct {
 	entries  map[store.Key]*entry
 	dirty    [urgent + 1][]*entry
 	reads    uint64 // how many have begun
+	inVain   int    // notifications of what nobody watches, since pace was told
 	owned    owned
 	missed   missed
 	failure  error // why the last read failed; nil after one that succeeded
@@ -86,6 +87,7 @@ type entry struct {
 	known   bool      // a change without a notification proves nothing
 	silent  time.Time // when a change was found that nothing announced; zero: none
 	finds   []*find   // that wait for its read
+	counted time.Time // when a read of it was last counted by pace
 }
 
 // dirt is how soon an entry is to be read.
@@ -115,7 +117,7 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Hub{cfg: cfg, announcer: everything{}, wake: make(chan struct{}, 1), entries: make(map[store.Key]*entry), owned: newOwned(), pace: newPace(cfg.Interval, cfg.NoFlood)}
+	h := &Hub{cfg: cfg, announcer: everything{}, wake: newBell(), entries: make(map[store.Key]*entry), owned: newOwned(), pace: newPace(cfg.Interval, cfg.NoFlood)}
 	h.metrics = newHubMetrics(h, cfg.Registerer)
 	return h, nil
 }
@@ -128,6 +130,9 @@ func (h *Hub) Announce(a Announcer) { h.announcer = a }
 // one INSERT can announce millions, and any role can.
 const maxBegun = 10 * maxRead
 
+// inVainTold is after how many notifications of what nobody watches pace is told.
+const inVainTold = 50
+
 // Notify marks a row dirty because a notification said that it changed. It does not block. Keys that nobody watches cost a map
 // look-up, unless somebody watches all of an owner's: then it may be one that has begun.
 func (h *Hub) Notify(key store.Key) {
@@ -135,6 +140,9 @@ func (h *Hub) Notify(key store.Key) {
 	defer h.mu.Unlock()
 	e := h.entries[key]
 	if e == nil {
+		if h.inVain++; h.inVain%inVainTold == 0 {
+			h.wake.ring()
+		}
 		if !h.owned.mayBegin() {
 			return
 		}
@@ -212,14 +220,7 @@ func (h *Hub) soil(e *entry, d dirt) {
 	}
 	e.dirty = d
 	h.dirty[d] = append(h.dirty[d], e)
-	h.ring()
-}
-
-func (h *Hub) ring() {
-	select {
-	case h.wake <- struct{}{}:
-	default: // already ringing
-	}
+	h.wake.ring()
 }
 
 // Run reads what is dirty until ctx is done, and returns nil. It must run exactly once.
@@ -236,9 +237,9 @@ func (h *Hub) Run(ctx context.Context) error {
 			round.Reset(h.pace.next())
 		}
 		if h.read(ctx) {
-			h.ring() // there may be more
+			h.wake.ring() // there may be more
 		}
-		if h.pace.look() {
+		if h.pace.look(h.takeInVain()) {
 			h.announcer.Flood(h.pace.flooded())
 			round.Reset(h.pace.next())
 		}
@@ -248,8 +249,8 @@ func (h *Hub) Run(ctx context.Context) error {
 // round has everything read that is watched, unless the last round still goes on.
 func (h *Hub) round() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if len(h.dirty[routine]) > 0 {
+		h.mu.Unlock()
 		return
 	}
 	h.pace.round()
@@ -257,8 +258,21 @@ func (h *Hub) round() {
 		h.settle(e)
 		h.soil(e, routine)
 	}
-	h.missed.log(h.cfg.Logger)
+	missed := h.missed.toSay()
 	h.owned.refresh()
+	h.mu.Unlock()
+	if missed > 0 {
+		h.cfg.Logger.Warn("changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? Run auditstream doctor: it says which, and what to do",
+			"changes", missed)
+	}
+}
+
+func (h *Hub) takeInVain() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.inVain
+	h.inVain = 0
+	return n
 }
 
 // watched is how many rows somebody watches.
@@ -268,10 +282,14 @@ func (h *Hub) watched() int {
 	return len(h.entries)
 }
 
-func (h *Hub) notOpened(ctx context.Context) error {
+func (h *Hub) notOpened(ctx context.Context, s *Subscription) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return fmt.Errorf("first read: %w", errors.Join(context.Cause(ctx), h.failure, h.owned.failure))
+	failure := h.failure
+	if s.owners != nil {
+		failure = errors.Join(failure, h.owned.failure)
+	}
+	return fmt.Errorf("first read: %w", errors.Join(context.Cause(ctx), failure))
 }
 
 // everything is the Announcer of a hub whose triggers ring for everything.

@@ -1,9 +1,6 @@
 package pgnotify
 
-import (
-	"log/slog"
-	"time"
-)
+import "time"
 
 // announceGrace is how long a notification may trail the read that already saw its change.
 const announceGrace = 2 * time.Second
@@ -34,12 +31,10 @@ func (h *Hub) settle(e *entry) {
 	}
 }
 
-// log says, once a minute at most, how many there were.
-func (m *missed) log(logger *slog.Logger) {
-	if m.pending == 0 || time.Since(m.logged) < time.Minute {
-		return
+// toSay returns, once a minute at most, how many there were.
+func (m *missed) toSay() (n int) {
+	if m.pending > 0 && time.Since(m.logged) >= time.Minute {
+		n, m.logged, m.pending = m.pending, time.Now(), 0
 	}
-	logger.Warn("changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? Run auditstream doctor: it says which, and what to do",
-		"changes", m.pending)
-	m.logged, m.pending = time.Now(), 0
+	return n
 }

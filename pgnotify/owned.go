@@ -17,12 +17,12 @@ type owned struct {
 	subs    map[store.Owner]map[*Subscription]struct{}
 	due     map[*Subscription]struct{} // to be found
 	all     bool                       // all are due
-	wake    chan struct{}              // capacity 1: something is due
+	wake    bell                       // something is due
 	failure error                      // why the last find failed; nil after one that succeeded
 }
 
 func newOwned() owned {
-	return owned{subs: make(map[store.Owner]map[*Subscription]struct{}), due: make(map[*Subscription]struct{}), wake: make(chan struct{}, 1)}
+	return owned{subs: make(map[store.Owner]map[*Subscription]struct{}), due: make(map[*Subscription]struct{}), wake: newBell()}
 }
 
 // find is what was found for some subscriptions, which begin when all of it has been read.
@@ -57,7 +57,7 @@ func (f *find) begin() {
 // more after the state that says so; it comes in anew if it begins again. In all else it is [Hub.Subscribe].
 func (h *Hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (*Subscription, error) {
 	if h.cfg.Finder == nil {
-		return nil, errors.New("pgnotify: Config.Finder is required by SubscribeOwned")
+		return nil, errors.New("pgnotify: HubConfig.Finder is required by SubscribeOwned")
 	}
 	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), take: 1, owners: viewer.Owners(), wanted: true}
 	if len(s.owners) == 0 { // a viewer who is nobody has nothing
@@ -81,14 +81,7 @@ func (o *owned) add(s *Subscription) {
 		o.subs[owner][s] = struct{}{}
 	}
 	o.due[s] = struct{}{}
-	o.ring()
-}
-
-func (o *owned) ring() {
-	select {
-	case o.wake <- struct{}{}:
-	default: // already ringing
-	}
+	o.wake.ring()
 }
 
 // remove forgets a subscription, of any kind, and reports whether it was the last to whatever an owner has.
@@ -112,7 +105,7 @@ func (o *owned) mayBegin() bool { return len(o.subs) > 0 }
 // refresh has all found again: what began may not have been announced.
 func (o *owned) refresh() {
 	if o.all = len(o.subs) > 0; o.all {
-		o.ring()
+		o.wake.ring()
 	}
 }
 
@@ -152,14 +145,19 @@ func (h *Hub) find(ctx context.Context) {
 		return
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err != nil && h.owned.failure == nil {
+	before := h.owned.failure
+	h.owned.failure = err
+	if err == nil {
+		h.found(subs, keys)
+	}
+	h.mu.Unlock()
+	if err != nil && before == nil { // those who wait give up, and the safety net tries again
 		h.cfg.Logger.Error("the audits of users who watch all of theirs cannot be found; it is tried again", "error", err)
 	}
-	h.owned.failure = err
-	if err != nil {
-		return // those who wait give up, and the safety net tries again
-	}
+}
+
+// found has read what may be subscriptions'. The caller holds mu.
+func (h *Hub) found(subs []*Subscription, keys []store.Key) {
 	f := &find{subs: subs, since: h.reads, unread: len(keys)}
 	for _, key := range keys {
 		e := h.entries[key]

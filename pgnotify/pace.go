@@ -10,11 +10,15 @@ const (
 	// floodRate is how many changes a second make writers wait for each other's commits, so that reading all that is watched on a
 	// timer is better for them; calmRate is how few end that.
 	floodRate, calmRate = 400, 100
-	// window is over which changes are counted, calmFor how long there must be few.
-	window  = 250 * time.Millisecond
-	calmFor = 2 * time.Second
-	// In a flood reads take a quarter of the time, and viewers wait no less than shortest and no longer than the safety net's interval.
-	share    = 4
+	// countOnce is the least time between two reads of a row that count as two: what two relays announce of one change is one.
+	countOnce = 10 * time.Millisecond
+	// window is over which changes are counted, calmFor how long there must be few; longer, up to calmMost, where there was another flood
+	// within calmMost before.
+	window   = 250 * time.Millisecond
+	calmFor  = 2 * time.Second
+	calmMost = 30 * time.Second
+	// In a flood reads take half of the time, and viewers wait no less than shortest and no longer than the safety net's interval.
+	share    = 1
 	shortest = 50 * time.Millisecond
 )
 
@@ -26,6 +30,8 @@ type pace struct {
 	start       time.Time     // of the window
 	count       int           // rows in it
 	calm        time.Time     // since when there are few
+	lasts       time.Duration // for how long there must be few
+	over        time.Time     // when the last flood was
 	spent, cost time.Duration // of reading all, this time and the time before
 }
 
@@ -37,10 +43,12 @@ func newPace(interval time.Duration, never bool) pace {
 func (p *pace) flooded() bool { return p.in.Load() }
 
 // read counts a row that was read because something announced it; in a flood, where nothing does, one that had changed.
-func (p *pace) read(announced, changed bool) {
+func (p *pace) read(announced, changed bool) (counted bool) {
 	if announced || changed && p.flooded() {
 		p.count++
+		return true
 	}
+	return false
 }
 
 // round begins to read all.
@@ -49,8 +57,10 @@ func (p *pace) round() { p.cost, p.spent = p.spent, 0 }
 // took notes what a part of it costs.
 func (p *pace) took(d time.Duration) { p.spent += d }
 
-// look decides whether it is a flood, and reports whether that is another answer than before.
-func (p *pace) look() bool {
+// look decides whether it is a flood, and reports whether that is another answer than before. inVain are the notifications of what
+// nobody watches: writers of the same buckets send them, too, and wait for each other because of them.
+func (p *pace) look(inVain int) bool {
+	p.count += inVain
 	now := time.Now()
 	since := now.Sub(p.start)
 	if since < window {
@@ -61,12 +71,17 @@ func (p *pace) look() bool {
 	switch {
 	case !p.flooded() && rate > floodRate && !p.never:
 		p.in.Store(true)
-		p.calm = now
+		if p.calm = now; now.Sub(p.over) < calmMost {
+			p.lasts = min(2*p.lasts, calmMost)
+		} else {
+			p.lasts = calmFor
+		}
 		return true
 	case p.flooded() && rate > calmRate:
 		p.calm = now
-	case p.flooded() && now.Sub(p.calm) >= calmFor:
+	case p.flooded() && now.Sub(p.calm) >= p.lasts:
 		p.in.Store(false)
+		p.over = now
 		return true
 	}
 	return false

@@ -91,3 +91,38 @@ func TestNoFloodWhereNoneIsWanted(t *testing.T) {
 		}
 	})
 }
+
+// Writers of rows that nobody watches announce them, too, where somebody watches another of the same bucket: with more watched rows than
+// buckets all of them do, and wait for each other. A flood that comes back at once ends later each time.
+func TestNotificationsInVainAreAFlood(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		h, err := NewHub(HubConfig{Loader: tb})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := new(floods)
+		h.Announce(told)
+		go func() { _ = h.Run(t.Context()) }()
+		subscribe(t, h, many(tb, 10)...).Confirm()
+		vain := func() {
+			for range 1000 {
+				if !h.pace.flooded() {
+					h.Notify("4711")
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		vain()
+		told.want(t, true)
+		time.Sleep(calmFor + time.Second)
+		told.want(t, true, false)
+		vain()
+		told.want(t, true, false, true)
+		time.Sleep(calmFor)
+		told.want(t, true, false, true)
+		time.Sleep(calmFor + time.Second)
+		told.want(t, true, false, true, false)
+	})
+}

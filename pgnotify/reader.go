@@ -72,7 +72,11 @@ func (h *Hub) take() batch {
 	h.reads++
 	b := batch{entries: make(map[store.Key]dirtied), number: h.reads}
 	for d := urgent; d > clean; d-- {
-		h.dirty[d] = h.takeFrom(&b, d, maxRead-int(d-routine)*maxRead/10)
+		full := maxRead - int(d-routine)*maxRead/10
+		if len(b.keys) > 0 { // which are to wait for no more than that
+			full = min(full, len(b.keys)+maxRead/10)
+		}
+		h.dirty[d] = h.takeFrom(&b, d, full)
 	}
 	return b
 }
@@ -137,7 +141,10 @@ func (h *Hub) hand(e dirtied, state *store.State, read uint64) {
 		state.Noticed = e.wasNoticed
 		e.state = state
 	}
-	h.pace.read(!e.wasNoticed.IsZero(), changed && !first)
+	announced := !e.wasNoticed.IsZero() && time.Since(e.counted) >= countOnce
+	if h.pace.read(announced, changed && !first) {
+		e.counted = time.Now()
+	}
 	if changed && !first {
 		h.suspect(e)
 	}
@@ -172,12 +179,13 @@ func (h *Hub) show(m *member, state *store.State) {
 // logTurn logs when reads begin to fail and when they work again, not each failure.
 func (h *Hub) logTurn(err error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case err != nil && h.failure == nil:
+	before := h.failure
+	h.failure = err
+	h.mu.Unlock()
+	switch { // without the lock, for which everybody waits
+	case err != nil && before == nil:
 		h.cfg.Logger.Error("database read failed; open streams stay open, reading is tried again", "error", err)
-	case err == nil && h.failure != nil:
+	case err == nil && before != nil:
 		h.cfg.Logger.Info("database reads work again")
 	}
-	h.failure = err
 }

@@ -45,7 +45,7 @@ type Locks interface {
 type Registrar struct {
 	mark   func(chosen func(store.Key) bool) // has what is watched and chosen read; must not block
 	logger *slog.Logger
-	wake   chan struct{} // capacity 1: there is something to do
+	wake   bell // there is something to do
 
 	mu      sync.Mutex
 	locks   Locks // nil: there is no session
@@ -69,7 +69,7 @@ type bucket struct {
 // NewRegistrar returns a Registrar that does nothing until Run; reg, which may be nil, receives its metric. mark is called without any
 // lock held, with what is true of each key whose changes may not have been announced.
 func NewRegistrar(mark func(chosen func(store.Key) bool), logger *slog.Logger, reg prometheus.Registerer) *Registrar {
-	r := &Registrar{mark: mark, logger: logger, wake: make(chan struct{}, 1)}
+	r := &Registrar{mark: mark, logger: logger, wake: newBell()}
 	gauge(promauto.With(reg), "auditstream_unannounced_buckets",
 		"Buckets of keys in which somebody watches and of which writers announce nothing, because the lock is not held: the safety net finds their changes.",
 		func() float64 { return float64(r.unheld()) })
@@ -85,7 +85,7 @@ func (r *Registrar) Session(locks Locks) {
 	for k := range r.buckets {
 		r.buckets[k].held, r.buckets[k].since = false, 0
 	}
-	r.ring()
+	r.wake.ring()
 }
 
 // Announced implements [Announcer].
@@ -103,7 +103,7 @@ func (r *Registrar) Want(key store.Key) {
 	b := &r.buckets[bucketOf(key)]
 	if b.watched++; !b.held {
 		r.retry = 0
-		r.ring()
+		r.wake.ring()
 	}
 }
 
@@ -114,7 +114,7 @@ func (r *Registrar) Leave(key store.Key) {
 	b := &r.buckets[bucketOf(key)]
 	if b.watched--; b.watched == 0 {
 		b.left = time.Now()
-		r.ring()
+		r.wake.ring()
 	}
 }
 
@@ -123,7 +123,7 @@ func (r *Registrar) Flood(flooded bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.flooded = flooded
-	r.ring()
+	r.wake.ring()
 }
 
 // unheld is in how many buckets somebody watches without that writers know.
@@ -136,13 +136,6 @@ func (r *Registrar) unheld() (n int) {
 		}
 	}
 	return n
-}
-
-func (r *Registrar) ring() {
-	select {
-	case r.wake <- struct{}{}:
-	default: // already ringing
-	}
 }
 
 // Run takes and gives back until ctx is done, and returns nil. It must run exactly once.
@@ -188,7 +181,7 @@ func (r *Registrar) untilNext() time.Duration {
 	return next
 }
 
-// logTurn logs when the session begins to refuse and when it works again. The caller holds mu.
+// logTurn logs when the session begins to refuse and when it works again. It is Run's, and called without mu.
 func (r *Registrar) logTurn(err error) {
 	if err == nil {
 		r.warned.good(func() { r.logger.Info("writers are told what is watched again") })

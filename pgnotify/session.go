@@ -19,18 +19,18 @@ type session struct {
 	sent   atomic.Pointer[canary] // the one that is on its way
 	heard  atomic.Uint64          // notifications of any kind
 	proven time.Time              // when a canary last came back; belongs to prove
-	again  chan struct{}          // capacity 1: somebody else's canary was heard
+	again  bell                   // somebody else's canary was heard
 }
 
 func newSession(l *Listener) *session {
-	return &session{l: l, ready: make(chan struct{}), again: make(chan struct{}, 1)}
+	return &session{l: l, ready: make(chan struct{}), again: newBell()}
 }
 
 // canary is a notification that only says that notifications arrive. Its payload is random, so that neither another
 // instance's nor a forged one counts; nor does an earlier one of ours that was thought not to have been sent.
 type canary struct {
 	payload string
-	came    chan struct{} // capacity 1
+	came    bell
 }
 
 // run returns why the session ended. Listener.Run decides what follows.
@@ -67,15 +67,9 @@ func (s *session) hear(payload string) {
 	case strings.HasPrefix(payload, CanaryPrefix):
 		kind = notifyCanary
 		if c := s.sent.Load(); c != nil && payload == c.payload {
-			select {
-			case c.came <- struct{}{}:
-			default:
-			}
+			c.came.ring()
 		} else if !s.l.Up() { // whatever was wrong may be over
-			select {
-			case s.again <- struct{}{}:
-			default:
-			}
+			s.again.ring()
 		}
 	}
 	s.l.metrics.notifications.WithLabelValues(kind).Inc()
@@ -111,7 +105,7 @@ func (s *session) prove(ctx context.Context) error {
 // has come for as long as two more could have been sent, nothing can be said to be up.
 func (s *session) canary(ctx context.Context) error {
 	cfg := &s.l.cfg
-	c := &canary{payload: CanaryPrefix + rand.Text(), came: make(chan struct{}, 1)}
+	c := &canary{payload: CanaryPrefix + rand.Text(), came: newBell()}
 	s.sent.Store(c)
 	sendCtx, cancel := context.WithTimeout(ctx, cfg.CanaryTimeout)
 	defer cancel()

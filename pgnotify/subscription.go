@@ -67,7 +67,7 @@ func (h *Hub) await(ctx context.Context, s *Subscription) error {
 		return nil
 	case <-ctx.Done():
 		s.Cancel()
-		return h.notOpened(ctx)
+		return h.notOpened(ctx, s)
 	}
 }
 

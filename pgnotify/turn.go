@@ -36,17 +36,18 @@ func (r *Registrar) turn() (t lockTurn, wanted, gone []int32) {
 // noted calls f, under the lock, unless the session is another's by now or err says that it refuses.
 func (t lockTurn) noted(err error, f func()) bool {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.Registrar.session != t.session {
-		return false
-	}
-	t.logTurn(err)
-	if err != nil {
+	same := t.Registrar.session == t.session
+	switch {
+	case same && err == nil:
+		f()
+	case same:
 		t.retry, t.look = backedOff(t.retry), backedOff(t.look)
-		return false
 	}
-	f()
-	return true
+	t.mu.Unlock()
+	if same {
+		t.logTurn(err)
+	}
+	return same && err == nil
 }
 
 func backedOff(d time.Duration) time.Duration { return min(max(2*d, retryMin), retryMax) }

@@ -80,7 +80,7 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 	cfg := pgnotify.ListenerConfig{Sink: sink{schema, holder}, Logger: logger, Registerer: registry}
 	if c.SSESource == "redis" {
 		source := redisnotify.NewSource(options)
-		cfg.Source, cfg.Doubt = source, func() string { return doubtOf(source, c.RedisRelay == "on", holder.Held) }
+		cfg.Source, cfg.Doubt = source, func() string { return doubtOf(source, c.RedisRelay == "on", holder.Tells) }
 		h.run = append(h.run, source.Run)
 	} else {
 		cfg.Source = pgnotify.NewPostgres(conn, pool)
@@ -94,11 +94,11 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 }
 
 // doubtOf says why hints may not come by way of Redis although messages do.
-func doubtOf(source *redisnotify.Source, needsRelay bool, held func() bool) string {
+func doubtOf(source *redisnotify.Source, needsRelay bool, tells func() bool) string {
 	switch {
 	case source.RelayDead(needsRelay):
 		return "no relay is heard on Redis (auditstream relay, with the same REDIS_URL)"
-	case source.Relayed() && !held():
+	case source.Relayed() && !tells():
 		return "a relay passes on only what the triggers are told is watched, and they cannot be told"
 	}
 	return ""
