@@ -80,7 +80,7 @@ func testAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
 	}
 }
 
-// Another session that listens, with registrations of its own.
+// Another session that listens.
 func TestAPISeveralThatBeginAfterAReconnect(t *testing.T) {
 	overBoth(t, testAPISeveralThatBeginAfterAReconnect)
 }

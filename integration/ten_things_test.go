@@ -15,7 +15,7 @@ import (
 //
 //  1. NOTIFY takes a lock of the whole cluster at commit: only for rows that are watched, and it can be done without.
 //  2. A payload of 8,000 bytes aborts the writer's transaction.
-//  3. LISTEN, then register, then read: any other order loses updates.
+//  3. LISTEN, then take the lock, then read: any other order loses updates.
 //  4. A notification that comes during a read needs another read.
 //  5. A listening connection that has been cut, or has fallen silent, is noticed and replaced, and everything read again.
 //  6. Behind a transaction pooler LISTEN succeeds and nothing ever comes.

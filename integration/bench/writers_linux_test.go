@@ -128,7 +128,7 @@ func (b *bench) behind(t testing.TB, a *application, c *crowd, k Key) {
 
 var tps = regexp.MustCompile(`tps = ([0-9.]+)`)
 
-// warm has all that is watched get hot, which is what is measured then.
+// warm makes a flood begin, so that all that is watched is read on a timer: that is what is measured then.
 func (b *bench) warm(t testing.TB, a *application, n int) {
 	t.Helper()
 	if out, err := b.pgbenchCommand(t, a, n, "-T", "1").CombinedOutput(); err != nil {
