@@ -78,7 +78,7 @@ func upgradeUnderLoad(t *testing.T, db database, found int) {
 		interval = "1"
 	}
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS="+interval, "SSE_POLL_HOT=off")
-	i.waitReady(t, "up")
+	i.waitReady(t, map[bool]string{true: "polling", false: "up"}[found > 1]) // later triggers ask who watches
 	older := i.waitLog(t, olderSchema)
 	if older["schema"] != float64(found) || older["program"] != float64(5) {
 		t.Errorf("compared %v with %v, want %d with 5", older["schema"], older["program"], found)

@@ -10,12 +10,20 @@ import (
 // without the upper bits.
 const maxBuckets = 4096
 
-// bucketOf is the bucket of a key among maxBuckets: what the triggers compute, of an integer, as hashint8(key) & (buckets - 1).
-// Beginning's is one more.
-func bucketOf(key store.Key) int32 {
+// beginnings is how many buckets stand for whatever begins, after the others: by its key, so that writers who insert at the same time
+// seldom look at the same lock.
+const beginnings = 64
+
+// bucketsOf are the buckets that are a key's, as the first and how many.
+func bucketsOf(key store.Key) (first, n int32) {
 	if key == Beginning {
-		return maxBuckets
+		return maxBuckets, beginnings
 	}
+	return bucketOf(key), 1
+}
+
+// bucketOf is the bucket of a key among maxBuckets: what the triggers compute, of an integer, as hashint8(key) & (buckets - 1).
+func bucketOf(key store.Key) int32 {
 	return int32(hashint8(key.Int()) & (maxBuckets - 1))
 }
 

@@ -52,7 +52,7 @@ func (h *Holder) Look() { h.again.ring() }
 func (h *Holder) Run(ctx context.Context) error {
 	var delays Backoff
 	var said turn
-	silent := 0
+	silent, limit := 0, muteSessions
 	for {
 		began := time.Now()
 		proven, err := h.session(ctx)
@@ -60,7 +60,7 @@ func (h *Holder) Run(ctx context.Context) error {
 			return nil
 		}
 		if proven {
-			said, silent = turn{}, 0
+			said, silent, limit = turn{}, 0, muteAfterProof
 		}
 		if proven && time.Since(began) > noSessionRetry { // and not because locks are refused again and again
 			delays = Backoff{}
@@ -69,7 +69,7 @@ func (h *Holder) Run(ctx context.Context) error {
 			silent++
 		}
 		delay := delays.Next()
-		if silent >= muteSessions { // not after one, which may have been late
+		if silent >= limit { // not after one, which may have been late
 			delay = noSessionRetry - mathrand.N(noSessionRetry/10)
 		}
 		said.bad(func() {

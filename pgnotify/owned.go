@@ -149,11 +149,26 @@ func (h *Hub) find(ctx context.Context) {
 	h.owned.failure = err
 	if err == nil {
 		h.found(subs, keys)
+	} else {
+		h.owned.again(subs)
 	}
 	h.mu.Unlock()
-	if err != nil && before == nil { // those who wait give up, and the safety net tries again
+	switch {
+	case err != nil && before == nil:
 		h.cfg.Logger.Error("the audits of users who watch all of theirs cannot be found; it is tried again", "error", err)
+	case err == nil && before != nil:
+		h.cfg.Logger.Info("the audits of users who watch all of theirs are found again")
 	}
+}
+
+// again has what could not be found looked for again, a moment later.
+func (o *owned) again(subs []*Subscription) {
+	for _, s := range subs {
+		if !s.gone {
+			o.due[s] = struct{}{}
+		}
+	}
+	time.AfterFunc(readRetryMax/2, o.wake.ring)
 }
 
 // found has read what may be subscriptions'. The caller holds mu.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ const (
 const Beginning store.Key = ""
 
 // Locks is the session in which an instance holds the locks by which writers see that somebody watches; see
-// docs/watch-as-locks.md. They end with it. The last bucket, maxBuckets, is Beginning's. A bucket may be taken more than once, and is
+// docs/watch-as-locks.md. They end with it. Those from maxBuckets on are Beginning's. A bucket may be taken more than once, and is
 // then given back as often. After an error the session ends, unless it is another's by then. Each method takes seconds at most.
 type Locks interface {
 	// Take takes buckets and returns those that it got; a writer may be looking at the others at this moment.
@@ -50,7 +51,7 @@ type Registrar struct {
 	mu      sync.Mutex
 	locks   Locks // nil: there is no session
 	session int   // counts the sessions
-	buckets [maxBuckets + 1]bucket
+	buckets [maxBuckets + beginnings]bucket
 	flooded bool
 	open    []uint64      // transactions that are waited for, ascending
 	retry   time.Duration // until what could not be taken is tried again
@@ -92,18 +93,20 @@ func (r *Registrar) Session(locks Locks) {
 func (r *Registrar) Announced(key store.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := &r.buckets[bucketOf(key)]
-	return b.held && b.since == 0
+	first, n := bucketsOf(key)
+	return !slices.ContainsFunc(r.buckets[first:first+n], func(b bucket) bool { return !b.held || b.since != 0 })
 }
 
 // Want implements [Announcer].
 func (r *Registrar) Want(key store.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := &r.buckets[bucketOf(key)]
-	if b.watched++; !b.held {
-		r.retry = 0
-		r.wake.ring()
+	first, n := bucketsOf(key)
+	for k := first; k < first+n; k++ {
+		if r.buckets[k].watched++; !r.buckets[k].held {
+			r.retry = 0
+			r.wake.ring()
+		}
 	}
 }
 
@@ -111,10 +114,12 @@ func (r *Registrar) Want(key store.Key) {
 func (r *Registrar) Leave(key store.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := &r.buckets[bucketOf(key)]
-	if b.watched--; b.watched == 0 {
-		b.left = time.Now()
-		r.wake.ring()
+	first, n := bucketsOf(key)
+	for k := first; k < first+n; k++ {
+		if r.buckets[k].watched--; r.buckets[k].watched == 0 {
+			r.buckets[k].left = time.Now()
+			r.wake.ring()
+		}
 	}
 }
 
@@ -126,10 +131,13 @@ func (r *Registrar) Flood(flooded bool) {
 	r.wake.ring()
 }
 
-// unheld is in how many buckets somebody watches without that writers know.
+// unheld is in how many buckets somebody watches without that writers know, in a flood 0.
 func (r *Registrar) unheld() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.flooded {
+		return 0
+	}
 	for k := range r.buckets {
 		if b := &r.buckets[k]; b.watched > 0 && !b.held {
 			n++

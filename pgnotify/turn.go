@@ -134,9 +134,12 @@ func (r *Registrar) markIn(buckets []int32) {
 	if len(buckets) == 0 {
 		return
 	}
-	var chosen [maxBuckets + 1]bool
+	var chosen [maxBuckets + beginnings]bool
 	for _, k := range buckets {
 		chosen[k] = true
 	}
-	r.mark(func(key store.Key) bool { return chosen[bucketOf(key)] })
+	r.mark(func(key store.Key) bool {
+		first, n := bucketsOf(key)
+		return slices.Contains(chosen[first:first+n], true)
+	})
 }

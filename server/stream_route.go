@@ -113,7 +113,7 @@ func (s *Server) check(r *http.Request, who viewer, ids []store.Key, states []*s
 	count := 0
 	for _, state := range states {
 		err := mayShow(state, who)
-		if err != nil {
+		if answer := answerTo(err); err != nil && (answer == errForbidden || answer == errNoAudit) { // the others are not the asker's fault
 			count++
 		}
 		if refused == nil && err != nil && mux.Vars(r)["audit_id"] == "" { // the URL does not say which

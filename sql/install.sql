@@ -106,7 +106,7 @@ grant execute on function auditstream.changed() to public;
 -- can raise no error. A row without a key is nobody's. A column that is renamed is followed by its number.
 create or replace trigger auditstream_insert after insert on :table for each row when (
     case when new.:key is null then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets) then not pg_catalog.pg_advisory_unlock(:class, :buckets)
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
 ) execute function auditstream.changed();
 create or replace trigger auditstream_update after update on :table for each row when (
@@ -125,7 +125,7 @@ drop trigger if exists auditstream_owner on :table;
 \if :has_owners
 create or replace trigger auditstream_owner after update of :owners on :table for each row when (
     case when new.:key is null then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets) then not pg_catalog.pg_advisory_unlock(:class, :buckets)
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
 ) execute function auditstream.changed();
 \endif

@@ -120,7 +120,7 @@ func (b bell) watch(tb testing.TB, ids ...int64) {
 func (b bell) watchNew(tb testing.TB) {
 	tb.Helper()
 	if column(tb, b.conn, `select (to_regclass('auditstream.feeds') is null)::text`)[0] == "false" {
-		_ = column(tb, b.conn, `select pg_advisory_lock_shared(class, buckets)::text from auditstream.feeds`)
+		_ = column(tb, b.conn, `select pg_advisory_lock_shared(class, buckets + k)::text from auditstream.feeds, generate_series(0, 63) k`)
 	}
 }
 

@@ -41,8 +41,8 @@ const rightsSQL = `
 	(select pg_catalog.format('the role %s may not read column %s of %s: install as its owner, %s, or let it run: grant select on %s to %s', name, a, $3::text, $6::text, $5::text, quoted)
 		from me, pg_catalog.pg_class c, pg_catalog.unnest($7::text[]) a where c.oid = $1 and not pg_catalog.has_column_privilege(c.oid, a, 'select') limit 1)
 	union all
-	(select pg_catalog.format('not everybody may execute %s, so that writers of %s would fail: grant execute on function pg_catalog.%1$s to public', f, $3::text)
-		from me, pg_catalog.unnest('{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", hashint8(bigint)}'::text[]) f
+	(select pg_catalog.format('not everybody may execute %s, so that writers of %s, or serve, would fail: grant execute on function pg_catalog.%1$s to public', f, $3::text)
+		from me, pg_catalog.unnest('{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", hashint8(bigint), "pg_try_advisory_lock_shared(integer,integer)", "pg_advisory_unlock_shared(integer,integer)", "pg_advisory_unlock_all()"}'::text[]) f
 			join pg_catalog.pg_proc p on p.oid = f::pg_catalog.regprocedure
 		where $8 and not exists (select from pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x where x.grantee = 0))`
 

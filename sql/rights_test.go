@@ -131,7 +131,7 @@ func TestInstallRefusesWhereWritersMayNotLook(t *testing.T) {
 			_, conn := database(t)
 			exec(t, conn, `create table audits (id bigint primary key, status text, progress integer); revoke execute on function pg_catalog.`+function+` from public`)
 			before := catalog(t, conn)
-			want := `not everybody may execute ` + function + `, so that writers of public.audits would fail: grant execute on function pg_catalog.` + function + ` to public`
+			want := `not everybody may execute ` + function + `, so that writers of public.audits, or serve, would fail: grant execute on function pg_catalog.` + function + ` to public`
 			if _, err := sql.Install(t.Context(), conn, sql.Options{}); err == nil || err.Error() != want {
 				t.Errorf("got %v\nwant %s", err, want)
 			}

@@ -98,7 +98,7 @@ func TestEveryIsolationLevelLooksAtThePresent(t *testing.T) {
 func TestNothingOfOursStopsTheWriter(t *testing.T) {
 	t.Parallel()
 	for _, damage := range []string{
-		`select pg_advisory_lock(class, b) from auditstream.feeds, generate_series(0, buckets) b where hashint8(b) & 7 = 0 or b = hashint8(1) & (buckets - 1) or b = buckets`,
+		`select pg_advisory_lock(class, b) from auditstream.feeds, generate_series(0, buckets + 63) b where hashint8(b) & 7 = 0 or b = hashint8(1) & (buckets - 1) or b >= buckets`,
 		`drop view auditstream.feeds`, `drop view auditstream.progress`, `revoke all on schema auditstream from public`,
 		`create or replace view auditstream.feeds as select 'audits'::text as feed, 1 as class, 1 as buckets`,
 		`revoke execute on function auditstream.changed() from public`,
@@ -193,5 +193,5 @@ func TestUpgradeKeepsServing(t *testing.T) {
 	if plan := install(t, conn, sql.Options{Role: server}); plan.SQL != "" {
 		t.Errorf("the role lacks rights:\n%s", plan.SQL)
 	}
-	exec(t, conn, `set role `+server+`; select pg_advisory_lock_shared(class, buckets) from auditstream.feeds`)
+	exec(t, conn, `set role `+server+`; select pg_advisory_lock_shared(class, buckets + k) from auditstream.feeds, generate_series(0, 63) k`)
 }

@@ -289,7 +289,7 @@ func (d *doctor) connections(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{unanswered("connections", err)}
 	}
-	need := int(d.pool.Config().MaxConns) + 1 // and the one that listens
+	need := int(d.pool.Config().MaxConns) + 2 // and the one that listens, and the one that holds the locks
 	if most-used < need {
 		return []finding{warn("Raise max_connections, use a pooler, or add pool_max_conns=2 to DATABASE_URL.",
 			"connections: %d of %d are in use; an instance of serve takes up to %d", used, most, need)}

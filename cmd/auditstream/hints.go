@@ -89,7 +89,9 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 	if err != nil {
 		return hints{}, err
 	}
-	h.up, h.run = listener.Up, append(h.run, listener.Run)
+	// Redis says so of itself, see doubtOf: hints may come from the application there.
+	announced := func() bool { return c.SSESource == "redis" || holder.Tells() || schema.alwaysRings.Load() }
+	h.up, h.run = func() bool { return listener.Up() && announced() }, append(h.run, listener.Run)
 	return h, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+	"sync/atomic"
 
 	"auditstream/pgnotify"
 	"auditstream/sql"
@@ -20,6 +21,8 @@ type schemaWatch struct {
 	logger *slog.Logger
 	look   chan struct{} // capacity 1
 	told   string        // what was last complained of; "": nothing
+	// alwaysRings is that triggers ask nobody: those of version 1, and those that somebody wrote by hand.
+	alwaysRings atomic.Bool
 }
 
 var _ pgnotify.Sink = (*schemaWatch)(nil)
@@ -57,6 +60,7 @@ func (w *schemaWatch) compare(ctx context.Context) {
 		w.logger.Debug("the schema's version is not known", "error", err) // the next connection brings us here again
 		return
 	}
+	w.alwaysRings.Store(s.Version <= 1)
 	versions := []any{"schema", s.Version, "program", sql.SchemaVersion}
 	remedy := append(versions, "run", installCommand(s), "until_then", orElse(s.Lacks(), "all works"))
 	complaint := ""

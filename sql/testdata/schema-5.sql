@@ -30,7 +30,8 @@ select :buckets - 1 as mask \gset
 \set stamp 'auditstream 5 psql' \set keep_always '' \set grants ''
 \set objects true \set triggers true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
-    or to_regproc('auditstream.unwatch') is not null or to_regproc('auditstream.prepare_watch') is not null as old_schema \gset
+    or to_regproc('auditstream.unwatch') is not null or to_regproc('auditstream.prepare_watch') is not null
+    or exists (select from pg_trigger where tgname = 'auditstream_key' and tgfoid = to_regproc('auditstream.changed')) as old_schema \gset
 
 -- Read committed, whatever the server's default: what another install did while this one waited has to be seen.
 begin isolation level read committed read write;
@@ -105,7 +106,7 @@ grant execute on function auditstream.changed() to public;
 -- can raise no error. A row without a key is nobody's. A column that is renamed is followed by its number.
 create or replace trigger auditstream_insert after insert on :table for each row when (
     case when new.:key is null then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets) then not pg_catalog.pg_advisory_unlock(:class, :buckets)
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
 ) execute function auditstream.changed();
 create or replace trigger auditstream_update after update on :table for each row when (
@@ -124,7 +125,7 @@ drop trigger if exists auditstream_owner on :table;
 \if :has_owners
 create or replace trigger auditstream_owner after update of :owners on :table for each row when (
     case when new.:key is null then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets) then not pg_catalog.pg_advisory_unlock(:class, :buckets)
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
 ) execute function auditstream.changed();
 \endif
@@ -148,8 +149,18 @@ drop view if exists auditstream.feeds;
 drop function if exists auditstream.changed();
 \endif
 \if :old_schema
--- What versions up to 4 had: no trigger uses it any more, and a writer that did holds a lock on the table.
-drop trigger if exists auditstream_key on :table;
+-- What versions up to 4 had. To drop a trigger a lock is needed for which readers are waited for, too, and behind which they wait. Where it
+-- cannot be had the trigger is left without an effect, and is dropped by the next install.
+do $key$ declare key_trigger record; begin
+    for key_trigger in select tgrelid::regclass as of from pg_trigger where tgname = 'auditstream_key' and tgparentid = 0
+        and tgfoid in (select oid from pg_proc where pronamespace = 'auditstream'::regnamespace) loop
+        begin
+            execute format('drop trigger auditstream_key on %s', key_trigger.of);
+        exception when lock_not_available then
+            execute format('create or replace trigger auditstream_key after update on %s for each row when (false) execute function auditstream.changed()', key_trigger.of);
+        end;
+    end loop;
+end $key$;
 drop function if exists auditstream.notify_change();
 drop function if exists auditstream.unwatch(bigint, bigint[]);
 drop function if exists auditstream.prepare_watch();
