@@ -20,6 +20,8 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /out/auditstream /auditstream
 # A number: there is no /etc/passwd, and Kubernetes' runAsNonRoot cannot judge a name.
 USER 65532:65532
+# From here on Go collects garbage sooner. Nine tenths of the container's limit, where there is one.
+ENV GOMEMLIMIT=512MiB
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 # Whether the process lives, not whether its database does. It looks where HTTP_ADDR and TLS_CERT_FILE say, which are

@@ -134,7 +134,7 @@ func TestAPICommandToken(t *testing.T) {
 const traces = `select
 	(select count(*) from pg_namespace where nspname = 'auditstream'),
 	(select count(*) from pg_trigger where tgname like 'auditstream%'),
-	(select count(*) from pg_proc where proname = 'notify_change'),
+	(select count(*) from pg_proc where proname in ('changed', 'notify_change')),
 	(select count(*) from pg_depend d join pg_namespace n on n.oid = d.refobjid where n.nspname = 'auditstream'),
 	(select count(*) from pg_database, aclexplode(datacl) a where datname = current_database() and a.grantee = '` + role + `'::regrole)`
 

@@ -165,6 +165,10 @@ func limitExchanges(t *testing.T) []*instance {
 	full.watch(t, "1", alice(t)).next(t)
 	crowded := serve(t, db.Serve, "HTTP_MAX_CONNECTIONS_PER_ADDRESS=1")
 	crowded.watch(t, "1", alice(t)).next(t)
+	refused := serve(t, db.Serve, "SSE_MAX_REFUSED_PER_USER=1")
+	for range 2 {
+		refused.both(t, statusPath("99"), "Authorization", "Bearer "+alice(t))
+	}
 	iss := newIssuer(t) // which publishes nothing yet
 	keyless := serve(t, db.Serve, iss.env()...)
 	key, _ := ecKey(t, "e1")
@@ -172,10 +176,11 @@ func limitExchanges(t *testing.T) []*instance {
 	for _, path := range streamPaths("1") {
 		full.gone(t, path, alice(t))
 		crowded.gone(t, path, alice(t))
+		refused.gone(t, path, alice(t))
 		keyless.gone(t, path, unknown)
 	}
 	keyless.both(t, statusPath("1"), "Authorization", "Bearer "+unknown)
-	return []*instance{full, crowded, keyless}
+	return []*instance{full, crowded, refused, keyless}
 }
 
 // A row that cannot be read.

@@ -55,8 +55,8 @@ func (a answer) wantRefusal(t testing.TB, status int, body, challenge string) {
 const (
 	missingToken     = `{"error":"Missing authentication token"}`
 	invalidToken     = `{"error":"Invalid authentication token"}`
-	malformedAuth    = `{"error":"Malformed Authorization header: one header of the form 'Bearer TOKEN' is allowed"}`
-	badAuditID       = `{"error":"Invalid audit_id: a whole number from 1 to 9223372036854775807 is allowed"}`
+	malformedAuth    = `{"error":"Malformed Authorization header: send one of the form 'Bearer TOKEN'"}`
+	badAuditID       = `{"error":"Invalid audit_id: give a whole number from 1 to 9223372036854775807"}`
 	crossUser        = `{"error":"Cross-user access denied"}`
 	auditNotFound    = `{"error":"Audit not found"}`
 	missingChallenge = `Bearer realm="auditstream"`

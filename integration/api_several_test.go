@@ -83,7 +83,7 @@ func testAPISeveralRefusals(t *testing.T) {
 	i := serve(t, db.Serve)
 	db.insert(t, "", "")
 	db.sql(t, "insert into audits (url, user_id) values ('https://example.com', 'bob')")
-	const invalid = `{"error":"Invalid ids: one list of 1 to 100 whole numbers from 1 to 9223372036854775807, separated by commas, is allowed"}`
+	const invalid = `{"error":"Invalid ids: give one list of 1 to 100 whole numbers from 1 to 9223372036854775807, separated by commas"}`
 	hundred := strings.Repeat("1,", 99) + "1"
 	for query, want := range map[string]struct {
 		status int

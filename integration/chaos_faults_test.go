@@ -83,7 +83,7 @@ func (b *breaker) fault(ctx context.Context, f plannedFault) error {
 // terminate ends the sessions that listen, of all instances.
 func (b *breaker) terminate(ctx context.Context) error {
 	defer b.journal.end(b.journal.begin(faultTerminate, deaf, everyInstance))
-	return b.sql(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where application_name in ('auditstream listener', 'auditstream instance')`)
+	return b.sql(ctx, `select pg_terminate_backend(pid) from pg_stat_activity where application_name in ('auditstream listener', 'auditstream locks')`)
 }
 
 func (b *breaker) outage(ctx context.Context, f plannedFault) error {

@@ -74,7 +74,7 @@ func TestDocsThirdPartyIsWhole(t *testing.T) {
 // A promise in SECURITY.md names the test that holds it, by file and by name: both exist.
 func TestDocsSecurityPromisesAreTested(t *testing.T) {
 	t.Parallel()
-	tests := map[string]bool{} // server/verify_test.go TestName
+	tests := map[string]bool{} // server/verifier_test.go TestName
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
@@ -114,6 +114,25 @@ func TestDocsSecurityPromisesAreTested(t *testing.T) {
 	for _, item := range items {
 		if !strings.Contains(item, "_test.go)") && !strings.Contains(item, "`make ") {
 			t.Errorf("SECURITY.md promises without naming a test:\n%s", item)
+		}
+	}
+}
+
+// The way of an update through the code, as the README tells it, is that of the code: each function is where it is said to be, and
+// there are no more than seven.
+func TestDocsFollowOneUpdate(t *testing.T) {
+	t.Parallel()
+	readme := document(t, "README.md")
+	_, way, _ := strings.Cut(readme, "One UPDATE passes through seven functions")
+	way, _, _ = strings.Cut(way, "\n`server` and `pgnotify`")
+	steps := regexp.MustCompile("(?m)^(\\d)\\. `(\\w+)\\.(\\w+)` \\(([\\w/.]+)\\)").FindAllStringSubmatch(way, -1)
+	if len(steps) != 7 {
+		t.Fatalf("%d steps, want 7", len(steps))
+	}
+	for _, step := range steps {
+		declared := regexp.MustCompile(`(?m)^func \(\w+ \*?` + step[2] + `\) ` + step[3] + `\(`)
+		if !declared.MatchString(document(t, step[4])) {
+			t.Errorf("%s has no %s.%s", step[4], step[2], step[3])
 		}
 	}
 }

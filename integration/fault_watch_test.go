@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,25 +64,19 @@ func testFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
 	}
 }
 
-// A killed instance's registrations are removed by one that lives, and a stopped one leaves none.
-func TestFaultRegistrationsOfTheDeadGoAway(t *testing.T) {
-	overBoth(t, testFaultRegistrationsOfTheDeadGoAway)
+// A killed instance's locks go with its session, and so do those of a stopped one.
+func TestFaultLocksOfTheDeadGoAway(t *testing.T) {
+	overBoth(t, testFaultLocksOfTheDeadGoAway)
 }
 
-func testFaultRegistrationsOfTheDeadGoAway(t *testing.T) {
+func testFaultLocksOfTheDeadGoAway(t *testing.T) {
 	db := newDatabase(t)
 	id := db.insert(t, "status, progress", "'running', 10")
 	other := db.insert(t, "status, progress", "'running', 10")
-	wantRows := func(want string) {
+	want := func(holders, others int) {
 		t.Helper()
-		eventually(t, func() error {
-			got := db.sql(t, `select coalesce(string_agg(audit_id || 'x' || n, ' ' order by audit_id), '') from
-				(select audit_id, count(*) n from auditstream.watch group by 1) rows`)
-			if got != want {
-				return fmt.Errorf("registered: %q, want %q", got, want)
-			}
-			return nil
-		})
+		db.watchedBy(t, id, holders)
+		db.watchedBy(t, other, others)
 	}
 	living := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	killed := launch(t, binary(t), db.Serve)
@@ -91,26 +86,44 @@ func testFaultRegistrationsOfTheDeadGoAway(t *testing.T) {
 	s.next(t)
 	killed.watch(t, id, alice(t)).next(t)
 	killed.watch(t, other, alice(t)).next(t)
-	wantRows(id + "x2 " + other + "x1")
+	want(2, 1)
 	killed.signal(t, syscall.SIGKILL)
-	wantRows(id + "x1")
+	want(1, 0)
 	db.sql(t, `update audits set progress = 20`)
 	if got := s.nextProgress(t); got.Progress != 20 {
 		t.Errorf("progress %d, want 20", got.Progress)
 	}
-	// Installed anew while streams are open: the safety net registers what is watched.
+	// Installed anew while streams are open: what is watched is told to the new triggers.
 	command(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall")
 	command(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--role", role)
-	wantRows(id + "x1")
+	want(1, 0)
 	stopped := serve(t, db.Serve)
 	stopped.waitReady(t, "up")
 	stopped.watch(t, other, alice(t)).next(t)
-	wantRows(id + "x1 " + other + "x1")
+	want(1, 1)
 	stopped.signal(t, syscall.SIGTERM)
 	stopped.end(t)
-	if got := db.sql(t, `select count(*) from auditstream.watch`); got != "1" {
-		t.Errorf("%s rows after an instance was stopped, want 1", got)
+	want(1, 0)
+}
+
+// heldLocks are the locks by which writers see what is watched: of each the bucket and the session.
+const heldLocks = `(select l.objid::bigint as bucket, l.pid, f.buckets from pg_locks l, auditstream.feeds f
+	where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.classid::bigint = f.class and l.mode = 'ShareLock'
+	  and l.database = (select oid from pg_database where datname = current_database())) held`
+
+// watchedBy waits until so many instances tell writers that an audit is watched; of "new", that whatever begins is.
+func (db database) watchedBy(t testing.TB, id string, instances int) {
+	t.Helper()
+	bucket := "hashint8(" + id + ") & (buckets - 1)"
+	if id == "new" {
+		bucket = "buckets"
 	}
+	eventually(t, func() error {
+		if got := db.sql(t, "select count(distinct pid) from "+heldLocks+" where bucket = "+bucket); got != strconv.Itoa(instances) {
+			return fmt.Errorf("%s instances hold the lock of audit %s, want %d", got, id, instances)
+		}
+		return nil
+	})
 }
 
 func simple(t testing.TB, conn *pgx.Conn, script string) {
@@ -126,10 +139,10 @@ func writersKeepTheirSpeed(t *testing.T, db database, conns []*pgx.Conn, rows in
 	t.Helper()
 	const updates = 3000
 	watching := pgtest.Connect(t, db.Admin)
-	exec1(t, watching, `select pg_advisory_lock_shared(4711)`) // an instance of serve, as far as the others can tell
 	triggers := func(state string) string { return `alter table audits ` + state + ` trigger user; ` }
-	watch := func(condition string) string {
-		return triggers("enable") + `truncate auditstream.watch; insert into auditstream.watch select id, 4711 from audits where ` + condition
+	watch := func(condition string) string { // as an instance of serve does
+		return triggers("enable") + `select pg_advisory_unlock_all(); select pg_advisory_lock_shared(class, bucket)
+			from (select distinct class, hashint8(id) & (buckets - 1) as bucket from audits, auditstream.feeds where ` + condition + `) watched`
 	}
 	kinds := []struct{ name, prepare string }{
 		{"without triggers", triggers("disable")}, {"nobody watches", watch("false")}, {"a tenth is watched", watch("id % 10 = 0")}, {"all are watched", watch("true")},
@@ -157,7 +170,7 @@ func writersKeepTheirSpeed(t *testing.T, db database, conns []*pgx.Conn, rows in
 		}
 		return nil
 	})
-	simple(t, watching, `truncate auditstream.watch`)
+	simple(t, watching, `select pg_advisory_unlock_all()`)
 }
 
 // bulkUpdate compares one update of many rows that nobody watches with the same without triggers.

@@ -118,7 +118,7 @@ var goAnswers = map[int]*regexp.Regexp{
 }
 
 // refusals are the statuses of the contract, and of the admin address.
-var refusals = []int{400, 401, 403, 404, 405}
+var refusals = []int{400, 401, 403, 404, 405, 421}
 
 // wantAnswer checks one answer; reflected is what must not come back.
 func wantAnswer(resp *http.Response, all string, allowed answers, reflected string) error {

@@ -109,7 +109,7 @@ func TestMistakeNoTriggers(t *testing.T) {
 	i.waitReady(t, "up")
 	s := i.watch(t, "1", alice(t))
 	s.next(t)
-	// One change alone may be of a transaction that was open when the audit was registered, and need not have been announced:
+	// One change alone may be of a transaction that was open when the audit's lock was taken, and need not have been announced:
 	// other tests' are in the same server.
 	changes := 0
 	eventually(t, func() error {

@@ -32,7 +32,7 @@ func TestEitherOfTwoRelaysMayDie(t *testing.T) {
 			streams = append(streams, s)
 		}
 	}
-	db.watchedBy(t, "2")
+	db.watchedBy(t, "1", 2)
 	step := 0
 	change := func() {
 		t.Helper()

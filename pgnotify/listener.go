@@ -3,54 +3,67 @@ package pgnotify
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+	"auditstream/store"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Channel is the PostgreSQL channel that the triggers notify.
-const Channel = "auditstream"
+// Source is where notifications come from.
+type Source interface {
+	// Listen connects and subscribes, each within seconds, and calls opened, once, when whatever is sent is received; from then on it
+	// calls heard for each payload, until the connection breaks or ctx is done. The error says why.
+	Listen(ctx context.Context, opened func(), heard func(payload string)) error
+	// Send sends a payload to all that listen, by another connection than theirs.
+	Send(ctx context.Context, payload string) error
+	// Texts are what the log says of it.
+	Texts() Texts
+}
 
-// Sink is told what notifications say. Its methods must not block: while one runs, nothing is read from the connection,
-// and PostgreSQL's queue fills up. A Hub is a Sink.
+// Texts are what the log says of a Source.
+type Texts struct {
+	Up   string // it works
+	Lost string // it does not, and is tried again soon
+	Mute string // it cannot, as far as is seen; the remedy is in it
+}
+
+// The payloads besides keys, see [store.ParseKey]. Any role of the database may send any text, so anything else is ignored.
+const (
+	PayloadResync = "*" // TRUNCATE, an install, or a change whose key is not known
+	CanaryPrefix  = "!" // a canary of this or another instance
+	bucketPrefix  = "#" // a change in a bucket, of triggers written by hand: as PayloadResync
+)
+
+// ErrCannot is, in its chain, an error of Source.Listen's that time will not mend.
+var ErrCannot = errors.New("notifications are impossible here")
+
+// ErrSilent is why a connection is given up on which nothing arrives.
+var ErrSilent = errors.New("a canary notification did not come back")
+
+// Sink is told what notifications say. Its methods must not block. A Hub is a Sink.
 type Sink interface {
-	Notify(id int64)
+	Notify(key store.Key)
 	Resync()
-}
-
-// Registrar is a Sink that wants to know when notifications are proven to arrive: Listening is called with the number under
-// which the session that listens holds a shared advisory lock, and with 0 when the session has ended. It must not block.
-type Registrar interface {
-	Listening(instance int64)
-}
-
-// Execer sends the canary. A pgxpool.Pool is one.
-type Execer interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
 // ListenerConfig configures a Listener. Zero means the default.
 type ListenerConfig struct {
-	// Conn says where to LISTEN: a direct or session-pooled connection to the primary. Required; made by
-	// pgx.ParseConfig.
-	Conn *pgx.ConnConfig
-	// Pool sends the canary, so it must be the way by which the application's database is otherwise reached. Required.
-	Pool Execer
-	// Sink is required.
-	Sink Sink
+	// Source and Sink are required.
+	Source Source
+	Sink   Sink
+	// Doubt says why changes may not arrive although notifications do, "" when they do; nil: they do.
+	Doubt func() string
 	// CanaryInterval is the time between canaries; default 4 s.
 	CanaryInterval time.Duration
 	// CanaryTimeout is how long a canary may be on its way, with no other notification coming meanwhile, before the
 	// connection is given up; default 2 s.
 	CanaryTimeout time.Duration
-	// PollingRetry is the time between attempts once LISTEN has shown not to work; default 1 min.
-	PollingRetry time.Duration
+	// MuteRetry is the time between attempts once the source has shown not to work; default 1 min.
+	MuteRetry time.Duration
 	// Logger's default discards.
 	Logger *slog.Logger
 	// Registerer receives the listener's metrics; nil: none.
@@ -58,30 +71,34 @@ type ListenerConfig struct {
 }
 
 const (
-	connectTimeout = 5 * time.Second
-	backoffMin     = 100 * time.Millisecond
-	backoffMax     = 5 * time.Second
-	// muteSessions is after how many connections in a row that never delivered a canary LISTEN counts as unusable here.
+	// muteSessions is after how many connections in a row that never delivered a canary a source counts as mute.
 	muteSessions = 2
-	// muteAfterProof is the same where LISTEN has worked before, about a minute: a database or a machine that stands still delivers
-	// nothing either, and to wait for PollingRetry after that would be the longer outage.
+	// muteAfterProof is the same where it has worked before, about a minute: a database or a machine that stands still delivers
+	// nothing either, and to wait for MuteRetry after that would be the longer outage.
 	muteAfterProof = 8
+	// maxCanaryTimeouts is how many times its time-out a canary may take while other notifications come.
+	maxCanaryTimeouts = 5
+	// doubtGrace is how long a doubt may last before the log says so.
+	doubtGrace = 10 * time.Second
+	// againAfter is the least time between two canaries.
+	againAfter = time.Second
 )
 
-// Listener keeps one connection LISTENing and tells a Sink what it hears, and to resync after each (re)connect. It proves
+// Listener keeps one connection to a Source and tells a Sink what it hears, and to resync after each (re)connect. It proves
 // by a canary that notifications arrive, because a dead connection, a transaction pooler or a failover are all silent.
 type Listener struct {
 	cfg     ListenerConfig
-	metrics ListenerMetrics
+	metrics listenerMetrics
 	up      atomic.Bool
+	doubt   doubt // the session's
 }
 
 // NewListener returns a Listener that does nothing until Run.
 func NewListener(cfg ListenerConfig) (*Listener, error) {
-	if cfg.Conn == nil || cfg.Pool == nil || cfg.Sink == nil {
-		return nil, errors.New("pgnotify: ListenerConfig.Conn, Pool and Sink are required")
+	if cfg.Source == nil || cfg.Sink == nil {
+		return nil, errors.New("pgnotify: ListenerConfig.Source and Sink are required")
 	}
-	if cfg.CanaryInterval < 0 || cfg.CanaryTimeout < 0 || cfg.PollingRetry < 0 {
+	if cfg.CanaryInterval < 0 || cfg.CanaryTimeout < 0 || cfg.MuteRetry < 0 {
 		return nil, errors.New("pgnotify: ListenerConfig's durations must not be negative")
 	}
 	if cfg.CanaryInterval == 0 {
@@ -90,15 +107,17 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	if cfg.CanaryTimeout == 0 {
 		cfg.CanaryTimeout = 2 * time.Second
 	}
-	if cfg.PollingRetry == 0 {
-		cfg.PollingRetry = time.Minute
+	if cfg.MuteRetry == 0 {
+		cfg.MuteRetry = time.Minute
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.Conn = listenConfig(cfg.Conn, "auditstream listener")
+	if cfg.Doubt == nil {
+		cfg.Doubt = func() string { return "" }
+	}
 	l := &Listener{cfg: cfg}
-	l.metrics = NewListenerMetrics(cfg.Registerer, l.Up)
+	l.metrics = newListenerMetrics(cfg.Registerer, l.Up)
 	return l, nil
 }
 
@@ -107,36 +126,32 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 func (l *Listener) Up() bool { return l.up.Load() }
 
 // Run listens until ctx is done, and returns nil: a connection that cannot be had is tried again for ever, after 100 ms to
-// 5 s at random, or after PollingRetry once LISTEN has shown not to work. It must run exactly once.
+// 5 s at random, or after MuteRetry once the source has shown not to work. It must run exactly once.
 func (l *Listener) Run(ctx context.Context) error {
 	var delays Backoff
-	var log outage
-	mute, muteLimit := 0, muteSessions
+	var lost, mute turn
+	silent, limit := 0, muteSessions
 	for {
 		s := newSession(l)
 		err := s.run(ctx)
-		l.setUp(false)
-		if r, ok := l.cfg.Sink.(Registrar); ok && s.instance != 0 {
-			r.Listening(0)
-		}
+		l.up.Store(false)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if !s.proven.IsZero() {
-			delays, mute, muteLimit, log = Backoff{}, 0, muteAfterProof, outage{}
+			delays, lost, mute, silent, limit = Backoff{}, turn{}, turn{}, 0, muteAfterProof
 		}
-		l.metrics.Failures.WithLabelValues(s.failure(err)).Inc()
-
-		delay := delays.Next()
+		l.metrics.failures.WithLabelValues(s.failure(err)).Inc()
 		if errors.Is(err, ErrSilent) && s.proven.IsZero() {
-			mute++
+			silent++
 		}
-		if mute >= muteLimit || refusesListen(err) {
-			delay = l.cfg.PollingRetry - rand.N(l.cfg.PollingRetry/10+1)
-			log.unusable(l.cfg.Logger, err, l.cfg.PollingRetry)
-		} else {
-			log.lost(l.cfg.Logger, err)
+		delay, texts := delays.Next(), l.cfg.Source.Texts()
+		if silent >= limit || errors.Is(err, ErrCannot) {
+			delay = l.cfg.MuteRetry - mathrand.N(l.cfg.MuteRetry/10+1)
+			mute.bad(func() { l.cfg.Logger.Error(texts.Mute, "error", err, "next_attempt_in", l.cfg.MuteRetry) })
+			lost = turn{is: true}
 		}
+		lost.bad(func() { l.cfg.Logger.Warn(texts.Lost, "error", err) })
 		select {
 		case <-ctx.Done():
 			return nil
@@ -145,59 +160,23 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 }
 
-// proofLasts is for how long a canary that came back proves that notifications arrive: two more could have been sent.
-func (l *Listener) proofLasts() time.Duration {
-	return 2 * (l.cfg.CanaryInterval + l.cfg.CanaryTimeout)
-}
-
-func (l *Listener) setUp(up bool) {
-	if l.up.Swap(up) == up {
-		return
+// arrive notes that notifications do, and with them changes unless there is a doubt, of which the log speaks when it lasts.
+func (l *Listener) arrive() {
+	why := l.cfg.Doubt()
+	if why != l.doubt.why {
+		l.doubt = doubt{why: why, since: time.Now()}
 	}
-	if up {
-		l.cfg.Logger.Info("listening for notifications", "channel", Channel)
+	if why != "" && time.Since(l.doubt.since) >= doubtGrace {
+		l.doubt.said.bad(func() { l.cfg.Logger.Warn(why + "; the safety net finds changes meanwhile") })
+	}
+	if was := l.up.Swap(why == ""); !was && why == "" {
+		l.cfg.Logger.Info(l.cfg.Source.Texts().Up)
 	}
 }
 
-// Backoff grows from backoffMin to backoffMax; each delay is half fixed, half random.
-type Backoff struct{ last time.Duration }
-
-// Next returns how long to wait before the next attempt.
-func (b *Backoff) Next() time.Duration {
-	b.last = min(max(2*b.last, backoffMin), backoffMax)
-	return b.last/2 + rand.N(b.last/2)
+// doubt is what ListenerConfig.Doubt says.
+type doubt struct {
+	why   string
+	since time.Time
+	said  turn
 }
-
-// outage logs once that the connection was lost and once that LISTEN does not work, however many attempts follow.
-type outage struct{ lostLogged, unusableLogged bool }
-
-func (o *outage) lost(logger *slog.Logger, err error) {
-	if o.lostLogged || o.unusableLogged {
-		logger.Debug("listening failed again", "error", err)
-		return
-	}
-	o.lostLogged = true
-	logger.Warn("listening connection lost, reconnecting; the safety net finds changes meanwhile", "error", err)
-}
-
-func (o *outage) unusable(logger *slog.Logger, err error, retry time.Duration) {
-	if o.unusableLogged {
-		logger.Debug("LISTEN still does not work", "error", err)
-		return
-	}
-	o.unusableLogged = true
-	logger.Error("LISTEN does not work on this connection: polling only. Set DATABASE_LISTEN_URL to a direct connection to the primary (a transaction pooler or a standby cannot LISTEN)",
-		"error", err, "next_attempt_in", retry)
-}
-
-// refusesListen reports whether PostgreSQL said that LISTEN is impossible here: "cannot execute LISTEN during recovery" on
-// a standby is 25006 (read_only_sql_transaction).
-func refusesListen(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && (pgErr.Code == "25006" || pgErr.Code == "0A000")
-}
-
-// ErrSilent is why a connection is given up on which nothing arrives.
-var ErrSilent = errors.New("a canary notification did not come back")
-
-func silentAfter(d time.Duration) error { return fmt.Errorf("%w within %v", ErrSilent, d) }

@@ -2,338 +2,602 @@ package pgnotify
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
-	"net"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/store"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// patience bounds waits for what must happen; it only ends tests that have failed.
-const patience = 30 * time.Second
-
-// sink tells what a listener told it, as texts: "resync" or an id.
+// sink collects what a listener tells it, as texts: "resync" or a key.
 type sink chan string
 
-func (s sink) Notify(id int64) { s <- fmt.Sprint(id) }
-func (s sink) Resync()         { s <- "resync" }
+func (s sink) Notify(key store.Key) { s <- string(key) }
+func (s sink) Resync()              { s <- "resync" }
 
-type execFunc func(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-
-func (f execFunc) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	return f(ctx, sql, args...)
+// drain returns what was told since the last call.
+func (s sink) drain() (told []string) {
+	for len(s) > 0 {
+		told = append(told, <-s)
+	}
+	return told
 }
 
-// lines is a log that can be waited for.
-type lines struct {
-	logs
-	written chan string
+// station is a Source whose payloads come back at once, unless send or open says otherwise.
+type station struct {
+	open  func(ctx context.Context) error
+	send  func(ctx context.Context, payload string) error // what it does not pass to deliver is lost
+	dials atomic.Pointer[dial]                            // the newest
+	opens atomic.Int64
+	sent  atomic.Int64
 }
 
-func (l *lines) Write(p []byte) (int, error) {
-	l.written <- string(p)
-	return l.logs.Write(p)
+// dial is one connection to a station.
+type dial struct {
+	payloads chan string
+	broken   chan error
+	ended    atomic.Bool
 }
 
-// fixture is a listener that runs against a database of the test's own.
-type fixture struct {
-	dsn      string
+func (s *station) Texts() Texts { return Texts{Up: "it works", Lost: "it is lost", Mute: "it is mute"} }
+
+func (s *station) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+	s.opens.Add(1)
+	if s.open != nil {
+		if err := s.open(ctx); err != nil {
+			return err
+		}
+	}
+	d := &dial{payloads: make(chan string, 100), broken: make(chan error, 1)}
+	defer d.ended.Store(true)
+	s.dials.Store(d)
+	opened()
+	for {
+		select {
+		case payload := <-d.payloads:
+			heard(payload)
+		case err := <-d.broken:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *station) Send(ctx context.Context, payload string) error {
+	s.sent.Add(1)
+	if s.send != nil {
+		return s.send(ctx, payload)
+	}
+	s.deliver(payload)
+	return nil
+}
+
+func (s *station) deliver(payload string) { s.dials.Load().payloads <- payload }
+
+// hearing is a listener at a station.
+type hearing struct {
+	*station
 	sink     sink
-	log      *lines
+	log      logs
 	reg      *prometheus.Registry
 	listener *Listener
 }
 
-// newFixture runs a listener until the test is over, and checks that it ends at once.
-func newFixture(t *testing.T, dsn string, change func(*ListenerConfig)) *fixture {
+func startListener(t *testing.T, s *station, change ...func(*ListenerConfig)) *hearing {
 	t.Helper()
-	f := &fixture{dsn: dsn, sink: make(sink, 1000), log: &lines{written: make(chan string, 1000)}, reg: prometheus.NewRegistry()}
-	conn, err := pgx.ParseConfig(dsn)
+	h := &hearing{station: s, sink: make(sink, 10_000), reg: prometheus.NewRegistry()}
+	cfg := ListenerConfig{Source: s, Sink: h.sink, Registerer: h.reg, Logger: h.log.logger()}
+	for _, c := range change {
+		c(&cfg)
+	}
+	var err error
+	h.listener, err = NewListener(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, err := pgxpool.New(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	cfg := ListenerConfig{Conn: conn, Pool: pool, Sink: f.sink, Registerer: f.reg, Logger: slog.New(slog.NewTextHandler(f.log, nil))}
-	if change != nil {
-		change(&cfg)
-	}
-	f.listener, err = NewListener(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- f.listener.Run(ctx) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := h.listener.Run(ctx); err != nil {
+			t.Errorf("Run returned %v, want nil", err)
+		}
+	}()
 	t.Cleanup(func() {
 		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("Run returned %v, want nil", err)
-			}
-		case <-time.After(3 * time.Second):
-			t.Error("Run has not ended 3 s after its context")
-			<-done
-		}
-		if f.listener.Up() {
+		<-done
+		if h.listener.Up() {
 			t.Error("up after the end")
 		}
 	})
-	return f
+	return h
 }
 
-func (f *fixture) hears(t *testing.T, want string) {
+func (h *hearing) wantUp(t *testing.T, want bool) {
 	t.Helper()
-	select {
-	case got := <-f.sink:
-		if got != want {
-			t.Errorf("heard %q, want %q", got, want)
-		}
-	case <-time.After(patience):
-		t.Fatalf("nothing heard, want %q; log:\n%s", want, &f.log.logs)
+	synctest.Wait()
+	if got := h.listener.Up(); got != want {
+		t.Errorf("up %v, want %v; log:\n%s", got, want, &h.log)
 	}
 }
 
-func (f *fixture) logs(t *testing.T, want string) {
+func (h *hearing) wantCount(t *testing.T, want float64, name string, label ...string) {
 	t.Helper()
-	deadline := time.After(patience)
-	for {
-		select {
-		case line := <-f.log.written:
-			if strings.Contains(line, want) {
-				return
-			}
-		case <-deadline:
-			t.Fatalf("%q was not logged:\n%s", want, &f.log.logs)
-		}
+	synctest.Wait()
+	if got := metric(t, h.reg, name, label...); got != want {
+		t.Errorf("%s %v: %v, want %v", name, label, got, want)
 	}
 }
 
-func (f *fixture) comesUp(t *testing.T) {
-	t.Helper()
-	f.hears(t, "resync")
-	f.logs(t, "listening for notifications")
-	if !f.listener.Up() {
-		t.Error("not up")
-	}
-}
-
-func notify(t *testing.T, dsn, payload string) {
-	t.Helper()
-	pgtest.Psql(t, dsn, `select pg_notify('auditstream', '`+payload+`')`)
-}
-
-func TestListenerHearsRowsAndResyncs(t *testing.T) {
+func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, pgtest.New(t), nil)
-	f.comesUp(t)
-	for _, payload := range []string{"!another-instance", "nonsense", "0", "-3", "9223372036854775808", "42", "*", "9223372036854775807", "*"} {
-		notify(t, f.dsn, payload)
-	}
-	f.hears(t, "42")
-	f.hears(t, "resync")
-	f.hears(t, "9223372036854775807")
-	f.hears(t, "resync") // now all before it is counted
-	for kind, want := range map[string]float64{"row": 2, "ignored": 4} {
-		if got := metric(t, f.reg, "auditstream_notifications_total", kind); got != want {
-			t.Errorf("%v notifications of kind %s, want %v", got, kind, want)
+	synctest.Test(t, func(t *testing.T) {
+		h := startListener(t, &station{})
+		h.wantUp(t, true)
+		time.Sleep(59 * time.Second)
+		h.wantCount(t, 15, "auditstream_canary_seconds") // one each 4 s
+		h.wantCount(t, 1, "auditstream_listener_up")
+		if h.log.count("it works") != 1 {
+			t.Errorf("log:\n%s", &h.log)
 		}
-	}
-	if got := metric(t, f.reg, "auditstream_listener_up"); got != 1 {
-		t.Errorf("auditstream_listener_up %v, want 1", got)
-	}
-}
-
-func TestTerminatedListenerReconnectsAndResyncs(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, pgtest.New(t), nil)
-	f.comesUp(t)
-	for outage := 1; outage <= 2; outage++ {
-		killed := pgtest.Psql(t, f.dsn, `select count(pg_terminate_backend(pid)) from pg_stat_activity
-			where datname = current_database() and application_name = 'auditstream listener'`)
-		if killed != "1" {
-			t.Fatalf("%s listening sessions, want 1", killed)
-		}
-		f.comesUp(t)
-		notify(t, f.dsn, "42")
-		f.hears(t, "42")
-		if got := f.log.count("listening connection lost"); got != outage {
-			t.Errorf("outage %d: logged %d times, want once each:\n%s", outage, got, &f.log.logs)
-		}
-	}
-	if got := metric(t, f.reg, "auditstream_listener_failures_total", FailLost); got != 2 {
-		t.Errorf("%v lost connections, want 2", got)
-	}
-	if got := metric(t, f.reg, "auditstream_listener_connects_total"); got != 3 {
-		t.Errorf("%v connects, want 3", got)
-	}
-}
-
-func TestHalfOpenConnectionIsNoticed(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.New(t)
-	proxy, proxied := pgtest.ProxyDSN(t, dsn)
-	const interval, timeout = 200 * time.Millisecond, 500 * time.Millisecond
-	f := newFixture(t, dsn, func(cfg *ListenerConfig) {
-		conn, err := pgx.ParseConfig(proxied)
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn.ConnectTimeout = 500 * time.Millisecond
-		cfg.Conn, cfg.CanaryInterval, cfg.CanaryTimeout = conn, interval, timeout
 	})
-	f.comesUp(t)
-	lost, silent := f.log.count("listening connection lost"), metric(t, f.reg, "auditstream_listener_failures_total", FailSilent) // on a busy machine
-	proxy.Pause()
-	start := time.Now()
-	f.logs(t, "listening connection lost")
-	if got := time.Since(start); got > interval+timeout+2*time.Second { // the rest is for a busy machine
-		t.Errorf("noticed after %v, want %v", got, interval+timeout)
+}
+
+func TestPayloadsAreHints(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := startListener(t, &station{})
+		synctest.Wait()
+		for _, payload := range []string{"!another-instance", "nonsense", "0", "-3", "9223372036854775808", "42", "*", strings.Repeat("9", 8000), "", "9223372036854775807", "#1", "**"} {
+			h.deliver(payload)
+		}
+		synctest.Wait()
+		if got, want := fmt.Sprint(h.sink.drain()), "[resync 42 resync 9223372036854775807 resync]"; got != want {
+			t.Errorf("told %s, want %s", got, want)
+		}
+		for kind, want := range map[string]float64{"row": 2, "resync": 2, "ignored": 7, "canary": 2} {
+			h.wantCount(t, want, "auditstream_notifications_total", kind)
+		}
+	})
+}
+
+// A canary was taken for lost because its sending timed out, came back after all, and then vouched for the next one, on a
+// connection that had died in between; and so on with each that followed.
+func TestEarlierCanaryDoesNotVouchForTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s *station
+		var earlier string
+		s = &station{send: func(ctx context.Context, payload string) error {
+			if earlier != "" {
+				s.deliver(earlier)
+				return nil
+			}
+			earlier = payload
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		h := startListener(t, s)
+		for range 20 {
+			time.Sleep(time.Second)
+			h.wantUp(t, false)
+		}
+		if n := metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
+			t.Error("no connection was given up")
+		}
+	})
+}
+
+// A canary that cannot be sent says nothing about the connection: it is kept, and what it hears is heard. But nothing is up that was
+// not proven lately: where connection and pool were cut off without a word the listener said for ever that it was up.
+func TestCanaryThatCannotBeSent(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(ctx context.Context) error{
+		"refused": func(context.Context) error { return errDatabase },
+		"hangs":   func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var works atomic.Bool
+				works.Store(true)
+				var s *station
+				s = &station{send: func(ctx context.Context, payload string) error {
+					if !works.Load() {
+						return fail(ctx)
+					}
+					s.deliver(payload)
+					return nil
+				}}
+				h := startListener(t, s)
+				for _, step := range []struct {
+					works, up bool
+					after     time.Duration
+				}{{true, true, time.Second}, {false, true, 10 * time.Second}, {false, false, 12 * time.Second}, {false, false, time.Hour}, {true, true, 6 * time.Second}} {
+					works.Store(step.works)
+					time.Sleep(step.after)
+					h.wantUp(t, step.up)
+					h.deliver("42")
+					synctest.Wait()
+				}
+				h.wantCount(t, 5, "auditstream_notifications_total", "row")
+				if h.opens.Load() != 1 || h.log.count("no canary can be sent") != 1 || h.log.count("it works") != 2 {
+					t.Errorf("%d connections, want the one that works; log:\n%s", h.opens.Load(), &h.log)
+				}
+			})
+		})
 	}
-	if f.listener.Up() {
-		t.Error("up while nothing comes through")
-	}
-	if got := metric(t, f.reg, "auditstream_listener_failures_total", FailSilent) - silent; got != 1 {
-		t.Errorf("%v silent connections, want 1", got)
-	}
-	notify(t, dsn, "41") // lost
-	proxy.Resume()
-	f.comesUp(t)
-	notify(t, dsn, "42")
-	f.hears(t, "42")
-	if got := f.log.count("listening connection lost") - lost; got != 1 {
-		t.Errorf("logged %d times, want once:\n%s", got, &f.log.logs)
+}
+
+func TestSilenceEndsTheSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var silent atomic.Bool
+		var s *station
+		s = &station{send: func(_ context.Context, payload string) error {
+			if !silent.Load() {
+				s.deliver(payload)
+			}
+			return nil
+		}}
+		h := startListener(t, s)
+		h.wantUp(t, true)
+		silent.Store(true)
+		time.Sleep(6*time.Second - time.Millisecond)
+		h.wantUp(t, true)
+		time.Sleep(2 * time.Millisecond)
+		h.wantUp(t, false)
+		silent.Store(false)
+		time.Sleep(100 * time.Millisecond)
+		h.wantUp(t, true)
+		h.wantCount(t, 1, "auditstream_listener_failures_total", failSilent)
+		h.wantCount(t, 2, "auditstream_listener_connects_total")
+		if got := h.sink.drain(); len(got) != 2 {
+			t.Errorf("told %v, want a resync of each connection", got)
+		}
+	})
+}
+
+// A flood of notifications, which any database role can send, held up the canary; the connection that heard all of them was
+// given up as silent, and after the second time only the safety net was left for a minute.
+func TestFloodIsNotSilence(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		lasts    time.Duration
+		failures float64
+	}{
+		"that ends":                   {7 * time.Second, 0},
+		"that never lets a canary by": {time.Hour, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var s *station
+				s = &station{send: func(_ context.Context, payload string) error {
+					c := s.dials.Load()
+					time.AfterFunc(tt.lasts, func() { c.payloads <- payload })
+					return nil
+				}}
+				h := startListener(t, s)
+				for range 20 {
+					time.Sleep(time.Second / 2)
+					h.deliver("forged")
+				}
+				time.Sleep(100 * time.Millisecond)
+				h.wantCount(t, tt.failures, "auditstream_listener_failures_total", failSilent)
+				h.wantUp(t, tt.failures == 0)
+			})
+		})
 	}
 }
 
 // A transaction pooler accepts LISTEN and delivers nothing. Canaries of other instances and forged ones prove nothing.
-func TestMuteConnectionIsSaidToBeUnusableOnce(t *testing.T) {
+func TestSourceThatDeliversNothingIsMute(t *testing.T) {
 	t.Parallel()
-	const retry = 1500 * time.Millisecond
-	dsn := pgtest.New(t)
-	f := newFixture(t, dsn, func(cfg *ListenerConfig) {
-		pool := cfg.Pool
-		cfg.CanaryInterval, cfg.CanaryTimeout, cfg.PollingRetry = 10*time.Millisecond, 100*time.Millisecond, retry
-		cfg.Pool = execFunc(func(ctx context.Context, sql string, _ ...any) (pgconn.CommandTag, error) {
-			return pool.Exec(ctx, sql, Channel, "!forged")
-		})
+	synctest.Test(t, func(t *testing.T) {
+		var s *station
+		s = &station{send: func(context.Context, string) error { s.deliver("!forged"); return nil }}
+		h := startListener(t, s)
+		time.Sleep(30 * time.Second)
+		h.wantUp(t, false)
+		if n := h.opens.Load(); n != muteSessions {
+			t.Errorf("%d attempts in 30 s, want %d", n, muteSessions)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := h.opens.Load(); n < 50 || n > 70 {
+			t.Errorf("%d attempts in an hour, want one a minute", n)
+		}
+		if h.log.count("it is mute") != 1 || h.log.count("it is lost") != 1 {
+			t.Errorf("log:\n%s", &h.log)
+		}
 	})
-	f.hears(t, "resync")
-	f.hears(t, "resync")
-	f.logs(t, "LISTEN does not work on this connection")
-	start := time.Now()
-	f.hears(t, "resync") // the third session
-	if got := time.Since(start); got < retry*8/10 {
-		t.Errorf("tried again after %v, want 90 %% of %v at least", got, retry)
-	}
-	f.hears(t, "resync")
-	if got := f.log.count("LISTEN does not work"); got != 1 {
-		t.Errorf("logged %d times, want once:\n%s", got, &f.log.logs)
-	}
-	if f.listener.Up() {
-		t.Error("up, though no canary came back")
-	}
 }
 
 // Found by the chaos test on a busy machine: two canaries that were late in a row, after a pause of PostgreSQL, were taken for a
 // transaction pooler, and nothing listened for a minute.
-func TestPauseIsNoPooler(t *testing.T) {
+func TestPauseIsNotMute(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	var late atomic.Bool
-	f := newFixture(t, dsn, func(cfg *ListenerConfig) {
-		pool := cfg.Pool
-		cfg.CanaryInterval, cfg.CanaryTimeout, cfg.PollingRetry = 10*time.Millisecond, 100*time.Millisecond, time.Hour
-		cfg.Pool = execFunc(func(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-			if late.Load() {
-				return pgconn.CommandTag{}, nil // it is on its way
+	synctest.Test(t, func(t *testing.T) {
+		var late atomic.Bool
+		var s *station
+		s = &station{send: func(_ context.Context, payload string) error {
+			if !late.Load() {
+				s.deliver(payload)
 			}
-			return pool.Exec(ctx, sql, args...)
+			return nil
+		}}
+		h := startListener(t, s)
+		h.wantUp(t, true)
+		late.Store(true)
+		time.Sleep(25 * time.Second) // more sessions than muteSessions
+		late.Store(false)
+		time.Sleep(7 * time.Second)
+		h.wantUp(t, true)
+		if h.log.count("it is mute") > 0 {
+			t.Errorf("a pause is said to be unusable:\n%s", &h.log)
+		}
+		late.Store(true)
+		time.Sleep(2 * time.Minute)
+		if h.log.count("it is mute") != 1 {
+			t.Errorf("log:\n%s", &h.log)
+		}
+	})
+}
+
+func TestSourceThatCannotIsMuteAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := startListener(t, &station{open: func(context.Context) error { return fmt.Errorf("listen: %w", ErrCannot) }})
+		time.Sleep(10*time.Minute - time.Second)
+		synctest.Wait()
+		if n := h.opens.Load(); n < 10 || n > 12 {
+			t.Errorf("%d attempts in 10 minutes, want one a minute", n)
+		}
+		if h.log.count("level=ERROR") != 1 || h.log.count("level=WARN") != 0 {
+			t.Errorf("log:\n%s", &h.log)
+		}
+	})
+}
+
+func TestOutageIsLoggedOnceEachWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		h := startListener(t, &station{open: func(context.Context) error {
+			if down.Load() {
+				return errDatabase
+			}
+			return nil
+		}})
+		for outage := 1; outage <= 3; outage++ {
+			h.wantUp(t, true)
+			down.Store(true)
+			h.dials.Load().broken <- errors.New("reset by peer")
+			time.Sleep(time.Minute)
+			h.wantUp(t, false)
+			down.Store(false)
+			time.Sleep(backoffMax)
+			h.wantUp(t, true)
+			if h.log.count("it is lost") != outage || h.log.count("it works") != outage+1 {
+				t.Errorf("outage %d, log:\n%s", outage, &h.log)
+			}
+		}
+		h.wantCount(t, 3, "auditstream_listener_failures_total", failLost)
+		if n := metric(t, h.reg, "auditstream_listener_failures_total", failConnect); n < 3*10 || n > 3*30 {
+			t.Errorf("%v attempts in 3 minutes", n)
+		}
+	})
+}
+
+// A connection that breaks while a canary is sent or awaited ends at once, and there is another only when it has ended.
+func TestConnectionBreaksWhileProving(t *testing.T) {
+	t.Parallel()
+	for name, s := range map[string]*station{
+		"sending":  {send: func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }},
+		"awaiting": {send: func(context.Context, string) error { return nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := startListener(t, s)
+				synctest.Wait()
+				first := h.dials.Load()
+				first.broken <- errors.New("reset by peer")
+				synctest.Wait()
+				h.wantCount(t, 1, "auditstream_listener_failures_total", failLost)
+				time.Sleep(backoffMin)
+				synctest.Wait()
+				if h.opens.Load() != 2 || !first.ended.Load() {
+					t.Errorf("%d connections, want another", h.opens.Load())
+				}
+			})
 		})
-	})
-	f.comesUp(t)
-	late.Store(true)
-	f.logs(t, "listening connection lost")
-	for range muteSessions + 1 {
-		f.hears(t, "resync")
-	}
-	late.Store(false)
-	f.logs(t, "listening for notifications")
-	if got := f.log.count("LISTEN does not work"); got != 0 {
-		t.Errorf("a pause is said to be unusable:\n%s", &f.log.logs)
 	}
 }
 
-func TestListenerSurvivesIdleSessionTimeout(t *testing.T) {
+func TestRunEndsWhateverItWaitsFor(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, `do $$ begin execute format('alter database %I set idle_session_timeout = 200', current_database()); end $$`)
-	f := newFixture(t, dsn, func(cfg *ListenerConfig) { cfg.CanaryInterval = time.Hour })
-	f.comesUp(t)
-	pgtest.Psql(t, dsn, `select pg_sleep(1)`)
-	notify(t, dsn, "42")
-	f.hears(t, "42")
-	if got := metric(t, f.reg, "auditstream_listener_connects_total"); got != 1 {
-		t.Errorf("%v connects, want 1", got)
-	}
-}
-
-func TestUnreachableServerIsLoggedOnce(t *testing.T) {
-	t.Parallel()
-	server, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	attempts, done := make(chan struct{}, 100), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := server.Accept()
+	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	for name, s := range map[string]*station{
+		"open":   {open: hangs},
+		"send":   {send: func(ctx context.Context, _ string) error { return hangs(ctx) }},
+		"canary": {send: func(context.Context, string) error { return nil }},
+		"retry":  {open: func(context.Context) error { return ErrCannot }},
+		"rest":   {},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l, err := NewListener(ListenerConfig{Source: s, Sink: make(sink, 100)})
 			if err != nil {
-				return
+				t.Fatal(err)
 			}
-			_ = conn.Close()
-			attempts <- struct{}{}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = server.Close()
-		<-done
-	})
-	f := newFixture(t, "postgres://nobody:hush-hush@"+server.Addr().String()+"/x?sslmode=disable", nil)
-	for range 4 {
-		select {
-		case <-attempts:
-		case <-time.After(patience):
-			t.Fatal("no further attempt")
-		}
-	}
-	if got := f.log.count("level="); got != 1 {
-		t.Errorf("%d lines, want 1:\n%s", got, &f.log.logs)
-	}
-	if f.log.count("hush-hush") > 0 {
-		t.Errorf("the password was logged:\n%s", &f.log.logs)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- l.Run(ctx) }()
+			synctest.Wait()
+			start := time.Now()
+			cancel()
+			if err := <-done; err != nil || time.Since(start) > 0 {
+				t.Errorf("%s: Run returned %v after %v, want nil at once", name, err, time.Since(start))
+			}
+		})
 	}
 }
 
-// Run must not wait for a server that accepts and then says nothing; newFixture checks that it ends.
-func TestRunEndsWhileConnecting(t *testing.T) {
+// What is proven does not matter where changes do not arrive all the same. The log speaks of it when it lasts, once.
+func TestDoubtIsNotUp(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	proxy, proxied := pgtest.ProxyDSN(t, dsn)
-	proxy.Pause()
-	newFixture(t, proxied, nil)
+	synctest.Test(t, func(t *testing.T) {
+		var doubt atomic.Value
+		doubt.Store("")
+		h := startListener(t, &station{}, func(cfg *ListenerConfig) { cfg.Doubt = func() string { return doubt.Load().(string) } })
+		h.wantUp(t, true)
+		for n := 1; n <= 2; n++ {
+			doubt.Store("no relay is heard")
+			time.Sleep(5 * time.Second)
+			h.wantUp(t, false)
+			if h.log.count("no relay is heard") != n-1 {
+				t.Errorf("logged at once:\n%s", &h.log)
+			}
+			time.Sleep(time.Minute)
+			doubt.Store("")
+			h.deliver("!of-a-relay") // somebody else is heard: no need to wait for the next canary
+			time.Sleep(againAfter)
+			h.wantUp(t, true)
+			if h.log.count("no relay is heard") != n || h.log.count("it works") != n+1 {
+				t.Errorf("doubt %d, log:\n%s", n, &h.log)
+			}
+		}
+	})
+}
+
+func TestListenerConfigIsValidated(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*ListenerConfig){
+		"Source":    func(c *ListenerConfig) { c.Source = nil },
+		"Sink":      func(c *ListenerConfig) { c.Sink = nil },
+		"durations": func(c *ListenerConfig) { c.MuteRetry = -1 },
+	} {
+		cfg := ListenerConfig{Source: &station{}, Sink: make(sink)}
+		spoil(&cfg)
+		if _, err := NewListener(cfg); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: error %v, want one that names it", name, err)
+		}
+	}
+}
+
+func TestBackoffGrowsAtRandomTo5Seconds(t *testing.T) {
+	t.Parallel()
+	var b Backoff
+	for _, top := range []time.Duration{100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000} {
+		top *= time.Millisecond
+		if got := b.Next(); got < top/2 || got > top {
+			t.Errorf("delay %v, want %v to %v", got, top/2, top)
+		}
+	}
+}
+
+// Any database role may send any text on our channel: it is a key, a call to read everything, a canary, or nothing. Each costs one of
+// these at most, wakes no canary but its own, and leaves nothing behind in the hub for a key that nobody watches.
+func FuzzPayload(f *testing.F) {
+	for _, seed := range []string{"1", "42", "9223372036854775807", "9223372036854775808", "", "0", "-1", "01", "*", "#7", "!canary", "!mine", "1\n", "٣", "**", "!", "\x00", strings.Repeat("9", 7999), "1,2,3"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, payload string) {
+		hub, err := NewHub(HubConfig{Loader: newTable()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := hub.add("42")
+		told := make(sink, 10)
+		l, err := NewListener(ListenerConfig{Source: &station{}, Sink: told})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newSession(l)
+		mine := &canary{payload: CanaryPrefix + "mine", came: make(chan struct{}, 1)}
+		s.sent.Store(mine)
+		for range 3 {
+			s.hear(payload)
+		}
+		id, err := strconv.ParseInt(payload, 10, 64)
+		want := ""
+		switch {
+		case err == nil && id > 0 && strconv.FormatInt(id, 10) == payload:
+			want = payload
+		case payload == "*" || strings.HasPrefix(payload, "#"):
+			want = "resync"
+		}
+		got := told.drain()
+		for _, text := range got {
+			if text != want {
+				t.Errorf("%q: told %q, want %q", payload, text, want)
+			}
+		}
+		if len(got) != 3 && want != "" {
+			t.Errorf("%q: told %d times of 3", payload, len(got))
+		}
+		if heard := len(mine.came) == 1; heard != (payload == mine.payload) {
+			t.Errorf("%q counts as our canary: %v", payload, heard)
+		}
+		if key, ok := store.ParseKey(payload); ok {
+			hub.Notify(key)
+		}
+		if len(hub.entries) != 1 || (e.dirty != clean) != (payload == "42") {
+			t.Errorf("%q: %d entries, dirty %v", payload, len(hub.entries), e.dirty)
+		}
+	})
+}
+
+// A connection that takes its time to end is waited for: never are there two.
+func TestOneConnectionAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := slowToEnd{station: &station{send: func(context.Context, string) error { return nil }}, open: new(atomic.Int64)}
+		l, err := NewListener(ListenerConfig{Source: s, Sink: make(sink, 100), MuteRetry: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = l.Run(ctx)
+		}()
+		defer func() {
+			cancel()
+			<-done
+		}()
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			if n := s.open.Load(); n > 1 {
+				t.Fatalf("%d connections", n)
+			}
+		}
+		if n := s.opens.Load(); n < 5 {
+			t.Errorf("%d connections in a minute", n)
+		}
+	})
+}
+
+// slowToEnd is a station whose connections end late.
+type slowToEnd struct {
+	*station
+	open *atomic.Int64
+}
+
+func (s slowToEnd) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+	s.open.Add(1)
+	defer s.open.Add(-1)
+	err := s.station.Listen(ctx, opened, heard)
+	time.Sleep(5 * time.Second)
+	return err
 }

@@ -4,9 +4,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// No label ever carries an audit id or a user: their number is unbounded, and /metrics is not where they belong.
+// No label ever carries a key or a user: their number is unbounded, and /metrics is not where they belong.
 
 type hubMetrics struct {
 	reads     *prometheus.HistogramVec
@@ -16,44 +17,27 @@ type hubMetrics struct {
 }
 
 func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
+	to := promauto.With(reg)
+	gauge(to, "auditstream_watched_audits", "Audits that at least one stream watches.", func() float64 { return float64(h.watched()) })
+	gauge(to, "auditstream_flooded", "1 while changes are so many that all that is watched is read on a short timer, and nothing is announced.",
+		func() float64 { return oneIf(h.pace.flooded()) })
 	m := hubMetrics{
-		reads: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		reads: to.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "auditstream_read_duration_seconds",
-			Help:    "Duration of the hub's reads, each of which loads all dirty audits in one query.",
+			Help:    "Duration of the hub's reads, each of which loads up to 500 audits in one query.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 15),
 		}, []string{"result"}),
-		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
+		batch: to.NewHistogram(prometheus.HistogramOpts{
 			Name:    "auditstream_read_audits",
 			Help:    "Audits asked for by one read.",
 			Buckets: prometheus.ExponentialBuckets(1, 4, 8),
 		}),
-		coalesced: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "auditstream_states_coalesced_total",
-			Help: "States that a newer one replaced before a stream had taken them.",
-		}),
-		missed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "auditstream_notifications_missed_total",
-			Help: "Changes that a read found and no notification announced within 2 seconds.",
-		}),
+		coalesced: counter(to, "auditstream_states_coalesced_total", "States that a newer one replaced before a stream had taken them."),
+		missed:    counter(to, "auditstream_notifications_missed_total", "Changes that a read found and no notification announced within 2 seconds."),
 	}
 	m.reads.WithLabelValues("ok")
 	m.reads.WithLabelValues("error")
-	if reg != nil {
-		reg.MustRegister(m.reads, m.batch, m.coalesced, m.missed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "auditstream_watched_audits",
-			Help: "Audits that at least one stream watches.",
-		}, h.watchedCount), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "auditstream_hot_audits",
-			Help: "Watched audits that change so often under load that they are read on a timer of 150 ms, and ring nothing.",
-		}, h.hotCount))
-	}
 	return m
-}
-
-func (h *Hub) watchedCount() float64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return float64(len(h.watched))
 }
 
 func (m hubMetrics) observeRead(d time.Duration, audits int, err error) {
@@ -65,66 +49,66 @@ func (m hubMetrics) observeRead(d time.Duration, audits int, err error) {
 	m.batch.Observe(float64(audits))
 }
 
-// ListenerMetrics are the same whatever a listener listens to, so that alerts are, too.
-type ListenerMetrics struct {
-	Connects      prometheus.Counter
-	Failures      *prometheus.CounterVec
-	Notifications *prometheus.CounterVec
-	Canary        prometheus.Histogram
+// listenerMetrics are the same whatever a listener listens to, so that alerts are, too.
+type listenerMetrics struct {
+	connects      prometheus.Counter
+	failures      *prometheus.CounterVec
+	notifications *prometheus.CounterVec
+	canary        prometheus.Histogram
 }
 
 // Why a connection that listened, or tried to, ended.
 const (
-	FailConnect = "connect" // no connection, or LISTEN refused
-	FailSilent  = "silent"  // a canary did not come back
-	FailLost    = "lost"    // the connection broke
+	failConnect = "connect" // no connection, or LISTEN refused
+	failSilent  = "silent"  // a canary did not come back
+	failLost    = "lost"    // the connection broke
 )
 
 // What a notification was.
 const (
-	NotifyRow     = "row"
-	NotifyResync  = "resync"
-	NotifyCanary  = "canary"
-	NotifyIgnored = "ignored"
+	notifyRow     = "row"
+	notifyResync  = "resync"
+	notifyCanary  = "canary"
+	notifyIgnored = "ignored"
 )
 
-// NewListenerMetrics registers the metrics of the one listener of a process, and of whether it is up; nil: nowhere.
-func NewListenerMetrics(reg prometheus.Registerer, up func() bool) ListenerMetrics {
-	m := ListenerMetrics{
-		Connects: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "auditstream_listener_connects_total",
-			Help: "Listening connections (LISTEN, or a Redis subscription); all but the first are reconnects.",
-		}),
-		Failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "auditstream_listener_failures_total",
-			Help: "Ends of listening connections, by reason: connect, silent (a canary did not come back), lost.",
-		}, []string{"reason"}),
-		Notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "auditstream_notifications_total",
-			Help: "Notifications received, by kind: row, resync (TRUNCATE), canary, ignored (not understood).",
-		}, []string{"kind"}),
-		Canary: prometheus.NewHistogram(prometheus.HistogramOpts{
+func newListenerMetrics(reg prometheus.Registerer, up func() bool) listenerMetrics {
+	to := promauto.With(reg)
+	gauge(to, "auditstream_listener_up", "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.", func() float64 { return oneIf(up()) })
+	return listenerMetrics{
+		connects: counter(to, "auditstream_listener_connects_total", "Listening connections (LISTEN, or a Redis subscription); all but the first are reconnects."),
+		failures: counters(to, "auditstream_listener_failures_total", "Ends of listening connections, by reason: connect, silent (a canary did not come back), lost.",
+			"reason", failConnect, failSilent, failLost),
+		notifications: counters(to, "auditstream_notifications_total", "Notifications received, by kind: row, resync (TRUNCATE), canary, ignored (not understood).",
+			"kind", notifyRow, notifyResync, notifyCanary, notifyIgnored),
+		canary: to.NewHistogram(prometheus.HistogramOpts{
 			Name:    "auditstream_canary_seconds",
 			Help:    "Time from sending a canary over another connection to its arrival on the listening one.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
 		}),
 	}
-	for _, reason := range []string{FailConnect, FailSilent, FailLost} {
-		m.Failures.WithLabelValues(reason)
+}
+
+func gauge(to promauto.Factory, name, help string, value func() float64) {
+	to.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+}
+
+func counter(to promauto.Factory, name, help string) prometheus.Counter {
+	return to.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+// counters are there from the first scrape on.
+func counters(to promauto.Factory, name, help, label string, values ...string) *prometheus.CounterVec {
+	vec := to.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	for _, value := range values {
+		vec.WithLabelValues(value)
 	}
-	for _, kind := range []string{NotifyRow, NotifyResync, NotifyCanary, NotifyIgnored} {
-		m.Notifications.WithLabelValues(kind)
+	return vec
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
 	}
-	if reg != nil {
-		reg.MustRegister(m.Connects, m.Failures, m.Notifications, m.Canary, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "auditstream_listener_up",
-			Help: "1 while notifications are proven to arrive, 0 while the safety net alone finds changes.",
-		}, func() float64 {
-			if up() {
-				return 1
-			}
-			return 0
-		}))
-	}
-	return m
+	return 0
 }

@@ -12,19 +12,21 @@ import (
 
 // missedFixture is a hub with audit 1 watched at 10 %.
 type missedFixture struct {
-	tb     *table
-	hub    *Hub
-	reg    *prometheus.Registry
-	log    *logs
-	states <-chan *store.State
+	tb  *table
+	hub *Hub
+	reg *prometheus.Registry
+	log *logs
+	sub *Subscription
 }
 
 func newMissedFixture(t *testing.T) *missedFixture {
 	t.Helper()
-	f := &missedFixture{tb: newTable(running(1, 10)), reg: prometheus.NewRegistry(), log: new(logs)}
-	f.hub = startHub(t, HubConfig{Loader: f.tb, Interval: 10 * time.Second, Registerer: f.reg, Logger: f.log.logger()})
-	f.states = subscribe(t, f.hub, 1)
-	wantProgress(t, f.states, 10)
+	f := &missedFixture{tb: newTable(), reg: prometheus.NewRegistry(), log: new(logs)}
+	f.tb.set(row(1, "a", 10))
+	f.hub = startHub(t, HubConfig{Loader: f.tb, Finder: f.tb, Registerer: f.reg, Logger: f.log.logger()})
+	f.sub = subscribe(t, f.hub, 1)
+	f.sub.Confirm()
+	f.sub.Take()
 	return f
 }
 
@@ -36,67 +38,38 @@ func (f *missedFixture) want(t *testing.T, want float64) {
 	}
 }
 
-func TestUnannouncedChangeIsCountedAfterItsGrace(t *testing.T) {
+// round returns when a read has begun.
+func (f *missedFixture) round() {
+	for before := f.tb.count(); f.tb.count() == before; {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestUnannouncedChangeIsMissedAndLogged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newMissedFixture(t)
-		f.tb.set(running(1, 20))
-		<-tick(f)
-		f.want(t, 0)
-		time.Sleep(announceGrace)
-		f.want(t, 1)
-		if got := f.log.count("no notification announced"); got != 1 {
-			t.Errorf("logged %d times, want once:\n%s", got, f.log)
+		for n := range 30 {
+			f.tb.set(row(1, "a", 20+n))
+			f.round()
+			f.want(t, float64(n)) // it may still come
+		}
+		time.Sleep(11 * time.Second)
+		f.want(t, 30)
+		if got := f.log.count("no notification announced"); got < 4 || got > 6 {
+			t.Errorf("logged %d times in 5 minutes, want about 5:\n%s", got, f.log)
 		}
 	})
-}
-
-// tick is closed when the safety net has read.
-func tick(f *missedFixture) <-chan struct{} {
-	done, before := make(chan struct{}), f.tb.count()
-	go func() {
-		defer close(done)
-		for f.tb.count() == before {
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	return done
 }
 
 func TestLateNotificationIsNotMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newMissedFixture(t)
-		f.tb.set(running(1, 20))
-		<-tick(f)
+		f.tb.set(row(1, "a", 20))
+		f.round()
 		time.Sleep(announceGrace - 10*time.Millisecond)
-		f.hub.Notify(1)
-		time.Sleep(time.Minute)
-		f.want(t, 0)
-	})
-}
-
-func TestAnnouncedChangeIsNotMissed(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := newMissedFixture(t)
-		f.tb.set(running(1, 20))
-		f.hub.Notify(1)
-		time.Sleep(time.Minute)
-		f.want(t, 0)
-		wantProgress(t, f.states, 20)
-	})
-}
-
-func TestAnnouncedChangeAfterAFailedReadIsNotMissed(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := newMissedFixture(t)
-		f.tb.failWith(errDatabase)
-		f.tb.set(running(1, 20))
-		f.hub.Notify(1)
-		time.Sleep(30 * time.Second)
-		f.tb.failWith(nil)
+		f.hub.Notify("1")
 		time.Sleep(time.Minute)
 		f.want(t, 0)
 	})
@@ -108,14 +81,45 @@ func TestNotificationDuringTheReadThatSawItsChangeIsNotMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newMissedFixture(t)
-		f.tb.takes = 100 * time.Millisecond
-		f.tb.set(running(1, 20))
-		<-tick(f) // the read has looked and is on its way back
-		f.hub.Notify(1)
+		f.tb.setTakes(100 * time.Millisecond)
+		f.tb.set(row(1, "a", 20))
+		f.round() // the read has looked and is on its way back
+		f.hub.Notify("1")
 		time.Sleep(time.Minute)
 		f.want(t, 0)
-		wantProgress(t, f.states, 20)
+		wantProgress(t, f.sub, map[int64]int{1: 20})
 	})
+}
+
+// A read that fails takes nothing with it of what was known: neither the notification, nor that a change proves nothing.
+func TestChangeAfterAFailedReadIsNotMissed(t *testing.T) {
+	t.Parallel()
+	for name, announce := range map[string]func(h *Hub){
+		"notification": func(h *Hub) { h.Notify("1") },
+		"resync":       (*Hub).Resync,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newMissedFixture(t)
+			f.tb.failWith(errDatabase)
+			f.tb.set(row(1, "a", 20))
+			first := time.Now()
+			announce(f.hub)
+			time.Sleep(30 * time.Second)
+			if name == "notification" {
+				announce(f.hub)
+			}
+			f.tb.failWith(nil)
+			time.Sleep(time.Minute)
+			f.want(t, 0)
+			got := f.sub.Take()
+			if len(got) != 1 || got[0].Audit.Progress != 20 {
+				t.Fatalf("%s: %d states, want the change", name, len(got))
+			}
+			if noticed := got[0].Noticed; name == "notification" && !noticed.Equal(first) || name == "resync" && !noticed.IsZero() {
+				t.Errorf("%s: noticed %v, want the first notification", name, noticed)
+			}
+		})
+	}
 }
 
 // A read for a stream that has gone was taken as the starting point of a new one, and a change in between, whose
@@ -123,114 +127,61 @@ func TestNotificationDuringTheReadThatSawItsChangeIsNotMissed(t *testing.T) {
 func TestChangeWhileNobodyWatchedIsNotMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb, reg := newTable(running(1, 10)), prometheus.NewRegistry()
-		h := startHub(t, HubConfig{Loader: tb, Registerer: reg})
-		_, cancel, err := h.Subscribe(t.Context(), 1, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tb.takes = 100 * time.Millisecond
-		h.Notify(1)
-		time.Sleep(10 * time.Millisecond) // a read has looked and is on its way back
-		cancel()
-		tb.set(running(1, 20))
-		h.Notify(1)
-		wantProgress(t, subscribe(t, h, 1), 20)
-		time.Sleep(time.Minute)
-		if got := metric(t, reg, "auditstream_notifications_missed_total"); got != 0 {
-			t.Errorf("missed %v, want 0", got)
-		}
-	})
-}
-
-func TestChangeFoundByAResyncIsNotMissed(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
 		f := newMissedFixture(t)
-		f.tb.set(running(1, 20))
-		f.hub.Resync()
+		f.tb.setTakes(100 * time.Millisecond)
+		f.hub.Notify("1")
+		time.Sleep(10 * time.Millisecond) // a read has looked and is on its way back
+		f.sub.Cancel()
+		f.tb.set(row(1, "a", 20))
+		f.hub.Notify("1")
+		s := subscribe(t, f.hub, 1)
+		s.Confirm()
+		wantProgress(t, s, map[int64]int{1: 20})
 		time.Sleep(time.Minute)
 		f.want(t, 0)
-		wantProgress(t, f.states, 20)
 	})
 }
 
-// Writers that looked before the registration ring nothing when they commit, so as long as one was open no change counted: a
-// batch that took hours hid for hours that a trigger was missing.
-func TestMissingTriggerIsNoticedBesideALongTransaction(t *testing.T) {
+// What a find or a lock that was only taken now brings to light had to be announced by nobody; nor what nobody was told of, in a
+// flood or otherwise.
+func TestChangeThatNobodyHadToAnnounceIsNotMissed(t *testing.T) {
 	t.Parallel()
-	for name, tt := range map[string]struct {
-		meanwhile func(r *registry)
-		want      float64
-	}{
-		"it goes on":   {func(*registry) {}, 1},
-		"it has ended": {func(r *registry) { r.open(200, 150) }, 0}, // the change may be its own
-		"another has":  {func(r *registry) { r.open(200, 90) }, 1},
-		"it has ended, which is seen later": {func(r *registry) {
-			r.open(200, 150)
-			r.failWith(errDatabase)
-			time.AfterFunc(10*time.Second, func() { r.failWith(nil) })
-		}, 0},
+	for name, change := range map[string]func(t *testing.T, f *missedFixture){
+		"resync":      func(_ *testing.T, f *missedFixture) { f.hub.Resync() },
+		"lock":        func(_ *testing.T, f *missedFixture) { f.hub.Mark(func(key store.Key) bool { return key == "1" }) },
+		"find":        func(t *testing.T, f *missedFixture) { subscribeOwned(t, f.hub, "a") },
+		"unconfirmed": func(*testing.T, *missedFixture) {},
+		"flood":       func(_ *testing.T, f *missedFixture) { f.hub.pace.in.Store(true) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				r := newRegistry()
-				f := &missedFixture{tb: newTable(running(1, 10)), reg: prometheus.NewRegistry(), log: new(logs)}
-				f.hub = startHub(t, HubConfig{Loader: f.tb, Registry: r, Interval: settleMax / 5, Registerer: f.reg, Logger: f.log.logger()})
-				f.hub.Listening(7)
-				r.open(100, 90)
-				f.states = subscribe(t, f.hub, 1)
-				wantProgress(t, f.states, 10)
-				time.Sleep(10*time.Second + settleMax/2) // looks are rare by now
-				r.open(110, 90, 105)
-				time.Sleep(2 * settleMax)
-				tt.meanwhile(r)
-				f.tb.set(running(1, 20))
-				<-tick(f)
-				wantProgress(t, f.states, 20)
-				time.Sleep(time.Minute)
-				f.want(t, tt.want)
-			})
+		synctest.Test(t, func(t *testing.T) {
+			f := newMissedFixture(t)
+			if name == "unconfirmed" {
+				subscribe(t, f.hub, 1)
+				f.sub.Cancel()
+			}
+			f.tb.set(row(1, "a", 20))
+			change(t, f)
+			time.Sleep(time.Minute)
+			if got := metric(t, f.reg, "auditstream_notifications_missed_total"); got != 0 {
+				t.Errorf("%s: missed %v, want none", name, got)
+			}
 		})
 	}
 }
 
-func TestMissedChangesAreLoggedOnceAMinute(t *testing.T) {
+// While its lock is not held nobody is told of a change.
+func TestChangeInABucketThatIsNotHeldIsNotMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := newMissedFixture(t)
-		for i := range 30 {
-			f.tb.set(running(1, 20+i))
-			<-tick(f)
-		}
-		time.Sleep(5 * time.Second)
-		f.want(t, 30)
-		if got := f.log.count("no notification announced"); got < 4 || got > 6 {
-			t.Errorf("logged %d times in 5 minutes, want about 5:\n%s", got, f.log)
-		}
-	})
-}
-
-func TestNoticedIsTheFirstNotificationOfAChange(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := newMissedFixture(t)
-		f.tb.failWith(errDatabase)
-		f.tb.set(running(1, 20))
-		first := time.Now()
-		f.hub.Notify(1)
-		time.Sleep(3 * time.Second)
-		f.hub.Notify(1)
-		f.tb.failWith(nil)
-		time.Sleep(time.Second)
-		if got := next(t, f.states).Noticed; !got.Equal(first) {
-			t.Errorf("noticed %v after the first notification, want that one", got.Sub(first))
-		}
-		f.tb.set(running(1, 30))
-		f.hub.Resync()
-		if got := next(t, f.states).Noticed; !got.IsZero() {
-			t.Errorf("noticed %v, want zero: no notification announced it", got)
+		tb, reg := newTable(), prometheus.NewRegistry()
+		h, _ := startWanted(t, HubConfig{Loader: tb, Registerer: reg})
+		s := subscribe(t, h, 1)
+		s.Confirm()
+		time.Sleep(time.Minute)
+		tb.set(row(1, "a", 20))
+		time.Sleep(time.Minute)
+		if got := metric(t, reg, "auditstream_notifications_missed_total"); got != 0 {
+			t.Errorf("missed %v, want none", got)
 		}
 	})
 }

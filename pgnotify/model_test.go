@@ -50,21 +50,21 @@ func (m mutant) rowWrite(row uint8) []writerOp {
 	return ops
 }
 
-type bits uint8 // a set of small numbers
+type set uint8 // a set of small numbers
 
-func (b bits) has(i int) bool    { return b>>i&1 == 1 }
-func (b bits) with(i int) bits   { return b | 1<<i }
-func (b bits) minus(c bits) bits { return b &^ c }
+func (b set) has(i int) bool  { return b>>i&1 == 1 }
+func (b set) with(i int) set  { return b | 1<<i }
+func (b set) minus(c set) set { return b &^ c }
 
 // modelWriter is one transaction.
 type modelWriter struct {
 	pc      uint8
 	xid     uint8 // 0: none yet
 	ended   bool
-	wrote   bits // rows, and those before the savepoint
-	saved   bits
-	rings   bits
-	ringsAt bits // at the savepoint
+	wrote   set // rows, and those before the savepoint
+	saved   set
+	rings   set
+	ringsAt set // at the savepoint
 }
 
 type phase uint8
@@ -81,11 +81,11 @@ const (
 type modelInstance struct {
 	phase   phase
 	armed   bool
-	waits   bits // transaction ids that may have looked before
+	waits   set  // transaction ids that may have looked before
 	listed  bool // of settleFirst
-	dirty   bits // rows
+	dirty   set  // rows
 	shown   [modelRows]uint8
-	inbox   bits // rows that notifications name; * is both
+	inbox   set // rows that notifications name; * is both
 	starts  uint8
 	gaveUps uint8
 	deaths  uint8
@@ -109,7 +109,7 @@ type model struct {
 	seen            map[modelState]struct{}
 }
 
-func (s *modelState) open() (xids bits) {
+func (s *modelState) open() (xids set) {
 	for _, w := range s.writers {
 		if w.xid != 0 && !w.ended {
 			xids = xids.with(int(w.xid))
@@ -190,7 +190,7 @@ func (s *modelState) write(i int, op writerOp) {
 }
 
 func (m *model) instanceSteps(s modelState, in modelInstance, starts uint8, change func(string, func(*modelState, *modelInstance))) {
-	const all = bits(1<<modelRows - 1)
+	const all = set(1<<modelRows - 1)
 	list := func(n *modelState, in *modelInstance) {
 		in.waits = n.open()
 		if m.snapshot { // pg_snapshot_xip alone

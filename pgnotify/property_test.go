@@ -19,14 +19,13 @@ const audits = 2 // few, so that streams share them
 
 // stream is a subscriber of the machine, and what it has seen.
 type stream struct {
-	id     int64
-	states <-chan *store.State
-	cancel func()
-	last   *store.State
+	*Subscription
+	ids  []int64 // nil: all of alice's
+	last map[int64]*store.State
 }
 
-// machine drives a hub with whatever may happen to it, in any order. Progress only grows, except that a row can be
-// deleted and come back, with more progress than it had.
+// machine drives a hub with whatever may happen to it, in any order. Progress only grows, except that a row can be deleted and
+// come back, with more progress than it had.
 type machine struct {
 	tb      *table
 	hub     *Hub
@@ -38,85 +37,102 @@ type machine struct {
 
 func (m *machine) update(t *rapid.T) {
 	id := rapid.Int64Range(1, audits).Draw(t, "id")
+	owner := rapid.SampledFrom([]string{"alice", "alice", "bob"}).Draw(t, "owner")
 	m.version++
+	a := row(id, owner, m.version)
 	switch rapid.SampledFrom([]string{"running", "running", "running", "completed", "deleted"}).Draw(t, "as") {
 	case "deleted":
 		m.tb.drop(id)
 	case "completed":
-		row := completed(id)
-		row.Progress = m.version
-		m.tb.set(row)
+		a.Status = "completed"
+		m.tb.set(a)
 	default:
-		m.tb.set(running(id, m.version))
+		m.tb.set(a)
 	}
 	if m.lossy && rapid.IntRange(0, 3).Draw(t, "lost") == 0 {
 		return
 	}
 	if late := rapid.IntRange(-20, 40).Draw(t, "late"); late > 0 { // as others' commits may delay it
-		time.AfterFunc(time.Duration(late)*time.Millisecond, func() { m.hub.Notify(id) })
+		time.AfterFunc(time.Duration(late)*time.Millisecond, func() { m.hub.Notify(store.IntKey(id)) })
 		return
 	}
-	m.hub.Notify(id)
+	m.hub.Notify(store.IntKey(id))
 }
 
 func (m *machine) subscribe(t *rapid.T) {
-	id := rapid.Int64Range(1, audits).Draw(t, "id")
+	ids := rapid.SampledFrom([][]int64{{1}, {2}, {1, 2}, nil}).Draw(t, "ids")
 	patience := rapid.SampledFrom([]time.Duration{time.Minute, time.Minute, time.Millisecond}).Draw(t, "patience")
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	states, cancel, err := m.hub.Subscribe(ctx, id, nil)
+	s := &stream{ids: ids, last: make(map[int64]*store.State)}
+	var err error
+	if ids == nil {
+		s.Subscription, err = m.hub.SubscribeOwned(ctx, store.Viewer{Subject: "alice"}, nil)
+	} else {
+		s.Subscription, err = m.hub.Subscribe(ctx, keys(ids), nil)
+	}
 	if err != nil {
 		return
 	}
-	s := &stream{id: id, states: states, cancel: cancel}
-	m.streams = append(m.streams, s)
 	m.take(t, s)
-	if s.last == nil {
-		t.Fatalf("audit %d: no state after Subscribe", id)
+	s.Confirm()
+	m.streams = append(m.streams, s)
+	for _, id := range ids {
+		m.shows(t, s, id)
 	}
+}
+
+func (m *machine) row(id int64) (store.Audit, bool) {
 	m.tb.mu.Lock()
-	row, ok := m.tb.rows[id]
-	m.tb.mu.Unlock()
-	if ok != s.last.Found || ok && s.last.Audit.Progress != row.Progress {
-		t.Fatalf("audit %d opened with %s, the row is %+v", id, s.last.JSON, row)
+	defer m.tb.mu.Unlock()
+	a, ok := m.tb.rows[store.IntKey(id)]
+	return a, ok
+}
+
+// shows checks that a stream shows the row.
+func (m *machine) shows(t *rapid.T, s *stream, id int64) {
+	a, ok := m.row(id)
+	last := s.last[id]
+	if last == nil || ok != last.Found || ok && (last.Audit.Progress != a.Progress || last.Audit.Status != a.Status) {
+		t.Fatalf("audit %d shows %+v, the row is %+v, %v", id, last, a, ok)
 	}
 }
 
 func (m *machine) take(t *rapid.T, s *stream) {
-	select {
-	case state := <-s.states:
-		if state.ID != s.id {
-			t.Fatalf("audit %d was shown %d", s.id, state.ID)
+	for _, state := range s.Take() {
+		id := state.ID.Int()
+		last := s.last[id]
+		if s.ids != nil && !slices.Contains(s.ids, id) {
+			t.Fatalf("%v were shown %d", s.ids, id)
 		}
-		if s.last != nil && state.Found && state.Audit.Progress < s.last.Audit.Progress {
-			t.Fatalf("audit %d went back from %s to %s", s.id, s.last.JSON, state.JSON)
+		if last != nil && state.Found && state.Audit.Progress < last.Audit.Progress {
+			t.Fatalf("audit %d went back from %s to %s", id, last.JSON, state.JSON)
 		}
-		if s.last != nil && state.Found && s.last.Same(state) {
-			t.Fatalf("audit %d was shown %s twice", s.id, state.JSON)
+		if last != nil && state.Found && last.Same(state) && s.ids != nil {
+			t.Fatalf("audit %d was shown %s twice", id, state.JSON)
 		}
-		s.last = state
-	default:
+		s.last[id] = state
 	}
 }
 
 // quiesce checks P1: once all is quiet, each stream that has not ended shows the row.
 func (m *machine) quiesce(t *rapid.T) {
 	m.tb.failWith(nil)
+	m.tb.failFindsWith(nil)
 	time.Sleep(time.Minute)
 	synctest.Wait()
 	for _, s := range m.streams {
 		m.take(t, s)
-		m.tb.mu.Lock()
-		row, ok := m.tb.rows[s.id]
-		m.tb.mu.Unlock()
-		if s.last.Terminal() {
-			continue // it has ended, or would have
-		}
-		if s.last.Found != ok || ok && (s.last.Audit.Progress != row.Progress || s.last.Audit.Status != row.Status) {
-			t.Fatalf("audit %d shows %s after all is quiet, the row is %+v, %v", s.id, s.last.JSON, row, ok)
-		}
-		if len(s.states) > cap(s.states) || cap(s.states) != 1 {
-			t.Fatalf("slot of %d", cap(s.states))
+		for id := range int64(audits) {
+			a, ok := m.row(id + 1)
+			switch last := s.last[id+1]; {
+			case s.ids == nil:
+				if ok && !a.Terminal() && *a.UserID == "alice" && (last == nil || !last.Terminal()) { // else it comes in anew with its next read
+					m.shows(t, s, id+1)
+				}
+			case slices.Contains(s.ids, id+1) && !last.Terminal():
+				m.shows(t, s, id+1)
+			}
 		}
 	}
 	if missed := metric(t, m.reg, "auditstream_notifications_missed_total"); missed > 0 && !m.lossy {
@@ -125,26 +141,30 @@ func (m *machine) quiesce(t *rapid.T) {
 }
 
 func (m *machine) actions() map[string]func(*rapid.T) {
+	fail := func(with func(error)) func(t *rapid.T) {
+		return func(t *rapid.T) { with(rapid.SampledFrom([]error{nil, nil, errDatabase}).Draw(t, "with")) }
+	}
 	return map[string]func(*rapid.T){
 		"update":    m.update,
 		"update 2":  m.update, // twice as often
 		"subscribe": m.subscribe,
 		"another":   m.subscribe,
 		"forged": func(t *rapid.T) {
-			m.hub.Notify(rapid.Int64Range(1, 2*audits).Draw(t, "id"))
+			m.hub.Notify(store.IntKey(rapid.Int64Range(1, 2*audits).Draw(t, "id")))
 			if rapid.Bool().Draw(t, "reading") {
 				synctest.Wait() // a slow read has looked
 			}
 		},
 		"resync": func(*rapid.T) { m.hub.Resync() },
+		"mark":   func(*rapid.T) { m.hub.Mark(func(key store.Key) bool { return key != "1" }) },
 		"rest":   func(*rapid.T) { synctest.Wait() },
 		"pass": func(t *rapid.T) {
 			time.Sleep(time.Duration(rapid.SampledFrom([]int{1, 5, 30, 1000, 4000}).Draw(t, "ms")) * time.Millisecond)
 		},
-		"fail":    func(t *rapid.T) { m.tb.failWith(rapid.SampledFrom([]error{nil, nil, errDatabase}).Draw(t, "with")) },
-		"mend":    func(*rapid.T) { m.tb.failWith(nil) },
-		"slow":    func(t *rapid.T) { m.tb.setTakes(time.Duration(rapid.IntRange(0, 30).Draw(t, "ms")) * time.Millisecond) },
-		"quiesce": m.quiesce,
+		"fail":      fail(m.tb.failWith),
+		"fail find": fail(m.tb.failFindsWith),
+		"slow":      func(t *rapid.T) { m.tb.setTakes(time.Duration(rapid.IntRange(0, 30).Draw(t, "ms")) * time.Millisecond) },
+		"quiesce":   m.quiesce,
 		"take": func(t *rapid.T) {
 			for _, s := range m.streams {
 				m.take(t, s)
@@ -153,7 +173,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"cancel": func(t *rapid.T) {
 			if len(m.streams) > 0 {
 				i := rapid.IntRange(0, len(m.streams)-1).Draw(t, "stream")
-				m.streams[i].cancel()
+				m.streams[i].Cancel()
 				m.streams = slices.Delete(m.streams, i, i+1)
 			}
 		},
@@ -173,7 +193,7 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 			if m.lossy {
 				interval = 5 * time.Second
 			}
-			hub, err := NewHub(HubConfig{Loader: m.tb, Interval: interval, ReadTimeout: 40 * time.Millisecond, Registerer: reg})
+			hub, err := NewHub(HubConfig{Loader: m.tb, Finder: m.tb, Interval: interval, ReadTimeout: 40 * time.Millisecond, Registerer: reg})
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -181,10 +201,18 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			var running sync.WaitGroup
 			running.Go(func() { _ = hub.Run(ctx) })
+			running.Go(func() { _ = hub.Find(ctx) })
 			defer running.Wait()
 			defer cancel()
 			rt.Repeat(m.actions())
 			m.quiesce(rt)
+			for _, s := range m.streams {
+				s.Cancel()
+			}
+			time.Sleep(time.Minute)
+			if n := len(hub.entries) + len(hub.owned.subs); n > 0 {
+				rt.Fatalf("%d entries or owners are left", n)
+			}
 		})
 	})
 }
@@ -192,34 +220,51 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 // The same promises with goroutines that really run at the same time.
 func TestHubUnderConcurrentLoad(t *testing.T) {
 	t.Parallel()
-	tb := newTable(running(1, 0), running(2, 0), running(3, 0))
-	h := startHub(t, HubConfig{Loader: tb, Interval: 20 * time.Millisecond})
+	tb := newTable()
+	for id := range int64(3) {
+		tb.set(row(id+1, "a", 0))
+	}
+	h, err := NewHub(HubConfig{Loader: tb, Finder: tb, Interval: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRegistrar(h.Mark, h.cfg.Logger, nil)
+	h.Announce(r)
+	r.Session(newLockTable())
+	running, stop := context.WithCancel(t.Context())
+	var runs sync.WaitGroup
+	for _, run := range []func(context.Context) error{h.Run, h.Find, r.Run} {
+		runs.Go(func() { _ = run(running) })
+	}
+	defer runs.Wait()
+	defer stop()
 	ctx, cancel := context.WithCancel(t.Context())
 	var writers, readers sync.WaitGroup
-	const last = 2000
 	for id := range int64(3) {
 		writers.Go(func() {
-			for progress := range last {
-				tb.set(running(id+1, progress))
+			for progress := range 2000 {
+				tb.set(row(id+1, "a", progress))
 				if progress%7 != 0 { // lost
-					h.Notify(id + 1)
+					h.Notify(store.IntKey(id + 1))
 				}
 			}
-			tb.set(completed(id + 1))
-			h.Notify(id + 1)
+			tb.set(ended(id+1, "a"))
+			h.Notify(store.IntKey(id + 1))
 		})
 	}
 	writers.Go(func() {
-		for range 200 {
+		for n := range 200 {
 			h.Resync()
 			tb.failWith(errDatabase)
 			tb.failWith(nil)
+			r.Session(newLockTable())
+			r.Flood(n%3 == 0)
 		}
 	})
-	for range 50 {
+	for n := range 50 {
 		readers.Go(func() {
 			for ctx.Err() == nil {
-				watchToEnd(t, h, 1+rand.Int64N(3), rand.IntN(3) == 0)
+				watchToEnd(t, h, 1+rand.Int64N(3), n%3 == 0)
 			}
 		})
 	}
@@ -227,28 +272,50 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 	cancel()
 	readers.Wait()
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.watched)+len(h.dirty) != 0 {
-		t.Errorf("%d watched, %d dirty, want none", len(h.watched), len(h.dirty))
+	if n := len(h.owned.subs); n != 0 {
+		t.Errorf("%d owners are left", n)
+	}
+	h.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for number := range r.buckets {
+		if n := r.buckets[number].watched; n != 0 {
+			t.Errorf("bucket %d: %d are said to be watched", number, n)
+		}
 	}
 }
 
 // watchToEnd follows an audit to its end, or leaves after the first state.
 func watchToEnd(t *testing.T, h *Hub, id int64, leave bool) {
-	states, stop, err := h.Subscribe(t.Context(), id, nil)
+	wake := make(chan struct{}, 1)
+	ring := func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	s, err := h.Subscribe(t.Context(), keys([]int64{id}), ring)
 	if err != nil {
 		t.Errorf("Subscribe: %v", err)
 		return
 	}
-	defer stop()
-	for progress := -1; ; {
-		state := <-states
-		if state.ID != id || state.Audit.Progress < progress && !state.Terminal() {
-			t.Errorf("audit %d went from %d to %s", id, progress, state.JSON)
+	defer s.Cancel()
+	if all, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, nil); err != nil {
+		t.Errorf("SubscribeOwned: %v", err)
+	} else {
+		all.Take()
+		defer all.Cancel()
+	}
+	s.Confirm()
+	for progress := -1; ; <-wake {
+		for _, state := range s.Take() {
+			if state.ID.Int() != id || state.Audit.Progress < progress && !state.Terminal() {
+				t.Errorf("audit %d went from %d to %s", id, progress, state.JSON)
+			}
+			if leave || state.Terminal() {
+				return
+			}
+			progress = state.Audit.Progress
 		}
-		if leave || state.Terminal() {
-			return
-		}
-		progress = state.Audit.Progress
 	}
 }

@@ -2,197 +2,156 @@ package pgnotify
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math"
-	mathrand "math/rand/v2"
-	"net"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgxlisten"
+	"auditstream/store"
 )
 
-// session is the life of one listening connection: connect, LISTEN, hear, until it breaks or falls silent.
+// session is the life of one connection: open it, hear, until it breaks or falls silent.
 type session struct {
 	l      *Listener
-	ready  chan struct{}          // closed when LISTEN is in force
-	sent   atomic.Pointer[Canary] // the one that is on its way
+	ready  chan struct{}          // closed when what is sent is received
+	sent   atomic.Pointer[canary] // the one that is on its way
 	heard  atomic.Uint64          // notifications of any kind
-	proven time.Time              // when a canary last came back; belongs to watch
-	stars  *ResyncLimiter
-	// instance is 0 until a canary has come back: through a transaction pooler, where none does, the lock that proves that
-	// the instance lives would stay with whoever gets the connection next. Belongs to the goroutine that hears.
-	instance int64
+	proven time.Time              // when a canary last came back; belongs to prove
+	again  bell                   // somebody else's canary was heard
 }
 
 func newSession(l *Listener) *session {
-	return &session{l: l, ready: make(chan struct{}), stars: NewResyncLimiter(l.cfg.Sink.Resync)}
+	return &session{l: l, ready: make(chan struct{}), again: newBell()}
 }
 
-// run returns why the session ended. pgxlisten would reconnect by itself, but after a constant delay; the first error
-// ends it here instead, and Listener.Run decides what follows.
+// canary is a notification that only says that notifications arrive. Its payload is random, so that neither another
+// instance's nor a forged one counts; nor does an earlier one of ours that was thought not to have been sent.
+type canary struct {
+	payload string
+	came    bell
+}
+
+// run returns why the session ended. Listener.Run decides what follows.
 func (s *session) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer s.stars.Stop()
-	listener := &pgxlisten.Listener{
-		Connect:        s.connect,
-		LogError:       func(_ context.Context, err error) { cancel(err) }, // the first cause wins
-		ReconnectDelay: time.Hour,                                          // never reached: ctx is done by then
-	}
-	listener.Handle(Channel, s)
-
-	watched := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(watched)
-		cancel(s.watch(ctx))
+		defer close(ended)
+		cancel(s.l.cfg.Source.Listen(ctx, s.opened, s.hear)) // the first cause wins
 	}()
-	_ = listener.Listen(ctx) // always ctx's error; the cause says more
-	<-watched
+	cancel(s.prove(ctx))
+	<-ended
 	return context.Cause(ctx)
 }
 
-func (s *session) connect(ctx context.Context) (*pgx.Conn, error) {
-	return connectIdle(ctx, s.l.cfg.Conn)
-}
-
-// connectIdle opens a connection that idle_session_timeout, which counts a session that only listens as idle, does not end.
-func connectIdle(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	// A pooler would keep a SET for its next client, so set nothing unless it is needed.
-	const keepIdle = `select set_config('idle_session_timeout', '0', false) where current_setting('idle_session_timeout', true) <> '0'`
-	if _, err := conn.Exec(ctx, keepIdle); err != nil {
-		_ = conn.Close(ctx) // the first error is the one to report
-		return nil, fmt.Errorf("prepare connection: %w", err)
-	}
-	return conn, nil
-}
-
-// HandleBacklog is called by pgxlisten when LISTEN is in force: whatever was committed before may have been missed.
-func (s *session) HandleBacklog(context.Context, string, *pgx.Conn) error {
-	s.l.metrics.Connects.Inc()
+// opened has all that is watched read: whatever was committed before may have been missed.
+func (s *session) opened() {
+	s.l.metrics.connects.Inc()
 	s.l.cfg.Sink.Resync()
 	close(s.ready)
-	return nil
 }
 
-// HandleNotification is called by pgxlisten for each notification. It does not block.
-func (s *session) HandleNotification(ctx context.Context, n *pgconn.Notification, conn *pgx.Conn) error {
+// hear does what a payload asks for.
+func (s *session) hear(payload string) {
 	s.heard.Add(1)
-	kind := NotifyIgnored
-	switch id, ok := ParseID(n.Payload); {
+	kind := notifyIgnored
+	switch key, ok := store.ParseKey(payload); {
 	case ok:
-		kind = NotifyRow
-		s.l.cfg.Sink.Notify(id)
-	case n.Payload == PayloadResync:
-		kind = NotifyResync
-		s.stars.Request()
-	case strings.HasPrefix(n.Payload, CanaryPrefix):
-		kind = NotifyCanary
-		if c := s.sent.Load(); c != nil && n.Payload == c.Payload { // not another instance's
-			s.announce(ctx, conn)
-			c.CameBack()
+		kind = notifyRow
+		s.l.cfg.Sink.Notify(key)
+	case payload == PayloadResync, strings.HasPrefix(payload, bucketPrefix):
+		kind = notifyResync
+		s.l.cfg.Sink.Resync()
+	case strings.HasPrefix(payload, CanaryPrefix):
+		kind = notifyCanary
+		if c := s.sent.Load(); c != nil && payload == c.payload {
+			c.came.ring()
+		} else if !s.l.Up() { // whatever was wrong may be over
+			s.again.ring()
 		}
 	}
-	s.l.metrics.Notifications.WithLabelValues(kind).Inc()
-	return nil
+	s.l.metrics.notifications.WithLabelValues(kind).Inc()
 }
 
-// announce takes the lock that shows that this session lives, and tells the sink, once in a session.
-func (s *session) announce(ctx context.Context, conn *pgx.Conn) {
-	registrar, ok := s.l.cfg.Sink.(Registrar)
-	if !ok || s.instance != 0 || conn == nil {
-		return
-	}
-	instance := 1 + mathrand.Int64N(math.MaxInt64)
-	ctx, cancel := context.WithTimeout(ctx, s.l.cfg.CanaryTimeout)
-	defer cancel()
-	if _, err := conn.Exec(ctx, "select pg_catalog.pg_try_advisory_lock_shared($1)", instance); err != nil {
-		s.l.cfg.Logger.DebugContext(ctx, "no lock for this instance", "error", err) // the next canary brings us here again
-		return
-	}
-	s.instance = instance
-	registrar.Listening(instance)
-}
-
-// watch sends a canary through the pool every interval and returns ErrSilent when one does not come back. A canary that
-// cannot be sent proves nothing about the listening connection, so it is kept; but when no proof has come for a while,
-// nothing can be said to be up.
-func (s *session) watch(ctx context.Context) error {
+// prove sends a canary every interval and returns ErrSilent when one does not come back.
+func (s *session) prove(ctx context.Context) error {
 	select {
-	case <-s.ready:
 	case <-ctx.Done():
 		return nil
-	case <-time.After(s.l.cfg.Conn.ConnectTimeout * time.Duration(2+len(s.l.cfg.Conn.Fallbacks))):
-		return errors.New("connecting and LISTEN took too long")
+	case <-s.ready:
 	}
 	for {
 		if err := s.canary(ctx); err != nil {
 			return err
 		}
+		next := time.After(s.l.cfg.CanaryInterval)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(s.l.cfg.CanaryInterval):
+		case <-time.After(min(againAfter, s.l.cfg.CanaryInterval)):
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.again:
+		case <-next:
 		}
 	}
 }
 
-// canary sends one and waits for it. One that cannot be sent proves nothing about the listening connection, which is kept.
+// canary sends one and waits for it. One that cannot be sent proves nothing about the connection, which is kept; but when no proof
+// has come for as long as two more could have been sent, nothing can be said to be up.
 func (s *session) canary(ctx context.Context) error {
-	c := NewCanary()
+	cfg := &s.l.cfg
+	c := &canary{payload: CanaryPrefix + rand.Text(), came: newBell()}
 	s.sent.Store(c)
-	sendCtx, cancel := context.WithTimeout(ctx, s.l.cfg.CanaryTimeout)
+	sendCtx, cancel := context.WithTimeout(ctx, cfg.CanaryTimeout)
 	defer cancel()
 	start := time.Now()
-	if _, err := s.l.cfg.Pool.Exec(sendCtx, "select pg_catalog.pg_notify($1, $2)", Channel, c.Payload); err != nil {
-		s.l.cfg.Logger.DebugContext(ctx, "canary not sent", "error", err)
-		if time.Since(s.proven) > s.l.proofLasts() {
-			s.l.setUp(false)
+	if err := cfg.Source.Send(sendCtx, c.payload); err != nil {
+		if time.Since(s.proven) > 2*(cfg.CanaryInterval+cfg.CanaryTimeout) && s.l.up.Swap(false) {
+			cfg.Logger.Warn("no canary can be sent, so it is not known whether notifications arrive; the safety net finds changes meanwhile", "error", err)
 		}
 		return nil
 	}
-	came, err := c.Await(ctx, start, s.l.cfg.CanaryTimeout, s.heard.Load)
-	if came {
-		s.l.metrics.Canary.Observe(time.Since(start).Seconds())
-		s.proven = time.Now()
-		s.l.setUp(true)
+	if err := s.await(ctx, c, start); err != nil || ctx.Err() != nil {
+		return err
 	}
-	return err
+	s.l.metrics.canary.Observe(time.Since(start).Seconds())
+	s.proven = time.Now()
+	s.l.arrive()
+	return nil
+}
+
+// await waits for a canary. The error says that it did not come within the time-out, in which no other notification came either.
+// While others come, ours may be behind them, as any role can send a flood; but they do not vouch for it for ever.
+func (s *session) await(ctx context.Context, c *canary, start time.Time) error {
+	for before := s.heard.Load(); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.came:
+			return nil
+		case <-time.After(s.l.cfg.CanaryTimeout):
+		}
+		now, waited := s.heard.Load(), time.Since(start)
+		if now == before || waited >= maxCanaryTimeouts*s.l.cfg.CanaryTimeout {
+			return fmt.Errorf("%w within %v", ErrSilent, waited.Round(time.Millisecond))
+		}
+		before = now
+	}
 }
 
 func (s *session) failure(err error) string {
 	select {
 	case <-s.ready:
 	default:
-		return FailConnect
+		return failConnect
 	}
 	if errors.Is(err, ErrSilent) {
-		return FailSilent
+		return failSilent
 	}
-	return FailLost
-}
-
-// listenConfig makes a dead peer noticed without a query: the watchdog is faster, but the kernel also frees what a network
-// partition leaves behind.
-func listenConfig(from *pgx.ConnConfig, name string) *pgx.ConnConfig {
-	cfg := from.Copy()
-	if cfg.RuntimeParams["application_name"] == "" {
-		cfg.RuntimeParams["application_name"] = name
-	}
-	if cfg.ConnectTimeout == 0 || cfg.ConnectTimeout > connectTimeout {
-		cfg.ConnectTimeout = connectTimeout
-	}
-	cfg.DialFunc = (&net.Dialer{
-		Timeout:         cfg.ConnectTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-	}).DialContext
-	return cfg
+	return failLost
 }

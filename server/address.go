@@ -29,13 +29,27 @@ func newAddressLimit(maximum int, refused func()) *addressLimit {
 		warn: rate.Sometimes{First: 1, Interval: time.Minute}}
 }
 
-// clientAddr is what a connection is counted by. An IPv6 client commands at least a /64 (RFC 6177), so that is one.
+// clientAddr is what a connection is counted by.
 func clientAddr(conn net.Conn) netip.Addr {
 	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	return oneClient(tcp.AddrPort().Addr())
+}
+
+// requestAddr is clientAddr of a request's connection.
+func requestAddr(r *http.Request) netip.Addr {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return oneClient(addr.Addr())
+}
+
+// oneClient is the same for all addresses that one client has. An IPv6 client commands at least a /64 (RFC 6177).
+func oneClient(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
 	if addr.Is6() {
 		prefix, err := addr.Prefix(64)
 		if err == nil { // always: 64 is a length that IPv6 has
@@ -45,8 +59,8 @@ func clientAddr(conn net.Conn) netip.Addr {
 	return addr
 }
 
-// crowded marks the context of a connection beyond the limit.
-type crowded struct{}
+// overLimit marks the context of a connection beyond the limit.
+type overLimit struct{}
 
 // opened is an http.Server's ConnContext: it counts a connection, and marks one beyond the limit.
 func (l *addressLimit) opened(ctx context.Context, conn net.Conn) context.Context {
@@ -58,7 +72,7 @@ func (l *addressLimit) opened(ctx context.Context, conn net.Conn) context.Contex
 	addr := clientAddr(conn)
 	l.open[addr]++
 	if l.open[addr] > l.max {
-		return context.WithValue(ctx, crowded{}, true)
+		return context.WithValue(ctx, overLimit{}, true)
 	}
 	return ctx
 }
@@ -114,13 +128,13 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// isCrowded reports whether the request came on a connection beyond its address's limit.
-func isCrowded(r *http.Request) bool { return r.Context().Value(crowded{}) != nil }
+// isOverLimit reports whether the request came on a connection beyond its address's limit.
+func isOverLimit(r *http.Request) bool { return r.Context().Value(overLimit{}) != nil }
 
-// thin ends the connections beyond the limit after one answer each, so that they count no longer than it takes.
-func thin(next http.Handler) http.Handler {
+// closeOverLimit ends the connections beyond the limit after one answer each, so that they count no longer than it takes.
+func closeOverLimit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isCrowded(r) {
+		if isOverLimit(r) {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(w, r)

@@ -17,22 +17,25 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Subscriber hands out the states of an audit; a pgnotify.Hub is one. Subscribe returns once the first state, read after
-// the call, is in the channel, which from then on holds the newest state that was not taken. The caller calls cancel once.
-// wake, which may be nil, is called whenever a state is put into the channel, until cancel; it does not block. Read returns one
-// state, read after the call, and leaves nothing behind.
-type Subscriber interface {
-	Read(ctx context.Context, id int64) (*store.State, error)
-	Subscribe(ctx context.Context, id int64, wake func()) (states <-chan *store.State, cancel func(), err error)
+// Hub hands out the states of audits. In both methods wake, which may be nil, is called whenever there is something to take, until
+// Cancel; it neither blocks nor calls the hub. When ctx ends before the first states are there, the error has its cause.
+type Hub interface {
+	// Subscribe returns once the first state of each key, read after the call, can be taken, also where there is no such row.
+	Subscribe(ctx context.Context, keys []store.Key, wake func()) (Subscription, error)
+	// SubscribeOwned is for all audits of the viewer's that have not ended, those included that begin later. It returns once the
+	// states of those that there are can be taken; there may be none.
+	SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (Subscription, error)
 }
 
-// GroupSubscriber hands out the states of several audits as one; a pgnotify.Hub is one. Both methods return once the first
-// states, read after the call, are in the channel, which from then on holds the newest state that was not taken of each audit
-// that has changed, and never loses a terminal one. SubscribeOwned is for all audits of the viewer's that have not ended,
-// those included that begin later; there may be none at first. In all else they are as [Subscriber]'s Subscribe.
-type GroupSubscriber interface {
-	SubscribeMany(ctx context.Context, ids []int64, wake func()) (states <-chan []*store.State, cancel func(), err error)
-	SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (states <-chan []*store.State, cancel func(), err error)
+// Subscription is a viewer's place in the hub. Its methods do not block, and are safe for concurrent use.
+type Subscription interface {
+	// Take returns the newest state of each audit that has changed since the last call. A terminal state is never replaced.
+	Take() []*store.State
+	// Confirm says that what was asked for is the viewer's: from now on writers are told that somebody watches, and what has
+	// changed since the first read is read.
+	Confirm()
+	// Cancel ends the subscription. It is called once.
+	Cancel()
 }
 
 // Config configures a Server. Zero means the default, except where a field says otherwise. The names in errors are those
@@ -45,10 +48,8 @@ type Config struct {
 	// CertFile and KeyFile make the server speak TLS and HTTP/2. Both or neither.
 	CertFile, KeyFile string
 
-	// Subscriber is required.
-	Subscriber Subscriber
-	// Groups is required.
-	Groups GroupSubscriber
+	// Hub is required.
+	Hub Hub
 	// Ping reports whether audits can be read. Required.
 	Ping func(context.Context) error
 	// Listening reports whether notifications arrive; while they do not, changes are found by polling. Required.
@@ -71,7 +72,10 @@ type Config struct {
 	Retry time.Duration
 	// MaxStreams and MaxStreamsPerUser limit open streams; 0: no limit.
 	MaxStreams, MaxStreamsPerUser int
-	// NoHijack leaves all streams to net/http. By default those over plain HTTP/1.1 are taken from it: see hijacked.
+	// MaxRefusedPerUser and MaxRefusedPerAddress limit how many audits a minute one user and one client address may ask for and
+	// be refused, before further requests are not read for; 0: no limit. Behind a proxy all clients have the proxy's address.
+	MaxRefusedPerUser, MaxRefusedPerAddress int
+	// NoHijack leaves all streams to net/http. By default those over plain HTTP/1.1 are taken from it: see connection.
 	NoHijack bool
 	// MaxConnectionsPerAddress limits the open connections of one client address, before any token is looked at; 0: no
 	// limit. Behind a proxy all clients have the proxy's address.
@@ -111,25 +115,25 @@ func (c *Config) setDefaults() {
 }
 
 func (c *Config) validate() error {
-	if c.Subscriber == nil || c.Groups == nil || c.Ping == nil || c.Listening == nil {
-		return errors.New("server: Config.Subscriber, Groups, Ping and Listening are required")
+	if c.Hub == nil || c.Ping == nil || c.Listening == nil {
+		return errors.New("server: Config.Hub, Ping and Listening are required")
 	}
 	for name, d := range map[string]time.Duration{
 		"SSE_MAX_DURATION": c.MaxDuration, "SSE_HEARTBEAT_SECONDS": c.Heartbeat, "SSE_RETRY_MS": c.Retry,
 	} {
 		if d < 0 {
-			return fmt.Errorf("%s: %v is not allowed: a positive duration is", name, d)
+			return fmt.Errorf("%s: %v is negative; give a time greater than 0", name, d)
 		}
 	}
-	if c.MaxStreams < 0 || c.MaxStreamsPerUser < 0 || c.MaxConnectionsPerAddress < 0 {
-		return errors.New("SSE_MAX_STREAMS, SSE_MAX_STREAMS_PER_USER and HTTP_MAX_CONNECTIONS_PER_ADDRESS must not be negative; 0 is no limit")
+	if min(c.MaxStreams, c.MaxStreamsPerUser, c.MaxRefusedPerUser, c.MaxRefusedPerAddress, c.MaxConnectionsPerAddress) < 0 {
+		return errors.New("a negative limit: SSE_MAX_STREAMS, SSE_MAX_STREAMS_PER_USER, SSE_MAX_REFUSED_PER_USER, HTTP_MAX_REFUSED_PER_ADDRESS and HTTP_MAX_CONNECTIONS_PER_ADDRESS take a number from 1 on, or 0 for no limit")
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
-		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE belong together: set both or neither")
+		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE: only one is set; set both or neither")
 	}
 	if c.AuthCookie != "" {
 		if err := (&http.Cookie{Name: c.AuthCookie}).Valid(); err != nil {
-			return fmt.Errorf("SSE_AUTH_COOKIE: %q is not allowed: a cookie's name like session is", c.AuthCookie)
+			return fmt.Errorf("SSE_AUTH_COOKIE: %q cannot be a cookie's name; give one like session", c.AuthCookie)
 		}
 	}
 	for _, origin := range c.CORSOrigins {
@@ -152,7 +156,7 @@ func checkAddr(name, addr string) error {
 		_, err = net.LookupPort("tcp", port)
 	}
 	if err != nil || port == "" { // which would be a random one
-		return fmt.Errorf("%s: %q is not allowed: HOST:PORT or :PORT is", name, addr)
+		return fmt.Errorf("%s: invalid address %q; give HOST:PORT or :PORT", name, addr)
 	}
 	return nil
 }
@@ -163,7 +167,7 @@ func checkOrigin(origin string) error {
 	}
 	u, err := url.Parse(origin)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsAny(origin, ",*") { // of which rs/cors would make a pattern
-		return fmt.Errorf("CORS_ALLOWED_ORIGINS: %q is not allowed: an origin like https://app.example.com, without a path, or * is", origin)
+		return fmt.Errorf("CORS_ALLOWED_ORIGINS: %q is no origin; give one like https://app.example.com, without a path, or *", origin)
 	}
 	return nil
 }
@@ -184,11 +188,11 @@ func (c AuthConfig) Validate() error {
 			continue
 		}
 		if len(secret) < MinSecret {
-			return fmt.Errorf("%s: its %d bytes are not enough: an HS256 key has at least %d (try: openssl rand -base64 32)", name, len(secret), MinSecret)
+			return fmt.Errorf("%s: the key has %d bytes, and HS256 needs at least %d; make one with: openssl rand -base64 32", name, len(secret), MinSecret)
 		}
 		for _, p := range placeholders {
 			if strings.HasPrefix(strings.ToLower(secret), p) {
-				return fmt.Errorf("%s begins with %q, a placeholder that others know: make one (try: openssl rand -base64 32)", name, p)
+				return fmt.Errorf("%s: the key begins with %q, a placeholder that others know; make one with: openssl rand -base64 32", name, p)
 			}
 		}
 	}
@@ -200,7 +204,7 @@ func (c AuthConfig) Validate() error {
 		_, err = net.LookupPort("tcp", u.Port())
 	}
 	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))) {
-		return fmt.Errorf("JWT_JWKS_URL: %q is not allowed: an https URL is (http only for a loopback address)", withoutPassword(c.JWKSURL))
+		return fmt.Errorf("JWT_JWKS_URL: invalid URL %q; give an https URL, or an http URL of a loopback address", withoutPassword(c.JWKSURL))
 	}
 	if c.Issuer == "" || c.Audience == "" {
 		return errors.New("JWT_ISSUER and JWT_AUDIENCE are required with JWT_JWKS_URL: without them a token that the issuer made for any other service would be accepted")

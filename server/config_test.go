@@ -11,6 +11,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"auditstream/store"
+
+	"github.com/gorilla/mux"
 )
 
 func TestConfigIsValidated(t *testing.T) {
@@ -19,7 +23,7 @@ func TestConfigIsValidated(t *testing.T) {
 		spoil func(*Config)
 		want  string
 	}{
-		"no subscriber":          {func(c *Config) { c.Subscriber = nil }, "Subscriber"},
+		"no hub":                 {func(c *Config) { c.Hub = nil }, "Hub"},
 		"no ping":                {func(c *Config) { c.Ping = nil }, "Ping"},
 		"no listening":           {func(c *Config) { c.Listening = nil }, "Listening"},
 		"negative duration":      {func(c *Config) { c.MaxDuration = -time.Second }, "SSE_MAX_DURATION: -1s"},
@@ -34,13 +38,13 @@ func TestConfigIsValidated(t *testing.T) {
 		"a pattern":              {func(c *Config) { c.CORSOrigins = []string{"https://app*"} }, `CORS_ALLOWED_ORIGINS: "https://app*"`},
 		"a pattern of hosts":     {func(c *Config) { c.CORSOrigins = []string{"https://*.example.com"} }, `CORS_ALLOWED_ORIGINS: "https://*.example.com"`},
 		"an origin of no host":   {func(c *Config) { c.CORSOrigins = []string{"https://:443"} }, `CORS_ALLOWED_ORIGINS: "https://:443"`},
-		"an address of no port":  {func(c *Config) { c.Addr = "localhost:" }, `HTTP_ADDR: "localhost:" is not allowed`},
-		"keys at no host":        {func(c *Config) { c.Auth.JWKSURL = "https://:443/keys" }, `JWT_JWKS_URL: "https://:443/keys"`},
+		"an address of no port":  {func(c *Config) { c.Addr = "localhost:" }, `HTTP_ADDR: invalid address "localhost:"; give HOST:PORT or :PORT`},
+		"keys at no host":        {func(c *Config) { c.Auth.JWKSURL = "https://:443/keys" }, `JWT_JWKS_URL: invalid URL "https://:443/keys"`},
 		"keys at no port":        {func(c *Config) { c.Auth.JWKSURL = "https://id.example:99999/keys" }, "JWT_JWKS_URL"},
 		"no way to verify":       {func(c *Config) { c.Auth = AuthConfig{} }, "JWT_SECRET"},
 	} {
 		cfg := Config{
-			Subscriber: subscribeFunc(unreachable), Groups: groupFunc(nil), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
+			Hub: hubFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
 			Auth: AuthConfig{Secret: testSecret}, CORSOrigins: []string{"*", "http://localhost:3000", "https://app.example"},
 		}
 		if _, err := New(t.Context(), cfg); err != nil {
@@ -76,7 +80,7 @@ func TestBadCertificateIsRefusedAtStart(t *testing.T) {
 	}
 	for _, file := range []string{garbage, garbage + ".missing"} {
 		_, err := New(t.Context(), Config{
-			Subscriber: subscribeFunc(unreachable), Groups: groupFunc(nil), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
+			Hub: hubFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
 			Auth: AuthConfig{Secret: testSecret}, CertFile: file, KeyFile: file,
 		})
 		if err == nil || !strings.HasPrefix(err.Error(), "TLS_CERT_FILE") {
@@ -85,15 +89,20 @@ func TestBadCertificateIsRefusedAtStart(t *testing.T) {
 	}
 }
 
+// idInPath is what the audit_id of a path is taken for.
+func idInPath(t *testing.T, value string) (store.Key, error) {
+	return auditID(mux.SetURLVars(get(t, "/"), map[string]string{"audit_id": value}))
+}
+
 func TestAuditID(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]int64{
 		"1": 1, "42": 42, "9223372036854775807": 9223372036854775807,
 		"": 0, "0": 0, "-1": 0, "+1": 0, "01": 0, "1.0": 0, "1e3": 0, "0x1": 0, "1_0": 0, " 1": 0, "٣": 0, "9223372036854775808": 0, "abc": 0,
 	} {
-		got, err := auditID(value)
-		if got != want || (err == nil) != (want > 0) {
-			t.Errorf("auditID(%q) = %d, %v, want %d", value, got, err, want)
+		got, err := idInPath(t, value)
+		if got.Int() != want || (err == nil) != (want > 0) || (err == nil) != (string(got) == value && got != "") {
+			t.Errorf("%q is taken for %q, %v, want %d", value, got, err, want)
 		}
 	}
 }
@@ -104,9 +113,9 @@ func FuzzAuditID(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		id, err := auditID(value)
-		if err == nil && (id < 1 || strconv.FormatInt(id, 10) != value) {
-			t.Errorf("auditID(%q) = %d", value, id)
+		id, err := idInPath(t, value)
+		if err == nil && (id.Int() < 1 || strconv.FormatInt(id.Int(), 10) != value || string(id) != value) {
+			t.Errorf("%q is taken for %q", value, id)
 		}
 		if n, ok := new(big.Int).SetString(value, 10); ok && n.Sign() > 0 && n.IsInt64() && n.String() == value && err != nil {
 			t.Errorf("auditID(%q): %v", value, err)
@@ -140,7 +149,7 @@ func FuzzLastEventID(f *testing.F) {
 		switch {
 		case c.status == http.StatusUnauthorized && tokenInURL(r.URL) && c.String() == `{"error":"Invalid authentication token"}`:
 		case c.status == http.StatusNoContent && got == state.Fingerprint && c.String() == "":
-		case c.status == http.StatusOK && got != state.Fingerprint && c.String() == "retry: 5000\n"+string(framed(encodeEvent(state)).bare()):
+		case c.status == http.StatusOK && got != state.Fingerprint && c.String() == "retry: 5000\n"+string(encodeEvent(state)):
 		default:
 			t.Errorf("%q, %q: %d %q", header, query, c.status, c.String())
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"auditstream/store"
+
 	"github.com/gorilla/mux"
 )
 
@@ -37,20 +39,22 @@ var (
 		challenge: realm + `, error="invalid_token", error_description="The access token is malformed, expired or not meant for this service"`}
 	errTokenInURL = &apiError{status: http.StatusUnauthorized, text: "Invalid authentication token",
 		challenge: realm + `, error="invalid_token", error_description="A token in the URL is refused: send it in the Authorization header"`}
-	errMalformedAuth = &apiError{status: http.StatusBadRequest, text: "Malformed Authorization header: one header of the form 'Bearer TOKEN' is allowed",
+	errMalformedAuth = &apiError{status: http.StatusBadRequest, text: "Malformed Authorization header: send one of the form 'Bearer TOKEN'",
 		challenge: realm + `, error="invalid_request", error_description="Malformed or repeated Authorization header"`}
 
-	errAuditID   = &apiError{status: http.StatusBadRequest, text: "Invalid audit_id: a whole number from 1 to 9223372036854775807 is allowed"}
-	errIDs       = &apiError{status: http.StatusBadRequest, text: "Invalid ids: one list of 1 to " + strconv.Itoa(maxIDs) + " whole numbers from 1 to 9223372036854775807, separated by commas, is allowed"}
-	errForbidden = &apiError{status: http.StatusForbidden, text: "Cross-user access denied"}
-	errNoAudit   = &apiError{status: http.StatusNotFound, text: "Audit not found"}
-	errNoRoute   = &apiError{status: http.StatusNotFound, text: "Not found"}
+	errAuditID     = &apiError{status: http.StatusBadRequest, text: "Invalid audit_id: give a whole number from 1 to 9223372036854775807"}
+	errIDs         = &apiError{status: http.StatusBadRequest, text: "Invalid ids: give one list of 1 to " + strconv.Itoa(maxIDs) + " whole numbers from 1 to 9223372036854775807, separated by commas"}
+	errForbidden   = &apiError{status: http.StatusForbidden, text: "Cross-user access denied"}
+	errNoAudit     = &apiError{status: http.StatusNotFound, text: "Audit not found"}
+	errForeignHost = &apiError{status: http.StatusMisdirectedRequest, text: "Profiles are not for web pages: ask by IP address, or by the host of ADMIN_ADDR"}
+	errNoRoute     = &apiError{status: http.StatusNotFound, text: "Not found"}
 
 	errInternal       = &apiError{status: http.StatusInternalServerError, text: "Internal server error"}
 	errUnavailable    = &apiError{status: http.StatusServiceUnavailable, text: "Internal server error", transient: true}
 	errNoKeys         = &apiError{status: http.StatusServiceUnavailable, text: "Signing keys are not available yet", transient: true}
 	errTooManyStreams = &apiError{status: http.StatusServiceUnavailable, text: "Too many streams", transient: true}
 	errTooManyConns   = &apiError{status: http.StatusServiceUnavailable, text: "Too many connections", transient: true}
+	errTooManyRefused = &apiError{status: http.StatusTooManyRequests, text: "Too many refused requests", transient: true}
 	errShuttingDown   = &apiError{status: http.StatusServiceUnavailable, text: "Server is shutting down", transient: true}
 )
 
@@ -73,13 +77,13 @@ func (r *refusal) Unwrap() []error { return []error{r.answer, r.cause} }
 func because(answer *apiError, cause error) error { return &refusal{answer: answer, cause: cause} }
 
 // about names the audit in a refusal of several.
-func about(id int64, err error) error {
+func about(id store.Key, err error) error {
 	kind := answerTo(err)
 	if kind != errForbidden && kind != errNoAudit {
 		return err
 	}
 	named := *kind
-	named.text += ": audit " + strconv.FormatInt(id, 10)
+	named.text += ": audit " + string(id)
 	named.kind = kind
 	return &named
 }
@@ -119,7 +123,8 @@ func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error)
 		return
 	}
 	s.logRefusal(r, answer, err)
-	if err := openEvents(w).fail(answer.text, s.retryDelay()); err != nil {
+	events := eventStream{out: newResponse(w)}
+	if err := events.fail(answer.text, s.retryDelay()); err != nil {
 		s.cfg.Logger.DebugContext(r.Context(), "refusal not sent", "error", err)
 	}
 }
@@ -130,15 +135,18 @@ func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	switch {
 	case answer.transient && errors.Is(context.Cause(r.Context()), context.Canceled):
 		label = refusedGone // not a shutdown, which has another cause
-	case answer == errTooManyStreams, answer == errTooManyConns:
+	case answer == errTooManyStreams, answer == errTooManyConns, answer == errTooManyRefused: // have alerts, or lines, of their own
 	case answer.transient:
 		s.warnAway.Do(func() { level = slog.LevelWarn }) // the metric counts all
 	case answer.status >= http.StatusInternalServerError:
 		level = slog.LevelWarn
 	}
-	if answer == errTooManyConns {
+	switch answer {
+	case errTooManyConns:
 		s.tooManyConnections()
-	} else {
+	case errTooManyRefused:
+		s.tooManyRefused()
+	default:
 		s.metrics.refused.WithLabelValues(label).Inc()
 	}
 	s.cfg.Logger.Log(r.Context(), level, "request refused", "route", routeOf(r), "status", answer.status, "reason", err)
@@ -155,8 +163,8 @@ func routeOf(r *http.Request) string {
 	if err != nil {
 		return "none"
 	}
-	if id, err := auditID(mux.Vars(r)["audit_id"]); err == nil {
-		return strings.Replace(template, "{audit_id}", strconv.FormatInt(id, 10), 1)
+	if id, err := auditID(r); err == nil {
+		return strings.Replace(template, "{audit_id}", string(id), 1)
 	}
 	return template
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,31 +25,21 @@ const heartbeat = ": heartbeat\n\n"
 // writer of SSE bytes. Each write is a whole block, flushed, with a deadline for progress. Not safe for concurrent use.
 type eventStream struct {
 	out    sink
-	events int // events written, for the log
+	events int       // events written, for the log
+	wrote  time.Time // the last block
 }
 
-// sink is where the bytes go: net/http's answer, or a connection taken from it.
+// sink is the connection of a stream: net/http's answer, or what was taken from it.
 type sink interface {
-	// send puts out text and then an encoded event, which may be nil, as one block, each writePiece of it within writeTimeout.
-	send(text string, event framed) error
-}
-
-// framed is an event as a chunk of HTTP/1.1, so that a hijacked connection too sends bytes that all streams share.
-type framed []byte
-
-// bare is the event without the chunk around it.
-func (f framed) bare() []byte {
-	_, after, _ := bytes.Cut(f, crlf)
-	return bytes.TrimSuffix(after, crlf)
-}
-
-var crlf = []byte("\r\n")
-
-// openEvents sends the header. The status is always 200: any other ends a browser's EventSource for good.
-func openEvents(w http.ResponseWriter) *eventStream {
-	setEventHeader(w.Header())
-	w.WriteHeader(http.StatusOK)
-	return &eventStream{out: &response{w: w, rc: http.NewResponseController(w)}}
+	// send puts out text and then an event, which all streams share and which may be nil, as one block, each writePiece of it
+	// within writeTimeout.
+	send(text string, event []byte) error
+	// Schedule has the stream's Run called, by another goroutine. It does not block.
+	Schedule()
+	// close is told of the stream's end, and whether the connection is sound. It reports whether it needs no Run any more.
+	close(st *stream, reason string, sound bool) (over bool)
+	// rest is told of what happens after the stream's end, and reports whether that was the last.
+	rest(st *stream, due uint32) (over bool)
 }
 
 func setEventHeader(h http.Header) {
@@ -59,59 +48,39 @@ func setEventHeader(h http.Header) {
 	h.Set("X-Accel-Buffering", "no") // nginx would collect events in its buffer
 }
 
-// first sends the state at the time of connecting and tells the client when to come back after a disconnect. The event is
-// not copied: a thousand clients that are slow to take it share its bytes.
-func (e *eventStream) first(s *store.State, retry time.Duration) error {
+// state sends a state, with a retry field before it unless retry is 0. The event is not copied: a thousand clients that are
+// slow to take it share its bytes.
+func (e *eventStream) state(s *store.State, retry time.Duration) error {
 	e.events++
-	return e.out.send(retryField(retry), s.Encoded(encodeEvent))
+	return e.send(retryField(retry), s.Encoded(encodeEvent))
 }
 
-// state sends a changed state.
-func (e *eventStream) state(s *store.State) error {
-	e.events++
-	return e.out.send("", s.Encoded(encodeEvent))
-}
-
-func (e *eventStream) heartbeat() error { return e.write(heartbeat) }
+func (e *eventStream) heartbeat() error { return e.send(heartbeat, nil) }
 
 // fail sends an error event, with a retry field before it unless retry is 0.
 func (e *eventStream) fail(text string, retry time.Duration) error {
 	e.events++
-	return e.write(retryField(retry) + "event: message\ndata: " + string(errorJSON(text)) + "\n\n")
+	return e.send(retryField(retry)+"event: message\ndata: "+string(errorJSON(text))+"\n\n", nil)
 }
 
 // retry tells the client when to come back, without an event.
-func (e *eventStream) retry(delay time.Duration) error { return e.write(retryField(delay) + "\n") }
+func (e *eventStream) retry(delay time.Duration) error { return e.send(retryField(delay)+"\n", nil) }
 
 // lastID gives the client an id to come back with, without an event: a block without data is none, but its id counts.
-func (e *eventStream) lastID(id string) error { return e.write("id: " + id + "\n\n") }
+func (e *eventStream) lastID(id string) error { return e.send("id: "+id+"\n\n", nil) }
 
-func (e *eventStream) write(block string) error { return e.out.send(block, nil) }
-
-// response is the sink of a stream that net/http serves.
-type response struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
-}
-
-// send clears the deadline afterwards: on HTTP/2 one that passes resets the stream even when nothing is written.
-func (r *response) send(text string, event framed) error {
-	for _, part := range [][]byte{[]byte(text), event.bare()} {
-		if err := writePieces(r.w, r.rc, part); err != nil {
-			return err
-		}
+func (e *eventStream) send(text string, event []byte) error {
+	if err := e.out.send(text, event); err != nil {
+		return err
 	}
-	if err := r.rc.Flush(); err != nil {
-		return fmt.Errorf("flush event: %w", err)
-	}
-	if err := r.rc.SetWriteDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("clear write deadline: %w", err)
-	}
+	e.wrote = time.Now()
 	return nil
 }
 
+type deadliner interface{ SetWriteDeadline(time.Time) error }
+
 // writePieces writes p to a client that may be slow, as long as it takes a piece in time.
-func writePieces(w io.Writer, deadline interface{ SetWriteDeadline(time.Time) error }, p []byte) error {
+func writePieces(w io.Writer, deadline deadliner, p []byte) error {
 	for piece := range slices.Chunk(p, writePiece) {
 		if err := deadline.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 			return fmt.Errorf("set write deadline: %w", err)
@@ -123,22 +92,9 @@ func writePieces(w io.Writer, deadline interface{ SetWriteDeadline(time.Time) er
 	return nil
 }
 
-// encodeEvent formats a state as an event in its chunk. JSON is one line, so there is one data field.
+// encodeEvent formats a state as an event. JSON is one line, so there is one data field.
 func encodeEvent(s *store.State) []byte {
-	const name, data, end = "event: message\nid: ", "\ndata: ", "\n\n"
-	length := len(name) + len(s.Fingerprint) + len(data) + len(s.JSON) + len(end)
-	b := make([]byte, 0, length+len("ffffffff\r\n\r\n"))
-	b = appendChunkSize(b, length)
-	b = append(b, name...)
-	b = append(b, s.Fingerprint...)
-	b = append(b, data...)
-	b = append(b, s.JSON...)
-	b = append(b, end...)
-	return append(b, crlf...)
-}
-
-func appendChunkSize(b []byte, n int) []byte {
-	return append(strconv.AppendInt(b, int64(n), 16), crlf...)
+	return slices.Concat([]byte("event: message\nid: "), []byte(s.Fingerprint), []byte("\ndata: "), s.JSON, []byte("\n\n"))
 }
 
 func retryField(d time.Duration) string {

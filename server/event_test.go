@@ -27,11 +27,11 @@ func TestEventBytes(t *testing.T) {
 		want  string
 	}{
 		"first": {
-			func(e *eventStream) error { return e.first(running(25), 5*time.Second) },
+			func(e *eventStream) error { return e.state(running(25), 5*time.Second) },
 			"retry: 5000\nevent: message\nid: 1d346586d18f8a81\ndata: {\"audit_id\":42,\"status\":\"running\",\"progress\":25}\n\n",
 		},
 		"state": {
-			func(e *eventStream) error { return e.state(running(25)) },
+			func(e *eventStream) error { return e.state(running(25), 0) },
 			"event: message\nid: 1d346586d18f8a81\ndata: {\"audit_id\":42,\"status\":\"running\",\"progress\":25}\n\n",
 		},
 		"heartbeat":            {func(e *eventStream) error { return e.heartbeat() }, ": heartbeat\n\n"},
@@ -100,7 +100,7 @@ func TestWriteThatFailsEndsTheStream(t *testing.T) {
 			}()
 			synctest.Wait()
 			if n > 0 {
-				states <- running(2)
+				states.put(running(2))
 			}
 			<-done
 			if got := len(f.calls); got != 4*n+1 {
@@ -130,12 +130,12 @@ func TestStuckClientIsCutOffAtItsFirstEvent(t *testing.T) {
 
 func TestUnreadableRowAtConnectComesBackLater(t *testing.T) {
 	t.Parallel()
-	sub, _ := one(&store.State{ID: 42, Err: errTest})
+	sub, _ := one(&store.State{ID: "42", Err: errTest})
 	c := serve(newTestServer(t, sub, nil), authorized(t, streamPath))
 	if c.status != http.StatusOK || !strings.HasPrefix(c.String(), "retry: ") || !strings.HasSuffix(c.String(), "\nevent: message\ndata: {\"error\":\"Internal server error\"}\n\n") {
 		t.Errorf("%d %q", c.status, c.String())
 	}
-	sub, _ = one(&store.State{ID: 42, Err: errTest})
+	sub, _ = one(&store.State{ID: "42", Err: errTest})
 	c = serve(newTestServer(t, sub, nil), authorized(t, "/api/v1/audits/42/status"))
 	if c.status != http.StatusInternalServerError || c.String() != `{"error":"Internal server error"}` {
 		t.Errorf("status route: %d %q", c.status, c.String())
@@ -145,7 +145,7 @@ func TestUnreadableRowAtConnectComesBackLater(t *testing.T) {
 // The id of a terminal state proves nothing: who may not see the audit is refused all the same.
 func TestSeenEndOfSomebodyElsesAuditIsRefused(t *testing.T) {
 	t.Parallel()
-	foreign := store.NewState(store.Audit{ID: 42, Status: "completed", UserID: text("bob")})
+	foreign := store.NewState(store.Audit{ID: "42", Status: "completed", UserID: text("bob")})
 	sub, _ := one(foreign)
 	if c := serve(newTestServer(t, sub, nil), authorized(t, streamPath, "Last-Event-ID", foreign.Fingerprint)); c.status != http.StatusForbidden {
 		t.Errorf("%d, want 403", c.status)
@@ -155,12 +155,12 @@ func TestSeenEndOfSomebodyElsesAuditIsRefused(t *testing.T) {
 func TestWhatEndsFirstEndsTheStream(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.MaxDuration = time.Hour })
-		for left, want := range map[time.Duration]string{
-			-time.Second: textExpired, time.Hour - 1: textExpired, time.Hour: textTimeout, 100 * 365 * 24 * time.Hour: textTimeout,
+		s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.MaxDuration = time.Hour })
+		for left, want := range map[time.Duration]bool{
+			-time.Second: true, time.Hour - 1: true, time.Hour: false, 100 * 365 * 24 * time.Hour: false,
 		} {
-			if _, got, _ := s.lifetime(viewer{expires: time.Now().Add(left)}); got != want {
-				t.Errorf("a token of %v: %q, want %q", left, got, want)
+			if lasts, expires := s.lifetime(viewer{expires: time.Now().Add(left)}); expires != want || lasts != min(left, time.Hour) {
+				t.Errorf("a token of %v: %v, by its expiry %v, want %v", left, lasts, expires, want)
 			}
 		}
 	})
@@ -170,9 +170,9 @@ func TestTokenThatExpiresWhileTheDatabaseIsSlow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sub, _ := one(running(1))
-		slow := subscribeFunc(func(ctx context.Context, id int64) (<-chan *store.State, func(), error) {
+		slow := hubFunc(func(ctx context.Context, keys []store.Key, who store.Viewer, wake func()) (Subscription, error) {
 			time.Sleep(1900 * time.Millisecond)
-			return sub(ctx, id)
+			return sub(ctx, keys, who, wake)
 		})
 		token := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Second).Unix()})
 		start := time.Now()
@@ -195,7 +195,7 @@ func FuzzEncodeEvent(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status, message, failure string, score float64, pages, retry int64) {
 		total := int(pages)
-		state := store.NewState(store.Audit{ID: max(pages, 1), Status: status, Progress: total, Message: &message, GeoScore: &score, TotalPages: &total,
+		state := store.NewState(store.Audit{ID: store.IntKey(max(pages, 1)), Status: status, Progress: total, Message: &message, GeoScore: &score, TotalPages: &total,
 			Error: &failure, UserID: &message, UserEmail: &failure})
 		c := newClient()
 		events := openEvents(c)
@@ -204,9 +204,9 @@ func FuzzEncodeEvent(f *testing.F) {
 			write func() error
 			event *sse.Event
 		}{
-			{func() error { return events.first(state, time.Duration(retry)) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
+			{func() error { return events.state(state, time.Duration(retry)) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
 			{events.heartbeat, nil},
-			{func() error { return events.state(state) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
+			{func() error { return events.state(state, 0) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
 			{func() error { return events.fail(failure, time.Duration(retry)) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(errorJSON(failure))}},
 			{func() error { return events.retry(time.Duration(retry)) }, nil},
 		} {
@@ -260,7 +260,7 @@ func BenchmarkStreamWrite(b *testing.B) {
 	events := openEvents(c)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := events.state(state); err != nil {
+		if err := events.state(state, 0); err != nil {
 			b.Fatal(err)
 		}
 		c.body.Reset()

@@ -21,89 +21,132 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testSecret = "unit-test-secret-0123456789-abcdefgh"
 
-// subscribeFunc is a Subscriber.
-type subscribeFunc func(ctx context.Context, id int64) (<-chan *store.State, func(), error)
+// hubFunc is a Hub; keys is nil for all that the viewer owns.
+type hubFunc func(ctx context.Context, keys []store.Key, viewer store.Viewer, wake func()) (Subscription, error)
 
-// Read is the first state of a subscription.
-func (f subscribeFunc) Read(ctx context.Context, id int64) (*store.State, error) {
-	states, cancel, err := f(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	return <-states, nil
+func (f hubFunc) Subscribe(ctx context.Context, keys []store.Key, wake func()) (Subscription, error) {
+	return f(ctx, keys, store.Viewer{}, wake)
 }
 
-// Subscribe wakes who wants to be woken, from a goroutine: the test only sends.
-func (f subscribeFunc) Subscribe(ctx context.Context, id int64, wake func()) (<-chan *store.State, func(), error) {
-	states, cancel, err := f(ctx, id)
-	if err != nil || wake == nil {
-		return states, cancel, err
-	}
-	slot, stop := make(chan *store.State, 1), make(chan struct{})
-	slot <- <-states
-	var pump sync.WaitGroup
-	pump.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case state := <-states:
-				select {
-				case slot <- state:
-					wake()
-				case <-stop:
-					return
-				}
-			}
-		}
-	})
-	return slot, func() { close(stop); pump.Wait(); cancel() }, nil
-}
-
-// groupFunc is a GroupSubscriber; ids is nil for all that the viewer owns. The test puts into the slot and wakes.
-type groupFunc func(ctx context.Context, ids []int64, viewer store.Viewer, wake func()) (<-chan []*store.State, func(), error)
-
-func (f groupFunc) SubscribeMany(ctx context.Context, ids []int64, wake func()) (<-chan []*store.State, func(), error) {
-	return f(ctx, ids, store.Viewer{}, wake)
-}
-
-func (f groupFunc) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (<-chan []*store.State, func(), error) {
+func (f hubFunc) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (Subscription, error) {
 	return f(ctx, nil, viewer, wake)
 }
 
-// one watches a single audit whose states the test sends.
-func one(states ...*store.State) (subscribeFunc, chan *store.State) {
-	slot := make(chan *store.State, max(1, len(states)))
-	for _, s := range states {
-		slot <- s
-	}
-	return func(context.Context, int64) (<-chan *store.State, func(), error) { return slot, func() {}, nil }, slot
+// slot is what the test puts states into for one subscription after the other, and what they did with it.
+type slot struct {
+	filled chan struct{} // capacity 1: states were put
+
+	mu     sync.Mutex
+	states []*store.State
+	wake   func()
+	calls  []string
 }
 
-func unreachable(ctx context.Context, _ int64) (<-chan *store.State, func(), error) {
-	<-ctx.Done()
-	return nil, nil, ctx.Err()
+func newSlot(states ...*store.State) *slot {
+	return &slot{filled: make(chan struct{}, 1), states: states}
 }
+
+// subscribe waits for a first state, as a hub does.
+func (s *slot) subscribe(ctx context.Context, wake func()) (Subscription, error) {
+	for {
+		s.mu.Lock()
+		if len(s.states) > 0 {
+			s.wake = wake
+			s.calls = append(s.calls, "subscribe")
+			s.mu.Unlock()
+			return s, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.filled:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *slot) put(states ...*store.State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.states = append(s.states, states...)
+	if s.wake != nil {
+		s.wake()
+	}
+	select {
+	case s.filled <- struct{}{}:
+	default:
+	}
+}
+
+func (s *slot) Take() []*store.State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, "take")
+	states := s.states
+	s.states = nil
+	return states
+}
+
+func (s *slot) Confirm() { s.called("confirm") }
+
+func (s *slot) Cancel() {
+	s.called("cancel")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wake = nil
+}
+
+func (s *slot) called(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, what)
+}
+
+// times is how often something was called.
+func (s *slot) times(what string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, call := range s.calls {
+		if call == what {
+			n++
+		}
+	}
+	return n
+}
+
+// one watches whatever it is asked for in one slot.
+func one(states ...*store.State) (hubFunc, *slot) {
+	s := newSlot(states...)
+	return func(ctx context.Context, _ []store.Key, _ store.Viewer, wake func()) (Subscription, error) {
+		return s.subscribe(ctx, wake)
+	}, s
+}
+
+func unreachable(ctx context.Context, _ []store.Key, _ store.Viewer, _ func()) (Subscription, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// openEvents begins an answer of net/http's.
+func openEvents(w http.ResponseWriter) *eventStream { return &eventStream{out: newResponse(w)} }
 
 func text(s string) *string { return &s }
 
 func running(progress int) *store.State {
-	return store.NewState(store.Audit{ID: 42, Status: "running", Progress: progress, UserID: text("alice")})
+	return store.NewState(store.Audit{ID: "42", Status: "running", Progress: progress, UserID: text("alice")})
 }
 
 func ended(status string) *store.State {
-	return store.NewState(store.Audit{ID: 42, Status: status, Progress: 100, UserID: text("alice"), Error: text("boom")})
+	return store.NewState(store.Audit{ID: "42", Status: status, Progress: 100, UserID: text("alice"), Error: text("boom")})
 }
 
-func newTestServer(t *testing.T, sub Subscriber, change func(*Config)) *Server {
+func newTestServer(t *testing.T, hub Hub, change func(*Config)) *Server {
 	t.Helper()
 	cfg := Config{
-		Subscriber: sub,
-		Groups:     groupFunc(nil),
-		Ping:       func(context.Context) error { return nil },
-		Listening:  func() bool { return true },
-		Auth:       AuthConfig{Secret: testSecret},
+		Hub:       hub,
+		Ping:      func(context.Context) error { return nil },
+		Listening: func() bool { return true },
+		Auth:      AuthConfig{Secret: testSecret},
 	}
 	if change != nil {
 		change(&cfg)

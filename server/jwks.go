@@ -82,12 +82,16 @@ func newJWKS(ctx context.Context, url string, logger *slog.Logger) (*jwks, error
 // key returns the key that the token names, or all keys when it names none. The error wraps errNoKeys when that cannot be
 // decided now.
 func (k *jwks) key(ctx context.Context, t *jwt.Token) (any, error) {
-	kid, _ := t.Header[jwkset.HeaderKID].(string)
-	if len(kid) > jwksMaxKID {
-		return nil, fmt.Errorf("kid of %d bytes, at most %d are allowed", len(kid), jwksMaxKID)
+	value, named := t.Header[jwkset.HeaderKID]
+	kid, isText := value.(string)
+	switch {
+	case named && (!isText || kid == ""):
+		return nil, errors.New("kid is not a text, or empty") // no issuer's, so nothing that a fetch might find
+	case len(kid) > jwksMaxKID:
+		return nil, fmt.Errorf("kid of %d bytes; the limit is %d", len(kid), jwksMaxKID)
 	}
 	_, err := k.storage.KeyRead(ctx, kid)
-	if _, named := t.Header[jwkset.HeaderKID]; errors.Is(err, jwkset.ErrKeyNotFound) && (named || k.empty(ctx)) {
+	if errors.Is(err, jwkset.ErrKeyNotFound) && (named || k.empty(ctx)) {
 		if err := k.fetchFor(ctx, kid); err != nil {
 			return nil, err
 		}

@@ -78,7 +78,7 @@ func TestES256ByJWKS(t *testing.T) {
 func TestAlgorithmsThatAreNotConfiguredAreRefused(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
-	secretOnly := newTestServer(t, subscribeFunc(unreachable), nil).verifier
+	secretOnly := newTestServer(t, hubFunc(unreachable), nil).verifier
 	cfg := i.config()
 	cfg.Secret = ""
 	keysOnly, err := newVerifier(t.Context(), cfg, slog.New(slog.DiscardHandler))
@@ -161,7 +161,7 @@ func TestWithoutKeysStreamsComeBackAndPollersWait(t *testing.T) {
 	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") })
 	i.answer.Store(&page)
 	for path, want := range map[string]int{streamPath: 200, "/api/v1/audits/42/status": 503} {
-		s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.Auth = i.config() })
+		s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Auth = i.config() })
 		c := serve(s, get(t, path, "Authorization", "Bearer "+i.token(t, "one")))
 		if c.status != want || !strings.Contains(c.String(), `{"error":"Signing keys are not available yet"}`) {
 			t.Errorf("%s: %d %q", path, c.status, c.String())

@@ -59,13 +59,10 @@ func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
 	return m
 }
 
-// sent accounts for a written state.
-func (m metrics) sent(state *store.State, err error) {
-	if err != nil {
-		return
-	}
+// sent accounts for a written state. The first of a stream has waited for nobody's notification.
+func (m metrics) sent(state *store.State, first bool) {
 	m.events.Inc()
-	if !state.Noticed.IsZero() {
+	if !first && !state.Noticed.IsZero() {
 		m.latency.Observe(time.Since(state.Noticed).Seconds())
 	}
 }
@@ -89,6 +86,7 @@ var refusedLabels = map[*apiError]string{
 	errNoKeys:         "signing keys unavailable",
 	errTooManyStreams: "too many streams",
 	errTooManyConns:   "too many connections",
+	errTooManyRefused: "too many refusals",
 	errShuttingDown:   "shutting down",
 }
 

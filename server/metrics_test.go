@@ -34,11 +34,11 @@ func TestMetrics(t *testing.T) {
 			announced := running(2)
 			announced.Noticed = time.Now()
 			time.Sleep(3 * time.Millisecond)
-			states <- announced
+			states.put(announced)
 			synctest.Wait()
-			states <- running(3) // found by the safety net
+			states.put(running(3)) // found by the safety net
 			synctest.Wait()
-			states <- ended("completed")
+			states.put(ended("completed"))
 		})
 		got := scrape(t, s)
 		for _, line := range []string{
@@ -62,7 +62,7 @@ func TestMetrics(t *testing.T) {
 func TestMetricsNameNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sub, _ := one(store.NewState(store.Audit{ID: 4242, Status: "completed", UserID: text("alice")}))
+		sub, _ := one(store.NewState(store.Audit{ID: "4242", Status: "completed", UserID: text("alice")}))
 		s := newTestServer(t, sub, nil)
 		streamed(t, s, authorized(t, "/api/v1/sse/audits/4242/progress"), nil)
 		got := scrape(t, s)
@@ -85,7 +85,7 @@ func TestOneLineWhenAStreamEnds(t *testing.T) {
 		s := newTestServer(t, sub, func(c *Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
 		streamed(t, s, authorized(t, streamPath), func(*client) {
 			time.Sleep(time.Minute)
-			states <- ended("failed")
+			states.put(ended("failed"))
 		})
 		var line map[string]any
 		if err := json.Unmarshal(log.Bytes(), &line); err != nil {
@@ -112,7 +112,7 @@ func TestUnreadableRowIsLoggedWithItsCause(t *testing.T) {
 		var log bytes.Buffer
 		sub, states := one(running(1))
 		s := newTestServer(t, sub, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-		c := streamed(t, s, authorized(t, streamPath), func(*client) { states <- &store.State{ID: 42, Err: errTest} })
+		c := streamed(t, s, authorized(t, streamPath), func(*client) { states.put(&store.State{ID: "42", Err: errTest}) })
 		if !strings.Contains(log.String(), errTest.Error()) || strings.Contains(c.String(), errTest.Error()) {
 			t.Errorf("the cause belongs into the log alone:\n%s\n%s", &log, c)
 		}
@@ -121,10 +121,10 @@ func TestUnreadableRowIsLoggedWithItsCause(t *testing.T) {
 
 func TestAdminServesProfiles(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t, subscribeFunc(unreachable), nil)
+	s := newTestServer(t, hubFunc(unreachable), nil)
 	for path, want := range map[string]int{"/metrics": 200, "/debug/pprof/": 200, "/debug/pprof/heap": 200, "/debug/pprof/symbol": 200, "/debug/pprof/none": 404, "/": 404} {
 		w := httptest.NewRecorder()
-		s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1:9090"+path, nil))
 		if w.Code != want {
 			t.Errorf("%s: %d, want %d", path, w.Code, want)
 		}
@@ -134,9 +134,9 @@ func TestAdminServesProfiles(t *testing.T) {
 // Flags may hold secrets, and the command line shows them.
 func TestAdminDoesNotShowTheCommandLine(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t, subscribeFunc(unreachable), nil)
+	s := newTestServer(t, hubFunc(unreachable), nil)
 	w := httptest.NewRecorder()
-	s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", "/debug/pprof/cmdline", nil))
+	s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1:9090/debug/pprof/cmdline", nil))
 	if w.Code != 404 || w.Body.String() != `{"error":"Not found"}` {
 		t.Errorf("%d %q, want 404", w.Code, w.Body)
 	}

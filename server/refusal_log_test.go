@@ -18,8 +18,8 @@ func TestAnOutageDoesNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		away := subscribeFunc(func(context.Context, int64) (<-chan *store.State, func(), error) {
-			return nil, nil, errors.New("the database is away")
+		away := hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) {
+			return nil, errors.New("the database is away")
 		})
 		s := newTestServer(t, away, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 		refuse := func(n int) {

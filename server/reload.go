@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"sync/atomic"
 )
 
 // Reload takes over other secrets and reads the certificate's files and the signing keys anew; what is empty or invalid is
@@ -29,17 +28,10 @@ func (s *Server) Reload(ctx context.Context, secret, previousSecret string) erro
 	return nil
 }
 
-// shownCertificate is what is shown to clients that connect.
-type shownCertificate struct {
-	atomic.Pointer[tls.Certificate]
-}
-
-func (c *shownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Load(), nil }
-
 func loadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("TLS_CERT_FILE %q and TLS_KEY_FILE %q are not allowed: a certificate and its key in PEM files are: %w", certFile, keyFile, err)
+		return nil, fmt.Errorf("TLS_CERT_FILE %q and TLS_KEY_FILE %q: no certificate with its key; give the names of two PEM files: %w", certFile, keyFile, err)
 	}
 	return &pair, nil
 }

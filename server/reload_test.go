@@ -13,7 +13,7 @@ import (
 func TestReloadDoesNotWaitBehindStrangers(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
-	s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.Auth = i.config() })
+	s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Auth = i.config() })
 	withdrawn := i.token(t, "one")
 	if _, err := s.verifier.verify(t.Context(), withdrawn); err != nil {
 		t.Fatal(err)

@@ -14,8 +14,8 @@ import (
 // routes builds the handler of the public address.
 func (s *Server) routes() http.Handler {
 	r := mux.NewRouter().SkipClean(true)
-	s.handle(r, "/api/v1/sse/audits/progress", s.streamSeveral, http.MethodGet)
-	s.handle(r, "/api/v1/sse/audits/{audit_id}/progress", s.stream, http.MethodGet)
+	s.handle(r, "/api/v1/sse/audits/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, queryIDs) }, http.MethodGet)
+	s.handle(r, "/api/v1/sse/audits/{audit_id}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, pathIDs) }, http.MethodGet)
 	s.handle(r, "/api/v1/audits/{audit_id}/status", s.status, http.MethodGet, http.MethodHead)
 	s.handle(r, "/healthz", s.healthz, http.MethodGet, http.MethodHead)
 	s.handle(r, "/readyz", s.readyz, http.MethodGet, http.MethodHead)
@@ -23,13 +23,9 @@ func (s *Server) routes() http.Handler {
 	r.NotFoundHandler = s.notFound()
 	if s.cfg.Page != nil {
 		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
-		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			onRoute(w, r)
-			s.nameSpan(r)
-			s.cfg.Page.ServeHTTP(w, r)
-		})
+		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.onRoute(w, r); s.cfg.Page.ServeHTTP(w, r) })
 	}
-	return s.traced(s.reportPanic(s.accessLogged(thin(withoutBody(s.shared(r))))))
+	return s.traced(s.reportPanic(s.logAccess(closeOverLimit(withoutBody(s.shared(r))))))
 }
 
 // shared lets pages of other origins in, where there are any.
@@ -46,14 +42,6 @@ func (s *Server) shared(r http.Handler) http.Handler {
 		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate"},
 		MaxAge:         600,
 	}).Handler(r)
-}
-
-// accessLogged is next itself when there is no access log.
-func (s *Server) accessLogged(next http.Handler) http.Handler {
-	if !s.cfg.AccessLog {
-		return next
-	}
-	return s.logAccess(next)
 }
 
 // reportPanic logs a mistake of ours where operators see it, and cuts the connection, so that the client comes back: net/http
@@ -96,8 +84,7 @@ func withoutBody(next http.Handler) http.Handler {
 func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods ...string) {
 	allow := strings.Join(methods, ", ")
 	r.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-		onRoute(w, r)
-		s.nameSpan(r)
+		s.onRoute(w, r)
 		for _, method := range methods {
 			if r.Method == method {
 				h(w, r)

@@ -18,7 +18,7 @@ func serve(s *Server, r *http.Request) *client {
 
 func TestPreflight(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.CORSOrigins = []string{"https://app.example"} })
+	s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.CORSOrigins = []string{"https://app.example"} })
 	for name, tc := range map[string]struct {
 		origin, method, headers string
 		want                    string
@@ -49,7 +49,7 @@ func TestPreflight(t *testing.T) {
 
 func TestForeignPagesMayReadRefusals(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.CORSOrigins = []string{"https://app.example"} })
+	s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.CORSOrigins = []string{"https://app.example"} })
 	c := serve(s, get(t, streamPath, "Origin", "https://app.example"))
 	if got := c.header.Get("Access-Control-Allow-Origin"); got != "https://app.example" || c.status != http.StatusUnauthorized {
 		t.Errorf("%d, allowed origin %q", c.status, got)
@@ -66,7 +66,7 @@ func TestWithoutCORSNobodyIsAllowed(t *testing.T) {
 	t.Parallel()
 	r := get(t, streamPath, "Origin", "https://app.example", "Access-Control-Request-Method", "GET")
 	r.Method = http.MethodOptions
-	c := serve(newTestServer(t, subscribeFunc(unreachable), nil), r)
+	c := serve(newTestServer(t, hubFunc(unreachable), nil), r)
 	if c.status != http.StatusMethodNotAllowed || c.header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("%d %v", c.status, c.header)
 	}
@@ -99,7 +99,7 @@ func TestMethods(t *testing.T) {
 		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get"} {
 			r := authorized(t, path)
 			r.Method = method
-			c := serve(newTestServer(t, subscribeFunc(unreachable), nil), r)
+			c := serve(newTestServer(t, hubFunc(unreachable), nil), r)
 			if c.status != http.StatusMethodNotAllowed || c.header.Get("Allow") != allow {
 				t.Errorf("%s %s: %d, Allow %q, want 405, %q", method, path, c.status, c.header.Get("Allow"), allow)
 			}
@@ -107,7 +107,7 @@ func TestMethods(t *testing.T) {
 	}
 	r := authorized(t, streamPath)
 	r.Method = http.MethodHead
-	c := serve(newTestServer(t, subscribeFunc(unreachable), nil), r)
+	c := serve(newTestServer(t, hubFunc(unreachable), nil), r)
 	if c.status != http.StatusMethodNotAllowed || c.String() != "" {
 		t.Errorf("HEAD of a stream: %d %q, want 405 without a body", c.status, c.String())
 	}
@@ -136,7 +136,7 @@ func TestHeadIsGetWithoutABody(t *testing.T) {
 
 func TestHealthz(t *testing.T) {
 	t.Parallel()
-	c := serve(newTestServer(t, subscribeFunc(unreachable), func(c *Config) {
+	c := serve(newTestServer(t, hubFunc(unreachable), func(c *Config) {
 		c.Ping = func(context.Context) error { return errTest } // which is not healthz's business
 	}), get(t, "/healthz"))
 	if c.status != http.StatusOK || c.String() != `{"status":"ok"}` || c.header.Get("Cache-Control") != "no-store" {
@@ -147,7 +147,7 @@ func TestHealthz(t *testing.T) {
 func TestPageServesWhatIsNotTheAPIs(t *testing.T) {
 	t.Parallel()
 	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
-	s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.Page = page })
+	s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Page = page })
 	for path, want := range map[string]int{
 		"/": 418, "/page.js": 418, "/healthz": 200, "/api/": 404, "/api/v1/other": 404, streamPath + "/": 404, "//healthz": 418,
 	} {
@@ -161,7 +161,7 @@ func TestReadyzAsksAgainAfterASecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pings, fail := 0, errTest
-		s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) {
+		s := newTestServer(t, hubFunc(unreachable), func(c *Config) {
 			c.Ping = func(context.Context) error { pings++; return fail }
 		})
 		down := serve(s, get(t, "/readyz"))
@@ -183,7 +183,7 @@ func TestReadyzAsksAgainAfterASecond(t *testing.T) {
 func TestReadyzGivesUpOnADatabaseThatHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) {
+		s := newTestServer(t, hubFunc(unreachable), func(c *Config) {
 			c.Ping = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		})
 		start := time.Now()

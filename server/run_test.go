@@ -26,9 +26,9 @@ import (
 )
 
 // run serves on a free port. stop ends it and waits; it is called by the test or else at its end.
-func run(t *testing.T, sub Subscriber, change func(*Config)) (s *Server, stop func()) {
+func run(t *testing.T, hub Hub, change func(*Config)) (s *Server, stop func()) {
 	t.Helper()
-	s = newTestServer(t, sub, func(c *Config) {
+	s = newTestServer(t, hub, func(c *Config) {
 		c.Addr, c.AdminAddr = "127.0.0.1:0", "127.0.0.1:0"
 		if change != nil {
 			change(c)
@@ -133,7 +133,7 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 func TestShutdownCutsAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	huge := strings.Repeat("x", 32<<20) // more than the sockets' buffers hold
-	sub, _ := one(store.NewState(store.Audit{ID: 42, Status: "running", UserID: text("alice"), Message: &huge}))
+	sub, _ := one(store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("alice"), Message: &huge}))
 	s, stop := run(t, sub, nil)
 	conn := dial(t, s)
 	if _, err := conn.Read(make([]byte, 1)); err != nil { // the event is on its way
@@ -152,10 +152,8 @@ func TestShutdownCutsAClientThatDoesNotRead(t *testing.T) {
 func TestClientThatHangsUpEndsTheStream(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{})
-	slot := make(chan *store.State, 1)
-	slot <- running(1)
-	s, _ := run(t, subscribeFunc(func(context.Context, int64) (<-chan *store.State, func(), error) {
-		return slot, func() { close(gone) }, nil
+	s, _ := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) {
+		return countedSlot{newSlot(running(1)), func() { close(gone) }}, nil
 	}), nil)
 	conn := dial(t, s)
 	if _, err := conn.Read(make([]byte, 1)); err != nil {
@@ -187,7 +185,7 @@ func TestHTTP2OverTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	states <- last
+	states.put(last)
 	body, err := io.ReadAll(resp.Body)
 	if want := "retry: 5000\n" + event(first) + event(last); err != nil || resp.Proto != "HTTP/2.0" || string(body) != want {
 		t.Errorf("%s, %v, got\n%s\nwant\n%s", resp.Proto, err, body, want)
@@ -232,7 +230,7 @@ func certificate(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) 
 
 func TestMetricsAreOnTheAdminAddressAlone(t *testing.T) {
 	t.Parallel()
-	s, _ := run(t, subscribeFunc(unreachable), nil)
+	s, _ := run(t, hubFunc(unreachable), nil)
 	transport := new(http.Transport)
 	t.Cleanup(transport.CloseIdleConnections)
 	for addr, want := range map[string]int{s.Addr().String(): 404, s.AdminAddr().String(): 200} {
@@ -255,7 +253,7 @@ func TestMetricsAreOnTheAdminAddressAlone(t *testing.T) {
 
 func TestTakenPortIsAnErrorAtStart(t *testing.T) {
 	t.Parallel()
-	first := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.Addr = "127.0.0.1:0" })
+	first := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Addr = "127.0.0.1:0" })
 	if err := first.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +263,7 @@ func TestTakenPortIsAnErrorAtStart(t *testing.T) {
 		"HTTP_ADDR":  func(c *Config) { c.Addr = taken },
 		"ADMIN_ADDR": func(c *Config) { c.Addr, c.AdminAddr = "127.0.0.1:0", taken },
 	} {
-		err := newTestServer(t, subscribeFunc(unreachable), change).Listen(t.Context())
+		err := newTestServer(t, hubFunc(unreachable), change).Listen(t.Context())
 		if err == nil || !strings.HasPrefix(err.Error(), name+": cannot listen on "+taken) {
 			t.Errorf("%s: error %v", name, err)
 		}
@@ -274,7 +272,7 @@ func TestTakenPortIsAnErrorAtStart(t *testing.T) {
 
 func TestBrokenListenerEndsRun(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t, subscribeFunc(unreachable), func(c *Config) { c.Addr, c.AdminAddr = "127.0.0.1:0", "127.0.0.1:0" })
+	s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Addr, c.AdminAddr = "127.0.0.1:0", "127.0.0.1:0" })
 	if err := s.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +285,7 @@ func TestBrokenListenerEndsRun(t *testing.T) {
 // net/http waits for a body before it sends the answer, and the answer's deadline passed meanwhile.
 func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
 	t.Parallel()
-	s, _ := run(t, subscribeFunc(unreachable), nil)
+	s, _ := run(t, hubFunc(unreachable), nil)
 	for _, addr := range []string{s.Addr().String(), s.AdminAddr().String()} {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
 		if err != nil {
@@ -315,7 +313,7 @@ func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
 func TestPanicCutsItsConnectionAndIsLogged(t *testing.T) {
 	t.Parallel()
 	log := new(logLines)
-	s, _ := run(t, subscribeFunc(func(context.Context, int64) (<-chan *store.State, func(), error) { panic("a mistake") }), func(c *Config) {
+	s, _ := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) { panic("a mistake") }), func(c *Config) {
 		c.Logger = slog.New(slog.NewTextHandler(log, nil))
 	})
 	conn := dial(t, s)

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"auditstream/internal/connpool"
+
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 )
@@ -36,10 +38,11 @@ type Server struct {
 	address  *addressLimit
 	metrics  metrics
 	ready    readiness
-	hijacks  *hijacks // nil when all streams are net/http's
+	refusals *refusalLimit
+	pool     *connpool.Pool // nil when all streams are net/http's
 	draining atomic.Bool
 	// certificate is for TLS alone.
-	certificate shownCertificate
+	certificate atomic.Pointer[tls.Certificate]
 	// warnAway keeps an outage, in which everybody is refused, from filling the log.
 	warnAway rate.Sometimes
 
@@ -62,6 +65,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		warnAway: rate.Sometimes{First: 3, Interval: time.Second},
 		verifier: v,
 		limit:    newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
+		refusals: newRefusalLimit(cfg.MaxRefusedPerUser, cfg.MaxRefusedPerAddress),
 		metrics:  newMetrics(cfg.Metrics, cfg.MaxStreams),
 	}
 	if cfg.CertFile != "" {
@@ -90,7 +94,7 @@ func (s *Server) Listen(ctx context.Context) error {
 		}
 	}
 	if !s.cfg.NoHijack && s.cfg.CertFile == "" {
-		s.hijacks = newHijacks(s.api.Addr(), s.cfg.Logger)
+		s.pool = connpool.New(connpool.Config{Addr: s.api.Addr(), Gone: s.address.closed, Write: writeConn, Logger: s.cfg.Logger})
 	}
 	return nil
 }
@@ -101,8 +105,8 @@ func (s *Server) Close() error {
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
 	}
-	if s.hijacks != nil {
-		s.hijacks.hangups.close()
+	if s.pool != nil {
+		s.pool.Close()
 	}
 	return err
 }
@@ -134,36 +138,14 @@ func (s *Server) AdminAddr() net.Addr {
 func (s *Server) Run(ctx context.Context) error {
 	requests, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	api := &http.Server{
-		Handler:           s.routes(),
-		ReadHeaderTimeout: 5 * time.Second,
-		// No request has a body worth waiting for; a stream's reads are not affected, it has been read by then.
-		ReadTimeout:    10 * time.Second,
-		IdleTimeout:    idleTimeout,
-		MaxHeaderBytes: maxHeader,
-		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-		BaseContext:    func(net.Listener) context.Context { return requests },
-		ConnContext:    s.address.opened,
-		ConnState:      s.address.changed,
-		// "OPTIONS *" is answered as everything else is.
-		DisableGeneralOptionsHandler: true,
-	}
-	// Profiles and traces take as long as their request says, so the admin server has no WriteTimeout either.
-	admin := &http.Server{
-		Handler:           s.adminRoutes(),
-		ReadHeaderTimeout: 5 * time.Second,
-		// The body of a POST to /debug/pprof/symbol is the only one there is.
-		ReadTimeout:                  10 * time.Second,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeader,
-		ErrorLog:                     slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-		DisableGeneralOptionsHandler: true,
-	}
+	api, admin := s.newHTTPServer(s.routes()), s.newHTTPServer(s.adminRoutes())
+	api.BaseContext = func(net.Listener) context.Context { return requests }
+	api.ConnContext, api.ConnState = s.address.opened, s.address.changed
 
 	group, ctx := errgroup.WithContext(ctx)
-	if s.hijacks != nil {
-		group.Go(func() error { return serving(api.Serve(s.hijacks.back)) })
-		group.Go(s.hijacks.run)
+	if s.pool != nil {
+		group.Go(func() error { return serving(api.Serve(s.pool.Listener())) })
+		group.Go(s.pool.Run)
 	}
 	group.Go(func() error { return serving(s.serve(api)) })
 	if s.admin != nil {
@@ -175,19 +157,35 @@ func (s *Server) Run(ctx context.Context) error {
 		cancel(errDraining) // streams say goodbye; http.Server.Shutdown alone would wait for them for ever
 		stop, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer done()
-		if s.hijacks != nil {
-			s.hijacks.drain()
-			defer s.hijacks.end(stop) // after api's, whose handlers may still begin a stream
+		if s.pool != nil {
+			s.pool.Drain()
+			defer s.pool.End(stop) // after api's, whose handlers may still begin a stream
 		}
 		return errors.Join(shutdown(stop, api), shutdown(stop, admin))
 	})
 	return group.Wait()
 }
 
+// newHTTPServer has no WriteTimeout: streams, profiles and traces take as long as they are meant to.
+func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		// No body is worth waiting for but that of a POST to /debug/pprof/symbol. A stream's request has been read by then.
+		ReadTimeout:    10 * time.Second,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+		// "OPTIONS *" is answered as everything else is.
+		DisableGeneralOptionsHandler: true,
+	}
+}
+
 func (s *Server) serve(api *http.Server) error {
 	l := s.address.listener(s.api)
 	if s.cfg.CertFile != "" {
-		api.TLSConfig = &tls.Config{GetCertificate: s.certificate.get} // ServeTLS adds HTTP/2
+		shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil }
+		api.TLSConfig = &tls.Config{GetCertificate: shown} // ServeTLS adds HTTP/2
 		return api.ServeTLS(l, "", "")
 	}
 	return api.Serve(l)

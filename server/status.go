@@ -7,23 +7,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"auditstream/store"
 )
 
 // status serves GET /api/v1/audits/{audit_id}/status, the polling fallback. However many clients poll, their reads are batched.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	who, id, err := s.admit(r)
+	state, err := s.read(r)
 	if err != nil {
-		s.writeError(w, r, err)
-		return
-	}
-	ctx, stop := context.WithTimeout(r.Context(), firstReadTimeout)
-	defer stop()
-	state, err := s.cfg.Subscriber.Read(ctx, id)
-	if err := cannotSubscribe(err); err != nil {
-		s.writeError(w, r, err)
-		return
-	}
-	if err := mayShow(state, who); err != nil {
 		s.writeError(w, r, err)
 		return
 	}
@@ -37,6 +28,32 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.writeJSON(w, r, http.StatusOK, state.JSON)
+}
+
+// read takes the first state of a subscription of a moment. Writers are told nothing.
+func (s *Server) read(r *http.Request) (*store.State, error) {
+	who, err := s.authenticate(r)
+	if err != nil {
+		return nil, err
+	}
+	id, err := auditID(r)
+	if err != nil {
+		return nil, err
+	}
+	if s.refusals.exceeded(who, r) {
+		return nil, errTooManyRefused
+	}
+	ids := []store.Key{id}
+	sub, err := s.subscribe(r.Context(), who, ids, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Cancel()
+	states := sub.Take()
+	if err := s.check(r, who, ids, states); err != nil {
+		return nil, err
+	}
+	return states[0], nil
 }
 
 // etagMatches compares weakly, as RFC 9110, section 13.1.2 asks for If-None-Match.

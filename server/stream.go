@@ -2,157 +2,47 @@ package server
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"log/slog"
-	"net/http"
-	"strconv"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"auditstream/store"
-
-	"github.com/gorilla/mux"
 )
 
-// firstReadTimeout is how long a new stream waits for the database before it is asked to come back later.
-const firstReadTimeout = 2 * time.Second
-
-// stream serves GET /api/v1/sse/audits/{audit_id}/progress.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
-	who, id, err := s.admit(r)
-	if err != nil {
-		s.refuseStream(w, r, err)
-		return
-	}
-	if !s.limit.acquire(who.key()) {
-		s.refuseStream(w, r, errTooManyStreams)
-		return
-	}
-	handed := false // to a stream that outlives this call
-	defer func() {
-		if !handed {
-			s.limit.release(who.key())
-		}
-	}()
-
-	socket, wake := s.mayHijack(w, r)
-	states, cancel, err := s.subscribe(r.Context(), id, wake)
-	if err != nil {
-		s.refuseStream(w, r, err)
-		return
-	}
-	defer func() {
-		if !handed {
-			cancel()
-		}
-	}()
-	first := <-states
-	if err := mayShow(first, who); err != nil {
-		s.refuseStream(w, r, err)
-		return
-	}
-	if first.Terminal() && lastEventID(r) == first.Fingerprint {
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(http.StatusNoContent) // the client has seen the end; EventSource stops for good
-		return
-	}
-	f := follower{id: id, who: who, states: states, cancel: cancel, start: time.Now()}
-	if socket != nil && !first.Terminal() && socket.hijack(w) {
-		handed = true
-		socket.begin(f, []*store.State{first})
-		return
-	}
-	s.follow(r.Context(), openEvents(w), f, []*store.State{first})
-}
-
-// admit authenticates a request and finds out which audit it is about.
-func (s *Server) admit(r *http.Request) (viewer, int64, error) {
-	who, err := s.authenticate(r)
-	if err != nil {
-		return viewer{}, 0, err
-	}
-	id, err := auditID(mux.Vars(r)["audit_id"])
-	return who, id, err
-}
-
-func (s *Server) authenticate(r *http.Request) (viewer, error) {
-	if isCrowded(r) {
-		return viewer{}, errTooManyConns
-	}
-	token, err := s.token(r)
-	if err != nil {
-		return viewer{}, err
-	}
-	return s.verifier.verify(r.Context(), token)
-}
-
-// auditID accepts the decimal form alone, as PostgreSQL prints it, so that each audit has one URL.
-func auditID(text string) (int64, error) {
-	id, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || id < 1 || strconv.FormatInt(id, 10) != text {
-		return 0, errAuditID
-	}
-	return id, nil
-}
-
-// subscribe waits for the first state. Failing to get it is the database's fault or a shutdown's: both pass.
-func (s *Server) subscribe(ctx context.Context, id int64, wake func()) (<-chan *store.State, func(), error) {
-	ctx, stop := context.WithTimeout(ctx, firstReadTimeout)
-	defer stop()
-	states, cancel, err := s.cfg.Subscriber.Subscribe(ctx, id, wake)
-	return states, cancel, cannotSubscribe(err)
-}
-
-func cannotSubscribe(err error) error {
-	switch {
-	case errors.Is(err, errDraining):
-		return because(errShuttingDown, err)
-	case err != nil:
-		return because(errUnavailable, err)
-	}
-	return nil
-}
-
-var errExpired = errors.New("the token expired while its stream was open")
-
-// mayShow reports why a state must not be shown, or nil. It is asked for every state, not only the first: rows change
-// owners and disappear, and a token may expire while its stream waits for the database.
-func mayShow(state *store.State, who viewer) error {
-	switch {
-	case !time.Now().Before(who.expires):
-		return because(errInvalidToken, errExpired)
-	case state.Err != nil:
-		return because(errInternal, state.Err)
-	case !state.Found:
-		return errNoAudit
-	case !state.Audit.OwnedBy(who.Viewer):
-		return errForbidden
-	}
-	return nil
-}
-
-// lastEventID is the id of the last event that a reconnecting client has seen. Clients that cannot set the header send a
-// query parameter, in one of two spellings.
-func lastEventID(r *http.Request) string {
-	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		return id
-	}
-	q := r.URL.Query()
-	if id := q.Get("last_event_id"); id != "" {
-		return id
-	}
-	return q.Get("lastEventId")
-}
-
-// follower is what a stream knows when it starts.
-type follower struct {
-	id     int64
+// stream shows audits to one client, from the first event to the last: one audit, several, or all that the user owns. It has no
+// goroutine of its own. Whatever happens to it is noted in due, and its sink has one goroutine at a time call Run, whose fields
+// all others are.
+type stream struct {
+	server *Server
 	who    viewer
-	states <-chan *store.State
-	cancel func()
-	start  time.Time
+	sub    Subscription // nil once the stream has ended
+	events eventStream
 
-	several *several // nil: the stream is of one audit; otherwise id and states are not set
+	all    bool           // whatever the user owns is asked for; open and closed stay empty
+	open   []store.Key    // of those asked for, the audits that have not ended
+	closed []*store.State // of those asked for, the terminal states sent
+
+	start   time.Time
+	end     time.Time // of the stream; then of the connection's wait for the next request
+	expires bool      // at the end the token does
+	timer   *time.Timer
+
+	due atomic.Uint32
 }
+
+// What happened to a stream.
+const (
+	dueState   = 1 << iota // there is a state to take
+	dueTime                // the timer has fired
+	dueInput               // the client has gone, or, after the stream's end, sent something
+	dueDrain               // the server is shutting down
+	dueClaimed             // somebody is about to call Run, or does; set for ever once there is nothing left to do
+)
 
 // Why a stream ended, for the log and the metrics.
 const (
@@ -166,147 +56,231 @@ const (
 	endError     = "error"
 )
 
-// follow shows what there is until it ends, and accounts for it.
-func (s *Server) follow(ctx context.Context, events *eventStream, f follower, first []*store.State) {
-	s.metrics.streams.Inc()
-	s.endSpan(ctx)
-	reason, err := s.show(ctx, events, f, first)
-	s.ended(f, events.events, reason, err)
+// poke notes that something has happened. It does not block, and may be called from anywhere.
+func (st *stream) poke(what uint32) {
+	if st.due.Or(what|dueClaimed)&dueClaimed == 0 {
+		st.events.out.Schedule()
+	}
 }
 
-// ended accounts for a stream that has ended.
-func (s *Server) ended(f follower, events int, reason string, err error) {
+func (st *stream) wake()      { st.poke(dueState) }
+func (st *stream) timeIsDue() { st.poke(dueTime) }
+
+// Input and Drain are for what serves the connection.
+func (st *stream) Input() { st.poke(dueInput) }
+func (st *stream) Drain() { st.poke(dueDrain) }
+
+// begin sends the first states, and only then has writers told that somebody watches. It reports whether nothing is left to do;
+// otherwise the caller, who holds the claim, has Run called.
+func (st *stream) begin(first []*store.State) (over bool) {
+	defer st.recoverPanic(&over)
+	s := st.server
+	s.metrics.streams.Inc()
+	if reason, err := st.show(first, s.cfg.Retry); reason != "" {
+		return st.finish(reason, err)
+	}
+	st.sub.Confirm()
+	left, expires := s.lifetime(st.who)
+	st.end, st.expires = time.Now().Add(left), expires
+	st.timer = time.AfterFunc(min(left, s.cfg.Heartbeat), st.timeIsDue)
+	return false
+}
+
+// lifetime is how long a stream may last, and whether it is the token's expiry that ends it, and not SSE_MAX_DURATION.
+func (s *Server) lifetime(who viewer) (left time.Duration, expires bool) {
+	left = time.Until(who.expires)
+	return min(left, s.cfg.MaxDuration), left < s.cfg.MaxDuration
+}
+
+// Run sees to what is due until nothing is, and reports whether nothing will be any more.
+func (st *stream) Run() (over bool) {
+	defer st.recoverPanic(&over)
+	for {
+		due := st.due.Swap(dueClaimed) &^ dueClaimed
+		switch {
+		case due == 0:
+			if st.due.CompareAndSwap(dueClaimed, 0) {
+				return false
+			}
+		case st.sub == nil:
+			if st.events.out.rest(st, due) {
+				return true
+			}
+		default:
+			if reason, err := st.step(due); reason != "" && st.finish(reason, err) {
+				return true
+			}
+		}
+	}
+}
+
+// step decides what a stream does next. The reason is empty while it goes on; the error is that of a write.
+func (st *stream) step(due uint32) (reason string, err error) {
+	s := st.server
+	switch {
+	case due&dueInput != 0:
+		return endClient, nil
+	case due&dueDrain != 0:
+		return endShutdown, st.events.retry(s.retryDelay())
+	}
+	if due&dueState != 0 {
+		if reason, err := st.show(st.sub.Take(), 0); reason != "" {
+			return reason, err
+		}
+	}
+	if due&dueTime == 0 {
+		return "", nil
+	}
+	now := time.Now()
+	switch {
+	case !now.Before(st.end) && st.expires:
+		return endExpired, st.events.fail(textExpired, 0)
+	case !now.Before(st.end):
+		return endTimeout, st.events.fail(textTimeout, s.retryDelay())
+	case !now.Before(st.events.wrote.Add(s.cfg.Heartbeat)):
+		if err := st.events.heartbeat(); err != nil {
+			return endClient, err
+		}
+	}
+	st.timer.Reset(min(time.Until(st.end), time.Until(st.events.wrote.Add(s.cfg.Heartbeat))))
+	return "", nil
+}
+
+// show writes states. The first block of a stream tells the client when to come back after a disconnect; later, retry is 0.
+func (st *stream) show(states []*store.State, retry time.Duration) (reason string, err error) {
+	for _, state := range states {
+		if refused := mayShow(state, st.who); refused != nil {
+			if st.leavesOut(refused) {
+				continue
+			}
+			return st.revoke(refused)
+		}
+		err := st.events.state(state, retry)
+		if err != nil {
+			return endClient, err
+		}
+		st.server.metrics.sent(state, retry > 0)
+		retry = 0
+		if k := slices.Index(st.open, state.ID); k >= 0 && state.Terminal() {
+			st.open, st.closed = slices.Delete(st.open, k, k+1), append(st.closed, state)
+		}
+	}
+	if retry > 0 { // nothing is there yet
+		err = st.events.retry(retry)
+	}
+	switch {
+	case err != nil:
+		return endClient, err
+	case st.all || len(st.open) > 0:
+		return "", nil
+	case len(st.closed) > 1: // the last event's own id does not say that all have ended
+		err = st.events.lastID(endID(st.closed))
+	}
+	return endTerminal, err
+}
+
+// leavesOut reports whether a refusal is about its audit alone: what is no longer the user's is not among all that is, and
+// what cannot be read does not end the others. Who has asked for an audit is told, by the end of the stream.
+func (st *stream) leavesOut(refused error) bool {
+	if !st.all || answerTo(refused) == errInvalidToken {
+		return false
+	}
+	if answerTo(refused) == errInternal {
+		st.server.cfg.Logger.Error("audit cannot be shown", "error", refused)
+	}
+	return true
+}
+
+// revoke ends a stream whose audit may not be shown any more. Where the client must change something before it comes back, it
+// keeps the delay that it has.
+func (st *stream) revoke(refused error) (reason string, err error) {
+	switch answerTo(refused) {
+	case errInvalidToken:
+		return endExpired, st.events.fail(textExpired, 0)
+	case errForbidden:
+		return endForbidden, st.events.fail(errForbidden.text, 0)
+	case errNoAudit:
+		return endDeleted, st.events.fail(errNoAudit.text, 0)
+	}
+	st.server.cfg.Logger.Error("audit cannot be shown", "error", refused)
+	return endError, st.events.fail(errInternal.text, st.server.retryDelay())
+}
+
+// endID names the end of audits, as a fingerprint names that of one: a client that comes back with it has seen them all end.
+// The id of the event that came last does not say so: whoever lost the stream after one end and before another has the first
+// one's as well. Of one audit it is the fingerprint itself.
+func endID(ends []*store.State) string {
+	if len(ends) == 1 {
+		return ends[0].Fingerprint
+	}
+	ends = slices.SortedFunc(slices.Values(ends), byKey)
+	hash := sha256.New()
+	for _, state := range ends {
+		hash.Write([]byte(string(state.ID) + " " + state.Fingerprint + "\n"))
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:8])
+}
+
+func byKey(a, b *store.State) int { return a.ID.Compare(b.ID) }
+
+// finish gives back what the stream holds, accounts for its end, and reports whether its sink has nothing left to do either.
+func (st *stream) finish(reason string, err error) (over bool) {
+	s := st.server
+	st.stopTimer()
+	st.release()
 	s.metrics.streams.Dec()
 	s.metrics.ended.WithLabelValues(reason).Inc()
 	attrs := []slog.Attr{
-		f.subject(), slog.Duration("duration", time.Since(f.start)),
-		slog.Int("events", events), slog.String("reason", reason),
+		st.subject(), slog.Duration("duration", time.Since(st.start)),
+		slog.Int("events", st.events.events), slog.String("reason", reason),
 	}
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}
 	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "stream ended", attrs...)
+	st.open, st.closed = nil, nil
+	return st.events.out.close(st, reason, err == nil && reason != endClient)
+}
+
+func (st *stream) stopTimer() {
+	if st.timer != nil {
+		st.timer.Stop()
+	}
+}
+
+// release gives back what open took.
+func (st *stream) release() {
+	if st.sub != nil {
+		st.sub.Cancel()
+		st.sub = nil
+	}
+	st.server.limit.release(st.who.key())
 }
 
 // subject is what the log says a stream was about.
-func (f follower) subject() slog.Attr {
+func (st *stream) subject() slog.Attr {
 	switch {
-	case f.several == nil:
-		return slog.Int64("audit", f.id)
-	case f.several.open == nil:
+	case st.all:
 		return slog.String("audits", "all of the user's")
+	case len(st.open)+len(st.closed) > 1:
+		return slog.Int("audits", len(st.open)+len(st.closed))
+	case len(st.open) == 1:
+		return slog.Any("audit", st.open[0])
 	}
-	return slog.Int("audits", len(f.several.open)+len(f.several.ends))
+	return slog.Any("audit", st.closed[0].ID)
 }
 
-// show is a stream that net/http serves: one goroutine, one select. It returns why it ended, and the error of a write that
-// failed. hijacked.step is the same for a stream without a goroutine.
-func (s *Server) show(ctx context.Context, events *eventStream, f follower, first []*store.State) (reason string, err error) {
-	if reason, err := s.showFirst(events, f, first); reason != "" {
-		return reason, err
+// recoverPanic is reportPanic for a stream, which the handler may not see any more: the panic ends the stream and no other.
+func (st *stream) recoverPanic(over *bool) {
+	cause := recover()
+	if cause == nil {
+		return
 	}
-	var group <-chan []*store.State
-	if f.several != nil {
-		group = f.several.states
+	st.server.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
+	st.server.cfg.Logger.Error("a stream caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
+	if st.sub == nil { // it had ended
+		*over = st.events.out.close(st, endError, false)
+		return
 	}
-	limit, text, reason := s.lifetime(f.who)
-	end := time.NewTimer(limit)
-	defer end.Stop()
-	heartbeat := time.NewTimer(s.cfg.Heartbeat)
-	defer heartbeat.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			if !errors.Is(context.Cause(ctx), errDraining) {
-				return endClient, nil
-			}
-			return endShutdown, events.retry(s.retryDelay())
-		case <-end.C:
-			return reason, events.fail(text, s.retryAfter(reason))
-		case <-heartbeat.C:
-			err = events.heartbeat()
-		case state := <-f.states:
-			reason, err := s.showState(events, state, f.who)
-			if reason != "" {
-				return reason, err
-			}
-		case states := <-group:
-			reason, err := s.showSeveral(events, states, f)
-			if reason != "" {
-				return reason, err
-			}
-		}
-		if err != nil {
-			return endClient, err
-		}
-		heartbeat.Reset(s.cfg.Heartbeat)
-	}
-}
-
-// showFirst writes the states at the time of connecting. The reason is empty unless the stream ends with them.
-func (s *Server) showFirst(events *eventStream, f follower, first []*store.State) (reason string, err error) {
-	if f.several != nil {
-		return s.showFirstSeveral(events, first, f)
-	}
-	if err := events.first(first[0], s.cfg.Retry); err != nil {
-		return endClient, err
-	}
-	s.metrics.events.Inc()
-	if first[0].Terminal() {
-		return endTerminal, nil
-	}
-	return "", nil
-}
-
-// showState writes a changed state. The reason is empty while the stream goes on.
-func (s *Server) showState(events *eventStream, state *store.State, who viewer) (reason string, err error) {
-	if refused := mayShow(state, who); refused != nil {
-		return s.revoke(events, refused)
-	}
-	err = events.state(state)
-	s.metrics.sent(state, err)
-	switch {
-	case err != nil:
-		return endClient, err
-	case state.Terminal():
-		return endTerminal, nil
-	}
-	return "", nil
-}
-
-// lifetime is how long the stream may last, and how it ends then: whichever comes first of the token's expiry and
-// SSE_MAX_DURATION.
-func (s *Server) lifetime(who viewer) (limit time.Duration, text, reason string) {
-	if left := time.Until(who.expires); left < s.cfg.MaxDuration {
-		return left, textExpired, endExpired
-	}
-	return s.cfg.MaxDuration, textTimeout, endTimeout
-}
-
-// revoke ends a stream whose audit may not be shown any more.
-func (s *Server) revoke(events *eventStream, refused error) (reason string, err error) {
-	answer := answerTo(refused)
-	switch answer {
-	case errInvalidToken:
-		return endExpired, events.fail(textExpired, 0)
-	case errForbidden:
-		reason = endForbidden
-	case errNoAudit:
-		reason = endDeleted
-	default:
-		reason = endError
-		s.cfg.Logger.Error("audit cannot be shown", "error", refused)
-	}
-	return reason, events.fail(answer.text, s.retryAfter(reason))
-}
-
-// retryAfter is the delay that a client is told when its stream ends: a random one where the server ends it for reasons
-// of its own, so that many streams opened together do not come back together. Where the client must change something
-// first, it keeps the one it has.
-func (s *Server) retryAfter(reason string) time.Duration {
-	switch reason {
-	case endTimeout, endShutdown, endError:
-		return s.retryDelay()
-	}
-	return 0
+	*over = st.finish(endError, fmt.Errorf("panic: %v", cause))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ func TestStreamBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, last := running(25), ended("completed")
 		sub, states := one(first)
-		c := streamed(t, newTestServer(t, sub, nil), authorized(t, streamPath), func(*client) { states <- last })
+		c := streamed(t, newTestServer(t, sub, nil), authorized(t, streamPath), func(*client) { states.put(last) })
 
 		want := "retry: 5000\n" + event(first) + event(last)
 		if got := c.String(); got != want {
@@ -73,7 +74,7 @@ func TestStreamBytes(t *testing.T) {
 
 func TestStreamEnds(t *testing.T) {
 	t.Parallel()
-	stolen := store.NewState(store.Audit{ID: 42, Status: "running", UserID: text("bob")})
+	stolen := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})
 	for name, tc := range map[string]struct {
 		exp    time.Duration
 		then   *store.State
@@ -85,8 +86,8 @@ func TestStreamEnds(t *testing.T) {
 		"timeout":         {exp: 24 * time.Hour, after: time.Hour, beats: 8, want: "Stream timeout", random: true},
 		"token's expiry":  {exp: 10 * time.Minute, after: 10 * time.Minute, beats: 1, want: "Token expired"},
 		"another owner":   {exp: time.Hour, then: stolen, want: "Cross-user access denied"},
-		"deletion":        {exp: time.Hour, then: &store.State{ID: 42}, want: "Audit not found"},
-		"unreadable row":  {exp: time.Hour, then: &store.State{ID: 42, Err: errTest}, want: "Internal server error", random: true},
+		"deletion":        {exp: time.Hour, then: &store.State{ID: "42"}, want: "Audit not found"},
+		"unreadable row":  {exp: time.Hour, then: &store.State{ID: "42", Err: errTest}, want: "Internal server error", random: true},
 		"already expired": {exp: 0, want: "Invalid authentication token"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +100,7 @@ func TestStreamEnds(t *testing.T) {
 				s := newTestServer(t, sub, func(c *Config) { c.Heartbeat = 7 * time.Minute }) // never due with the end
 				c := streamed(t, s, get(t, streamPath, "Authorization", "Bearer "+token), func(*client) {
 					if tc.then != nil {
-						states <- tc.then
+						states.put(tc.then)
 					}
 				})
 				if got := time.Since(start); got != tc.after {
@@ -132,10 +133,10 @@ func TestHeartbeatComesAfterSilenceOnly(t *testing.T) {
 		c := streamed(t, newTestServer(t, sub, nil), authorized(t, streamPath), func(*client) {
 			for i := range 10 { // 200 s with an event every 20 s
 				time.Sleep(20 * time.Second)
-				states <- running(i + 1)
+				states.put(running(i + 1))
 			}
 			time.Sleep(31 * time.Second)
-			states <- ended("completed")
+			states.put(ended("completed"))
 		})
 		if got := strings.Count(c.String(), heartbeat); got != 1 {
 			t.Errorf("%d heartbeats, want 1", got)
@@ -163,7 +164,7 @@ func TestSeenEndIsAnswered204(t *testing.T) {
 				sub, states := one(tc.state)
 				c := streamed(t, newTestServer(t, sub, nil), authorized(t, tc.path, "Last-Event-ID", tc.header), func(c *client) {
 					if tc.state != last {
-						states <- last
+						states.put(last)
 					}
 				})
 				if c.status != tc.want {
@@ -180,7 +181,7 @@ func TestSeenEndIsAnswered204(t *testing.T) {
 func TestWhatCannotBeServedForNowComesBackLater(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		sub  subscribeFunc
+		sub  hubFunc
 		cfg  func(*Config)
 		fill int
 		want string
@@ -246,7 +247,7 @@ func TestStuckClientIsCutOff(t *testing.T) {
 			c.mu.Lock()
 			c.stuck = true
 			c.mu.Unlock()
-			states <- running(2)
+			states.put(running(2))
 		})
 		if got := time.Since(start); got != writeTimeout {
 			t.Errorf("cut off after %v, want %v", got, writeTimeout)
@@ -265,6 +266,67 @@ func TestGoneClientEndsTheStream(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	})
+}
+
+// confirmed remembers what the client had when writers were told that somebody watches.
+type confirmed struct {
+	*slot
+	client *client
+	had    []string
+}
+
+func (s *confirmed) Confirm() { s.slot.Confirm(); s.had = append(s.had, s.client.String()) }
+
+// Nothing is armed before it is known to be the viewer's, and the first event does not wait for it.
+func TestS4WritersAreToldAfterTheFirstEvent(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		streamPath: "retry: 5000\n" + event(running(1)), severalPath + "?ids=42": "retry: 5000\n" + event(running(1)), severalPath: "retry: 5000\n" + event(running(1)),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newClient()
+			sub := &confirmed{slot: newSlot(running(1)), client: c}
+			s := newTestServer(t, hubFunc(func(ctx context.Context, _ []store.Key, _ store.Viewer, wake func()) (Subscription, error) {
+				_, err := sub.slot.subscribe(ctx, wake)
+				return sub, err
+			}), nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(time.Second, cancel)
+			s.routes().ServeHTTP(c, authorized(t, path).WithContext(ctx))
+			if !slices.Equal(sub.had, []string{want}) {
+				t.Errorf("%s: told when the client had %q, want %q, once", path, sub.had, want)
+			}
+			if sub.times("cancel") != 1 {
+				t.Errorf("%s: calls %v", path, sub.calls)
+			}
+		})
+	}
+}
+
+// What is refused, has ended or only is polled tells writers nothing.
+func TestS5WritersAreToldOnlyOfStreamsThatGoOn(t *testing.T) {
+	t.Parallel()
+	foreign := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})
+	list := severalPath + "?ids=42"
+	for name, tc := range map[string]struct {
+		path  string
+		state *store.State
+	}{
+		"foreign": {streamPath, foreign}, "gone": {streamPath, &store.State{ID: "42"}}, "unreadable": {streamPath, &store.State{ID: "42", Err: errTest}},
+		"terminal": {streamPath, ended("completed")}, "foreign, of a list": {list, foreign}, "terminal, of a list": {list, ended("failed")},
+		"polled": {statusPathOf42, running(1)}, "foreign, polled": {statusPathOf42, foreign},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			hub, slot := one(tc.state)
+			c := serve(newTestServer(t, hub, nil), authorized(t, tc.path))
+			if want := []string{"subscribe", "take", "cancel"}; !slices.Equal(slot.calls, want) {
+				t.Errorf("%s: calls %v, want %v", name, slot.calls, want)
+			}
+			if (tc.state == foreign || !tc.state.Found) && strings.Contains(c.String(), "progress") {
+				t.Errorf("%s: shown %q", name, c)
+			}
+		})
+	}
 }
 
 func BenchmarkEncodeEvent(b *testing.B) {

@@ -2,6 +2,7 @@ package sql
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -10,16 +11,19 @@ const defaultCollation = 100
 
 // A column of the view: one of ours, where it comes from, and how it is shown. A nil source is a column left out.
 type column struct {
-	name    string
-	source  *attribute
-	shown   expression
-	watched expression // what the update trigger compares: as narrow as shown where that is cheap
+	name   string
+	source *attribute
+	shown  expression
 }
 
-// ref is the source in the row called row, without its domains, whose checks and casts are of no use here.
-func (c column) ref(row string) string {
-	ref := row + "." + ident(c.source.Name)
-	if c.source.Domain {
+// ref is the source, without its domains, whose checks and casts are of no use here. Of a type that somebody else defined it is what
+// the type's output function writes, which only a superuser can define: anybody may define a cast, and it would run as whoever reads.
+func (c column) ref() string {
+	ref := "a." + ident(c.source.Name)
+	switch {
+	case !c.source.BuiltIn:
+		return fmt.Sprintf(`case when %[1]s is distinct from null then format('%%s', %[1]s) end`, ref)
+	case c.source.Domain:
 		ref += "::" + c.source.BaseSQL
 	}
 	return ref
@@ -30,29 +34,18 @@ func (c column) value() string {
 	if c.source == nil {
 		return "null::" + viewTypes[c.name]
 	}
-	return c.shown(c.ref("a"))
-}
-
-// changed is the column's part of what makes an update worth a ring. Enums are written out by their own function: somebody
-// may have made a cast for them, which would run with the trigger function's rights.
-func (c column) changed() string {
-	before, after := c.ref("old"), c.ref("new")
-	if c.source.BaseKind == "e" {
-		before, after = "textin(enum_out("+before+"))", "textin(enum_out("+after+"))"
-	}
-	return c.watched(before) + " is distinct from " + c.watched(after)
+	return c.shown.of(c.ref())
 }
 
 // collation is what the view's column has, as far as it can depend on the table.
 func (c column) collation() uint32 {
-	switch {
-	case viewTypes[c.name] != "text" || c.name == "status":
+	if viewTypes[c.name] != "text" || c.name == "status" {
 		return 0
-	case c.source == nil || c.source.Collation == 0:
-		return defaultCollation
-	default:
-		return c.source.Collation
 	}
+	if c.source == nil || c.source.Collation == 0 {
+		return defaultCollation
+	}
+	return c.source.Collation
 }
 
 // viewTypes are the contract's, as pg_catalog.format_type writes them.
@@ -67,18 +60,6 @@ type mapping struct {
 	columns []column // in the order of ours
 }
 
-// changed is the condition of the update trigger.
-func (m *mapping) changed() string {
-	key := column{source: &m.key, watched: asIs}
-	parts := []string{key.changed()}
-	for _, c := range m.columns {
-		if c.source != nil {
-			parts = append(parts, c.changed())
-		}
-	}
-	return strings.Join(parts, "\n        or ")
-}
-
 // sources are the columns of the table that the view shows, the key first.
 func (m *mapping) sources() []*attribute {
 	all := []*attribute{&m.key}
@@ -88,6 +69,17 @@ func (m *mapping) sources() []*attribute {
 		}
 	}
 	return all
+}
+
+// owners are the columns of the table that say whose a row is, which come first in ours, quoted.
+func (m *mapping) owners() []string {
+	var names []string
+	for _, c := range m.columns[:2] {
+		if c.source != nil {
+			names = append(names, ident(c.source.Name))
+		}
+	}
+	return names
 }
 
 // mapColumns decides what each of our columns comes from. encoding is the server's.
@@ -103,11 +95,9 @@ func mapColumns(t *table, names map[string]string, encoding string) (*mapping, e
 			return nil, err
 		}
 		c := column{name: name, source: source}
-		if source != nil {
-			err = c.adapt(t, encoding)
-			if err != nil {
-				return nil, err
-			}
+		err = c.adapt(t, encoding)
+		if err != nil {
+			return nil, err
 		}
 		m.columns = append(m.columns, c)
 	}
@@ -116,142 +106,94 @@ func mapColumns(t *table, names map[string]string, encoding string) (*mapping, e
 
 // findKey finds the column that holds the audit's id.
 func findKey(t *table, mapped string) (*attribute, error) {
-	var key *attribute
-	switch {
-	case mapped != "":
+	key := t.column("id")
+	if mapped != "" {
 		key = t.written(mapped)
-		if key == nil {
-			return nil, t.lacks(mapped, "id")
-		}
-	default:
-		key = t.column("id")
-		for i := range t.columns {
-			if key == nil && t.columns[i].PrimaryKey {
-				key = &t.columns[i]
-			}
+	}
+	if mapped != "" && key == nil {
+		return nil, t.lacks(mapped, "id")
+	}
+	for i := range t.Columns {
+		if key == nil && t.Columns[i].PrimaryKey {
+			key = &t.Columns[i]
 		}
 	}
 	if key == nil {
-		return nil, fmt.Errorf("%s has no column id and no primary key of one column: say which column identifies a row"+
-			" with --column id=NAME (it has %s)", t.Display, t.names())
+		return nil, fmt.Errorf("%s has no column id and no primary key of one column: say which column identifies a row with --column id=NAME (it has %s)",
+			t.Display, t.names())
 	}
-	switch key.builtInBase() {
-	case "int2", "int4", "int8":
-		return key, nil
+	if !slices.Contains([]string{"int2", "int4", "int8"}, key.builtInBase()) {
+		return nil, fmt.Errorf("column %s of %s is %s: the id of an audit must be smallint, integer or bigint; say which other column identifies a row with --column id=NAME",
+			key.Name, t.Display, key.Type)
 	}
-	return nil, fmt.Errorf("column %s of %s is %s: the id of an audit must be smallint, integer or bigint; say which"+
-		" other column identifies a row with --column id=NAME", key.Name, t.Display, key.Type)
+	return key, nil
 }
 
 // findSource finds the table's column for one of ours; nil when there is none and there need not be one.
 func findSource(t *table, names map[string]string, name string) (*attribute, error) {
 	mapped, given := names[name]
+	source := t.column(name)
 	if given {
-		if mapped == "" {
-			return nil, nil
-		}
-		source := t.written(mapped)
-		if source == nil {
-			return nil, t.lacks(mapped, name)
-		}
+		source = t.written(mapped)
+	}
+	switch {
+	case given && mapped == "":
+		return nil, nil
+	case given && source == nil:
+		return nil, t.lacks(mapped, name)
+	case given:
 		return source, nil
 	}
-	source := t.column(name)
 	if name == "error" {
 		// A flag called error beside the text called error_message is not what a viewer wants to read.
+		isText := func(a *attribute) bool {
+			return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
+		}
 		other := t.column("error_message")
-		if source == nil || (other != nil && other.isText() && !source.isText()) {
+		if source == nil || other != nil && isText(other) && !isText(source) {
 			source = other
 		}
 	}
 	if source == nil && (name == "status" || name == "progress") {
-		return nil, fmt.Errorf("%s has no column %s: say which column holds it with --column %s=NAME (it has %s)",
-			t.Display, name, name, t.names())
+		return nil, fmt.Errorf("%s has no column %s: say which column holds it with --column %[2]s=NAME (it has %[3]s)", t.Display, name, t.names())
 	}
 	return source, nil
 }
 
-// adapt chooses the expressions for the source's type, or refuses it.
+// adapt chooses the expression for the source's type, or refuses it. A text takes every type there is.
 func (c *column) adapt(t *table, encoding string) error {
-	base := c.source.builtInBase()
-	var allowed, wayOut string
-	switch c.name {
-	case "status":
-		if c.source.Category == "S" || c.source.BaseKind == "e" {
-			c.shown, c.watched = statusText, statusText
-			return nil
-		}
-		allowed, wayOut = "text, varchar or an enum", "name another one with --column status=NAME"
-	case "progress":
-		switch base {
-		case "int2", "int4", "int8":
-			c.shown, c.watched = wholePercent, wholePercent
-			return nil
-		case "float4", "float8", "numeric":
-			c.shown, c.watched = percent, percent
-			return nil
-		}
-		allowed, wayOut = numberTypes, "name another one with --column progress=NAME"
-	case "geo_score":
-		c.watched = asIs
-		switch base {
-		case "int2", "int4", "int8":
-			c.shown = wholeScore
-			return nil
-		case "float4":
-			c.shown = realScore
-			return nil
-		case "float8":
-			c.shown = score
-			return nil
-		case "numeric":
-			c.shown = numericScore
-			return nil
-		}
-		allowed, wayOut = numberTypes, "leave it out with --column geo_score="
-	case "total_pages":
-		switch base {
-		case "int2", "int4", "int8":
-			c.shown, c.watched = wholeCount, asIs
-			return nil
-		case "float4", "float8":
-			c.shown, c.watched = count, count
-			return nil
-		case "numeric":
-			c.shown, c.watched = numericCount, numericCount
-			return nil
-		}
-		allowed, wayOut = numberTypes, "leave it out with --column total_pages="
-	default:
-		c.adaptText(base, encoding)
+	if c.source == nil {
 		return nil
 	}
-	return fmt.Errorf("column %s of %s is %s: %s must be %s; %s", c.source.Name, t.Display, c.source.Type, c.name,
-		allowed, wayOut)
-}
-
-const numberTypes = "a number (smallint, integer, bigint, real, double precision or numeric)"
-
-// adaptText takes every type there is.
-func (c *column) adaptText(base, encoding string) {
-	c.shown, c.watched = asText, bytes
-	switch base {
-	case "text":
+	base := c.source.builtInBase()
+	allowed, wayOut := "a number (smallint, integer, bigint, real, double precision or numeric)", "leave it out with --column "+c.name+"="
+	byType, number := numbers[c.name]
+	switch {
+	case number:
+		c.shown = byType[base]
+	case c.name == "status":
+		allowed = "text, varchar or an enum"
+		if c.source.Category == "S" || c.source.BaseKind == "e" {
+			c.shown = statusText
+		}
+	case base == "text":
 		c.shown = asIs
-	case "jsonb":
-		c.shown, c.watched = jsonbText, jsonbText
-	case "json":
+	case base == "jsonb":
+		c.shown = jsonbText
+	case base == "json" && encoding == "UTF8":
 		c.shown = jsonText
-		if encoding != "UTF8" {
-			c.shown = jsonTextASCII
-		}
+	case base == "json":
+		c.shown = jsonTextASCII
+	default:
+		c.shown = asText
 	}
-	switch base {
-	case "text", "varchar", "name", "uuid", "int2", "int4", "int8", "bool":
-		if c.source.Bytewise {
-			c.watched = asIs
-		}
+	if c.shown != "" {
+		return nil
 	}
+	if c.name == "status" || c.name == "progress" {
+		wayOut = "name another one with --column " + c.name + "=NAME"
+	}
+	return fmt.Errorf("column %s of %s is %s: %s must be %s; %s", c.source.Name, t.Display, c.source.Type, c.name, allowed, wayOut)
 }
 
 // builtInBase is the type's name when it is PostgreSQL's own; nobody else's "int4" is one.
@@ -262,41 +204,32 @@ func (a *attribute) builtInBase() string {
 	return a.Base
 }
 
-func (a *attribute) isText() bool {
-	return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
-}
-
 // written finds a column by the name somebody typed: as it is spelled, then as SQL folds it.
 func (t *table) written(name string) *attribute {
 	if a := t.column(name); a != nil {
 		return a
 	}
-	if unquoted, ok := strings.CutPrefix(name, `"`); ok {
-		unquoted, ok = strings.CutSuffix(unquoted, `"`)
-		if ok {
-			return t.column(strings.ReplaceAll(unquoted, `""`, `"`))
-		}
+	if len(name) > 2 && strings.HasPrefix(name, `"`) && strings.HasSuffix(name, `"`) {
+		return t.column(strings.ReplaceAll(name[1:len(name)-1], `""`, `"`))
 	}
 	return t.column(strings.ToLower(name))
 }
 
 func (t *table) lacks(mapped, name string) error {
-	return fmt.Errorf("%s has no column %s, which --column %s=%s names (it has %s)", t.Display, mapped, name, mapped,
-		t.names())
+	return fmt.Errorf("%s has no column %s, which --column %s=%[2]s names (it has %[4]s)", t.Display, mapped, name, t.names())
 }
 
 // names lists the columns for a message; the first twenty are enough to recognise a table.
 func (t *table) names() string {
-	var names []string
-	for _, a := range t.columns {
-		if len(names) == 20 {
-			names = append(names, "...")
-			break
-		}
-		names = append(names, a.Name)
+	names := make([]string, len(t.Columns))
+	for i, a := range t.Columns {
+		names[i] = a.Name
 	}
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
 		return "no columns"
+	case len(names) > 20:
+		names = append(names[:20], "...")
 	}
 	return strings.Join(names, ", ")
 }

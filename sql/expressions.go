@@ -2,74 +2,45 @@ package sql
 
 import "fmt"
 
-// An expression writes SQL for a column that is referred to as ref: a."progress", old."progress".
-// None of them may be able to raise an error, whatever the column holds: one row would make the server's batched read
-// fail for everybody, and in a trigger's condition it would make the application's UPDATE fail.
-type expression func(ref string) string
+// An expression is SQL for a column that is referred to as %[1]s: a."progress". None of them may be able to raise an error, whatever
+// the column holds: one row would make the server's batched read fail for everybody.
+type expression string
 
-func asIs(ref string) string   { return ref }
-func asText(ref string) string { return ref + "::text" }
+func (e expression) of(ref string) string { return fmt.Sprintf(string(e), ref) }
 
-// bytes compares what has no equality (json, xml, point), or one that is coarser than what viewers see (citext, a
-// nondeterministic collation).
-func bytes(ref string) string { return ref + `::text collate "C"` }
+const (
+	asIs   expression = `%[1]s`
+	asText expression = `%[1]s::text`
+	// Lower case by the rules of "C": those of Turkish would make FAILED faıled.
+	statusText   expression = `coalesce(lower(%[1]s::text collate "C"), 'pending')`
+	wholePercent expression = `least(greatest(coalesce(%[1]s, 0), 0), 100)::int`
+	// Clamped before it is cast: 1e300 is not an int.
+	percent    expression = `least(greatest(floor(coalesce(nullif(%[1]s, 'NaN'), 0)), 0), 100)::int`
+	wholeCount expression = `case when %[1]s is not null then least(greatest(%[1]s, 0), 2147483647)::int end`
+	// Through double precision because 2147483647 is not a real: it would round up and out of range.
+	count expression = `case when %[1]s <> 'NaN' then least(greatest(floor(%[1]s::float8), 0), 2147483647)::int end`
+	// Numeric has values that are no double precision.
+	numericCount expression = `case when %[1]s <> 'NaN' then least(greatest(floor(%[1]s), 0), 2147483647)::int end`
+	wholeScore   expression = `%[1]s::float8`
+	// JSON has no NaN and no Infinity.
+	score expression = `case when %[1]s not in ('NaN', 'Infinity', '-Infinity') then %[1]s end`
+	// Through text because 78.1::real::float8 is 78.0999984741211.
+	realScore expression = `case when %[1]s not in ('NaN', 'Infinity', '-Infinity') then %[1]s::text::float8 end`
+	// No value where double precision has none: what is too large is an error there, and so is what is too close to zero. NaN is
+	// larger than everything.
+	numericScore expression = `case when abs(%[1]s) < 1e-300 then 0 when abs(%[1]s) <= 1.7976931348623157e308 then %[1]s::float8 end`
+	jsonbText    expression = `%[1]s #>> '{}'`
+	// The JSON itself when its text cannot be had: \u0000 and half a surrogate pair are valid in json, but to convert them is an
+	// error. The inner expression takes away what is harmless, escaped backslashes and whole pairs.
+	jsonText expression = `case when regexp_replace(%[1]s::text, '\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..', '', 'g')` +
+		` ~ '\\u(0000|[dD][89a-fA-F])' then %[1]s::text else %[1]s #>> '{}' end`
+	// jsonText where the server's encoding cannot hold every character that JSON can write.
+	jsonTextASCII expression = `case when %[1]s::text ~ '\\u' then %[1]s::text else %[1]s #>> '{}' end`
+)
 
-// statusText is lower case by the rules of "C": those of Turkish would make FAILED faıled.
-func statusText(ref string) string {
-	return fmt.Sprintf(`coalesce(lower(%s::text collate "C"), 'pending')`, ref)
-}
-
-func wholePercent(ref string) string {
-	return fmt.Sprintf(`least(greatest(coalesce(%s, 0), 0), 100)::int`, ref)
-}
-
-// percent clamps before it casts: 1e300 is not an int.
-func percent(ref string) string {
-	return fmt.Sprintf(`least(greatest(floor(coalesce(nullif(%s, 'NaN'), 0)), 0), 100)::int`, ref)
-}
-
-func wholeCount(ref string) string {
-	return fmt.Sprintf(`case when %[1]s is not null then least(greatest(%[1]s, 0), 2147483647)::int end`, ref)
-}
-
-// count goes through double precision because 2147483647 is not a real: it would round up and out of range.
-func count(ref string) string {
-	return fmt.Sprintf(`case when %[1]s <> 'NaN' then least(greatest(floor(%[1]s::float8), 0), 2147483647)::int end`, ref)
-}
-
-// numericCount stays numeric, which has values that are no double precision.
-func numericCount(ref string) string {
-	return fmt.Sprintf(`case when %[1]s <> 'NaN' then least(greatest(floor(%[1]s), 0), 2147483647)::int end`, ref)
-}
-
-func wholeScore(ref string) string { return ref + "::float8" }
-
-// JSON has no NaN and no Infinity.
-func score(ref string) string {
-	return fmt.Sprintf(`case when %[1]s not in ('NaN', 'Infinity', '-Infinity') then %[1]s end`, ref)
-}
-
-// realScore goes through text because 78.1::real::float8 is 78.0999984741211.
-func realScore(ref string) string {
-	return fmt.Sprintf(`case when %[1]s not in ('NaN', 'Infinity', '-Infinity') then %[1]s::text::float8 end`, ref)
-}
-
-// numericScore has no value where double precision has none: what is too large is an error there, and so is what is
-// too close to zero. NaN is larger than everything.
-func numericScore(ref string) string {
-	return fmt.Sprintf(`case when abs(%[1]s) < 1e-300 then 0 when abs(%[1]s) <= 1.7976931348623157e308 then %[1]s::float8 end`, ref)
-}
-
-func jsonbText(ref string) string { return ref + ` #>> '{}'` }
-
-// jsonText shows the JSON itself when its text cannot be had: \u0000 and half a surrogate pair are valid in json, but
-// to convert them is an error. The inner expression takes away what is harmless, escaped backslashes and whole pairs.
-func jsonText(ref string) string {
-	return fmt.Sprintf(`case when regexp_replace(%[1]s::text, '\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..', '', 'g')`+
-		` ~ '\\u(0000|[dD][89a-fA-F])' then %[1]s::text else %[1]s #>> '{}' end`, ref)
-}
-
-// jsonTextASCII is jsonText where the server's encoding cannot hold every character that JSON can write.
-func jsonTextASCII(ref string) string {
-	return fmt.Sprintf(`case when %[1]s::text ~ '\\u' then %[1]s::text else %[1]s #>> '{}' end`, ref)
+// numbers are the expressions for each type that a number of ours may come from.
+var numbers = map[string]map[string]expression{
+	"progress":    {"int2": wholePercent, "int4": wholePercent, "int8": wholePercent, "float4": percent, "float8": percent, "numeric": percent},
+	"geo_score":   {"int2": wholeScore, "int4": wholeScore, "int8": wholeScore, "float4": realScore, "float8": score, "numeric": numericScore},
+	"total_pages": {"int2": wholeCount, "int4": wholeCount, "int8": wholeCount, "float4": count, "float8": count, "numeric": numericCount},
 }

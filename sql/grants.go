@@ -3,7 +3,6 @@ package sql
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,169 +17,71 @@ const connectPrefix = "auditstream granted connect to "
 // connected reads the roles from the comment on the schema.
 func connected(comment string) []string {
 	list, ok := strings.CutPrefix(comment, connectPrefix)
-	if !ok {
-		return nil
-	}
 	var roles []string
-	err := json.Unmarshal([]byte(list), &roles)
-	if err != nil {
+	if !ok || json.Unmarshal([]byte(list), &roles) != nil {
 		return nil // written by somebody else: nothing of it is ours to revoke
 	}
 	return roles
 }
 
-// grantsFor are the statements that the view, the role and those who serve already need.
-func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dropView bool) ([]string, error) {
-	role := o.Role
-	var grants []string
-	if dropView {
-		kept, err := viewGrants(ctx, conn)
-		if err != nil {
-			return nil, err
-		}
-		grants = kept
+// grantsFor are the statements that the views, the role and those who serve already need.
+func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dropView bool) (grants []string, err error) {
+	grants, err = texts(ctx, conn, "the grants on auditstream.progress", keptSQL, dropView, i.ours() && !i.Feeds && !o.NoTriggers)
+	if err != nil || o.Role == "" {
+		return grants, err
 	}
-	if i.ours() && !(i.Watch && i.Unwatch) && !o.NoTriggers {
-		watchers, err := viewReaders(ctx, conn)
-		if err != nil {
-			return nil, err
-		}
-		for _, watcher := range watchers {
-			grants = append(grants, watchGrants(watcher)...)
-		}
-	}
-	if role == "" {
-		return grants, nil
-	}
-	role, err := findRole(ctx, conn, role)
+	roles, err := texts(ctx, conn, "the roles", `select rolname::text from pg_catalog.pg_roles where rolname in ($1::text, pg_catalog.lower($1::text))
+		order by rolname = $1::text desc limit 1`, o.Role) // as it is spelled, else as SQL folds it
 	if err != nil {
 		return nil, err
 	}
-	added, err := roleGrants(ctx, conn, role, i, o, dropView)
+	if len(roles) == 0 {
+		return nil, fmt.Errorf("there is no role %s: create it first, with: create role %s login password '...'", o.Role, ident(o.Role))
+	}
+	needs, err := texts(ctx, conn, "the rights of role "+roles[0], roleGrantsSQL, roles[0], ident(roles[0]), dropView, o.NoTriggers)
 	if err != nil {
 		return nil, err
 	}
-	return append(grants, added...), nil
-}
-
-// findRole returns the role's name as the catalog has it: as it is spelled, else as SQL folds it.
-func findRole(ctx context.Context, conn *pgx.Conn, name string) (string, error) {
-	var role string
-	err := conn.QueryRow(ctx, `
-		select rolname from pg_catalog.pg_roles where rolname in ($1::text, pg_catalog.lower($1::text))
-		order by rolname = $1::text desc limit 1`,
-		name).Scan(&role)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", fmt.Errorf("there is no role %s: create it first, with: create role %s login password '...'",
-			name, ident(name))
-	}
-	if err != nil {
-		return "", fmt.Errorf("look up role %s: %w", name, err)
-	}
-	return role, nil
-}
-
-// roleGrants are the statements that give the role what serve needs and does not have. The view's are needed anew when
-// the view is.
-func roleGrants(ctx context.Context, conn *pgx.Conn, role string, i *installed, o Options, dropView bool) ([]string, error) {
-	var database string
-	var connect, usage, selects, watches bool
-	err := conn.QueryRow(ctx, `
-		select pg_catalog.current_database(),
-		       pg_catalog.has_database_privilege($1, pg_catalog.current_database(), 'connect'),
-		       coalesce((select pg_catalog.has_schema_privilege($1, n.oid, 'usage')
-		                 from pg_catalog.pg_namespace n where n.nspname = 'auditstream'), false),
-		       coalesce((select pg_catalog.has_table_privilege($1, c.oid, 'select')
-		                 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		                 where n.nspname = 'auditstream' and c.relname = 'progress'), false),
-		       coalesce((select pg_catalog.has_table_privilege($1, c.oid, 'insert')
-		                    and pg_catalog.bool_and(pg_catalog.has_function_privilege($1, p.oid, 'execute'))
-		                 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		                    join pg_catalog.pg_proc p on p.pronamespace = n.oid and p.proname = 'unwatch'
-		                 where n.nspname = 'auditstream' and c.relname = 'watch' group by c.oid), false)`,
-		role).Scan(&database, &connect, &usage, &selects, &watches)
-	if err != nil {
-		return nil, fmt.Errorf("read the rights of role %s: %w", role, err)
-	}
-	var grants []string
-	if !usage {
-		grants = append(grants, fmt.Sprintf("grant usage on schema auditstream to %s;", ident(role)))
-	}
-	if !selects || dropView {
-		grants = append(grants, fmt.Sprintf("grant select on auditstream.progress to %s;", ident(role)))
-	}
-	if !watches && !o.NoTriggers {
-		grants = append(grants, watchGrants(role)...)
-	}
-	if !connect {
-		roles := connected(i.SchemaComment)
-		if !slices.Contains(roles, role) {
-			roles = append(roles, role)
+	for _, grant := range needs {
+		if !slices.Contains(grants, grant) {
+			grants = append(grants, grant)
 		}
-		list, err := json.Marshal(roles)
-		if err != nil {
-			return nil, fmt.Errorf("list roles: %w", err)
+		if strings.HasPrefix(grant, "grant connect") {
+			all := slices.Compact(slices.Sorted(slices.Values(append(connected(i.SchemaComment), roles[0]))))
+			list, _ := json.Marshal(all) // strings are always written
+			grants = append(grants, "-- so that uninstall takes back what was granted here, and no more",
+				fmt.Sprintf("comment on schema auditstream is %s;", literal(connectPrefix+string(list))))
 		}
-		grants = append(grants, fmt.Sprintf("grant connect on database %s to %s;", ident(database), ident(role)),
-			"-- so that uninstall takes back what was granted here, and no more",
-			fmt.Sprintf("comment on schema auditstream is %s;", literal(connectPrefix+string(list))))
 	}
 	return grants, nil
 }
 
-// watchGrants are the statements by which a role may register what it watches.
-func watchGrants(role string) []string {
-	return []string{
-		fmt.Sprintf("grant insert on auditstream.watch to %s;", ident(role)),
-		fmt.Sprintf("grant execute on function auditstream.unwatch(bigint, bigint[]) to %s;", ident(role)),
-	}
-}
+// roleGrantsSQL lists what the role needs to serve and does not have. The view's are needed anew when the view is.
+const roleGrantsSQL = `
+	with has as (
+		select pg_catalog.has_database_privilege($1, pg_catalog.current_database(), 'connect') as connect,
+		       pg_catalog.has_schema_privilege($1, n.oid, 'usage') as usage,
+		       pg_catalog.has_table_privilege($1, v.oid, 'select') and not $3 as view, pg_catalog.has_table_privilege($1, f.oid, 'select') or $4 as feeds
+		from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
+			left join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress'
+			left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds'
+	)
+	select 'grant usage on schema auditstream to ' || $2 || ';' from has where usage is not true
+	union all select 'grant select on auditstream.progress to ' || $2 || ';' from has where view is not true
+	union all select 'grant select on auditstream.feeds to ' || $2 || ';' from has where feeds is not true
+	union all select pg_catalog.format('grant connect on database "%s" to %s;', pg_catalog.replace(pg_catalog.current_database(), '"', '""'), $2::text) from has where connect is not true`
 
-// viewReaders are the roles that were granted the view: after an install from before there was a table of what is watched
-// they serve, and must be able to go on when the triggers look into it.
-func viewReaders(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	rows, err := conn.Query(ctx, `
-		select distinct pg_catalog.pg_get_userbyid(x.grantee)::text
-		from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x
-		where c.relname = 'progress' and x.privilege_type = 'SELECT' and x.grantee not in (0, c.relowner)
-		  and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-		order by 1`)
-	if err != nil {
-		return nil, fmt.Errorf("read who may read auditstream.progress: %w", err)
-	}
-	readers, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("read who may read auditstream.progress: %w", err)
-	}
-	return readers, nil
-}
-
-// viewGrants are the statements that give a new view the rights of the one it replaces.
-func viewGrants(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	rows, err := conn.Query(ctx, `
-		select pg_catalog.format('grant %s%s on auditstream.progress to %s%s;', pg_catalog.lower(acl.privilege_type),
-		           ' (' || pg_catalog.quote_ident(acl.attname) || ')',
-		           case when acl.grantee = 0 then 'public'
-		                else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) end,
-		           case when acl.is_grantable then ' with grant option' end)
-		from (
-			select c.relowner, null as attname, x.* from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x
-			where c.relname = 'progress' and c.relnamespace = (
-				select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-			union all
-			select c.relowner, a.attname, x.* from pg_catalog.pg_class c
-				join pg_catalog.pg_attribute a on a.attrelid = c.oid, pg_catalog.aclexplode(a.attacl) x
-			where c.relname = 'progress' and c.relnamespace = (
-				select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-		) acl
-		where acl.grantee <> acl.relowner
-		order by 1`)
-	if err != nil {
-		return nil, fmt.Errorf("read the grants on auditstream.progress: %w", err)
-	}
-	grants, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("read the grants on auditstream.progress: %w", err)
-	}
-	return grants, nil
-}
+// keptSQL lists what gives a new view the rights of the one it replaces ($1), and to those that were granted it what they need to serve
+// after an upgrade ($2).
+const keptSQL = `
+	with grants as (
+		select acl.*, case when acl.grantee = 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) end as name
+		from pg_catalog.pg_class c cross join lateral (
+			select null as attname, x.* from pg_catalog.aclexplode(c.relacl) x
+			union all select a.attname, x.* from pg_catalog.pg_attribute a, pg_catalog.aclexplode(a.attacl) x where a.attrelid = c.oid) acl
+		where c.relname = 'progress' and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream') and acl.grantee <> c.relowner
+	)
+	select pg_catalog.format('grant %s%s on auditstream.progress to %s%s;', pg_catalog.lower(privilege_type), ' (' || pg_catalog.quote_ident(attname) || ')', name,
+		case when is_grantable then ' with grant option' end) from grants where $1
+	union select 'grant select on auditstream.feeds to ' || name || ';' from grants where $2 and privilege_type = 'SELECT' and attname is null and grantee <> 0
+	order by 1`

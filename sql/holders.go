@@ -27,37 +27,27 @@ func holders(ctx context.Context, conn *pgx.Conn, p *Plan) []string {
 	if p.table != nil {
 		oid = p.table.OID
 	}
-	rows, err := conn.Query(ctx, `
-		select case when l.pid is null then 'a prepared transaction (see pg_prepared_xacts)' else pg_catalog.format(
-		           'process %s (%s, %s%s)', l.pid,
+	defer abandon(ctx, conn)
+	if execScript(ctx, conn, beginReading+"; "+searchPath) != nil { // operators of somebody's in the session's search_path must not run
+		return nil
+	}
+	who, _ := texts(ctx, conn, "pg_locks", `
+		select case when l.pid is null then 'a prepared transaction (see pg_prepared_xacts)' else pg_catalog.format('process %s (%s, %s%s)', l.pid,
 		           coalesce(nullif(a.application_name, ''), nullif(a.backend_type, 'client backend'), 'no application_name'),
 		           coalesce(a.state, a.backend_type, 'state not visible'),
 		           ', in a transaction for ' || (pg_catalog.clock_timestamp() - a.xact_start)::interval(0)) end
 		from (
-			select l.pid
-			from pg_catalog.pg_locks l
+			select l.pid from pg_catalog.pg_locks l
 			where l.granted and l.pid is distinct from pg_catalog.pg_backend_pid()
 			  and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-			  and (
-				l.locktype = 'relation' and l.mode not in ('AccessShareLock', 'RowShareLock')
+			  and (l.locktype = 'relation' and (l.mode not in ('AccessShareLock', 'RowShareLock')
 					and (l.relation = $1 or l.relation in (select relid from pg_catalog.pg_partition_tree($1::pg_catalog.oid)))
-				or l.locktype = 'relation' and $2 and l.relation = $1
-				or l.locktype = 'relation' and l.relation = (
-					select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-					where n.nspname = 'auditstream' and c.relname = 'progress')
-				or l.locktype = 'advisory' and l.objsubid = 1
-					and ((l.classid::bigint << 32) | l.objid::bigint) = pg_catalog.hashtextextended('auditstream', 0)
-			  )
+				or $2 and l.relation = $1
+				or l.relation = (select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+					where n.nspname = 'auditstream' and c.relname = 'progress'))
+				or l.locktype = 'advisory' and l.objsubid = 1 and ((l.classid::bigint << 32) | l.objid::bigint) = pg_catalog.hashtextextended('auditstream', 0))
 			group by l.pid
 		) l left join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		order by a.xact_start
-		limit 5`, oid, p.exclusive)
-	if err != nil {
-		return nil
-	}
-	who, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil
-	}
+		order by a.xact_start limit 5`, oid, p.exclusive)
 	return who
 }

@@ -2,9 +2,9 @@ package sql
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -14,14 +14,14 @@ import (
 
 // Status is what doctor reports about a database.
 type Status struct {
-	// Table is the application's table, quoted and with its schema: the one with the triggers, else the only one that
-	// the view reads; empty when neither tells.
+	// Table is the application's, quoted and with its schema: the one with the triggers, else the only one that the view reads, else empty.
 	Table string
-	// View is nil when auditstream.progress exists, the current role may read it, and it has the contract's columns.
+	// View is nil when auditstream.progress exists, is readable and has the contract's columns.
 	View error
-	// Triggers are those of install.sql, also when they are missing; others that call the same function; and those
-	// on partitions that are not enabled.
+	// Triggers are those of install.sql, also when they are missing, others that call the function, and those on partitions that are not enabled.
 	Triggers []Trigger
+	// Altered says that somebody has changed what install made, or the number of it.
+	Altered bool
 	// Index is nil, or says that the server's reads by audit_id scan a whole table. It is nil, too, when View is not.
 	Index error
 }
@@ -33,102 +33,84 @@ type Trigger struct {
 	Enabled string
 }
 
-// Inspect looks at what is installed, or was written by hand. It needs no right but SELECT on the view, changes nothing,
-// and uses a transaction of its own, so conn must not be in one. The error is about the connection: what is wrong with
-// the installation is in the Status.
+// Inspect looks at what is installed, or was written by hand. It needs no right but SELECT on the view and changes nothing. conn must not
+// be in a transaction. The error is about the connection: what is wrong with the installation is in the Status.
 func Inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
-	if conn.PgConn().TxStatus() != 'I' {
-		return Status{}, errors.New("inspect: the connection is in a transaction already")
-	}
-	err := execScript(ctx, conn, beginReading)
+	s, err := reading(ctx, conn, 0, func() (Status, error) { return inspect(ctx, conn) })
 	if err != nil {
-		return Status{}, fmt.Errorf("inspect: begin: %w", err)
-	}
-	defer abandon(ctx, conn)
-	_, err = conn.Exec(ctx, searchPath)
-	if err != nil {
-		return Status{}, fmt.Errorf("inspect: set search_path: %w", err)
-	}
-	there, err := loadInstalled(ctx, conn)
-	if err != nil {
-		return Status{}, fmt.Errorf("inspect: %w", err)
-	}
-	s := Status{Triggers: describeTriggers(there)}
-	for _, t := range s.Triggers {
-		if s.Table == "" {
-			s.Table = t.Table
-		}
-	}
-	s.View, err = checkView(ctx, conn, there)
-	if err != nil {
-		return Status{}, fmt.Errorf("inspect: %w", err)
-	}
-	if s.View != nil {
-		return s, nil
-	}
-	s.Index, err = checkIndex(ctx, conn)
-	var refused *pgconn.PgError
-	switch {
-	case errors.As(err, &refused):
-		// A view is read with the rights of its owner, who may have lost them.
-		s.View = fmt.Errorf("auditstream.progress cannot be read: %w", err)
-	case err != nil:
 		return Status{}, fmt.Errorf("inspect: %w", err)
 	}
 	return s, nil
+}
+
+func inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
+	err := emptySearchPath(ctx, conn)
+	if err != nil {
+		return Status{}, err
+	}
+	there, err := loadInstalled(ctx, conn)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Triggers: describeTriggers(there), Altered: there.ours() && !strings.HasSuffix(there.Comment, " "+there.State)}
+	s.Table = s.Triggers[0].Table
+	s.View, err = checkView(ctx, conn, there)
+	if s.View != nil || err != nil {
+		return s, err
+	}
+	s.Index, err = checkIndex(ctx, conn)
+	if refused := new(pgconn.PgError); errors.As(err, &refused) { // a view is read with the rights of its owner, who may have lost them
+		s.View, err = fmt.Errorf("auditstream.progress cannot be read: %w", err), nil
+	}
+	return s, err
 }
 
 func describeTriggers(i *installed) []Trigger {
 	words := map[string]string{"O": "enabled", "A": "enabled", "D": "disabled", "R": "replica only"}
 	var triggers []Trigger
 	table := ""
-	if len(i.reads) == 1 {
-		table = ident(i.reads[0].Schema, i.reads[0].Name)
+	if len(i.Reads) == 1 {
+		table = i.Reads[0].table().quoted()
 	}
-	missing := slices.Clone(triggerNames)
-	for _, t := range i.triggers {
-		if t.Copy && words[t.Enabled] == "enabled" {
-			continue
-		}
-		triggers = append(triggers, Trigger{Name: t.Name, Table: ident(t.Schema, t.Table), Enabled: words[t.Enabled]})
+	there := map[string]bool{ownerTrigger: true} // which not every table has
+	for _, t := range i.Triggers {
 		if !t.Copy {
-			table = ident(t.Schema, t.Table)
-			missing = slices.DeleteFunc(missing, func(name string) bool {
-				return name == t.Name || name == keyTrigger && t.Rows && t.Name != keyTrigger
-			})
+			table, there[t.Trigger] = t.table().quoted(), true
+		}
+		if !t.Copy || words[t.Enabled] != "enabled" {
+			triggers = append(triggers, Trigger{Name: t.Trigger, Table: t.table().quoted(), Enabled: words[t.Enabled]})
 		}
 	}
-	for _, name := range missing {
-		triggers = append(triggers, Trigger{Name: name, Table: table, Enabled: "missing"})
+	for _, name := range triggerNames {
+		if !there[name] {
+			triggers = append(triggers, Trigger{Name: name, Table: table, Enabled: "missing"})
+		}
 	}
 	return triggers
 }
 
 // checkView returns what is wrong with the view, and apart from that an error of the connection.
 func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err error) {
-	if !i.View {
+	if i.Kind == "" {
 		return errors.New("there is no view auditstream.progress: run auditstream install --table YOUR_TABLE"), nil
 	}
-	var me string
-	var usage, selects bool
-	err = conn.QueryRow(ctx, `
-		select current_user, pg_catalog.has_schema_privilege(n.oid, 'usage'), pg_catalog.has_table_privilege(c.oid, 'select')
-		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where n.nspname = 'auditstream' and c.relname = 'progress'`).Scan(&me, &usage, &selects)
+	unable, err := texts(ctx, conn, "the rights on auditstream.progress", `
+		select current_user::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'auditstream'
+			and c.relname = 'progress' and not (pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select'))`)
 	if err != nil {
-		return nil, fmt.Errorf("read the rights on auditstream.progress: %w", err)
+		return nil, err
 	}
-	if !usage || !selects {
-		return fmt.Errorf("the role %s may not read auditstream.progress: run auditstream install --role %s", me, me), nil
+	for _, me := range unable {
+		return fmt.Errorf("the role %s may not read auditstream.progress: run auditstream install --role %[1]s", me), nil
 	}
 	var problems []string
 	for _, name := range append([]string{"audit_id"}, ours...) {
-		at := slices.IndexFunc(i.columns, func(c viewColumn) bool { return c.Name == name })
+		at := slices.IndexFunc(i.Columns, func(c viewColumn) bool { return c.Name == name })
 		switch {
 		case at < 0:
 			problems = append(problems, fmt.Sprintf("the column %s (%s) is missing", name, viewTypes[name]))
-		case i.columns[at].Type != viewTypes[name]:
-			problems = append(problems, fmt.Sprintf("the column %s is %s instead of %s", name, i.columns[at].Type, viewTypes[name]))
+		case i.Columns[at].Type != viewTypes[name]:
+			problems = append(problems, fmt.Sprintf("the column %s is %s instead of %s", name, i.Columns[at].Type, viewTypes[name]))
 		}
 	}
 	if len(problems) > 0 {
@@ -145,47 +127,18 @@ func checkIndex(ctx context.Context, conn *pgx.Conn) (wrong, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("set the planner's options: %w", err)
 	}
-	var document []byte
-	err = conn.QueryRow(ctx, `explain (format json)
-		select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`).Scan(&document)
+	rows, _ := conn.Query(ctx, `explain (costs off) select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`)
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
 	}
-	var plans []struct{ Plan planNode }
-	err = json.Unmarshal(document, &plans)
-	if err != nil {
-		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
-	}
-	for _, p := range plans {
-		if scanned := p.Plan.fullScan(); scanned != "" {
-			return fmt.Errorf("every read by audit_id scans the whole of %s: create an index on its key", scanned), nil
+	for n, line := range plan {
+		scan := scans.FindStringSubmatch(line) // an index can be read from one end to the other, too
+		if scan != nil && (scan[1] == "Seq" || n+1 == len(plan) || !strings.Contains(plan[n+1], "Index Cond")) {
+			return fmt.Errorf("every read by audit_id scans the whole of %s: create an index on its key", scan[2]), nil
 		}
 	}
 	return nil, nil
 }
 
-type planNode struct {
-	Type     string     `json:"Node Type"`
-	Relation string     `json:"Relation Name"`
-	Index    string     `json:"Index Cond"`
-	Plans    []planNode `json:"Plans"`
-}
-
-// fullScan names the relation that is read from one end to the other; "" when there is none. An index can be read like
-// that, too.
-func (n planNode) fullScan() string {
-	switch n.Type {
-	case "Seq Scan":
-		return n.Relation
-	case "Index Scan", "Index Only Scan":
-		if n.Index == "" {
-			return n.Relation
-		}
-	}
-	for _, child := range n.Plans {
-		if scanned := child.fullScan(); scanned != "" {
-			return scanned
-		}
-	}
-	return ""
-}
+var scans = regexp.MustCompile(`(Seq|Index|Index Only) Scan.* on ("(?:[^"]|"")+"|\S+)`)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -13,21 +12,15 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Install makes the view auditstream.progress over the table and the triggers on it, all in one transaction: after an
-// error nothing has changed. A second call reads the catalog, finds nothing to do and takes no lock that a writer could
-// notice; what was dropped, disabled or altered meanwhile is repaired.
+// Install makes the views and the triggers, all in one transaction: after an error nothing has changed. A second call reads the catalog,
+// finds nothing to do and takes no lock that a writer could notice; what was dropped, disabled or altered meanwhile is repaired.
 //
-// To create triggers, the table must for a moment have no writer. Install never queues behind one for longer than
-// LockTimeout, because the application's writers queue behind Install; it lets go and tries again, for LockWait in all,
-// and then says who held the lock. Installers in several processes take turns.
+// To create triggers, the table must for a moment have no writer. Install never queues behind one for longer than LockTimeout, because
+// the application's writers queue behind Install; it lets go and tries again, for LockWait in all, and then says who held the lock.
+// Installers in several processes take turns.
 //
-// conn must not be in a transaction and is not safe for concurrent use meanwhile. It may go through a pooler. The
-// errors are those of [PlanInstall].
+// conn must not be in a transaction. It may go through a pooler. The errors are those of [PlanInstall].
 func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	return run(ctx, conn, o, "install", planInstall)
 }
 
@@ -35,6 +28,10 @@ type planner = func(context.Context, *pgx.Conn, Options) (*Plan, error)
 
 // run plans, and runs the plan, in short attempts until one of them gets its locks.
 func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan planner) (*Plan, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
 	start := time.Now()
 	for told := false; ; {
 		p, err := attempt(ctx, conn, o, operation, plan)
@@ -50,9 +47,8 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 		}
 		if !told {
 			told = true
-			o.Logger.LogAttrs(ctx, slog.LevelInfo, "waiting for a lock",
-				slog.String("operation", operation), slog.String("table", p.Table), slog.Duration("for_at_most", o.LockWait),
-				slog.String("held_by", strings.Join(holders(ctx, conn, p), "; ")))
+			o.Logger.InfoContext(ctx, "waiting for a lock", "operation", operation, "table", p.Table, "for_at_most", o.LockWait,
+				"held_by", strings.Join(holders(ctx, conn, p), "; "))
 		}
 		// Jitter: several installers, or the application's own transactions, may come at a fixed rhythm.
 		pause := min(100*time.Millisecond+rand.N(900*time.Millisecond), o.LockWait-waited)
@@ -67,13 +63,12 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 // attempt returns a plan with an error as well: it says what is busy. To plan, only the view's definition is locked.
 func attempt(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan planner) (*Plan, error) {
 	p, err := planApart(ctx, conn, o, plan)
-	if err != nil {
+	switch {
+	case err != nil:
 		return &Plan{Table: "auditstream.progress"}, err
-	}
-	if p.SQL == "" {
+	case p.SQL == "":
 		return p, nil
-	}
-	if len(p.rights) > 0 {
+	case len(p.rights) > 0:
 		return p, errors.New(strings.Join(p.rights, "; "))
 	}
 	done, err := runOnce(ctx, conn, o, p, plan)
@@ -111,8 +106,5 @@ func execScript(ctx context.Context, conn *pgx.Conn, script string) error {
 // isBusy says whether another session was in the way.
 func isBusy(err error) bool {
 	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
-		return false
-	}
-	return refused.Code == "55P03" || refused.Code == "40P01" // lock_not_available, deadlock_detected
+	return errors.As(err, &refused) && (refused.Code == "55P03" || refused.Code == "40P01") // lock_not_available, deadlock_detected
 }

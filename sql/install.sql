@@ -10,51 +10,28 @@
     \set table public.audits
 \endif
 \set lock_timeout 200ms
-\set key id
-\set user_id a.user_id
-\set user_email a.user_email
+\set key id \set user_id a.user_id \set user_email a.user_email \set message a.message \set error a.error
 \set status 'coalesce(lower(a.status::text collate "C"), ''pending'')'
 \set progress 'least(greatest(coalesce(a.progress, 0), 0), 100)::int'
-\set message a.message
 \set geo_score 'case when a.geo_score not in (''NaN'', ''Infinity'', ''-Infinity'') then a.geo_score end'
 \set total_pages 'case when a.total_pages is not null then least(greatest(a.total_pages, 0), 2147483647)::int end'
-\set error a.error
-\set update_when 'old.id is distinct from new.id'
-\set update_when :update_when ' or old.user_id is distinct from new.user_id'
-\set update_when :update_when ' or old.user_email is distinct from new.user_email'
-\set update_when :update_when ' or coalesce(lower(old.status::text collate "C"), ''pending'') is distinct from'
-\set update_when :update_when ' coalesce(lower(new.status::text collate "C"), ''pending'')'
-\set update_when :update_when ' or least(greatest(coalesce(old.progress, 0), 0), 100)::int is distinct from'
-\set update_when :update_when ' least(greatest(coalesce(new.progress, 0), 0), 100)::int'
-\set update_when :update_when ' or old.message is distinct from new.message'
-\set update_when :update_when ' or old.geo_score is distinct from new.geo_score'
-\set update_when :update_when ' or old.total_pages is distinct from new.total_pages'
-\set update_when :update_when ' or old.error is distinct from new.error'
-\set stamp 'auditstream 4 psql'
-\set objects true
-\set new_schema true
-\set drop_view false
-\set triggers true
-\set statements true
-\set rows false
--- Partitions and heirs are written by their own names, which only triggers for each row see; and only they have columns that are
--- generated when they are read (PostgreSQL 18).
-select each_row as rows, not each_row as statements
-from (
-    select relkind <> 'r' or exists (select from pg_catalog.pg_inherits where c.oid in (inhparent, inhrelid))
-        or exists (select from pg_catalog.pg_attribute where attrelid = c.oid and attgenerated = 'v') as each_row
-    from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass(:'table')
-) form \gset
-select exists (select from pg_catalog.pg_class where oid = pg_catalog.to_regclass('auditstream.watch')) and not exists (
-        select from pg_catalog.pg_attribute where attrelid = pg_catalog.to_regclass('auditstream.watch') and attname = 'padding') as old_watch \gset
-\if :old_watch
-    \set new_watch false
-\else
-    \set new_watch true
-\endif
-\set drop_triggers false
-\set keep_always ''
-\set grants ''
+-- Who is watched is a set of advisory locks, docs/watch-as-locks.md: these are the class and the number of them, a sixth of the lock
+-- table at most.
+\set class 1635087465 \set buckets 1024 \set mask 1023
+select coalesce((select n from pg_class c, lateral (select substring(pg_get_viewdef(c.oid) from '([0-9]{1,4}) AS buckets')::int as n) x
+            where c.oid = to_regclass('auditstream.feeds') and n between 64 and 4096 and n & (n - 1) = 0),
+        1 << length(ltrim(least(greatest(locks / 6, 64), 4096)::bit(13)::text, '0')) - 1) as buckets
+    from (select current_setting('max_locks_per_transaction')::int
+        * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as locks) s \gset
+select :buckets - 1 as mask \gset
+-- false: the triggers notify without looking.
+\set look true
+\set owners 'user_id, user_email' \set has_owners true \set drop_owner false
+\set stamp 'auditstream 5 psql' \set keep_always '' \set grants ''
+\set objects true \set triggers true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
+select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
+    or to_regproc('auditstream.unwatch') is not null or to_regproc('auditstream.prepare_watch') is not null
+    or exists (select from pg_trigger where tgname = 'auditstream_key' and tgfoid = to_regproc('auditstream.changed')) as old_schema \gset
 
 -- Read committed, whatever the server's default: what another install did while this one waited has to be seen.
 begin isolation level read committed read write;
@@ -68,8 +45,22 @@ set local search_path = pg_catalog, pg_temp;
 \if :objects
 -- What a later version has installed is not replaced by an earlier one.
 do $$ begin
-    if substring(obj_description(to_regclass('auditstream.progress'), 'pg_class') from '^auditstream ([0-9]{1,9}) ')::int > 4 then
-        raise 'the schema auditstream is newer than this install.sql, which is of version 4' using hint = 'Take the newer one.';
+    if substring(obj_description(to_regclass('auditstream.progress'), 'pg_class') from '^auditstream ([0-9]{1,9}) ')::int > 5 then
+        raise 'the schema auditstream is newer than this install.sql, which is of version 5' using hint = 'Take the newer one.';
+    end if;
+end $$;
+-- Whoever owns what is in the schema can replace it later, and then writers and serve run it.
+set local auditstream.installed_on = :'table';
+do $$ declare owner oid; begin
+    select r.oid into owner from pg_roles r, pg_roles me where me.rolname = current_user and not r.rolsuper and r.oid in (
+            select nspowner from pg_namespace where nspname = 'auditstream'
+            union select relowner from pg_class where relnamespace = to_regnamespace('auditstream')
+            union select proowner from pg_proc where pronamespace = to_regnamespace('auditstream'))
+        and r.oid is distinct from (select relowner from pg_class where oid = to_regclass(current_setting('auditstream.installed_on')))
+        and (me.rolsuper and r.oid <> me.oid or not pg_has_role(r.oid, 'usage'));
+    if owner is not null then
+        raise 'the schema auditstream or something in it belongs to %, who is no superuser and does not own the table', pg_get_userbyid(owner)
+            using hint = 'Install as that role, or drop it.';
     end if;
 end $$;
 \if :new_schema
@@ -81,280 +72,95 @@ create schema if not exists auditstream;
 drop view auditstream.progress;
 \endif
 create or replace view auditstream.progress as
-select
-    a.:key::bigint as audit_id,
-    :user_id as user_id,
-    :user_email as user_email,
-    :status as status,
-    :progress as progress,
-    :message as message,
-    :geo_score as geo_score,
-    :total_pages as total_pages,
-    :error as error
+select a.:key::bigint as audit_id, :user_id as user_id, :user_email as user_email, :status as status, :progress as progress,
+    :message as message, :geo_score as geo_score, :total_pages as total_pages, :error as error
 from :table as a
--- Always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown above, so
--- that "join auditstream.progress p on p.audit_id = k" uses the index on the key itself.
+-- Always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown, so that reads use its index.
 where a.:key = a.:key::bigint;
-\endif
-\if :objects
 \if :triggers
+\if :new_feeds
+drop view if exists auditstream.feeds;
+\endif
+-- What serve has to know to take the locks by which the triggers' conditions see that somebody watches.
+create or replace view auditstream.feeds as
+select 'audits'::text as feed, :class::int as class, :buckets::int as buckets;
 
--- What somebody watches (0: whatever is new), by the instance of serve that watches it: a bigint under which its listening session holds a
--- shared advisory lock, so that rows of dead instances are known. Unlogged: no row is worth a flush, and serve registers
--- anew whenever it reconnects. A truncating vacuum would lock out the triggers that look.
-create unlogged table if not exists auditstream.watch (
-    audit_id bigint not null,
-    instance bigint not null,
-    padding text, -- see prepare_watch
-    primary key (audit_id, instance)
-) with (vacuum_truncate = false);
-do $$ begin
-    if (select attstorage <> 'p' from pg_attribute where attrelid = 'auditstream.watch'::regclass and attname = 'padding') then
-        alter table auditstream.watch alter column padding set storage plain;
-    end if;
-end $$;
-
--- PostgreSQL keeps a plan that was made while a table was small, and would scan what has grown since at every look. A table
--- that once had many pages, and whose end vacuum leaves alone, is looked up by its index however few rows it has. Run by install and, because a crash empties the table, by unwatch.
-create or replace function auditstream.prepare_watch() returns void
-    language plpgsql security definer
-    set search_path = pg_catalog, pg_temp
-as $auditstream$
+-- '*' asks the server to read everything that is watched. Whoever runs a statement of the application's runs this with its own rights.
+create or replace function auditstream.changed() returns trigger language plpgsql as $auditstream$
 begin
-    if pg_relation_size('auditstream.watch') < 800 * current_setting('block_size')::int then
-        insert into auditstream.watch -- a row a page, so that the index stays small
-        select -n, 0, repeat('x', current_setting('block_size')::int * 3 / 4) from generate_series(1, 1000) n on conflict do nothing;
-        delete from auditstream.watch where instance = 0;
-        analyze auditstream.watch; -- plans that are there are made anew
-    end if;
-end
-$auditstream$;
-revoke all on function auditstream.prepare_watch() from public;
-
--- For serve: forget what an instance no longer watches (null: all of it) and whatever dead instances left behind; says how
--- many rows the instance still has. A function, because the right to delete is a right to lock the table, and with it all
--- writers out.
-create or replace function auditstream.unwatch(mine bigint, ids bigint[]) returns bigint
-    language sql security definer
-    set search_path = pg_catalog, pg_temp
-as $auditstream$
-    select auditstream.prepare_watch();
-    delete from auditstream.watch where instance = mine and (ids is null or audit_id = any (ids));
-    delete from auditstream.watch where instance <> mine and instance <> all (array(
-        select (classid::bigint << 32) | objid::bigint from pg_locks
-        where locktype = 'advisory' and objsubid = 1 and granted
-          and database = (select oid from pg_database where datname = current_database())));
-    select count(*) from auditstream.watch where instance = mine
-$auditstream$;
-revoke all on function auditstream.unwatch(bigint, bigint[]) from public;
-
--- The payload is the key and never more: a notification of 8000 bytes would abort the application's transaction.
---
--- It rings only for what somebody watches: NOTIFY makes commits of the whole cluster wait for each other. A writer that
--- looks before serve has registered, and commits after serve's first read, has a transaction id by then: serve waits for
--- all that were open when it registered, and reads again.
---
--- Once a statement, not once a row: an update of many rows is one look. Once a row where statements' triggers do not see
--- everything: partitions and heirs are written by their own names.
---
--- Security definer, because the application's roles have no rights in our schema and need none. In place of a search_path
--- of its own, which every statement would pay for, every name says its schema; columns are compared, which is rare, under
--- one that is taken back. Whatever goes wrong is no error of the application's: then it rings.
-create or replace function auditstream.notify_change() returns trigger
-    language plpgsql security definer
-as $auditstream$
-#variable_conflict use_column
-declare
-    path pg_catalog.text;
-    nestloop pg_catalog.text;
-    changed pg_catalog.int8;
-begin
-    -- A subtransaction without writes costs next to nothing.
-    begin
-        if tg_op operator(pg_catalog.=) 'UPDATE' and tg_level operator(pg_catalog.=) 'STATEMENT' then
-            -- Repeatable read would look with an old snapshot, and serializable would be failed for what it has looked at.
-            -- The look is a scalar subquery because that is never made a join, whose plan would not fit the next statement.
-            if false /* --notify-always */ or pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed' or exists (
-                select from new_rows where (
-                    select true from auditstream.watch w where w.audit_id operator(pg_catalog.=) new_rows."id" limit 1)
-            ) then
-                path := pg_catalog.current_setting('search_path');
-                nestloop := pg_catalog.current_setting('enable_nestloop');
-                -- A session keeps the join's plan. Made for one row, it would compare each row of a large statement with each other one.
-                perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('enable_nestloop', 'off', true);
-                begin
-                    perform pg_notify('auditstream', new."id"::text)
-                    from new_rows as new join old_rows as old on old."id" = new."id"
-                    where (false /* --notify-always */ or current_setting('transaction_isolation') <> 'read committed' or (
-                            select true from auditstream.watch w where w.audit_id = new."id" limit 1))
-                        and (
-                            -- shown
-                            old."id" is distinct from new."id"
-                            or old."user_id" is distinct from new."user_id"
-                            or old."user_email" is distinct from new."user_email"
-                            or coalesce(lower(old."status"::text collate "C"), 'pending') is distinct from coalesce(lower(new."status"::text collate "C"), 'pending')
-                            or least(greatest(coalesce(old."progress", 0), 0), 100)::int is distinct from least(greatest(coalesce(new."progress", 0), 0), 100)::int
-                            or old."message" is distinct from new."message"
-                            or old."geo_score" is distinct from new."geo_score"
-                            or old."total_pages" is distinct from new."total_pages"
-                            or old."error" is distinct from new."error"
-                            -- end of shown
-                        );
-                exception when others then -- the application has renamed a column
-                    perform pg_notify('auditstream', new."id"::text)
-                    from new_rows as new
-                    where new."id" is not null
-                        and (false /* --notify-always */ or current_setting('transaction_isolation') <> 'read committed' or (
-                            select true from auditstream.watch w where w.audit_id = new."id" limit 1));
-                end;
-                perform pg_catalog.set_config('search_path', path, true), pg_catalog.set_config('enable_nestloop', nestloop, true);
-            end if;
-            return null;
-        end if;
-        if tg_op operator(pg_catalog.=) 'INSERT' and tg_level operator(pg_catalog.=) 'STATEMENT' then
-            perform pg_catalog.pg_notify('auditstream', new_rows."id"::pg_catalog.text) from new_rows
-            where new_rows."id" is not null and (
-                false /* --notify-always */ or pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed'
-                or (select true from auditstream.watch w
-                    where w.audit_id operator(pg_catalog.=) any (array[0::pg_catalog.int8, new_rows."id"]) limit 1));
-            return null;
-        end if;
-        if tg_op operator(pg_catalog.=) 'DELETE' and tg_level operator(pg_catalog.=) 'STATEMENT' then
-            perform pg_catalog.pg_notify('auditstream', old_rows."id"::pg_catalog.text) from old_rows
-            where old_rows."id" is not null and (
-                false /* --notify-always */ or pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed'
-                or (select true from auditstream.watch w where w.audit_id operator(pg_catalog.=) old_rows."id" limit 1));
-            return null;
-        end if;
-        if tg_level operator(pg_catalog.=) 'ROW' then
-            -- In an INSERT every field of old is null, in a DELETE every field of new.
-            if old."id" is not null and new."id" is not null and old."id" operator(pg_catalog.<>) new."id" then
-                perform pg_catalog.pg_notify('auditstream', old."id"::pg_catalog.text);
-                perform pg_catalog.pg_notify('auditstream', new."id"::pg_catalog.text);
-                return null;
-            end if;
-            changed := coalesce(new."id", old."id");
-            if changed is not null and (
-                false /* --notify-always */ or pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed'
-                or exists (select from auditstream.watch where audit_id operator(pg_catalog.=) changed)
-                or tg_op operator(pg_catalog.=) 'INSERT'
-                    and exists (select from auditstream.watch where audit_id operator(pg_catalog.=) 0)
-            ) then
-                perform pg_catalog.pg_notify('auditstream', changed::pg_catalog.text);
-            end if;
-            return null;
-        end if;
-    exception when others then
-        -- Somebody has taken away what this function needs, or locked it.
-        begin
-            if tg_level operator(pg_catalog.=) 'ROW' then
-                perform pg_catalog.pg_notify('auditstream', coalesce(new."id", old."id")::pg_catalog.text);
-            elsif tg_op operator(pg_catalog.=) 'DELETE' then
-                perform pg_catalog.pg_notify('auditstream', old_rows."id"::pg_catalog.text) from old_rows where old_rows."id" is not null;
-            else
-                perform pg_catalog.pg_notify('auditstream', new_rows."id"::pg_catalog.text) from new_rows where new_rows."id" is not null;
-            end if;
-            return null;
-        exception when others then
-            null; -- the application has renamed its key
-        end;
-    end;
-    -- '*' asks the server to read everything that is watched: after a TRUNCATE, too.
     perform pg_catalog.pg_notify('auditstream', '*');
     return null;
 end
 $auditstream$;
-
--- rights
--- Who may execute the function can attach it to a table of its own, with a column of a type of its own, whose code then runs with
--- the rights of whoever installed. PostgreSQL asks for EXECUTE when a trigger is made, not when it fires, so writers
--- need none. The owner of a partitioned table does: each new partition gets copies of the triggers.
-do $rights$
-declare
-    notify_change pg_proc;
-    grantee oid;
-    owner oid;
-begin
-    select * into strict notify_change from pg_proc where oid = 'auditstream.notify_change()'::regprocedure;
-    for grantee in
-        select distinct x.grantee from aclexplode(coalesce(notify_change.proacl, acldefault('f', notify_change.proowner))) x
-        where x.grantee <> notify_change.proowner
-    loop
-        execute format('revoke all on function auditstream.notify_change() from %s cascade',
-            case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end);
-    end loop;
-    for owner in
-        select distinct c.relowner from pg_rewrite r
-            join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
-            join pg_class c on c.oid = d.refobjid
-        where r.ev_class = 'auditstream.progress'::regclass and c.relkind = 'p' and c.relowner <> notify_change.proowner
-    loop
-        execute format('grant execute on function auditstream.notify_change() to %I', pg_get_userbyid(owner));
-    end loop;
-end
-$rights$;
--- end of rights
-
+-- PostgreSQL asks whoever makes a partition for this, and the function has no rights of its own.
+grant execute on function auditstream.changed() to public;
 \endif
 \endif
 :grants
 \if :objects
 \if :triggers
-\if :new_watch
-
-select auditstream.prepare_watch();
-\endif
 
 -- From here to the commit writers of the table wait (create trigger takes share row exclusive): keep this part last.
-\if :statements
-create or replace trigger auditstream_insert
-    after insert on :table referencing new table as new_rows
-    for each statement execute function auditstream.notify_change();
-create or replace trigger auditstream_update
-    after update on :table referencing old table as old_rows new table as new_rows
-    for each statement execute function auditstream.notify_change();
-create or replace trigger auditstream_delete
-    after delete on :table referencing old table as old_rows
-    for each statement execute function auditstream.notify_change();
-create or replace trigger auditstream_key
-    after update of :key on :table
-    for each row when (old.:key is distinct from new.:key)
-    execute function auditstream.notify_change();
+-- A condition of a trigger for each row is evaluated right after the row was changed, as whoever writes it. It looks: a lock that can be
+-- had is held by nobody who watches, and is given back at once. Else it notifies by itself. It is never true, so nothing is queued, and
+-- can raise no error. A row without a key is nobody's. A column that is renamed is followed by its number.
+create or replace trigger auditstream_insert after insert on :table for each row when (
+    case when new.:key is null then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63))
+         else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+) execute function auditstream.changed();
+create or replace trigger auditstream_update after update on :table for each row when (
+    case when case when new.:key is null then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+         then true
+         when old.:key operator(pg_catalog.=) new.:key then false
+         else case when old.:key is null then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', old.:key::pg_catalog.text) is null end end
+) execute function auditstream.changed();
+\if :drop_owner
+drop trigger if exists auditstream_owner on :table;
 \endif
-\if :rows
-create or replace trigger auditstream_insert
-    after insert on :table
-    for each row execute function auditstream.notify_change();
-create or replace trigger auditstream_update
-    after update on :table
-    for each row when (:update_when)
-    execute function auditstream.notify_change();
-create or replace trigger auditstream_delete
-    after delete on :table
-    for each row execute function auditstream.notify_change();
-drop trigger if exists auditstream_key on :table;
+\if :has_owners
+create or replace trigger auditstream_owner after update of :owners on :table for each row when (
+    case when new.:key is null then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63))
+         else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+) execute function auditstream.changed();
 \endif
-create or replace trigger auditstream_truncate
-    after truncate on :table
-    for each statement execute function auditstream.notify_change();
+create or replace trigger auditstream_delete after delete on :table for each row when (
+    case when old.:key is null then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', old.:key::pg_catalog.text) is null end
+) execute function auditstream.changed();
+create or replace trigger auditstream_truncate after truncate on :table for each statement execute function auditstream.changed();
 :keep_always
-\if :old_watch
--- Only now that nobody writes: a writer looks into this table while it holds its own, and would wait for us as we for it.
-alter table auditstream.watch add column padding text;
-alter table auditstream.watch alter column padding set storage plain;
-select auditstream.prepare_watch();
-\endif
--- From the commit on these triggers ring for what is registered alone. Hearing this, serve registers all that is watched, and
--- reads it after that.
+-- Hearing this, serve looks for what was installed, and reads all that is watched.
 notify auditstream, '*';
 \endif
 \if :drop_triggers
-
 drop trigger if exists auditstream_insert on :table;
 drop trigger if exists auditstream_update on :table;
 drop trigger if exists auditstream_delete on :table;
-drop trigger if exists auditstream_key on :table;
 drop trigger if exists auditstream_truncate on :table;
+drop trigger if exists auditstream_owner on :table;
+drop view if exists auditstream.feeds;
+drop function if exists auditstream.changed();
+\endif
+\if :old_schema
+-- What versions up to 4 had. To drop a trigger a lock is needed for which readers are waited for, too, and behind which they wait. Where it
+-- cannot be had the trigger is left without an effect, and is dropped by the next install.
+do $key$ declare key_trigger record; begin
+    for key_trigger in select tgrelid::regclass as of from pg_trigger where tgname = 'auditstream_key' and tgparentid = 0
+        and tgfoid in (select oid from pg_proc where pronamespace = 'auditstream'::regnamespace) loop
+        begin
+            execute format('drop trigger auditstream_key on %s', key_trigger.of);
+        exception when lock_not_available then
+            execute format('create or replace trigger auditstream_key after update on %s for each row when (false) execute function auditstream.changed()', key_trigger.of);
+        end;
+    end loop;
+end $key$;
 drop function if exists auditstream.notify_change();
 drop function if exists auditstream.unwatch(bigint, bigint[]);
 drop function if exists auditstream.prepare_watch();
@@ -364,44 +170,27 @@ drop table if exists auditstream.watch;
 -- What was installed and what came of it: a second install sees from the catalog alone that nothing has to change, and
 -- repairs what somebody dropped, disabled or altered.
 comment on view auditstream.progress is :'stamp';
-do $stamp$
-begin
+do $stamp$ begin
     execute pg_catalog.format('comment on view auditstream.progress is %L', pg_catalog.concat_ws(' ',
         pg_catalog.obj_description('auditstream.progress'::pg_catalog.regclass, 'pg_class'), (
 -- state: install reads it with this same query
 select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid), v.reloptions::text,
-    (select pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), ' ' order by p.proname)
-     from pg_catalog.pg_proc p
-     where p.pronamespace = v.relnamespace and p.proname in ('notify_change', 'unwatch', 'prepare_watch')),
-    (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.relname, c.relkind, c.relpersistence, c.reloptions::text), ' '
-        order by c.relname)
-     from pg_catalog.pg_class c
-     where c.relnamespace = v.relnamespace and c.relname in ('watch', 'watch_pkey')),
+    (select pg_catalog.string_agg(pg_catalog.pg_get_viewdef(f.oid), ' ') from pg_catalog.pg_class f
+     where f.relnamespace = v.relnamespace and f.relname = 'feeds' and f.relkind = 'v'),
+    (select pg_catalog.string_agg(pg_catalog.concat(pg_catalog.pg_get_functiondef(p.oid),
+        (select pg_catalog.string_agg(x::text, ' ' order by x::text collate "C") from pg_catalog.unnest(p.proacl) x)), ' ' order by p.proname)
+     from pg_catalog.pg_proc p where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change', 'unwatch', 'prepare_watch')),
     -- Of a partitioned table's copies only those that were switched off: partitions come and go.
     (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', pg_catalog.pg_get_triggerdef(t.oid),
         case when t.tgenabled in ('O', 'A') then 'enabled' else t.tgenabled::text end), ' '
         order by t.tgrelid::pg_catalog.regclass::text collate "C", t.tgname)
      from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
-     where p.pronamespace = v.relnamespace and p.proname = 'notify_change'
-       and (t.tgparentid = 0 or t.tgenabled not in ('O', 'A'))),
-    -- Who may make triggers of the function, and who has to.
-    (select pg_catalog.string_agg(case x.grantee when 0 then 'public' else pg_catalog.pg_get_userbyid(x.grantee) end, ' '
-        order by x.grantee)
-     from pg_catalog.pg_proc p,
-        pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x
-     where p.pronamespace = v.relnamespace and p.proname = 'notify_change' and x.grantee <> p.proowner),
-    (select pg_catalog.string_agg(distinct pg_catalog.pg_get_userbyid(c.relowner), ' ')
-     from pg_catalog.pg_rewrite r
-        join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
-            and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-        join pg_catalog.pg_class c on c.oid = d.refobjid
-     where r.ev_class = v.oid and c.relkind = 'p')))
+     where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change')
+       and (t.tgparentid = 0 or t.tgenabled not in ('O', 'A')))))
 from pg_catalog.pg_class v
-where v.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-  and v.relname = 'progress'
+where v.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream') and v.relname = 'progress'
 -- end of state
     )));
-end
-$stamp$;
+end $stamp$;
 \endif
 commit;

@@ -6,49 +6,54 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"auditstream/integration/pgtest"
+	"auditstream/sql"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 )
 
-// What docs/watch-as-locks.md says, against a real server: the triggers as they are meant to be, and instances that are as simple
-// as they can be.
+// What docs/watch-as-locks.md says, against a real server: the triggers that install makes, and instances that are as simple as they
+// can be.
 
 const (
-	lockClass   = 7_341_955
 	lockBuckets = 4 // so that rows share them
 	lockRows    = 12
 )
 
-// bucket of a key, in SQL.
-func bucket(key string) string {
-	return fmt.Sprintf(`(pg_catalog.hashint8(%s) operator(pg_catalog.&) %d)`, key, lockBuckets-1)
-}
-
-// ringsWhen is a trigger's condition: it notifies by itself when somebody watches the bucket of key, and is never true.
-func ringsWhen(key string) string {
-	return fmt.Sprintf(`case when pg_catalog.pg_try_advisory_lock(%[1]d, %[2]s) then not pg_catalog.pg_advisory_unlock(%[1]d, %[2]s)
-		else pg_catalog.pg_notify('auditstream', %[3]s::pg_catalog.text) is null end`, lockClass, bucket(key), key)
-}
-
-func lockTriggers() string {
-	return `
-create table t (id bigint primary key, v int not null default 0, filler text);
-create function nothing() returns trigger language plpgsql as 'begin return null; end';
-create trigger i after insert on t for each row when (` + ringsWhen("new.id") + `) execute function nothing();
-create trigger u after update on t for each row when (` + ringsWhen("new.id") + `) execute function nothing();
-create trigger k after update of id on t for each row when (case when old.id operator(pg_catalog.<>) new.id then ` + ringsWhen("old.id") + ` else false end) execute function nothing();
-create trigger d after delete on t for each row when (` + ringsWhen("old.id") + `) execute function nothing();
-insert into t select generate_series(1, 8);`
+// fewBuckets installs the table of audits.sql as install does but for the number of buckets, which is less than it ever chooses.
+func fewBuckets(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	plan, err := sql.PlanInstall(t.Context(), conn, sql.Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := regexp.MustCompile(`(\d+)::int as buckets`).FindStringSubmatch(plan.SQL)
+	if match == nil {
+		t.Fatal("the script does not say how many buckets there are")
+	}
+	many, err := strconv.Atoi(match[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := strings.NewReplacer(match[0], fmt.Sprint(lockBuckets, "::int as buckets"), fmt.Sprint(" ", many-1, ")"), fmt.Sprint(" ", lockBuckets-1, ")"),
+		fmt.Sprint(", ", many, " operator"), fmt.Sprint(", ", lockBuckets, " operator")).Replace(plan.SQL)
+	if strings.Contains(script, strconv.Itoa(many)) || strings.Contains(script, strconv.Itoa(many-1)) {
+		t.Fatalf("%d buckets are left in the script:\n%s", many, script)
+	}
+	exec(t, conn, script)
+	exec(t, conn, `alter table audits alter id drop identity, alter url drop not null, drop constraint audits_progress_check;
+		insert into audits (id) select generate_series(1, 8)`)
 }
 
 // watcher is an instance: a session that listens and holds the locks, and one that reads.
@@ -64,11 +69,11 @@ func (w *watcher) arm(ctx context.Context) error {
 	for !w.armed {
 		taken := 0
 		err := w.session.QueryRow(ctx, `select count(*) from (
-			select pg_catalog.pg_try_advisory_lock_shared($1, b) as ok from generate_series(0, $2 - 1) b offset 0) x where ok`, lockClass, lockBuckets).Scan(&taken)
+			select pg_catalog.pg_try_advisory_lock_shared(class, b) as ok from auditstream.feeds, generate_series(0, buckets + 63) b offset 0) x where ok`).Scan(&taken)
 		if err != nil {
 			return err
 		}
-		if w.armed = taken == lockBuckets; !w.armed { // a writer was looking at that moment
+		if w.armed = taken == lockBuckets+64; !w.armed { // a writer was looking at that moment
 			if err := w.disarm(ctx); err != nil {
 				return err
 			}
@@ -109,14 +114,20 @@ func (w *watcher) open(ctx context.Context) (open map[uint64]struct{}, next uint
 
 // read reads the rows with these ids; nil: all.
 func (w *watcher) read(ctx context.Context, ids []int64) error {
-	rows, err := w.reader.Query(ctx, `select id, v from t where $1::bigint[] is null or id = any ($1)`, ids)
+	rows, err := w.reader.Query(ctx, `select audit_id, total_pages from auditstream.progress where $1::bigint[] is null or audit_id = any ($1)`, ids)
 	if err != nil {
 		return err
 	}
 	found := map[int64]int{}
 	var id int64
-	var v int
-	if _, err := pgx.ForEachRow(rows, []any{&id, &v}, func() error { found[id] = v; return nil }); err != nil {
+	var pages *int
+	if _, err := pgx.ForEachRow(rows, []any{&id, &pages}, func() error {
+		found[id] = 0
+		if pages != nil {
+			found[id] = *pages
+		}
+		return nil
+	}); err != nil {
 		return err
 	}
 	if ids == nil {
@@ -244,14 +255,14 @@ func writeAtRandom(ctx context.Context, conn *pgx.Conn, random *rand.Rand, chang
 	count, saved, savepoint := int64(0), int64(0), false
 	for range 1 + random.IntN(4) {
 		id, other := 1+random.Int64N(lockRows), 1+random.Int64N(lockRows)
-		query, args := `update t set v = v + 1 where id = $1`, []any{id}
+		query, args := `update audits set total_pages = coalesce(total_pages, 0) + 1 where id = $1`, []any{id}
 		switch random.IntN(12) {
 		case 0:
-			query = `insert into t (id) values ($1) on conflict (id) do update set v = t.v + 1`
+			query = `insert into audits (id) values ($1) on conflict (id) do update set total_pages = coalesce(audits.total_pages, 0) + 1`
 		case 1:
-			query = `delete from t where id = $1`
+			query = `delete from audits where id = $1`
 		case 2:
-			query, args = `update t set id = $2 where id = $1 and not exists (select from t where id = $2)`, []any{id, other}
+			query, args = `update audits set id = $2 where id = $1 and not exists (select from audits where id = $2)`, []any{id, other}
 		case 3, 4:
 			query, args, savepoint, saved = `savepoint s`, nil, true, count
 		case 5:
@@ -281,7 +292,7 @@ func writeAtRandom(ctx context.Context, conn *pgx.Conn, random *rand.Rand, chang
 // missedChanges has ten writers and two instances meet for some rounds, and returns what the instances missed, of how many changes.
 func missedChanges(t *testing.T, rounds int) (missed []string, of int64) {
 	dsn, admin := database(t)
-	exec(t, admin, lockTriggers())
+	fewBuckets(t, admin)
 	var writers []*pgx.Conn
 	for range 10 {
 		writers = append(writers, pgtest.Connect(t, dsn))
@@ -352,12 +363,12 @@ func TestLocksMissNothing(t *testing.T) {
 func TestLocksAreTakenWhileAWriterIsOpen(t *testing.T) {
 	t.Parallel()
 	dsn, admin := database(t)
-	exec(t, admin, lockTriggers())
+	fewBuckets(t, admin)
 	writer := pgtest.Connect(t, dsn)
 	for _, settles := range []bool{false, true} {
 		w := &watcher{session: pgtest.Connect(t, dsn), reader: pgtest.Connect(t, dsn), settles: settles}
 		exec(t, w.session, `listen auditstream`)
-		exec(t, writer, `begin; update t set v = v + 1 where id = 1`) // nobody watches
+		exec(t, writer, `begin; update audits set total_pages = coalesce(total_pages, 0) + 1 where id = 1`) // nobody watches
 		if err := errors.Join(w.arm(t.Context()), w.read(t.Context(), nil)); err != nil {
 			t.Fatal(err)
 		}
@@ -371,7 +382,7 @@ func TestLocksAreTakenWhileAWriterIsOpen(t *testing.T) {
 		if found := w.shown[1] != before; found != settles {
 			t.Errorf("waiting for open transactions: %v; the change was found: %v", settles, found)
 		}
-		exec(t, writer, `update t set v = v + 1 where id = 1`)
+		exec(t, writer, `update audits set total_pages = coalesce(total_pages, 0) + 1 where id = 1`)
 		if n, err := w.session.WaitForNotification(t.Context()); err != nil || n.Payload != "1" {
 			t.Errorf("%v, %v, want a notification of row 1, and of nothing before", n, err)
 		}

@@ -23,8 +23,8 @@ func TestNamesAreNotReadAsTemplate(t *testing.T) {
 	}
 }
 
-// The trigger function's text is read again in each session of the application, by that session's rules: a backslash in
-// the key's name made every write an error where standard_conforming_strings is off.
+// A backslash in the key's name made every write an error where standard_conforming_strings is off, as long as the key was in the
+// text of a function, which is read again in each session of the application.
 func TestBackslashInTheKeyWhereStringsAreNotStandard(t *testing.T) {
 	t.Parallel()
 	dsn, conn := database(t)

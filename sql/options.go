@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,25 +18,21 @@ const DefaultTable = "public.audits"
 
 // Options says which table is adopted, and how. The zero value adopts [DefaultTable].
 type Options struct {
-	// Table is the name as written in SQL: audits, public.audits, "My Schema"."Audit Log". A name that SQL folds to
-	// one that does not exist is also tried exactly as it is spelled, because shells eat quotes.
+	// Table is the name as written in SQL: audits, public.audits, "My Schema"."Audit Log". A name that SQL folds to one that does not
+	// exist is also tried exactly as it is spelled, because shells eat quotes.
 	Table string
 	// Create makes the table of audits.sql, under this name, where there is none.
 	Create bool
-	// Role is granted what serve needs: CONNECT, USAGE on the schema, SELECT on the view, and
-	// with the triggers INSERT into auditstream.watch and EXECUTE of auditstream.unwatch. Empty: nobody.
+	// Role is granted what serve needs: CONNECT, USAGE on the schema, and SELECT on the views. Empty: nobody.
 	Role string
-	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email) to
-	// the table's. An empty value leaves the column out. Names that are missing here are as in the install before, which
-	// the comment on the view remembers, and else looked for in the table.
+	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email) to the table's. An empty
+	// value leaves the column out. Names that are missing here are as in the install before, and else looked for in the table.
 	Columns map[string]string
 	// NoTriggers installs the view alone. Changes are then found by the server's safety net.
 	NoTriggers bool
-	// NotifyAlways makes the triggers ring for every change, whether anybody watches or not. Their commits then wait for
-	// each other, as NOTIFY makes them.
+	// NotifyAlways makes the triggers ring for every change, whether anybody watches or not. Commits then wait for each other.
 	NotifyAlways bool
-	// LockTimeout is how long one attempt may wait for the table's lock, and with it the application's writers that
-	// come after. Default 200 ms.
+	// LockTimeout is how long one attempt may wait for the table's lock, and with it writers that come after. Default 200 ms.
 	LockTimeout time.Duration
 	// LockWait is how long all attempts may take together. Default 30 s.
 	LockWait time.Duration
@@ -57,32 +54,21 @@ var ours = []string{"user_id", "user_email", "status", "progress", "message", "g
 
 // withDefaults validates o and returns it complete.
 func (o Options) withDefaults() (Options, error) {
-	if o.Table == "" {
-		o.Table = DefaultTable
-	}
+	o.Table = cmp.Or(o.Table, DefaultTable)
 	for _, name := range slices.Sorted(maps.Keys(o.Columns)) {
 		if name != "id" && !slices.Contains(ours, name) {
-			return o, usagef("--column %s=%s: there is no column %q to map; it can be id, %s", name, o.Columns[name],
-				name, strings.Join(ours, ", "))
+			return o, usagef("--column %s=%s: there is no column %q to map; it can be id, %s", name, o.Columns[name], name, strings.Join(ours, ", "))
 		}
 		if o.Columns[name] == "" && (name == "id" || name == "status" || name == "progress") {
-			return o, usagef("--column %s=: the column %s cannot be left out; name the column of your table that holds it",
-				name, name)
+			return o, usagef("--column %s=: the column %[1]s cannot be left out; name the column of your table that holds it", name)
 		}
 	}
 	if o.LockTimeout < 0 || o.LockWait < 0 {
 		return o, usagef("a lock time-out of less than nothing: %v, %v in all", o.LockTimeout, o.LockWait)
 	}
-	if o.LockTimeout == 0 {
-		o.LockTimeout = 200 * time.Millisecond
-	}
 	// PostgreSQL counts in milliseconds and takes 0 to mean for ever, which is the one thing that must not happen.
-	o.LockTimeout = max(o.LockTimeout, time.Millisecond)
-	if o.LockWait == 0 {
-		o.LockWait = 30 * time.Second
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.LockTimeout = max(cmp.Or(o.LockTimeout, 200*time.Millisecond), time.Millisecond)
+	o.LockWait = cmp.Or(o.LockWait, 30*time.Second)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o, nil
 }

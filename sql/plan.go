@@ -31,14 +31,9 @@ type Plan struct {
 	rights    []string // that the current role lacks: warnings in a plan, an error when it is run
 }
 
-// PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so
-// conn must not be in one. The error is a sentence for whoever typed the command: a [UsageError] when the options make
-// no sense, otherwise what it is about the table that cannot be adopted.
+// PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not be in
+// one. The error is for whoever typed the command: a [UsageError] when the options make no sense, else what is wrong with the table.
 func PlanInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	plan, err := planApart(ctx, conn, o, planInstall)
 	if err != nil {
 		return nil, err
@@ -49,22 +44,31 @@ func PlanInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 
 // planApart plans in a read-only transaction, because planners change the search_path.
 func planApart(ctx context.Context, conn *pgx.Conn, o Options, plan planner) (*Plan, error) {
-	if conn.PgConn().TxStatus() != 'I' {
-		return nil, errors.New("the connection is in a transaction already")
-	}
-	// Even to read how a view is defined takes a lock on it, for which somebody may have to be waited.
-	err := execScript(ctx, conn, fmt.Sprintf("%s; set local lock_timeout = '%dms'", beginReading, o.LockTimeout.Milliseconds()))
+	o, err := o.withDefaults()
 	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
+		return nil, err
+	}
+	return reading(ctx, conn, o.LockTimeout, func() (*Plan, error) { return plan(ctx, conn, o) })
+}
+
+// reading runs f in a transaction that only reads. Even to read how a view is defined takes a lock on it, for which somebody may have to
+// be waited; 0 is for as long as it takes.
+func reading[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Duration, f func() (T, error)) (none T, err error) {
+	if conn.PgConn().TxStatus() != 'I' {
+		return none, errors.New("the connection is in a transaction already")
+	}
+	err = execScript(ctx, conn, fmt.Sprintf("%s; set local lock_timeout = '%dms'", beginReading, lockTimeout.Milliseconds()))
+	if err != nil {
+		return none, fmt.Errorf("begin: %w", err)
 	}
 	defer abandon(ctx, conn)
-	return plan(ctx, conn, o)
+	return f()
 }
 
 // beginReading makes the server write names and types always the same way.
 const beginReading = "begin isolation level read committed read only; set local quote_all_identifiers = off"
 
-// abandon ends the transaction, also when ctx has ended: the connection is the caller's.
+// abandon ends the transaction, also when ctx has ended.
 func abandon(ctx context.Context, conn *pgx.Conn) {
 	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
 		return
@@ -81,49 +85,45 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 		return nil, err
 	}
 	var encoding string
-	var twoPhase bool
-	err = conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'),
-		pg_catalog.current_setting('max_prepared_transactions')::int > 0`).Scan(&encoding, &twoPhase)
+	var twoPhase, schema bool
+	var locks int
+	err = conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('max_prepared_transactions')::int > 0,
+		pg_catalog.current_setting('max_locks_per_transaction')::int * (pg_catalog.current_setting('max_connections')::int
+			+ pg_catalog.current_setting('max_prepared_transactions')::int), exists (select from pg_catalog.pg_namespace where nspname = $1)`, t.Schema).
+		Scan(&encoding, &twoPhase, &locks, &schema)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's settings: %w", err)
+	}
+	if !schema {
+		return nil, fmt.Errorf("there is no schema %s to create the table %s in: create it first, with: create schema %s", t.Schema, t.Name, ident(t.Schema))
 	}
 	there, err := loadInstalled(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
-	err = there.newer()
+	err = errors.Join(there.newer(), there.conflict(t))
 	if err != nil {
 		return nil, err
 	}
-	err = there.conflict(t)
-	if err != nil {
-		return nil, err
-	}
-	given := o.Columns
-	var kept []string
-	o.Columns, kept = there.keepColumns(given)
-	m, err := mapColumns(t, o.Columns, encoding)
+	all, kept := there.keepColumns(o.Columns)
+	m, err := mapColumns(t, all, encoding)
 	if err != nil && len(kept) > 0 {
-		err = fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
+		return nil, fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
+	}
+	if err == nil {
+		err = there.unlike(o.Columns, m)
 	}
 	if err != nil {
 		return nil, err
 	}
-	err = there.unlike(given, m)
+	o.Columns = all
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers), Schema: there.version(), Kept: kept, table: t}
+	plan.rights, err = lackingRights(ctx, conn, o, t, m)
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(m.key.Name, endOfBody) {
-		return nil, fmt.Errorf("the name of column %s of %s cannot be quoted in the trigger function", m.key.Name, t.Display)
-	}
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m), Schema: there.version(), Kept: kept, table: t}
-	if twoPhase && !o.NoTriggers {
-		plan.Warnings = append(plan.Warnings, "this server allows two-phase commit, and PostgreSQL refuses to prepare a"+
-			" transaction that notifies: where the application uses it for "+t.Display+", install without triggers")
-	}
-	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
-	if err != nil {
-		return nil, err
+	if there.Buckets == 0 {
+		there.Buckets = bucketsFor(locks)
 	}
 	plan.SQL, err = installScript(ctx, conn, o, t, m, there)
 	return plan, err
@@ -135,43 +135,38 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case oid == 0 && !o.Create:
-		return nil, notFound(ctx, conn, o.Table)
-	case oid == 0 && name == "":
-		return nil, usagef("%s is not the name of a table; write it as in SQL: audits, public.audits, \"My Schema\".\"Audit Log\"",
-			o.Table)
-	}
-	_, err = conn.Exec(ctx, searchPath)
+	err = emptySearchPath(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("set search_path: %w", err)
+		return nil, err
 	}
-	if oid == 0 {
-		return createdTable(schema, name), nil
+	switch {
+	case oid != 0:
+		return loadTable(ctx, conn, oid)
+	case !o.Create:
+		return nil, notFound(ctx, conn, o.Table)
+	case name == "":
+		return nil, usagef(`%s is not the name of a table; write it as in SQL: audits, public.audits, "My Schema"."Audit Log"`, o.Table)
 	}
-	return loadTable(ctx, conn, oid)
+	return createdTable(schema, name), nil
 }
 
 // installScript fills in install.sql; "" when nothing has to change.
 func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) (string, error) {
+	owners := m.owners()
 	vars := map[string]string{
-		"table": t.quoted(), "key": ident(m.key.Name), "update_when": m.changed(), "changed": "true",
-		"statements": strconv.FormatBool(byStatement(t, m)), "rows": strconv.FormatBool(!byStatement(t, m)),
-		"objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers), "old_watch": "false", "new_watch": "true",
+		"table": t.quoted(), "key": ident(m.key.Name), "objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
+		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets), "mask": strconv.Itoa(there.Buckets - 1), "look": strconv.FormatBool(!o.NotifyAlways),
+		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 	}
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
 	}
-	if byStatement(t, m) {
-		vars["changed"] = strings.ReplaceAll(m.changed(), "\n", "\n"+strings.Repeat(" ", 20))
-	}
-	template := bodyOf(installSQL, o.NotifyAlways)
 	// Of the two sums in the comment this one says what was asked for; the other, the state, what came of it.
-	sum := md5.Sum([]byte(render(template, vars)))
+	sum := md5.Sum([]byte(render(installSQL, vars)))
 	vars["stamp"] = stamp + hex.EncodeToString(sum[:]) + " " + remember(o.Columns, m)
-	current := there.ours() && there.Comment == vars["stamp"]+" "+there.state
+	current := there.ours() && there.Comment == vars["stamp"]+" "+there.State && !there.Old
 
-	dropView := !current && there.View && !there.replaceable(m)
+	dropView := !current && there.Kind != "" && !there.replaceable(m)
 	grants, err := grantsFor(ctx, conn, o, there, dropView)
 	if err != nil {
 		return "", err
@@ -179,69 +174,38 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	if current && len(grants) == 0 {
 		return "", nil
 	}
-	vars["objects"] = strconv.FormatBool(!current)
-	vars["lock_timeout"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds())
-	vars["old_watch"] = strconv.FormatBool(there.Watch && !there.Padding)
-	vars["new_watch"] = strconv.FormatBool(!there.Watch || there.Padding)
-	vars["new_schema"] = strconv.FormatBool(!there.Schema)
-	vars["drop_view"] = strconv.FormatBool(dropView)
-	vars["drop_triggers"] = strconv.FormatBool(o.NoTriggers && (there.Function || there.Watch || len(there.triggers) > 0))
-	vars["keep_always"] = strings.Join(alwaysTriggers(there.triggers), "\n")
-	vars["grants"] = strings.Join(grants, "\n")
-	script := render(template, vars)
+	for name, yes := range map[string]bool{
+		"objects": !current, "new_schema": !there.Schema, "drop_view": dropView, "new_feeds": !there.Feeds, "old_schema": there.Old,
+		"drop_owner": len(owners) == 0 && there.Feeds, "drop_triggers": o.NoTriggers && (there.Feeds || len(there.Triggers) > 0),
+	} {
+		vars[name] = strconv.FormatBool(yes)
+	}
+	vars["lock_timeout"], vars["grants"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()), strings.Join(grants, "\n")
+	for _, t := range there.Triggers {
+		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it
+			vars["keep_always"] += fmt.Sprintf("alter table only %s enable always trigger %s;\n", t.table().quoted(), ident(t.Trigger))
+		}
+	}
+	vars["keep_always"] = strings.TrimSuffix(vars["keep_always"], "\n")
+	script := render(installSQL, vars)
 	if t.OID == 0 {
-		head, body, _ := strings.Cut(script, searchPath)
-		script = head + searchPath + "\n" + render(auditsSQL, vars) + body
+		script = strings.Replace(script, searchPath, searchPath+"\n"+render(auditsSQL, vars), 1)
 	}
 	return script, nil
 }
 
-// endOfBody is how the trigger function's body is quoted, in which no name can hold it.
-const endOfBody = "$auditstream$"
-
-// byStatement says whether triggers that look once a statement see every change, and may compare the columns: they do that
-// as who installed, so that no type's own cast or operator may run in it. The others look once a row, and have virtual columns.
-func byStatement(t *table, m *mapping) bool {
-	if t.Kind != "r" || t.Related {
-		return false
-	}
-	for _, source := range m.sources() {
-		if source.Virtual || !source.BuiltIn && source.BaseKind != "e" || strings.Contains(source.Name, endOfBody) {
-			return false
+func warnings(t *table, m *mapping, twoPhase bool) (warnings []string) {
+	warn := func(is bool, format string, args ...any) {
+		if is {
+			warnings = append(warnings, fmt.Sprintf(format, args...))
 		}
 	}
-	return true
-}
-
-// alwaysTriggers keep what an operator set with "enable always": "create or replace trigger" would reset it.
-func alwaysTriggers(triggers []trigger) []string {
-	var statements []string
-	for _, t := range triggers {
-		if t.Enabled == "A" {
-			statements = append(statements, fmt.Sprintf("alter table only %s enable always trigger %s;",
-				ident(t.Schema, t.Table), ident(t.Name)))
-		}
-	}
-	return statements
-}
-
-func warnings(t *table, m *mapping) []string {
-	var warnings []string
-	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
-	if !m.key.Indexed {
-		warn("no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
-			t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
-	}
-	if !m.key.Unique && t.Kind != "p" {
-		warn("nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
-	}
-	if t.Inherited {
-		warn("tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net",
-			t.Display)
-	}
-	if t.RowSecurity {
-		warn("row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer",
-			t.Display)
-	}
+	warn(!m.key.Indexed, "no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
+		t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
+	warn(!m.key.Unique && t.Kind != "p", "nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
+	warn(t.Inherited, "tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net", t.Display)
+	warn(t.RowSecurity, "row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer", t.Display)
+	warn(twoPhase, "this server allows two-phase commit, and PostgreSQL refuses to prepare a transaction that notifies: where the application uses"+
+		" it for %s, install without triggers", t.Display)
 	return warnings
 }

@@ -3,7 +3,6 @@ package sql
 import (
 	_ "embed"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -50,7 +49,7 @@ func render(template string, vars map[string]string) string {
 			keep = keep[:len(keep)-1]
 		case strings.HasPrefix(command, `\`):
 		case inside:
-			started = started || startsScript(line)
+			started = started || startsScript.MatchString(line)
 			if !started {
 				continue
 			}
@@ -64,14 +63,7 @@ func render(template string, vars map[string]string) string {
 	return strings.Join(out, "\n") + "\n"
 }
 
-func startsScript(line string) bool {
-	for _, first := range []string{"-- Read committed", "begin ", "create table "} {
-		if strings.HasPrefix(line, first) {
-			return true
-		}
-	}
-	return false
-}
+var startsScript = regexp.MustCompile(`^(-- Read committed|begin |create table )`)
 
 // The first alternative eats the casts.
 var variable = regexp.MustCompile(`::|:'[a-z_]+'|:[a-z_]+`)
@@ -90,21 +82,9 @@ func substitute(line string, vars map[string]string) string {
 	})
 }
 
-// bodyOf makes a template of the body of the trigger function, which psql leaves alone because it is quoted: there the
-// defaults, the columns of audits.sql and ringing only for what is watched, are written out.
-func bodyOf(template string, always bool) string {
-	const start, end = "-- shown\n", "-- end of shown\n"
-	shown := between(template, start, end)
-	indent := shown[:len(shown)-len(strings.TrimLeft(shown, " "))]
-	template = strings.Replace(template, shown, indent+":changed\n"+indent, 1)
-	return strings.NewReplacer(`new."id"`, "new.:key", `old."id"`, "old.:key", `new_rows."id"`, "new_rows.:key", `old_rows."id"`, "old_rows.:key",
-		"false /* --notify-always */", strconv.FormatBool(always)+" /* --notify-always */").Replace(template)
-}
-
 func ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 
-// literal quotes s, whatever standard_conforming_strings is: that of a script is set first, but the trigger function's
-// body is read again in the application's sessions.
+// literal quotes s, whatever standard_conforming_strings is.
 func literal(s string) string {
 	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
 	if strings.Contains(s, `\`) {

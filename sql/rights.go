@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,101 +10,48 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// lackingRights says in sentences what the current role may not do and the script would.
-func lackingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) ([]string, error) {
-	var me, database string
-	var standby, createSchema, createInSchema, ownsView bool
-	err := conn.QueryRow(ctx, `
-		select current_user, pg_catalog.current_database(), pg_catalog.pg_is_in_recovery(),
-		       pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create'),
-		       coalesce((select pg_catalog.has_schema_privilege(oid, 'create')
-		                 from pg_catalog.pg_namespace where nspname = 'auditstream'), false),
-		       $1 = '' or pg_catalog.pg_has_role(nullif($1, ''), 'usage')`, there.ViewOwner).
-		Scan(&me, &database, &standby, &createSchema, &createInSchema, &ownsView)
-	if err != nil {
-		return nil, fmt.Errorf("read the rights of the current role: %w", err)
-	}
-	var lacking []string
-	lack := func(format string, args ...any) { lacking = append(lacking, fmt.Sprintf(format, args...)) }
-	if standby {
-		lack("this server is a standby, which only reads: name the primary")
-	}
-	switch {
-	case !there.Schema && !createSchema:
-		lack("the role %s may not create the schema auditstream: let the owner of the database run: grant create on database %s to %s",
-			me, ident(database), ident(me))
-	case there.Schema && !createInSchema:
-		lack("the role %s may not create anything in the schema auditstream: install as the role that owns it", me)
-	}
-	if !ownsView {
-		lack("the view auditstream.progress belongs to %s: install as that role", there.ViewOwner)
-	}
-	if t.OID == 0 {
-		missing, err := lackingForTable(ctx, conn, me, t)
-		return append(lacking, missing...), err
-	}
-	var usage, triggers bool
-	err = conn.QueryRow(ctx, `
-		select pg_catalog.has_schema_privilege(relnamespace, 'usage'), pg_catalog.has_table_privilege(oid, 'trigger')
-		from pg_catalog.pg_class where oid = $1`, t.OID).Scan(&usage, &triggers)
-	if err != nil {
-		return nil, fmt.Errorf("read the rights of %s on %s: %w", me, t.Display, err)
-	}
-	if !usage {
-		lack("the role %s may not use the schema %s: grant usage on schema %s to %s", me, t.Schema, ident(t.Schema), ident(me))
-	}
-	if !triggers && !o.NoTriggers {
-		lack("the role %s may not create triggers on %s: install as its owner, %s, or let it run: grant trigger on %s to %s",
-			me, t.Display, t.Owner, t.quoted(), ident(me))
-	}
-	unreadable, err := unreadableColumns(ctx, conn, t, m)
-	if err != nil {
-		return nil, err
-	}
-	if unreadable != "" {
-		lack("the role %s may not read column %s of %s: install as its owner, %s, or let it run: grant select on %s to %s",
-			me, unreadable, t.Display, t.Owner, t.quoted(), ident(me))
-	}
-	return lacking, nil
-}
+// rightsSQL says in sentences what the current role may not do and the script would, and what writers may not do and the triggers would.
+// The table's oid is 0 when it is going to be made.
+const rightsSQL = `
+	with me as (
+		select current_user::text as name, pg_catalog.format('"%s"', pg_catalog.replace(current_user, '"', '""')) as quoted,
+		       pg_catalog.format('"%s"', pg_catalog.replace(pg_catalog.current_database(), '"', '""')) as database, n.oid as schema, n.oid is null as new_schema
+		from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
+	)
+	select 'this server is a standby, which only reads: name the primary' from me where pg_catalog.pg_is_in_recovery()
+	union all
+	select pg_catalog.format('the role %s may not create the schema auditstream: let the owner of the database run: grant create on database %s to %s', name, database, quoted)
+		from me where new_schema and not pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create')
+	union all
+	select pg_catalog.format('the role %s may not create anything in the schema auditstream: install as the role that owns it', name)
+		from me where not new_schema and not pg_catalog.has_schema_privilege(schema, 'create')
+	union all
+	select pg_catalog.format('the view auditstream.%s belongs to %s: install as that role', c.relname, pg_catalog.pg_get_userbyid(c.relowner))
+		from me join pg_catalog.pg_class c on c.relnamespace = schema where c.relname in ('progress', 'feeds') and not pg_catalog.pg_has_role(c.relowner, 'usage')
+	union all
+	select pg_catalog.format('the role %s may not create tables in the schema %s: grant create on schema %s to %s', name, $2::text, $4::text, quoted)
+		from me join pg_catalog.pg_namespace n on n.nspname = $2::text where $1 = 0::oid and not pg_catalog.has_schema_privilege(n.oid, 'create')
+	union all
+	select pg_catalog.format('the role %s may not use the schema %s: grant usage on schema %s to %s', name, $2::text, $4::text, quoted)
+		from me, pg_catalog.pg_class c where c.oid = $1 and not pg_catalog.has_schema_privilege(c.relnamespace, 'usage')
+	union all
+	select pg_catalog.format('the role %s may not create triggers on %s: install as its owner, %s, or let it run: grant trigger on %s to %s', name, $3::text, $6::text, $5::text, quoted)
+		from me, pg_catalog.pg_class c where c.oid = $1 and $8 and not pg_catalog.has_table_privilege(c.oid, 'trigger')
+	union all
+	(select pg_catalog.format('the role %s may not read column %s of %s: install as its owner, %s, or let it run: grant select on %s to %s', name, a, $3::text, $6::text, $5::text, quoted)
+		from me, pg_catalog.pg_class c, pg_catalog.unnest($7::text[]) a where c.oid = $1 and not pg_catalog.has_column_privilege(c.oid, a, 'select') limit 1)
+	union all
+	(select pg_catalog.format('not everybody may execute %s, so that writers of %s, or serve, would fail: grant execute on function pg_catalog.%1$s to public', f, $3::text)
+		from me, pg_catalog.unnest('{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", hashint8(bigint), "pg_try_advisory_lock_shared(integer,integer)", "pg_advisory_unlock_shared(integer,integer)", "pg_advisory_unlock_all()"}'::text[]) f
+			join pg_catalog.pg_proc p on p.oid = f::pg_catalog.regprocedure
+		where $8 and not exists (select from pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x where x.grantee = 0))`
 
-func lackingForTable(ctx context.Context, conn *pgx.Conn, me string, t *table) ([]string, error) {
-	var create *bool
-	err := conn.QueryRow(ctx, `select pg_catalog.has_schema_privilege(
-		(select oid from pg_catalog.pg_namespace where nspname = $1), 'create')`, t.Schema).Scan(&create)
-	if err != nil {
-		return nil, fmt.Errorf("read the rights of %s on schema %s: %w", me, t.Schema, err)
+func lackingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping) ([]string, error) {
+	var columns []string
+	for _, source := range m.sources() {
+		columns = append(columns, source.Name)
 	}
-	switch {
-	case create == nil:
-		return nil, fmt.Errorf("there is no schema %s to create the table %s in: create it first, with: create schema %s",
-			t.Schema, t.Name, ident(t.Schema))
-	case !*create:
-		return []string{fmt.Sprintf("the role %s may not create tables in the schema %s: grant create on schema %s to %s",
-			me, t.Schema, ident(t.Schema), ident(me))}, nil
-	}
-	return nil, nil
-}
-
-// unreadableColumns names the first column of the view's that the current role may not read.
-func unreadableColumns(ctx context.Context, conn *pgx.Conn, t *table, m *mapping) (string, error) {
-	names := []string{m.key.Name}
-	for _, c := range m.columns {
-		if c.source != nil {
-			names = append(names, c.source.Name)
-		}
-	}
-	var name string
-	err := conn.QueryRow(ctx, `
-		select name from pg_catalog.unnest($2::text[]) name
-		where not pg_catalog.has_column_privilege($1::pg_catalog.oid, name, 'select') limit 1`, t.OID, names).Scan(&name)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("read the rights on the columns of %s: %w", t.Display, err)
-	}
-	return name, nil
+	return texts(ctx, conn, "the rights of the current role", rightsSQL, t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
 }
 
 // explain turns what the server says while a script runs into a sentence, where the server's own is not one.
@@ -112,13 +60,9 @@ func explain(operation string, err error) error {
 	if !errors.As(err, &refused) {
 		return fmt.Errorf("%s: %w", operation, err)
 	}
-	switch refused.Code {
-	case "42501": // insufficient_privilege
-		return fmt.Errorf("%s: the current role lacks a right, so nothing was changed; try it as the table's owner: %w",
-			operation, err)
-	case "2BP01": // dependent_objects_still_exist
-		return fmt.Errorf("%s: something else depends on it, so nothing was changed (%s): %w", operation, refused.Detail, err)
-	default:
-		return fmt.Errorf("%s: nothing was changed: %w", operation, err)
-	}
+	why := map[string]string{ // insufficient_privilege, dependent_objects_still_exist
+		"42501": "the current role lacks a right, so nothing was changed; try it as the table's owner",
+		"2BP01": "something else depends on it, so nothing was changed (" + refused.Detail + ")",
+	}[refused.Code]
+	return fmt.Errorf("%s: %s: %w", operation, cmp.Or(why, "nothing was changed"), err)
 }

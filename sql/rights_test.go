@@ -36,9 +36,11 @@ func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 					'create in the schema ' || has_schema_privilege($1, 'auditstream', 'create'),
 					'view ' || (select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
 						where has_table_privilege($1, 'auditstream.progress', p)),
+					'feeds ' || (select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
+						where has_table_privilege($1, 'auditstream.feeds', p)),
 					'table ' || coalesce((select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
 						where has_table_privilege($1, 'audits', p)), 'none')])`, reader),
-				[]string{"connect true", "create false", "usage true", "create in the schema false", "view select", "table none"})
+				[]string{"connect true", "create false", "usage true", "create in the schema false", "view select", "feeds select", "table none"})
 			if plan := install(t, conn, sql.Options{Role: reader}); plan.SQL != "" {
 				t.Error("a second install wants to run")
 			}
@@ -118,4 +120,25 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 	exec(t, conn, `reset role`)
 	listen(t, dsn).rings(t, conn, `update audits set progress = 2`, "1")
 	uninstall(t, conn)
+}
+
+// The conditions of the triggers run as whoever writes: without these rights the application's statements would fail.
+func TestInstallRefusesWhereWritersMayNotLook(t *testing.T) {
+	t.Parallel()
+	for _, function := range []string{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", "hashint8(bigint)"} {
+		t.Run(function, func(t *testing.T) {
+			t.Parallel()
+			_, conn := database(t)
+			exec(t, conn, `create table audits (id bigint primary key, status text, progress integer); revoke execute on function pg_catalog.`+function+` from public`)
+			before := catalog(t, conn)
+			want := `not everybody may execute ` + function + `, so that writers of public.audits, or serve, would fail: grant execute on function pg_catalog.` + function + ` to public`
+			if _, err := sql.Install(t.Context(), conn, sql.Options{}); err == nil || err.Error() != want {
+				t.Errorf("got %v\nwant %s", err, want)
+			}
+			equal(t, "catalog", catalog(t, conn), before)
+			install(t, conn, sql.Options{NoTriggers: true}) // which looks at nothing
+			exec(t, conn, `grant execute on function pg_catalog.`+function+` to public`)
+			install(t, conn, sql.Options{})
+		})
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -21,20 +22,17 @@ type table struct {
 
 	Temporary, System, Inherited, RowSecurity bool
 
-	Related bool // a partition, or a parent or heir of another table
-
-	columns []attribute
+	Columns []attribute
 }
 
 func (t *table) quoted() string { return ident(t.Schema, t.Name) }
 
 func (t *table) column(name string) *attribute {
-	for i := range t.columns {
-		if t.columns[i].Name == name {
-			return &t.columns[i]
-		}
+	i := slices.IndexFunc(t.Columns, func(a attribute) bool { return a.Name == name })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &t.Columns[i]
 }
 
 // An attribute is a column of the table. Base is its type, or what lies below its domains.
@@ -48,8 +46,6 @@ type attribute struct {
 	Category  string // pg_type.typcategory
 	BuiltIn   bool   // the base type is PostgreSQL's own
 	Collation uint32
-	Bytewise  bool // no collation, or one under which equal means identical
-	Virtual   bool // generated when it is read (PostgreSQL 18): transition tables do not have it
 
 	PrimaryKey, Indexed, Unique bool // alone the primary key; first in an index; alone in a unique index
 }
@@ -59,15 +55,15 @@ type attribute struct {
 // the name says, or empty when it is none.
 func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, schema, relation string, err error) {
 	parts := parseName(name)
-	spellings := [][]string{parts, strings.SplitN(name, ".", 2), {name}}
-	for _, spelling := range spellings {
+	for _, spelling := range [][]string{parts, strings.SplitN(name, ".", 2), {name}} {
 		if len(spelling) == 0 || len(spelling) > 2 {
 			continue
 		}
+		// The connection's search_path counts, so the operators need their schema: somebody's own might be found before.
 		err = conn.QueryRow(ctx, `
-			select c.oid
-			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-			where c.relname = $2 and case when $1 = '' then pg_catalog.pg_table_is_visible(c.oid) else n.nspname = $1 end`,
+			select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
+			where c.relname operator(pg_catalog.=) $2::pg_catalog.name and case when $1::pg_catalog.text operator(pg_catalog.=) ''::pg_catalog.text
+				then pg_catalog.pg_table_is_visible(c.oid) else n.nspname operator(pg_catalog.=) $1::pg_catalog.text end`,
 			strings.Join(spelling[:len(spelling)-1], ""), spelling[len(spelling)-1]).Scan(&oid)
 		if err == nil {
 			return oid, "", "", nil
@@ -78,16 +74,12 @@ func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, sc
 	}
 	switch len(parts) {
 	case 1:
-		err = conn.QueryRow(ctx, `select coalesce(pg_catalog.current_schema(), '')`).Scan(&schema)
-		if err != nil {
-			return 0, "", "", fmt.Errorf("look up the current schema: %w", err)
-		}
-		return 0, schema, parts[0], nil
+		schemas, err := texts(ctx, conn, "the current schema", `select coalesce(pg_catalog.current_schema(), '')`)
+		return 0, strings.Join(schemas, ""), parts[0], err
 	case 2:
 		return 0, parts[0], parts[1], nil
-	default:
-		return 0, "", "", nil
 	}
+	return 0, "", "", nil
 }
 
 // part is a name between dots, as SQL lets it be written: in quotes, or plain and then folded to lower case.
@@ -113,21 +105,15 @@ func parseName(name string) []string {
 func notFound(ctx context.Context, conn *pgx.Conn, name string) error {
 	var database, similar string
 	err := conn.QueryRow(ctx, `
-		select pg_catalog.current_database(), coalesce(pg_catalog.string_agg(name, ', '), '')
-		from (
-			select pg_catalog.format('%I.%I', n.nspname, c.relname) as name
-			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-			where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
-			  and n.nspname not in ('pg_catalog', 'information_schema')
-			  and 2 = (select pg_catalog.count(*) from pg_catalog.pg_attribute a
-			           where a.attrelid = c.oid and a.attname in ('status', 'progress') and not a.attisdropped)
-			order by 1 limit 5
-		) tables`).Scan(&database, &similar)
+		select pg_catalog.current_database(), coalesce(pg_catalog.string_agg(name, ', '), '') from (
+			select pg_catalog.format('%I.%I', n.nspname, c.relname) as name from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+			where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema')
+			  and 2 = (select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attname in ('status', 'progress') and not a.attisdropped)
+			order by 1 limit 5) tables`).Scan(&database, &similar)
 	if err != nil {
 		return fmt.Errorf("look for tables like %s: %w", name, err)
 	}
-	message := fmt.Sprintf("there is no table %s in the database %s: name yours with --table, or let --create make it",
-		name, database)
+	message := fmt.Sprintf("there is no table %s in the database %s: name yours with --table, or let --create make it", name, database)
 	if similar != "" {
 		message += "; these have columns status and progress: " + similar
 	}
@@ -137,94 +123,70 @@ func notFound(ctx context.Context, conn *pgx.Conn, name string) error {
 // loadTable reads the table and refuses what is not a table of the application. The search_path has to be empty, so
 // that types are written with their schema.
 func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) {
-	rows, err := conn.Query(ctx, `
-		select c.oid, n.nspname as schema, c.relname as name, pg_catalog.format('%I.%I', n.nspname, c.relname) as display,
-		       c.relkind::text as kind, pg_catalog.pg_get_userbyid(c.relowner) as owner,
-		       c.relpersistence = 't' as temporary,
-		       n.nspname in ('pg_catalog', 'information_schema', 'pg_toast', 'auditstream') as system,
-		       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid) as inherited,
-		       pg_catalog.row_security_active(c.oid) as row_security,
-		       exists (select from pg_catalog.pg_inherits i where c.oid in (i.inhparent, i.inhrelid)) as related
-		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where c.oid = $1`, oid)
+	found, err := collect(ctx, conn, "table", pgx.RowToAddrOfStructByName[table], tableSQL, oid)
 	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
+		return nil, err
 	}
-	t, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[table])
-	if err != nil {
-		return nil, fmt.Errorf("read table: %w", err)
+	if len(found) == 0 {
+		return nil, errors.New("the table has just been dropped")
 	}
-	kinds := map[string]string{
-		"v": "a view: name the table that it reads", "m": "a materialized view: name the table that it reads",
+	t := found[0]
+	kinds := map[string]string{"v": "a view: name the table that it reads", "m": "a materialized view: name the table that it reads",
 		"f": "a foreign table: its changes are made elsewhere and fire no triggers", "S": "a sequence, not a table",
-		"i": "an index, not a table", "I": "an index, not a table", "c": "a type, not a table", "t": "a TOAST table",
-	}
-	what, refused := kinds[t.Kind]
+		"i": "an index, not a table", "I": "an index, not a table", "c": "a type, not a table", "t": "a TOAST table"}
+	what := kinds[t.Kind]
 	switch {
 	case t.System:
-		what, refused = "part of the system: name a table of your application", true
+		what = "part of the system: name a table of your application"
 	case t.Temporary:
-		what, refused = "a temporary table: nobody else can see its rows", true
+		what = "a temporary table: nobody else can see its rows"
 	}
-	if refused {
+	if what != "" {
 		return nil, fmt.Errorf("%s cannot be adopted: it is %s", t.Display, what)
-	}
-	rows, err = conn.Query(ctx, attributesSQL, oid)
-	if err != nil {
-		return nil, fmt.Errorf("read columns of %s: %w", t.Display, err)
-	}
-	t.columns, err = pgx.CollectRows(rows, pgx.RowToStructByName[attribute])
-	if err != nil {
-		return nil, fmt.Errorf("read columns of %s: %w", t.Display, err)
 	}
 	return t, nil
 }
 
-const attributesSQL = `
+const tableSQL = `
 	with recursive types as (
-		select a.attnum, a.atttypid as type, 0 as depth
-		from pg_catalog.pg_attribute a
-		where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+		select a.attnum, a.atttypid as type, 0 as depth from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 		union all
-		select types.attnum, t.typbasetype, types.depth + 1
-		from types join pg_catalog.pg_type t on t.oid = types.type
-		where t.typtype = 'd'
+		select types.attnum, t.typbasetype, types.depth + 1 from types join pg_catalog.pg_type t on t.oid = types.type where t.typtype = 'd'
 	), indexes as (
 		select i.indkey[0] as attnum, i.indisprimary, i.indisunique, i.indnkeyatts
-		from pg_catalog.pg_index i
-			join pg_catalog.pg_class c on c.oid = i.indexrelid
-			join pg_catalog.pg_am am on am.oid = c.relam
+		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid join pg_catalog.pg_am am on am.oid = c.relam
 		where i.indrelid = $1 and i.indisvalid and i.indpred is null and am.amname in ('btree', 'hash')
+	), columns as (
+		select distinct on (a.attnum) a.attnum, a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, types.depth > 0 as domain,
+		       t.typname as base, pg_catalog.format_type(t.oid, -1) as "baseSQL", t.typtype as "baseKind", t.typcategory as category,
+		       t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace as "builtIn", a.attcollation::int8 as collation,
+		       exists (select from indexes i where i.attnum = a.attnum and i.indisprimary and i.indnkeyatts = 1) as "primaryKey",
+		       exists (select from indexes i where i.attnum = a.attnum) as indexed,
+		       exists (select from indexes i where i.attnum = a.attnum and i.indisunique and i.indnkeyatts = 1) as unique
+		from types join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = types.attnum join pg_catalog.pg_type t on t.oid = types.type
+		order by a.attnum, types.depth desc
 	)
-	select distinct on (a.attnum)
-	       a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, types.depth > 0 as domain,
-	       t.typname as base, pg_catalog.format_type(t.oid, -1) as base_sql, t.typtype::text as base_kind,
-	       t.typcategory::text as category, t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace as built_in,
-	       a.attcollation as collation, coalesce(co.collisdeterministic, true) as bytewise,
-	       a.attgenerated = 'v' as virtual,
-	       exists (select from indexes i where i.attnum = a.attnum and i.indisprimary and i.indnkeyatts = 1) as primary_key,
-	       exists (select from indexes i where i.attnum = a.attnum) as indexed,
-	       exists (select from indexes i where i.attnum = a.attnum and i.indisunique and i.indnkeyatts = 1) as unique
-	from types
-		join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = types.attnum
-		join pg_catalog.pg_type t on t.oid = types.type
-		left join pg_catalog.pg_collation co on co.oid = a.attcollation
-	order by a.attnum, types.depth desc`
+	select c.oid, n.nspname as schema, c.relname as name, pg_catalog.format('%I.%I', n.nspname, c.relname) as display,
+	       c.relkind::text as kind, pg_catalog.pg_get_userbyid(c.relowner) as owner, c.relpersistence = 't' as temporary,
+	       n.nspname in ('pg_catalog', 'information_schema', 'pg_toast', 'auditstream') as system,
+	       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid) as inherited,
+	       pg_catalog.row_security_active(c.oid) as row_security,
+	       (select coalesce(pg_catalog.json_agg(x order by x.attnum), '[]') from columns x) as columns
+	from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+	where c.oid = $1`
 
 // createdTable is the table of audits.sql before it exists.
 func createdTable(schema, name string) *table {
 	t := &table{Schema: schema, Name: name, Display: schema + "." + name, Kind: "r"}
-	for _, column := range [][2]string{
-		{"id", "int8"}, {"user_id", "text"}, {"user_email", "text"}, {"status", "text"}, {"progress", "int4"},
-		{"message", "text"}, {"geo_score", "float8"}, {"total_pages", "int4"}, {"error", "text"},
-	} {
-		a := attribute{Name: column[0], Type: column[1], Base: column[1], BaseSQL: column[1], BaseKind: "b",
-			Category: "N", BuiltIn: true, Bytewise: true, PrimaryKey: column[0] == "id"}
-		a.Indexed, a.Unique = a.PrimaryKey, a.PrimaryKey
-		if a.Base == "text" {
+	for _, column := range []string{"id int8", "user_id text", "user_email text", "status text", "progress int4", "message text", "geo_score float8",
+		"total_pages int4", "error text"} {
+		column, base, _ := strings.Cut(column, " ")
+		a := attribute{Name: column, Type: base, Base: base, BaseSQL: base, BaseKind: "b", Category: "N", BuiltIn: true}
+		a.PrimaryKey, a.Indexed, a.Unique = column == "id", column == "id", column == "id"
+		if base == "text" {
 			a.Category, a.Collation = "S", defaultCollation
 		}
-		t.columns = append(t.columns, a)
+		t.Columns = append(t.Columns, a)
 	}
 	return t
 }

@@ -2,21 +2,18 @@ package sql
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// PlanUninstall decides what [Uninstall] would run. It reads the catalog and nothing else, in a transaction of its own,
-// so conn must not be in one. Of the options it uses the lock times and the logger: the table is found from the
-// triggers and the view.
+// PlanUninstall decides what [Uninstall] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not
+// be in one. Of the options it uses the lock times and the logger: the table is found from the triggers and the view.
 func PlanUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	return planApart(ctx, conn, o, planUninstall)
 }
 
@@ -24,53 +21,45 @@ func PlanUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 // and with the care for the application that [Install] takes. Plan.SQL is empty when there is nothing to take away.
 // What somebody else made in the schema is never dropped: the schema then stays, and a warning says why.
 func Uninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	o, err := o.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	return run(ctx, conn, o, "uninstall", planUninstall)
 }
 
 func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	_, err := conn.Exec(ctx, searchPath)
+	err := emptySearchPath(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("set search_path: %w", err)
+		return nil, err
 	}
 	there, err := loadInstalled(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
-	err = there.newer()
-	if err != nil {
-		return nil, err
-	}
 	plan := &Plan{Schema: there.version(), exclusive: true}
-	err = there.ownTable(plan)
-	if err != nil {
-		return nil, err
+	err = errors.Join(there.newer(), there.ownTable(plan))
+	if err != nil || !there.Schema {
+		return plan, err
 	}
-	if !there.Schema {
-		return plan, nil
-	}
-	foreign, err := foreignObjects(ctx, conn, there.ours())
+	foreign, err := texts(ctx, conn, "schema auditstream", foreignSQL, there.ours())
 	if err != nil {
 		return nil, err
 	}
 	if len(foreign) > 0 {
-		plan.Warnings = append(plan.Warnings, fmt.Sprintf("the schema auditstream stays, because it holds what install did"+
-			" not make: %s", strings.Join(foreign, ", ")))
+		plan.Warnings = append(plan.Warnings, "the schema auditstream stays, because it holds what install did not make: "+strings.Join(foreign, ", "))
 	}
-	revokes, err := connectRevokes(ctx, conn, there.SchemaComment, len(foreign) > 0)
+	revokes, err := texts(ctx, conn, "roles", `select pg_catalog.format('revoke connect on database %I from %I;', pg_catalog.current_database(), rolname)
+		from pg_catalog.pg_roles where rolname = any ($1::text[]) order by rolname`, connected(there.SchemaComment))
 	if err != nil {
 		return nil, err
 	}
-	if !there.ours() && !there.Function && !there.Watch && len(there.triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
+	if len(foreign) > 0 && strings.HasPrefix(there.SchemaComment, connectPrefix) {
+		revokes = append(revokes, "comment on schema auditstream is null;")
+	}
+	if !there.ours() && !there.Old && !there.Feeds && len(there.Triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
 		return plan, nil
 	}
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
-		"triggers": strconv.FormatBool(len(there.triggers) > 0), "view": strconv.FormatBool(there.ours()),
-		"function": strconv.FormatBool(there.Function), "watch": strconv.FormatBool(there.Watch), "schema": strconv.FormatBool(len(foreign) == 0),
+		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
+		"objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
 	return plan, nil
@@ -80,28 +69,23 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 // triggers that install did not make.
 func (i *installed) ownTable(plan *Plan) error {
 	var strangers []string
-	for _, t := range i.triggers {
-		if t.Copy {
+	for _, t := range i.Triggers {
+		known := slices.Contains(triggerNames, t.Trigger) || t.Trigger == "auditstream_key"
+		switch {
+		case t.Copy:
 			continue
-		}
-		known := false
-		for _, name := range triggerNames {
-			known = known || name == t.Name
-		}
-		if plan.table == nil && known {
-			plan.table = &table{OID: t.OID, Schema: t.Schema, Name: t.Table, Display: t.Display}
+		case known && plan.table == nil:
+			plan.table = t.table()
 		}
 		if !known || plan.table.OID != t.OID {
-			strangers = append(strangers, fmt.Sprintf("drop trigger %s on %s", ident(t.Name), ident(t.Schema, t.Table)))
+			strangers = append(strangers, fmt.Sprintf("drop trigger %s on %s", ident(t.Trigger), t.table().quoted()))
 		}
 	}
 	if len(strangers) > 0 {
-		return fmt.Errorf("triggers that install did not make call auditstream.notify_change; drop them first, with: %s",
-			strings.Join(strangers, "; "))
+		return fmt.Errorf("triggers that install did not make call functions of auditstream's; drop them first, with: %s", strings.Join(strangers, "; "))
 	}
-	if plan.table == nil && i.ours() && len(i.reads) == 1 {
-		r := i.reads[0]
-		plan.table = &table{OID: r.OID, Schema: r.Schema, Name: r.Name, Display: r.Display}
+	if plan.table == nil && i.ours() && len(i.Reads) == 1 {
+		plan.table = i.Reads[0].table()
 	}
 	if plan.table != nil {
 		plan.Table = plan.table.quoted()
@@ -109,45 +93,14 @@ func (i *installed) ownTable(plan *Plan) error {
 	return nil
 }
 
-// foreignObjects names what is in the schema and not ours.
-func foreignObjects(ctx context.Context, conn *pgx.Conn, viewIsOurs bool) ([]string, error) {
-	rows, err := conn.Query(ctx, `
-		select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
-		from pg_catalog.pg_depend d
-			left join pg_catalog.pg_class c on d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.objid
-			left join pg_catalog.pg_proc p on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.oid = d.objid
-		where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
-		  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-		  and not (c.relname is not distinct from 'progress' and $1)
-		  and not (c.relname is not distinct from 'watch' and c.relkind is not distinct from 'r')
-		  and not (p.proname is not distinct from 'notify_change' and p.pronargs is not distinct from 0)
-		  and not (p.proname is not distinct from 'unwatch' and p.pronargs is not distinct from 2)
-		  and not (p.proname is not distinct from 'prepare_watch' and p.pronargs is not distinct from 0)
-		order by 1`, viewIsOurs)
-	if err != nil {
-		return nil, fmt.Errorf("read schema auditstream: %w", err)
-	}
-	objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("read schema auditstream: %w", err)
-	}
-	return objects, nil
-}
-
-// connectRevokes are the statements that take back what install granted on the database.
-func connectRevokes(ctx context.Context, conn *pgx.Conn, comment string, schemaStays bool) ([]string, error) {
-	rows, err := conn.Query(ctx, `
-		select pg_catalog.format('revoke connect on database %I from %I;', pg_catalog.current_database(), rolname)
-		from pg_catalog.pg_roles where rolname = any ($1::text[]) order by rolname`, connected(comment))
-	if err != nil {
-		return nil, fmt.Errorf("look up roles: %w", err)
-	}
-	revokes, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look up roles: %w", err)
-	}
-	if schemaStays && strings.HasPrefix(comment, connectPrefix) {
-		revokes = append(revokes, "comment on schema auditstream is null;")
-	}
-	return revokes, nil
-}
+// foreignSQL names what is in the schema and not ours.
+const foreignSQL = `
+	select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+	from pg_catalog.pg_depend d
+		left join pg_catalog.pg_class c on d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.objid
+		left join pg_catalog.pg_proc p on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.oid = d.objid
+	where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+	  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
+	  and not coalesce(c.relname = 'progress' and $1 or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v')), false)
+	  and not coalesce((p.proname, p.pronargs) in (('changed', 0), ('notify_change', 0), ('unwatch', 2), ('prepare_watch', 0)), false)
+	order by 1`

@@ -12,8 +12,7 @@
 \set lock_timeout 200ms
 \set triggers true
 \set view true
-\set function true
-\set watch true
+\set objects true
 \set schema true
 \set revokes ''
 
@@ -33,14 +32,16 @@ drop trigger if exists auditstream_insert on :table;
 drop trigger if exists auditstream_update on :table;
 drop trigger if exists auditstream_delete on :table;
 drop trigger if exists auditstream_key on :table;
+drop trigger if exists auditstream_owner on :table;
 drop trigger if exists auditstream_truncate on :table;
 \endif
-\if :function
+\if :objects
+drop view if exists auditstream.feeds;
+drop function if exists auditstream.changed();
+-- Of versions up to 4.
 drop function if exists auditstream.notify_change();
 drop function if exists auditstream.unwatch(bigint, bigint[]);
 drop function if exists auditstream.prepare_watch();
-\endif
-\if :watch
 drop table if exists auditstream.watch;
 \endif
 \if :schema

@@ -75,10 +75,10 @@ func TestUninstallLeavesWhatIsNotOurs(t *testing.T) {
 func TestUninstallRefusesTriggersOfOthers(t *testing.T) {
 	t.Parallel()
 	_, conn := audits(t)
-	exec(t, conn, `create table jobs (id integer); create trigger ring after insert on jobs for each row execute function auditstream.notify_change()`)
+	exec(t, conn, `create table jobs (id integer); create trigger ring after insert on jobs for each row execute function auditstream.changed()`)
 	before := catalog(t, conn)
 	_, err := sql.Uninstall(t.Context(), conn, sql.Options{})
-	want := `triggers that install did not make call auditstream.notify_change; drop them first, with: drop trigger "ring" on "public"."jobs"`
+	want := `triggers that install did not make call functions of auditstream's; drop them first, with: drop trigger "ring" on "public"."jobs"`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -6,21 +6,20 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// SchemaVersion is that of what install.sql makes. It is raised by every change there that is more than a comment, so that
-// each version is one set of objects:
+// SchemaVersion is that of what install.sql makes. Every change there that is more than a comment raises it:
 //
 //	1  triggers for each row, which ring for every change
 //	2  the table auditstream.watch: they ring for what somebody watches
 //	3  triggers for each statement
 //	4  which never compare each of its rows with each other one
+//	5  locks in place of the table: triggers for each row whose conditions look and notify
 //
-// testdata holds the install.sql of each. Who may execute what is not part of a version: install repairs it in any.
-const SchemaVersion = 4
+// testdata holds the install.sql of each.
+const SchemaVersion = 5
 
 // stamp begins the comment on the view, and ends with the number.
 var stamp = fmt.Sprintf("auditstream %d ", SchemaVersion)
@@ -33,24 +32,21 @@ func versionOf(comment string, watch, prepare bool) int {
 	if match == nil {
 		return 0
 	}
-	n, err := strconv.Atoi(match[1])
-	switch {
-	case err != nil:
-		return 0
-	case n != 1 || !watch:
-		return n
-	case !prepare:
-		return 2
-	default:
-		return 3
+	n, _ := strconv.Atoi(match[1]) // nine digits fit
+	if n == 1 && watch {
+		n = 2
+		if prepare {
+			n = 3
+		}
 	}
+	return n
 }
 
 // newer refuses to touch what a later program installed: this one does not know all of it.
 func (i *installed) newer() error {
 	if v := i.version(); v > SchemaVersion {
-		return fmt.Errorf("the installed schema has version %d, newer than this program's, which is %d, so it is left alone: upgrade"+
-			" the program; to go back to this one, run the newer program's uninstall first", v, SchemaVersion)
+		return fmt.Errorf("the installed schema has version %d, newer than this program's, which is %d, so it is left alone: upgrade the program;"+
+			" to go back to this one, run the newer program's uninstall first", v, SchemaVersion)
 	}
 	return nil
 }
@@ -63,9 +59,6 @@ type Schema struct {
 	Table string
 	// Role is the current one.
 	Role string
-	// Exposed says that roles which need not may make triggers of auditstream.notify_change, and so run their own code as
-	// whoever installed. Installs of before this was noticed are.
-	Exposed bool
 	// Triggers says that there are some, and Always that they ring for every change because install was asked for that.
 	Triggers, Always bool
 	// Remembers says that an install without Options.Columns keeps those that it was installed with.
@@ -77,29 +70,29 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
+const schemaSQL = `
+	select current_user::text, coalesce(pg_catalog.obj_description(v.oid, 'pg_class'), ''),
+	       exists (select from pg_catalog.pg_class w where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'),
+	       exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch'), t.oid is not null,
+	       coalesce(f.prosrc like '%true /* --notify-always */%' or f.proname = 'changed' and pg_catalog.pg_get_triggerdef(t.oid) like '%WHEN (false AND %', false),
+	       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), '')
+	from pg_catalog.pg_namespace n
+		join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
+		left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname in ('changed', 'notify_change') and f.pronargs = 0
+		left join pg_catalog.pg_trigger t on t.tgfoid = f.oid and t.tgparentid = 0::oid and t.tgname = 'auditstream_update'
+		left join pg_catalog.pg_rewrite r on r.ev_class = v.oid
+		left join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
+			and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
+		left join pg_catalog.pg_class c on c.oid = coalesce(t.tgrelid, d.refobjid)
+		left join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
+	where n.nspname = 'auditstream' order by t.oid is null limit 1`
+
 // ReadSchema reads the catalog with a single query. It needs no rights: what it reads, every role may.
 func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
 	var s Schema
 	var comment string
 	var watch, prepare bool
-	err := db.QueryRow(ctx, `
-		select current_user::text, coalesce(pg_catalog.obj_description(v.oid, 'pg_class'), ''),
-		       exists (select from pg_catalog.pg_class w where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'),
-		       exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch'),
-		       t.oid is not null, coalesce(f.prosrc like '%true /* --notify-always */%', false),
-		       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), ''),
-		       exists (select from pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) x
-		               where x.grantee not in (f.proowner, case c.relkind when 'p' then c.relowner else f.proowner end))
-		from pg_catalog.pg_namespace n
-			join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
-			left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname = 'notify_change' and f.pronargs = 0
-			left join pg_catalog.pg_trigger t on t.tgfoid = f.oid and t.tgparentid = 0
-			left join pg_catalog.pg_rewrite r on r.ev_class = v.oid
-			left join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
-				and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
-			left join pg_catalog.pg_class c on c.oid = coalesce(t.tgrelid, d.refobjid)
-			left join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
-		where n.nspname = 'auditstream' limit 1`).Scan(&s.Role, &comment, &watch, &prepare, &s.Triggers, &s.Always, &s.Table, &s.Exposed)
+	err := db.QueryRow(ctx, schemaSQL).Scan(&s.Role, &comment, &watch, &prepare, &s.Triggers, &s.Always, &s.Table)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Schema{}, nil
 	}
@@ -113,18 +106,13 @@ func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
 
 // Lacks says what is worse than it would be after an install by this program; empty when nothing is.
 func (s Schema) Lacks() string {
-	var lacks []string
 	switch {
 	case s.Version == 0 || s.Version >= SchemaVersion || !s.Triggers:
+		return ""
 	case s.Version == 1:
-		lacks = append(lacks, "its triggers ring for every change, watched or not, so that concurrent writers wait for each other's commits")
-	case s.Version == 3:
-		lacks = append(lacks, "an update of many rows, by a session that has updated a single one before, may take very long, or fail by statement_timeout")
+		return "its triggers ring for every change, watched or not, so that concurrent writers wait for each other's commits"
 	default:
-		lacks = append(lacks, "its triggers look once a row, not once a statement, so that updates of many rows take longer")
+		return "its triggers do not know what this program watches, so that changes are found by the safety net alone; and roles that may make" +
+			" triggers or columns can run code as whoever installed"
 	}
-	if s.Exposed {
-		lacks = append(lacks, "other roles may execute auditstream.notify_change() and, by a trigger of their own, run code as whoever installed")
-	}
-	return strings.Join(lacks, "; ")
 }

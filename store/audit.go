@@ -12,8 +12,8 @@ import (
 
 // Audit is the state of one audit as viewers see it. The JSON form is the API's: these fields, in this order.
 type Audit struct {
-	// ID is the audit's key in the application's table, greater than 0.
-	ID int64 `json:"audit_id"`
+	// ID is the audit's key in the application's table.
+	ID Key `json:"audit_id"`
 	// Status is pending, running, completed, failed, or whatever else the application stores, in lower case.
 	Status string `json:"status"`
 	// Progress is a percentage, 0 to 100.

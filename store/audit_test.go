@@ -14,15 +14,15 @@ func TestJSONIsTheContracts(t *testing.T) {
 		want  string
 	}{
 		"all fields, in order": {
-			Audit{ID: 123, Status: "failed", Progress: 40, Message: p("m"), GeoScore: p(78.5), TotalPages: p(7), Error: p("e")},
+			Audit{ID: "123", Status: "failed", Progress: 40, Message: p("m"), GeoScore: p(78.5), TotalPages: p(7), Error: p("e")},
 			`{"audit_id":123,"status":"failed","progress":40,"message":"m","geo_score":78.5,"total_pages":7,"error":"e"}`,
 		},
-		"NULL is left out":            {Audit{ID: 1, Status: "pending"}, `{"audit_id":1,"status":"pending","progress":0}`},
-		"empty and zero are not NULL": {Audit{ID: 1, Status: "running", Message: p(""), GeoScore: p(0.0), TotalPages: p(0)}, `{"audit_id":1,"status":"running","progress":0,"message":"","geo_score":0,"total_pages":0}`},
-		"an error only on failure":    {Audit{ID: 1, Status: "running", Error: p("old")}, `{"audit_id":1,"status":"running","progress":0}`},
-		"no HTML escaping":            {Audit{ID: 1, Status: "running", Message: p(`<a href="x">&</a>`)}, `{"audit_id":1,"status":"running","progress":0,"message":"<a href=\"x\">&</a>"}`},
-		"one line":                    {Audit{ID: 1, Status: "running", Message: p("a\r\nb\rc\u2028")}, `{"audit_id":1,"status":"running","progress":0,"message":"a\r\nb\rc\u2028"}`},
-		"a score without a number":    {Audit{ID: 1, Status: "running", GeoScore: p(math.NaN()), Message: p("m")}, `{"audit_id":1,"status":"running","progress":0,"message":"m"}`},
+		"NULL is left out":            {Audit{ID: "1", Status: "pending"}, `{"audit_id":1,"status":"pending","progress":0}`},
+		"empty and zero are not NULL": {Audit{ID: "1", Status: "running", Message: p(""), GeoScore: p(0.0), TotalPages: p(0)}, `{"audit_id":1,"status":"running","progress":0,"message":"","geo_score":0,"total_pages":0}`},
+		"an error only on failure":    {Audit{ID: "1", Status: "running", Error: p("old")}, `{"audit_id":1,"status":"running","progress":0}`},
+		"no HTML escaping":            {Audit{ID: "1", Status: "running", Message: p(`<a href="x">&</a>`)}, `{"audit_id":1,"status":"running","progress":0,"message":"<a href=\"x\">&</a>"}`},
+		"one line":                    {Audit{ID: "1", Status: "running", Message: p("a\r\nb\rc\u2028")}, `{"audit_id":1,"status":"running","progress":0,"message":"a\r\nb\rc\u2028"}`},
+		"a score without a number":    {Audit{ID: "1", Status: "running", GeoScore: p(math.NaN()), Message: p("m")}, `{"audit_id":1,"status":"running","progress":0,"message":"m"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -36,7 +36,7 @@ func TestJSONIsTheContracts(t *testing.T) {
 // The fingerprint is a promise to clients of other versions and instances: it may not change by accident.
 func TestFingerprintIsStable(t *testing.T) {
 	t.Parallel()
-	got := NewState(Audit{ID: 123, Status: "running", Progress: 25, Message: p("Analyzing pages...")}).Fingerprint
+	got := NewState(Audit{ID: "123", Status: "running", Progress: 25, Message: p("Analyzing pages...")}).Fingerprint
 	if want := "65be5e25449ce208"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -75,16 +75,16 @@ func TestOwnedBy(t *testing.T) {
 
 func TestSameSeesOwnersAndDeletion(t *testing.T) {
 	t.Parallel()
-	a := NewState(Audit{ID: 1, Status: "running", UserID: p("alice")})
+	a := NewState(Audit{ID: "1", Status: "running", UserID: p("alice")})
 	for name, tc := range map[string]struct {
 		other *State
 		want  bool
 	}{
-		"the same row again": {NewState(Audit{ID: 1, Status: "running", UserID: p("alice")}), true},
-		"a new owner":        {NewState(Audit{ID: 1, Status: "running", UserID: p("bob")}), false},
-		"no owner":           {NewState(Audit{ID: 1, Status: "running"}), false},
-		"progress":           {NewState(Audit{ID: 1, Status: "running", Progress: 1, UserID: p("alice")}), false},
-		"gone":               {&State{ID: 1}, false},
+		"the same row again": {NewState(Audit{ID: "1", Status: "running", UserID: p("alice")}), true},
+		"a new owner":        {NewState(Audit{ID: "1", Status: "running", UserID: p("bob")}), false},
+		"no owner":           {NewState(Audit{ID: "1", Status: "running"}), false},
+		"progress":           {NewState(Audit{ID: "1", Status: "running", Progress: 1, UserID: p("alice")}), false},
+		"gone":               {&State{ID: "1"}, false},
 	} {
 		if got := a.Same(tc.other); got != tc.want {
 			t.Errorf("%s: got %v, want %v", name, got, tc.want)
@@ -95,7 +95,7 @@ func TestSameSeesOwnersAndDeletion(t *testing.T) {
 func TestEncodedIsComputedOnce(t *testing.T) {
 	t.Parallel()
 	calls := 0
-	s := NewState(Audit{ID: 1})
+	s := NewState(Audit{ID: "1"})
 	for range 3 {
 		s.Encoded(func(*State) []byte { calls++; return nil })
 	}

@@ -25,7 +25,7 @@ const (
 // unreadable remembers rows that cannot be read, so that the next read of all the others does not fail because of them again.
 type unreadable struct {
 	mu   sync.Mutex
-	rows map[int64]*unreadableRow
+	rows map[Key]*unreadableRow
 }
 
 type unreadableRow struct {
@@ -34,7 +34,7 @@ type unreadableRow struct {
 }
 
 // split takes out of ids what is known to be unreadable: again is to be tried, the rest is answered from memory.
-func (u *unreadable) split(ids []int64) (readable, again []int64, known []*State) {
+func (u *unreadable) split(ids []Key) (readable, again []Key, known []*State) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.rows) == 0 {
@@ -54,7 +54,7 @@ func (u *unreadable) split(ids []int64) (readable, again []int64, known []*State
 			delete(u.rows, id)
 		}
 	}
-	slices.SortFunc(again, func(a, b int64) int { return u.rows[a].tried.Compare(u.rows[b].tried) })
+	slices.SortFunc(again, func(a, b Key) int { return u.rows[a].tried.Compare(u.rows[b].tried) })
 	again = slices.Compact(again)
 	for _, id := range again[min(maxRetried, len(again)):] {
 		known = append(known, &State{ID: id, Err: u.rows[id].err})
@@ -62,17 +62,17 @@ func (u *unreadable) split(ids []int64) (readable, again []int64, known []*State
 	return readable, again[:min(maxRetried, len(again))], known
 }
 
-func (u *unreadable) found(id int64, err error) *State {
+func (u *unreadable) found(id Key, err error) *State {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.rows == nil {
-		u.rows = make(map[int64]*unreadableRow)
+		u.rows = make(map[Key]*unreadableRow)
 	}
 	u.rows[id] = &unreadableRow{err: cannotRead(id, err), tried: time.Now(), asked: time.Now()}
 	return &State{ID: id, Err: u.rows[id].err}
 }
 
-func (u *unreadable) recovered(id int64) {
+func (u *unreadable) recovered(id Key) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.rows, id)
@@ -98,13 +98,13 @@ type isolation struct {
 }
 
 // isolate reads ids, and finds those because of which that fails.
-func (s *Store) isolate(ctx context.Context, ids []int64) ([]*State, error) {
+func (s *Store) isolate(ctx context.Context, ids []Key) ([]*State, error) {
 	states, err := s.query(ctx, ids)
 	if err == nil || !ofARow(err) || len(ids) == 0 {
 		return states, err
 	}
 	// What fails without any row is no row's fault: there is no such view, or no right to read it.
-	if _, err := s.query(ctx, []int64{}); err != nil {
+	if _, err := s.query(ctx, []Key{}); err != nil {
 		return nil, err
 	}
 	i := isolation{s: s}
@@ -116,7 +116,7 @@ func (s *Store) isolate(ctx context.Context, ids []int64) ([]*State, error) {
 
 // search reads ids, and halves them when that fails. What is wrong with the view or the server for a moment, as during an install, is
 // so for one query: no row counts as unreadable that was not asked for alone, after the first failure.
-func (i *isolation) search(ctx context.Context, ids []int64) ([]*State, error) {
+func (i *isolation) search(ctx context.Context, ids []Key) ([]*State, error) {
 	states, err := i.query(ctx, ids)
 	if err != nil && ofARow(err) {
 		return i.halve(ctx, ids, err)
@@ -125,7 +125,7 @@ func (i *isolation) search(ctx context.Context, ids []int64) ([]*State, error) {
 }
 
 // halve finds the rows among ids because of which they could not be read.
-func (i *isolation) halve(ctx context.Context, ids []int64, why error) ([]*State, error) {
+func (i *isolation) halve(ctx context.Context, ids []Key, why error) ([]*State, error) {
 	if len(ids) == 1 {
 		return []*State{i.s.unreadable.found(ids[0], why)}, nil
 	}
@@ -147,7 +147,7 @@ func (i *isolation) halve(ctx context.Context, ids []int64, why error) ([]*State
 
 var errTooManyUnreadable = errors.New("too many rows of auditstream.progress cannot be read; the search for them goes on with the next read")
 
-func (i *isolation) query(ctx context.Context, ids []int64) ([]*State, error) {
+func (i *isolation) query(ctx context.Context, ids []Key) ([]*State, error) {
 	if i.queries++; i.queries > maxIsolating {
 		return nil, errTooManyUnreadable
 	}
@@ -155,8 +155,8 @@ func (i *isolation) query(ctx context.Context, ids []int64) ([]*State, error) {
 }
 
 // again reads one row that could not be read before.
-func (s *Store) again(ctx context.Context, id int64) ([]*State, error) {
-	states, err := s.query(ctx, []int64{id})
+func (s *Store) again(ctx context.Context, id Key) ([]*State, error) {
+	states, err := s.query(ctx, []Key{id})
 	switch {
 	case err == nil:
 		s.unreadable.recovered(id)
@@ -182,10 +182,10 @@ func ofARow(err error) bool {
 }
 
 // cannotRead leaves out PostgreSQL's message, which quotes the value: no text of a row may reach the log.
-func cannotRead(id int64, err error) error {
+func cannotRead(id Key, err error) error {
 	code := "none: its type is not what the view must have"
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		code = pgErr.Code
 	}
-	return fmt.Errorf("load audit %d: its row of auditstream.progress cannot be read (SQLSTATE %s)", id, code)
+	return fmt.Errorf("load audit %s: its row of auditstream.progress cannot be read (SQLSTATE %s)", id, code)
 }

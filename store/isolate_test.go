@@ -36,11 +36,11 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 		from generate_series(1, 400) i`)
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
 	s := store.New(db)
-	ids := make([]int64, 401) // the last has no row
+	ids := make([]store.Key, 401) // the last has no row
 	for i := range ids {
-		ids[i] = int64(i + 1)
+		ids[i] = store.IntKey(int64(i + 1))
 	}
-	codes := map[int64]string{100: "XX001", 200: "P0001", 201: "53200", 300: "42501", 301: "22P02"}
+	codes := map[store.Key]string{"100": "XX001", "200": "P0001", "201": "53200", "300": "42501", "301": "22P02"}
 	for _, most := range []int{100, 1 + len(codes)} { // the second read knows
 		db.queries = 0
 		states, err := s.Audits(t.Context(), ids)
@@ -50,10 +50,10 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 		for _, state := range states {
 			code, bad := codes[state.ID]
 			if bad != (state.Err != nil) || bad == state.Found {
-				t.Errorf("audit %d: found %v, error %v", state.ID, state.Found, state.Err)
+				t.Errorf("audit %s: found %v, error %v", state.ID, state.Found, state.Err)
 			}
 			if bad && (!strings.Contains(state.Err.Error(), code) || strings.Contains(state.Err.Error(), "secret")) {
-				t.Errorf("audit %d: %v, want the SQLSTATE %s and no text of the row", state.ID, state.Err, code)
+				t.Errorf("audit %s: %v, want the SQLSTATE %s and no text of the row", state.ID, state.Err, code)
 			}
 		}
 		if db.queries > most {
@@ -79,9 +79,9 @@ func TestS7ManyUnreadableRowsAreFoundBitByBit(t *testing.T) {
 	pgtest.Psql(t, dsn, raising+fmt.Sprintf(`insert into things select i, case when i %% 2 = 0 then 'XX001' end from generate_series(1, %d) i`, rows))
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
 	s := store.New(db)
-	ids := make([]int64, rows)
+	ids := make([]store.Key, rows)
 	for i := range ids {
-		ids[i] = int64(i + 1)
+		ids[i] = store.IntKey(int64(i + 1))
 	}
 	for reads := 1; ; reads++ {
 		db.queries = 0
@@ -108,7 +108,7 @@ func TestS7WhatFailsForAllIsNotSearched(t *testing.T) {
 	dsn := pgtest.New(t)
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
 	s := store.New(db)
-	_, err := s.Audits(t.Context(), []int64{1, 2, 3, 4, 5, 6, 7, 8})
+	_, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4", "5", "6", "7", "8"})
 	if err == nil || db.queries > 2 || s.Unreadable() > 0 {
 		t.Errorf("%v, %d queries, %d unreadable, want an error, 2 and none", err, db.queries, s.Unreadable())
 	}
@@ -121,24 +121,24 @@ func TestS8HugeRowIsCut(t *testing.T) {
 		(1, '', repeat('é', 20000000), 'short'), (2, '', 'no room', repeat('x', 1000)), (3, '', repeat('m', 600), repeat('e', 600)), (4, '', repeat('m', 995), 'error')`)
 	s := store.New(pgtest.Connect(t, dsn))
 	s.LimitRows(1000)
-	states, err := s.Audits(t.Context(), []int64{1, 2, 3, 4})
+	states, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, state := range states {
 		message, failure := *state.Audit.Message, *state.Audit.Error
 		if got := len(message) + len(failure); got > 1000 {
-			t.Errorf("audit %d: %d bytes are shown, want 1000 at most", state.ID, got)
+			t.Errorf("audit %s: %d bytes are shown, want 1000 at most", state.ID, got)
 		}
 		if !utf8.ValidString(message) || !utf8.ValidString(failure) {
-			t.Errorf("audit %d: a letter was cut in two", state.ID)
+			t.Errorf("audit %s: a letter was cut in two", state.ID)
 		}
-		if state.ID == 2 && message != "" {
+		if state.ID == "2" && message != "" {
 			t.Errorf("beside an error as long as may be there is still a message, %q", message)
 		}
-		cut := map[int64][2]bool{1: {true, false}, 2: {false, false}, 3: {true, false}, 4: {false, false}}[state.ID]
+		cut := map[store.Key][2]bool{"1": {true, false}, "2": {false, false}, "3": {true, false}, "4": {false, false}}[state.ID]
 		if got := [2]bool{strings.HasSuffix(message, "…"), strings.HasSuffix(failure, "…")}; got != cut {
-			t.Errorf("audit %d: message and error are cut: %v, want %v", state.ID, got, cut)
+			t.Errorf("audit %s: message and error are cut: %v, want %v", state.ID, got, cut)
 		}
 	}
 	if got := s.Cut(); got != 3 {
@@ -174,16 +174,16 @@ func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
 	_, refused := pgx.ConnectConfig(t.Context(), full)
 	for name, tc := range map[string]struct {
 		fail []error
-		ids  []int64
+		ids  []store.Key
 		err  bool
 	}{
-		"no connection, one row":                 {[]error{refused}, []int64{1}, true},
-		"no connection, several rows":            {[]error{refused}, []int64{1, 2, 3}, true},
-		"a moment of an install, one row":        {[]error{&pgconn.PgError{Code: "XX000"}}, []int64{1}, false},
-		"a moment of an install, several rows":   {[]error{&pgconn.PgError{Code: "XX000"}}, []int64{1, 2, 3, 4, 5}, false},
-		"another moment of it":                   {[]error{&pgconn.PgError{Code: "XX000"}, nil, &pgconn.PgError{Code: "42P01"}}, []int64{1, 2, 3, 4, 5}, false},
-		"a lock":                                 {[]error{&pgconn.PgError{Code: "55P03"}}, []int64{1, 2}, true},
-		"no connection, in the middle of it all": {[]error{&pgconn.PgError{Code: "XX000"}, nil, refused}, []int64{1, 2, 3}, true},
+		"no connection, one row":                 {[]error{refused}, []store.Key{"1"}, true},
+		"no connection, several rows":            {[]error{refused}, []store.Key{"1", "2", "3"}, true},
+		"a moment of an install, one row":        {[]error{&pgconn.PgError{Code: "XX000"}}, []store.Key{"1"}, false},
+		"a moment of an install, several rows":   {[]error{&pgconn.PgError{Code: "XX000"}}, []store.Key{"1", "2", "3", "4", "5"}, false},
+		"another moment of it":                   {[]error{&pgconn.PgError{Code: "XX000"}, nil, &pgconn.PgError{Code: "42P01"}}, []store.Key{"1", "2", "3", "4", "5"}, false},
+		"a lock":                                 {[]error{&pgconn.PgError{Code: "55P03"}}, []store.Key{"1", "2"}, true},
+		"no connection, in the middle of it all": {[]error{&pgconn.PgError{Code: "XX000"}, nil, refused}, []store.Key{"1", "2", "3"}, true},
 	} {
 		s := store.New(&moody{pgtest.Connect(t, dsn), tc.fail})
 		if states, err := s.Audits(t.Context(), tc.ids); (err != nil) != tc.err || s.Unreadable() > 0 || err == nil && len(states) != len(tc.ids) {

@@ -16,9 +16,9 @@ import (
 func TestFingerprintIsOfTheJSON(t *testing.T) {
 	t.Parallel()
 	for want, audit := range map[string]Audit{
-		"505770479905bb9b": {ID: 1, Status: "pending"},
-		"7e96af8ea0947d8e": {ID: 123, Status: "completed", Progress: 100, GeoScore: p(78.5), Error: p("not shown")},
-		"7f9b7d4d870059e0": {ID: math.MaxInt64, Status: "failed", Progress: 40, Error: p("<É>"), UserID: p("not shown")},
+		"505770479905bb9b": {ID: "1", Status: "pending"},
+		"7e96af8ea0947d8e": {ID: "123", Status: "completed", Progress: 100, GeoScore: p(78.5), Error: p("not shown")},
+		"7f9b7d4d870059e0": {ID: IntKey(math.MaxInt64), Status: "failed", Progress: 40, Error: p("<É>"), UserID: p("not shown")},
 	} {
 		if got := NewState(audit).Fingerprint; got != want {
 			t.Errorf("%s: got %s, want %s", audit.JSON(), got, want)
@@ -31,11 +31,11 @@ func TestTerminal(t *testing.T) {
 	for status, want := range map[string]bool{
 		"completed": true, "failed": true, "running": false, "pending": false, "cancelled": false, "": false, "Completed": false,
 	} {
-		if got := NewState(Audit{ID: 1, Status: status}).Terminal(); got != want {
+		if got := NewState(Audit{ID: "1", Status: status}).Terminal(); got != want {
 			t.Errorf("%q: %v, want %v", status, got, want)
 		}
 	}
-	if (&State{ID: 1, Audit: Audit{Status: "completed"}}).Terminal() {
+	if (&State{ID: "1", Audit: Audit{Status: "completed"}}).Terminal() {
 		t.Error("an audit that was not found is terminal")
 	}
 }
@@ -43,7 +43,7 @@ func TestTerminal(t *testing.T) {
 func TestInfiniteScoreIsLeftOut(t *testing.T) {
 	t.Parallel()
 	for _, score := range []float64{math.Inf(1), math.Inf(-1), math.NaN()} {
-		got := string(Audit{ID: 1, Status: "failed", GeoScore: &score, TotalPages: p(3), Error: p("e")}.JSON())
+		got := string(Audit{ID: "1", Status: "failed", GeoScore: &score, TotalPages: p(3), Error: p("e")}.JSON())
 		if want := `{"audit_id":1,"status":"failed","progress":0,"total_pages":3,"error":"e"}`; got != want {
 			t.Errorf("%v: got %s, want %s", score, got, want)
 		}
@@ -52,18 +52,18 @@ func TestInfiniteScoreIsLeftOut(t *testing.T) {
 
 func TestSameSeesErrors(t *testing.T) {
 	t.Parallel()
-	found, gone := NewState(Audit{ID: 1, Status: "running", UserEmail: p("a@b.c")}), &State{ID: 1}
-	unreadable := &State{ID: 1, Err: errors.New("one")}
+	found, gone := NewState(Audit{ID: "1", Status: "running", UserEmail: p("a@b.c")}), &State{ID: "1"}
+	unreadable := &State{ID: "1", Err: errors.New("one")}
 	for name, tc := range map[string]struct {
 		a, b *State
 		want bool
 	}{
-		"unreadable again":       {unreadable, &State{ID: 1, Err: errors.New("another")}, true},
+		"unreadable again":       {unreadable, &State{ID: "1", Err: errors.New("another")}, true},
 		"unreadable, then gone":  {unreadable, gone, false},
 		"unreadable, then found": {unreadable, found, false},
-		"gone again":             {gone, &State{ID: 1}, true},
-		"another address":        {found, NewState(Audit{ID: 1, Status: "running", UserEmail: p("x@b.c")}), false},
-		"an empty address":       {NewState(Audit{ID: 1, UserEmail: p("")}), NewState(Audit{ID: 1}), false},
+		"gone again":             {gone, &State{ID: "1"}, true},
+		"another address":        {found, NewState(Audit{ID: "1", Status: "running", UserEmail: p("x@b.c")}), false},
+		"an empty address":       {NewState(Audit{ID: "1", UserEmail: p("")}), NewState(Audit{ID: "1"}), false},
 	} {
 		if a, b := tc.a.Same(tc.b), tc.b.Same(tc.a); a != tc.want || b != tc.want {
 			t.Errorf("%s: %v and %v, want %v", name, a, b, tc.want)
@@ -73,7 +73,7 @@ func TestSameSeesErrors(t *testing.T) {
 
 func TestEncodedIsSharedByConcurrentCallers(t *testing.T) {
 	t.Parallel()
-	s := NewState(Audit{ID: 1})
+	s := NewState(Audit{ID: "1"})
 	results := make([][]byte, 100)
 	var wg sync.WaitGroup
 	for i := range results {
@@ -96,7 +96,7 @@ func FuzzJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status, message, failure string, score float64, pages int) {
 		owner := "owner-of-this-audit"
-		text := Audit{ID: 1, Status: status, Message: &message, GeoScore: &score, TotalPages: &pages, Error: &failure, UserID: &owner, UserEmail: &owner}.JSON()
+		text := Audit{ID: "1", Status: status, Message: &message, GeoScore: &score, TotalPages: &pages, Error: &failure, UserID: &owner, UserEmail: &owner}.JSON()
 		if !utf8.Valid(text) || bytes.ContainsFunc(text, func(r rune) bool { return r < 0x20 }) {
 			t.Fatalf("not one line of text: %q", text)
 		}
@@ -148,7 +148,7 @@ func fields(t *testing.T, text []byte) (names []string) {
 }
 
 func BenchmarkNewState(b *testing.B) {
-	a := Audit{ID: 42, Status: "running", Progress: 50, Message: p("Running competitor analysis..."), UserID: p("alice")}
+	a := Audit{ID: "42", Status: "running", Progress: 50, Message: p("Running competitor analysis..."), UserID: p("alice")}
 	b.ReportAllocs()
 	for b.Loop() {
 		NewState(a)

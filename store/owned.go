@@ -25,7 +25,7 @@ where coalesce(p.user_id, '') = '' and coalesce(p.status, 'pending') not in ('co
 // Owned returns the ids of the audits that may belong to one of the owners and have not ended, each once; it misses none.
 // Whether one really is an owner's, its [State] says. It is one query, unless an owner's name is one that the database's
 // encoding does not have: the owners are then halved until that one is alone, and has nothing. The error is pgx's, wrapped.
-func (s *Store) Owned(ctx context.Context, owners []Owner) ([]int64, error) {
+func (s *Store) Owned(ctx context.Context, owners []Owner) ([]Key, error) {
 	ids, err := s.queryOwned(ctx, owners)
 	switch {
 	case err == nil:
@@ -49,7 +49,7 @@ func (s *Store) Owned(ctx context.Context, owners []Owner) ([]int64, error) {
 	return slices.Compact(all), nil
 }
 
-func (s *Store) queryOwned(ctx context.Context, owners []Owner) ([]int64, error) {
+func (s *Store) queryOwned(ctx context.Context, owners []Owner) ([]Key, error) {
 	subjects, emails := []string{}, []string{} // not null
 	for _, o := range owners {
 		if o.subject != "" {
@@ -62,7 +62,11 @@ func (s *Store) queryOwned(ctx context.Context, owners []Owner) ([]int64, error)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[int64])
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Key, error) {
+		var id int64
+		err := row.Scan(&id)
+		return IntKey(id), err
+	})
 }
 
 // noSuchText reports whether a query failed because the database cannot hold a text: SQLSTATE 22021 and 22P05.

@@ -28,7 +28,7 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 			db := pgtest.Connect(t, dsn)
 			audits := store.New(db)
 			audits.PrepareWhile(yes)
-			read := func(ids ...int64) {
+			read := func(ids ...store.Key) {
 				t.Helper()
 				states, err := audits.Audits(t.Context(), ids)
 				if err != nil || len(states) != len(ids) {
@@ -41,15 +41,15 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 				}
 			}
 			for range 8 { // from the sixth on PostgreSQL may keep the plan
-				read(1)
-				read(1, 2)
+				read("1")
+				read("1", "2")
 			}
 			if _, err := db.Exec(t.Context(), sql); err != nil {
 				t.Fatal(err)
 			}
 			for range 3 {
-				read(1)
-				read(1, 2)
+				read("1")
+				read("1", "2")
 			}
 		})
 	}
@@ -61,7 +61,7 @@ func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, handWritten)
 	first, second := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
-	read := func(db *pgx.Conn, ids ...int64) {
+	read := func(db *pgx.Conn, ids ...store.Key) {
 		t.Helper()
 		audits := store.New(db)
 		audits.PrepareWhile(yes)
@@ -69,8 +69,8 @@ func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 			t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
 		}
 	}
-	read(first, 1)
-	read(first, 1, 2)
+	read(first, "1")
+	read(first, "1", "2")
 	rows, err := first.Query(t.Context(), `select name from pg_prepared_statements where statement like '%auditstream.progress%'`, execMode)
 	if err != nil {
 		t.Fatal(err)
@@ -85,8 +85,8 @@ func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 		}
 	}
 	for range 2 {
-		read(second, 1)
-		read(second, 1, 2)
+		read(second, "1")
+		read(second, "1", "2")
 	}
 }
 
@@ -98,7 +98,7 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 	db := pgtest.Connect(t, dsn)
 	plain, prepared := store.New(db), store.New(db)
 	prepared.PrepareWhile(yes)
-	for _, ids := range [][]int64{nil, {1}, {3}, {99}, {-1}, {1, 2, 3, 4, 99}} {
+	for _, ids := range [][]store.Key{nil, {"1"}, {"3"}, {"99"}, {"-1"}, {"1", "2", "3", "4", "99"}} {
 		want, err := plain.Audits(t.Context(), ids)
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 		if err != nil || len(got) != len(want) {
 			t.Fatalf("%v: %d states, %v, want %d", ids, len(got), err, len(want))
 		}
-		byID := make(map[int64]*store.State)
+		byID := make(map[store.Key]*store.State)
 		for _, s := range got {
 			byID[s.ID] = s
 		}
@@ -129,7 +129,7 @@ func TestNothingIsPreparedWithoutSessions(t *testing.T) {
 	audits := store.New(modeless{db})
 	audits.PrepareWhile(func() bool { return sessions })
 	for _, want := range []int{0, 1} {
-		if _, err := audits.Audits(t.Context(), []int64{1}); err != nil {
+		if _, err := audits.Audits(t.Context(), []store.Key{"1"}); err != nil {
 			t.Fatal(err)
 		}
 		var n int
@@ -155,7 +155,7 @@ func BenchmarkRead(b *testing.B) {
 			audits := store.New(modeless{pgtest.Connect(b, dsn)})
 			audits.PrepareWhile(func() bool { return sessions })
 			for n := int64(0); b.Loop(); n++ {
-				if _, err := audits.Audits(b.Context(), []int64{n%1000 + 1}); err != nil {
+				if _, err := audits.Audits(b.Context(), []store.Key{store.IntKey(n%1000 + 1)}); err != nil {
 					b.Fatal(err)
 				}
 			}

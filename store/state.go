@@ -9,7 +9,7 @@ import (
 // audit and must not be changed.
 type State struct {
 	// ID is the audit's id, also when there is no row.
-	ID int64
+	ID Key
 	// Found is false when no row with this id is committed; Audit, JSON and Fingerprint are then zero.
 	Found bool
 	// Err says why this row, unlike others, cannot be read; everything else is then zero.

@@ -58,7 +58,7 @@ select p.audit_id, left(p.user_id::text, 1048576), left(p.user_email::text, 1048
 // It is one query, unless a row cannot be read, whatever the reason (a damaged page, a view written by hand that raises an error):
 // that fails a query for all rows. The ids are then halved until each such row is alone, and only its State has an Err. The
 // next reads ask for it in queries of their own, few of them at a time.
-func (s *Store) Audits(ctx context.Context, ids []int64) ([]*State, error) {
+func (s *Store) Audits(ctx context.Context, ids []Key) ([]*State, error) {
 	readable, again, states := s.unreadable.split(ids)
 	read, err := s.isolate(ctx, readable)
 	for _, id := range again {
@@ -74,21 +74,30 @@ func (s *Store) Audits(ctx context.Context, ids []int64) ([]*State, error) {
 	return append(states, read...), nil
 }
 
-func (s *Store) query(ctx context.Context, ids []int64) ([]*State, error) {
+func (s *Store) query(ctx context.Context, ids []Key) ([]*State, error) {
 	if s.sessions == nil || !s.sessions() {
-		return s.collect(ctx, audits, ids, s.asked())
+		return s.collect(ctx, audits, integers(ids), s.asked())
 	}
 	var states []*State
 	var err error
 	if len(ids) == 1 {
-		states, err = s.collect(ctx, oneAudit, pgx.QueryExecModeCacheStatement, ids[0], s.asked())
+		states, err = s.collect(ctx, oneAudit, pgx.QueryExecModeCacheStatement, ids[0].Int(), s.asked())
 	} else {
-		states, err = s.collect(ctx, audits, pgx.QueryExecModeCacheStatement, ids, s.asked())
+		states, err = s.collect(ctx, audits, pgx.QueryExecModeCacheStatement, integers(ids), s.asked())
 	}
 	if staleStatement(err) {
-		return s.collect(ctx, audits, pgx.QueryExecModeExec, ids, s.asked())
+		return s.collect(ctx, audits, pgx.QueryExecModeExec, integers(ids), s.asked())
 	}
 	return states, err
+}
+
+// integers are keys as PostgreSQL gets them.
+func integers(ids []Key) []int64 {
+	numbers := make([]int64, len(ids)) // not null
+	for k, id := range ids {
+		numbers[k] = id.Int()
+	}
+	return numbers
 }
 
 func (s *Store) collect(ctx context.Context, sql string, args ...any) ([]*State, error) {
@@ -109,10 +118,12 @@ func staleStatement(err error) bool {
 
 func (s *Store) scan(row pgx.CollectableRow) (*State, error) {
 	var a Audit
-	err := row.Scan(&a.ID, &a.UserID, &a.UserEmail, &a.Status, &a.Progress, &a.Message, &a.GeoScore, &a.TotalPages, &a.Error)
+	var id int64
+	err := row.Scan(&id, &a.UserID, &a.UserEmail, &a.Status, &a.Progress, &a.Message, &a.GeoScore, &a.TotalPages, &a.Error)
 	if err != nil {
 		return nil, err
 	}
+	a.ID = IntKey(id)
 	a.Progress = min(max(a.Progress, 0), 100)
 	if a.shorten(s.maxBytes) {
 		s.cut.Add(1)

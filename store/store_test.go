@@ -27,25 +27,25 @@ func TestAudits(t *testing.T) {
 	pgtest.Psql(t, dsn, handWritten)
 	audits := store.New(pgtest.Connect(t, dsn))
 
-	states, err := audits.Audits(t.Context(), []int64{1, 2, 4, 99})
+	states, err := audits.Audits(t.Context(), []store.Key{"1", "2", "4", "99"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := make(map[int64]string)
+	got := make(map[store.Key]string)
 	for _, s := range states {
 		got[s.ID] = string(s.JSON)
 	}
-	want := map[int64]string{
-		1: `{"audit_id":1,"status":"running","progress":10}`,
-		2: `{"audit_id":2,"status":"pending","progress":0}`,
-		4: `{"audit_id":4,"status":"completed","progress":100}`,
+	want := map[store.Key]string{
+		"1": `{"audit_id":1,"status":"running","progress":10}`,
+		"2": `{"audit_id":2,"status":"pending","progress":0}`,
+		"4": `{"audit_id":4,"status":"completed","progress":100}`,
 	}
 	if len(got) != len(want) {
 		t.Errorf("got %d audits, want %d: an id without a row is absent", len(got), len(want))
 	}
 	for id := range want {
 		if got[id] != want[id] {
-			t.Errorf("audit %d: got %s, want %s", id, got[id], want[id])
+			t.Errorf("audit %s: got %s, want %s", id, got[id], want[id])
 		}
 	}
 }
@@ -55,7 +55,7 @@ func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, handWritten)
 
-	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []int64{1, 2, 3, 4})
+	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,8 +63,8 @@ func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
 		t.Fatalf("got %d states, want 4", len(states))
 	}
 	for _, s := range states {
-		if bad := s.ID == 3; bad != (s.Err != nil) {
-			t.Errorf("audit %d: error %v", s.ID, s.Err)
+		if bad := s.ID == "3"; bad != (s.Err != nil) {
+			t.Errorf("audit %s: error %v", s.ID, s.Err)
 		}
 		if s.Err != nil && strings.Contains(s.Err.Error(), "secret") {
 			t.Errorf("the error quotes the row: %v", s.Err)
@@ -74,7 +74,7 @@ func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
 
 func TestMissingViewIsAnError(t *testing.T) {
 	t.Parallel()
-	_, err := store.New(pgtest.Connect(t, pgtest.New(t))).Audits(t.Context(), []int64{1})
+	_, err := store.New(pgtest.Connect(t, pgtest.New(t))).Audits(t.Context(), []store.Key{"1"})
 	if err == nil || !strings.Contains(err.Error(), "auditstream.progress") {
 		t.Errorf("got %v, want an error that names the view", err)
 	}

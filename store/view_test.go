@@ -28,11 +28,11 @@ func TestNullsAndNumbersOutOfRange(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, sparse)
-	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []int64{3, 1, 2, 0, -1})
+	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(states, func(a, b *store.State) int { return int(a.ID - b.ID) })
+	slices.SortFunc(states, func(a, b *store.State) int { return a.ID.Compare(b.ID) })
 	want := []string{
 		`{"audit_id":1,"status":"pending","progress":0}`,
 		`{"audit_id":2,"status":"pending","progress":0}`,
@@ -59,7 +59,7 @@ func TestNoIdsIsAQueryAllTheSame(t *testing.T) {
 		t.Error("no error without the view: readiness asks with no ids")
 	}
 	pgtest.Psql(t, dsn, sparse)
-	for _, ids := range [][]int64{nil, {}} {
+	for _, ids := range [][]store.Key{nil, {}} {
 		if states, err := store.New(db).Audits(t.Context(), ids); err != nil || len(states) != 0 {
 			t.Errorf("%d states, %v", len(states), err)
 		}
@@ -70,8 +70,8 @@ func TestIdAskedForTwiceIsNoError(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, sparse)
-	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []int64{1, 1})
-	if err != nil || len(states) == 0 || states[0].ID != 1 {
+	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []store.Key{"1", "1"})
+	if err != nil || len(states) == 0 || states[0].ID != "1" {
 		t.Errorf("%v, %v", states, err)
 	}
 }
@@ -98,7 +98,7 @@ func TestRoleWithSelectOnTheViewAlone(t *testing.T) {
 	}
 	u.User = url.UserPassword(role, password)
 	db := pgtest.Connect(t, u.String())
-	states, err := store.New(db).Audits(t.Context(), []int64{1, 3})
+	states, err := store.New(db).Audits(t.Context(), []store.Key{"1", "3"})
 	if err != nil || len(states) != 2 {
 		t.Errorf("%d states, %v, want 2", len(states), err)
 	}
@@ -119,17 +119,17 @@ func TestManyPoisonedRows(t *testing.T) {
 		select k as audit_id, null::text as user_id, null::text as user_email, 'running'::text as status, pct::int as progress,
 		       null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error
 		from things`)
-	ids := make([]int64, 500)
+	ids := make([]store.Key, 500)
 	for i := range ids {
-		ids[i] = int64(i + 1)
+		ids[i] = store.IntKey(int64(i + 1))
 	}
 	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), ids)
 	if err != nil || len(states) != len(ids) {
 		t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
 	}
 	for _, s := range states {
-		if bad := s.ID%50 == 0; bad != (s.Err != nil) || bad == s.Found {
-			t.Errorf("audit %d: found %v, error %v", s.ID, s.Found, s.Err)
+		if bad := s.ID.Int()%50 == 0; bad != (s.Err != nil) || bad == s.Found {
+			t.Errorf("audit %s: found %v, error %v", s.ID, s.Found, s.Err)
 		}
 		if s.Err != nil && !strings.Contains(s.Err.Error(), "22P02") {
 			t.Errorf("the error does not say why: %v", s.Err)
@@ -152,9 +152,9 @@ func TestPoisonedRowIsFoundInFewQueries(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, handWritten) // audit 3 is poisoned
-	ids := make([]int64, 1024)
+	ids := make([]store.Key, 1024)
 	for i := range ids {
-		ids[i] = int64(i + 1)
+		ids[i] = store.IntKey(int64(i + 1))
 	}
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
 	if _, err := store.New(db).Audits(t.Context(), ids); err != nil {

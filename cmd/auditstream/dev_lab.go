@@ -92,12 +92,14 @@ func (l *devLab) pulse(ctx context.Context) any {
 // look reads states and the times of their commits in one snapshot, so that the times belong to the states.
 func (l *devLab) look(ctx context.Context) (p pulse, err error) {
 	var ids []int64
+	var keys []store.Key
 	for _, audit := range l.simulation.known() {
 		ids = append(ids, audit.ID)
+		keys = append(keys, store.IntKey(audit.ID))
 	}
 	p = pulse{Database: "up", Commits: map[string]float64{}}
 	err = pgx.BeginTxFunc(ctx, l.owner, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		states, err := store.New(tx).Audits(ctx, ids)
+		states, err := store.New(tx).Audits(ctx, keys)
 		if err != nil {
 			return err
 		}
@@ -118,7 +120,7 @@ func (l *devLab) look(ctx context.Context) (p pulse, err error) {
 			return err
 		}
 		for _, state := range states {
-			if at, ok := committed[state.ID]; ok {
+			if at, ok := committed[state.ID.Int()]; ok {
 				p.Commits[state.Fingerprint] = float64(at.UnixMicro()) / 1000
 			}
 		}

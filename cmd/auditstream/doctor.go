@@ -97,7 +97,7 @@ type doctor struct {
 
 	pool   *pgxpool.Pool // of DATABASE_URL, as serve opens it
 	status sql.Status    // once installation has run
-	older  bool          // once schema has run: the schema is older than this program
+	other  bool          // once schema has run: the schema is not of this program's version
 }
 
 // run runs a check and prints what it finds.

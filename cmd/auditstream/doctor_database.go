@@ -157,7 +157,7 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 	var function bool
 	err := d.pool.QueryRow(ctx, `
 		select exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-		               where n.nspname = 'auditstream' and p.proname = 'notify_change')`).Scan(&function)
+		               where n.nspname = 'auditstream' and p.proname in ('changed', 'notify_change'))`).Scan(&function)
 	if err != nil {
 		return []finding{unanswered("triggers", err)}
 	}
@@ -172,41 +172,91 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 	if d.status.Table != "" {
 		repair = fmt.Sprintf("Run auditstream install --table '%s' again: it repairs that.", plain(d.status.Table))
 	}
-	findings := d.registration(ctx)
+	findings := append(d.feeds(ctx), d.functions(ctx)...)
+	all := true
 	for _, t := range d.status.Triggers {
 		text := fmt.Sprintf("trigger %s on %s: %s", t.Name, orElse(plain(t.Table), "the table"), t.Enabled)
 		if t.Enabled != "enabled" {
+			all = false
 			findings = append(findings, fail(repair, "%s, so changes are found by polling alone", text))
 			continue
 		}
 		findings = append(findings, ok("%s", text))
 	}
+	switch {
+	case d.other || !all: // said already
+	case d.status.Altered:
+		findings = append(findings, fail(repair, "what was installed has been altered: a view, the function or a trigger's condition is not as install made it"))
+	default:
+		findings = append(findings, ok("the views, the function and the triggers' conditions are as install made them"))
+	}
 	return findings
 }
 
-// registration is about the right to tell the triggers what is watched.
-func (d *doctor) registration(ctx context.Context) []finding {
+// feeds is about how serve tells the triggers what is watched: by locks, of which the view auditstream.feeds says the numbers.
+func (d *doctor) feeds(ctx context.Context) []finding {
+	if d.other {
+		return nil // said already
+	}
 	var name string
-	var table, may bool
+	var there, may bool
+	var locks int
 	err := d.pool.QueryRow(ctx, `
-		select current_user, w.oid is not null, coalesce(has_table_privilege(w.oid, 'insert')
-			and has_schema_privilege(n.oid, 'usage') and has_function_privilege(u.oid, 'execute'), false)
-		from pg_namespace n left join pg_class w on w.relnamespace = n.oid and w.relname = 'watch'
-			left join pg_proc u on u.pronamespace = n.oid and u.proname = 'unwatch'
-		where n.nspname = 'auditstream'`).Scan(&name, &table, &may)
+		select current_user, f.oid is not null, coalesce(has_table_privilege(f.oid, 'select') and has_schema_privilege(n.oid, 'usage'), false),
+		       current_setting('max_locks_per_transaction')::int * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)
+		from pg_namespace n left join pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v'
+		where n.nspname = 'auditstream'`).Scan(&name, &there, &may, &locks)
 	switch {
 	case err != nil:
-		return []finding{unanswered("registration", err)}
-	case !table && d.older:
-		return nil // said already
-	case !table:
-		return []finding{warn("Run auditstream install again: it repairs that.",
-			"there is no table auditstream.watch, so the triggers ring for every change, watched or not")}
+		return []finding{unanswered("feeds", err)}
+	case !there:
+		return []finding{fail("Run auditstream install again: it repairs that.",
+			"there is no view auditstream.feeds, so serve cannot tell the triggers what is watched, and changes are found by polling alone")}
 	case !may:
 		return []finding{fail("Run auditstream install again with --role "+name+".",
-			"role %s may not register what is watched, so changes are found by polling alone", name)}
+			"role %s may not read auditstream.feeds, so changes are found by polling alone", name)}
 	}
-	return []finding{ok("role %s may register what is watched", name)}
+	var class, buckets int
+	err = d.pool.QueryRow(ctx, `select class, buckets from auditstream.feeds where feed = 'audits'`).Scan(&class, &buckets)
+	if err != nil {
+		return []finding{unanswered("feeds", err)}
+	}
+	return []finding{judgeLocks(class, buckets, locks)}
+}
+
+// judgeLocks is told the class and the number of the locks that say what is watched, and how many the server's lock table holds. An
+// instance of serve may take them all; when the table is full, the application's statements fail.
+func judgeLocks(class, buckets, table int) finding {
+	if buckets < 1 || buckets&(buckets-1) != 0 {
+		return fail("Run auditstream install again: it repairs that.", "locks: auditstream.feeds says %d buckets, want a power of two", buckets)
+	}
+	if buckets > table/3 {
+		return warn("Raise max_locks_per_transaction, or uninstall and install again, which chooses fewer.",
+			"locks: an instance of serve takes up to %d of class %d, and the lock table holds %d for everybody", buckets, class, table)
+	}
+	return ok("locks: an instance of serve takes up to %d of class %d; the lock table holds %d", buckets, class, table)
+}
+
+// functions is about what the triggers' conditions call, as whoever writes: where that is refused, the application's writes fail.
+func (d *doctor) functions(ctx context.Context) []finding {
+	if d.other {
+		return nil // whose function had rights of its own
+	}
+	var refused []string
+	err := d.pool.QueryRow(ctx, `
+		select array(select p.oid::regprocedure::text from pg_proc p
+			where p.oid in ('pg_catalog.pg_try_advisory_lock(int, int)'::regprocedure, 'pg_catalog.pg_advisory_unlock(int, int)'::regprocedure,
+				'pg_catalog.pg_notify(text, text)'::regprocedure, 'pg_catalog.hashint8(int8)'::regprocedure)
+			  and not exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x where x.grantee = 0)
+			order by 1)`).Scan(&refused)
+	switch {
+	case err != nil:
+		return []finding{unanswered("functions", err)}
+	case len(refused) > 0:
+		return []finding{fail("Run: grant execute on function "+strings.Join(refused, ", ")+" to public",
+			"not everybody may execute %s, so writes to the table fail for others", strings.Join(refused, ", "))}
+	}
+	return []finding{ok("every writer may execute what the triggers' conditions call")}
 }
 
 var needlessQuotes = regexp.MustCompile(`"([a-z_][a-z0-9_]*)"`)
@@ -239,7 +289,7 @@ func (d *doctor) connections(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{unanswered("connections", err)}
 	}
-	need := int(d.pool.Config().MaxConns) + 1 // and the one that listens
+	need := int(d.pool.Config().MaxConns) + 2 // and the one that listens, and the one that holds the locks
 	if most-used < need {
 		return []finding{warn("Raise max_connections, use a pooler, or add pool_max_conns=2 to DATABASE_URL.",
 			"connections: %d of %d are in use; an instance of serve takes up to %d", used, most, need)}

@@ -83,7 +83,11 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"ok    role "+testRole+": no superuser, may not write the table\n",
 		"ok    view auditstream.progress of public.audits: columns and types are right, readable\n",
 		"ok    index: audits are read through it\n",
-		"ok    schema: version 4, this program's\n",
+		"ok    schema: version 5, this program's\n",
+		"ok    locks: an instance of serve takes up to ", " of class 1635087465; the lock table holds ",
+		"ok    every writer may execute what the triggers' conditions call\n",
+		"ok    the views, the function and the triggers' conditions are as install made them\n",
+		"ok    trigger auditstream_owner on public.audits: enabled\n",
 		"ok    trigger auditstream_insert on public.audits: enabled\n",
 		"ok    trigger auditstream_update on public.audits: enabled\n",
 		"ok    trigger auditstream_delete on public.audits: enabled\n",
@@ -185,6 +189,47 @@ func TestDoctorFinds(t *testing.T) {
 			},
 			exitFailed, []string{"FAIL  trigger auditstream_insert on public.audits: missing"},
 		},
+		"a condition that somebody has changed": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				execSQL(t, dsn, `create or replace trigger auditstream_update after update on audits for each row when (false) execute function auditstream.changed()`)
+				return dsn
+			},
+			exitFailed, []string{"FAIL  what was installed has been altered: a view, the function or a trigger's condition", "install --table 'public.audits' again", "ok    trigger auditstream_update"},
+		},
+		"a number of buckets that somebody has changed": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				execSQL(t, dsn, `create or replace view auditstream.feeds as select 'audits'::text as feed, 1635087465 as class, 1000 as buckets`)
+				return dsn
+			},
+			exitFailed, []string{"FAIL  locks: auditstream.feeds says 1000 buckets, want a power of two", "FAIL  what was installed has been altered"},
+		},
+		"no feeds": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				execSQL(t, dsn, `drop view auditstream.feeds`)
+				return dsn
+			},
+			exitFailed, []string{"FAIL  there is no view auditstream.feeds", "install again"},
+		},
+		"a role that may not read the feeds": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				role := asTestRole(t, dsn)
+				execSQL(t, dsn, `grant usage on schema auditstream to `+testRole+`; grant select on auditstream.progress to `+testRole)
+				return role
+			},
+			exitFailed, []string{"FAIL  role " + testRole + " may not read auditstream.feeds", "--role " + testRole},
+		},
+		"writers who may not take locks": {
+			func(t *testing.T) string {
+				dsn := installed(t, sql.Options{})
+				execSQL(t, dsn, `revoke execute on function pg_catalog.pg_try_advisory_lock(int, int) from public`)
+				return dsn
+			},
+			exitFailed, []string{"FAIL  not everybody may execute pg_try_advisory_lock(integer,integer)", "grant execute on function pg_try_advisory_lock(integer,integer) to public"},
+		},
 		"no triggers on purpose": {
 			func(t *testing.T) string { return installed(t, sql.Options{NoTriggers: true}) },
 			exitDone, []string{"warn  no triggers: changes are found by polling alone", "--no-triggers"},
@@ -269,6 +314,24 @@ func TestJudgeVersion(t *testing.T) {
 	} {
 		if got := judgeVersion(number, "X").String(); !strings.HasPrefix(got, want) {
 			t.Errorf("judgeVersion(%d): %q, want %q", number, got, want)
+		}
+	}
+}
+
+func TestJudgeLocks(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		buckets, table int
+		want           string
+	}{
+		{1024, 6400, "ok    locks: an instance of serve takes up to 1024 of class 7; the lock table holds 6400\n"},
+		{1024, 3072, "ok    "},
+		{1024, 3071, "warn  locks: "},
+		{1000, 6400, "FAIL  locks: auditstream.feeds says 1000 buckets, want a power of two\n"},
+		{0, 6400, "FAIL  locks: "},
+	} {
+		if got := judgeLocks(7, c.buckets, c.table).String(); !strings.HasPrefix(got, c.want) {
+			t.Errorf("judgeLocks(7, %d, %d): %q, want %q", c.buckets, c.table, got, c.want)
 		}
 	}
 }

@@ -26,8 +26,8 @@ func TestDoctorFindsWrongTokenConfiguration(t *testing.T) {
 		want []string // in a healthy answer no FAIL among them
 	}{
 		"nothing":      {nil, []string{"FAIL  tokens: no way to verify tokens"}},
-		"short secret": {[]string{"--jwt-secret=geheimnis"}, []string{"FAIL  tokens: JWT_SECRET: its 9 bytes are not enough", "openssl rand"}},
-		"placeholder":  {[]string{"--jwt-secret=changeme-changeme-changeme-changeme"}, []string{"FAIL  tokens: JWT_SECRET begins with"}},
+		"short secret": {[]string{"--jwt-secret=geheimnis"}, []string{"FAIL  tokens: JWT_SECRET: the key has 9 bytes, and HS256 needs at least 32", "openssl rand"}},
+		"placeholder":  {[]string{"--jwt-secret=changeme-changeme-changeme-changeme"}, []string{"FAIL  tokens: JWT_SECRET: the key begins with"}},
 		"keys reachable": {
 			jwks(keys + "?key=geheimnis"),
 			[]string{`ok    tokens: RS256 and ES256 with the keys of JWT_JWKS_URL; iss must be "me" and aud "you"`,

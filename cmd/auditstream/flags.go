@@ -58,15 +58,17 @@ type streamFlags struct {
 	SSEHeartbeat          seconds      `name:"sse-heartbeat-seconds" env:"SSE_HEARTBEAT_SECONDS" default:"30" max:"3600" help:"Silence after which a comment is sent, in seconds."`
 	SSEFallbackDBInterval seconds      `name:"sse-fallback-db-interval-seconds" env:"SSE_FALLBACK_DB_INTERVAL_SECONDS" default:"10" max:"3600" help:"Time between reads of all watched audits, the safety net, in seconds."`
 	SSERetry              milliseconds `name:"sse-retry-ms" env:"SSE_RETRY_MS" default:"5000" max:"3600000" help:"What clients are told to wait before they reconnect, in milliseconds."`
-	SSEPollHot            onOff        `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" help:"Read audits that ring so often that writers wait for each other on a timer of 150 ms instead: on, or off."`
+	SSEPollHot            onOff        `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" help:"While changes are so many that announcing them makes writers wait for each other, read all that is watched on a timer of 50 ms instead: on, or off."`
 	SSEHijack             onOff        `name:"sse-hijack" env:"SSE_HIJACK" default:"on" help:"Take streams over plain HTTP/1.1 from Go's HTTP server, which makes them several times smaller: on, or off."`
 	SSEMaxRowBytes        rowBytes     `name:"sse-max-row-bytes" env:"SSE_MAX_ROW_BYTES" default:"1048576" help:"Most text that is shown of a row, in bytes; a longer error or message is cut and ends with an ellipsis."`
 	SSEMaxStreams         limit        `name:"sse-max-streams" env:"SSE_MAX_STREAMS" default:"10000" help:"Most open streams; 0: no limit."`
 	SSEMaxStreamsPerUser  limit        `name:"sse-max-streams-per-user" env:"SSE_MAX_STREAMS_PER_USER" default:"100" help:"Most open streams of one user; 0: no limit."`
+	SSEMaxRefusedPerUser  limit        `name:"sse-max-refused-per-user" env:"SSE_MAX_REFUSED_PER_USER" default:"1200" help:"Audits a minute that one user may ask for and be refused, before further requests are told to come back; 0: no limit."`
 }
 
 type httpFlags struct {
 	HTTPMaxConnsPerAddress limit    `name:"http-max-connections-per-address" env:"HTTP_MAX_CONNECTIONS_PER_ADDRESS" default:"0" help:"Most open connections of one client address, before any token is looked at; 0: no limit. Leave it at 0 behind a proxy, whose address all clients have."`
+	HTTPMaxRefusedPerAddr  limit    `name:"http-max-refused-per-address" env:"HTTP_MAX_REFUSED_PER_ADDRESS" default:"0" help:"Audits a minute that one client address may ask for and be refused; 0: no limit. Leave it at 0 behind a proxy."`
 	HTTPAddr               string   `name:"http-addr" env:"HTTP_ADDR" default:":8080" help:"Address to serve on."`
 	AdminAddr              string   `name:"admin-addr" env:"ADMIN_ADDR" default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; off: none."`
 	TLSCertFile            string   `name:"tls-cert-file" env:"TLS_CERT_FILE" placeholder:"FILE" help:"Serve TLS and HTTP/2 with this certificate."`
@@ -74,6 +76,11 @@ type httpFlags struct {
 	SSEAuthCookie          string   `name:"sse-auth-cookie" env:"SSE_AUTH_COOKIE" placeholder:"NAME" help:"Cookie that carries the token, for pages of the same origin."`
 	SSEUI                  toggle   `name:"sse-ui" aliases:"ui" env:"SSE_UI" default:"off" help:"Serve the page at /, which asks for a token: on, or off."`
 	CORSAllowedOrigins     []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, or *."`
+}
+
+// processorFlags are serve's alone.
+type processorFlags struct {
+	Processors processors `name:"processors" env:"GOMAXPROCS" default:"0" help:"Processors to use; 0: half of those there are, at least one, and PostgreSQL has the rest."`
 }
 
 // accessFlags are serve's alone.
@@ -129,6 +136,15 @@ type limit int
 func (l *limit) Decode(ctx *kong.DecodeContext) error {
 	n, err := number(ctx, 0, 1_000_000)
 	*l = limit(n)
+	return err
+}
+
+// processors are no more than there are in any machine: Go reserves memory for each.
+type processors int
+
+func (p *processors) Decode(ctx *kong.DecodeContext) error {
+	n, err := number(ctx, 0, 1024)
+	*p = processors(n)
 	return err
 }
 
@@ -257,7 +273,7 @@ func dropEmptyEnv() {
 func ourEnv(name string) bool {
 	for _, prefix := range []string{
 		"DATABASE_", "REDIS_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "ACCESS_LOG",
-		"AUDITSTREAM_ENV_FILE", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN",
+		"AUDITSTREAM_ENV_FILE", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN", "GOMAXPROCS",
 	} {
 		if strings.HasPrefix(name, prefix) {
 			return true

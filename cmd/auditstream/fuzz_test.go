@@ -40,7 +40,7 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 	c = &commands.Serve
 	cfg := c.server()
 	cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
-	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening = nobody{}, nobody{}, func(context.Context) error { return nil }, func() bool { return false }
+	cfg.Hub, cfg.Ping, cfg.Listening = nobody{}, func(context.Context) error { return nil }, func() bool { return false }
 	for _, check := range []func() error{
 		c.databaseFlags.check,
 		func() error { _, err := poolConfig(c.DatabaseURL); return err },
@@ -60,17 +60,11 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 
 type nobody struct{}
 
-func (nobody) Read(context.Context, int64) (*store.State, error) { panic("nobody reads") }
-
-func (nobody) Subscribe(context.Context, int64, func()) (<-chan *store.State, func(), error) {
+func (nobody) Subscribe(context.Context, []store.Key, func()) (server.Subscription, error) {
 	panic("nobody subscribes")
 }
 
-func (nobody) SubscribeMany(context.Context, []int64, func()) (<-chan []*store.State, func(), error) {
-	panic("nobody subscribes")
-}
-
-func (nobody) SubscribeOwned(context.Context, store.Viewer, func()) (<-chan []*store.State, func(), error) {
+func (nobody) SubscribeOwned(context.Context, store.Viewer, func()) (server.Subscription, error) {
 	panic("nobody subscribes")
 }
 
@@ -126,6 +120,12 @@ func usable(c *serveCmd, name, value string) bool {
 		return c.SSEMaxStreams >= 0 && c.SSEMaxStreams <= 1_000_000
 	case "SSE_MAX_STREAMS_PER_USER":
 		return c.SSEMaxStreamsPerUser >= 0 && c.SSEMaxStreamsPerUser <= 1_000_000
+	case "SSE_MAX_REFUSED_PER_USER":
+		return c.SSEMaxRefusedPerUser >= 0 && c.SSEMaxRefusedPerUser <= 1_000_000
+	case "HTTP_MAX_REFUSED_PER_ADDRESS":
+		return c.HTTPMaxRefusedPerAddr >= 0 && c.HTTPMaxRefusedPerAddr <= 1_000_000
+	case "GOMAXPROCS":
+		return c.Processors >= 0 && c.Processors <= 1024
 	case "SSE_SOURCE":
 		return c.SSESource == "db" || c.SSESource == "redis"
 	case "REDIS_RELAY":
@@ -245,7 +245,7 @@ func FuzzVariable(f *testing.F) {
 		if !strings.Contains(message, name) && !strings.Contains(message, spelled) {
 			t.Errorf("%s=%q: the message does not name it: %s", name, value, message)
 		}
-		if !regexp.MustCompile(`is not allowed: .* (is|are)|is allowed|are allowed|is required|are required|set both|set JWT|at least|make one|are, for`).MatchString(message) {
+		if !regexp.MustCompile(`is not allowed: .* (is|are)|is allowed|are allowed|is required|are required|set both|set JWT|at least|make one|are, for|; give `).MatchString(message) {
 			t.Errorf("%s=%q: the message does not say what is allowed: %s", name, value, message)
 		}
 		// kong reads the elements of a list by way of JSON, which shows bytes that are no text as U+FFFD.

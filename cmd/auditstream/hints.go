@@ -6,6 +6,7 @@ import (
 
 	"auditstream/pgnotify"
 	"auditstream/pgnotify/redisnotify"
+	"auditstream/server"
 	"auditstream/store"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -15,52 +16,92 @@ import (
 
 type redisOptions = redis.Options
 
-// hints is where they come from: a pgnotify.Listener or a redisnotify.Listener.
-type hints interface {
-	Run(ctx context.Context) error
-	Up() bool
+// hub is a pgnotify.Hub as the server sees it.
+type hub struct{ *pgnotify.Hub }
+
+var _ server.Hub = hub{}
+
+// Subscribe implements [server.Hub].
+func (h hub) Subscribe(ctx context.Context, keys []store.Key, wake func()) (server.Subscription, error) {
+	s, err := h.Hub.Subscribe(ctx, keys, wake)
+	if err != nil {
+		return nil, err // and not a nil of the other type
+	}
+	return s, nil
 }
 
-var (
-	_ hints = (*pgnotify.Listener)(nil)
-	_ hints = (*redisnotify.Listener)(nil)
-)
+// SubscribeOwned implements [server.Hub].
+func (h hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (server.Subscription, error) {
+	s, err := h.Hub.SubscribeOwned(ctx, viewer, wake)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
 
-// listen prepares what tells the hub of changes, and all that has to run for it.
-func listen(c *serveCmd, pool *pgxpool.Pool, audits *store.Store, hub *schemaWatch, logger *slog.Logger, registry prometheus.Registerer) (listener hints, run []func(context.Context) error, err error) {
+// sink is what a listener tells. A resync follows each install and each connection, so the holder of the locks looks again, too.
+type sink struct {
+	*schemaWatch
+	holder *pgnotify.Holder
+}
+
+var _ pgnotify.Sink = sink{}
+
+// Resync implements [pgnotify.Sink].
+func (s sink) Resync() {
+	s.schemaWatch.Resync()
+	s.holder.Look()
+}
+
+// hints is where a hub's come from, and all that has to run for them.
+type hints struct {
+	up   func() bool // they arrive
+	held func() bool // writers are told what is watched, in a session that a pooler does not take away
+	run  []func(context.Context) error
+}
+
+// listen prepares what tells the hub of changes, and writers of what is watched.
+func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.Logger, registry prometheus.Registerer) (hints, error) {
 	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
 	if err != nil {
-		return nil, nil, err
+		return hints{}, err
 	}
 	var options *redisOptions
 	if c.SSESource == "redis" || c.RedisURL != "" { // a mistake is told before it is needed; dev sets none
 		if options, err = c.redisFlags.options(); err != nil {
-			return nil, nil, err
+			return hints{}, err
 		}
 	}
-	var keepsSession func() bool
+	registrar := pgnotify.NewRegistrar(schema.Mark, logger, registry)
+	schema.Announce(registrar)
+	holder := pgnotify.NewHolder(conn, pool, registrar, logger)
+	h := hints{held: holder.Held, run: []func(context.Context) error{registrar.Run, holder.Run}}
+
+	cfg := pgnotify.ListenerConfig{Sink: sink{schema, holder}, Logger: logger, Registerer: registry}
 	if c.SSESource == "redis" {
-		instance, err := pgnotify.NewInstance(pgnotify.InstanceConfig{Conn: conn, Pool: pool, Registrar: hub, Logger: logger})
-		if err != nil {
-			return nil, nil, err
-		}
-		redis, err := redisnotify.NewListener(redisnotify.ListenerConfig{
-			Redis: options, Sink: hub, Again: hub.NotifyAgain, NeedRelay: c.RedisRelay == "on", Ringing: instance.Held, Logger: logger, Registerer: registry,
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-		listener, run, keepsSession = redis, []func(context.Context) error{redis.Run, instance.Run}, instance.Held
+		source := redisnotify.NewSource(options)
+		cfg.Source, cfg.Doubt = source, func() string { return doubtOf(source, c.RedisRelay == "on", holder.Tells) }
+		h.run = append(h.run, source.Run)
 	} else {
-		postgres, err := pgnotify.NewListener(pgnotify.ListenerConfig{Conn: conn, Pool: pool, Sink: hub, Logger: logger, Registerer: registry})
-		if err != nil {
-			return nil, nil, err
-		}
-		listener, run, keepsSession = postgres, []func(context.Context) error{postgres.Run}, postgres.Up
+		cfg.Source = pgnotify.NewPostgres(conn, pool)
 	}
-	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
-	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
-		audits.PrepareWhile(keepsSession)
+	listener, err := pgnotify.NewListener(cfg)
+	if err != nil {
+		return hints{}, err
 	}
-	return listener, run, nil
+	// Redis says so of itself, see doubtOf: hints may come from the application there.
+	announced := func() bool { return c.SSESource == "redis" || holder.Tells() || schema.alwaysRings.Load() }
+	h.up, h.run = func() bool { return listener.Up() && announced() }, append(h.run, listener.Run)
+	return h, nil
+}
+
+// doubtOf says why hints may not come by way of Redis although messages do.
+func doubtOf(source *redisnotify.Source, needsRelay bool, tells func() bool) string {
+	switch {
+	case source.RelayDead(needsRelay):
+		return "no relay is heard on Redis (auditstream relay, with the same REDIS_URL)"
+	case source.Relayed() && !tells():
+		return "a relay passes on only what the triggers are told is watched, and they cannot be told"
+	}
+	return ""
 }

@@ -61,7 +61,6 @@ func (e usageError) Unwrap() error { return e.error }
 type streams struct{ out, err io.Writer }
 
 func main() {
-	leaveProcessors()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr})

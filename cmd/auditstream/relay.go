@@ -67,7 +67,9 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{Conn: listenConn, Pool: pool, Sink: publisher, Logger: logger, Registerer: registry})
+	listener, err := pgnotify.NewListener(pgnotify.ListenerConfig{
+		Source: pgnotify.NewPostgres(listenConn, pool), Sink: publisher, Logger: logger, Registerer: registry,
+	})
 	if err != nil {
 		return err
 	}
@@ -77,8 +79,7 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 	}
 	logger.Info("relaying", "admin_addr", admin.String(), "version", version())
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return publisher.Run(ctx) })
-	group.Go(func() error { return publisher.Beat(ctx, listener.Up) })
+	group.Go(func() error { return publisher.Run(ctx, listener.Up) })
 	group.Go(func() error { return listener.Run(ctx) })
 	group.Go(func() error { return admin.run(ctx, registry, listener.Up, publisher.Up, logger) })
 	err = group.Wait()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+	"sync/atomic"
 
 	"auditstream/pgnotify"
 	"auditstream/sql"
@@ -20,12 +21,11 @@ type schemaWatch struct {
 	logger *slog.Logger
 	look   chan struct{} // capacity 1
 	told   string        // what was last complained of; "": nothing
+	// alwaysRings is that triggers ask nobody: those of version 1, and those that somebody wrote by hand.
+	alwaysRings atomic.Bool
 }
 
-var (
-	_ pgnotify.Sink      = (*schemaWatch)(nil)
-	_ pgnotify.Registrar = (*schemaWatch)(nil)
-)
+var _ pgnotify.Sink = (*schemaWatch)(nil)
 
 func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, logger *slog.Logger) *schemaWatch {
 	return &schemaWatch{Hub: hub, db: db, logger: logger, look: make(chan struct{}, 1)}
@@ -60,6 +60,7 @@ func (w *schemaWatch) compare(ctx context.Context) {
 		w.logger.Debug("the schema's version is not known", "error", err) // the next connection brings us here again
 		return
 	}
+	w.alwaysRings.Store(s.Version <= 1)
 	versions := []any{"schema", s.Version, "program", sql.SchemaVersion}
 	remedy := append(versions, "run", installCommand(s), "until_then", orElse(s.Lacks(), "all works"))
 	complaint := ""
@@ -69,8 +70,6 @@ func (w *schemaWatch) compare(ctx context.Context) {
 	case s.Version == 0: // by hand, or not there
 	case s.Version < sql.SchemaVersion:
 		complaint = "the database's schema is older than this program: upgrade it with auditstream install"
-	case s.Exposed:
-		complaint = "the database's schema grants more than it must: repair it with auditstream install"
 	}
 	// A later complaint of another version is another one.
 	said := complaint
@@ -130,16 +129,15 @@ func (d *doctor) schema(ctx context.Context) []finding {
 	case s.Version == 0:
 		return nil // nothing is installed, which is said elsewhere, or it was written by hand
 	case s.Version > sql.SchemaVersion:
+		d.other = true
 		return []finding{warn("Upgrade the program.", "schema: version %d, newer than this program's, %d", s.Version, sql.SchemaVersion)}
 	case s.Version < sql.SchemaVersion:
-		d.older = true
+		d.other = true
 		lacks := s.Lacks()
 		if lacks != "" {
 			lacks = "; until it is upgraded " + lacks
 		}
 		return []finding{warn(upgradeRemedy(s), "schema: version %d, older than this program's, %d%s", s.Version, sql.SchemaVersion, lacks)}
-	case s.Exposed:
-		return []finding{fail(upgradeRemedy(s), "schema: %s", s.Lacks())}
 	}
 	return []finding{ok("schema: version %d, this program's", s.Version)}
 }

@@ -29,24 +29,24 @@ func earlier(t *testing.T, version int) (dsn string) {
 func TestDoctorComparesVersions(t *testing.T) {
 	t.Parallel()
 	dsn := earlier(t, 1)
-	const older = "warn  schema: version 1, older than this program's, 4; until it is upgraded its triggers ring for every change"
+	const older = "warn  schema: version 1, older than this program's, 5; until it is upgraded its triggers ring for every change"
 	mustContain(t, examine(t, dsn).want(t, exitDone).out, older, "Run auditstream install --table public.audits --role ",
 		", with the --column options that it was installed with.")
 	got := command(t, "install", "--database-url="+dsn, "--dry-run").want(t, exitDone)
-	mustContain(t, got.stderr, "auditstream: this upgrades the schema from version 1 to 4\n")
+	mustContain(t, got.stderr, "auditstream: this upgrades the schema from version 1 to 5\n")
 	mustContain(t, command(t, "install", "--database-url="+dsn).want(t, exitDone).out,
-		`Upgraded on "public"."audits": the schema was of version 1 and is of version 4 now.`)
+		`Upgraded on "public"."audits": the schema was of version 1 and is of version 5 now.`)
 	mustContain(t, command(t, "install", "--database-url="+dsn).want(t, exitDone).out, "nothing to change")
 	command(t, "install", "--database-url="+dsn, "--column=message=", `--column=error=message`).want(t, exitDone)
 	mustContain(t, command(t, "install", "--database-url="+dsn).want(t, exitDone).stderr,
 		"auditstream: as installed before: --column error=message --column message=\n")
-	mustContain(t, examine(t, dsn).want(t, exitDone).out, "ok    schema: version 4, this program's\n")
+	mustContain(t, examine(t, dsn).want(t, exitDone).out, "ok    schema: version 5, this program's\n")
 
-	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 5 x'`)
-	mustContain(t, examine(t, dsn).want(t, exitDone).out, "warn  schema: version 5, newer than this program's, 4\n", "Upgrade the program.")
+	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 6 x'`)
+	mustContain(t, examine(t, dsn).want(t, exitDone).out, "warn  schema: version 6, newer than this program's, 5\n", "Upgrade the program.")
 	for _, name := range []string{"install", "uninstall"} {
 		mustContain(t, command(t, name, "--database-url="+dsn).want(t, exitFailed).stderr,
-			"the installed schema has version 5, newer than this program's, which is 4, so it is left alone: upgrade the program")
+			"the installed schema has version 6, newer than this program's, which is 5, so it is left alone: upgrade the program")
 	}
 	execSQL(t, dsn, `comment on view auditstream.progress is 'by hand'`)
 	mustNotContain(t, examine(t, dsn).want(t, exitDone).out, "schema:")
@@ -84,14 +84,14 @@ func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
 		mustContain(t, log.String(), want...)
 		log.Reset()
 	}
-	told("level=WARN", "older than this program", "schema=1 program=4", `run="auditstream install --table public.audits --role `,
+	told("level=WARN", "older than this program", "schema=1 program=5", `run="auditstream install --table public.audits --role `,
 		`until_then="its triggers ring for every change`)
 	if _, err := sql.Install(t.Context(), conn, sql.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	told("level=INFO", "schema=4 program=4")
-	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 5 x'`)
-	told("level=WARN", "newer than this program: upgrade the program", "schema=5 program=4")
+	told("level=INFO", "schema=5 program=5")
+	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 6 x'`)
+	told("level=WARN", "newer than this program: upgrade the program", "schema=6 program=5")
 	execSQL(t, dsn, `comment on view auditstream.progress is 'by hand'`)
 	told()
 	if _, err := conn.Exec(t.Context(), `drop schema auditstream cascade`); err != nil {
@@ -100,23 +100,13 @@ func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
 	told()
 }
 
-// An install of this version from before the right was revoked.
-func TestFunctionThatOthersMayExecuteIsTold(t *testing.T) {
+// The versions that kept a table of what is watched: the program has no part in that any more.
+func TestDoctorSaysWhatAnOlderSchemaCosts(t *testing.T) {
 	t.Parallel()
-	dsn := earlier(t, sql.SchemaVersion)
-	conn := pgtest.Connect(t, dsn)
-	var log bytes.Buffer
-	w := newSchemaWatch(nil, conn, slog.New(slog.NewTextHandler(&log, nil)))
-	w.compare(t.Context())
-	w.compare(t.Context())
-	mustContain(t, log.String(), "level=WARN", "grants more than it must", `run="auditstream install --table public.audits --role `, "auditstream.notify_change()")
-	if got := strings.Count(log.String(), "\n"); got != 1 {
-		t.Errorf("%d lines, want 1:\n%s", got, log.String())
+	for version := 2; version < sql.SchemaVersion; version++ {
+		out := examine(t, earlier(t, version)).want(t, exitDone).out
+		mustContain(t, out, fmt.Sprintf("warn  schema: version %d, older than this program's, 5; until it is upgraded its triggers do not know what this program watches", version),
+			"Run auditstream install --table public.audits --role ")
+		mustNotContain(t, out, "altered", "locks:", "feeds")
 	}
-	mustContain(t, examine(t, dsn).want(t, exitFailed).out, "FAIL  schema: other roles may execute auditstream.notify_change()", "Run auditstream install --table public.audits --role ")
-	command(t, "install", "--database-url="+dsn).want(t, exitDone)
-	log.Reset()
-	w.compare(t.Context())
-	mustContain(t, log.String(), "level=INFO", "schema=4 program=4")
-	mustContain(t, examine(t, dsn).want(t, exitDone).out, "ok    schema: version 4, this program's\n")
 }

@@ -17,11 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var (
-	_ server.Subscriber      = (*pgnotify.Hub)(nil)
-	_ server.GroupSubscriber = (*pgnotify.Hub)(nil)
-)
-
 // liveHeap adds go_gc_heap_live_bytes: what is reachable, without the garbage since. It alone tells a leak from a busy hour.
 var liveHeap = collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
 
@@ -37,12 +32,15 @@ type serveCmd struct {
 	logFlags      `embed:"" group:"Log"`
 	accessFlags   `embed:"" group:"Log"`
 	envFileFlags  `embed:""`
+
+	processorFlags `embed:""`
 }
 
 func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, again reparse) error {
 	if err := c.databaseFlags.check(); err != nil {
 		return err
 	}
+	c.processorFlags.use()
 	var page http.Handler
 	if c.SSEUI == "on" {
 		page = web.Page(web.Options{Cookie: c.SSEAuthCookie != ""})
@@ -72,27 +70,28 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	defer pool.Close()
 	audits := store.New(pool)
 	audits.LimitRows(int(c.SSEMaxRowBytes))
-	registry.MustRegister(pgnotify.NewQueueUsage(audits.QueueUsage))
+	registry.MustRegister(newQueueUsage(audits.QueueUsage))
 	registry.MustRegister(rowMetrics(audits)...)
 
-	hub, err := pgnotify.NewHub(pgnotify.HubConfig{
-		Loader:     audits,
-		Registry:   pgnotify.Watched{DB: pool},
-		NoPolling:  c.SSEPollHot == "off",
+	states, err := pgnotify.NewHub(pgnotify.HubConfig{
+		Loader:     traced(audits, tracer),
 		Finder:     audits,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
+		NoFlood:    c.SSEPollHot == "off",
 		Logger:     logger,
 		Registerer: registry,
-		Tracer:     tracer,
 	})
 	if err != nil {
 		return err
 	}
-
-	schema := newSchemaWatch(hub, pool, logger)
-	listener, sources, err := listen(c, pool, audits, schema, logger, registry)
+	schema := newSchemaWatch(states, pool, logger)
+	hints, err := listen(c, pool, schema, logger, registry)
 	if err != nil {
 		return err
+	}
+	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
+	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
+		audits.PrepareWhile(hints.held)
 	}
 
 	ping := func(ctx context.Context) error {
@@ -100,7 +99,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	cfg := c.server()
-	cfg.Subscriber, cfg.Groups, cfg.Ping, cfg.Listening, cfg.Unreadable = hub, hub, ping, listener.Up, audits.Unreadable
+	cfg.Hub, cfg.Ping, cfg.Listening, cfg.Unreadable = hub{states}, ping, hints.up, audits.Unreadable
 	cfg.Page, cfg.Logger, cfg.Metrics, cfg.Tracer = page, logger, registry, tracer
 	srv, err := server.New(ctx, cfg)
 	if err != nil {
@@ -118,9 +117,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	listening(srv)
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return hub.Run(ctx) })
-	group.Go(func() error { return schema.Watch(ctx) })
-	for _, run := range sources {
+	for _, run := range append(hints.run, states.Run, states.Find, schema.Watch) {
 		group.Go(func() error { return run(ctx) })
 	}
 	group.Go(func() error { return srv.Run(ctx) })
@@ -153,6 +150,8 @@ func (c *serveCmd) server() server.Config {
 		MaxStreams:               int(c.SSEMaxStreams),
 		MaxStreamsPerUser:        int(c.SSEMaxStreamsPerUser),
 		MaxConnectionsPerAddress: int(c.HTTPMaxConnsPerAddress),
+		MaxRefusedPerUser:        int(c.SSEMaxRefusedPerUser),
+		MaxRefusedPerAddress:     int(c.HTTPMaxRefusedPerAddr),
 	}
 }
 

@@ -30,6 +30,7 @@ type application struct {
 	conns  []*pgx.Conn
 	audits int // those that are watched, of all rows; audit k has the key k+1
 	rows   int
+	before bool // an earlier commit's
 
 	mu      sync.Mutex
 	written [][]int64 // for each audit, when the UPDATE of each state began
@@ -46,8 +47,8 @@ func newApplication(t testing.TB, pg *localpg.Server, v variant, rows, audits in
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &application{dsn: dsn.String(), audits: audits, rows: rows, written: make([][]int64, rows)}
-	install := exec.CommandContext(t.Context(), mustBinary(t), append([]string{"install", "--table", "public.audits", "--create"}, v.install...)...)
+	a := &application{dsn: dsn.String(), audits: audits, rows: rows, before: v.name == before, written: make([][]int64, rows)}
+	install := exec.CommandContext(t.Context(), v.binary(t), append([]string{"install", "--table", "public.audits", "--create"}, v.install...)...)
 	install.Env = bare("DATABASE_URL=" + a.dsn)
 	if v.peer {
 		install.Args = append(install.Args, "--no-triggers")

@@ -32,21 +32,35 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, "../../cmd/auditstream")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build the binary: %w", err)
-	}
-	return path, nil
+	return path, build("../..", path)
 })
 
-func mustBinary(t testing.TB) string {
-	t.Helper()
-	path, err := binary()
+// binaryBefore is the program of the commit BENCH_BEFORE.
+var binaryBefore = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "bench-before-")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
-	return path
+	defer func() { _ = os.RemoveAll(dir) }()
+	path, err := filepath.Abs("../../bin/auditstream-bench-before")
+	if err != nil {
+		return "", err
+	}
+	clone := exec.Command("sh", "-c", `git clone -q -s "$1" "$2" && git -C "$2" checkout -q "$3"`, "sh", "../..", dir, os.Getenv("BENCH_BEFORE"))
+	clone.Stderr = os.Stderr
+	if err := clone.Run(); err != nil {
+		return "", fmt.Errorf("check out BENCH_BEFORE: %w", err)
+	}
+	return path, build(dir, path)
+})
+
+func build(dir, path string) error {
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, "./cmd/auditstream")
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build the binary: %w", err)
+	}
+	return nil
 }
 
 // bare is our environment without what would configure the binary, or make it collect garbage in another rhythm.
@@ -73,10 +87,10 @@ type auditstream struct {
 	tokens  []string
 }
 
-func startAuditstream(t testing.TB, a *application, env ...string) *auditstream {
+func startAuditstream(t testing.TB, binary string, a *application, env ...string) *auditstream {
 	t.Helper()
 	s := &auditstream{drained: make(chan struct{})}
-	s.cmd = exec.Command(mustBinary(t), "serve")
+	s.cmd = exec.Command(binary, "serve")
 	s.cmd.Env = bare(append([]string{
 		"DATABASE_URL=" + a.dsn, "JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json",
 		"SSE_MAX_STREAMS=0", "SSE_MAX_STREAMS_PER_USER=0",

@@ -53,12 +53,16 @@ func (b *bench) measure(t testing.TB) {
 		for _, v := range inTurn(b.variants, round) {
 			b.fanOut(t, v, s.streams, s.audits)
 		}
+		for _, v := range inTurn(b.variants, round) {
+			b.firstEvents(t, v)
+		}
 		for _, n := range s.writers {
 			b.writersInTurn(t, round, n)
 		}
 		for _, v := range inTurn(b.variants, round) {
 			if !v.peer {
 				b.bulk(t, v, round)
+				b.sessions(t, v, round)
 			}
 		}
 		b.reads(t, b.variants[0])
@@ -84,7 +88,7 @@ func (b *bench) writersInTurn(t testing.TB, round, n int) {
 	for _, v := range inTurn(b.variants, round) {
 		switch {
 		case v.peer:
-		case v.name == ours:
+		case v.name == ours || v.name == before:
 			b.writers(t, v, n, b.scale.audits, inTurn(triggerStates, round))
 		case n == b.scale.writers[len(b.scale.writers)-1]:
 			b.writers(t, v, n, b.scale.audits, inTurn(triggerStates[1:], round))

@@ -16,7 +16,8 @@ type variant struct {
 }
 
 // plain is today's obvious design: a handler of net/http for each stream, and a NOTIFY for every change.
-const ours, plain, nchan = "auditstream", "plain", "nchan"
+// before is the program of another commit, BENCH_BEFORE, in place of it.
+const ours, plain, before, nchan = "auditstream", "plain", "before", "nchan"
 
 // plainer are our forms with an idea switched off. BENCH_PLAIN, in the words of parseVariants, names further ones.
 var plainer = []variant{{name: plain, serve: []string{"SSE_HIJACK=off", "SSE_POLL_HOT=off"}, install: []string{"--notify-always"}}}
@@ -24,6 +25,9 @@ var plainer = []variant{{name: plain, serve: []string{"SSE_HIJACK=off", "SSE_POL
 func variants(t testing.TB, s scale) []variant {
 	t.Helper()
 	all := append([]variant{{name: ours}}, plainer...)
+	if os.Getenv("BENCH_BEFORE") != "" {
+		all = []variant{{name: ours}, {name: before}}
+	}
 	more, err := parseVariants(os.Getenv("BENCH_PLAIN"))
 	if err != nil {
 		t.Fatalf("BENCH_PLAIN: %v", err)
@@ -63,6 +67,20 @@ func parseVariants(text string) ([]variant, error) {
 	return all, nil
 }
 
+// binary is the program that is measured.
+func (v variant) binary(t testing.TB) string {
+	t.Helper()
+	built := binary
+	if v.name == before {
+		built = binaryBefore
+	}
+	path, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // server is a running server under test.
 type server interface {
 	port() int
@@ -82,7 +100,7 @@ type publisher interface {
 func (v variant) start(t testing.TB, a *application) server {
 	t.Helper()
 	if !v.peer {
-		return startAuditstream(t, a, v.serve...)
+		return startAuditstream(t, v.binary(t), a, v.serve...)
 	}
 	s := startNchan(t)
 	p := s.publisher(t)

@@ -5,26 +5,13 @@ import (
 	"net/url"
 	"time"
 
-	"auditstream/pgnotify"
-
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Prefix is what the names of the channels begin with.
-const Prefix = "audit.progress."
-
-const (
-	pattern       = Prefix + "*"
-	resyncChannel = Prefix + pgnotify.PayloadResync
-	beatChannel   = Prefix + beat
-	// beat is what a relay says every beatInterval. It looks like a canary, which whoever does not know it ignores.
-	beat         = pgnotify.CanaryPrefix + "relay"
-	beatInterval = 4 * time.Second
-
-	ioTimeout = 2 * time.Second // of connecting, and of each answer
-)
+// ioTimeout bounds connecting, and each answer.
+const ioTimeout = 2 * time.Second
 
 // The library would write to standard error by itself. It returns what it would say, and we log that.
 func init() { logging.Disable() }

@@ -11,16 +11,15 @@ import (
 
 	"auditstream/integration/pgtest"
 	"auditstream/integration/redistest"
-	"auditstream/pgnotify"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // dialing has the first connection, which is the first subscription, lead to one address and all others to another.
-func dialing(first, others string) func(*ListenerConfig) {
+func dialing(first, others string) func(*setup) {
 	var dials atomic.Int64
-	return func(cfg *ListenerConfig) {
-		cfg.Redis.Dialer = func(ctx context.Context, network, _ string) (net.Conn, error) {
+	return func(cfg *setup) {
+		cfg.redis.Dialer = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			addr := others
 			if dials.Add(1) == 1 {
 				addr = first
@@ -36,7 +35,7 @@ func TestSilentSubscriptionIsReplaced(t *testing.T) {
 	s := redistest.Start(t)
 	hole := pgtest.Proxy(t, s.Addr)
 	registry := prometheus.NewRegistry()
-	l, heard := listen(t, s.URL(), dialing(hole.Addr(), s.Addr), func(cfg *ListenerConfig) {
+	l, heard := listen(t, s.URL(), dialing(hole.Addr(), s.Addr), func(cfg *setup) {
 		cfg.CanaryTimeout = 5 * time.Second
 		cfg.Registerer = registry
 	})
@@ -44,7 +43,7 @@ func TestSilentSubscriptionIsReplaced(t *testing.T) {
 	_, before := heard.counts(0)
 	hole.Pause() // for ever
 	eventually(t, "a new subscription", func() bool { _, resyncs := heard.counts(0); return resyncs > before })
-	if n := counted(t, registry, "auditstream_listener_failures_total", pgnotify.FailSilent); n < 1 {
+	if n := counted(t, registry, "auditstream_listener_failures_total", "silent"); n < 1 {
 		t.Errorf("%v subscriptions were given up because they were silent, want one", n)
 	}
 	eventually(t, "up again", l.Up)
@@ -59,7 +58,7 @@ func TestSubscriptionIsKeptWhileNoCanaryCanBeSent(t *testing.T) {
 	hole := pgtest.Proxy(t, s.Addr)
 	registry := prometheus.NewRegistry()
 	var log buffer
-	l, heard := listen(t, s.URL(), dialing(s.Addr, hole.Addr()), func(cfg *ListenerConfig) {
+	l, heard := listen(t, s.URL(), dialing(s.Addr, hole.Addr()), impatient, func(cfg *setup) {
 		cfg.Logger, cfg.Registerer = slog.New(slog.NewTextHandler(&log, nil)), registry
 	})
 	eventually(t, "up", l.Up)
@@ -72,7 +71,7 @@ func TestSubscriptionIsKeptWhileNoCanaryCanBeSent(t *testing.T) {
 	if n := counted(t, registry, "auditstream_listener_connects_total", ""); n != 1 {
 		t.Errorf("%v subscriptions, want the one that works", n)
 	}
-	if n := strings.Count(log.String(), "takes no message from us"); n != 1 {
+	if n := strings.Count(log.String(), "no canary can be sent"); n != 1 {
 		t.Errorf("%d warnings, want one:\n%s", n, log.String())
 	}
 }

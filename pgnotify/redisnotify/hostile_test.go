@@ -3,14 +3,17 @@ package redisnotify
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"auditstream/integration/redistest"
 	"auditstream/pgnotify"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -65,31 +68,10 @@ func TestHintArrivesAmidAFlood(t *testing.T) {
 	eventually(t, "up", l.Up)
 	heard.mu.Lock()
 	defer heard.mu.Unlock()
-	for id := range heard.ids {
-		if id != 5 && (id < 1000 || id >= 1005) {
-			t.Errorf("told of %d, which nobody named", id)
+	for key := range heard.ids {
+		if id := key.Int(); id != 5 && (id < 1000 || id >= 1005) {
+			t.Errorf("told of %s, which nobody named", key)
 		}
-	}
-}
-
-// Calls to read everything are heeded once a second, however many there are.
-func TestFloodOfCallsIsOneASecond(t *testing.T) {
-	t.Parallel()
-	s := redistest.Start(t)
-	registry := prometheus.NewRegistry()
-	l, heard := listen(t, s.URL(), func(cfg *ListenerConfig) { cfg.Registerer = registry })
-	eventually(t, "up", l.Up)
-	began := time.Now()
-	stop := flood(t, options(t, s.URL()), func(int) (string, string) { return resyncChannel, "" })
-	eventually(t, "the flood", func() bool {
-		return counted(t, registry, "auditstream_notifications_total", pgnotify.NotifyResync) > 10_000
-	})
-	stop()
-	_, resyncs := heard.counts(0)
-	// One at once and one for each second; and for each subscription, as Redis may have dropped a listener that was slow.
-	subscriptions := int(counted(t, registry, "auditstream_listener_connects_total", ""))
-	if allowed := 2*subscriptions + 1 + int(time.Since(began).Seconds()); resyncs > allowed {
-		t.Errorf("%d resyncs over %d subscriptions in %v, want %d at most", resyncs, subscriptions, time.Since(began), allowed)
 	}
 }
 
@@ -124,14 +106,14 @@ func TestACLUserNeedsNoMore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, p.Run)
-	p.Notify(3)
+	start(t, running(p, func() bool { return false }))
+	p.Notify("3")
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told == 1 })
 
 	// Who may not publish hears, but sends no canary: nothing is proven.
 	deaf, hears := listen(t, url("reader"))
 	eventually(t, "a subscription", func() bool { _, resyncs := hears.counts(0); return resyncs > 0 })
-	p.Notify(4)
+	p.Notify("4")
 	eventually(t, "a hint", func() bool { told, _ := hears.counts(4); return told == 1 })
 	if deaf.Up() {
 		t.Error("up without the right to publish a canary")
@@ -143,4 +125,89 @@ func TestACLUserNeedsNoMore(t *testing.T) {
 			t.Errorf("%v, want NOPERM", err)
 		}
 	}
+}
+
+// Whatever a server answers, or does not, a listener goes on trying, and ends when it is to.
+func TestServersThatAreNoRedis(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]string{
+		"silent":         "",
+		"garbage":        "HTTP/1.1 400 Bad Request\r\n\r\n",
+		"null":           "*-1\r\n",
+		"huge array":     "*2147483647\r\n",
+		"huge string":    "$2147483647\r\nx",
+		"another answer": "+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
+		"half a message": "+OK\r\n*3\r\n$10\r\npsubscribe\r\n$16\r\naudit.progress.*\r\n:1\r\n*4\r\n$8\r\npmess",
+		"odd messages":   "+OK\r\n*3\r\n$10\r\npsubscribe\r\n$16\r\naudit.progress.*\r\n:1\r\n*4\r\n$8\r\npmessage\r\n$1\r\nx\r\n$0\r\n\r\n$0\r\n\r\n*3\r\n$10\r\npsubscribe\r\n$1\r\nx\r\n:2\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr, connections := serve(t, answer)
+			l, heard := listen(t, "redis://"+addr+"/0")
+			eventually(t, "connections", func() bool { return connections.Load() >= 3 })
+			if l.Up() {
+				t.Error("up")
+			}
+			heard.mu.Lock()
+			defer heard.mu.Unlock()
+			if len(heard.ids) > 0 {
+				t.Errorf("told of %v", heard.ids)
+			}
+		})
+	}
+}
+
+// serve answers each connection, and says nothing more; what has been answered fully is closed.
+func serve(t *testing.T, answer string) (addr string, connections *atomic.Int64) {
+	t.Helper()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connections = new(atomic.Int64)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := server.Accept()
+			if err != nil {
+				return
+			}
+			connections.Add(1)
+			serving.Go(func() {
+				defer conn.Close()
+				_, _ = conn.Read(make([]byte, 1000))
+				_, _ = conn.Write([]byte(answer))
+				_ = conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+				_, _ = io.Copy(io.Discard, conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = server.Close()
+		serving.Wait()
+	})
+	return server.Addr().String(), connections
+}
+
+// Run does not wait for a server that accepts and then says nothing.
+func TestRunEndsWhileRedisIsSilent(t *testing.T) {
+	t.Parallel()
+	addr, connections := serve(t, "")
+	source := NewSource(options(t, "redis://"+addr+"/0"))
+	l, err := pgnotify.NewListener(pgnotify.ListenerConfig{Source: source, Sink: newSink()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx) }()
+	eventually(t, "a connection", func() bool { return connections.Load() > 0 })
+	start := time.Now()
+	cancel()
+	if err := <-done; err != nil || time.Since(start) > 2*ioTimeout {
+		t.Errorf("Run returned %v after %v, want nil within the library's time-outs", err, time.Since(start))
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	_ = source.Run(ended)
 }

@@ -18,24 +18,44 @@ import (
 	"time"
 
 	"auditstream/integration/redistest"
+	"auditstream/pgnotify"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 )
 
 // listen runs a Listener that is not shaken by a busy machine: what is too slow for its canary alone is not given up.
-func listen(t *testing.T, url string, change ...func(*ListenerConfig)) (*Listener, *sink) {
+func listen(t *testing.T, url string, change ...func(*setup)) (*pgnotify.Listener, *sink) {
 	t.Helper()
 	heard := newSink()
-	cfg := ListenerConfig{Redis: options(t, url), Sink: heard, CanaryInterval: 100 * time.Millisecond, CanaryTimeout: patience, Registerer: prometheus.NewRegistry()}
+	cfg := &setup{redis: options(t, url), ListenerConfig: pgnotify.ListenerConfig{
+		Sink: heard, CanaryInterval: 100 * time.Millisecond, CanaryTimeout: patience, Registerer: prometheus.NewRegistry(),
+	}}
 	for _, c := range change {
-		c(&cfg)
+		c(cfg)
 	}
-	l, err := NewListener(cfg)
+	source := NewSource(cfg.redis)
+	cfg.Source = source
+	if cfg.doubt != nil {
+		cfg.Doubt = func() string { return cfg.doubt(source) }
+	}
+	l, err := pgnotify.NewListener(cfg.ListenerConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
+	start(t, source.Run)
 	start(t, l.Run)
 	return l, heard
+}
+
+// impatient is for tests in which a canary is to be given up.
+func impatient(cfg *setup) { cfg.CanaryTimeout = 2 * time.Second }
+
+// setup is what a test may change.
+type setup struct {
+	pgnotify.ListenerConfig
+	redis *redis.Options
+	doubt func(s *Source) string
 }
 
 // A message is a hint for the id in its channel's name whatever its body says.
@@ -67,7 +87,7 @@ func TestDeadRedisRecovers(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	registry := prometheus.NewRegistry()
-	l, heard := listen(t, s.URL(), func(cfg *ListenerConfig) { cfg.Registerer = registry })
+	l, heard := listen(t, s.URL(), func(cfg *setup) { cfg.Registerer = registry })
 	eventually(t, "up", l.Up)
 	for round := range 3 {
 		s.Kill()
@@ -91,7 +111,7 @@ func TestDeadRedisRecovers(t *testing.T) {
 func TestPausedRedisIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	l, heard := listen(t, s.URL())
+	l, heard := listen(t, s.URL(), impatient)
 	eventually(t, "up", l.Up)
 	if err := s.Process().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -125,7 +145,7 @@ func TestTLSAndPassword(t *testing.T) {
 	keyFile := write(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(certPEM)
-	trust := func(cfg *ListenerConfig) { cfg.Redis.TLSConfig.RootCAs = pool }
+	trust := func(cfg *setup) { cfg.redis.TLSConfig.RootCAs = pool }
 
 	s := redistest.Start(t, "--tls-cert-file", cert, "--tls-key-file", keyFile, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no", "--requirepass", "hush-password", "--tls-port", "{port}")
 
@@ -133,7 +153,7 @@ func TestTLSAndPassword(t *testing.T) {
 	eventually(t, "up", l.Up)
 
 	var log buffer
-	logged := func(cfg *ListenerConfig) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
+	logged := func(cfg *setup) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
 	wrong, _ := listen(t, "rediss://:hush-wrong@"+s.Addr+"/0", trust, logged)
 	untrusted, _ := listen(t, "rediss://:hush-password@"+s.Addr+"/0", logged)
 	plain, _ := listen(t, "redis://:hush-password@"+s.Addr+"/0", logged)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/store"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
@@ -45,16 +47,16 @@ func publish(t *testing.T, o *redis.Options, channel, body string) {
 // sink counts what it is told.
 type sink struct {
 	mu      sync.Mutex
-	ids     map[int64]int
+	ids     map[store.Key]int
 	resyncs int
 }
 
-func newSink() *sink { return &sink{ids: make(map[int64]int)} }
+func newSink() *sink { return &sink{ids: make(map[store.Key]int)} }
 
-func (s *sink) Notify(id int64) {
+func (s *sink) Notify(key store.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ids[id]++
+	s.ids[key]++
 }
 
 func (s *sink) Resync() {
@@ -66,7 +68,7 @@ func (s *sink) Resync() {
 func (s *sink) counts(id int64) (told, resyncs int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ids[id], s.resyncs
+	return s.ids[store.IntKey(id)], s.resyncs
 }
 
 func eventually(t *testing.T, what string, check func() bool) {

@@ -2,11 +2,16 @@ package redisnotify
 
 import (
 	"context"
+	"log/slog"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"auditstream/integration/pgtest"
 	"auditstream/integration/redistest"
+	"auditstream/pgnotify"
+	"auditstream/store"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -17,8 +22,13 @@ func relay(t *testing.T, s *redistest.Server) *Publisher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, p.Run)
+	start(t, running(p, func() bool { return false }))
 	return p
+}
+
+// running runs a publisher.
+func running(p *Publisher, listening func() bool) func(context.Context) error {
+	return func(ctx context.Context) error { return p.Run(ctx, listening) }
 }
 
 // What one is told every listener hears; a second one does no harm.
@@ -29,9 +39,9 @@ func TestPublishersReachAllListeners(t *testing.T) {
 	b, heardB := listen(t, s.URL())
 	eventually(t, "up", func() bool { return a.Up() && b.Up() })
 	for _, p := range []*Publisher{relay(t, s), relay(t, s)} {
-		p.Notify(42)
+		p.Notify("42")
 		p.Resync()
-		p.Notify(43) // the resync says it
+		p.Notify("43") // the resync says it
 	}
 	eventually(t, "resyncs", func() bool {
 		_, ra := heardA.counts(0)
@@ -39,7 +49,7 @@ func TestPublishersReachAllListeners(t *testing.T) {
 		return ra >= 2 && rb >= 2
 	})
 	one := relay(t, s)
-	one.Notify(44)
+	one.Notify("44")
 	eventually(t, "a hint", func() bool {
 		na, _ := heardA.counts(44)
 		nb, _ := heardB.counts(44)
@@ -53,21 +63,21 @@ func TestPublisherResyncsAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	registry := prometheus.NewRegistry()
-	l, heard := listen(t, s.URL(), func(cfg *ListenerConfig) { cfg.Registerer = registry })
+	l, heard := listen(t, s.URL(), func(cfg *setup) { cfg.Registerer = registry })
 	eventually(t, "up", l.Up)
 	proxy := pgtest.Proxy(t, s.Addr)
 	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, p.Run)
-	p.Notify(1)
+	start(t, running(p, func() bool { return false }))
+	p.Notify("1")
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(1); return told == 1 })
 	eventually(t, "an answer", p.Up) // which may come after the hint
 	_, before := heard.counts(0)
 	proxy.SetTarget("127.0.0.1:1")
 	proxy.DropAll()
-	p.Notify(2)
+	p.Notify("2")
 	eventually(t, "not up", func() bool { return !p.Up() })
 	proxy.SetTarget(s.Addr)
 	eventually(t, "up again", p.Up)
@@ -75,7 +85,7 @@ func TestPublisherResyncsAfterAnOutage(t *testing.T) {
 	if n := counted(t, registry, "auditstream_listener_connects_total", ""); n != 1 {
 		t.Errorf("%v subscriptions, want the one that was to be left alone", n)
 	}
-	p.Notify(3)
+	p.Notify("3")
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told == 1 })
 }
 
@@ -88,8 +98,7 @@ func TestBlackHoledPublisherRecovers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, p.Run)
-	start(t, func(ctx context.Context) error { return p.Beat(ctx, func() bool { return true }) })
+	start(t, running(p, func() bool { return true }))
 	eventually(t, "up", p.Up)
 	proxy.Pause()
 	eventually(t, "not up", func() bool { return !p.Up() })
@@ -97,7 +106,7 @@ func TestBlackHoledPublisherRecovers(t *testing.T) {
 	eventually(t, "up again", p.Up)
 }
 
-// A flood that Redis does not take is one message.
+// A flood that Redis does not take costs no more memory than it may, and is made up for by one message.
 func TestPublisherIsBounded(t *testing.T) {
 	t.Parallel()
 	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://127.0.0.1:1/0")})
@@ -105,16 +114,94 @@ func TestPublisherIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id := range int64(maxPending) {
-		p.Notify(id + 1)
-		p.Notify(id + 1)
+		p.Notify(store.IntKey(id + 1))
+		p.Notify(store.IntKey(id + 1))
 	}
-	if len(p.ids) != maxPending || p.resync {
-		t.Fatalf("%d wait, resync %v", len(p.ids), p.resync)
+	if len(p.keys) != maxPending || p.resync {
+		t.Fatalf("%d wait, resync %v", len(p.keys), p.resync)
 	}
 	for id := range int64(maxPending) {
-		p.Notify(maxPending + id + 1)
+		p.Notify(store.IntKey(maxPending + id + 1))
 	}
-	if len(p.ids) != 0 || !p.resync {
-		t.Errorf("%d wait, resync %v, want the resync alone", len(p.ids), p.resync)
+	if len(p.keys) > maxPending || !p.resync {
+		t.Errorf("%d wait, resync %v, want the resync and no more than %d", len(p.keys), p.resync, maxPending)
+	}
+}
+
+// A second relay passes on the same hints: a hub reads once or twice what one would have it read once, and shows it once.
+func TestTwoRelaysDoNoHarm(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	rows := new(rowReads)
+	hub, err := pgnotify.NewHub(pgnotify.HubConfig{Loader: rows, Interval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, hub.Run)
+	l, _ := listen(t, s.URL(), func(cfg *setup) { cfg.Sink = hub })
+	woken := make(chan struct{}, 1000)
+	sub, err := hub.Subscribe(t.Context(), []store.Key{"7"}, func() { woken <- struct{}{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Cancel()
+	sub.Confirm()
+	eventually(t, "up", l.Up)
+	relays := []*Publisher{relay(t, s), relay(t, s)}
+	shown := 0
+	for n := range int64(20) {
+		rows.progress.Store(n + 1)
+		for _, p := range relays {
+			p.Notify("7")
+			p.Resync()
+		}
+		eventually(t, "the change", func() bool {
+			for _, state := range sub.Take() {
+				shown++
+				if state.Audit.Progress == int(n+1) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	if reads := rows.reads.Load(); shown > 21 || reads > 2*20+20 {
+		t.Errorf("%d reads, shown %d times, of 20 changes", reads, shown)
+	}
+}
+
+// rowReads is one row.
+type rowReads struct{ progress, reads atomic.Int64 }
+
+func (r *rowReads) Audits(context.Context, []store.Key) ([]*store.State, error) {
+	r.reads.Add(1)
+	return []*store.State{store.NewState(store.Audit{ID: "7", Status: "running", Progress: int(r.progress.Load())})}, nil
+}
+
+// While Redis was away the log said each second that it took hints again, when there was nothing to publish just then.
+func TestNothingToPublishIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	proxy := pgtest.Proxy(t, s.Addr)
+	var log buffer
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), BeatInterval: 100 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listens atomic.Bool
+	start(t, running(p, listens.Load))
+	for range 3 {
+		p.Resync()
+		eventually(t, "up", p.Up)
+		proxy.SetTarget("127.0.0.1:1")
+		proxy.DropAll()
+		p.Notify("1")
+		eventually(t, "not up", func() bool { return !p.Up() })
+		time.Sleep(resyncInterval / 2) // in which no resync is due
+		proxy.SetTarget(s.Addr)
+		eventually(t, "up again", p.Up)
+	}
+	if lost, found := strings.Count(log.String(), "takes no hints"), strings.Count(log.String(), "takes hints again"); lost != 3 || found < 2 || found > 3 {
+		t.Errorf("%d warnings, %d recoveries:\n%s", lost, found, log.String())
 	}
 }

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func gathered(t *testing.T, reg *prometheus.Registry) string {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, f := range families {
+		b.WriteString(f.String())
+	}
+	return b.String()
+}
+
+func TestQueueUsageIsReadOnceForManyScrapes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reads, usage := 0, 0.25
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(newQueueUsage(func(context.Context) (float64, error) { reads++; return usage, nil }))
+		for range 3 {
+			if got := gathered(t, reg); !strings.Contains(got, "value:0.25") {
+				t.Errorf("metrics %q, want 0.25", got)
+			}
+		}
+		usage = 0.5
+		time.Sleep(queueFresh)
+		if got := gathered(t, reg); !strings.Contains(got, "value:0.5") || reads != 2 {
+			t.Errorf("metrics %q after %d reads, want 0.5 after 2", got, reads)
+		}
+	})
+}
+
+func TestQueueUsageIsAbsentWhileTheDatabaseIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reads, away := 0, true
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(newQueueUsage(func(ctx context.Context) (float64, error) {
+			reads++
+			if !away {
+				return 0.25, nil
+			}
+			<-ctx.Done() // as a database that does not answer
+			return 0, errors.New("away")
+		}))
+		start := time.Now()
+		for range 3 {
+			if got := gathered(t, reg); got != "" {
+				t.Errorf("metrics %q, want none", got)
+			}
+		}
+		if waited := time.Since(start); reads != 1 || waited != queueTimeout {
+			t.Errorf("3 scrapes waited %v for %d reads, want %v for one", waited, reads, queueTimeout)
+		}
+		away = false
+		time.Sleep(queueFresh)
+		if got := gathered(t, reg); !strings.Contains(got, "value:0.25") {
+			t.Errorf("metrics %q, want 0.25 again", got)
+		}
+	})
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+
+	"auditstream/pgnotify"
+	"auditstream/store"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// tracedLoader makes a span of each read. There is none without a tracer.
+type tracedLoader struct {
+	loader pgnotify.Loader
+	tracer trace.Tracer
+}
+
+func traced(loader pgnotify.Loader, provider trace.TracerProvider) pgnotify.Loader {
+	if provider == nil {
+		return loader
+	}
+	return tracedLoader{loader: loader, tracer: provider.Tracer("auditstream/pgnotify")}
+}
+
+// Audits says in the span how many audits were asked for, not which, and that it failed, not why: that is in the log.
+func (l tracedLoader) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
+	ctx, span := l.tracer.Start(ctx, "auditstream.read", trace.WithAttributes(attribute.Int("auditstream.audits", len(keys))))
+	defer span.End()
+	states, err := l.loader.Audits(ctx, keys)
+	if err != nil {
+		span.SetStatus(codes.Error, "the database could not be read")
+	}
+	return states, err
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package connpool
+
+// disconnects watches nothing where there is no epoll: heartbeats find who has gone.
+type disconnects struct{}
+
+func newDisconnects(*Pool) (*disconnects, error) { return nil, nil }
+
+func (d *disconnects) watch(*Conn, bool) bool { return false }
+func (d *disconnects) unwatch(*Conn)          {}
+func (d *disconnects) run()                   {}
+func (d *disconnects) close()                 {}

@@ -1,0 +1,136 @@
+package pgnotify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgxlisten"
+)
+
+// Channel is the PostgreSQL channel that the triggers notify.
+const Channel = "auditstream"
+
+const connectTimeout = 5 * time.Second
+
+// Execer sends notifications. A pgxpool.Pool is one.
+type Execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// Pool is the part of a pgxpool.Pool that a Holder needs.
+type Pool interface {
+	Execer
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Postgres is the Source of PostgreSQL's NOTIFY.
+type Postgres struct {
+	conn *pgx.ConnConfig
+	pool Execer
+}
+
+// NewPostgres returns a Source. conn, made by pgx.ParseConfig, is a direct or session-pooled connection to the primary; pool is the
+// way by which the application's database is otherwise reached.
+func NewPostgres(conn *pgx.ConnConfig, pool Execer) *Postgres {
+	return &Postgres{conn: listenConfig(conn, "auditstream listener"), pool: pool}
+}
+
+// Texts implements [Source].
+func (*Postgres) Texts() Texts {
+	return Texts{
+		Up:   "listening for notifications",
+		Lost: "listening connection lost, reconnecting; the safety net finds changes meanwhile",
+		Mute: "LISTEN does not work on this connection: polling only. Set DATABASE_LISTEN_URL to a direct connection to the primary (a transaction pooler or a standby cannot LISTEN)",
+	}
+}
+
+// Send implements [Source].
+func (p *Postgres) Send(ctx context.Context, payload string) error {
+	return notify(ctx, p.pool, Channel, payload)
+}
+
+func notify(ctx context.Context, pool Execer, channel, payload string) error {
+	_, err := pool.Exec(ctx, "select pg_catalog.pg_notify($1, $2)", channel, payload)
+	return err
+}
+
+// Listen implements [Source].
+func (p *Postgres) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(openTimeout(p.conn), func() { cancel(errors.New("connecting and LISTEN took too long")) })
+	defer late.Stop()
+	l := &pgxlisten.Listener{
+		Connect:        func(ctx context.Context) (*pgx.Conn, error) { return connectIdle(ctx, p.conn) },
+		LogError:       func(_ context.Context, err error) { cancel(err) }, // the first cause wins
+		ReconnectDelay: time.Hour,                                          // never reached: ctx is done by then
+	}
+	l.Handle(Channel, handler{func() { late.Stop(); opened() }, heard})
+	_ = l.Listen(ctx) // always ctx's error; the cause says more
+	err := context.Cause(ctx)
+	// On a standby: "cannot execute LISTEN during recovery" is read_only_sql_transaction.
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && slices.Contains([]string{"25006", "0A000"}, pgErr.Code) {
+		return errors.Join(ErrCannot, err)
+	}
+	return err
+}
+
+// handler is pgxlisten's.
+type handler struct {
+	opened func()
+	heard  func(payload string)
+}
+
+// HandleBacklog is called when LISTEN is in force.
+func (h handler) HandleBacklog(context.Context, string, *pgx.Conn) error {
+	h.opened()
+	return nil
+}
+
+// HandleNotification is called for each notification.
+func (h handler) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
+	h.heard(n.Payload)
+	return nil
+}
+
+func openTimeout(conn *pgx.ConnConfig) time.Duration {
+	return conn.ConnectTimeout * time.Duration(2+len(conn.Fallbacks))
+}
+
+// connectIdle opens a connection that idle_session_timeout, which counts a session that only listens as idle, does not end.
+func connectIdle(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	// A pooler would keep a SET for its next client, so set nothing unless it is needed.
+	const keepIdle = `select set_config('idle_session_timeout', '0', false) where current_setting('idle_session_timeout', true) <> '0'`
+	if _, err := conn.Exec(ctx, keepIdle); err != nil {
+		_ = conn.Close(ctx) // the first error is the one to report
+		return nil, fmt.Errorf("prepare connection: %w", err)
+	}
+	return conn, nil
+}
+
+// listenConfig makes a dead peer noticed without a query: the canary is faster, but the kernel also frees what a network
+// partition leaves behind.
+func listenConfig(from *pgx.ConnConfig, name string) *pgx.ConnConfig {
+	cfg := from.Copy()
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = name
+	}
+	if cfg.ConnectTimeout == 0 || cfg.ConnectTimeout > connectTimeout {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	cfg.DialFunc = (&net.Dialer{
+		Timeout:         cfg.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}).DialContext
+	return cfg
+}

@@ -1,0 +1,50 @@
+package store
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestParseKey(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"1", "42", "9223372036854775807"} {
+		if key, ok := ParseKey(text); !ok || string(key) != text {
+			t.Errorf("ParseKey(%q) = %q, %v", text, key, ok)
+		}
+	}
+	for _, text := range []string{
+		"", "0", "-1", "+1", "01", " 1", "1 ", "1\n", "1_000", "0x10", "1e3", "*", "!x", "#1", "٣", "1\x00",
+		"9223372036854775808", "18446744073709551616", "10000000000000000000000000", "NaN", strings.Repeat("9", 8000),
+	} {
+		if key, ok := ParseKey(text); ok {
+			t.Errorf("ParseKey(%q) = %q, want it refused", text, key)
+		}
+	}
+}
+
+// What others send as a key is one, in the form alone in which PostgreSQL prints it, or it is refused; and what comes out is what went
+// in, as an integer, in JSON and in an order.
+func FuzzParseKey(f *testing.F) {
+	for _, seed := range []string{"1", "42", "9223372036854775807", "9223372036854775808", "", "0", "-1", "01", "*", "!canary", "1\n", "٣", "\x00", strings.Repeat("9", 7999), "1,2,3"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		key, ok := ParseKey(text)
+		id, err := strconv.ParseInt(text, 10, 64)
+		if want := err == nil && id > 0 && strconv.FormatInt(id, 10) == text; ok != want {
+			t.Fatalf("ParseKey(%q) = %q, %v, want %v", text, key, ok, want)
+		}
+		if !ok {
+			return
+		}
+		printed, err := json.Marshal(key)
+		if string(key) != text || key.Int() != id || key != IntKey(id) || err != nil || string(printed) != text {
+			t.Errorf("ParseKey(%q) = %q, the integer %d, in JSON %s, %v", text, key, key.Int(), printed, err)
+		}
+		if key.Compare("1") < 0 || key.Compare(key) != 0 || key.Compare("9223372036854775807") > 0 {
+			t.Errorf("%q is out of order", key)
+		}
+	})
+}
