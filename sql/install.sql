@@ -37,8 +37,7 @@ select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.n
 begin isolation level read committed read write;
 -- A waiting "create trigger" makes every later writer of the table wait behind it, so it does not wait for long.
 set local lock_timeout = :'lock_timeout';
-set local standard_conforming_strings = on;
-set local quote_all_identifiers = off;
+set local standard_conforming_strings = on; set local quote_all_identifiers = off;
 -- One install at a time.
 do $$ begin perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('auditstream', 0)); end $$;
 set local search_path = pg_catalog, pg_temp;
@@ -140,26 +139,18 @@ create or replace trigger auditstream_truncate after truncate on :table for each
 notify auditstream, '*';
 \endif
 \if :drop_triggers
-drop trigger if exists auditstream_insert on :table;
-drop trigger if exists auditstream_update on :table;
-drop trigger if exists auditstream_delete on :table;
-drop trigger if exists auditstream_truncate on :table;
-drop trigger if exists auditstream_owner on :table;
-drop view if exists auditstream.feeds;
-drop function if exists auditstream.changed();
+drop trigger if exists auditstream_insert on :table; drop trigger if exists auditstream_update on :table;
+drop trigger if exists auditstream_delete on :table; drop trigger if exists auditstream_truncate on :table; drop trigger if exists auditstream_owner on :table;
+drop view if exists auditstream.feeds; drop function if exists auditstream.changed();
 \endif
 \if :old_schema
--- What versions up to 4 had. To drop a trigger a lock is needed for which readers are waited for, too, and behind which they wait. Where it
--- cannot be had the trigger is left without an effect, and is dropped by the next install.
-do $key$ declare key_trigger record; begin
-    for key_trigger in select tgrelid::regclass as of from pg_trigger where tgname = 'auditstream_key' and tgparentid = 0
-        and tgfoid in (select oid from pg_proc where pronamespace = 'auditstream'::regnamespace) loop
-        begin
-            execute format('drop trigger auditstream_key on %s', key_trigger.of);
-        exception when lock_not_available then
-            execute format('create or replace trigger auditstream_key after update on %s for each row when (false) execute function auditstream.changed()', key_trigger.of);
-        end;
-    end loop;
+-- What versions up to 4 had. To drop a trigger a lock is needed for which readers are waited for, too. Where it cannot be had the trigger is
+-- left without an effect, and is dropped by the next install.
+do $key$ declare t regclass := (select tgrelid from pg_trigger where tgname = 'auditstream_key' and tgparentid = 0
+    and tgfoid in (select oid from pg_proc where pronamespace = 'auditstream'::regnamespace) limit 1); begin
+    if t is not null then execute format('drop trigger auditstream_key on %s', t); end if;
+exception when lock_not_available then
+    execute format('create or replace trigger auditstream_key after update on %s for each row when (false) execute function auditstream.changed()', t);
 end $key$;
 drop function if exists auditstream.notify_change();
 drop function if exists auditstream.unwatch(bigint, bigint[]);

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"strings"
+)
+
+// feeds is about how serve tells the triggers what is watched: by locks, of which the view auditstream.feeds says the numbers.
+func (d *doctor) feeds(ctx context.Context) []finding {
+	if d.other {
+		return nil // said already
+	}
+	var name string
+	var there, may bool
+	var locks int
+	err := d.pool.QueryRow(ctx, `
+		select current_user, f.oid is not null, coalesce(has_table_privilege(f.oid, 'select') and has_schema_privilege(n.oid, 'usage'), false),
+		       current_setting('max_locks_per_transaction')::int * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)
+		from pg_namespace n left join pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v'
+		where n.nspname = 'auditstream'`).Scan(&name, &there, &may, &locks)
+	switch {
+	case err != nil:
+		return []finding{unanswered("feeds", err)}
+	case !there:
+		return []finding{fail("Run auditstream install again: it repairs that.",
+			"there is no view auditstream.feeds, so serve cannot tell the triggers what is watched, and changes are found by polling alone")}
+	case !may:
+		return []finding{fail("Run auditstream install again with --role "+name+".",
+			"role %s may not read auditstream.feeds, so changes are found by polling alone", name)}
+	}
+	var class, buckets int
+	err = d.pool.QueryRow(ctx, `select class, buckets from auditstream.feeds where feed = 'audits'`).Scan(&class, &buckets)
+	if err != nil {
+		return []finding{unanswered("feeds", err)}
+	}
+	return []finding{judgeLocks(class, buckets, locks)}
+}
+
+// judgeLocks is told the class and the number of the locks that say what is watched, and how many the server's lock table holds. An
+// instance of serve may take them all; when the table is full, the application's statements fail.
+func judgeLocks(class, buckets, table int) finding {
+	if buckets < 1 || buckets&(buckets-1) != 0 {
+		return fail("Run auditstream install again: it repairs that.", "locks: auditstream.feeds says %d buckets, want a power of two", buckets)
+	}
+	if buckets > table/3 {
+		return warn("Raise max_locks_per_transaction, or uninstall and install again, which chooses fewer.",
+			"locks: an instance of serve takes up to %d of class %d, and the lock table holds %d for everybody", buckets, class, table)
+	}
+	return ok("locks: an instance of serve takes up to %d of class %d; the lock table holds %d", buckets, class, table)
+}
+
+// functions is about what the triggers' conditions call, as whoever writes, and what serve does: where the first is refused, the
+// application's writes fail.
+func (d *doctor) functions(ctx context.Context) []finding {
+	if d.other {
+		return nil // whose function had rights of its own
+	}
+	var refused []string
+	err := d.pool.QueryRow(ctx, `
+		select array(select p.oid::regprocedure::text from pg_proc p
+			where p.oid in ('pg_catalog.pg_try_advisory_lock(int, int)'::regprocedure, 'pg_catalog.pg_advisory_unlock(int, int)'::regprocedure,
+				'pg_catalog.pg_notify(text, text)'::regprocedure, 'pg_catalog.hashint8(int8)'::regprocedure,
+				'pg_catalog.pg_try_advisory_lock_shared(int, int)'::regprocedure, 'pg_catalog.pg_advisory_unlock_shared(int, int)'::regprocedure,
+				'pg_catalog.pg_advisory_unlock_all()'::regprocedure)
+			  and not exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x where x.grantee = 0)
+			order by 1)`).Scan(&refused)
+	switch {
+	case err != nil:
+		return []finding{unanswered("functions", err)}
+	case len(refused) > 0:
+		return []finding{fail("Run: grant execute on function "+strings.Join(refused, ", ")+" to public",
+			"not everybody may execute %s, so writes to the table, or serve, fail", strings.Join(refused, ", "))}
+	}
+	return []finding{ok("every writer may execute what the triggers' conditions call")}
+}
