@@ -36,7 +36,7 @@ func testAPIDescriptionIsWhatHappens(t *testing.T) {
 	t.Run("exchanges", func(t *testing.T) {
 		for name, exchanges := range map[string]func(t *testing.T) []*instance{
 			"states": stateExchanges, "refusals": refusalExchanges, "ends": endExchanges, "limits": limitExchanges,
-			"unreadable": unreadableExchanges, "uninstalled": uninstalledExchanges, "shutdown": shutdownExchanges,
+			"unreadable": unreadableExchanges, "refused": refusedExchanges, "shutdown": shutdownExchanges,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -199,12 +199,12 @@ func unreadableExchanges(t *testing.T) []*instance {
 }
 
 // Nothing can be read, whether notifications would still arrive or not.
-func uninstalledExchanges(t *testing.T) []*instance {
+func refusedExchanges(t *testing.T) []*instance {
 	db := newFirstAudit(t)
 	listening, polling := serve(t, db.Serve), serve(t, db.Serve, "DATABASE_LISTEN_URL=postgres://nobody@127.0.0.1:1/none")
 	listening.waitReady(t, "up")
 	polling.waitReady(t, "polling")
-	command(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall")
+	db.sql(t, "revoke select on auditstream.progress from "+role)
 	for _, i := range []*instance{listening, polling} {
 		eventually(t, func() error {
 			if got := i.both(t, "/readyz"); got.Status != 503 {
