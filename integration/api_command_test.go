@@ -63,13 +63,13 @@ func TestAPICommandUsage(t *testing.T) {
 		{"serve", nil, []string{"DATABASE_URL is not set"}},
 		{"install", nil, []string{"DATABASE_URL is not set"}},
 		{"uninstall", nil, []string{"DATABASE_URL is not set"}},
-		{"install --column error", []string{nowhere}, []string{"--column", `"error" is not allowed: OURS=THEIRS`}},
+		{"install --column error", []string{nowhere}, []string{"--column", `"error" has no equals sign; give OURS=THEIRS`}},
 		{"install --column error=a --column error=b", []string{nowhere}, []string{"--column", "mapped twice"}},
 		{"install --lock-wait=soon", []string{nowhere}, []string{"--lock-wait"}},
 		{"token --sub alice", nil, []string{"JWT_SECRET is not set"}},
 		{"token --sub alice", []string{"JWT_SECRET=short"}, []string{"JWT_SECRET", "5 bytes are not enough", "32"}},
 		{"token", []string{"JWT_SECRET=" + secret}, []string{"--sub USER or --email ADDRESS is required"}},
-		{"token --sub alice --ttl=-1h", []string{"JWT_SECRET=" + secret}, []string{"--ttl=-1h0m0s is not allowed"}},
+		{"token --sub alice --ttl=-1h", []string{"JWT_SECRET=" + secret}, []string{"--ttl=-1h0m0s is not in the future; give a duration"}},
 		{"token --sub alice --ttl=long", []string{"JWT_SECRET=" + secret}, []string{"--ttl"}},
 	} {
 		t.Run(fmt.Sprint(tt.args, len(tt.env)), func(t *testing.T) {

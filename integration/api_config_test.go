@@ -48,37 +48,37 @@ func TestAPIConfigurationIsRefused(t *testing.T) {
 		env  string // several are separated by blanks
 		want []string
 	}{
-		{"SSE_SOURCE=kafka", []string{"SSE_SOURCE", `"kafka" is not allowed: db or redis is`}},
-		{"REDIS_URL=http://user:hush-password@127.0.0.1", []string{"REDIS_URL", "redis://user:password@host:6379/0 is allowed"}},
+		{"SSE_SOURCE=kafka", []string{"SSE_SOURCE", `invalid value "kafka"; give db or redis`}},
+		{"REDIS_URL=http://user:hush-password@127.0.0.1", []string{"REDIS_URL", "give one like redis://user:password@host:6379/0"}},
 		{"REDIS_URL=redis://127.0.0.1/0?password=hush-password", []string{"REDIS_URL", "only db is allowed"}},
-		{"REDIS_RELAY=off", []string{"REDIS_RELAY", `"off" is not allowed: auto or on is`}},
-		{"SSE_MAX_DURATION=0", []string{"SSE_MAX_DURATION", `"0" is not allowed: ` + seconds}},
-		{"SSE_MAX_DURATION=-5", []string{"SSE_MAX_DURATION", `"-5" is not allowed: ` + seconds}},
-		{"SSE_MAX_DURATION=1.5", []string{"SSE_MAX_DURATION", `"1.5" is not allowed: ` + seconds}},
-		{"SSE_MAX_DURATION=1h", []string{"SSE_MAX_DURATION", `"1h" is not allowed: ` + seconds}},
-		{"SSE_MAX_DURATION=99999999999999999999", []string{"SSE_MAX_DURATION", `"99999999999999999999" is not allowed: ` + seconds}},
-		{"SSE_HEARTBEAT_SECONDS=0", []string{"SSE_HEARTBEAT_SECONDS", `"0" is not allowed: ` + seconds}},
-		{"SSE_HEARTBEAT_SECONDS=abc", []string{"SSE_HEARTBEAT_SECONDS", `"abc" is not allowed: ` + seconds}},
-		{"SSE_FALLBACK_DB_INTERVAL_SECONDS=0", []string{"SSE_FALLBACK_DB_INTERVAL_SECONDS", `"0" is not allowed: ` + seconds}},
-		{"SSE_RETRY_MS=0", []string{"SSE_RETRY_MS", `"0" is not allowed: ` + seconds}},
-		{"SSE_RETRY_MS=5s", []string{"SSE_RETRY_MS", `"5s" is not allowed: ` + seconds}},
-		{"SSE_MAX_STREAMS=-1", []string{"SSE_MAX_STREAMS", `"-1" is not allowed: a whole number from 0 to 1000000`}},
-		{"SSE_MAX_REFUSED_PER_USER=-1", []string{"SSE_MAX_REFUSED_PER_USER", `"-1" is not allowed: a whole number from 0 to 1000000`}},
-		{"HTTP_MAX_REFUSED_PER_ADDRESS=-1", []string{"HTTP_MAX_REFUSED_PER_ADDRESS", `"-1" is not allowed: a whole number from 0 to 1000000`}},
-		{"GOMAXPROCS=none", []string{"GOMAXPROCS", `"none" is not allowed: a whole number from 0 to 1024`}},
-		{"SSE_MAX_STREAMS_PER_USER=many", []string{"SSE_MAX_STREAMS_PER_USER", `"many" is not allowed: a whole number from 0 to 1000000`}},
-		{"JWT_CACHED_TOKENS=-1", []string{"JWT_CACHED_TOKENS", `"-1" is not allowed: a whole number from 0 to 1000000`}},
+		{"REDIS_RELAY=off", []string{"REDIS_RELAY", `invalid value "off"; give auto or on`}},
+		{"SSE_MAX_DURATION=0", []string{"SSE_MAX_DURATION", `invalid value "0"; give ` + seconds}},
+		{"SSE_MAX_DURATION=-5", []string{"SSE_MAX_DURATION", `invalid value "-5"; give ` + seconds}},
+		{"SSE_MAX_DURATION=1.5", []string{"SSE_MAX_DURATION", `invalid value "1.5"; give ` + seconds}},
+		{"SSE_MAX_DURATION=1h", []string{"SSE_MAX_DURATION", `invalid value "1h"; give ` + seconds}},
+		{"SSE_MAX_DURATION=99999999999999999999", []string{"SSE_MAX_DURATION", `invalid value "99999999999999999999"; give ` + seconds}},
+		{"SSE_HEARTBEAT_SECONDS=0", []string{"SSE_HEARTBEAT_SECONDS", `invalid value "0"; give ` + seconds}},
+		{"SSE_HEARTBEAT_SECONDS=abc", []string{"SSE_HEARTBEAT_SECONDS", `invalid value "abc"; give ` + seconds}},
+		{"SSE_FALLBACK_DB_INTERVAL_SECONDS=0", []string{"SSE_FALLBACK_DB_INTERVAL_SECONDS", `invalid value "0"; give ` + seconds}},
+		{"SSE_RETRY_MS=0", []string{"SSE_RETRY_MS", `invalid value "0"; give ` + seconds}},
+		{"SSE_RETRY_MS=5s", []string{"SSE_RETRY_MS", `invalid value "5s"; give ` + seconds}},
+		{"SSE_MAX_STREAMS=-1", []string{"SSE_MAX_STREAMS", `invalid value "-1"; give a whole number from 0 to 1000000`}},
+		{"SSE_MAX_REFUSED_PER_USER=-1", []string{"SSE_MAX_REFUSED_PER_USER", `invalid value "-1"; give a whole number from 0 to 1000000`}},
+		{"HTTP_MAX_REFUSED_PER_ADDRESS=-1", []string{"HTTP_MAX_REFUSED_PER_ADDRESS", `invalid value "-1"; give a whole number from 0 to 1000000`}},
+		{"GOMAXPROCS=none", []string{"GOMAXPROCS", `invalid value "none"; give a whole number from 0 to 1024`}},
+		{"SSE_MAX_STREAMS_PER_USER=many", []string{"SSE_MAX_STREAMS_PER_USER", `invalid value "many"; give a whole number from 0 to 1000000`}},
+		{"JWT_CACHED_TOKENS=-1", []string{"JWT_CACHED_TOKENS", `invalid value "-1"; give a whole number from 0 to 1000000`}},
 		{"HTTP_ADDR=localhost", []string{"HTTP_ADDR", `invalid address "localhost"; ` + address}},
 		{"HTTP_ADDR=8080", []string{"HTTP_ADDR", `invalid address "8080"; ` + address}},
 		{"HTTP_ADDR=:99999", []string{"HTTP_ADDR", `invalid address ":99999"; ` + address}},
 		{"ADMIN_ADDR=none", []string{"ADMIN_ADDR", `invalid address "none"; ` + address}},
 		{"ADMIN_ADDR=127.0.0.1:x", []string{"ADMIN_ADDR", `invalid address "127.0.0.1:x"; ` + address}},
-		{"LOG_LEVEL=loud", []string{"LOG_LEVEL", `"loud" is not allowed: debug or info or warn or error`}},
-		{"LOG_FORMAT=xml", []string{"LOG_FORMAT", `"xml" is not allowed: text or json`}},
+		{"LOG_LEVEL=loud", []string{"LOG_LEVEL", `invalid value "loud"; give debug or info or warn or error`}},
+		{"LOG_FORMAT=xml", []string{"LOG_FORMAT", `invalid value "xml"; give text or json`}},
 		{"CORS_ALLOWED_ORIGINS=app.example.com", []string{"CORS_ALLOWED_ORIGINS", `"app.example.com" is no origin; give one like https://app.example.com`}},
 		{"CORS_ALLOWED_ORIGINS=https://a.example,https://b.example/", []string{"CORS_ALLOWED_ORIGINS", `"https://b.example/" is no origin; give one like`}},
 		{"CORS_ALLOWED_ORIGINS=null", []string{"CORS_ALLOWED_ORIGINS", `"null" is no origin; give one like`}},
-		{"SSE_UI=yes", []string{"SSE_UI", `"yes" is not allowed: on or off`}},
+		{"SSE_UI=yes", []string{"SSE_UI", `invalid value "yes"; give on or off`}},
 		{"SSE_AUTH_COOKIE=a;b", []string{"SSE_AUTH_COOKIE", `"a;b" cannot be a cookie's name; give one`}},
 		{"TLS_CERT_FILE=" + certFile, []string{"TLS_CERT_FILE", "TLS_KEY_FILE", "set both or neither"}},
 		{"TLS_KEY_FILE=" + keyFile, []string{"TLS_CERT_FILE", "TLS_KEY_FILE", "set both or neither"}},
@@ -96,9 +96,9 @@ func TestAPIConfigurationIsRefused(t *testing.T) {
 		{"JWT_JWKS_URL=http://issuer.example/jwks JWT_ISSUER=i JWT_AUDIENCE=a", []string{"JWT_JWKS_URL", `invalid URL "http://issuer.example/jwks"; give an https URL`}},
 		{"JWT_JWKS_URL=keys.json JWT_ISSUER=i JWT_AUDIENCE=a", []string{"JWT_JWKS_URL", `invalid URL "keys.json"; give an https URL`}},
 		{"DATABASE_URL=", []string{"DATABASE_URL is not set"}},
-		{"DATABASE_URL=mysql://user:hush-password@127.0.0.1:1/none", []string{"DATABASE_URL", "postgres://user:password@host:5432/database is allowed"}},
-		{"DATABASE_URL=postgres://user:hush-password@127.0.0.1:port/none", []string{"DATABASE_URL", "postgres://user:password@host:5432/database is allowed"}},
-		{"DATABASE_LISTEN_URL=postgres://user:hush-password@127.0.0.1:port/none", []string{"DATABASE_LISTEN_URL", "postgres://user:password@host:5432/database is allowed"}},
+		{"DATABASE_URL=mysql://user:hush-password@127.0.0.1:1/none", []string{"DATABASE_URL", "give one like postgres://user:password@host:5432/database"}},
+		{"DATABASE_URL=postgres://user:hush-password@127.0.0.1:port/none", []string{"DATABASE_URL", "give one like postgres://user:password@host:5432/database"}},
+		{"DATABASE_LISTEN_URL=postgres://user:hush-password@127.0.0.1:port/none", []string{"DATABASE_LISTEN_URL", "give one like postgres://user:password@host:5432/database"}},
 	} {
 		t.Run(strings.ReplaceAll(tt.env, "/", "_"), func(t *testing.T) {
 			t.Parallel()
@@ -113,7 +113,7 @@ func TestAPIConfigurationIsRefused(t *testing.T) {
 	}
 	t.Run("as a flag", func(t *testing.T) {
 		t.Parallel()
-		wantUsage(t, []string{nowhere, "JWT_SECRET=" + secret}, []string{"serve", "--sse-max-duration=0"}, "--sse-max-duration", `"0" is not allowed: `+seconds)
+		wantUsage(t, []string{nowhere, "JWT_SECRET=" + secret}, []string{"serve", "--sse-max-duration=0"}, "--sse-max-duration", `invalid value "0"; give `+seconds)
 	})
 }
 

@@ -144,7 +144,7 @@ func TestTracingWithoutACollectorHoldsUpNothing(t *testing.T) {
 func TestTracingRefusesWhatItDoesNotHave(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := try(t, []string{"DATABASE_URL=postgres://127.0.0.1:1/x", "JWT_SECRET=" + secret, "OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}, "serve")
-	if code != 2 || !strings.Contains(stderr, `OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" is not allowed: http/protobuf is`) {
+	if code != 2 || !strings.Contains(stderr, `OTEL_EXPORTER_OTLP_PROTOCOL: unsupported protocol "grpc"; give http/protobuf`) {
 		t.Errorf("exit status %d, %s", code, stderr)
 	}
 }

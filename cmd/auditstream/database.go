@@ -22,7 +22,7 @@ const connectTimeout = 5 * time.Second
 func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil || strings.TrimSpace(url) == "" { // of nothing pgx makes the local server
-		return nil, usageError{fmt.Errorf("%s is not a connection string (not shown, it may hold a password): postgres://user:password@host:5432/database is allowed", name)}
+		return nil, usageError{fmt.Errorf("%s is not a connection string (not shown, it may hold a password); give one like postgres://user:password@host:5432/database", name)}
 	}
 	// Settings of the pool are for openPool; to the server they would be parameters that it does not know.
 	maps.DeleteFunc(cfg.RuntimeParams, func(key, _ string) bool { return strings.HasPrefix(key, "pool_") })
@@ -50,8 +50,8 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	// pgxpool panics at a period of 0, and makes as many goroutines as it is asked for connections.
 	if err != nil || cfg.HealthCheckPeriod <= 0 || cfg.MinConns < 0 || cfg.MinIdleConns < 0 || cfg.MinConns > cfg.MaxConns || cfg.MinIdleConns > cfg.MaxConns {
-		return nil, usageError{errors.New("DATABASE_URL holds a pool setting that is not allowed (not shown, it may hold a password): " +
-			"pool_max_conns from 1, pool_min_conns and pool_min_idle_conns from 0 to that, and durations like 30s are, for pool_health_check_period longer than 0")}
+		return nil, usageError{errors.New("DATABASE_URL holds an invalid pool setting (not shown, it may hold a password); give pool_max_conns from 1, " +
+			"pool_min_conns and pool_min_idle_conns from 0 to that, and durations like 30s, for pool_health_check_period longer than 0")}
 	}
 	conn := cfg.ConnConfig
 	if !setsExecMode(url) {

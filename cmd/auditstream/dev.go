@@ -46,7 +46,7 @@ func (c *devCmd) Run(ctx context.Context, std streams) error {
 		return usageError{errors.New("DATABASE_URL is set, but dev works on a private database of its own: unset DATABASE_URL, or run auditstream serve for the database that it names")}
 	}
 	if c.Dir == "" {
-		return usageError{errors.New(`--dir="" is not allowed: a directory is, like .auditstream`)}
+		return usageError{errors.New(`--dir="" names no directory; give one, like .auditstream`)}
 	}
 	addr, err := c.address(ctx, std.out) // before the work of starting a database
 	if err != nil {

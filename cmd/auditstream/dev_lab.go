@@ -40,7 +40,7 @@ func (l *devLab) actions() map[string]web.Action {
 		"fail": func(ctx context.Context, query url.Values) (any, error) {
 			id, err := strconv.ParseInt(query.Get("id"), 10, 64)
 			if err != nil {
-				return nil, web.Refusal(fmt.Sprintf("id=%q is not allowed: the number of an audit is", query.Get("id")))
+				return nil, web.Refusal(fmt.Sprintf("id=%q is no number; give that of an audit", query.Get("id")))
 			}
 			return map[string]int64{"id": id}, l.simulation.fail(ctx, id)
 		},

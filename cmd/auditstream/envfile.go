@@ -33,7 +33,7 @@ func (*envFileFlags) BeforeResolve(ctx *kong.Context) error {
 		if detail, ok := errors.AsType[*fs.PathError](err); ok {
 			cause = detail.Err // the name is shown, and quoted
 		}
-		return fmt.Errorf("--env-file (AUDITSTREAM_ENV_FILE) %q is not allowed: a file of NAME=value lines that can be read is: %w", name, cause)
+		return fmt.Errorf("--env-file (AUDITSTREAM_ENV_FILE) %q cannot be read; give a file of NAME=value lines: %w", name, cause)
 	}
 	values, err := parseEnvFile(string(text), settings(ctx.Model.Node))
 	if err != nil {
@@ -83,11 +83,11 @@ func parseEnvFile(text string, known map[string]bool) (map[string]string, error)
 		name = strings.TrimSpace(name)
 		switch _, twice := values[name]; {
 		case !found || !variableName.MatchString(name): // of a key in base64 the end looks like NAME=
-			return nil, fmt.Errorf("line %d (not shown, it may hold a secret) is not allowed: NAME=value is, or a comment after #", number)
+			return nil, fmt.Errorf("line %d (not shown, it may hold a secret) is no NAME=value; write NAME=value, or # before a comment", number)
 		case twice:
-			return nil, fmt.Errorf("line %d: %s stands there twice: once is allowed", number, name)
+			return nil, fmt.Errorf("line %d: %s stands there twice; give it once", number, name)
 		case !known[name]:
-			return nil, fmt.Errorf("line %d: %s is not allowed: a variable of auditstream serve is (auditstream serve --help lists them; others belong into the environment)", number, name)
+			return nil, fmt.Errorf("line %d: %s is no variable of auditstream serve; auditstream serve --help lists them, and others belong into the environment", number, name)
 		}
 		values[name] = unquoted(strings.TrimSpace(value))
 	}

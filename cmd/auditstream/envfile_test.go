@@ -18,9 +18,9 @@ func TestParseEnvFile(t *testing.T) {
 		"some-secret==":                  "line 1 (not shown",
 		"export JWT_SECRET=some-secret":  "line 1 (not shown",
 		"=some-secret":                   "line 1 (not shown",
-		"PGUSER=some-secret":             "line 1: PGUSER is not allowed",
+		"PGUSER=some-secret":             "line 1: PGUSER is no variable of auditstream serve",
 		"SSE_UI=some-secret\nSSE_UI=on":  "line 2: SSE_UI stands there twice",
-		"AUDITSTREAM_ENV_FILE=/etc/more": "AUDITSTREAM_ENV_FILE is not allowed",
+		"AUDITSTREAM_ENV_FILE=/etc/more": "AUDITSTREAM_ENV_FILE is no variable of auditstream serve",
 	} {
 		_, err := parseEnvFile(text, known)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "some-secret") {

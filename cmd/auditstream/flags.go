@@ -172,7 +172,7 @@ func number(ctx *kong.DecodeContext, low, high int64) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < low || n > high {
-		return 0, fmt.Errorf("%q is not allowed: a whole number from %d to %d is", text, low, high)
+		return 0, fmt.Errorf("invalid value %q; give a whole number from %d to %d", text, low, high)
 	}
 	return n, nil
 }
@@ -226,7 +226,7 @@ func oneOf(ctx *kong.DecodeContext, target *string, allowed ...string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is not allowed: %s is", text, strings.Join(allowed, " or "))
+	return fmt.Errorf("invalid value %q; give %s", text, strings.Join(allowed, " or "))
 }
 
 type level slog.Level

@@ -245,7 +245,7 @@ func FuzzVariable(f *testing.F) {
 		if !strings.Contains(message, name) && !strings.Contains(message, spelled) {
 			t.Errorf("%s=%q: the message does not name it: %s", name, value, message)
 		}
-		if !regexp.MustCompile(`is not allowed: .* (is|are)|is allowed|are allowed|is required|are required|set both|set JWT|at least|make one|are, for|; give `).MatchString(message) {
+		if !regexp.MustCompile(`is allowed|are allowed|is required|are required|set both|set JWT|at least|make one|are, for|; give `).MatchString(message) {
 			t.Errorf("%s=%q: the message does not say what is allowed: %s", name, value, message)
 		}
 		// kong reads the elements of a list by way of JSON, which shows bytes that are no text as U+FFFD.

@@ -82,10 +82,10 @@ func columnMap(pairs []string) (map[string]string, error) {
 	for _, pair := range pairs {
 		ours, theirs, ok := strings.Cut(pair, "=")
 		if !ok {
-			return nil, usageError{fmt.Errorf("--column=%q is not allowed: OURS=THEIRS is, like error=failure_reason", pair)}
+			return nil, usageError{fmt.Errorf("--column=%q has no equals sign; give OURS=THEIRS, like error=failure_reason", pair)}
 		}
 		if _, twice := columns[ours]; twice {
-			return nil, usageError{fmt.Errorf("--column=%q is not allowed: %s is mapped twice", pair, ours)}
+			return nil, usageError{fmt.Errorf("--column=%q maps %s a second time; give each column once", pair, ours)}
 		}
 		columns[ours] = theirs
 	}

@@ -20,7 +20,7 @@ func (c *manCmd) Run(parser *kong.Kong, std streams) error {
 	if c.Date != "" {
 		var err error
 		if date, err = time.Parse(time.DateOnly, c.Date); err != nil {
-			return usageError{fmt.Errorf("--date=%s is not allowed: a day like 2026-11-25 is", c.Date)}
+			return usageError{fmt.Errorf("--date=%s is no day; give one like 2026-11-25", c.Date)}
 		}
 	}
 	_, err := io.WriteString(std.out, manual(parser.Model, date))

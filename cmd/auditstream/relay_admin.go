@@ -24,7 +24,7 @@ func listenRelayAdmin(ctx context.Context, addr string) (relayAdmin, error) {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return relayAdmin{}, fmt.Errorf("ADMIN_ADDR: cannot listen on %s: %w (host:port is allowed, or off)", addr, err)
+		return relayAdmin{}, fmt.Errorf("ADMIN_ADDR: cannot listen on %s: %w (give host:port, or off)", addr, err)
 	}
 	return relayAdmin{l}, nil
 }

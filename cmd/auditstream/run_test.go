@@ -34,16 +34,16 @@ func TestWrongUsage(t *testing.T) {
 		"unknown flag":    {[]string{"serve", "--http-adr=:1"}, "--http-adr"},
 		"no database":     {[]string{"serve"}, "DATABASE_URL is not set"},
 		"install without": {[]string{"install"}, "DATABASE_URL is not set"},
-		"column":          {[]string{"install", "--database-url=postgres://127.0.0.1:1/x", "--column=error"}, `--column="error" is not allowed: OURS=THEIRS is`},
+		"column":          {[]string{"install", "--database-url=postgres://127.0.0.1:1/x", "--column=error"}, `--column="error" has no equals sign; give OURS=THEIRS`},
 		"column twice": {
-			[]string{"install", "--database-url=postgres://127.0.0.1:1/x", "--column=error=a", "--column=error=b"}, "error is mapped twice",
+			[]string{"install", "--database-url=postgres://127.0.0.1:1/x", "--column=error=a", "--column=error=b"}, "maps error a second time; give each column once",
 		},
 		"token without key":  {[]string{"token", "--sub=a"}, "JWT_SECRET is not set"},
 		"token, short key":   {[]string{"token", "--sub=a", "--jwt-secret=short"}, "5 bytes are not enough"},
 		"token for nobody":   {[]string{"token", "--jwt-secret=" + testSecret}, "--sub USER or --email ADDRESS"},
-		"token without time": {[]string{"token", "--jwt-secret=" + testSecret, "--sub=a", "--ttl=0s"}, "--ttl=0s is not allowed"},
+		"token without time": {[]string{"token", "--jwt-secret=" + testSecret, "--sub=a", "--ttl=0s"}, "--ttl=0s is not in the future; give"},
 		"dev address":        {[]string{"dev", "--http-addr=nowhere"}, "--http-addr: cannot listen on nowhere"},
-		"dev directory":      {[]string{"dev", "--dir="}, `--dir="" is not allowed`},
+		"dev directory":      {[]string{"dev", "--dir="}, `--dir="" names no directory; give one`},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -61,15 +61,15 @@ func TestWrongUsage(t *testing.T) {
 // TestInvalidVariable is not parallel: it sets the environment.
 func TestInvalidVariable(t *testing.T) {
 	cases := []struct{ name, value, allowed string }{
-		{"SSE_SOURCE", "kafka", "is not allowed: db"},
-		{"SSE_MAX_DURATION", "abc", "is not allowed: a whole number from 1 to 604800"},
-		{"SSE_MAX_DURATION", "0", "is not allowed: a whole number from 1 to 604800"},
-		{"SSE_MAX_DURATION", "604801", "is not allowed: a whole number from 1 to 604800"},
-		{"SSE_HEARTBEAT_SECONDS", "-1", "is not allowed: a whole number from 1 to 3600"},
-		{"SSE_FALLBACK_DB_INTERVAL_SECONDS", "3601", "is not allowed: a whole number from 1 to 3600"},
-		{"SSE_RETRY_MS", "1.5", "is not allowed: a whole number from 1 to 3600000"},
-		{"SSE_MAX_STREAMS", "-1", "is not allowed: a whole number from 0 to 1000000"},
-		{"SSE_MAX_STREAMS_PER_USER", "many", "is not allowed: a whole number from 0 to 1000000"},
+		{"SSE_SOURCE", "kafka", "; give db"},
+		{"SSE_MAX_DURATION", "abc", "; give a whole number from 1 to 604800"},
+		{"SSE_MAX_DURATION", "0", "; give a whole number from 1 to 604800"},
+		{"SSE_MAX_DURATION", "604801", "; give a whole number from 1 to 604800"},
+		{"SSE_HEARTBEAT_SECONDS", "-1", "; give a whole number from 1 to 3600"},
+		{"SSE_FALLBACK_DB_INTERVAL_SECONDS", "3601", "; give a whole number from 1 to 3600"},
+		{"SSE_RETRY_MS", "1.5", "; give a whole number from 1 to 3600000"},
+		{"SSE_MAX_STREAMS", "-1", "; give a whole number from 0 to 1000000"},
+		{"SSE_MAX_STREAMS_PER_USER", "many", "; give a whole number from 0 to 1000000"},
 		{"LOG_LEVEL", "loud", "warn"},
 		{"LOG_FORMAT", "xml", "json"},
 		{"CORS_ALLOWED_ORIGINS", "example.com", "is no origin; give one like https://app.example.com"},
@@ -91,10 +91,10 @@ func TestInvalidVariable(t *testing.T) {
 func TestInvalidSecretIsNotShown(t *testing.T) {
 	const password = "geheimnis"
 	cases := []struct{ name, value, want string }{
-		{"DATABASE_URL", "postgres://u:" + password + "@127.0.0.1:port/x", "postgres://user:password@host:5432/database is allowed"},
-		{"DATABASE_URL", password, "postgres://user:password@host:5432/database is allowed"},
+		{"DATABASE_URL", "postgres://u:" + password + "@127.0.0.1:port/x", "give one like postgres://user:password@host:5432/database"},
+		{"DATABASE_URL", password, "give one like postgres://user:password@host:5432/database"},
 		{"DATABASE_URL", "postgres://u:" + password + "@127.0.0.1:1/x?pool_max_conns=many", "pool"},
-		{"DATABASE_LISTEN_URL", "postgres://u:" + password + "@127.0.0.1:port/x", "postgres://user:password@host:5432/database is allowed"},
+		{"DATABASE_LISTEN_URL", "postgres://u:" + password + "@127.0.0.1:port/x", "give one like postgres://user:password@host:5432/database"},
 		{"JWT_SECRET", password, "at least 32"},
 		{"JWT_SECRET_PREVIOUS", password, "at least 32"},
 	}

@@ -26,7 +26,7 @@ func (c *tokenCmd) Run(std streams) error {
 	case c.Sub == "" && c.Email == "":
 		return usageError{errors.New("whose token? --sub USER or --email ADDRESS is required")}
 	case c.TTL <= 0:
-		return usageError{fmt.Errorf("--ttl=%v is not allowed: a duration like 1h is", c.TTL)}
+		return usageError{fmt.Errorf("--ttl=%v is not in the future; give a duration greater than 0, like 1h", c.TTL)}
 	}
 	token, err := signToken(c.JWTSecret, tokenClaims(c.Sub, c.Email, c.JWTIssuer, c.JWTAudience, c.TTL))
 	if err != nil {

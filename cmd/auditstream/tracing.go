@@ -41,7 +41,7 @@ func tracing(ctx context.Context, logger *slog.Logger) (provider trace.TracerPro
 		resource.WithFromEnv(), // last: it counts
 	)
 	if err != nil {
-		return nil, nil, usageError{errors.New("OTEL_RESOURCE_ATTRIBUTES is not allowed (not shown): key=value pairs with commas between them are, percent-encoded")}
+		return nil, nil, usageError{errors.New("OTEL_RESOURCE_ATTRIBUTES cannot be read (not shown); give key=value pairs, percent-encoded, with commas between them")}
 	}
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
@@ -71,7 +71,7 @@ func tracingWanted(getenv func(string) string) (bool, error) {
 	case exporter == "none", exporter == "" && endpoint == "":
 		return false, nil
 	case exporter != "" && exporter != "otlp":
-		return false, fmt.Errorf("OTEL_TRACES_EXPORTER: %q is not allowed: otlp or none is", exporter)
+		return false, fmt.Errorf("OTEL_TRACES_EXPORTER: unknown exporter %q; give otlp or none", exporter)
 	}
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
 		protocol := getenv(name)
@@ -79,7 +79,7 @@ func tracingWanted(getenv func(string) string) (bool, error) {
 			break // the first counts
 		}
 		if protocol != "" {
-			return false, fmt.Errorf("%s: %q is not allowed: http/protobuf is (a collector has it on port 4318)", name, protocol)
+			return false, fmt.Errorf("%s: unsupported protocol %q; give http/protobuf, which a collector has on port 4318", name, protocol)
 		}
 	}
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"} {
@@ -97,10 +97,10 @@ func checkEndpoint(name, text string) error {
 	}
 	u, err := url.Parse(text)
 	if strings.Contains(text, "@") || err != nil {
-		return fmt.Errorf("%s is not allowed (not shown, it may hold a password): a URL like http://127.0.0.1:4318 is; secrets belong into OTEL_EXPORTER_OTLP_HEADERS", name)
+		return fmt.Errorf("%s: no URL, or one with a user (not shown, it may hold a password); give one like http://127.0.0.1:4318, and secrets in OTEL_EXPORTER_OTLP_HEADERS", name)
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		return fmt.Errorf("%s: %q is not allowed: a URL like http://127.0.0.1:4318 is", name, text)
+		return fmt.Errorf("%s: %q is no http or https URL with a host; give one like http://127.0.0.1:4318", name, text)
 	}
 	return nil
 }

@@ -59,20 +59,20 @@ func (c *watchCmd) Run(ctx context.Context, std streams) error {
 func (c *watchCmd) check() (base string, err error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", usageError{errors.New("--url (AUDITSTREAM_URL) is not allowed: an address like https://progress.example.com is, without user, query and fragment")}
+		return "", usageError{errors.New("--url (AUDITSTREAM_URL) is no address of a server; give one like https://progress.example.com, without user, query and fragment")}
 	}
 	if len(c.IDs) > maxWatched {
-		return "", usageError{fmt.Errorf("%d audits are not allowed: at most %d are", len(c.IDs), maxWatched)}
+		return "", usageError{fmt.Errorf("%d audits are too many for one stream; name at most %d", len(c.IDs), maxWatched)}
 	}
 	seen := make(map[int64]bool)
 	for _, id := range c.IDs {
 		if id < 1 || seen[id] {
-			return "", usageError{fmt.Errorf("audit %d is not allowed: whole numbers from 1 to 9223372036854775807 are, each once", id)}
+			return "", usageError{fmt.Errorf("audit %d is below 1 or was named before; give whole numbers from 1 to 9223372036854775807, each once", id)}
 		}
 		seen[id] = true
 	}
 	if c.Until < 0 || c.Until > 100 {
-		return "", usageError{fmt.Errorf("--until=%d is not allowed: a whole number from 0 to 100 is", c.Until)}
+		return "", usageError{fmt.Errorf("--until=%d is no percentage; give a whole number from 0 to 100", c.Until)}
 	}
 	c.Token = strings.TrimSpace(c.Token)
 	return strings.TrimRight(u.String(), "/"), nil

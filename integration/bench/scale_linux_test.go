@@ -64,7 +64,7 @@ func chosenScale() (scale, error) {
 	}
 	s, ok := scales[name]
 	if !ok {
-		return scale{}, fmt.Errorf("BENCH=%s is not allowed: default, quick or tiny is", name)
+		return scale{}, fmt.Errorf("BENCH=%s is no scale; give default, quick or tiny", name)
 	}
 	s.name = name
 	switch peer := os.Getenv("BENCH_PEER"); peer {
@@ -74,7 +74,7 @@ func chosenScale() (scale, error) {
 	case "none":
 		s.peer = false
 	default:
-		return scale{}, fmt.Errorf("BENCH_PEER=%s is not allowed: %s or none is", peer, nchan)
+		return scale{}, fmt.Errorf("BENCH_PEER=%s is no peer; give %s or none", peer, nchan)
 	}
 	return s, nil
 }

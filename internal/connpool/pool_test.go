@@ -147,7 +147,7 @@ func TestWriterThatWaitsIsReplaced(t *testing.T) {
 		_ = c.sock.SetWriteDeadline(time.Now())
 	}
 	p.mu.Unlock()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // a writer that leaves tells nobody
 		p.queue.Lock()
 		surplus := p.surplus
 		p.queue.Unlock()

@@ -28,7 +28,7 @@ func ParseURL(text string) (*redis.Options, error) {
 	}
 	o, err := redis.ParseURL(text)
 	if err != nil {
-		return nil, errors.New("not a Redis URL (not shown, it may hold a password): redis://user:password@host:6379/0 is allowed, with rediss for TLS")
+		return nil, errors.New("not a Redis URL (not shown, it may hold a password); give one like redis://user:password@host:6379/0, with rediss for TLS")
 	}
 	// What the URL may also set is ours to say: trying again, and for how long, is what Run does.
 	return &redis.Options{

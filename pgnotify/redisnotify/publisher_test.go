@@ -188,8 +188,14 @@ func TestNothingToPublishIsNoSuccess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var listens atomic.Bool
-	start(t, running(p, listens.Load))
+	turns := make(chan struct{})
+	start(t, running(p, func() bool { // which is asked whenever there may be something to publish
+		select {
+		case turns <- struct{}{}:
+		default:
+		}
+		return false
+	}))
 	for range 3 {
 		p.Resync()
 		eventually(t, "up", p.Up)
@@ -197,7 +203,9 @@ func TestNothingToPublishIsNoSuccess(t *testing.T) {
 		proxy.DropAll()
 		p.Notify("1")
 		eventually(t, "not up", func() bool { return !p.Up() })
-		time.Sleep(resyncInterval / 2) // in which no resync is due
+		for range 3 { // in which no resync is due
+			<-turns
+		}
 		proxy.SetTarget(s.Addr)
 		eventually(t, "up again", p.Up)
 	}
