@@ -29,7 +29,7 @@ test: ## Install what tests need, then run all of them but the long ones; 9 minu
 	@$(MAKE) --no-print-directory -k test-units test-whole
 
 # Where goroutines share what they have: with the race detector.
-RACED = ./server ./pgnotify/... ./store ./cmd/auditstream
+RACED = ./server ./pgnotify/... ./store ./internal/connpool ./cmd/auditstream
 
 .PHONY: test-units
 test-units:

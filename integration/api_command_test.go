@@ -64,7 +64,7 @@ func TestAPICommandUsage(t *testing.T) {
 		{"install", nil, []string{"DATABASE_URL is not set"}},
 		{"uninstall", nil, []string{"DATABASE_URL is not set"}},
 		{"install --column error", []string{nowhere}, []string{"--column", `"error" has no equals sign; give OURS=THEIRS`}},
-		{"install --column error=a --column error=b", []string{nowhere}, []string{"--column", "mapped twice"}},
+		{"install --column error=a --column error=b", []string{nowhere}, []string{"--column", "maps error a second time"}},
 		{"install --lock-wait=soon", []string{nowhere}, []string{"--lock-wait"}},
 		{"token --sub alice", nil, []string{"JWT_SECRET is not set"}},
 		{"token --sub alice", []string{"JWT_SECRET=short"}, []string{"JWT_SECRET", "5 bytes are not enough", "32"}},

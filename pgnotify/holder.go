@@ -52,6 +52,7 @@ func (h *Holder) Look() { h.again.ring() }
 func (h *Holder) Run(ctx context.Context) error {
 	var delays Backoff
 	var said turn
+	var hurried time.Time // the last attempt that did not wait for its turn
 	silent, limit := 0, muteSessions
 	for {
 		began := time.Now()
@@ -80,7 +81,13 @@ func (h *Holder) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(delay):
 		case <-h.again: // somebody has a connection again; not as often as anybody can say so
-			time.Sleep(backoffMin)
+			soon := max(backoffMin, time.Until(hurried.Add(againAfter)))
+			hurried = time.Now().Add(soon)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(soon):
+			}
 		}
 	}
 }

@@ -147,12 +147,14 @@ func (h *Hub) find(ctx context.Context) {
 	h.mu.Lock()
 	before := h.owned.failure
 	h.owned.failure = err
-	if err == nil {
-		h.found(subs, keys)
-	} else {
+	if err != nil {
 		h.owned.again(subs)
 	}
+	f := &find{subs: subs, since: h.reads, unread: len(keys)}
 	h.mu.Unlock()
+	if err == nil {
+		h.found(f, keys)
+	}
 	switch {
 	case err != nil && before == nil:
 		h.cfg.Logger.Error("the audits of users who watch all of theirs cannot be found; it is tried again", "error", err)
@@ -171,19 +173,26 @@ func (o *owned) again(subs []*Subscription) {
 	time.AfterFunc(readRetryMax/2, o.wake.ring)
 }
 
-// found has read what may be subscriptions'. The caller holds mu.
-func (h *Hub) found(subs []*Subscription, keys []store.Key) {
-	f := &find{subs: subs, since: h.reads, unread: len(keys)}
-	for _, key := range keys {
-		e := h.entries[key]
-		if e == nil {
-			e = h.add(key)
-		}
-		e.known = true
-		e.finds = append(e.finds, f)
-		h.soil(e, soon)
+// found has read what was found, which may be very much: it lets others have the lock in between.
+func (h *Hub) found(f *find, keys []store.Key) {
+	if len(keys) == 0 {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		f.begin()
 	}
-	f.begin()
+	for chunk := range slices.Chunk(keys, maxRead) {
+		h.mu.Lock()
+		for _, key := range chunk {
+			e := h.entries[key]
+			if e == nil {
+				e = h.add(key)
+			}
+			e.known = true
+			e.finds = append(e.finds, f)
+			h.soil(e, soon)
+		}
+		h.mu.Unlock()
+	}
 }
 
 // takeDue returns for whom something is to be found, and whose.

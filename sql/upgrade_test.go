@@ -15,7 +15,11 @@ import (
 // released is the install.sql of a version, as it was.
 func released(tb testing.TB, version int) string {
 	tb.Helper()
-	script, err := os.ReadFile(fmt.Sprintf("testdata/schema-%d.sql", version))
+	name := fmt.Sprintf("testdata/schema-%d.sql", version)
+	if version == sql.SchemaVersion {
+		name = "install.sql"
+	}
+	script, err := os.ReadFile(name)
 	if err != nil {
 		tb.Fatal(err)
 	}
