@@ -96,6 +96,10 @@ func upgradeUnderLoad(t *testing.T, db database, found int) {
 		v.reached(t, 1)
 	}
 
+	// Whose triggers always ring need not be told; of the others an alert speaks.
+	if got := i.metric(t, "auditstream_unannounced_buckets"); (got > 0) != (found > 1) {
+		t.Errorf("%v buckets are not announced, by triggers of version %d", got, found)
+	}
 	// One writer is in the way of the first attempts, another has a snapshot of before.
 	inTheWay, before, watcher := pgtest.Connect(t, db.Admin), pgtest.Connect(t, db.Admin), pgtest.Connect(t, db.Admin)
 	simple(t, inTheWay, `begin; update audits set total_pages = 1 where id = `+long)

@@ -57,7 +57,7 @@ func newHolding(t *testing.T, dsn string, change func(*setup)) *holding {
 	if change != nil {
 		change(cfg)
 	}
-	h.registrar = NewRegistrar(func(func(store.Key) bool) { h.marked.Add(1) }, logger, nil)
+	h.registrar = NewRegistrar(func(func(store.Key) bool) { h.marked.Add(1) }, logger)
 	h.holder = NewHolder(cfg.conn, cfg.pool, h.registrar, logger)
 	t.Cleanup(func() {
 		if h.holder.Held() {
@@ -302,7 +302,7 @@ func TestFullLockTableLeavesNoLockBehind(t *testing.T) {
 	for b := range int32(maxBuckets - 100) {
 		h.registrar.Leave(in(b))
 	}
-	eventually(t, "the others' locks", func() bool { return h.registrar.unheld() == 0 })
+	eventually(t, "the others' locks", func() bool { return h.registrar.Unheld() == 0 })
 	for b := range int32(100) {
 		h.registrar.Leave(in(maxBuckets - 100 + b))
 	}

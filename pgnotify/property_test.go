@@ -228,7 +228,7 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := NewRegistrar(h.Mark, h.cfg.Logger, nil)
+	r := NewRegistrar(h.Mark, h.cfg.Logger)
 	h.Announce(r)
 	r.Session(newLockTable())
 	running, stop := context.WithCancel(t.Context())

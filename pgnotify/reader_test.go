@@ -501,7 +501,7 @@ func TestS3ManyComeAndGoWithinMilliseconds(t *testing.T) {
 	ids := keys(many(tb, 40_000))
 	reg := prometheus.NewRegistry()
 	h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Registerer: reg})
-	r := NewRegistrar(h.Mark, h.cfg.Logger, nil)
+	r := NewRegistrar(h.Mark, h.cfg.Logger)
 	h.announcer = r // nothing is subscribed yet
 	locks := newLockTable()
 	go func() { _ = r.Run(t.Context()) }()

@@ -9,9 +9,6 @@ import (
 	"time"
 
 	"auditstream/store"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 const (
@@ -67,14 +64,10 @@ type bucket struct {
 	left    time.Time // when the last who watched left
 }
 
-// NewRegistrar returns a Registrar that does nothing until Run; reg, which may be nil, receives its metric. mark is called without any
+// NewRegistrar returns a Registrar that does nothing until Run. mark is called without any
 // lock held, with what is true of each key whose changes may not have been announced.
-func NewRegistrar(mark func(chosen func(store.Key) bool), logger *slog.Logger, reg prometheus.Registerer) *Registrar {
-	r := &Registrar{mark: mark, logger: logger, wake: newBell()}
-	gauge(promauto.With(reg), "auditstream_unannounced_buckets",
-		"Buckets of keys in which somebody watches and of which writers announce nothing, because the lock is not held: the safety net finds their changes.",
-		func() float64 { return float64(r.unheld()) })
-	return r
+func NewRegistrar(mark func(chosen func(store.Key) bool), logger *slog.Logger) *Registrar {
+	return &Registrar{mark: mark, logger: logger, wake: newBell()}
 }
 
 // Session says which session holds the locks from now on; nil: none does. Whatever was held has gone with the one before.
@@ -131,8 +124,8 @@ func (r *Registrar) Flood(flooded bool) {
 	r.wake.ring()
 }
 
-// unheld is in how many buckets somebody watches without that writers know, in a flood 0.
-func (r *Registrar) unheld() (n int) {
+// Unheld returns in how many buckets somebody watches without that writers know, in a flood 0.
+func (r *Registrar) Unheld() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.flooded {

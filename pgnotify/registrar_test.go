@@ -154,7 +154,7 @@ func in(b int32) store.Key { return keysOf()[b] }
 func startRegistrar(t *testing.T, l Locks) (*Registrar, *marks) {
 	t.Helper()
 	m := new(marks)
-	r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler), nil)
+	r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler))
 	go func() { _ = r.Run(t.Context()) }()
 	r.Session(l)
 	return r, m
@@ -259,7 +259,7 @@ func TestBucketThatSomebodyElseHoldsIsTriedAgain(t *testing.T) {
 		r.Want(in(3))
 		r.Want(in(4))
 		synctest.Wait()
-		if n := r.unheld(); n != 1 {
+		if n := r.Unheld(); n != 1 {
 			t.Errorf("%d are not held, want 1", n)
 		}
 		time.Sleep(10 * time.Minute)
@@ -289,13 +289,13 @@ func TestNewSessionTakesAllAnew(t *testing.T) {
 		m.take()
 		r.Session(nil)
 		synctest.Wait()
-		if n := r.unheld(); n != 3000 || r.Announced(in(5)) {
+		if n := r.Unheld(); n != 3000 || r.Announced(in(5)) {
 			t.Errorf("%d are held without a session", 3000-n)
 		}
 		other := newLockTable()
 		r.Session(other)
 		synctest.Wait()
-		if n := r.unheld(); n != 0 || len(other.holds()) != 3000 || !r.Announced(in(5)) {
+		if n := r.Unheld(); n != 0 || len(other.holds()) != 3000 || !r.Announced(in(5)) {
 			t.Errorf("%d are not held", n)
 		}
 		if got := len(slices.Concat(m.take()...)); got != 3000 {
@@ -363,8 +363,8 @@ func TestS3AllLeaveAtOnce(t *testing.T) {
 		}
 		time.Sleep(lingers + time.Second)
 		synctest.Wait()
-		if r.unheld()+len(l.holds()) > 0 {
-			t.Errorf("%d not held, %d locks left", r.unheld(), len(l.holds()))
+		if r.Unheld()+len(l.holds()) > 0 {
+			t.Errorf("%d not held, %d locks left", r.Unheld(), len(l.holds()))
 		}
 	})
 }
@@ -393,7 +393,7 @@ func TestRegistrarMissesNothing(t *testing.T) {
 					}
 				}
 			}
-			r := NewRegistrar(mark, slog.New(slog.DiscardHandler), nil)
+			r := NewRegistrar(mark, slog.New(slog.DiscardHandler))
 			go func() { _ = r.Run(t.Context()) }()
 			r.Session(l)
 			watched := map[int32]bool{}
@@ -493,7 +493,7 @@ func TestSessionEndsDuringTake(t *testing.T) {
 		r.Session(nil)
 		time.Sleep(time.Minute)
 		wantMarks(t, m)
-		if r.Announced(in(1)) || r.unheld() != 1 {
+		if r.Announced(in(1)) || r.Unheld() != 1 {
 			t.Error("held by a session that is over")
 		}
 		r.Session(newLockTable())
@@ -508,7 +508,7 @@ func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 		var log logs
 		l := newLockTable()
 		l.fail = errors.New("out of shared memory")
-		r := NewRegistrar(new(marks).mark, log.logger(), nil)
+		r := NewRegistrar(new(marks).mark, log.logger())
 		go func() { _ = r.Run(t.Context()) }()
 		r.Session(l)
 		r.Want(in(1))

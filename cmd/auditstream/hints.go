@@ -72,8 +72,17 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 			return hints{}, err
 		}
 	}
-	registrar := pgnotify.NewRegistrar(schema.Mark, logger, registry)
+	registrar := pgnotify.NewRegistrar(schema.Mark, logger)
 	schema.Announce(registrar)
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "auditstream_unannounced_buckets",
+		Help: "Buckets of keys in which somebody watches and of which writers announce nothing, because the lock is not held: the safety net finds their changes.",
+	}, func() float64 {
+		if schema.alwaysRings.Load() { // and need not be told
+			return 0
+		}
+		return float64(registrar.Unheld())
+	}))
 	holder := pgnotify.NewHolder(conn, pool, registrar, logger)
 	h := hints{held: holder.Held, run: []func(context.Context) error{registrar.Run, holder.Run}}
 

@@ -48,7 +48,6 @@ type Publisher struct {
 
 	mu   sync.Mutex
 	keys map[store.Key]struct{}
-	beat bool
 
 	resync   bool
 	resynced time.Time
