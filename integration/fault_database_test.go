@@ -58,14 +58,7 @@ func testFaultDatabaseComesAndGoes(t *testing.T) {
 				t.Errorf("the committed state was shown %v after the database was back", took)
 			}
 			i.waitReady(t, "up")
-			db.set(t, 10*n+2)
-			start := time.Now()
-			for _, v := range viewers {
-				v.reached(t, 10*n+2)
-			}
-			if took := time.Since(start); took > promptly {
-				t.Errorf("an update took %v after LISTEN was back", took)
-			}
+			db.shownPromptly(t, 10*n+2, viewers...)
 		})
 	}
 	for _, v := range viewers {
