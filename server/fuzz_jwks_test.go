@@ -137,6 +137,12 @@ func FuzzJWKS(f *testing.F) {
 			}
 			return err == nil
 		}
+		count := func() int {
+			if set := v.keys.set.Load(); set != nil {
+				return set.Len()
+			}
+			return 0
+		}
 		secrets := []string{"", keys.rsa.N.String(), string(keys.rsa.N.Bytes()), string(keys.public)}
 		for _, next := range []string{document, names.Replace(second)} {
 			var value any
@@ -149,13 +155,12 @@ func FuzzJWKS(f *testing.F) {
 		}
 		seen := ""
 		for _, next := range []string{document, names.Replace(second)} {
-			had, _ := v.keys.storage.KeyReadAll(t.Context())
+			had := count()
 			document, seen = next, seen+next
 			v.keys.started = time.Time{} // as if the last fetch were long ago
 			_, _ = v.verify(t.Context(), token("RS256", "unknown", rs(keys.strange)))
-			now, err := v.keys.storage.KeyReadAll(t.Context())
-			if err != nil || len(now) == 0 && len(had) > 0 || len(now) > jwksMaxSize/len(`{"kty":""}`) {
-				t.Errorf("%d keys became %d: %v", len(had), len(now), err)
+			if now := count(); now == 0 && had > 0 || now > jwksMaxSize/len(`{"kty":""}`) {
+				t.Errorf("%d keys became %d", had, now)
 			}
 			for _, kid := range []string{"", "r", kid} {
 				for _, key := range []*rsa.PrivateKey{keys.rsa, keys.strange} {
@@ -185,7 +190,7 @@ func TestKeySetThatUnpacksToMore(t *testing.T) {
 	bomb := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
-		for range 4 {
+		for range 4 * jwksMaxSize >> 20 {
 			if _, err := z.Write(make([]byte, 1<<20)); err != nil {
 				return
 			}
@@ -193,9 +198,9 @@ func TestKeySetThatUnpacksToMore(t *testing.T) {
 		_ = z.Close()
 	})
 	i.answer.Store(&bomb)
-	resp, err := JWKSClient().Get(i.url)
+	resp, err := jwksClient().Get(i.url)
 	for again := 0; err != nil && again < 3; again++ { // a busy machine may take longer than the client has patience
-		resp, err = JWKSClient().Get(i.url)
+		resp, err = jwksClient().Get(i.url)
 	}
 	if err != nil {
 		t.Fatal(err)
