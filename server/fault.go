@@ -40,7 +40,7 @@ var (
 
 	faultIssuer   = &fault{slog.LevelWarn, "a token is refused: its iss is not JWT_ISSUER; set that to what your issuer writes, to the last slash" + where}
 	faultAudience = &fault{slog.LevelWarn, "a token is refused: it is not for JWT_AUDIENCE; set that to what your issuer writes there, or JWT_AUDIENCE_CLAIM to the claim that says it (aud, client_id, azp)" + where}
-	faultNotYet   = &fault{slog.LevelWarn, fmt.Sprintf("a token is refused: its nbf is more than %v ahead; set this machine's clock and its issuer's", notBeforeSkew)}
+	faultNotYet   = &fault{slog.LevelWarn, "a token is refused: its nbf is more than a minute ahead; set this machine's clock and its issuer's"}
 	faultExpired  = &fault{slog.LevelInfo, "a token is refused: it has expired; its client must ask for a new one in time"}
 	faultNoExpiry = &fault{slog.LevelWarn, "a token is refused: it has no exp; have its issuer set one, an hour ahead, say"}
 	faultClaim    = &fault{slog.LevelWarn, "a token is refused: a claim is not what it must be"}
