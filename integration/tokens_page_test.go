@@ -180,7 +180,7 @@ func TestTokensPageCommands(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	id := db.insertFor(t, "42")
-	env := []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + secret, "JWT_USER_CLAIM=https://example.com/uid", "JWT_AUDIENCE=auditstream", "JWT_AUDIENCE_CLAIM=azp", "JWT_ISSUER=https://id.example"}
+	env := []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + secret, "JWT_USER_CLAIM=https://app.example/uid", "JWT_AUDIENCE=auditstream", "JWT_AUDIENCE_CLAIM=azp", "JWT_ISSUER=https://id.example"}
 	i := serve(t, db.Serve, env[2:]...)
 	ran := 0
 	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(document(t, "docs/tokens-and-issuers.md"), -1) {
@@ -188,7 +188,7 @@ func TestTokensPageCommands(t *testing.T) {
 			args := strings.Fields(strings.ReplaceAll(line, "--env-file auditstream.env", ""))
 			switch ran++; args[1] {
 			case "doctor":
-				if out := command(t, env, args[1:]...); !strings.Contains(out, `iss must be "https://id.example" and azp "auditstream"; the user is the claim "https://example.com/uid"`) {
+				if out := command(t, env, args[1:]...); !strings.Contains(out, `iss must be "https://id.example" and azp "auditstream"; the user is the claim "https://app.example/uid"`) {
 					t.Errorf("doctor: %s", out)
 				}
 			case "token":
@@ -205,7 +205,7 @@ func TestTokensPageCommands(t *testing.T) {
 	if ran < 4 {
 		t.Errorf("%d commands were found", ran)
 	}
-	number := remember(strings.TrimSpace(command(t, env, "token", "--claim", "https://example.com/uid=42")))
+	number := remember(strings.TrimSpace(command(t, env, "token", "--claim", "https://app.example/uid=42")))
 	if got := i.ask(t, "GET", statusPath(id), "Authorization", "Bearer "+number); got.Status != 200 {
 		t.Errorf("the user as a number: %d %s", got.Status, got.Body)
 	}
