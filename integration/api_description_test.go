@@ -111,6 +111,7 @@ func refusalExchanges(t *testing.T) []*instance {
 	db := newFirstAudit(t)
 	i := serve(t, db.Serve)
 	auth, bob := "Bearer "+alice(t), "Bearer "+token(t, jwt.MapClaims{"sub": "bob"})
+	early := "Bearer " + token(t, jwt.MapClaims{"sub": "alice", "nbf": time.Now().Add(30 * time.Minute).Unix()})
 	for _, path := range []string{streamPath("1"), severalPath, statusPath("1"), "/healthz", "/readyz", "/openapi.yaml"} {
 		i.ask(t, "POST", path)
 	}
@@ -119,6 +120,7 @@ func refusalExchanges(t *testing.T) []*instance {
 			i.ask(t, method, path)
 			i.ask(t, method, path, "Authorization", "Bearer")
 			i.ask(t, method, path, "Authorization", bob)
+			i.ask(t, method, path, "Authorization", early)
 			i.ask(t, method, strings.Replace(path, "1", "x", 1), "Authorization", auth)
 			for _, bad := range []string{"0", "99"} {
 				i.ask(t, method, strings.NewReplacer("/1/", "/"+bad+"/", "=1", "="+bad).Replace(path), "Authorization", auth)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"auditstream/store"
 
@@ -196,6 +200,9 @@ func (c AuthConfig) Validate() error {
 			}
 		}
 	}
+	if err := c.checkClaims(); err != nil {
+		return err
+	}
 	if c.JWKSURL == "" {
 		return nil
 	}
@@ -210,6 +217,55 @@ func (c AuthConfig) Validate() error {
 		return errors.New("JWT_ISSUER and JWT_AUDIENCE are required with JWT_JWKS_URL: without them a token that the issuer made for any other service would be accepted")
 	}
 	return nil
+}
+
+func (c AuthConfig) checkClaims() error {
+	switch {
+	case !slices.Contains([]string{"aud", "client_id", "azp"}, c.audienceClaim()):
+		return fmt.Errorf("JWT_AUDIENCE_CLAIM: invalid claim %q; give aud, client_id or azp", c.AudienceClaim)
+	case c.audienceClaim() != "aud" && c.Audience == "":
+		return fmt.Errorf("JWT_AUDIENCE_CLAIM without JWT_AUDIENCE: nothing is compared with %s; set JWT_AUDIENCE to what it must be", c.AudienceClaim)
+	case slices.Contains([]string{"iss", "aud", "exp", "nbf", "iat", "jti", "email_verified"}, c.UserClaim):
+		return fmt.Errorf("JWT_USER_CLAIM: the claim %q names no user; give the one that has the user_id of your table, like sub or user_id", c.UserClaim)
+	case c.UserClaim != strings.TrimSpace(c.UserClaim):
+		return fmt.Errorf("JWT_USER_CLAIM: %q begins or ends with white space; give the claim's exact name", c.UserClaim)
+	}
+	return nil
+}
+
+func (c AuthConfig) audienceClaim() string { return cmp.Or(c.AudienceClaim, "aud") }
+func (c AuthConfig) userClaim() string     { return cmp.Or(c.UserClaim, "sub") }
+
+// Warnings says what is probably wrong with the secrets, and does not show them. They are used as they are: what looks wrong may be
+// what the application signs with.
+func (c AuthConfig) Warnings() []string {
+	var warnings []string
+	for _, s := range [][2]string{{"JWT_SECRET", c.Secret}, {"JWT_SECRET_PREVIOUS", c.PreviousSecret}} {
+		if what := oddEnds(s[1]); what != "" {
+			warnings = append(warnings, s[0]+" "+what+", which counts as a part of the key: tokens are refused unless your application signs with it, too; remove it if it was not meant")
+		}
+	}
+	return warnings
+}
+
+// oddEnds says what a secret has at its ends that copying left there, or "".
+func oddEnds(secret string) string {
+	first, _ := utf8.DecodeRuneInString(secret)
+	last, _ := utf8.DecodeLastRuneInString(secret)
+	odd := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) } // Cf: a byte order mark, zero width
+	switch {
+	case secret == "":
+		return ""
+	case odd(last):
+		return "ends with white space or a character that cannot be seen, a line break, say"
+	case odd(first):
+		return "begins with white space or a character that cannot be seen"
+	case strings.HasSuffix(secret, `\n`), strings.HasSuffix(secret, `\r`):
+		return `ends with a backslash and a letter, not with a line break`
+	case strings.ContainsRune("\"'`\u201c\u2018", first) && strings.ContainsRune("\"'`\u201d\u2019", last):
+		return "is in quotes"
+	}
+	return ""
 }
 
 // withoutPassword is a URL as it may be shown. In a misspelled one the password may stand anywhere before the last @.

@@ -111,8 +111,14 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if answer.transient {
 		h.Set("Retry-After", strconv.Itoa(int(max(s.retryDelay().Round(time.Second), time.Second).Seconds())))
 	}
+	if early, ok := errors.AsType[*notYetValid](err); ok && time.Until(early.from) < maxEarly {
+		h.Set("Retry-After", strconv.Itoa(int(max(time.Until(early.from), 0)/time.Second)+1))
+	}
 	s.writeJSON(w, r, answer.status, errorJSON(answer.text))
 }
+
+// maxEarly is how long a token may not be valid yet for its client to be told when to try again.
+const maxEarly = time.Hour
 
 // refuseStream answers a stream request that is not served. One that cannot be served for now gets status 200, a random
 // time to come back after, and the error event: any other status ends a browser's EventSource for good.

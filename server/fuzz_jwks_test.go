@@ -138,6 +138,12 @@ func FuzzJWKS(f *testing.F) {
 			}
 			return err == nil
 		}
+		count := func() int {
+			if set := v.keys.set.Load(); set != nil {
+				return set.Len()
+			}
+			return 0
+		}
 		secrets := []string{"", keys.rsa.N.String(), string(keys.rsa.N.Bytes()), string(keys.public)}
 		for _, next := range []string{document, names.Replace(second)} {
 			var value any
@@ -150,13 +156,12 @@ func FuzzJWKS(f *testing.F) {
 		}
 		seen := ""
 		for _, next := range []string{document, names.Replace(second)} {
-			had, _ := v.keys.storage.KeyReadAll(t.Context())
+			had := count()
 			document, seen = next, seen+next
 			v.keys.started = time.Time{} // as if the last fetch were long ago
 			_, _ = v.verify(t.Context(), token("RS256", "unknown", rs(keys.strange)))
-			now, err := v.keys.storage.KeyReadAll(t.Context())
-			if err != nil || len(now) == 0 && len(had) > 0 || len(now) > jwksMaxSize/len(`{"kty":""}`) {
-				t.Errorf("%d keys became %d: %v", len(had), len(now), err)
+			if now := count(); now == 0 && had > 0 || now > jwksMaxSize/len(`{"kty":""}`) {
+				t.Errorf("%d keys became %d", had, now)
 			}
 			for _, kid := range []string{"", "r", kid} {
 				for _, key := range []*rsa.PrivateKey{keys.rsa, keys.strange} {
@@ -185,7 +190,7 @@ func TestKeySetThatUnpacksToMore(t *testing.T) {
 	i := newIssuer(t)
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
-	if _, err := z.Write(make([]byte, 4<<20)); err != nil {
+	if _, err := z.Write(make([]byte, 4*jwksMaxSize)); err != nil {
 		t.Fatal(err)
 	}
 	if err := z.Close(); err != nil {
@@ -196,9 +201,9 @@ func TestKeySetThatUnpacksToMore(t *testing.T) {
 		_, _ = w.Write(packed.Bytes())
 	})
 	i.answer.Store(&bomb)
-	resp, err := JWKSClient().Get(i.url)
+	resp, err := jwksClient().Get(i.url)
 	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); { // a busy machine may take longer than the client has patience
-		resp, err = JWKSClient().Get(i.url)
+		resp, err = jwksClient().Get(i.url)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,10 +19,21 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// bareJWKS has no keys; what it fetches comes from remote.
-func bareJWKS(remote func(known jwkset.Storage) jwkset.Storage) *jwks {
-	known := jwkset.NewMemoryStorage()
-	return &jwks{storage: known, remote: remote(known), waiting: make(chan struct{}, jwksMaxWaiting), fetching: make(chan struct{}, 1)}
+// bareJWKS has no keys; load is what it fetches.
+func bareJWKS(load func(context.Context) (*KeySet, error)) *jwks {
+	return &jwks{load: load, logger: slog.New(slog.DiscardHandler), waiting: make(chan struct{}, jwksMaxWaiting), fetching: make(chan struct{}, 1)}
+}
+
+// keySet is a set of public keys by their kid.
+func keySet(t testing.TB, keys map[string]crypto.PublicKey) *KeySet {
+	t.Helper()
+	set := &KeySet{byKID: make(map[string][]crypto.PublicKey)}
+	for kid, key := range keys {
+		if err := set.add(kid, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return set
 }
 
 func TestES256ByJWKS(t *testing.T) {
@@ -102,13 +114,13 @@ func TestAlgorithmsThatAreNotConfiguredAreRefused(t *testing.T) {
 func TestWaitingForKeysEndsWithTheRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		k := bareJWKS(func(known jwkset.Storage) jwkset.Storage { return slowStore{known} })
-		go func() { _ = k.fetchFor(context.WithoutCancel(t.Context()), "forged") }() // fetches for a minute
+		k := bareJWKS(slowly)
+		go func() { _ = k.fetchFor(context.WithoutCancel(t.Context())) }() // fetches for a minute
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start := time.Now()
-		err := k.fetchFor(ctx, "mine")
+		err := k.fetchFor(ctx)
 		if answerTo(err) != errNoKeys || time.Since(start) != time.Second {
 			t.Errorf("%v after %v, want errNoKeys after 1 s", err, time.Since(start))
 		}
@@ -119,23 +131,21 @@ func TestWaitingForKeysEndsWithTheRequest(t *testing.T) {
 	})
 }
 
-// slowStore needs a minute to fetch.
-type slowStore struct{ jwkset.Storage }
-
-func (s slowStore) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
+// slowly needs a minute to fetch nothing.
+func slowly(context.Context) (*KeySet, error) {
 	time.Sleep(time.Minute)
-	return s.Storage.KeyRead(ctx, kid)
+	return nil, errTest
 }
 
 func TestWaitersForKeysAreLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		k := bareJWKS(func(known jwkset.Storage) jwkset.Storage { return slowStore{known} })
+		k := bareJWKS(slowly)
 		for range jwksMaxWaiting {
-			go func() { _ = k.fetchFor(t.Context(), "forged") }()
+			go func() { _ = k.fetchFor(t.Context()) }()
 		}
 		synctest.Wait()
-		if err := k.fetchFor(t.Context(), "one more"); answerTo(err) != errNoKeys {
+		if err := k.fetchFor(t.Context()); answerTo(err) != errNoKeys {
 			t.Errorf("%v, want errNoKeys at once", err)
 		}
 		time.Sleep(5 * time.Minute)
@@ -206,7 +216,7 @@ func TestRedirectWithinTheIssuerIsFollowed(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
 	keys := httptest.NewRecorder()
-	resp, err := JWKSClient().Get(i.url)
+	resp, err := jwksClient().Get(i.url)
 	if err != nil {
 		t.Fatal(err)
 	}

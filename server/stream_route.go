@@ -149,6 +149,9 @@ func (s *Server) authenticate(r *http.Request) (viewer, error) {
 	}
 	token, err := s.token(r)
 	if err != nil {
+		if f := faultOf[answerTo(err)]; f != nil {
+			s.verifier.faults.log(r.Context(), f)
+		}
 		return viewer{}, err
 	}
 	return s.verifier.verify(r.Context(), token)

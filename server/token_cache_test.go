@@ -75,7 +75,7 @@ func TestRefusedTokenIsNotCached(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		v := cachedVerifier(t, AuthConfig{Secret: testSecret}, 10)
-		early := sign(t, jwt.MapClaims{"sub": "alice", "nbf": time.Now().Add(time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix()})
+		early := sign(t, jwt.MapClaims{"sub": "alice", "nbf": time.Now().Add(notBeforeSkew + time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix()})
 		good := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
 		for _, token := range []string{early, good + "A", good[:len(good)-2], strings.ToUpper(good), ""} {
 			if _, err := v.verify(t.Context(), token); answerTo(err) != errInvalidToken {

@@ -2,14 +2,9 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +17,7 @@ import (
 const MinSecret = 32
 
 // notBeforeSkew is how far an issuer's clock may be ahead of ours. Expiry has no tolerance: a stream ends at exp.
-const notBeforeSkew = 5 * time.Second
+const notBeforeSkew = time.Minute
 
 // AuthConfig says which tokens are accepted. A secret or a JWKS URL is required; both may be set.
 type AuthConfig struct {
@@ -30,8 +25,14 @@ type AuthConfig struct {
 	Secret, PreviousSecret string
 	// JWKSURL is where the keys for RS256 and ES256 are, with https, or with http on a loopback address.
 	JWKSURL string
-	// Issuer and Audience must match the iss and aud claims where set; they are required with JWKSURL.
+	// Issuer and Audience must match the iss and AudienceClaim claims where set; they are required with JWKSURL.
 	Issuer, Audience string
+	// AudienceClaim is the one claim that says for whom a token is: aud (a text or a list of them), or client_id or azp (a text),
+	// which issuers use whose tokens have no aud. Default aud.
+	AudienceClaim string
+	// UserClaim is the claim that names the user: a text, or a whole number, which counts as its digits. Without it that is sub,
+	// which must be a text (RFC 7519, section 4.1.2).
+	UserClaim string
 	// MaxCached is how many tokens that were found valid are remembered, until they expire or keys change; 0: none.
 	MaxCached int
 }
@@ -60,9 +61,8 @@ type verifier struct {
 	// reloads counts the times that trusted was replaced, afterwards.
 	reloads atomic.Uint64
 
-	logger   *slog.Logger
+	faults   faultLog
 	accepted atomic.Bool // a token was found valid
-	told     sync.Once   // of the first signature that was wrong before that
 }
 
 // trusted is what may change while the process lives, all of it at once.
@@ -75,14 +75,13 @@ func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*ver
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	v := &verifier{cfg: cfg, logger: logger}
+	v := &verifier{cfg: cfg, faults: faultLog{logger: logger}}
 	v.cfg.Secret, v.cfg.PreviousSecret = "", ""
+	for _, warning := range cfg.Warnings() {
+		logger.WarnContext(ctx, warning)
+	}
 	if cfg.JWKSURL != "" {
-		keys, err := newJWKS(ctx, cfg.JWKSURL, logger)
-		if err != nil {
-			return nil, err
-		}
-		v.keys = keys
+		v.keys = newJWKS(ctx, cfg.JWKSURL, logger)
 	}
 	v.trusted.Store(newTrusted(cfg))
 	if cfg.MaxCached > 0 {
@@ -116,6 +115,9 @@ func (v *verifier) reload(secret, previous string) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	for _, warning := range cfg.Warnings() {
+		v.faults.logger.Warn(warning)
+	}
 	v.trusted.Store(newTrusted(cfg))
 	v.reloads.Add(1)
 	return nil
@@ -124,7 +126,7 @@ func (v *verifier) reload(secret, previous string) error {
 // refresh fetches the key set anew, for which it may wait up to 10 s, however many requests wait for that, too.
 func (v *verifier) refresh(ctx context.Context) {
 	if v.keys != nil {
-		_ = v.keys.fetch(ctx, rand.Text()) // nobody's id, so it does fetch; it fails when ctx is done alone
+		_ = v.keys.fetch(ctx) // fails when ctx is done alone
 	}
 }
 
@@ -172,45 +174,41 @@ func (v *verifier) generation() uint64 {
 }
 
 func (v *verifier) check(ctx context.Context, token string) (verifiedToken, error) {
-	var c claims
+	c := claims{cfg: &v.cfg}
 	trusted := v.trusted.Load()
-	_, err := trusted.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t, trusted.secrets) })
+	parsed, err := trusted.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t, trusted.secrets) })
 	switch {
 	case errors.Is(err, errNoKeys):
 		return verifiedToken{}, because(errNoKeys, err)
 	case err != nil:
-		v.tell(err)
+		f := v.fault(err, token, parsed, &c)
+		v.tell(ctx, f, err, parsed, &c)
+		if f == faultNotYet {
+			err = &notYetValid{err, c.validFrom()}
+		}
 		return verifiedToken{}, because(errInvalidToken, err)
 	}
 	v.accepted.Store(true)
-	who := verifiedToken{viewer: viewer{expires: c.ExpiresAt.Time}}
-	if strings.TrimSpace(c.Subject) != "" { // or a user_id of blanks would be somebody's
-		who.Subject = c.Subject
+	who := verifiedToken{viewer: viewer{Viewer: c.viewer, expires: c.expires.Time}}
+	if c.notBefore != nil {
+		who.from = c.notBefore.Add(-notBeforeSkew)
 	}
-	if c.NotBefore != nil {
-		who.from = c.NotBefore.Add(-notBeforeSkew)
-	}
-	if c.EmailVerified && strings.TrimSpace(c.Email) != "" {
-		who.Email = c.Email
+	if who.Subject == "" && who.Email == "" {
+		v.tell(ctx, faultNobody, nil, parsed, &c)
 	}
 	return who, nil
 }
 
-// tell says once that the key may be the wrong one. Later, when tokens have been valid, a bad signature is a client's fault, and
-// is for the debug log.
-func (v *verifier) tell(err error) {
-	if !errors.Is(err, jwt.ErrTokenSignatureInvalid) || v.accepted.Load() {
-		return
-	}
-	v.told.Do(func() {
-		v.logger.Warn("a token's signature is refused, and none has been valid yet: set JWT_SECRET, or JWT_JWKS_URL, to the key with which your application signs its users' tokens", "error", err)
-	})
+// notYetValid is the cause of a refusal that ends by itself.
+type notYetValid struct {
+	error
+	from time.Time
 }
 
 func (v *verifier) key(ctx context.Context, t *jwt.Token, secrets []jwt.VerificationKey) (any, error) {
 	// RFC 7515, section 4.1.11: extensions that are marked critical and not understood make a token invalid.
 	if _, ok := t.Header["crit"]; ok {
-		return nil, errors.New("the crit header is not supported")
+		return nil, faultCritical
 	}
 	switch t.Method.Alg() {
 	case "HS256":
@@ -218,60 +216,5 @@ func (v *verifier) key(ctx context.Context, t *jwt.Token, secrets []jwt.Verifica
 	case "RS256", "ES256":
 		return v.keys.key(ctx, t)
 	}
-	return nil, fmt.Errorf("algorithm %s is not configured", t.Method.Alg()) // the parser has refused it before
-}
-
-// claims are the claims that count. The zero EmailVerified means that an issuer said that the address is not verified.
-type claims struct {
-	jwt.RegisteredClaims
-	Email         string        `json:"email"`
-	EmailVerified emailVerified `json:"email_verified"`
-}
-
-// claimNames are the names that claims are read by.
-var claimNames = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "email", "email_verified"}
-
-// UnmarshalJSON presets EmailVerified: an issuer that does not send it leaves the address usable.
-//
-// Claim names have a case (RFC 7519, section 10.1.1), but encoding/json ignores it: where users may choose claims of their
-// own, one called "SUB" would replace the issuer's. So only the exact names are passed on.
-func (c *claims) UnmarshalJSON(data []byte) error {
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
-		return err
-	}
-	exact := make(map[string]json.RawMessage, len(claimNames))
-	for _, name := range claimNames {
-		if value, ok := all[name]; ok {
-			exact[name] = value
-		}
-	}
-	data, err := json.Marshal(exact)
-	if err != nil {
-		return err
-	}
-	type plain claims
-	p := plain{EmailVerified: true}
-	if err := json.Unmarshal(data, &p); err != nil {
-		return err
-	}
-	*c = claims(p)
-	return nil
-}
-
-// GetNotBefore allows for an issuer's clock that is a little ahead; see [notBeforeSkew].
-func (c claims) GetNotBefore() (*jwt.NumericDate, error) {
-	if c.NotBefore == nil {
-		return nil, nil
-	}
-	return jwt.NewNumericDate(c.NotBefore.Add(-notBeforeSkew)), nil
-}
-
-// emailVerified is the claim email_verified. Some issuers send it as text. Only true and "true" are a yes.
-type emailVerified bool
-
-func (e *emailVerified) UnmarshalJSON(data []byte) error {
-	text := strings.ToLower(string(data))
-	*e = text == `true` || text == `"true"` || text == `null`
-	return nil
+	return nil, faultAlgorithm // the parser has refused it before
 }

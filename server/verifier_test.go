@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -318,34 +319,21 @@ func TestRotationAndBadAnswersOfTheIssuer(t *testing.T) {
 	}
 }
 
-// keyStore is a remote key set in fake time.
-type keyStore struct {
-	jwkset.Storage
-	known   jwkset.Storage
-	fetches int
-	next    jwkset.JWK // what a fetch finds; zero: nothing new
-}
-
-func (k *keyStore) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
-	k.fetches++
-	if k.next.Key() != nil {
-		if err := k.known.KeyWrite(ctx, k.next); err != nil {
-			return jwkset.JWK{}, err
-		}
-	}
-	return k.known.KeyRead(ctx, kid)
-}
-
 func TestUnknownKIDsNeitherHammerNorLockOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		known := jwkset.NewMemoryStorage()
-		remote := &keyStore{known: known}
-		k := &jwks{storage: known, remote: remote, waiting: make(chan struct{}, jwksMaxWaiting), fetching: make(chan struct{}, 1)}
+		fetches := 0
+		var next *KeySet // what a fetch finds; nil: nothing
+		k := bareJWKS(func(context.Context) (*KeySet, error) {
+			if fetches++; next == nil {
+				return nil, errTest
+			}
+			return next, nil
+		})
 		start := time.Now()
 		var forged sync.WaitGroup
 		for range 100 {
-			forged.Go(func() { _ = k.fetchFor(t.Context(), "forged") })
+			forged.Go(func() { _ = k.fetchFor(t.Context()) })
 		}
 		forged.Wait()
 		// The issuer rotates while the forged ones wait: the first user of the new key waits with them and gets in.
@@ -353,23 +341,19 @@ func TestUnknownKIDsNeitherHammerNorLockOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := jwkset.NewJWKFromKey(private.Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "new"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		remote.next = key
+		next = keySet(t, map[string]crypto.PublicKey{"new": &private.PublicKey})
 		for range 100 {
-			forged.Go(func() { _ = k.fetchFor(t.Context(), "forged") })
+			forged.Go(func() { _ = k.fetchFor(t.Context()) })
 		}
-		if err := k.fetchFor(t.Context(), "new"); err != nil {
+		if err := k.fetchFor(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := known.KeyRead(t.Context(), "new"); err != nil {
-			t.Errorf("the new key was not found: %v", err)
+		if set := k.set.Load(); set == nil || len(set.byKID["new"]) != 1 {
+			t.Errorf("the new key was not found: %v", set)
 		}
 		forged.Wait()
-		if most := int(time.Since(start)/jwksUnknownKID) + 1; remote.fetches > most {
-			t.Errorf("%d fetches in %v, want at most %d", remote.fetches, time.Since(start), most)
+		if most := int(time.Since(start)/jwksUnknownKID) + 1; fetches > most {
+			t.Errorf("%d fetches in %v, want at most %d", fetches, time.Since(start), most)
 		}
 	})
 }

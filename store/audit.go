@@ -39,7 +39,7 @@ func (a Audit) Terminal() bool {
 
 // Viewer is the authenticated person who asks, as the token names them.
 type Viewer struct {
-	// Subject is the token's sub claim.
+	// Subject is the claim that names the token's user, sub unless configured otherwise.
 	Subject string
 	// Email is the token's email claim, empty unless it may be relied on (email_verified is not false).
 	Email string

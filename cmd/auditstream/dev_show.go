@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"auditstream/server"
 	"auditstream/server/web"
 )
 
@@ -63,7 +64,7 @@ func (d devShow) page() http.Handler {
 }
 
 func (d devShow) token(ttl time.Duration) string {
-	token, err := signToken(d.secret, tokenClaims(devUser, "", "", "", ttl))
+	token, err := signToken(d.secret, tokenClaims(devUser, "", server.AuthConfig{}, ttl))
 	if err != nil {
 		panic(err) // claims of text and numbers, and a key of bytes: nothing can fail
 	}

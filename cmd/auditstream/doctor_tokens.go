@@ -1,17 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"time"
 
 	"auditstream/server"
-
-	"github.com/MicahParks/jwkset"
 )
 
 // secrets checks the tokens' configuration. It tells lengths, never keys.
@@ -21,6 +16,9 @@ func (d *doctor) secrets(context.Context) []finding {
 		return []finding{fail("", "tokens: %v", err)}
 	}
 	var findings []finding
+	for _, warning := range auth.Warnings() {
+		findings = append(findings, warn("", "tokens: %s", warning))
+	}
 	if auth.Secret != "" {
 		previous := ""
 		if auth.PreviousSecret != "" {
@@ -34,16 +32,22 @@ func (d *doctor) secrets(context.Context) []finding {
 	return findings
 }
 
+// demands says what tokens must have, and whom they speak for.
 func demands(auth server.AuthConfig) string {
+	claim := cmp.Or(auth.AudienceClaim, "aud")
+	must := "any iss and aud are accepted"
 	switch {
 	case auth.Issuer != "" && auth.Audience != "":
-		return fmt.Sprintf("iss must be %q and aud %q", auth.Issuer, auth.Audience)
+		must = fmt.Sprintf("iss must be %q and %s %q", auth.Issuer, claim, auth.Audience)
 	case auth.Issuer != "":
-		return fmt.Sprintf("iss must be %q, any aud is accepted", auth.Issuer)
+		must = fmt.Sprintf("iss must be %q, any aud is accepted", auth.Issuer)
 	case auth.Audience != "":
-		return fmt.Sprintf("aud must be %q, any iss is accepted", auth.Audience)
+		must = fmt.Sprintf("%s must be %q, any iss is accepted", claim, auth.Audience)
 	}
-	return "any iss and aud are accepted"
+	if auth.UserClaim != "" {
+		must += fmt.Sprintf("; the user is the claim %q", auth.UserClaim)
+	}
+	return must
 }
 
 // keySet fetches the JWKS as serve does, whatever is wrong with the secret.
@@ -57,47 +61,28 @@ func (d *doctor) keySet(ctx context.Context) []finding {
 		return nil // said by secrets; an address that is not allowed is not asked
 	}
 	start := time.Now()
-	usable, all, err := fetchKeySet(ctx, auth.JWKSURL)
-	switch {
-	case err != nil:
-		return []finding{fail("Without it no RS256 or ES256 token is accepted: check the address, and that this machine reaches it.",
+	set, err := server.FetchKeySet(ctx, auth.JWKSURL)
+	if err != nil {
+		return []finding{fail("Without it no RS256 or ES256 token is accepted: check the address, and that this machine reaches it. An RSA key, or an EC key on P-256, is needed, for signatures.",
 			"JWT_JWKS_URL: %v", err)}
-	case usable == 0:
-		return []finding{fail("An RSA key or an EC key on P-256 is needed, for signatures.",
-			"JWT_JWKS_URL: none of its %d keys can verify RS256 or ES256", all)}
 	}
-	return []finding{ok("JWT_JWKS_URL: %d of %d keys can verify RS256 or ES256; fetched in %v", usable, all, brief(time.Since(start)))}
+	all := set.Len() + len(set.LeftOut)
+	findings := []finding{ok("JWT_JWKS_URL: %d of %d keys can verify RS256 or ES256; fetched in %v", set.Len(), all, brief(time.Since(start)))}
+	for _, key := range set.Private {
+		findings = append(findings, warn("Have the issuer replace that key, and publish the public half alone.", "JWT_JWKS_URL: the private half of a key is published, with which anybody can make tokens: %s", key))
+	}
+	for _, key := range set.Odd[:min(len(set.Odd), maxKeysShown)] {
+		findings = append(findings, warn("", "JWT_JWKS_URL: a key is odd, and used: %s", key))
+	}
+	for i, key := range set.LeftOut {
+		if i == maxKeysShown {
+			findings = append(findings, warn("", "JWT_JWKS_URL: %d more keys are left out", len(set.LeftOut)-i))
+			break
+		}
+		findings = append(findings, warn("Tokens that it signed are refused; when it signs none, nothing is to be done.", "JWT_JWKS_URL: a key is left out: %s", key))
+	}
+	return findings
 }
 
-func fetchKeySet(ctx context.Context, address string) (usable, all int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return 0, 0, errors.New("not an address")
-	}
-	resp, err := server.JWKSClient().Do(req)
-	if err != nil {
-		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err // without the address, which may hold a key
-		}
-		return 0, 0, fmt.Errorf("fetch from %s: %w", req.URL.Host, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return 0, 0, fmt.Errorf("%s answers %s", req.URL.Host, resp.Status)
-	}
-	var set jwkset.JWKSMarshal
-	if err := json.NewDecoder(resp.Body).Decode(&set); err != nil {
-		return 0, 0, fmt.Errorf("%s answers something else than a key set: %w", req.URL.Host, err)
-	}
-	for _, key := range set.Keys {
-		jwk, err := jwkset.NewJWKFromMarshal(key, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
-		switch {
-		case errors.Is(err, jwkset.ErrUnsupportedKey):
-		case err != nil:
-			return 0, 0, fmt.Errorf("the key %q of the set is broken, so serve takes none of them: %w", key.KID, err)
-		case server.CanVerify(jwk):
-			usable++
-		}
-	}
-	return usable, len(set.Keys), nil
-}
+// maxKeysShown is how many of the keys that are left out are named.
+const maxKeysShown = 10

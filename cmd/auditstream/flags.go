@@ -38,12 +38,15 @@ type authFlags struct {
 	JWTJWKSURL        string `name:"jwt-jwks-url" env:"JWT_JWKS_URL" placeholder:"URL" help:"Where the keys of RS256 and ES256 tokens are. Needs JWT_ISSUER and JWT_AUDIENCE."`
 	JWTIssuer         string `name:"jwt-issuer" env:"JWT_ISSUER" placeholder:"ISS" help:"The iss claim that tokens must have."`
 	JWTAudience       string `name:"jwt-audience" env:"JWT_AUDIENCE" placeholder:"AUD" help:"The aud claim that tokens must have."`
+	JWTAudienceClaim  string `name:"jwt-audience-claim" env:"JWT_AUDIENCE_CLAIM" default:"aud" help:"The claim that JWT_AUDIENCE is compared with instead, for issuers whose tokens have no aud: aud, client_id or azp."`
+	JWTUserClaim      string `name:"jwt-user-claim" env:"JWT_USER_CLAIM" placeholder:"CLAIM" help:"The claim that names the user, exactly as it is written: a text, or a whole number, which counts as its digits. Default: sub, which must be a text."`
 }
 
 func (f authFlags) config() server.AuthConfig {
 	return server.AuthConfig{
 		Secret: f.JWTSecret, PreviousSecret: f.JWTSecretPrevious,
 		JWKSURL: f.JWTJWKSURL, Issuer: f.JWTIssuer, Audience: f.JWTAudience,
+		AudienceClaim: f.JWTAudienceClaim, UserClaim: f.JWTUserClaim,
 	}
 }
 

@@ -1,0 +1,185 @@
+package server
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// logged is a verifier, and its log at the level info.
+func logged(t testing.TB, cfg AuthConfig) (*verifier, *bytes.Buffer) {
+	t.Helper()
+	log := new(bytes.Buffer)
+	v, err := newVerifier(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v, log
+}
+
+// raw is a token with exactly these claims in JSON.
+func raw(t testing.TB, claims string) string {
+	t.Helper()
+	text := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
+	signature, err := jwt.SigningMethodHS256.Sign(text, []byte(testSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
+}
+
+// expiring are claims with an exp in the future.
+func expiring(claims string) string {
+	return fmt.Sprintf(`{"exp":%d,%s}`, time.Now().Add(time.Hour).Unix(), claims)
+}
+
+// A refused token left nothing in the log at its usual level, whatever was wrong.
+func TestU15EachReasonIsLoggedWithWhatToSet(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	cfg := i.config()
+	now := time.Now()
+	good := jwt.MapClaims{"sub": "user-of-nobodys-business", "email": "mail@example.com", "iss": "https://id.example", "aud": "auditstream", "exp": now.Add(time.Hour).Unix()}
+	set := func(name string, value any) string {
+		claims := jwt.MapClaims{}
+		for k, v := range good {
+			claims[k] = v
+		}
+		if claims[name] = value; value == nil {
+			delete(claims, name)
+		}
+		return sign(t, claims)
+	}
+	rs := func(method jwt.SigningMethod, kid any) string {
+		token := jwt.NewWithClaims(method, good)
+		token.Header["kid"] = kid
+		var key any = i.key.Load()
+		if method == jwt.SigningMethodHS512 {
+			key = []byte(testSecret)
+		}
+		signed, err := token.SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+	none, err := jwt.NewWithClaims(jwt.SigningMethodNone, good).SignedString(jwt.UnsafeAllowNoneSignatureType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		token string
+		want  []string
+	}{
+		"another aud":        {set("aud", "billing"), []string{"level=WARN", "not for JWT_AUDIENCE", "claim=aud want=auditstream", "billing"}},
+		"many auds":          {set("aud", []string{"a", "b"}), []string{"not for JWT_AUDIENCE", "a b"}},
+		"no aud":             {set("aud", nil), []string{"not for JWT_AUDIENCE", "JWT_AUDIENCE_CLAIM"}},
+		"an empty aud":       {set("aud", ""), []string{"not for JWT_AUDIENCE"}},
+		"aud a number":       {set("aud", 7), []string{"claim=aud", "neither a text nor a list"}},
+		"another iss":        {set("iss", "https://id.example/"), []string{"not JWT_ISSUER", "want=https://id.example", "https://id.example/"}},
+		"no iss":             {set("iss", nil), []string{"not JWT_ISSUER"}},
+		"iss an object":      {set("iss", map[string]any{"a": 1}), []string{"claim=iss", "an object"}},
+		"an iss with breaks": {set("iss", "x\nlevel=ERROR\u202e\x1b[31m"+strings.Repeat("y", 4000)), []string{"not JWT_ISSUER", `\\nlevel=ERROR\\u202e\\x1b`}},
+		"sub a number":       {set("sub", 42), []string{"level=WARN", "JWT_USER_CLAIM", "claim=sub", "a number"}},
+		"sub a list":         {set("sub", []any{"a"}), []string{"JWT_USER_CLAIM", "claim=sub", "a list"}},
+		"sub a boolean":      {set("sub", true), []string{"claim=sub", "a boolean"}},
+		"email a list":       {set("email", []any{"a"}), []string{"claim=email", "a list"}},
+		"expired":            {set("exp", now.Add(-time.Second).Unix()), []string{"level=INFO", "has expired"}},
+		"no exp":             {set("exp", nil), []string{"has no exp"}},
+		"exp a text":         {set("exp", "soon"), []string{"claim=exp"}},
+		"not yet":            {set("nbf", now.Add(time.Hour).Unix()), []string{"nbf", "clock"}},
+		"nbf a text":         {set("nbf", "soon"), []string{"claim=nbf"}},
+		"iat a text":         {set("iat", "soon"), []string{"claim=iat"}},
+		"another signature":  {set("sub", "x")[:len(set("sub", "x"))-8] + "AAAAAAAA", []string{"signature is refused", "JWT_SECRET"}},
+		"RS512":              {rs(jwt.SigningMethodRS512, "one"), []string{"alg is not configured", "alg=RS512"}},
+		"HS512":              {rs(jwt.SigningMethodHS512, "one"), []string{"alg is not configured", "alg=HS512"}},
+		"none":               {none, []string{"alg is not configured", "alg=none"}},
+		"an alg of nobody's": {"eyJhbGciOiJ4XG55In0." + strings.Split(none, ".")[1] + ".AAAA", []string{"alg is not configured"}},
+		"an unknown kid":     {rs(jwt.SigningMethodRS256, "unknown-kid"), []string{"no key of its kid", "JWT_JWKS_URL"}},
+		"a kid that is none": {rs(jwt.SigningMethodRS256, 7), []string{"kid is no text"}},
+		"no JWT":             {"abc", []string{"level=INFO", "is no JWT"}},
+		"nothing in it":      {"..", []string{"is no JWT"}},
+		"encrypted":          {"eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..AAAA.AAAA.AAAA", []string{"encrypted (JWE)", "docs/tokens-and-issuers.md"}},
+		"a crit header":      {"eyJhbGciOiJIUzI1NiIsImNyaXQiOlsieCJdfQ." + strings.Split(none, ".")[1] + ".AAAA", []string{"crit"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, log := logged(t, cfg)
+			for range 3 {
+				v.verify(t.Context(), tc.token)
+				if _, err := v.verify(t.Context(), tc.token); answerTo(err) != errInvalidToken {
+					t.Fatalf("got %v, want errInvalidToken", err)
+				}
+			}
+			got := log.String()
+			if strings.Count(got, "\n") != 1 {
+				t.Errorf("want one line:\n%s", got)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("the log lacks %q: %s", want, got)
+				}
+			}
+			for _, secret := range []string{tc.token, "user-of-nobodys-business", "mail@example.com", "unknown-kid", testSecret} {
+				if strings.Contains(got, secret) && len(secret) > 3 {
+					t.Errorf("the log has %q: %s", secret, got)
+				}
+			}
+			if len(got) > 800 {
+				t.Errorf("a line of %d bytes", len(got))
+			}
+		})
+	}
+}
+
+// What strangers send must not fill the log: each reason is a line a minute, which counts the others.
+func TestU15ReasonsAreLoggedOnceAMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v, log := logged(t, AuthConfig{Secret: testSecret, Issuer: "https://id.example"})
+		for range 3 {
+			for range 1000 {
+				_, _ = v.verify(t.Context(), "abc")
+				_, _ = v.verify(t.Context(), raw(t, expiring(`"iss":"x"`)))
+			}
+			time.Sleep(faultInterval)
+		}
+		if got := strings.Count(log.String(), "\n"); got != 6 || strings.Count(log.String(), "not_logged=999") != 4 {
+			t.Errorf("%d lines, want 6, of which 4 count 999 others:\n%s", got, log.String())
+		}
+	})
+}
+
+// Requests whose token is not even looked at, and tokens of nobody, say so as well.
+func TestU15RefusalsBeforeAndAfterTheTokenAreLogged(t *testing.T) {
+	t.Parallel()
+	for want, headers := range map[string][]string{
+		"in the URL":        {"Authorization", "Bearer " + aliceToken(t)},
+		"malformed":         {"Authorization", "Bearer a b"},
+		"longer than":       {"Authorization", "Bearer " + strings.Repeat("a", maxToken+1)},
+		"names nobody":      {"Authorization", "Bearer " + raw(t, expiring(`"user_id":3`))},
+		"claim=sub is=miss": {"Authorization", "Bearer " + raw(t, expiring(`"uid":"x"`))},
+	} {
+		var log bytes.Buffer
+		hub, _ := one(running(1))
+		path := streamPath
+		if want == "in the URL" {
+			path += "?access_token=geheim"
+		}
+		s := newTestServer(t, hub, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		serve(s, get(t, path, headers...)) // the second of a good token would need another hub
+		if hub, _ := one(running(1)); hub != nil {
+			s.cfg.Hub = hub
+		}
+		serve(s, get(t, path, headers...))
+		if strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), want) || strings.Contains(log.String(), "geheim") {
+			t.Errorf("want one line with %q:\n%s", want, log.String())
+		}
+	}
+}
