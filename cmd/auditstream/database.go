@@ -19,7 +19,12 @@ import (
 // sqlConn is what package sql works on.
 type sqlConn = *pgx.Conn
 
-const connectTimeout = 5 * time.Second
+const (
+	connectTimeout = 5 * time.Second
+	// maxConnIdle is after how long a connection of the pool is closed that nobody needs. Gateways drop one without a word, from 4 minutes
+	// on, and whoever needs it next would wait to find out.
+	maxConnIdle = 3 * time.Minute
+)
 
 // parseDatabaseURL never quotes its input in an error: it holds a password.
 func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
@@ -64,6 +69,9 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	cfg, _, err := dsn.Parse("DATABASE_URL", url)
 	if err != nil {
 		return nil, usageError{err}
+	}
+	if !strings.Contains(url, "pool_max_conn_idle_time") {
+		cfg.MaxConnIdleTime = maxConnIdle
 	}
 	conn := cfg.ConnConfig
 	if !setsExecMode(url) {

@@ -77,7 +77,6 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	defer pool.Close()
 	audits := store.New(pool)
 	audits.LimitRows(int(c.SSEMaxRowBytes))
-	registry.MustRegister(newQueueUsage(audits.QueueUsage))
 	registry.MustRegister(rowMetrics(audits)...)
 
 	states, err := pgnotify.NewHub(pgnotify.HubConfig{
@@ -91,6 +90,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	if err != nil {
 		return err
 	}
+	registry.MustRegister(newQueueUsage(audits.QueueUsage, states.Idle))
 	schema := newSchemaWatch(states, pool, logger)
 	hints, err := listen(c, pool, schema, logger, registry)
 	if err != nil {
