@@ -31,6 +31,9 @@ type Holder struct {
 	held      atomic.Bool
 	tells     atomic.Bool
 	again     bell // look at once
+
+	// Idle reports whether nobody watches, so that nothing is asked meanwhile; nil: never. It is set before Run.
+	Idle func() bool
 }
 
 // NewHolder returns a Holder that does nothing until Run. conn and pool are NewPostgres's.
@@ -120,7 +123,7 @@ func (h *Holder) keep(ctx context.Context, s *lockSession) error {
 	var looked time.Time
 	var told feed
 	for first, again := true, false; ; {
-		if since := time.Since(looked); since >= lookInterval || again && since >= againAfter {
+		if since := time.Since(looked); since >= lookInterval && (first || h.Idle == nil || !h.Idle()) || again && since >= againAfter {
 			looked, again = time.Now(), false
 			f, err := s.ask(ctx)
 			if errors.Is(err, errLocksLost) {

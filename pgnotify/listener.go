@@ -57,6 +57,8 @@ type ListenerConfig struct {
 	Sink   Sink
 	// Doubt says why changes may not arrive although notifications do, "" when they do; nil: they do.
 	Doubt func() string
+	// Idle reports whether nobody watches: a canary that is due waits for the first who does, once one has come back; nil: never.
+	Idle func() bool
 	// CanaryInterval is the time between canaries; default 4 s.
 	CanaryInterval time.Duration
 	// CanaryTimeout is how long a canary may be on its way, with no other notification coming meanwhile, before the
@@ -115,6 +117,9 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	}
 	if cfg.Doubt == nil {
 		cfg.Doubt = func() string { return "" }
+	}
+	if cfg.Idle == nil {
+		cfg.Idle = func() bool { return false }
 	}
 	l := &Listener{cfg: cfg}
 	l.metrics = newListenerMetrics(cfg.Registerer, l.Up)

@@ -151,6 +151,61 @@ func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
 	})
 }
 
+// 15 canaries a minute kept a database awake that sleeps while it is asked nothing.
+func TestU22NoCanaryWhileNobodyWatches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var idle, deaf atomic.Bool
+		idle.Store(true)
+		s := &station{}
+		s.send = func(_ context.Context, payload string) error {
+			if !deaf.Load() {
+				s.deliver(payload)
+			}
+			return nil
+		}
+		h := startListener(t, s, func(cfg *ListenerConfig) { cfg.Idle = idle.Load })
+		h.wantUp(t, true)
+		time.Sleep(time.Hour)
+		if n := h.sent.Load(); n != 1 {
+			t.Errorf("%d canaries in an idle hour, want the first", n)
+		}
+		h.wantCount(t, 1, "auditstream_listener_up")
+
+		deaf.Store(true) // and nobody notices
+		time.Sleep(time.Hour)
+		h.wantUp(t, true)
+		idle.Store(false) // the first viewer
+		time.Sleep(idleCheck)
+		synctest.Wait()
+		if n := h.sent.Load(); n != 2 {
+			t.Errorf("%d canaries once somebody watches, want one more at once", n)
+		}
+		time.Sleep(2 * time.Second)
+		h.wantUp(t, false)
+		deaf.Store(false)
+		time.Sleep(6 * time.Second)
+		h.wantUp(t, true)
+		before := h.sent.Load()
+		time.Sleep(time.Minute)
+		if n := h.sent.Load() - before; n < 14 {
+			t.Errorf("%d canaries in a minute that somebody watches, want 15", n)
+		}
+	})
+}
+
+// What is not proven is not left unproven because nobody watches: /readyz says it.
+func TestU22ConnectionIsProvenAlsoWhileNobodyWatches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := startListener(t, &station{send: func(context.Context, string) error { return nil }}, func(cfg *ListenerConfig) { cfg.Idle = func() bool { return true } })
+		time.Sleep(time.Minute)
+		if n := metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
+			t.Error("no connection was given up")
+		}
+	})
+}
+
 func TestPayloadsAreHints(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

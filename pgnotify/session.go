@@ -98,6 +98,13 @@ func (s *session) prove(ctx context.Context) error {
 		case <-s.again:
 		case <-next:
 		}
+		for !s.proven.IsZero() && s.l.cfg.Idle() {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(idleCheck):
+			}
+		}
 	}
 }
 

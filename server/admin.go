@@ -28,21 +28,34 @@ func (s *Server) adminRoutes() http.Handler {
 	return withoutBody(s.localOnly(r))
 }
 
-// localOnly refuses profiles to a web page that a browser on an operator's machine shows: one of another origin, and one whose
-// name was made to point at this address (DNS rebinding), which the browser takes for our own. A name without a dot is nobody's
-// to publish. Metrics, which name nobody, are served under any name that a collector knows us by.
+// localOnly answers 421 to what [ForeignPage] says.
 func (s *Server) localOnly(next http.Handler) http.Handler {
-	configured, _, _ := net.SplitHostPort(s.cfg.AdminAddr)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := (&url.URL{Host: r.Host}).Hostname()
-		_, err := netip.ParseAddr(host)
-		known := err == nil || !strings.Contains(host, ".") || strings.EqualFold(host, configured)
-		if strings.HasPrefix(r.URL.Path, "/debug/") && !(known && sameOrigin(r)) {
+		if ForeignPage(s.cfg.AdminAddr, r) {
 			s.writeError(w, r, errForeignHost)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// ForeignPage reports whether a request to the operators' address may be that of a web page which a browser on an operator's machine
+// shows: one of another origin, or one whose name was made to point at this address (DNS rebinding), which the browser takes for our
+// own. An IP address is no such name, nor is one without a dot, which is nobody's to publish. Where others reach the address, they
+// reach its metrics without a browser: those are served under any name that a collector knows us by.
+func ForeignPage(adminAddr string, r *http.Request) bool {
+	if !sameOrigin(r) {
+		return true
+	}
+	configured, _, _ := net.SplitHostPort(adminAddr)
+	bound, err := netip.ParseAddr(configured)
+	reached := configured == "" || err == nil && !bound.IsLoopback() || err != nil && !strings.EqualFold(configured, "localhost")
+	if reached && !strings.HasPrefix(r.URL.Path, "/debug/") {
+		return false
+	}
+	host := (&url.URL{Host: r.Host}).Hostname()
+	_, err = netip.ParseAddr(host)
+	return err != nil && strings.Contains(host, ".") && !strings.EqualFold(host, configured)
 }
 
 func (s *Server) profile(w http.ResponseWriter, r *http.Request) {

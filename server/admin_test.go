@@ -5,29 +5,49 @@ import (
 	"testing"
 )
 
-// A page in an operator's browser, whose name was made to point at the operators' address, read heap dumps.
-func TestProfilesAreNotForWebPages(t *testing.T) {
+// A page in an operator's browser, whose name was made to point at the operators' address, read heap dumps, and metrics.
+func TestOperatorsAddressIsNotForWebPages(t *testing.T) {
 	t.Parallel()
-	s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.AdminAddr = "ops.example.com:9090" })
+	const heap, metrics = "/debug/pprof/heap", "/metrics"
 	for _, tc := range []struct {
-		host, path, origin, site string
-		want                     int
+		bound, host, path, origin, site string
+		want                            int
 	}{
-		{"127.0.0.1:9090", "/debug/pprof/heap", "", "", 200},
-		{"[::1]:9090", "/debug/pprof/heap", "", "", 200},
-		{"10.1.2.3", "/debug/pprof/heap", "", "", 200},
-		{"localhost:9090", "/debug/pprof/heap", "", "", 200},
-		{"auditstream:9090", "/debug/pprof/heap", "", "", 200},
-		{"ops.example.com:9090", "/debug/pprof/heap", "", "", 200},
-		{"127.0.0.1:9090", "/debug/pprof/heap", "http://127.0.0.1:9090", "same-origin", 200},
-		{"evil.example:9090", "/debug/pprof/heap", "", "", 421},
-		{"evil.example:9090", "/debug/pprof/", "", "", 421},
-		{"evil.example.:9090", "/debug/pprof/heap", "", "", 421},
-		{"127.0.0.1.evil.example", "/debug/pprof/heap", "", "", 421},
-		{"127.0.0.1:9090", "/debug/pprof/heap", "http://evil.example", "", 421},
-		{"127.0.0.1:9090", "/debug/pprof/profile", "", "cross-site", 421},
-		{"auditstream.monitoring.svc:9090", "/metrics", "", "", 200},
+		{"ops.example.com:9090", "127.0.0.1:9090", heap, "", "", 200},
+		{"ops.example.com:9090", "[::1]:9090", heap, "", "", 200},
+		{"ops.example.com:9090", "10.1.2.3", heap, "", "", 200},
+		{"ops.example.com:9090", "localhost:9090", heap, "", "", 200},
+		{"ops.example.com:9090", "auditstream:9090", heap, "", "", 200},
+		{"ops.example.com:9090", "ops.example.com:9090", heap, "", "", 200},
+		{"ops.example.com:9090", "127.0.0.1:9090", heap, "http://127.0.0.1:9090", "same-origin", 200},
+		{"ops.example.com:9090", "evil.example:9090", heap, "", "", 421},
+		{"ops.example.com:9090", "evil.example:9090", "/debug/pprof/", "", "", 421},
+		{"ops.example.com:9090", "evil.example.:9090", heap, "", "", 421},
+		{"ops.example.com:9090", "127.0.0.1.evil.example", heap, "", "", 421},
+		{"ops.example.com:9090", "127.0.0.1:9090", heap, "http://evil.example", "", 421},
+		{"ops.example.com:9090", "127.0.0.1:9090", "/debug/pprof/profile", "", "cross-site", 421},
+		{"ops.example.com:9090", "evil.example:9090", metrics, "http://evil.example", "", 421},
+		{":9090", "evil.example:9090", heap, "", "", 421},
+		// Collectors know us by many names where they reach us.
+		{":9090", "auditstream.monitoring.svc:9090", metrics, "", "", 200},
+		{"0.0.0.0:9090", "auditstream.monitoring.svc.cluster.local:9090", metrics, "", "", 200},
+		{"[::]:9090", "10.244.1.7:9090", metrics, "", "", 200},
+		{"10.0.0.5:9090", "node-5.internal.example:9090", metrics, "", "", 200},
+		{":9090", "10.0.0.5:9090", metrics, "", "cross-site", 421},
+		{":9090", "10.0.0.5:9090", metrics, "", "same-site", 421},
+		{":9090", "10.0.0.5:9090", metrics, "null", "", 421},
+		// Nobody else reaches a loopback address but by name of a page.
+		{"127.0.0.1:9090", "127.0.0.1:9090", metrics, "", "", 200},
+		{"127.0.0.1:9090", "localhost:9090", metrics, "", "", 200},
+		{"localhost:9090", "LOCALHOST:9090", metrics, "", "none", 200},
+		{"[::1]:9090", "[::1]:9090", metrics, "", "", 200},
+		{"127.0.0.1:9090", "evil.example:9090", metrics, "", "", 421},
+		{"127.0.0.2:9090", "rebound.evil.example", metrics, "", "", 421},
+		{"[::1]:9090", "evil.example:9090", metrics, "", "", 421},
+		{"localhost:9090", "evil.example:9090", "/nowhere", "", "", 421},
+		{"127.0.0.1:9090", "", metrics, "", "", 200}, // HTTP/1.0 without Host is no browser's
 	} {
+		s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.AdminAddr = tc.bound })
 		r := httptest.NewRequest("GET", tc.path, nil)
 		r.Host = tc.host
 		if tc.origin != "" {

@@ -46,7 +46,7 @@ var (
 	errIDs         = &apiError{status: http.StatusBadRequest, text: "Invalid ids: give one list of 1 to " + strconv.Itoa(maxIDs) + " whole numbers from 1 to 9223372036854775807, separated by commas"}
 	errForbidden   = &apiError{status: http.StatusForbidden, text: "Cross-user access denied"}
 	errNoAudit     = &apiError{status: http.StatusNotFound, text: "Audit not found"}
-	errForeignHost = &apiError{status: http.StatusMisdirectedRequest, text: "Profiles are not for web pages: ask by IP address, or by the host of ADMIN_ADDR"}
+	errForeignHost = &apiError{status: http.StatusMisdirectedRequest, text: "The operators' address is not for web pages: ask by IP address, or by the host of ADMIN_ADDR"}
 	errNoRoute     = &apiError{status: http.StatusNotFound, text: "Not found"}
 
 	errInternal       = &apiError{status: http.StatusInternalServerError, text: "Internal server error"}

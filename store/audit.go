@@ -46,7 +46,7 @@ type Viewer struct {
 }
 
 // OwnedBy reports whether v may see the audit: its user_id is v's subject, or, where the row has no user_id, its
-// user_email is v's e-mail address without regard to case. A row with neither belongs to nobody. An empty text
+// user_email is v's e-mail address without regard to case. A row with neither belongs to nobody. A blank text
 // identifies nobody either, so that an empty claim can never match an empty column.
 func (a Audit) OwnedBy(v Viewer) bool {
 	owner := a.Owner()

@@ -73,6 +73,31 @@ func TestOwnedBy(t *testing.T) {
 	}
 }
 
+// user_id=' ' was somebody's whose token has sub=' '.
+func TestBlankOwnerIsNobody(t *testing.T) {
+	t.Parallel()
+	for _, blank := range []string{"", " ", "\t", "\r\n", "\u00a0", "\u3000", "\u200b", "\ufeff", "\u202e", "\x00", "\u00ad \u2028"} {
+		viewer := Viewer{Subject: blank, Email: blank}
+		if owners := viewer.Owners(); owners != nil {
+			t.Errorf("%q: a viewer who is %v, want nobody", blank, owners)
+		}
+		for _, audit := range []Audit{{UserID: &blank}, {UserEmail: &blank}, {UserID: &blank, UserEmail: &blank}, {}} {
+			if audit.OwnedBy(viewer) || audit.OwnedBy(Viewer{Subject: "alice", Email: "a@b.c"}) || audit.Owner() != (Owner{}) {
+				t.Errorf("%q: %+v is somebody's", blank, audit)
+			}
+		}
+		// Of such a user_id the row has none, so that its address decides.
+		if mailed := (Audit{UserID: &blank, UserEmail: p("a@b.c")}); !mailed.OwnedBy(Viewer{Subject: "x", Email: "A@b.c"}) || mailed.OwnedBy(viewer) {
+			t.Errorf("%q: the address does not decide", blank)
+		}
+	}
+	for _, seen := range []string{" alice", "0", "é", "-", "\u200balice"} { // as they are written, blanks included
+		if !(Audit{UserID: &seen}).OwnedBy(Viewer{Subject: seen}) || (Audit{UserID: &seen}).OwnedBy(Viewer{Subject: seen + " "}) {
+			t.Errorf("%q is not its owner's alone", seen)
+		}
+	}
+}
+
 func TestSameSeesOwnersAndDeletion(t *testing.T) {
 	t.Parallel()
 	a := NewState(Audit{ID: "1", Status: "running", UserID: p("alice")})

@@ -10,7 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// owned is two queries, so that each can use an index or a hash: with "or" it would compare every row to every owner.
+// owned is two queries, so that each can use an index or a hash: with "or" it would compare every row to every owner. A user_id in
+// which no character of ASCII can be seen may be blank.
 const owned = `
 select p.audit_id
 from unnest($1::text[]) as o(subject)
@@ -20,7 +21,7 @@ union
 select p.audit_id
 from unnest($2::text[]) as o(email)
 join auditstream.progress as p on regexp_replace(lower(p.user_email collate "C"), '[^ -~]', '', 'g') = o.email
-where coalesce(p.user_id, '') = '' and coalesce(p.status, 'pending') not in ('completed', 'failed')`
+where coalesce(p.user_id, '') collate "C" !~ '[!-~]' and coalesce(p.status, 'pending') not in ('completed', 'failed')`
 
 // Owned returns the ids of the audits that may belong to one of the owners and have not ended, each once; it misses none.
 // Whether one really is an owner's, its [State] says. It is one query, unless an owner's name is one that the database's

@@ -1,6 +1,9 @@
 package store
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+)
 
 // Owner is who owns an audit, or as whom somebody may own audits. It is comparable; the zero Owner is nobody.
 type Owner struct {
@@ -8,21 +11,30 @@ type Owner struct {
 	email   string // folded; of rows without a user_id
 }
 
-// Owner says who owns the audit: its user_id, or, where it has none, its user_email.
+// Owner says who owns the audit: its user_id, or, where it has none, its user_email. One in which nothing can be seen is none:
+// applications write ” where they have nobody, and a blank that names nobody must not be somebody's.
 func (a Audit) Owner() Owner {
-	if id := deref(a.UserID); id != "" {
+	if id := deref(a.UserID); !blank(id) {
 		return Owner{subject: id}
 	}
-	return Owner{email: foldEmail(deref(a.UserEmail))}
+	if email := deref(a.UserEmail); !blank(email) {
+		return Owner{email: foldEmail(email)}
+	}
+	return Owner{}
 }
 
-// Owners are the one or two Owners that the viewer is.
+// blank reports whether a text names nobody: it has no character that can be seen.
+func blank(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
+}
+
+// Owners are the Owners that the viewer is, two at most. A blank claim is none.
 func (v Viewer) Owners() []Owner {
 	var owners []Owner
-	if v.Subject != "" {
+	if !blank(v.Subject) {
 		owners = append(owners, Owner{subject: v.Subject})
 	}
-	if v.Email != "" {
+	if !blank(v.Email) {
 		owners = append(owners, Owner{email: foldEmail(v.Email)})
 	}
 	return owners

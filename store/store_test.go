@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,5 +79,39 @@ func TestMissingViewIsAnError(t *testing.T) {
 	_, err := store.New(pgtest.Connect(t, pgtest.New(t))).Audits(t.Context(), []store.Key{"1"})
 	if err == nil || !strings.Contains(err.Error(), "auditstream.progress") {
 		t.Errorf("got %v, want an error that names the view", err)
+	}
+}
+
+// What the database takes for a row without a user_id must not be less than what we do: "all of mine" would miss it.
+func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Psql(t, dsn, `
+		create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+		create schema auditstream;
+		create table things (k bigint, owner text collate ci, mail text);
+		insert into things values (1, null, 'a@b.c'), (2, '', 'a@b.c'), (3, ' ', 'a@b.c'), (4, E'\t\u00a0', 'a@b.c'), (5, E'\u200b', 'A@b.c'), (6, 'x', 'a@b.c'), (7, ' ', ' ');
+		create view auditstream.progress as
+		select k as audit_id, owner as user_id, mail as user_email, 'running'::text as status, 1 as progress,
+		       null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error
+		from things`)
+	audits := store.New(pgtest.Connect(t, dsn))
+	viewer := store.Viewer{Email: "a@b.c"}
+	keys, err := audits.Owned(t.Context(), viewer.Owners())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(keys)
+	if got := fmt.Sprint(keys); got != "[1 2 3 4 5]" {
+		t.Errorf("found %s, want [1 2 3 4 5]", got)
+	}
+	states, err := audits.Audits(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range states {
+		if s.Err != nil || !s.Audit.OwnedBy(viewer) {
+			t.Errorf("%s is not the viewer's", s.ID)
+		}
 	}
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
+
+	"auditstream/internal/dsn"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,18 +19,37 @@ import (
 // sqlConn is what package sql works on.
 type sqlConn = *pgx.Conn
 
-const connectTimeout = 5 * time.Second
+const (
+	connectTimeout = 5 * time.Second
+	// maxConnIdle is after how long a connection of the pool is closed that nobody needs. Gateways drop one without a word, from 4 minutes
+	// on, and whoever needs it next would wait to find out.
+	maxConnIdle = 3 * time.Minute
+)
 
 // parseDatabaseURL never quotes its input in an error: it holds a password.
 func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
-	cfg, err := pgx.ParseConfig(url)
-	if err != nil || strings.TrimSpace(url) == "" { // of nothing pgx makes the local server
-		return nil, usageError{fmt.Errorf("%s is not a connection string (not shown, it may hold a password); give one like postgres://user:password@host:5432/database", name)}
+	cfg, _, err := dsn.Parse(name, url)
+	if err != nil {
+		return nil, usageError{err}
 	}
-	// Settings of the pool are for openPool; to the server they would be parameters that it does not know.
-	maps.DeleteFunc(cfg.RuntimeParams, func(key, _ string) bool { return strings.HasPrefix(key, "pool_") })
-	speakUTF8(cfg)
-	return cfg, nil
+	speakUTF8(cfg.ConnConfig)
+	return cfg.ConnConfig, nil
+}
+
+// leftOut are the warnings of connection strings that can be parsed, the second of which may be empty.
+func leftOut(url, listenURL string) []string {
+	_, warnings, _ := dsn.Parse("DATABASE_URL", url)
+	if listenURL != "" {
+		_, more, _ := dsn.Parse("DATABASE_LISTEN_URL", listenURL)
+		warnings = append(warnings, more...)
+	}
+	return warnings
+}
+
+func logLeftOut(logger *slog.Logger, url, listenURL string) {
+	for _, warning := range leftOut(url, listenURL) {
+		logger.Warn("a part of the connection string is left out", "what", warning)
+	}
 }
 
 // openPool prepares the ordinary connections, without connecting yet.
@@ -44,14 +66,12 @@ func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
 }
 
 func poolConfig(url string) (*pgxpool.Config, error) {
-	if _, err := parseDatabaseURL("DATABASE_URL", url); err != nil {
-		return nil, err
+	cfg, _, err := dsn.Parse("DATABASE_URL", url)
+	if err != nil {
+		return nil, usageError{err}
 	}
-	cfg, err := pgxpool.ParseConfig(url)
-	// pgxpool panics at a period of 0, and makes as many goroutines as it is asked for connections.
-	if err != nil || cfg.HealthCheckPeriod <= 0 || cfg.MinConns < 0 || cfg.MinIdleConns < 0 || cfg.MinConns > cfg.MaxConns || cfg.MinIdleConns > cfg.MaxConns {
-		return nil, usageError{errors.New("DATABASE_URL holds an invalid pool setting (not shown, it may hold a password); give pool_max_conns from 1, " +
-			"pool_min_conns and pool_min_idle_conns from 0 to that, and durations like 30s, for pool_health_check_period longer than 0")}
+	if !strings.Contains(url, "pool_max_conn_idle_time") {
+		cfg.MaxConnIdleTime = maxConnIdle
 	}
 	conn := cfg.ConnConfig
 	if !setsExecMode(url) {
@@ -105,8 +125,48 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+// checkParameters connects once where a connection string sets parameters of the server's, and returns the error of one that it refuses:
+// no later attempt would end otherwise. Any other error is for those.
+func checkParameters(ctx context.Context, name, url string) error {
+	cfg, err := parseDatabaseURL(name, url)
+	if err != nil {
+		return err
+	}
+	delete(cfg.RuntimeParams, "client_encoding") // ours
+	if len(cfg.RuntimeParams) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err == nil {
+		return conn.Close(ctx)
+	}
+	if err, ok := refusedParameter(err); ok {
+		return fmt.Errorf("%s: %s", name, anonymous(err.Error()))
+	}
+	return nil
+}
+
+// refusedParameter adds to an error of connecting which parameter the server or the pooler refuses, and whether it does.
+func refusedParameter(err error) (error, bool) {
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !connecting || !ok {
+		return err, false
+	}
+	// An unknown parameter, a bad value, one that no session may set, and options that are none; PgBouncer has no code for it.
+	if slices.Contains([]string{"42704", "22023", "55P02", "42601"}, pgErr.Code) || strings.Contains(pgErr.Message, "unsupported startup parameter") {
+		return fmt.Errorf("%w (a parameter of the connection string is refused: correct it, or leave it out)", err), true
+	}
+	return err, false
+}
+
 // explain adds to an error of the database what the operator can do about it. final says that waiting will not help.
 func explain(err error) (explained error, final bool) {
+	if err, refused := refusedParameter(err); refused {
+		return err, true
+	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return fmt.Errorf("%w (is PostgreSQL running there? Start it, or correct host and port in DATABASE_URL)", err), false

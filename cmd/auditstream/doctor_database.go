@@ -24,7 +24,11 @@ func (d *doctor) databaseURL(context.Context) []finding {
 	if err != nil {
 		return []finding{fail("", "%v", err)}
 	}
-	return []finding{ok("DATABASE_URL: database %s at %s as %s", cfg.Database, strings.Join(servers(cfg), " or "), cfg.User)}
+	findings := []finding{ok("DATABASE_URL: database %s at %s as %s", cfg.Database, strings.Join(servers(cfg), " or "), cfg.User)}
+	for _, warning := range leftOut(d.cmd.DatabaseURL, d.cmd.DatabaseListenURL) {
+		findings = append(findings, warn("", "%s", warning))
+	}
+	return findings
 }
 
 // servers are those that a URL names, in its order. What pgx falls back on may also be the same one without TLS.

@@ -109,7 +109,7 @@ func (f logFlags) leveled(w io.Writer) (*slog.Logger, *slog.LevelVar) {
 }
 
 func (f logFlags) handler(w io.Writer, level slog.Leveler) slog.Handler {
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: anonymousErrors(level)}
 	if f.LogFormat == "json" {
 		return slog.NewJSONHandler(w, options)
 	}

@@ -84,6 +84,7 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 		return float64(registrar.Unheld())
 	}))
 	holder := pgnotify.NewHolder(conn, pool, registrar, logger)
+	holder.Idle = schema.Idle
 	h := hints{held: holder.Held, run: []func(context.Context) error{registrar.Run, holder.Run}}
 
 	cfg := pgnotify.ListenerConfig{Sink: sink{schema, holder}, Logger: logger, Registerer: registry}
@@ -92,7 +93,7 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 		cfg.Source, cfg.Doubt = source, func() string { return doubtOf(source, c.RedisRelay == "on", holder.Tells) }
 		h.run = append(h.run, source.Run)
 	} else {
-		cfg.Source = pgnotify.NewPostgres(conn, pool)
+		cfg.Source, cfg.Idle = pgnotify.NewPostgres(conn, pool), schema.Idle // Redis does not mind
 	}
 	listener, err := pgnotify.NewListener(cfg)
 	if err != nil {

@@ -128,6 +128,9 @@ func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	for _, warning := range leftOut(db.DatabaseURL, "") {
+		fmt.Fprintln(std.err, "auditstream: warning:", warning)
+	}
 	plan, done, err := run(ctx, conn)
 	if err != nil {
 		return err

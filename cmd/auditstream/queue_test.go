@@ -29,7 +29,7 @@ func TestQueueUsageIsReadOnceForManyScrapes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads, usage := 0, 0.25
 		reg := prometheus.NewRegistry()
-		reg.MustRegister(newQueueUsage(func(context.Context) (float64, error) { reads++; return usage, nil }))
+		reg.MustRegister(newQueueUsage(func(context.Context) (float64, error) { reads++; return usage, nil }, func() bool { return false }))
 		for range 3 {
 			if got := gathered(t, reg); !strings.Contains(got, "value:0.25") {
 				t.Errorf("metrics %q, want 0.25", got)
@@ -55,7 +55,7 @@ func TestQueueUsageIsAbsentWhileTheDatabaseIsAway(t *testing.T) {
 			}
 			<-ctx.Done() // as a database that does not answer
 			return 0, errors.New("away")
-		}))
+		}, func() bool { return true }))
 		start := time.Now()
 		for range 3 {
 			if got := gathered(t, reg); got != "" {
@@ -69,6 +69,22 @@ func TestQueueUsageIsAbsentWhileTheDatabaseIsAway(t *testing.T) {
 		time.Sleep(queueFresh)
 		if got := gathered(t, reg); !strings.Contains(got, "value:0.25") {
 			t.Errorf("metrics %q, want 0.25 again", got)
+		}
+	})
+}
+
+// Whoever collects metrics kept a database awake that sleeps while nobody asks it anything.
+func TestU22QueueUsageIsReadRarelyWhileNobodyWatches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(newQueueUsage(func(context.Context) (float64, error) { reads++; return 0.25, nil }, func() bool { return true }))
+		for start := time.Now(); time.Since(start) < 10*queueIdle; time.Sleep(15 * time.Second) {
+			gathered(t, reg)
+		}
+		if reads != 10 {
+			t.Errorf("%d reads in %v, want 10", reads, 10*queueIdle)
 		}
 	})
 }

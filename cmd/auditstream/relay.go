@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"auditstream/internal/dsn"
 	"auditstream/pgnotify"
 	"auditstream/pgnotify/redisnotify"
 
@@ -23,6 +24,9 @@ type relayedFlags struct {
 
 // options never quotes the URL in an error: it holds a password.
 func (f redisFlags) options() (*redisOptions, error) {
+	if err := dsn.LookAtRedis(f.RedisURL); err != nil {
+		return nil, usageError{fmt.Errorf("REDIS_URL is %w", err)}
+	}
 	options, err := redisnotify.ParseURL(f.RedisURL)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("REDIS_URL is %w", err)}
@@ -60,6 +64,12 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 	listenConn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
 	if err != nil {
 		return err
+	}
+	logLeftOut(logger, c.DatabaseURL, c.DatabaseListenURL)
+	for name, url := range map[string]string{"DATABASE_URL": c.DatabaseURL, "DATABASE_LISTEN_URL": orElse(c.DatabaseListenURL, c.DatabaseURL)} {
+		if err := checkParameters(ctx, name, url); err != nil {
+			return err
+		}
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(buildInfo(), collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -9,12 +9,17 @@ import (
 	"net/http"
 	"time"
 
+	"auditstream/server"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // relayAdmin is what operators ask a relay, which serves nothing else.
-type relayAdmin struct{ listener net.Listener } // nil: none
+type relayAdmin struct {
+	listener net.Listener // nil: none
+	addr     string       // as configured
+}
 
 // listenRelayAdmin binds the address, so that a taken port is an error at start; empty: none.
 func listenRelayAdmin(ctx context.Context, addr string) (relayAdmin, error) {
@@ -26,7 +31,7 @@ func listenRelayAdmin(ctx context.Context, addr string) (relayAdmin, error) {
 	if err != nil {
 		return relayAdmin{}, fmt.Errorf("ADMIN_ADDR: cannot listen on %s: %w (give host:port, or off)", addr, err)
 	}
-	return relayAdmin{l}, nil
+	return relayAdmin{l, addr}, nil
 }
 
 func (a relayAdmin) String() string {
@@ -52,16 +57,27 @@ func (a relayAdmin) run(ctx context.Context, metrics *prometheus.Registry, postg
 		}
 		answer(w, status, fmt.Sprintf(`{"status":%q,"listener":%q,"redis":%q}`, state, upOrDown(listens), upOrDown(publishes)))
 	})
-	server := &http.Server{
-		Handler: routes, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+	admin := &http.Server{
+		Handler: notForPages(a.addr, routes), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // no answer is worth waiting for
+	stop := context.AfterFunc(ctx, func() { _ = admin.Close() }) // no answer is worth waiting for
 	defer stop()
-	if err := server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := admin.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve ADMIN_ADDR: %w", err)
 	}
 	return nil
+}
+
+// notForPages is what server.Server does at its operators' address.
+func notForPages(addr string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if server.ForeignPage(addr, r) {
+			answer(w, http.StatusMisdirectedRequest, `{"error":"The operators' address is not for web pages: ask by IP address, or by the host of ADMIN_ADDR"}`)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func answer(w http.ResponseWriter, status int, body string) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -41,11 +42,17 @@ func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, aga
 		return err
 	}
 	c.processorFlags.use()
+	if c.DatabaseListenURL != "" {
+		if err := checkParameters(ctx, "DATABASE_LISTEN_URL", c.DatabaseListenURL); err != nil {
+			return err
+		}
+	}
 	var page http.Handler
 	if c.SSEUI == "on" {
 		page = web.Page(web.Options{Cookie: c.SSEAuthCookie != ""})
 	}
 	logger, level := c.leveled(std.err)
+	logLeftOut(logger, c.DatabaseURL, c.DatabaseListenURL)
 	r := &reloader{parse: again, now: now, level: level, logger: logger}
 	r.catch()
 	return serve(ctx, c, logger, page, r, func(*server.Server) {})
@@ -70,7 +77,6 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	defer pool.Close()
 	audits := store.New(pool)
 	audits.LimitRows(int(c.SSEMaxRowBytes))
-	registry.MustRegister(newQueueUsage(audits.QueueUsage))
 	registry.MustRegister(rowMetrics(audits)...)
 
 	states, err := pgnotify.NewHub(pgnotify.HubConfig{
@@ -84,6 +90,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	if err != nil {
 		return err
 	}
+	registry.MustRegister(newQueueUsage(audits.QueueUsage, states.Idle))
 	schema := newSchemaWatch(states, pool, logger)
 	hints, err := listen(c, pool, schema, logger, registry)
 	if err != nil {
@@ -166,7 +173,7 @@ func firstContact(ctx context.Context, ping func(context.Context) error, logger 
 	}
 	err, final := explain(err)
 	if final {
-		return err
+		return errors.New(anonymous(err.Error()))
 	}
 	logger.Error("the database cannot be read yet, trying on", "error", err)
 	return nil

@@ -1,0 +1,96 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/cmd/auditstream/localpg"
+	"auditstream/integration/pgtest"
+)
+
+// loud is a server that logs each statement with who sent it.
+func loud(t testing.TB) database {
+	t.Helper()
+	return adopt(t, pgtest.NewServer(t, func(cfg *localpg.Config) {
+		cfg.Settings = map[string]string{
+			"logging_collector": "on", "log_filename": "all.log", "log_destination": "stderr", "log_statement": "all", "log_line_prefix": "<%a> ",
+		}
+	}).DSN("postgres"))
+}
+
+// statements are those that an instance has sent, a line each.
+func (d database) statements(t testing.TB) (all []string) {
+	t.Helper()
+	log := d.sql(t, `select pg_read_file(pg_current_logfile())`)
+	for line := range strings.Lines(log) {
+		if strings.HasPrefix(line, "<auditstream") && (strings.Contains(line, " statement: ") || strings.Contains(line, " execute ")) {
+			all = append(all, strings.TrimSpace(line))
+		}
+	}
+	return all
+}
+
+// 38 statements a minute while nobody watched kept a database awake that sleeps when it is asked nothing.
+func TestU22IdleDatabaseIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	const idle = 20 * time.Second // five canaries, and as many questions what the triggers ask for
+	db := loud(t)
+	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
+	i.waitReady(t, "up")
+	i.waitLog(t, "telling the triggers what is watched")
+	id := db.insert(t, "status", "'running'")
+	_ = i.metric(t, "auditstream_notification_queue_usage_ratio")
+	// What a start sends has been sent when the first canary's second has passed.
+	<-time.After(5 * time.Second)
+	before := len(db.statements(t))
+	for end := time.Now().Add(idle); time.Now().Before(end); <-time.After(time.Second) {
+		if got := i.metric(t, listenerUp); got != 1 { // as collectors do
+			t.Errorf("the listener is not up: %v", got)
+		}
+	}
+	if sent := db.statements(t)[before:]; len(sent) > 0 {
+		t.Errorf("%d statements in %v while nobody watched:\n%s", len(sent), idle, strings.Join(sent, "\n"))
+	}
+
+	// The first viewer waits for nothing, and the canary that waited goes out.
+	start := time.Now()
+	v := i.view(t, id, nil)
+	if took := time.Since(start); took > promptly {
+		t.Errorf("the first state took %v", took)
+	}
+	eventually(t, func() error {
+		if sent := strings.Join(db.statements(t)[before:], "\n"); !strings.Contains(sent, "pg_notify") {
+			return fmt.Errorf("no canary among\n%s", sent)
+		}
+		return nil
+	})
+	db.set(t, 1)
+	v.reached(t, 1)
+}
+
+// Nobody notices that a connection has died while nobody watches; the first viewer must not suffer from it.
+func TestU22ListenerThatDiedIdleIsFoundWithTheFirstViewer(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	proxy, listenURL := pgtest.ProxyDSN(t, db.Serve)
+	i := serve(t, db.Serve, "DATABASE_LISTEN_URL="+listenURL, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
+	i.waitReady(t, "up")
+	i.waitLog(t, "telling the triggers what is watched")
+	id := db.insertMany(t, 1)[0]
+	proxy.Pause()
+	start := time.Now()
+	v := i.view(t, id, nil)
+	if took := time.Since(start); took > promptly {
+		t.Errorf("the first state took %v", took)
+	}
+	db.set(t, 1)
+	i.waitMetric(t, listenerSilent, atLeast(1))
+	proxy.DropAll()
+	proxy.Resume()
+	i.waitReady(t, "up")
+	v.reached(t, 1)
+	db.set(t, 2)
+	v.reached(t, 2)
+}
