@@ -166,8 +166,10 @@ async function watch(ids, { token, base = '', heartbeat, background, onProgress,
     for (let fails = 0; !mine.aborted;) {
       const failed = open.size === 0 ? new Error(SILENT) : await ask(open, mine);
       const retryIn = failed ? Math.max(POLL, failed.after ?? 0, backoff(fails++, POLL)) : POLL;
-      if (!failed) fails = 0;
-      else if (!mine.aborted) report('offline', { error: failed.message || 'Connection lost', retryIn });
+      if (!failed) {
+        if (fails > 0) wake?.abort(); // whatever was in the way is gone
+        fails = 0;
+      } else if (!mine.aborted) report('offline', { error: failed.message || 'Connection lost', retryIn });
       await sleep(retryIn, mine);
     }
   };
