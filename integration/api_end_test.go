@@ -30,8 +30,13 @@ func withRandomRetry(t testing.TB, got, want string) int {
 	return retry
 }
 
-const firstEvent = "retry: 5000\nevent: message\nid: 0249ba9950110425\n" +
+const firstEvent = ": heartbeat every 30 s\n\nretry: 5000\nevent: message\nid: 0249ba9950110425\n" +
 	"data: {\"audit_id\":1,\"status\":\"running\",\"progress\":25,\"message\":\"Analyzing pages...\"}\n\n"
+
+// firstEventEvery is firstEvent with another SSE_HEARTBEAT_SECONDS.
+func firstEventEvery(seconds int) string {
+	return strings.Replace(firstEvent, "every 30 s", fmt.Sprintf("every %d s", seconds), 1)
+}
 
 // newFirstAudit is a database whose audit 1 is that of firstEvent.
 func newFirstAudit(t testing.TB) database {
@@ -127,7 +132,7 @@ func testAPIHeartbeat(t *testing.T) {
 	start := time.Now()
 	s := i.watch(t, "1", alice(t))
 	s.next(t)
-	want := firstEvent + ": heartbeat\n\n: heartbeat\n\n"
+	want := firstEventEvery(1) + ": heartbeat\n\n: heartbeat\n\n"
 	s.wantSoFar(t, want)
 	if silent := time.Since(start); silent < 2*time.Second {
 		t.Errorf("two heartbeats after %v, want each after 1 s without an event", silent)

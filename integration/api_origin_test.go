@@ -41,7 +41,7 @@ func testAPICORS(t *testing.T) {
 			if !slices.Contains(strings.Split(got.Header.Get("Vary"), ", "), "Origin") {
 				t.Errorf("Vary: %s, want Origin among it", got.Header.Get("Vary"))
 			}
-			want = map[string]string{"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Etag, Retry-After, Www-Authenticate"}
+			want = map[string]string{"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Etag, Retry-After, Www-Authenticate, Auditstream-Answer"}
 			for _, headers := range [][]string{good, nil} { // an answer of 401 is one that the page may read, too
 				got := i.ask(t, "GET", path, append(slices.Clone(headers), "Origin", origin)...)
 				if !maps.Equal(got.corsHeaders(), want) {
@@ -65,8 +65,8 @@ func testAPICORS(t *testing.T) {
 		t.Errorf("preflight of DELETE: %v, want nothing allowed", got.corsHeaders())
 	}
 	got = i.ask(t, "OPTIONS", streamPath("1"), "Origin", "https://app.example.com", "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "x-other")
-	if len(got.corsHeaders()) > 0 {
-		t.Errorf("preflight of x-other: %v, want nothing allowed", got.corsHeaders())
+	if got.corsHeaders()["Access-Control-Allow-Headers"] != "x-other" { // tracing adds headers of all sorts
+		t.Errorf("preflight of x-other: %v, want it allowed", got.corsHeaders())
 	}
 }
 

@@ -35,7 +35,7 @@ func testAPIReconnect(t *testing.T) {
 
 	db.sql(t, "update audits set status = 'completed', progress = 100, message = null, geo_score = 78.5")
 	const terminal = "95922ea8e7dc0642"
-	last := "retry: 5000\nevent: message\nid: " + terminal + "\ndata: {\"audit_id\":1,\"status\":\"completed\",\"progress\":100,\"geo_score\":78.5}\n\n"
+	last := ": heartbeat every 30 s\n\nretry: 5000\nevent: message\nid: " + terminal + "\ndata: {\"audit_id\":1,\"status\":\"completed\",\"progress\":100,\"geo_score\":78.5}\n\n"
 	for _, tt := range []struct {
 		name, query, header string
 		want                int

@@ -67,7 +67,7 @@ func testAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
 		w := pgtest.Connect(t, db.Admin)
 		simple(t, w, begin+"; insert into audits (url, user_id, progress) values ('https://example.com', 'alice', 7)")
 		s := i.open(t, severalPath, alice(t))
-		s.wantSoFar(t, "retry: 5000\n\n")
+		s.wantSoFar(t, ": heartbeat every 30 s\n\nretry: 5000\n\n")
 		simple(t, w, "commit")
 		if p := s.nextProgress(t); p.Progress != 7 {
 			t.Errorf("%s: %+v, want the audit that began in it", begin, p)
@@ -90,7 +90,7 @@ func testAPISeveralThatBeginAfterAReconnect(t *testing.T) {
 	i := serve(t, db.Serve, noSafetyNet)
 	i.waitReady(t, "up")
 	s := i.open(t, severalPath, alice(t))
-	s.wantSoFar(t, "retry: 5000\n\n")
+	s.wantSoFar(t, ": heartbeat every 30 s\n\nretry: 5000\n\n")
 	db.sql(t, `select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity
 		where application_name = 'auditstream listener' and datname = current_database()`)
 	id := db.insert(t, "", "") // while nobody listens

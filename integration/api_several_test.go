@@ -46,7 +46,7 @@ func testAPISeveral(t *testing.T) {
 		for _, n := range []int{3, 1, 2} {
 			s.wantEvent(t, fmt.Sprintf(`{"audit_id":%d,"status":"running","progress":%d}`, n, n))
 		}
-		if raw := s.raw.String(); !strings.HasPrefix(raw, "retry: 5000\nevent: message\nid: ") || strings.Count(raw, "retry:") != 1 {
+		if raw := s.raw.String(); !strings.HasPrefix(raw, ": heartbeat every 30 s\n\nretry: 5000\nevent: message\nid: ") || strings.Count(raw, "retry:") != 1 {
 			t.Errorf("the stream began with\n%s", raw)
 		}
 		db.sql(t, "update audits set progress = 50 where id = 2")
@@ -144,7 +144,7 @@ func testAPISeveralOfTheUser(t *testing.T) {
 		i.waitReady(t, "up")
 		user := token(t, jwt.MapClaims{"sub": "alice", "email": "Alice@example.com"})
 		none := i.open(t, severalPath, token(t, jwt.MapClaims{"sub": "nobody"}))
-		none.wantSoFar(t, "retry: 5000\n\n: heartbeat\n\n")
+		none.wantSoFar(t, ": heartbeat every 1 s\n\nretry: 5000\n\n: heartbeat\n\n")
 		db.insert(t, "status", "'running'")
 		db.insert(t, "status", "'completed'")
 		db.sql(t, "insert into audits (url, user_id) values ('https://example.com', 'bob')")

@@ -88,7 +88,9 @@ func TestAPIStreamIsLiterallyTheContracts(t *testing.T) {
 	s.wantEvent(t, `{"audit_id":1,"status":"running","progress":50,"message":"Running competitor analysis..."}`)
 	db.sql(t, "update audits set status = 'completed', progress = 100, message = null, geo_score = 78.5")
 	// The ids are those of every version of the program: the first 8 bytes of the SHA-256 of data.
-	events := `retry: 5000
+	events := `: heartbeat every 30 s
+
+retry: 5000
 event: message
 id: 0249ba9950110425
 data: {"audit_id":1,"status":"running","progress":25,"message":"Analyzing pages..."}
@@ -110,7 +112,7 @@ data: {"audit_id":1,"status":"completed","progress":100,"geo_score":78.5}
 		t.Errorf("head of the answer\n%s\nwant\n%s", head, wantHead)
 	}
 	// Connecting to an audit that has ended: its state, and the end.
-	want := "retry: 5000\nevent: message\nid: 95922ea8e7dc0642\ndata: {\"audit_id\":1,\"status\":\"completed\",\"progress\":100,\"geo_score\":78.5}\n\n"
+	want := ": heartbeat every 30 s\n\nretry: 5000\nevent: message\nid: 95922ea8e7dc0642\ndata: {\"audit_id\":1,\"status\":\"completed\",\"progress\":100,\"geo_score\":78.5}\n\n"
 	if body != want {
 		t.Errorf("stream of an audit that has ended\n%s\nwant\n%s", body, want)
 	}
@@ -158,7 +160,7 @@ func testAPIEventData(t *testing.T) {
 			if !regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString(event.LastEventID) {
 				t.Errorf("id %q, want 16 hex digits", event.LastEventID)
 			}
-			wantRaw := "retry: 1234\nevent: message\nid: " + event.LastEventID + "\ndata: " + want + "\n\n"
+			wantRaw := ": heartbeat every 30 s\n\nretry: 1234\nevent: message\nid: " + event.LastEventID + "\ndata: " + want + "\n\n"
 			if got := s.raw.String(); got != wantRaw {
 				t.Errorf("bytes\n%q\nwant\n%q", got, wantRaw)
 			}
@@ -197,7 +199,7 @@ func testAPIIDIsTheSameOnEveryInstance(t *testing.T) {
 	three := serve(t, db.Serve)
 	again := three.watch(t, id, alice(t)).next(t)
 	first, _, _ := strings.Cut(streams[0].raw.String(), "\ndata: ")
-	if want := "retry: 5000\nevent: message\nid: " + again.LastEventID; first != want {
+	if want := ": heartbeat every 30 s\n\nretry: 5000\nevent: message\nid: " + again.LastEventID; first != want {
 		t.Errorf("first id of the first instance\n%s\nwant that of the last one\n%s", first, want)
 	}
 }

@@ -17,6 +17,9 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 )
 
+// opening is the comment that a stream begins with.
+var opening = regexp.MustCompile(`^: heartbeat every [1-9][0-9]* s$`)
+
 // description is openapi.yaml. What it says can come is a set of marks, each a line like "GET /readyz 503 header Retry-After";
 // an answer is judged by the marks that it makes, and by what is wrong with it.
 type description struct {
@@ -264,6 +267,9 @@ func (j *judgement) fields(schema *openapi3.SchemaRef, value any) {
 func (j *judgement) stream(event *openapi3.SchemaRef, body []byte) {
 	blocks := bytes.Split(body, []byte("\n\n"))
 	for _, block := range blocks[:len(blocks)-1] {
+		if opening.Match(block) {
+			continue // a comment, which is no event
+		}
 		if string(block) == ": heartbeat" {
 			j.mark("heartbeat")
 			continue

@@ -165,17 +165,6 @@ func checkAddr(name, addr string) error {
 	return nil
 }
 
-func checkOrigin(origin string) error {
-	if origin == "*" {
-		return nil
-	}
-	u, err := url.Parse(origin)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsAny(origin, ",*") { // of which rs/cors would make a pattern
-		return fmt.Errorf("CORS_ALLOWED_ORIGINS: %q is no origin; give one like https://app.example.com, without a path, or *", origin)
-	}
-	return nil
-}
-
 // placeholders are secrets that people copy from examples.
 var placeholders = []string{"changeme", "change-me", "your-secret", "your_secret", "your-256-bit-secret", "secretsecret"}
 

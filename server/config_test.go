@@ -45,7 +45,7 @@ func TestConfigIsValidated(t *testing.T) {
 	} {
 		cfg := Config{
 			Hub: hubFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
-			Auth: AuthConfig{Secret: testSecret}, CORSOrigins: []string{"*", "http://localhost:3000", "https://app.example"},
+			Auth: AuthConfig{Secret: testSecret}, CORSOrigins: []string{"*", "http://localhost:3000", "https://app.example", "capacitor://localhost"},
 		}
 		if _, err := New(t.Context(), cfg); err != nil {
 			t.Fatalf("the good configuration: %v", err)
@@ -149,7 +149,7 @@ func FuzzLastEventID(f *testing.F) {
 		switch {
 		case c.status == http.StatusUnauthorized && tokenInURL(r.URL) && c.String() == `{"error":"Invalid authentication token"}`:
 		case c.status == http.StatusNoContent && got == state.Fingerprint && c.String() == "":
-		case c.status == http.StatusOK && got != state.Fingerprint && c.String() == "retry: 5000\n"+string(encodeEvent(state)):
+		case c.status == http.StatusOK && got != state.Fingerprint && c.String() == begun+string(encodeEvent(state)):
 		default:
 			t.Errorf("%q, %q: %d %q", header, query, c.status, c.String())
 		}
@@ -174,7 +174,7 @@ func FuzzOrigin(f *testing.F) {
 			return
 		}
 		u, err := url.Parse(origin)
-		if err != nil || u.User != nil || u.Path+u.RawQuery+u.Fragment != "" || u.Hostname() == "" || !strings.HasPrefix(origin, "http") || strings.ContainsAny(origin, "\r\n\x00 ?#@,") {
+		if err != nil || u.User != nil || u.Path+u.RawQuery+u.Fragment != "" || u.Hostname() == "" || !strings.Contains(origin, "://") || strings.ContainsAny(origin, "\r\n\x00 ?#@,") {
 			t.Errorf("%q is no origin", origin)
 		}
 	})

@@ -192,7 +192,7 @@ func TestTakenConnectionServesTheNextRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := "retry: 5000\n" + event(running(1))
+		want := begun + event(running(1))
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
 			t.Errorf("the next stream: %q, %v", got, err)

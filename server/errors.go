@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -58,6 +59,37 @@ var (
 	errShuttingDown   = &apiError{status: http.StatusServiceUnavailable, text: "Server is shutting down", transient: true}
 )
 
+// AnswerHeader marks the answers that no repetition of the request changes, with the value final: refusals for good, and 204. A
+// client that reads it takes a proxy's own page for nothing of ours, whatever its status.
+const (
+	AnswerHeader = "Auditstream-Answer"
+	answerFinal  = "final"
+)
+
+// IsFinal reports whether an answer is one of a server of ours, and for good. Where a proxy takes the header away, the text of a
+// refusal tells.
+func IsFinal(resp *http.Response, body []byte) bool {
+	if resp.StatusCode != http.StatusNoContent && (resp.StatusCode < 400 || resp.StatusCode > 499) {
+		return false
+	}
+	return resp.Header.Get(AnswerHeader) == answerFinal || resp.StatusCode != http.StatusNoContent && finalBody.Match(body)
+}
+
+// finalBody is the whole body of a refusal for good. Not that of a path that does not exist, which others word as we do.
+var finalBody = func() *regexp.Regexp {
+	var texts []string
+	for _, e := range []*apiError{errMissingToken, errInvalidToken, errMalformedAuth, errAuditID, errIDs} {
+		texts = append(texts, regexp.QuoteMeta(e.text))
+	}
+	for _, e := range []*apiError{errForbidden, errNoAudit} {
+		texts = append(texts, regexp.QuoteMeta(e.text)+`(: audit \d+)?`)
+	}
+	return regexp.MustCompile(`^\s*\{"error":\s*"(` + strings.Join(texts, "|") + `)"\}\s*$`)
+}()
+
+// final reports whether the same request would be answered so again.
+func (e *apiError) final() bool { return !e.transient && e.status < http.StatusInternalServerError }
+
 // The error events that end a stream.
 const (
 	textTimeout = "Stream timeout"
@@ -108,6 +140,9 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if answer.allow != "" {
 		h.Set("Allow", answer.allow)
 	}
+	if answer.final() {
+		h.Set(AnswerHeader, answerFinal)
+	}
 	if answer.transient {
 		h.Set("Retry-After", strconv.Itoa(int(max(s.retryDelay().Round(time.Second), time.Second).Seconds())))
 	}
@@ -124,7 +159,7 @@ const maxEarly = time.Hour
 // time to come back after, and the error event: any other status ends a browser's EventSource for good.
 func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
 	answer := answerTo(err)
-	if !answer.transient && answer != errInternal {
+	if answer.final() {
 		s.writeError(w, r, err)
 		return
 	}

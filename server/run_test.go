@@ -87,7 +87,7 @@ func TestBytesOnTheWire(t *testing.T) {
 	conn := dial(t, s)
 	want := "HTTP/1.1 200 OK\r\nCache-Control: no-cache, no-store, no-transform\r\nContent-Type: text/event-stream\r\n" +
 		"X-Accel-Buffering: no\r\nDate: [^\r]+\r\nTransfer-Encoding: chunked\r\n\r\n" +
-		"[0-9a-f]+\r\n" + regexp.QuoteMeta("retry: 5000\n"+event(last)) + "\r\n0\r\n\r\n"
+		"[0-9a-f]+\r\n" + regexp.QuoteMeta(begun+event(last)) + "\r\n0\r\n\r\n"
 	n := 0
 	for !strings.HasSuffix(string(got[:n]), "\r\n0\r\n\r\n") {
 		m, err := conn.Read(got[n:])
@@ -111,7 +111,7 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	head := make([]byte, len("retry: 5000\n"+event(first)))
+	head := make([]byte, len(begun+event(first)))
 	if _, err := io.ReadFull(resp.Body, head); err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestHTTP2OverTLS(t *testing.T) {
 	defer resp.Body.Close()
 	states.put(last)
 	body, err := io.ReadAll(resp.Body)
-	if want := "retry: 5000\n" + event(first) + event(last); err != nil || resp.Proto != "HTTP/2.0" || string(body) != want {
+	if want := begun + event(first) + event(last); err != nil || resp.Proto != "HTTP/2.0" || string(body) != want {
 		t.Errorf("%s, %v, got\n%s\nwant\n%s", resp.Proto, err, body, want)
 	}
 	if got := resp.Header.Get("Connection"); got != "" {

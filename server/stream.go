@@ -76,7 +76,7 @@ func (st *stream) begin(first []*store.State) (over bool) {
 	defer st.recoverPanic(&over)
 	s := st.server
 	s.metrics.streams.Inc()
-	if reason, err := st.show(first, s.cfg.Retry); reason != "" {
+	if reason, err := st.show(first, opening(s.cfg.Heartbeat, s.cfg.Retry)); reason != "" {
 		return st.finish(reason, err)
 	}
 	st.sub.Confirm()
@@ -124,7 +124,7 @@ func (st *stream) step(due uint32) (reason string, err error) {
 		return endShutdown, st.events.retry(s.retryDelay())
 	}
 	if due&dueState != 0 {
-		if reason, err := st.show(st.sub.Take(), 0); reason != "" {
+		if reason, err := st.show(st.sub.Take(), ""); reason != "" {
 			return reason, err
 		}
 	}
@@ -146,8 +146,8 @@ func (st *stream) step(due uint32) (reason string, err error) {
 	return "", nil
 }
 
-// show writes states. The first block of a stream tells the client when to come back after a disconnect; later, retry is 0.
-func (st *stream) show(states []*store.State, retry time.Duration) (reason string, err error) {
+// show writes states, the first of them after before: the opening of a new stream, and nothing later.
+func (st *stream) show(states []*store.State, before string) (reason string, err error) {
 	for _, state := range states {
 		if refused := mayShow(state, st.who); refused != nil {
 			if st.leavesOut(refused) {
@@ -155,18 +155,18 @@ func (st *stream) show(states []*store.State, retry time.Duration) (reason strin
 			}
 			return st.revoke(refused)
 		}
-		err := st.events.state(state, retry)
+		err := st.events.state(state, before)
 		if err != nil {
 			return endClient, err
 		}
-		st.server.metrics.sent(state, retry > 0)
-		retry = 0
+		st.server.metrics.sent(state, before != "")
+		before = ""
 		if k := slices.Index(st.open, state.ID); k >= 0 && state.Terminal() {
 			st.open, st.closed = slices.Delete(st.open, k, k+1), append(st.closed, state)
 		}
 	}
-	if retry > 0 { // nothing is there yet
-		err = st.events.retry(retry)
+	if before != "" { // nothing is there yet
+		err = st.events.open(before)
 	}
 	switch {
 	case err != nil:

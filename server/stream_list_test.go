@@ -45,7 +45,7 @@ func TestSeveralEndWhenAllHave(t *testing.T) {
 			slot.put(more, endOne)
 			slot.put(endThree)
 		})
-		want := "retry: 5000\n" + event(three) + event(one) + event(two) + event(more) + event(endOne) + event(endThree) +
+		want := begun + event(three) + event(one) + event(two) + event(more) + event(endOne) + event(endThree) +
 			"id: " + endID([]*store.State{endThree, two, endOne}) + "\n\n"
 		if got := c.String(); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -137,7 +137,7 @@ func TestSeveralThatMayNotBeShownAnyMore(t *testing.T) {
 		c := streamed(t, severalServer(t, g), authorized(t, severalPath+"?ids=1,2"), func(*client) {
 			slot.put(&store.State{ID: "2"}, auditOf("1", "alice", "running", 9))
 		})
-		if want := "retry: 5000\n" + event(one) + event(two) + "event: message\ndata: {\"error\":\"Audit not found\"}\n\n"; c.String() != want {
+		if want := begun + event(one) + event(two) + "event: message\ndata: {\"error\":\"Audit not found\"}\n\n"; c.String() != want {
 			t.Errorf("got\n%s\nwant\n%s", c.String(), want)
 		}
 	})
@@ -146,14 +146,14 @@ func TestSeveralThatMayNotBeShownAnyMore(t *testing.T) {
 		g, slot := group(nil)
 		s := severalServer(t, g)
 		c := streamed(t, s, authorized(t, severalPath), func(c *client) {
-			if got := c.String(); got != "retry: 5000\n\n" {
+			if got := c.String(); got != begun+"\n" {
 				t.Errorf("a stream of none begins with %q", got)
 			}
 			slot.put(&store.State{ID: "2"}, auditOf("3", "bob", "running", 1), one, &store.State{ID: "5", Err: errTest}, last)
 			time.Sleep(2 * time.Hour)
 		})
 		got, _, _ := strings.Cut(c.String(), heartbeat)
-		if want := "retry: 5000\n\n" + event(one) + event(last); got != want || !strings.HasSuffix(c.String(), "{\"error\":\"Stream timeout\"}\n\n") {
+		if want := begun + "\n" + event(one) + event(last); got != want || !strings.HasSuffix(c.String(), "{\"error\":\"Stream timeout\"}\n\n") {
 			t.Errorf("got\n%s\nwant\n%s, heartbeats, the timeout", c.String(), want)
 		}
 	})

@@ -35,6 +35,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, ids func(*h
 	if over && lastEventID(r) == endID(first) {
 		st.release()
 		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set(AnswerHeader, answerFinal)
 		w.WriteHeader(http.StatusNoContent) // the client has seen the end; EventSource stops for good
 		return
 	}

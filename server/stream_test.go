@@ -17,6 +17,9 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
+// begun is how streams begin, with the defaults.
+const begun = ": heartbeat every 30 s\n\nretry: 5000\n"
+
 func event(s *store.State) string {
 	return "event: message\nid: " + s.Fingerprint + "\ndata: " + string(s.JSON) + "\n\n"
 }
@@ -55,7 +58,7 @@ func TestStreamBytes(t *testing.T) {
 		sub, states := one(first)
 		c := streamed(t, newTestServer(t, sub, nil), authorized(t, streamPath), func(*client) { states.put(last) })
 
-		want := "retry: 5000\n" + event(first) + event(last)
+		want := begun + event(first) + event(last)
 		if got := c.String(); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
@@ -116,7 +119,7 @@ func TestStreamEnds(t *testing.T) {
 				if tc.random {
 					retry = `retry: [0-9]+\n`
 				}
-				want := regexp.QuoteMeta("retry: 5000\n"+event(first)+strings.Repeat(heartbeat, tc.beats)) + retry +
+				want := regexp.QuoteMeta(opening(7*time.Minute, 5*time.Second)+event(first)+strings.Repeat(heartbeat, tc.beats)) + retry +
 					regexp.QuoteMeta("event: message\ndata: {\"error\":\""+tc.want+"\"}\n\n")
 				if got := c.String(); !regexp.MustCompile("^" + want + "$").MatchString(got) {
 					t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -226,7 +229,7 @@ func TestShutdownSpreadsClients(t *testing.T) {
 			sub, _ := one(first)
 			ctx, cancel := context.WithCancelCause(t.Context())
 			c := streamed(t, newTestServer(t, sub, nil), authorized(t, streamPath).WithContext(ctx), func(*client) { cancel(errDraining) })
-			goodbye, ok := strings.CutPrefix(c.String(), "retry: 5000\n"+event(first))
+			goodbye, ok := strings.CutPrefix(c.String(), begun+event(first))
 			if !ok || !regexp.MustCompile(`^retry: \d+\n\n$`).MatchString(goodbye) {
 				t.Fatalf("got %q", c.String())
 			}
@@ -262,7 +265,7 @@ func TestGoneClientEndsTheStream(t *testing.T) {
 		sub, _ := one(first)
 		ctx, cancel := context.WithCancel(t.Context())
 		c := streamed(t, newTestServer(t, sub, nil), authorized(t, streamPath).WithContext(ctx), func(*client) { cancel() })
-		if got, want := c.String(), "retry: 5000\n"+event(first); got != want {
+		if got, want := c.String(), begun+event(first); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	})
@@ -281,7 +284,7 @@ func (s *confirmed) Confirm() { s.slot.Confirm(); s.had = append(s.had, s.client
 func TestS4WritersAreToldAfterTheFirstEvent(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{
-		streamPath: "retry: 5000\n" + event(running(1)), severalPath + "?ids=42": "retry: 5000\n" + event(running(1)), severalPath: "retry: 5000\n" + event(running(1)),
+		streamPath: begun + event(running(1)), severalPath + "?ids=42": begun + event(running(1)), severalPath: begun + event(running(1)),
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newClient()

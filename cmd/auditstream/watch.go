@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
 )
 
 // The exit statuses that watch has beside the others, for scripts.
@@ -93,6 +95,26 @@ func printable(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// escaped is a line of the same JSON in which whatever would steer a terminal, or turn text around in it, is \uXXXX.
+func escaped(data string) string {
+	var line bytes.Buffer
+	if json.Compact(&line, []byte(data)) != nil {
+		return printable(data) // no JSON, which parseWatched refuses
+	}
+	var b strings.Builder
+	for _, r := range line.String() {
+		switch high, low := utf16.EncodeRune(r); {
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 // watched is what an event says, of an audit or of an error.

@@ -12,6 +12,9 @@ import (
 // maxEventLine bounds a line of a stream, in bytes: a server that sends more is not ours.
 const maxEventLine = 4 << 20
 
+// maxHeartbeat is the longest SSE_HEARTBEAT_SECONDS that is believed.
+const maxHeartbeat = 24 * 60 * 60
+
 type streamEvent struct{ data, id string }
 
 // eventReader parses the event stream format of the HTML standard, section 9.2.6. It is ours because go-sse's Read hides
@@ -21,6 +24,9 @@ type eventReader struct {
 	id    string
 	retry time.Duration // the last one sent; negative: none
 	first bool
+
+	retries     int                       // retry fields so far
+	onHeartbeat func(every time.Duration) // told of what a stream begins with
 }
 
 func newEventReader(r io.Reader, lastEventID string) *eventReader {
@@ -44,7 +50,7 @@ func newEventReader(r io.Reader, lastEventID string) *eventReader {
 		}
 		return skip, nil, nil // an unfinished line at the end is dropped, as the standard asks
 	})
-	return &eventReader{lines: lines, id: lastEventID, retry: -1, first: true}
+	return &eventReader{lines: lines, id: lastEventID, retry: -1, first: true, onHeartbeat: func(time.Duration) {}}
 }
 
 // next blocks until an event has arrived whole. It returns io.EOF at the end of the stream.
@@ -78,6 +84,11 @@ func (r *eventReader) next() (streamEvent, error) {
 		case "retry":
 			if ms, err := strconv.ParseUint(value, 10, 32); err == nil {
 				r.retry = time.Duration(ms) * time.Millisecond
+				r.retries++
+			}
+		case "": // a comment
+			if every := heartbeatInterval(value); every > 0 {
+				r.onHeartbeat(every)
 			}
 		}
 	}
@@ -85,4 +96,15 @@ func (r *eventReader) next() (streamEvent, error) {
 		return streamEvent{}, err
 	}
 	return streamEvent{}, io.EOF
+}
+
+// heartbeatInterval is what the comment "heartbeat every 30 s" says; 0: it is another one.
+func heartbeatInterval(comment string) time.Duration {
+	every, ok := strings.CutPrefix(comment, "heartbeat every ")
+	every, unit := strings.CutSuffix(every, " s")
+	s, err := strconv.ParseFloat(every, 64)
+	if !ok || !unit || err != nil || !(s > 0 && s <= maxHeartbeat) {
+		return 0
+	}
+	return time.Duration(s * float64(time.Second))
 }

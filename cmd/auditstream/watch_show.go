@@ -18,22 +18,19 @@ import (
 func newWatchDisplay(std streams, ids []int64) watchDisplay {
 	terminal, ok := std.out.(*os.File)
 	if !ok || !cupwriter.New(terminal, false).IsTerminal() {
-		return watchLines{std, func(data string) string { return data }}
+		return watchLines{std}
 	}
 	if os.Getenv("TERM") == "dumb" {
-		return watchLines{std, printable}
+		return watchLines{std}
 	}
 	return newWatchBars(terminal, ids, os.Getenv("NO_COLOR") == "")
 }
 
-// watchLines prints one JSON line an event.
-type watchLines struct {
-	std   streams
-	clean func(data string) string
-}
+// watchLines prints one JSON line an event: it may end in a terminal, through a pipe or later, out of a file.
+type watchLines struct{ std streams }
 
 func (l watchLines) event(_ watched, data string) error {
-	_, err := fmt.Fprintf(l.std.out, "%s\n", l.clean(data))
+	_, err := fmt.Fprintf(l.std.out, "%s\n", escaped(data))
 	return err
 }
 

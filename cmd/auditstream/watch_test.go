@@ -41,10 +41,19 @@ func events(text string) http.HandlerFunc {
 	}
 }
 
+// status is an answer of a proxy's, or a refusal of ours by its text.
 func status(code int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(code)
 		_, _ = io.WriteString(w, body)
+	}
+}
+
+// final is an answer of ours.
+func final(code int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Auditstream-Answer", "final")
+		status(code, body)(w, r)
 	}
 }
 
@@ -68,11 +77,11 @@ func TestWatchEnds(t *testing.T) {
 		"no status":             {[]http.HandlerFunc{events(event("a", blank) + event("b", completed))}, nil, exitDone, blank + "\n" + completed + "\n", ""},
 		"401":                   {[]http.HandlerFunc{status(401, `{"error":"Invalid authentication token"}`)}, nil, exitRefused, "", "audit 1: Invalid authentication token"},
 		"403":                   {[]http.HandlerFunc{status(403, `{"error":"Cross-user access denied"}`)}, nil, exitRefused, "", "Cross-user access denied"},
-		"404":                   {[]http.HandlerFunc{status(404, "nothing")}, nil, exitRefused, "", "HTTP status 404"},
-		"no control characters": {[]http.HandlerFunc{status(404, `{"error":"\u001b[2J"}`)}, nil, exitRefused, "", "audit 1:  [2J"},
+		"404":                   {[]http.HandlerFunc{final(404, "nothing")}, nil, exitRefused, "", "HTTP status 404"},
+		"no control characters": {[]http.HandlerFunc{final(404, `{"error":"\u001b[2J"}`)}, nil, exitRefused, "", "audit 1:  [2J"},
 		"expired":               {[]http.HandlerFunc{events(event("a", running) + "data: {\"error\":\"Token expired\"}\n\n")}, nil, exitRefused, running + "\n", "Token expired"},
 		"revoked":               {[]http.HandlerFunc{events(event("a", running) + "data: {\"error\":\"Audit not found\"}\n\n")}, nil, exitRefused, running + "\n", "Audit not found"},
-		"204":                   {[]http.HandlerFunc{events(event("a", running)), status(204, "")}, nil, exitDone, running + "\n", "the stream has ended; trying again"},
+		"204":                   {[]http.HandlerFunc{events(event("a", running)), final(204, "")}, nil, exitDone, running + "\n", "the stream has ended; trying again"},
 		"comes back": {[]http.HandlerFunc{events(event("a", running) + "data: {\"error\":\"Stream timeout\"}\n\n"), status(502, "bad gateway"),
 			status(200, "<p>sign in"), events(event("b", completed))}, nil, exitDone, running + "\n" + completed + "\n", "Stream timeout; trying again"},
 	} {

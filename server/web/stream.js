@@ -65,7 +65,7 @@ export function askQuiet(token, signal) {
 }
 
 function told(progress, data, id, asked) {
-  const known = audit(progress.audit_id);
+  const known = audit(progress.id);
   const now = Date.now();
   const before = known.progress;
   const previous = known.events.at(-1);
@@ -79,7 +79,7 @@ function told(progress, data, id, asked) {
       gap: previous && now - previous.at,
       // The state at the time of connecting may be as old as it likes.
       first: asked || (!before && performance.now() - link.liveSince < FIRST_STATES),
-      changes: Object.entries(progress).filter(([name, value]) => name !== 'audit_id' && value !== before?.[name]),
+      changes: Object.entries(progress).filter(([name, value]) => name !== 'audit_id' && name !== 'id' && value !== before?.[name]),
       committed: undefined, missed: false, // when, or that nobody knows
     };
     known.events.push(event);
@@ -107,10 +107,11 @@ async function ask(token, signal, since) {
       const response = await fetch(`/api/v1/audits/${known.id}/status`, {
         headers: jwt ? { Authorization: `Bearer ${jwt}` } : {}, cache: 'no-store', signal,
       });
-      const body = await response.json();
+      const data = await response.text();
+      const body = { ...JSON.parse(data), id: known.id };
       if (known.heard >= since || signal.aborted) continue; // the stream was quicker
-      if (response.ok) told(body, JSON.stringify(body), response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '', true);
-      else if (response.status === 404 || response.status === 403) {
+      if (response.ok) told(body, data, response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '', true);
+      else if ((response.status === 404 || response.status === 403) && response.headers.get('Auditstream-Answer') === 'final') {
         known.gone = body.error;
         known.until = Date.now();
         on.ended(known, true);

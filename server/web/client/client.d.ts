@@ -1,6 +1,8 @@
 /** The state of an audit, as the server sends it. Optional fields are absent while they have no value. */
 export interface AuditProgress {
   audit_id: number;
+  /** audit_id, exactly: a number above 2^53 is rounded */
+  id: string;
   /** pending, running, completed, failed; others are shown as they are and end nothing */
   status: string;
   /** 0 to 100 */
@@ -46,7 +48,7 @@ export interface WatchOptions {
   /** where the API is, such as https://api.example.com; by default this page's origin */
   base?: string;
   /**
-   * the server's SSE_HEARTBEAT_SECONDS, in ms; 30,000 by default. After two of them without a byte the stream counts as
+   * in place of what the server says of its SSE_HEARTBEAT_SECONDS, in ms. After two of them without a byte the stream counts as
    * held back by a proxy, and states are polled until it is not
    */
   heartbeat?: number;
@@ -103,6 +105,8 @@ export class EventStreamParser {
     /** the id to come back with, after each block, also one without data, which is no event */
     onId?: (id: string) => void;
     onRetry?: (ms: number) => void;
+    /** what follows the colon */
+    onComment?: (text: string) => void;
     /** of an earlier connection */
     lastEventId?: string;
   });

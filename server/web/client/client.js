@@ -12,15 +12,28 @@ const POLL = 5_000; // ms
 const FIRST_STATES = 1_500; // ms in which a new stream names all that runs
 const HIDDEN = 60_000; // ms that a hidden tab keeps its stream
 const CROWDED = 2_000; // ms without an answer before hidden tabs are asked for theirs
+const FIRST_BYTE = 4_500; // ms without one before states are asked for: the first is there within 5 s
+const HEARTBEAT = 30_000; // ms, until the server has said otherwise
+const AT_ONCE = 500; // ms within which a stream that was cut is taken up again: not all in one moment, when a server dies
+const BRIEF = 1_000; // ms; streams that are cut sooner, again and again, are taken up later and later
 const TIMER_MAX = 2 ** 31 - 1; // ms; beyond it timers fire at once
 
-/** Answers for good. 204 is "you have seen the end". */
-const REFUSED = new Set([400, 401, 403, 404, 405, 410]);
+/** What refuses for good, where a proxy takes the header away that says so. */
+const FINAL = /^\s*\{"error":\s*"((Missing|Invalid) authentication token|Malformed Authorization header: [^"]*|Invalid (audit_id|ids): [^"]*|(Cross-user access denied|Audit not found)(: audit \d+)?)"\}\s*$/;
 const REVOKED = /^(Cross-user access denied|Audit not found)/; // for good, too
 const EXPIRED = 'Token expired';
 const SILENT = 'Nothing comes through';
 
-const isAudit = (body) => typeof body?.status === 'string';
+/** The state in an event or an answer, with its exact id as text: JSON.parse does not keep all numbers. */
+function auditOf(text) {
+  const body = parseJSON(text);
+  const id = /"audit_id": *(\d+)/.exec(text)?.[1];
+  return id && typeof body?.status === 'string' ? { ...body, id } : undefined;
+}
+
+/** Whether an answer is one of ours, and for good. All others pass: a proxy's own page, whatever its status. */
+const isFinal = ({ status, headers }, text) => (status === 204 || status >= 400 && status < 500)
+  && (headers.get('Auditstream-Answer') === 'final' || FINAL.test(text));
 const ended = ({ status }) => status === 'completed' || status === 'failed';
 const hidden = () => globalThis.document?.visibilityState === 'hidden';
 
@@ -41,12 +54,16 @@ function pathOf(ids, open) {
   return list.length === 1 ? `/${list[0]}/progress` : `/progress?ids=${list}`;
 }
 
-async function watch(ids, { token, base = '', heartbeat = 30_000, background, onProgress, onState, signal } = {}) {
-  const seen = { lastEventId: '', retry: RETRY_DEFAULT };
-  const open = new Set(ids?.map(String)); // audits that have not ended
+async function watch(ids, { token, base = '', heartbeat, background, onProgress, onState, signal } = {}) {
+  const seen = {
+    lastEventId: '', retry: RETRY_DEFAULT,
+    silence: Math.min(2 * (heartbeat ?? HEARTBEAT), TIMER_MAX), heeds: heartbeat == null, // what the server says
+  };
+  const asked = ids && new Set(ids.map(String));
+  const open = new Set(asked); // audits that have not ended
   const last = new Map(); // of each audit, what was told
-  const silence = Math.min(2 * heartbeat, TIMER_MAX);
   let failures = 0; // attempts in a row that brought no state
+  let cuts = 0; // streams in a row that brought one and were cut soon
   let renewed = false; // whether a token was refused since, and another one asked for
   let state;
   let outcome;
@@ -72,8 +89,8 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
     report(next, error ? { error } : {});
   };
   const progressed = (progress, event) => {
-    // JSON.parse does not keep all ids.
-    const id = ids?.length === 1 ? String(ids[0]) : /"audit_id": *(\d+)/.exec(event.data)?.[1];
+    const { id } = progress;
+    if (asked && !asked.has(id)) return;
     renewed = false;
     unnamed?.delete(id);
     if (ended(progress)) {
@@ -91,40 +108,43 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
     return jwt ? { Authorization: `Bearer ${jwt}` } : {};
   };
   /** Ends the watch when an answer is for good. A function's token may have expired on its way: the next decides. */
-  const refused = (status, error) => {
-    if (status === 401 && typeof token === 'function' && !renewed) renewed = true;
-    else if (REFUSED.has(status)) end('denied', error);
+  const refused = ({ final, status, error }) => {
+    if (!final) return;
+    if (status === 204) end('done');
+    else if (status === 401 && typeof token === 'function' && !renewed) renewed = true;
+    else end('denied', error);
   };
 
   /** Asks for the states of audits that have not ended, and returns why one could not be had. */
-  const ask = async (asked, signal) => {
+  const ask = async (which, signal) => {
     let failed;
-    for (const id of [...asked]) {
-      const limit = limited(signal, heartbeat);
+    for (const id of [...which]) {
+      const limit = limited(signal);
       try {
         const headers = await request();
         if (signal.aborted) return;
-        limit.again();
+        limit.again(heartbeat ?? HEARTBEAT);
         const response = await fetch(`${base}/api/v1/audits/${encodeURIComponent(id)}/status`, {
           headers, cache: 'no-store', signal: limit.signal,
         });
         const { status } = response;
         const text = await response.text();
         if (signal.aborted) return;
-        if (!asked.has(id)) continue;
-        if (status <= 500) unnamed?.delete(id);
-        const body = parseJSON(text);
-        if (status !== 200) {
-          if (!ids && (status === 403 || status === 404)) { // no longer among the user's
+        if (!which.has(id)) continue;
+        const final = isFinal(response, text);
+        if (final || status === 200 || status === 500) unnamed?.delete(id);
+        const body = status === 200 ? auditOf(text) : undefined;
+        if (body?.id !== id) {
+          if (!ids && final && (status === 403 || status === 404)) { // no longer among the user's
             open.delete(id);
             continue;
           }
-          failed = new Error(errorOf(status, body));
-          refused(status, failed.message);
+          failed = new Error(status === 200 ? 'The answer is not an audit' : errorOf(status, text));
+          failed.after = retryAfter(response);
+          refused({ final, status, error: failed.message });
           if (status === 500) continue; // of this row alone
           break;
         }
-        if (!isAudit(body)) throw new Error('The answer is not an audit');
         if (polling) report('polling');
         if (last.get(id) !== text) {
           progressed(body, { type: 'message', data: text, id: response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '' });
@@ -143,10 +163,14 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
   const poll = async () => {
     if (polling) return;
     const mine = (polling = new AbortController()).signal;
-    while (!mine.aborted) {
+    for (let fails = 0; !mine.aborted;) {
       const failed = open.size === 0 ? new Error(SILENT) : await ask(open, mine);
-      if (failed && !mine.aborted) report('offline', { error: failed.message || 'Connection lost', retryIn: POLL });
-      await sleep(POLL, mine);
+      const retryIn = failed ? Math.max(POLL, failed.after ?? 0, backoff(fails++, POLL)) : POLL;
+      if (!failed) {
+        if (fails > 0) wake?.abort(); // whatever was in the way is gone
+        fails = 0;
+      } else if (!mine.aborted) report('offline', { error: failed.message || 'Connection lost', retryIn });
+      await sleep(retryIn, mine);
     }
   };
 
@@ -177,7 +201,7 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
     } else {
       paused = false;
       wake?.abort();
-      if (Date.now() - seen.heard > silence) current?.abort(); // the machine has slept, and timers with it
+      if (Date.now() - seen.heard > seen.silence) current?.abort(); // the machine has slept, and timers with it
     }
   };
   const page = globalThis.document;
@@ -202,7 +226,7 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
     let fresh = !ids && (unnamed = new Set(open));
     const result = await connect(`${base}/api/v1/sse/audits${pathOf(ids, open)}`, request, seen, {
       signal: current.signal,
-      silence,
+      onSlow: poll,
       onOpen: () => clearTimeout(crowded),
       onBytes: (error) => {
         stopPolling();
@@ -213,16 +237,16 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
         fresh = false;
       },
       onEvent: (event) => {
-        const progress = parseJSON(event.data);
-        if (isAudit(progress)) {
+        const progress = auditOf(event.data);
+        if (progress) {
           failures = 0;
           report('live');
-          progressed(progress, event);
-        } else if (progress?.error) {
-          if (REVOKED.test(progress.error)) end('denied', progress.error);
-          else if (progress.error === EXPIRED && typeof token !== 'function') end('denied', EXPIRED);
-          return progress.error;
+          return progressed(progress, event);
         }
+        const error = parseJSON(event.data)?.error;
+        if (REVOKED.test(error)) end('denied', error);
+        else if (error === EXPIRED && typeof token !== 'function') end('denied', EXPIRED);
+        return error;
       },
     });
     clearTimeout(crowded);
@@ -232,14 +256,18 @@ async function watch(ids, { token, base = '', heartbeat = 30_000, background, on
       continue;
     }
     const before = renewed;
-    if (result.status === 204) end('done');
-    else refused(result.status, result.error);
+    refused(result);
     if (over()) break;
-    if (result.silent) void poll();
+    const foreign = result.status && !result.final;
+    if (result.silent || foreign) void poll();
+    const cut = result.cut && failures === 0;
+    cuts = cut && result.lasted < BRIEF ? cuts + 1 : 0;
     const now = result.silent || renewed !== before || result.error === EXPIRED && failures === 0;
-    const delay = now ? 0 : backoff(failures, seen.retry, result.orderly);
+    let delay = now ? 0 : backoff(failures, seen.retry, result.orderly);
+    if (cut) delay = Math.random() * Math.min(AT_ONCE * 2 ** Math.max(0, cuts - 1), Math.max(seen.retry, 100));
+    if (result.after) delay = Math.max(delay, result.after + Math.random() * 1000);
     wake = new AbortController();
-    if (!polling) report(now || failures === 0 ? 'connecting' : 'offline', { error: result.error ?? 'Stream ended', retryIn: delay });
+    if (!polling || foreign && state !== 'polling') report(now || failures === 0 ? 'connecting' : 'offline', { error: result.error ?? 'Stream ended', retryIn: delay });
     await sleep(delay, wake.signal);
   }
   signal?.removeEventListener('abort', stop);
@@ -258,9 +286,18 @@ export function backoff(failures, retry, orderly) {
   return least + Math.random() * Math.max(0, most - least);
 }
 
-/** One connection, to its end: `status` when it is no stream; `orderly` when the server ended it; `silent` when no byte came. */
-async function connect(url, request, seen, { signal, silence, credentials, onOpen, onBytes, onEvent }) {
-  const limit = limited(signal, silence);
+/**
+ * One connection, to its end. `status` when it is no stream, and then `final` and `after`; `silent` when no byte came in time;
+ * `orderly` when the body came to its end; `cut` when the server had not announced that, after `lasted` ms.
+ */
+async function connect(url, request, seen, { signal, credentials, onSlow, onOpen, onBytes, onEvent }) {
+  const limit = limited(signal);
+  let slow; // fires without a first byte
+  let late = false;
+  let opened;
+  let error;
+  let retries = 0; // the first one opens a stream, another one announces its end
+  const ending = () => ({ cut: opened && !error && retries < 2, lasted: Date.now() - opened });
   try {
     const given = await Promise.race([request(), aborted(limit.signal)]);
     if (signal.aborted) return {};
@@ -269,38 +306,48 @@ async function connect(url, request, seen, { signal, silence, credentials, onOpe
     if (seen.lastEventId) headers.set('Last-Event-ID', utf8(seen.lastEventId));
     const heard = () => {
       seen.heard = Date.now();
-      limit.again();
+      limit.again(seen.silence);
     };
     heard();
+    if (onSlow) slow = setTimeout(() => { late = true; onSlow(); }, FIRST_BYTE);
     const response = await fetch(url, { headers, credentials, cache: 'no-store', signal: limit.signal });
     const { status } = response;
-    if (status === 204) return { status };
-    if (status !== 200) return { status, error: errorOf(status, parseJSON(await response.text())) };
+    if (status !== 200) {
+      const text = await response.text();
+      return { status, error: errorOf(status, text), final: isFinal(response, text), after: retryAfter(response) };
+    }
     if (!/^text\/event-stream\b/i.test(response.headers.get('Content-Type') ?? '')) {
       return { status, error: 'The answer is not an event stream' }; // a proxy's own page, a captive portal
     }
     onOpen?.(response);
-    let error;
+    opened = Date.now();
     const parser = new EventStreamParser({
       lastEventId: seen.lastEventId,
       onId: (id) => { seen.lastEventId = id; },
-      onRetry: (ms) => { seen.retry = Math.min(ms, RETRY_MAX); },
+      onRetry: (ms) => { seen.retry = Math.min(ms, RETRY_MAX); retries++; },
+      onComment: (text) => {
+        const s = /^ heartbeat every ([\d.]+) s$/.exec(text)?.[1];
+        if (seen.heeds && s > 0) seen.silence = Math.min(1000 * Math.max(2 * s, +s + 5), TIMER_MAX);
+      },
       onEvent: (event) => { if (!signal.aborted) error = onEvent(event) ?? error; },
     });
     const reader = response.body.getReader();
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return { error, orderly: true };
-      heard();
+      if (done) return { error, orderly: true, ...ending() };
+      if (late) return { error: SILENT, silent: true }; // what was held back is older than what was asked for
+      clearTimeout(slow);
       parser.push(value);
+      heard();
       if (signal.aborted) return {}; // by what an event said
       onBytes?.(error);
       if (error === EXPIRED) return { error, orderly: true };
     }
-  } catch (error) {
+  } catch (thrown) {
     if (limit.late) return { error: SILENT, silent: true };
-    return { error: error?.message || 'Connection lost' };
+    return { error: error || thrown?.message || 'Connection lost', orderly: Boolean(error) || retries > 1, ...ending() };
   } finally {
+    clearTimeout(slow);
     limit.clear();
   }
 }
@@ -397,7 +444,7 @@ export class EventStreamParser {
   #line(line) {
     if (line === '') return this.#dispatch();
     const colon = line.indexOf(':');
-    if (colon === 0) return; // a comment
+    if (colon === 0) return this.#on.onComment?.(line.slice(1));
     const field = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
     switch (field) {
@@ -431,7 +478,17 @@ function parseJSON(text) {
   }
 }
 
-const errorOf = (status, body) => body?.error ?? `HTTP status ${status}`;
+const errorOf = (status, text) => {
+  const error = parseJSON(text)?.error;
+  return typeof error === 'string' ? error : `HTTP status ${status}`;
+};
+
+/** In how many ms a server asks to be asked again, which others are heeded in within bounds. */
+function retryAfter({ headers }) {
+  const text = headers.get('Retry-After');
+  const ms = /^\d+$/.test(text) ? text * 1000 : Date.parse(text) - Date.now();
+  return ms > 0 ? Math.min(ms, BACKOFF_MAX) : 0;
+}
 
 /** What a callback throws is reported as uncaught, and ends nothing here. */
 function tell(callback, ...args) {
@@ -442,15 +499,15 @@ function tell(callback, ...args) {
   }
 }
 
-/** A signal that follows another, and aborts ms after the last again(); 0: never. */
-function limited(signal, ms) {
+/** A signal that follows another, and aborts ms after the last again(ms); 0: never. */
+function limited(signal) {
   const abort = new AbortController();
   const follow = () => abort.abort();
   let timer;
   const limit = {
     signal: abort.signal,
     late: false,
-    again: () => {
+    again: (ms) => {
       clearTimeout(timer);
       if (ms) timer = setTimeout(() => { limit.late = true; abort.abort(); }, ms);
     },

@@ -115,14 +115,24 @@ const broken = (...blocks) => (request, response) => {
   response.write(blocks.join(''), () => response.destroy());
 };
 
+/** A refusal of ours, with the header or without it. */
+const final = (status, body) => (request, response) => {
+  response.writeHead(status, { 'Content-Type': 'application/json', 'Auditstream-Answer': 'final' });
+  response.end(body);
+};
+
 /** Watches audit 7 at a server that gives one answer after the other, and returns all that was seen. */
 async function watch(t, answers, options = {}) {
   const requests = [];
   const server = createServer((request, response) => {
+    if (request.url.endsWith('/status')) { // which is asked for beside a stream that a proxy answers
+      (options.status ?? refuse(502, ''))(request, response);
+      return;
+    }
     requests.push({ url: request.url, ...request.headers });
     const answer = answers[requests.length - 1];
     if (answer) answer(request, response);
-    else refuse(404, '{"error":"the script is over"}')(request, response);
+    else final(404, '{"error":"the script is over"}')(request, response);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -172,20 +182,25 @@ test('watch: failed is an end too, and ends before the server closes', async (t)
 });
 
 test('watch: comes back with the last id, and stops at 204', async (t) => {
-  const seen = await watch(t, [stream(quick, running(25, 'ü€')), (request, response) => response.writeHead(204).end()]);
+  const seen = await watch(t, [stream(quick, running(25, 'ü€')), final(204)]);
   assert.equal(seen.outcome, 'done');
   assert.equal(seen.requests.length, 2);
   assert.equal(Buffer.from(seen.requests[1]['last-event-id'], 'latin1').toString('utf8'), 'ü€');
 });
 
-for (const [status, body, error] of [
+for (const [status, body, error, answer = final] of [
   [400, '{"error":"Invalid audit_id"}', 'Invalid audit_id'],
   [401, '{"error":"Invalid authentication token"}', 'Invalid authentication token'],
   [403, '{"error":"Cross-user access denied"}', 'Cross-user access denied'],
   [404, 'not JSON', 'HTTP status 404'],
+  // A proxy, or a page of another origin, does not see the header.
+  [400, '{"error":"Invalid audit_id: give a whole number"}', 'Invalid audit_id: give a whole number', refuse],
+  [401, '{"error":"Missing authentication token"}', 'Missing authentication token', refuse],
+  [403, '{"error":"Cross-user access denied"}', 'Cross-user access denied', refuse],
+  [404, '{"error":"Audit not found: audit 7"}\n', 'Audit not found: audit 7', refuse],
 ]) {
-  test(`watch: ${status} is for good`, async (t) => {
-    const seen = await watch(t, [refuse(status, body)]);
+  test(`watch: ${status} ${body} of ours is for good`, async (t) => {
+    const seen = await watch(t, [answer(status, body)]);
     assert.equal(seen.outcome, 'denied');
     assert.deepEqual(seen.states, ['connecting', 'denied']);
     assert.deepEqual(seen.errors, [error]);
@@ -202,6 +217,59 @@ for (const error of ['Cross-user access denied', 'Audit not found']) {
     assert.equal(seen.requests.length, 1);
   });
 }
+
+// Only an answer of ours is final (U6); and states are asked for meanwhile.
+for (const [status, body, headers = {}] of [
+  [404, '404 page not found'], [404, '{"message":"no Route matched with those values"}'], [404, '{"error":"not found"}'], [404, '{"error":"Not found"}'],
+  [401, '<h1>Sign in</h1>'], [401, '{"error":"Unauthorized"}'], [403, '<h1>Forbidden</h1>'], [403, '{"error":{"message":"Cross-user access denied"}}'],
+  [405, ''], [410, '<h1>Gone</h1>'], [204, undefined], [200, '<h1>Sign in</h1>'], [200, '{"status":"ok"}', { 'Content-Type': 'application/json' }],
+  [502, ''], [503, '<h1>Back soon</h1>', { 'Retry-After': '0' }], [502, '{"error":"Audit not found"}', { 'Auditstream-Answer': 'final' }],
+  [302, '', { Location: '/login' }],
+]) {
+  test(`U6: ${status} ${body} of a proxy is retried, and states are asked for`, async (t) => {
+    let polled = false;
+    const answer = (request, response) => {
+      if (polled) stream(completed)(request, response);
+      else if (request.url === '/login') refuse(200, '<h1>Sign in</h1>', 'text/html')(request, response);
+      else response.writeHead(status, headers).end(body);
+    };
+    t.mock.method(Math, 'random', () => 0.05);
+    const seen = await watch(t, Array(50).fill(answer), {
+      status: refuse(200, '{"audit_id":7,"status":"running","progress":9}'), onProgress: () => { polled = true; },
+    });
+    assert.equal(seen.outcome, 'done');
+    assert.equal(seen.states[0], 'connecting');
+    assert.deepEqual(seen.states.filter((state, k) => k > 0 && state !== seen.states[k - 1]), ['offline', 'polling', 'live', 'done']);
+    assert.deepEqual(seen.progress, [9, 100]);
+  });
+}
+
+test('U6: what a proxy answers at /status is no state, and no end', async (t) => {
+  t.mock.method(Math, 'random', () => 0.05);
+  const answers = [[404, '404 page not found'], [200, '{"status":"ok"}'], [200, '{"audit_id":8,"status":"completed","progress":100}'], [401, '{"error":"no"}']];
+  let asked = 0;
+  const timeout = globalThis.setTimeout;
+  t.mock.method(globalThis, 'setTimeout', (f, ms, ...args) => timeout(f, ms === 5000 ? 1 : ms, ...args));
+  const proxys = refuse(503, 'soon');
+  const seen = await watch(t, [proxys, proxys, stream(completed)], {
+    status: (request, response) => refuse(...answers[Math.min(asked++, answers.length - 1)])(request, response),
+  });
+  assert.deepEqual([seen.outcome, seen.progress], ['done', [100]]);
+  assert.ok(asked > 1, `${asked}`);
+});
+
+test("U6: another server's Retry-After is heeded, up to 30 s", async (t) => {
+  const waits = [];
+  const timeout = globalThis.setTimeout;
+  t.mock.method(globalThis, 'setTimeout', (f, ms, ...args) => timeout(f, ms >= 15_000 && ms < 32_000 ? 1 : ms, ...args));
+  const later = (after) => (request, response) => response.writeHead(503, { 'Retry-After': after }).end();
+  const seen = await watch(t, [later('17'), later('86400'), later(new Date(Date.now() + 20_500).toUTCString()), later('soon'), stream(completed)], {
+    onState: (state, { error, retryIn }) => { if (error && waits.at(-1) !== retryIn) waits.push(retryIn); },
+  });
+  assert.equal(seen.outcome, 'done');
+  const within = (least, most) => waits.some((ms) => ms >= least && ms <= most);
+  assert.ok(within(17_000, 18_000) && within(30_000, 31_000) && within(15_000, 22_000), waits.join());
+});
 
 for (const error of ['Stream timeout', 'Internal server error', 'Too many streams', 'Server is shutting down']) {
   test(`watch: "${error}" is told, and passes`, async (t) => {
@@ -224,7 +292,7 @@ test('watch: an expired token is renewed at once', async (t) => {
 
 test('watch: a token that is refused is renewed once, at once', async (t) => {
   let issued = 0;
-  const unauthorized = refuse(401, '{"error":"Invalid authentication token"}');
+  const unauthorized = final(401, '{"error":"Invalid authentication token"}');
   const seen = await watch(t,
     [unauthorized, stream('retry: 1\n', running(25)), unauthorized, unauthorized], { token: () => `T${++issued}` });
   assert.equal(seen.outcome, 'denied');
@@ -274,9 +342,10 @@ test('watch: goes through accidents', async (t) => {
     stream(completed),
   ]);
   assert.equal(seen.outcome, 'done');
-  assert.deepEqual(seen.states,
-    ['connecting', 'offline', 'offline', 'offline', 'offline', 'live', 'connecting', 'offline', 'live', 'done']);
-  assert.deepEqual(seen.errors.slice(0, 4),
+  // What is asked for beside the stream fails, too, and says so.
+  assert.deepEqual(seen.states.filter((state, k) => state !== seen.states[k - 1]),
+    ['connecting', 'offline', 'live', 'connecting', 'offline', 'live', 'done']);
+  assert.deepEqual([...new Set(seen.errors)].slice(0, 4),
     ['HTTP status 502', 'The answer is not an event stream', 'Signing keys are not available yet', 'HTTP status 429']);
   assert.equal(seen.requests.length, 7);
   assert.equal(seen.requests[6]['last-event-id'], 'a1');
@@ -297,7 +366,7 @@ test('watch: a stop while a stream is open', async (t) => {
 
 test('watch: a stop while waiting to come back', async (t) => {
   const stop = new AbortController();
-  const seen = await watch(t, [stream('retry: 60000\n', running(25))],
+  const seen = await watch(t, [stream('retry: 60000\n', running(25), 'retry: 60000\n\n')], // the end is announced
     { signal: stop.signal, onState: (state, info) => { if (info.retryIn) stop.abort(); } });
   assert.equal(seen.outcome, undefined);
   assert.equal(seen.requests.length, 1);

@@ -4,7 +4,7 @@ import { useAuditProgress } from 'auditstream-client/react';
 
 const outcome: Promise<Outcome> = watchAudit(42, {
   token: async () => 'T',
-  onProgress: (audit, event) => { const n: number = audit.progress; const id: string = event.id; void n; void id; },
+  onProgress: (audit, event) => { const n: number = audit.progress; const exact: string = audit.id; void exact; const id: string = event.id; void n; void id; },
   onState: (state, info) => { const s: WatchState = state; const ms: number | undefined = info.retryIn; void s; void ms; },
   signal: new AbortController().signal,
 });

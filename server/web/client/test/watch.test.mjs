@@ -29,7 +29,7 @@ async function serve(t, handle) {
 /** Timers of exactly so many ms fire at once. */
 function soon(t, time) {
   const timeout = globalThis.setTimeout;
-  t.mock.method(globalThis, 'setTimeout', (f, ms) => timeout(f, ms === time ? 1 : ms));
+  t.mock.method(globalThis, 'setTimeout', (f, ms, ...args) => timeout(f, ms === time ? 1 : ms, ...args));
 }
 
 /** What takes silence for a fault is tried with longer ones before it fails: the machine may stand still for a moment. */
@@ -94,9 +94,9 @@ test('watchAudits: without ids and streams there is nothing to poll, which is to
 
 test('watchAudits: without ids an audit that has gone is no longer polled, and refuses nothing', patiently(async (t, heartbeat) => {
   const { base } = await serve(t, (request, response, n) => {
-    if (request.url.endsWith('/1/status')) response.writeHead(404).end();
+    if (request.url.endsWith('/1/status')) response.writeHead(404, { 'Auditstream-Answer': 'final' }).end();
     else if (request.url.endsWith('/2/status')) response.writeHead(200, { ETag: '"e"' }).end('{"audit_id":2,"status":"running","progress":9}');
-    else if (n === 1) open(response, 'retry: 1\n', state(1, 'running', 1), state(2, 'running', 2));
+    else if (seen.length < 2) open(response, 'retry: 1\n', state(1, 'running', 1), state(2, 'running', 2)); // it may be lost
   });
   const stop = new AbortController();
   const seen = [];
@@ -287,7 +287,7 @@ test('a tab that was looked at meanwhile waits all the same as long as the serve
   let end;
   const { base, requests } = await serve(t, (request, response) => {
     open(response, 'retry: 60000\n', state(7, 'running', 1));
-    end = () => response.end();
+    end = () => response.end('retry: 60000\n\n'); // as a server that shuts down
   });
   const stop = new AbortController();
   await watchAudit(7, {
@@ -310,7 +310,7 @@ test('watchAudits: without ids it tells of what has ended while it was away', as
   });
   const seen = [];
   const timeout = globalThis.setTimeout;
-  t.mock.method(globalThis, 'setTimeout', (f, ms) => timeout(f, ms === 5000 ? 1 : ms)); // asked again
+  t.mock.method(globalThis, 'setTimeout', (f, ms, ...args) => timeout(f, ms === 5000 ? 1 : ms, ...args)); // asked again
   await watchAudits(null, {
     base, signal: stop.signal, onProgress: (p) => {
       seen.push([p.audit_id, p.progress]);

@@ -1,0 +1,39 @@
+package server
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// An origin as browsers send it (RFC 6454, section 6.2). Apps and extensions have schemes of their own: capacitor://localhost,
+// chrome-extension://ID.
+var origin = regexp.MustCompile(`^[a-z][a-z0-9+.-]*://([a-z0-9_~.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`)
+
+// checkOrigin reports what is wrong with an item of CORS_ALLOWED_ORIGINS: one that no browser would ever send must not be taken for
+// one that lets a page in. Letters may be of either case, since browsers send small ones.
+func checkOrigin(text string) error {
+	lower := strings.ToLower(text)
+	scheme, rest, _ := strings.Cut(lower, "://")
+	wrong := ""
+	switch u, err := url.Parse(lower); {
+	case text == "*":
+	case lower == "null", scheme == "file":
+		wrong = "pages from files, and all that are sandboxed, by anybody, have the origin null; serve the page over HTTP and give its origin"
+	case strings.Contains(text, "*"): // of which rs/cors would make a pattern
+		wrong = "there are no patterns; list each origin, or give * alone for all"
+	case strings.ContainsAny(rest, "/?#"):
+		wrong = "an origin ends after host and port, without a path or slash; want " + scheme + "://" + rest[:strings.IndexAny(rest, "/?#")]
+	case scheme == "http" && strings.HasSuffix(rest, ":80"), scheme == "https" && strings.HasSuffix(rest, ":443"):
+		wrong = "browsers leave the default port out; want " + lower[:strings.LastIndexByte(lower, ':')]
+	case strings.ContainsFunc(text, func(r rune) bool { return r > 127 }):
+		wrong = "want the host as browsers send it, in ASCII (xn--...)"
+	case err != nil, !origin.MatchString(lower), u.Hostname() == "":
+		wrong = "want SCHEME://HOST or SCHEME://HOST:PORT"
+	}
+	if wrong != "" {
+		return fmt.Errorf("CORS_ALLOWED_ORIGINS: %q is no origin; give one like https://app.example.com or capacitor://localhost, or * alone: %s", text, wrong)
+	}
+	return nil
+}

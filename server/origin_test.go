@@ -1,0 +1,96 @@
+package server
+
+import (
+	"strings"
+	"testing"
+)
+
+// Pages of apps and extensions have origins that are no http.
+func TestU23OtherSchemesAreOrigins(t *testing.T) {
+	t.Parallel()
+	for _, origin := range []string{
+		"capacitor://localhost", "ionic://localhost", "tauri://localhost", "https://tauri.localhost", "app://obsidian.md", "app://-",
+		"chrome-extension://abcdefghijklmnopabcdefghijklmnop", "moz-extension://6e2f2c9a-0b0e-4c3b-9d0b-8f0f6f0a7d11",
+		"safari-web-extension://E7A3B5A2-6C5C-4C5B-8E5A-1E9B8C6D7F00", "vscode-webview://1a2b", "com.example.app://localhost", "HTTPS://App.Example.Com",
+		"http://localhost:3000", "http://[::1]:8080", "https://xn--bcher-kva.example", "*",
+	} {
+		if err := checkOrigin(origin); err != nil {
+			t.Error(err)
+		}
+		if origin == "*" {
+			continue
+		}
+		s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.CORSOrigins = []string{origin} })
+		c := newClient()
+		r := get(t, "/healthz")
+		sent := strings.ToLower(origin) // as browsers send it
+		r.Header.Set("Origin", sent)
+		s.routes().ServeHTTP(c, r)
+		if got := c.Header().Get("Access-Control-Allow-Origin"); got != sent {
+			t.Errorf("%s: Access-Control-Allow-Origin %q", origin, got)
+		}
+		r.Header.Set("Origin", sent+"x")
+		c = newClient()
+		s.routes().ServeHTTP(c, r)
+		if got := c.Header().Get("Access-Control-Allow-Origin"); got != "" {
+			t.Errorf("%sx is allowed", sent)
+		}
+	}
+	for origin, reason := range map[string]string{
+		"null":                           "sandboxed",
+		"file://":                        "sandboxed",
+		"file:///index.html":             "sandboxed",
+		"capacitor://localhost/":         "without a path or slash; want capacitor://localhost",
+		"capacitor://localhost/index":    "want capacitor://localhost",
+		"https://app.example?x":          "want https://app.example",
+		"chrome-extension://*":           "no patterns",
+		"https://*.example.com":          "no patterns",
+		"**":                             "no patterns",
+		"https://app.example:443":        "want https://app.example",
+		"http://localhost:80":            "want http://localhost",
+		"https://bücher.example":         "xn--",
+		"capacitor:localhost":            "want SCHEME://HOST",
+		"localhost":                      "want SCHEME://HOST",
+		"://localhost":                   "want SCHEME://HOST",
+		"https://":                       "want SCHEME://HOST",
+		"https://a b":                    "want SCHEME://HOST",
+		"https://a:99999999":             "want SCHEME://HOST",
+		" https://app.example":           "want SCHEME://HOST",
+		"https://user:hush@app.example":  "want SCHEME://HOST",
+		"https://a.example\r\nX-Evil: 1": "want SCHEME://HOST",
+	} {
+		err := checkOrigin(origin)
+		if err == nil || !strings.Contains(err.Error(), reason) || !strings.HasPrefix(err.Error(), "CORS_ALLOWED_ORIGINS: ") || strings.ContainsAny(err.Error(), "\r\n") {
+			t.Errorf("%q: error %v, want one about %s", origin, err, reason)
+		}
+	}
+}
+
+// Tracing in the browser adds headers of its own, and the preflight was refused.
+func TestU13TracingHeadersAreAllowed(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.CORSOrigins = []string{"https://app.example"} })
+	for _, headers := range []string{
+		"authorization,baggage,traceparent", "authorization,sentry-trace", "tracestate,x-request-id", "b3,x-b3-traceid,x-b3-sampled",
+		"x-datadog-origin,x-datadog-trace-id", "newrelic", "uber-trace-id", "x-amzn-trace-id", "x-cloud-trace-context", "x-other", "",
+	} {
+		for origin, want := range map[string]string{"https://app.example": headers, "https://evil.example": ""} {
+			c := newClient()
+			r := get(t, streamPath)
+			r.Method = "OPTIONS"
+			r.Header.Set("Origin", origin)
+			r.Header.Set("Access-Control-Request-Method", "GET")
+			r.Header.Set("Access-Control-Request-Headers", headers)
+			s.routes().ServeHTTP(c, r)
+			if got := c.Header().Get("Access-Control-Allow-Headers"); c.status != 204 || got != want {
+				t.Errorf("%s from %s: %d, Access-Control-Allow-Headers %q", headers, origin, c.status, got)
+			}
+			if origin != "https://app.example" && c.Header().Get("Access-Control-Allow-Origin") != "" {
+				t.Errorf("%s is allowed", origin)
+			}
+			if c.Header().Get("Access-Control-Allow-Credentials") != "" {
+				t.Error("cookies are allowed")
+			}
+		}
+	}
+}
