@@ -197,6 +197,14 @@ func unreadableExchanges(t *testing.T) []*instance {
 		i.gone(t, path, alice(t))
 	}
 	i.both(t, "/readyz") // it counts them
+	db.sql(t, `alter table audits disable trigger auditstream_truncate; notify auditstream, '*'`)
+	i.waitLog(t, changedLog)
+	eventually(t, func() error {
+		if got := i.both(t, "/readyz"); !strings.Contains(got.Body, `"drift":["object"]`) { // and says what has changed
+			return fmt.Errorf("/readyz: %s", got.Body)
+		}
+		return nil
+	})
 	return []*instance{i}
 }
 

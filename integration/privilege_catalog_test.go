@@ -140,6 +140,7 @@ func TestPrivilegeRoleHasNoMoreThanServeNeeds(t *testing.T) {
 	t.Parallel()
 	granted := []string{
 		"a column of auditstream.progress SELECT", "relation auditstream.progress SELECT", "schema auditstream USAGE",
+		"a column of auditstream.choices SELECT", "relation auditstream.choices SELECT", // to see what has changed since
 		"a column of auditstream.feeds SELECT", "relation auditstream.feeds SELECT", // how to tell the triggers what is watched
 	}
 	for _, test := range []struct {
@@ -175,7 +176,7 @@ func TestPrivilegeRoleHasNoMoreThanServeNeeds(t *testing.T) {
 				select pg_describe_object(classid, objid, objsubid) || ' ' || deptype::text from pg_shdepend
 				where refclassid = 'pg_authid'::regclass and refobjid = $1::regrole and dbid = (select oid from pg_database where datname = current_database())
 				order by 1`, role), []string{
-				"schema auditstream a", "view auditstream.feeds a", "view auditstream.progress a",
+				"schema auditstream a", "table auditstream.choices a", "view auditstream.feeds a", "view auditstream.progress a",
 			})
 			wantList(t, "grant options", texts(t, admin, `select 'one' from pg_class, aclexplode(relacl) where grantee = $1::regrole and is_grantable
 				union all select 'one' from pg_namespace, aclexplode(nspacl) where grantee = $1::regrole and is_grantable`, role), nil)

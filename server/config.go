@@ -60,6 +60,8 @@ type Config struct {
 	Listening func() bool
 	// Unreadable returns how many rows that somebody asks for cannot be read, for /readyz; nil: none.
 	Unreadable func() int
+	// Drift returns the kinds of what is not as it was installed, for /readyz, which anybody may read; nil: none.
+	Drift func() []string
 
 	// Auth says which tokens are accepted. Required.
 	Auth AuthConfig

@@ -100,6 +100,11 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 			rows = `,"unreadable_rows":` + strconv.Itoa(n)
 		}
 	}
+	if s.cfg.Drift != nil && status == http.StatusOK {
+		if kinds := s.cfg.Drift(); len(kinds) > 0 {
+			rows += `,"drift":["` + strings.Join(kinds, `","`) + `"]`
+		}
+	}
 	s.writeJSON(w, r, status, []byte(`{"status":"`+state+`","database":"`+database+`","listener":"`+listener+`"`+rows+`}`))
 }
 

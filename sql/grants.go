@@ -25,20 +25,44 @@ func connected(comment string) []string {
 }
 
 // grantsFor are the statements that the views, the role and those who serve already need.
-func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dropView bool) (grants []string, err error) {
-	grants, err = texts(ctx, conn, "the grants on auditstream.progress", keptSQL, dropView, i.ours() && !i.Feeds && !o.NoTriggers)
+func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dropView, anew bool) (names, grants []string, err error) {
+	names = i.roles()
+	trusted := i.trusts(i.Made.Objects[progressView]) // whom a stranger let read his view is his choice
+	grants, err = texts(ctx, conn, "the grants on auditstream.progress", keptSQL, dropView && trusted, i.ours() && !i.Feeds && !o.NoTriggers, anew && trusted)
+	for _, name := range names {
+		if err == nil {
+			grants, err = grantRole(ctx, conn, o, i, grants, name, dropView, anew)
+		}
+	}
 	if err != nil || o.Role == "" {
-		return grants, err
+		return names, grants, err
 	}
 	roles, err := texts(ctx, conn, "the roles", `select rolname::text from pg_catalog.pg_roles where rolname in ($1::text, pg_catalog.lower($1::text))
 		order by rolname = $1::text desc limit 1`, o.Role) // as it is spelled, else as SQL folds it
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(roles) == 0 {
-		return nil, fmt.Errorf("there is no role %s: create it first, with: create role %s login password '...'", o.Role, ident(o.Role))
+		return nil, nil, fmt.Errorf("there is no role %s: create it first, with: create role %s login password '...'", o.Role, ident(o.Role))
 	}
-	needs, err := texts(ctx, conn, "the rights of role "+roles[0], roleGrantsSQL, roles[0], ident(roles[0]), dropView, o.NoTriggers)
+	if slices.Contains(names, roles[0]) {
+		return names, grants, nil
+	}
+	grants, err = grantRole(ctx, conn, o, i, grants, roles[0], dropView, anew)
+	return append(names, roles[0]), grants, err
+}
+
+// roles are those that installs were given, unless somebody else may have written them down.
+func (i *installed) roles() []string {
+	if i.chosen == nil || !i.trusts(i.Made.Objects[choicesTable]) {
+		return nil
+	}
+	return slices.Clone(i.chosen.Options.Roles)
+}
+
+// grantRole adds what a role needs; nothing, when there is no such role any more.
+func grantRole(ctx context.Context, conn *pgx.Conn, o Options, i *installed, grants []string, role string, dropView, anew bool) ([]string, error) {
+	needs, err := texts(ctx, conn, "the rights of role "+role, roleGrantsSQL, role, ident(role), dropView, o.NoTriggers, anew)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +71,7 @@ func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dro
 			grants = append(grants, grant)
 		}
 		if strings.HasPrefix(grant, "grant connect") {
-			all := slices.Compact(slices.Sorted(slices.Values(append(connected(i.SchemaComment), roles[0]))))
+			all := slices.Compact(slices.Sorted(slices.Values(append(connected(i.SchemaComment), role))))
 			list, _ := json.Marshal(all) // strings are always written
 			grants = append(grants, "-- so that uninstall takes back what was granted here, and no more",
 				fmt.Sprintf("comment on schema auditstream is %s;", literal(connectPrefix+string(list))))
@@ -61,18 +85,21 @@ const roleGrantsSQL = `
 	with has as (
 		select pg_catalog.has_database_privilege($1, pg_catalog.current_database(), 'connect') as connect,
 		       pg_catalog.has_schema_privilege($1, n.oid, 'usage') as usage,
+		       pg_catalog.has_table_privilege($1, k.oid, 'select') and not $5 as choices,
 		       pg_catalog.has_table_privilege($1, v.oid, 'select') and not $3 as view, pg_catalog.has_table_privilege($1, f.oid, 'select') or $4 as feeds
-		from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
+		from pg_catalog.pg_roles u left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
+			left join pg_catalog.pg_class k on k.relnamespace = n.oid and k.relname = 'choices'
 			left join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress'
-			left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds'
+			left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' where u.rolname = $1
 	)
 	select 'grant usage on schema auditstream to ' || $2 || ';' from has where usage is not true
 	union all select 'grant select on auditstream.progress to ' || $2 || ';' from has where view is not true
+	union all select 'grant select on auditstream.choices to ' || $2 || ';' from has where choices is not true
 	union all select 'grant select on auditstream.feeds to ' || $2 || ';' from has where feeds is not true
 	union all select pg_catalog.format('grant connect on database "%s" to %s;', pg_catalog.replace(pg_catalog.current_database(), '"', '""'), $2::text) from has where connect is not true`
 
 // keptSQL lists what gives a new view the rights of the one it replaces ($1), and to those that were granted it what they need to serve
-// after an upgrade ($2).
+// after an upgrade ($2, $3: the choices are written anew).
 const keptSQL = `
 	with grants as (
 		select acl.*, case when acl.grantee = 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) end as name
@@ -84,4 +111,6 @@ const keptSQL = `
 	select pg_catalog.format('grant %s%s on auditstream.progress to %s%s;', pg_catalog.lower(privilege_type), ' (' || pg_catalog.quote_ident(attname) || ')', name,
 		case when is_grantable then ' with grant option' end) from grants where $1
 	union select 'grant select on auditstream.feeds to ' || name || ';' from grants where $2 and privilege_type = 'SELECT' and attname is null and grantee <> 0
+	union select 'grant select on auditstream.choices to ' || name || ';' from grants where privilege_type = 'SELECT' and attname is null and grantee <> 0
+		and ($3 or not pg_catalog.has_table_privilege(grantee, (select k.oid from pg_catalog.pg_class k join pg_catalog.pg_namespace n on n.oid = k.relnamespace where n.nspname = 'auditstream' and k.relname = 'choices'), 'select'))
 	order by 1`

@@ -20,8 +20,8 @@ type Status struct {
 	View error
 	// Triggers are those of install.sql, also when they are missing, others that call the function, and those on partitions that are not enabled.
 	Triggers []Trigger
-	// Altered says that somebody has changed what install made, or the number of it.
-	Altered bool
+	// Drift is what has changed since the install.
+	Drift Drift
 	// Index is nil, or says that the server's reads by audit_id scan a whole table. It is nil, too, when View is not.
 	Index error
 }
@@ -52,8 +52,12 @@ func inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	s := Status{Triggers: describeTriggers(there), Altered: there.ours() && !strings.HasSuffix(there.Comment, " "+there.State)}
+	s := Status{Triggers: describeTriggers(there)}
 	s.Table = s.Triggers[0].Table
+	s.Drift, err = there.drift(ctx, conn)
+	if err != nil {
+		return s, err
+	}
 	s.View, err = checkView(ctx, conn, there)
 	if s.View != nil || err != nil {
 		return s, err

@@ -27,7 +27,7 @@ select :buckets - 1 as mask \gset
 -- false: the triggers notify without looking.
 \set look true
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
-\set stamp 'auditstream 5 psql' \set keep_always '' \set grants ''
+\set options '{"columns": {}, "roles": [], "triggers": true, "always": false}' \set keep_always '' \set grants '' \set take_over ''
 \set objects true \set triggers true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
     or to_regproc('auditstream.unwatch') is not null or to_regproc('auditstream.prepare_watch') is not null
@@ -48,6 +48,7 @@ do $$ begin
         raise 'the schema auditstream is newer than this install.sql, which is of version 5' using hint = 'Take the newer one.';
     end if;
 end $$;
+:take_over
 -- Whoever owns what is in the schema can replace it later, and then writers and serve run it.
 set local auditstream.installed_on = :'table';
 do $$ declare owner oid; begin
@@ -65,6 +66,32 @@ end $$;
 \if :new_schema
 create schema if not exists auditstream;
 \endif
+
+-- What was chosen and what came of it: installs, doctor and serve compare that with what there is. It stays when the table or the views go.
+-- Nothing of anybody else's may run when it is written, so a table that others own, or have changed or may change, makes room for a new one.
+do $choices$ begin
+    if to_regclass('auditstream.choices') is not null then
+        lock table auditstream.choices in share row exclusive mode;
+        if not exists (select from pg_class c where c.oid = to_regclass('auditstream.choices') and c.relkind = 'r' and c.relpersistence = 'p' and c.relowner = to_regrole(quote_ident(current_user))
+                and not (c.relrowsecurity or c.relforcerowsecurity or c.relhasrules or c.relhastriggers or c.relhassubclass)
+                and (select count(*) from pg_index where indrelid = c.oid) = 1
+                and array(select a.attname || ' ' || format_type(a.atttypid, a.atttypmod) from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum)
+                    = '{feed text,options jsonb,made jsonb}'
+                and not exists (select from pg_attribute a where a.attrelid = c.oid and (a.atthasdef or a.attacl is not null))
+                and not exists (select from pg_constraint k where k.conrelid = c.oid and k.contype not in ('p', 'n'))
+                and not exists (select from aclexplode(c.relacl) x where x.grantee <> c.relowner and x.privilege_type <> 'SELECT')) then
+            drop table auditstream.choices;
+        end if;
+    end if;
+end $choices$;
+create table if not exists auditstream.choices (feed text primary key, options jsonb not null, made jsonb not null);
+-- Default privileges are somebody else's choice.
+do $$ declare acl text; begin
+    for acl in select format('revoke all on auditstream.choices from %s', case when x.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(x.grantee)) end)
+        from pg_class c, aclexplode(c.relacl) x where c.oid = 'auditstream.choices'::regclass and x.grantee <> c.relowner and x.privilege_type <> 'SELECT' loop
+        execute acl;
+    end loop;
+end $$;
 
 -- All that `auditstream serve` reads. Its columns are fixed; what a table calls or types differently is adapted here.
 \if :drop_view
@@ -158,30 +185,63 @@ drop function if exists auditstream.prepare_watch();
 drop table if exists auditstream.watch;
 \endif
 
--- What was installed and what came of it: a second install sees from the catalog alone that nothing has to change, and
--- repairs what somebody dropped, disabled or altered.
-comment on view auditstream.progress is :'stamp';
-do $stamp$ begin
-    execute pg_catalog.format('comment on view auditstream.progress is %L', pg_catalog.concat_ws(' ',
-        pg_catalog.obj_description('auditstream.progress'::pg_catalog.regclass, 'pg_class'), (
--- state: install reads it with this same query
-select pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_viewdef(v.oid), v.reloptions::text,
-    (select pg_catalog.string_agg(pg_catalog.pg_get_viewdef(f.oid), ' ') from pg_catalog.pg_class f
-     where f.relnamespace = v.relnamespace and f.relname = 'feeds' and f.relkind = 'v'),
-    (select pg_catalog.string_agg(pg_catalog.concat(pg_catalog.pg_get_functiondef(p.oid),
-        (select pg_catalog.string_agg(x::text, ' ' order by x::text collate "C") from pg_catalog.unnest(p.proacl) x)), ' ' order by p.proname)
-     from pg_catalog.pg_proc p where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change', 'unwatch', 'prepare_watch')),
-    -- Of a partitioned table's copies only those that were switched off: partitions come and go.
-    (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', pg_catalog.pg_get_triggerdef(t.oid),
-        case when t.tgenabled in ('O', 'A') then 'enabled' else t.tgenabled::text end), ' '
-        order by t.tgrelid::pg_catalog.regclass::text collate "C", t.tgname)
-     from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
-     where p.pronamespace = v.relnamespace and p.proname in ('changed', 'notify_change')
-       and (t.tgparentid = 0 or t.tgenabled not in ('O', 'A')))))
-from pg_catalog.pg_class v
-where v.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream') and v.relname = 'progress'
+comment on view auditstream.progress is 'auditstream 5 by install.sql; auditstream.choices has what was chosen';
+insert into auditstream.choices as c (feed, options, made) values ('audits', :'options', (
+-- state: all that compare it later read it with this same query
+-- Of a view and a trigger there are two sums: what was written survives a dump and its restore, the tree that PostgreSQL keeps survives renames.
+with n as (
+    select oid, nspowner from pg_catalog.pg_namespace where nspname = 'auditstream'
+), c as (
+    select c.* from pg_catalog.pg_class c join n on n.oid = c.relnamespace where (c.relname, c.relkind) in (('progress', 'v'), ('feeds', 'v'), ('choices', 'r'))
+), rules as (
+    select c.relname, w.oid, w.rulename, w.ev_action::text || w.ev_enabled::text as tree, d.tables
+    from c join pg_catalog.pg_rewrite w on w.ev_class = c.oid cross join lateral (
+        select pg_catalog.array_agg(distinct d.refobjid) as tables from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+            and d.objid = w.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> c.oid) d
+), r as (
+    select r.*, rn.nspname from pg_catalog.pg_class r join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
+    where array[r.oid] = (select tables from rules where relname = 'progress' and rulename = '_RETURN')
+), sources as ( -- of each column of the view the only column of the table that it is made of
+    select m[2] as name, a.attnum, a.attname
+    from rules cross join pg_catalog.regexp_matches(tree, '[{]TARGETENTRY [:]expr (.*?) [:]resno [0-9]+ [:]resname ([a-z_]+) ', 'g') m
+        cross join lateral (select pg_catalog.min(v[1]::int2) as low, pg_catalog.max(v[1]::int2) as high from pg_catalog.regexp_matches(m[1], '[:]varattno ([0-9]+) ', 'g') v) v
+        join r on true join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum = v.low and v.low = v.high
+    where rules.relname = 'progress' and rulename = '_RETURN'
+), indexes as (
+    select i.indisunique and i.indnkeyatts = 1 as alone from pg_catalog.pg_index i join r on r.oid = i.indrelid join sources s on s.attnum = i.indkey[0] and s.name = 'audit_id'
+    where i.indisvalid and i.indpred is null
+), f as (
+    select p.* from pg_catalog.pg_proc p join n on n.oid = p.pronamespace where p.proname = 'changed' and p.pronargs = 0
+), objects as (
+    select 'schema auditstream' as name, n.nspowner as owner, '' as text, '' as tree, '' as off from n
+    union all
+    select 'view auditstream.' || c.relname, c.relowner,
+        pg_catalog.concat_ws(' ', c.reloptions::text, (select pg_catalog.string_agg(pg_catalog.pg_get_ruledef(w.oid), ' ' order by w.rulename) from rules w where w.relname = c.relname)),
+        pg_catalog.concat_ws(' ', c.reloptions::text, (select pg_catalog.string_agg(w.tree, ' ' order by w.rulename) from rules w where w.relname = c.relname),
+            (select pg_catalog.string_agg(a.attname, ' ' order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0)), ''
+    from c where c.relkind = 'v'
+    union all
+    select 'table auditstream.choices', c.relowner, pg_catalog.concat_ws(' ', c.relrowsecurity, c.relforcerowsecurity, c.relhasrules, c.relhassubclass,
+        (select pg_catalog.string_agg(t.tgname, ' ') from pg_catalog.pg_trigger t where t.tgrelid = c.oid), (select pg_catalog.count(*) from pg_catalog.pg_index i where i.indrelid = c.oid),
+        (select pg_catalog.string_agg(x.privilege_type, ' ' order by x.privilege_type) from pg_catalog.aclexplode(c.relacl) x where x.grantee <> c.relowner and x.privilege_type <> 'SELECT')), null, ''
+    from c where c.relkind = 'r'
+    union all
+    select 'function auditstream.changed()', f.proowner, pg_catalog.concat_ws(' ', pg_catalog.pg_get_functiondef(f.oid),
+        exists (select from pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) x where x.grantee = 0)), null, '' from f
+    union all -- of a partitioned table's copies only those that were switched off: partitions come and go
+    select pg_catalog.concat_ws(' on ', 'trigger ' || t.tgname, case when t.tgrelid is distinct from (select oid from r) then t.tgrelid::pg_catalog.regclass::text end), null,
+        pg_catalog.pg_get_triggerdef(t.oid), pg_catalog.concat_ws(' ', t.tgtype, t.tgattr::text, t.tgqual::text, t.tgdeferrable, t.tgnargs),
+        case t.tgenabled when 'D' then 'disabled' when 'R' then 'replica only' else '' end
+    from pg_catalog.pg_trigger t join f on f.oid = t.tgfoid where t.tgparentid = 0 or t.tgenabled in ('D', 'R')
+)
+select pg_catalog.jsonb_build_object('installer', current_user, 'server', pg_catalog.current_setting('server_version_num')::int / 10000,
+    'schema', (select nspname from r), 'name', (select relname from r), 'owner', (select pg_catalog.pg_get_userbyid(relowner) from r),
+    'sources', (select coalesce(pg_catalog.jsonb_object_agg(s.name, s.attname), '{}') from sources s),
+    'indexed', exists (select from indexes), 'unique', exists (select from indexes where alone),
+    'objects', (select coalesce(pg_catalog.jsonb_object_agg(o.name, pg_catalog.jsonb_build_object('owner', coalesce(pg_catalog.pg_get_userbyid(o.owner), ''),
+        'super', coalesce((select u.rolsuper from pg_catalog.pg_roles u where u.oid = o.owner), false),
+        'text', pg_catalog.md5(o.text), 'tree', pg_catalog.md5(coalesce(o.tree, o.text)), 'off', o.off)), '{}') from objects o))
 -- end of state
-    )));
-end $stamp$;
+)) on conflict (feed) do update set options = excluded.options, made = excluded.made;
 \endif
 commit;

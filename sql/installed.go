@@ -25,7 +25,11 @@ type installed struct {
 	Prepare       bool   // prepare_watch, of 3 and 4
 	Feeds         bool   // the view of version 5, as it is to be
 	Buckets       int    // that it says; 0: none, or none that install chose
-	State         string // what the views, the function and the triggers are now
+	Made          made   // what there is of install's objects, and of the table
+	Choices       string // where they are kept: "" nowhere, "readable", "closed" to the current role, or "foreign": not install's table
+	Moved         string // the schema, if ours is called so now
+
+	chosen *choices // nil: not known
 
 	Columns  []viewColumn
 	Reads    []relation // the tables that the view reads
@@ -62,7 +66,13 @@ var installedSQL = `
 	       w.oid is not null as watch, exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch') as prepare,
 	       f.oid is not null as feeds, coalesce((select b from (select pg_catalog.substring(pg_catalog.pg_get_viewdef(f.oid), '([0-9]{1,4}) AS buckets')::int as b) x
 	           where b between 64 and 4096 and b & (b - 1) = 0), 0) as buckets,
-	       coalesce((` + stateSQL + `), '') as state,
+	       (` + stateSQL + `) as made,
+	       case when k.oid is null then '' when k.relkind <> 'r' or '{"feed text","options jsonb","made jsonb"}' <> array(
+	               select a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.pg_attribute a
+	               where a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) then 'foreign'
+	           when pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(k.oid, 'select') then 'readable' else 'closed' end as choices,
+	       coalesce((select pg_catalog.min(p.pronamespace::pg_catalog.regnamespace::text) from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
+	           where n.oid is null and t.tgname = 'auditstream_insert' and p.proname = 'changed'), '') as moved,
 	       (select coalesce(pg_catalog.json_agg(x), '[]') from (
 	           select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, a.attcollation::int8 as collation
 	           from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) x) as columns,
@@ -83,6 +93,7 @@ var installedSQL = `
 	from (values (1)) one
 		left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
 		left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'progress'
+		left join pg_catalog.pg_class k on k.relnamespace = n.oid and k.relname = 'choices'
 		left join pg_catalog.pg_class w on w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'
 		left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v' and '{"feed text","class integer","buckets integer"}' = array(
 			select a.attname || ' ' || pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a where a.attrelid = f.oid and a.attnum > 0 order by a.attnum)`
@@ -93,7 +104,8 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return all[0], nil
+	all[0].chosen, err = loadChoices(ctx, conn, all[0].Choices == "readable")
+	return all[0], err
 }
 
 // ours tells install.sql's view from one that somebody wrote by hand.
@@ -107,6 +119,9 @@ func (i *installed) version() int {
 	return versionOf(i.Comment, i.Watch, i.Prepare)
 }
 
+// known says that an install of ours has been here, whatever is left of it.
+func (i *installed) known() bool { return i.chosen != nil || i.ours() }
+
 // conflict refuses to install over what belongs to another table or was made by somebody else.
 func (i *installed) conflict(t *table) error {
 	if i.Kind != "" && !i.ours() {
@@ -118,8 +133,14 @@ func (i *installed) conflict(t *table) error {
 			others = append(others, trigger.relation)
 		}
 	}
+	switch {
+	case i.Moved != "":
+		return fmt.Errorf("the triggers of auditstream are there, and its schema is called %[1]s now: give it back its name, with: alter schema %[1]s rename to auditstream", i.Moved)
+	case i.Choices == "foreign":
+		return errors.New("auditstream.choices, which says what was chosen, is not as install makes it: drop it, and install again with all the --column options")
+	}
 	for _, other := range others {
-		if other.OID != t.OID {
+		if other.OID != t.OID && !i.replacedBy(t) {
 			return fmt.Errorf("auditstream is installed on %s, not on %s: uninstall it first", other.Display, t.Display)
 		}
 	}

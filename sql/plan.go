@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,8 @@ type Plan struct {
 	Warnings []string
 	// Schema is the version of what is installed before SQL runs; 0: nothing that install made.
 	Schema int
+	// Unmended counts the warnings of what is not as it was chosen, and what install cannot mend.
+	Unmended int
 	// Kept are the Options.Columns of the install before that were not given again, as OURS=THEIRS.
 	Kept []string
 
@@ -34,7 +37,11 @@ type Plan struct {
 // PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not be in
 // one. The error is for whoever typed the command: a [UsageError] when the options make no sense, else what is wrong with the table.
 func PlanInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	plan, err := planApart(ctx, conn, o, planInstall)
+	return planned(planApart(ctx, conn, o, planInstall))
+}
+
+// planned is a plan for whoever only wants to see it.
+func planned(plan *Plan, err error) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +112,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	all, kept := there.keepColumns(o.Columns)
+	all, kept := there.keepColumns(o.Columns, t)
 	m, err := mapColumns(t, all, encoding)
 	if err != nil && len(kept) > 0 {
 		return nil, fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
@@ -117,15 +124,25 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 		return nil, err
 	}
 	o.Columns = all
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers), Schema: there.version(), Kept: kept, table: t}
-	plan.rights, err = lackingRights(ctx, conn, o, t, m)
+	found, err := there.compare(ctx, conn, false)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t}
+	for _, f := range found {
+		if f.Remedy != "" && (f.Kind != "row_security" || t.RowSecurity) {
+			plan.Unmended++
+			plan.Warnings = append(plan.Warnings, f.Text+"; "+f.Remedy)
+		}
+	}
+	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
 	if err != nil {
 		return nil, err
 	}
 	if there.Buckets == 0 {
 		there.Buckets = bucketsFor(locks)
 	}
-	plan.SQL, err = installScript(ctx, conn, o, t, m, there)
+	plan.SQL, err = installScript(ctx, conn, o, t, m, there, found)
 	return plan, err
 }
 
@@ -135,9 +152,9 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = emptySearchPath(ctx, conn)
+	err = execScript(ctx, conn, withoutPolicies)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("set search_path: %w", err)
 	}
 	switch {
 	case oid != 0:
@@ -151,7 +168,7 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 }
 
 // installScript fills in install.sql; "" when nothing has to change.
-func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) (string, error) {
+func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed, found []Finding) (string, error) {
 	owners := m.owners()
 	vars := map[string]string{
 		"table": t.quoted(), "key": ident(m.key.Name), "objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
@@ -161,15 +178,27 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	for _, c := range m.columns {
 		vars[c.name] = c.value()
 	}
-	// Of the two sums in the comment this one says what was asked for; the other, the state, what came of it.
-	sum := md5.Sum([]byte(render(installSQL, vars)))
-	vars["stamp"] = stamp + hex.EncodeToString(sum[:]) + " " + remember(o.Columns, m)
-	current := there.ours() && there.Comment == vars["stamp"]+" "+there.State && !there.Old
+	sum := md5.Sum([]byte(render(installSQL, vars))) // of what was asked for
+	asked := hex.EncodeToString(sum[:])
+	current := there.ours() && there.Feeds == !o.NoTriggers && there.chosen != nil && there.chosen.Options.Asked == asked && !there.Old &&
+		there.chosen.Made.Server == there.Made.Server && !slices.ContainsFunc(found, func(f Finding) bool { return f.Remedy == "" && f.Kind != "rights" }) &&
+		(slices.Contains(there.roles(), o.Role) || o.Role == "" || there.Made.Objects[choicesTable].Owner == there.Made.Installer)
+	var own []string
+	if slices.ContainsFunc(found, func(f Finding) bool { return f.Kind == "owner" || f.Kind == "row_security" && !t.RowSecurity }) {
+		own, current = there.takeOver(), false
+	}
 
-	dropView := !current && there.Kind != "" && !there.replaceable(m)
-	grants, err := grantsFor(ctx, conn, o, there, dropView)
+	dropView := !current && there.Kind != "" && (!there.replaceable(m) || there.chosen != nil && !there.trusts(there.Made.Objects[progressView]))
+	roles, grants, err := grantsFor(ctx, conn, o, there, dropView, !current)
 	if err != nil {
 		return "", err
+	}
+	vars["options"] = choose(o, roles, m, asked)
+	if current && !slices.Equal(roles, there.chosen.Options.Roles) {
+		grants = append(grants, fmt.Sprintf("update auditstream.choices set options = %s where feed = 'audits';", literal(vars["options"])))
+	}
+	if current && len(own) > 0 {
+		grants = append(own, grants...)
 	}
 	if current && len(grants) == 0 {
 		return "", nil
@@ -180,6 +209,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	} {
 		vars[name] = strconv.FormatBool(yes)
 	}
+	vars["take_over"] = strings.Join(append(own, there.detach(t)...), "\n")
 	vars["lock_timeout"], vars["grants"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()), strings.Join(grants, "\n")
 	for _, t := range there.Triggers {
 		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it
@@ -194,7 +224,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	return script, nil
 }
 
-func warnings(t *table, m *mapping, twoPhase bool) (warnings []string) {
+func warnings(t *table, m *mapping, twoPhase, first bool) (warnings []string) {
 	warn := func(is bool, format string, args ...any) {
 		if is {
 			warnings = append(warnings, fmt.Sprintf(format, args...))
@@ -204,7 +234,7 @@ func warnings(t *table, m *mapping, twoPhase bool) (warnings []string) {
 		t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
 	warn(!m.key.Unique && t.Kind != "p", "nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
 	warn(t.Inherited, "tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net", t.Display)
-	warn(t.RowSecurity, "row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer", t.Display)
+	warn(t.RowSecurity && first, "row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer", t.Display)
 	warn(twoPhase, "this server allows two-phase commit, and PostgreSQL refuses to prepare a transaction that notifies: where the application uses"+
 		" it for %s, install without triggers", t.Display)
 	return warnings

@@ -22,6 +22,9 @@ func texts(ctx context.Context, conn *pgx.Conn, what, query string, args ...any)
 	return collect(ctx, conn, what, pgx.RowTo[string], query, args...)
 }
 
+// withoutPolicies is searchPath for whoever installs: a table with policies of somebody else's is an error, and they do not run.
+const withoutPolicies = searchPath + "set local row_security = off;\n"
+
 // emptySearchPath makes the server write names with their schema. It is for the rest of the transaction.
 func emptySearchPath(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, searchPath)

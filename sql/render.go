@@ -20,8 +20,8 @@ var uninstallSQL string
 // searchPath is the first statement of a script after the one that waits for other installs.
 const searchPath = "set local search_path = pg_catalog, pg_temp;\n"
 
-// stateSQL computes anew what the comment that install.sql leaves on the view ends with.
-var stateSQL = between(installSQL, "-- state: install reads it with this same query\n", "-- end of state\n")
+// stateSQL computes anew what install.sql leaves in auditstream.choices.made.
+var stateSQL = between(installSQL, "-- state: all that compare it later read it with this same query\n", "-- end of state\n")
 
 func between(s, start, end string) string {
 	_, s, _ = strings.Cut(s, start)

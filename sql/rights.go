@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,8 +27,8 @@ const rightsSQL = `
 	select pg_catalog.format('the role %s may not create anything in the schema auditstream: install as the role that owns it', name)
 		from me where not new_schema and not pg_catalog.has_schema_privilege(schema, 'create')
 	union all
-	select pg_catalog.format('the view auditstream.%s belongs to %s: install as that role', c.relname, pg_catalog.pg_get_userbyid(c.relowner))
-		from me join pg_catalog.pg_class c on c.relnamespace = schema where c.relname in ('progress', 'feeds') and not pg_catalog.pg_has_role(c.relowner, 'usage')
+	select pg_catalog.format('auditstream.%s belongs to %s: install as that role', c.relname, pg_catalog.pg_get_userbyid(c.relowner))
+		from me join pg_catalog.pg_class c on c.relnamespace = schema where c.relname in ('progress', 'feeds', 'choices') and not pg_catalog.pg_has_role(c.relowner, 'usage')
 	union all
 	select pg_catalog.format('the role %s may not create tables in the schema %s: grant create on schema %s to %s', name, $2::text, $4::text, quoted)
 		from me join pg_catalog.pg_namespace n on n.nspname = $2::text where $1 = 0::oid and not pg_catalog.has_schema_privilege(n.oid, 'create')
@@ -42,16 +43,41 @@ const rightsSQL = `
 		from me, pg_catalog.pg_class c, pg_catalog.unnest($7::text[]) a where c.oid = $1 and not pg_catalog.has_column_privilege(c.oid, a, 'select') limit 1)
 	union all
 	(select pg_catalog.format('not everybody may execute %s, so that writers of %s, or serve, would fail: grant execute on function pg_catalog.%1$s to public', f, $3::text)
-		from me, pg_catalog.unnest('{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", hashint8(bigint), "pg_try_advisory_lock_shared(integer,integer)", "pg_advisory_unlock_shared(integer,integer)", "pg_advisory_unlock_all()"}'::text[]) f
+		from me, pg_catalog.unnest(` + calledFunctions + `) f
 			join pg_catalog.pg_proc p on p.oid = f::pg_catalog.regprocedure
 		where $8 and not exists (select from pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x where x.grantee = 0))`
 
-func lackingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping) ([]string, error) {
+func lackingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) ([]string, error) {
 	var columns []string
 	for _, source := range m.sources() {
 		columns = append(columns, source.Name)
 	}
+	strangers := there.strangers()
+	if there.Choices == "closed" {
+		strangers = owners(there.Made.Objects, func(object) bool { return true })
+	}
+	if lacking, err := notMine(ctx, conn, strangers); err != nil || len(lacking) > 0 {
+		return there.wayOut(lacking, "install"), err
+	}
 	return texts(ctx, conn, "the rights of the current role", rightsSQL, t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
+}
+
+// notMine are those of some roles whose rights the current one does not have.
+func notMine(ctx context.Context, conn *pgx.Conn, roles []string) ([]string, error) {
+	return texts(ctx, conn, "roles", `select rolname::text from pg_catalog.pg_roles where rolname = any ($1::text[]) and not pg_catalog.pg_has_role(oid, 'usage') order by 1`, roles)
+}
+
+// wayOut says who may install or uninstall what belongs to several roles, which the current one lacks the rights of.
+func (i *installed) wayOut(lacking []string, operation string) []string {
+	if len(lacking) == 0 {
+		return nil
+	}
+	var names []string
+	for _, role := range lacking {
+		names = append(names, ident(role))
+	}
+	return []string{fmt.Sprintf("this takes the rights of %s, which %s does not have: %s as a superuser, or as a role that has the rights of all, with: grant %s to %s",
+		strings.Join(lacking, " and of "), i.Made.Installer, operation, strings.Join(names, ", "), ident(i.Made.Installer))}
 }
 
 // explain turns what the server says while a script runs into a sentence, where the server's own is not one.

@@ -113,7 +113,8 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 		t.Errorf("the view shows %d rows, want 1", got)
 	}
 	_, err := sql.Uninstall(t.Context(), conn, sql.Options{})
-	want := "uninstall: the current role lacks a right, so nothing was changed; try it as the table's owner: ERROR: must be owner of relation audits (SQLSTATE 42501)"
+	owner := column(t, conn, `select session_user::text`)[0]
+	want := `this takes the rights of ` + owner + `, which ` + installer + ` does not have: uninstall as a superuser, or as a role that has the rights of all, with: grant "` + owner + `" to "` + installer + `"`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 // PlanUninstall decides what [Uninstall] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not
 // be in one. Of the options it uses the lock times and the logger: the table is found from the triggers and the view.
 func PlanUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	return planApart(ctx, conn, o, planUninstall)
+	return planned(planApart(ctx, conn, o, planUninstall))
 }
 
 // Uninstall takes away the triggers, the view, the function, the schema and what install granted, in one transaction
@@ -25,9 +26,9 @@ func Uninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 }
 
 func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	err := emptySearchPath(ctx, conn)
+	err := execScript(ctx, conn, withoutPolicies)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("set search_path: %w", err)
 	}
 	there, err := loadInstalled(ctx, conn)
 	if err != nil {
@@ -53,13 +54,17 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if len(foreign) > 0 && strings.HasPrefix(there.SchemaComment, connectPrefix) {
 		revokes = append(revokes, "comment on schema auditstream is null;")
 	}
-	if !there.ours() && !there.Old && !there.Feeds && len(there.Triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
+	plan.rights, err = there.mayNotDrop(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	if !there.ours() && !there.Old && !there.Feeds && there.Choices == "" && len(there.Triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
 		return plan, nil
 	}
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
 		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
-		"objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
+		"more": strings.Join(there.detach(cmp.Or(plan.table, &table{})), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
 	return plan, nil
@@ -77,7 +82,7 @@ func (i *installed) ownTable(plan *Plan) error {
 		case known && plan.table == nil:
 			plan.table = t.table()
 		}
-		if !known || plan.table.OID != t.OID {
+		if !known { // one of a table that another has replaced is detached
 			strangers = append(strangers, fmt.Sprintf("drop trigger %s on %s", ident(t.Trigger), t.table().quoted()))
 		}
 	}
@@ -93,6 +98,16 @@ func (i *installed) ownTable(plan *Plan) error {
 	return nil
 }
 
+// mayNotDrop says whose rights uninstall takes that the current role does not have.
+func (i *installed) mayNotDrop(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	lacking, err := texts(ctx, conn, "roles", `
+		select distinct u.rolname::text from pg_catalog.pg_namespace n, pg_catalog.pg_roles u where n.nspname = 'auditstream' and not pg_catalog.pg_has_role(u.oid, 'usage')
+		  and (u.oid = n.nspowner or not pg_catalog.pg_has_role(n.nspowner, 'usage') and u.rolname = any ($1::text[])
+			or exists (select from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_proc p on p.oid = t.tgfoid
+				where p.pronamespace = n.oid and t.tgparentid = 0 and c.relowner = u.oid)) order by 1`, owners(i.Made.Objects, func(object) bool { return true }))
+	return i.wayOut(lacking, "uninstall"), err
+}
+
 // foreignSQL names what is in the schema and not ours.
 const foreignSQL = `
 	select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
@@ -101,6 +116,6 @@ const foreignSQL = `
 		left join pg_catalog.pg_proc p on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.oid = d.objid
 	where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
 	  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-	  and not coalesce(c.relname = 'progress' and $1 or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v')), false)
+	  and not coalesce(c.relname = 'progress' and $1 or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v'), ('choices', 'r')), false)
 	  and not coalesce((p.proname, p.pronargs) in (('changed', 0), ('notify_change', 0), ('unwatch', 2), ('prepare_watch', 0)), false)
 	order by 1`

@@ -14,7 +14,7 @@
 \set view true
 \set objects true
 \set schema true
-\set revokes ''
+\set revokes '' \set more ''
 
 begin isolation level read committed read write;
 -- A waiting "drop trigger" makes every later reader and writer of the table wait behind it.
@@ -35,8 +35,10 @@ drop trigger if exists auditstream_key on :table;
 drop trigger if exists auditstream_owner on :table;
 drop trigger if exists auditstream_truncate on :table;
 \endif
+:more
 \if :objects
 drop view if exists auditstream.feeds;
+drop table if exists auditstream.choices;
 drop function if exists auditstream.changed();
 -- Of versions up to 4.
 drop function if exists auditstream.notify_change();

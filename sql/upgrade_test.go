@@ -57,7 +57,7 @@ func TestSchemaVersionIsRaisedByEveryChange(t *testing.T) {
 		t.Errorf("install.sql is not that of version %d any more: raise sql.SchemaVersion, and the number in install.sql, to %d; then cp install.sql testdata/schema-%[2]d.sql",
 			sql.SchemaVersion, sql.SchemaVersion+1)
 	}
-	for _, number := range []string{`\set stamp 'auditstream %d psql'`, `::int > %d then`, `of version %d'`} {
+	for _, number := range []string{`is 'auditstream %d by`, `::int > %d then`, `of version %d'`} {
 		if number = fmt.Sprintf(number, sql.SchemaVersion); !strings.Contains(string(now), number) {
 			t.Errorf("install.sql does not say %q", number)
 		}
@@ -228,9 +228,9 @@ func TestReadSchema(t *testing.T) {
 	}
 	old(t, dsn, sql.SchemaVersion)
 	install(t, conn, sql.Options{NotifyAlways: true})
-	read(sql.Schema{Version: 5, Table: "public.audits", Triggers: true, Always: true, Remembers: true})
+	read(sql.Schema{Version: 5, Table: "public.audits", Triggers: true, Always: true})
 	install(t, conn, sql.Options{NoTriggers: true})
-	read(sql.Schema{Version: 5, Table: "public.audits", Remembers: true})
+	read(sql.Schema{Version: 5, Table: "public.audits"})
 	exec(t, conn, `comment on view auditstream.progress is 'auditstream 1 psql'`)
 	read(sql.Schema{Version: 1, Table: "public.audits"})
 	exec(t, conn, `comment on view auditstream.progress is 'auditstream 12 x'`)

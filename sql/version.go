@@ -21,9 +21,6 @@ import (
 // testdata holds the install.sql of each.
 const SchemaVersion = 5
 
-// stamp begins the comment on the view, and ends with the number.
-var stamp = fmt.Sprintf("auditstream %d ", SchemaVersion)
-
 var stamped = regexp.MustCompile(`^auditstream ([0-9]{1,9}) `)
 
 // versionOf reads the number from the comment on the view. Up to version 3 it was always 1: what is there tells them apart.
@@ -61,8 +58,6 @@ type Schema struct {
 	Role string
 	// Triggers says that there are some, and Always that they ring for every change because install was asked for that.
 	Triggers, Always bool
-	// Remembers says that an install without Options.Columns keeps those that it was installed with.
-	Remembers bool
 }
 
 // Querier is the part of a pgx pool or connection that ReadSchema needs.
@@ -100,7 +95,6 @@ func ReadSchema(ctx context.Context, db Querier) (Schema, error) {
 		return Schema{}, fmt.Errorf("read the version of the schema auditstream: %w", err)
 	}
 	s.Version = versionOf(comment, watch, prepare)
-	_, s.Remembers = rememberedColumns(comment)
 	return s, nil
 }
 

@@ -131,7 +131,7 @@ func (d *doctor) examineDatabase(ctx context.Context) {
 		return
 	}
 	for _, check := range []func(context.Context) []finding{
-		d.version, d.primary, d.role, d.installation, d.schema, d.triggers, d.listen, d.queue, d.connections, d.clock,
+		d.version, d.primary, d.role, d.installation, d.schema, d.triggers, d.drift, d.listen, d.queue, d.connections, d.clock,
 	} {
 		d.run(ctx, check)
 	}

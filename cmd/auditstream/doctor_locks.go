@@ -1,9 +1,6 @@
 package main
 
-import (
-	"context"
-	"strings"
-)
+import "context"
 
 // feeds is about how serve tells the triggers what is watched: by locks, of which the view auditstream.feeds says the numbers.
 func (d *doctor) feeds(ctx context.Context) []finding {
@@ -47,29 +44,4 @@ func judgeLocks(class, buckets, table int) finding {
 			"locks: an instance of serve takes up to %d of class %d, and the lock table holds %d for everybody", buckets, class, table)
 	}
 	return ok("locks: an instance of serve takes up to %d of class %d; the lock table holds %d", buckets, class, table)
-}
-
-// functions is about what the triggers' conditions call, as whoever writes, and what serve does: where the first is refused, the
-// application's writes fail.
-func (d *doctor) functions(ctx context.Context) []finding {
-	if d.other {
-		return nil // whose function had rights of its own
-	}
-	var refused []string
-	err := d.pool.QueryRow(ctx, `
-		select array(select p.oid::regprocedure::text from pg_proc p
-			where p.oid in ('pg_catalog.pg_try_advisory_lock(int, int)'::regprocedure, 'pg_catalog.pg_advisory_unlock(int, int)'::regprocedure,
-				'pg_catalog.pg_notify(text, text)'::regprocedure, 'pg_catalog.hashint8(int8)'::regprocedure,
-				'pg_catalog.pg_try_advisory_lock_shared(int, int)'::regprocedure, 'pg_catalog.pg_advisory_unlock_shared(int, int)'::regprocedure,
-				'pg_catalog.pg_advisory_unlock_all()'::regprocedure)
-			  and not exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x where x.grantee = 0)
-			order by 1)`).Scan(&refused)
-	switch {
-	case err != nil:
-		return []finding{unanswered("functions", err)}
-	case len(refused) > 0:
-		return []finding{fail("Run: grant execute on function "+strings.Join(refused, ", ")+" to public",
-			"not everybody may execute %s, so writes to the table, or serve, fail", strings.Join(refused, ", "))}
-	}
-	return []finding{ok("every writer may execute what the triggers' conditions call")}
 }

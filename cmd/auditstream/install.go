@@ -49,6 +49,9 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 		if err != nil {
 			return nil, "", err
 		}
+		if plan.SQL == "" && plan.Unmended > 0 {
+			return plan, fmt.Sprintf("auditstream is installed on %s already; what it warns of is not install's to change.", plan.Table), nil
+		}
 		if plan.SQL == "" {
 			return plan, fmt.Sprintf("auditstream is installed on %s already; nothing to change.", plan.Table), nil
 		}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"auditstream/pgnotify"
 	"auditstream/sql"
@@ -21,39 +22,65 @@ type schemaWatch struct {
 	logger *slog.Logger
 	look   chan struct{} // capacity 1
 	told   string        // what was last complained of; "": nothing
+	drift  *driftWatch
 	// alwaysRings is that triggers ask nobody: those of version 1, and those that somebody wrote by hand.
 	alwaysRings atomic.Bool
 }
 
 var _ pgnotify.Sink = (*schemaWatch)(nil)
 
-func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, logger *slog.Logger) *schemaWatch {
-	return &schemaWatch{Hub: hub, db: db, logger: logger, look: make(chan struct{}, 1)}
+func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, drift *driftWatch, logger *slog.Logger) *schemaWatch {
+	return &schemaWatch{Hub: hub, db: db, drift: drift, logger: logger, look: make(chan struct{}, 1)}
 }
 
-// Resync does what the hub's does, and has Watch look.
+// Resync has Watch look and then does what the hub's does.
 func (w *schemaWatch) Resync() {
-	w.Hub.Resync()
 	select {
 	case w.look <- struct{}{}:
 	default: // it is about to
 	}
 }
 
-// Watch looks at once, and at each resync, until ctx is done, and returns nil.
+const (
+	// lookEvery is the longest time for which rows are shown by what is not there any more.
+	lookEvery = time.Minute
+	// lookRest bounds how often others can have the catalog read, by notifying. A resync within it waits for nothing.
+	lookRest = time.Second
+	// lookTimeout is how long a resync waits for either answer.
+	lookTimeout = 2 * time.Second
+)
+
+// Watch looks at once, at each resync, and once a minute, until ctx is done, and returns nil. What is shown after a resync has been looked at
+// before, or less than a second ago.
 func (w *schemaWatch) Watch(ctx context.Context) error {
+	resync, looked := true, time.Time{}
+	next := time.Now()
 	for {
-		w.compare(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-time.After(time.Until(next)):
 		case <-w.look:
+			resync = true
+			if since := time.Since(looked); since < lookRest {
+				w.Hub.Resync()
+				next = looked.Add(lookRest)
+				continue
+			}
 		}
+		if resync {
+			w.compare(ctx)
+		}
+		if w.drift.look(ctx) || resync {
+			w.Hub.Resync()
+		}
+		resync, looked = false, time.Now()
+		next = looked.Add(lookEvery)
 	}
 }
 
 func (w *schemaWatch) compare(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	s, err := sql.ReadSchema(ctx, w.db)
 	if err != nil {
@@ -106,9 +133,6 @@ func installCommand(s sql.Schema) string {
 
 // upgradeRemedy is installCommand in a sentence.
 func upgradeRemedy(s sql.Schema) string {
-	if s.Remembers {
-		return fmt.Sprintf("Run %s.", installCommand(s))
-	}
 	return fmt.Sprintf("Run %s, with the --column options that it was installed with.", installCommand(s))
 }
 

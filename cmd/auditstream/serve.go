@@ -79,9 +79,11 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	audits.LimitRows(int(c.SSEMaxRowBytes))
 	registry.MustRegister(rowMetrics(audits)...)
 
+	drift := newDriftWatch(pool, logger, registry)
+	rows := guarded{Loader: traced(audits, tracer), Finder: audits, drift: drift}
 	states, err := pgnotify.NewHub(pgnotify.HubConfig{
-		Loader:     traced(audits, tracer),
-		Finder:     audits,
+		Loader:     rows,
+		Finder:     rows,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		NoFlood:    c.SSEPollHot == "off",
 		Logger:     logger,
@@ -91,7 +93,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	registry.MustRegister(newQueueUsage(audits.QueueUsage, states.Idle))
-	schema := newSchemaWatch(states, pool, logger)
+	schema := newSchemaWatch(states, pool, drift, logger)
 	hints, err := listen(c, pool, schema, logger, registry)
 	if err != nil {
 		return err
@@ -107,6 +109,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 	cfg := c.server()
 	cfg.Hub, cfg.Ping, cfg.Listening, cfg.Unreadable = hub{states}, ping, hints.up, audits.Unreadable
+	cfg.Drift = drift.Kinds
 	cfg.Page, cfg.Logger, cfg.Metrics, cfg.Tracer = page, logger, registry, tracer
 	srv, err := server.New(ctx, cfg)
 	if err != nil {

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"auditstream/pgnotify"
+	"auditstream/sql"
+	"auditstream/store"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// driftWatch tells what has changed in the database since the install, with serve's rights. Its other methods are safe beside look.
+type driftWatch struct {
+	pool   *pgxpool.Pool
+	logger *slog.Logger
+	count  *prometheus.GaugeVec
+	told   map[string]time.Time // when each finding was logged; look's alone
+
+	mu    sync.Mutex
+	kinds []string // what was found last, each once
+	stale bool
+}
+
+// tellAgain is after how long a finding that is still there is logged once more.
+const tellAgain = 6 * time.Hour
+
+func newDriftWatch(pool *pgxpool.Pool, logger *slog.Logger, registry prometheus.Registerer) *driftWatch {
+	w := &driftWatch{pool: pool, logger: logger, told: make(map[string]time.Time), count: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "auditstream_drift",
+		Help: "What is not as install made it or as was chosen then, by kind; the log says what, and the command that mends it.",
+	}, []string{"kind"})}
+	for _, kind := range sql.FindingKinds {
+		w.count.WithLabelValues(kind).Set(0)
+	}
+	registry.MustRegister(w.count)
+	return w
+}
+
+// look compares once and reports whether rows may be shown that might not be before, or the other way round. What cannot be compared now is
+// as it was.
+func (w *driftWatch) look(ctx context.Context) (changed bool) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	conn, err := w.pool.Acquire(ctx)
+	if err != nil {
+		return false
+	}
+	defer conn.Release()
+	d, err := sql.Compare(ctx, conn.Conn())
+	if err != nil {
+		w.logger.Debug("what has changed since the install is not known", "error", err)
+		return false
+	}
+	w.tell(d, conn.Conn().Config().User)
+	counts, stale := make(map[string]int), false
+	for _, f := range d.Findings {
+		counts[f.Kind]++
+		stale = stale || f.Stale
+	}
+	var kinds []string
+	for _, kind := range sql.FindingKinds {
+		w.count.WithLabelValues(kind).Set(float64(counts[kind]))
+		if counts[kind] > 0 {
+			kinds = append(kinds, kind)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	changed = stale != w.stale
+	w.kinds, w.stale = kinds, stale
+	return changed
+}
+
+// tell logs each finding once, and that there is none any more.
+func (w *driftWatch) tell(d sql.Drift, role string) {
+	found := make(map[string]bool)
+	for _, f := range d.Findings {
+		found[f.Text] = true
+		if at, told := w.told[f.Text]; told && time.Since(at) < tellAgain {
+			continue
+		}
+		w.told[f.Text] = time.Now()
+		if f.Stale {
+			w.logger.Error("no rows are shown: whose they are is read from what is not there any more", "found", f.Text, "run", driftCommand(d, f, role))
+		} else {
+			w.logger.Warn("the database is not as it was when auditstream was installed", "found", f.Text, "run", driftCommand(d, f, role))
+		}
+	}
+	before := len(w.told)
+	for text := range w.told {
+		if !found[text] {
+			delete(w.told, text)
+		}
+	}
+	if before > 0 && len(w.told) == 0 {
+		w.logger.Info("the database is as it was when auditstream was installed")
+	}
+}
+
+// driftCommand is what mends a finding.
+func driftCommand(d sql.Drift, f sql.Finding, role string) string {
+	if f.Remedy != "" {
+		return f.Remedy
+	}
+	return installCommand(sql.Schema{Table: d.Table, Role: role, Triggers: d.Triggers, Always: d.Always})
+}
+
+// Kinds are those of what was found last, for anybody to see.
+func (w *driftWatch) Kinds() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.kinds)
+}
+
+func (w *driftWatch) isStale() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stale
+}
+
+// guarded reads rows, and shows none while whose they are is read from what is not there any more.
+type guarded struct {
+	pgnotify.Loader
+	pgnotify.Finder
+	drift *driftWatch
+}
+
+var errStale = errors.New("the table, or its owner's column, was replaced by another of its name: run auditstream install")
+
+// Audits implements [pgnotify.Loader].
+func (g guarded) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
+	states, err := g.Loader.Audits(ctx, keys)
+	if err != nil || !g.drift.isStale() { // also when that was found meanwhile
+		return states, err
+	}
+	states = nil
+	for _, key := range keys {
+		states = append(states, &store.State{ID: key, Err: errStale})
+	}
+	return states, nil
+}
+
+// Owned implements [pgnotify.Finder].
+func (g guarded) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, error) {
+	if g.drift.isStale() {
+		return nil, errStale
+	}
+	return g.Finder.Owned(ctx, owners)
+}
+
+func (d *doctor) drift(context.Context) []finding {
+	if d.other || d.status.View != nil && len(d.status.Drift.Findings) == 0 {
+		return nil // said already
+	}
+	var findings []finding
+	for _, f := range d.status.Drift.Findings {
+		remedy := f.Remedy
+		if remedy == "" {
+			remedy = "Run " + driftCommand(d.status.Drift, f, d.pool.Config().ConnConfig.User)
+		}
+		findings = append(findings, fail(remedy, "%s", f.Text))
+	}
+	if findings == nil {
+		return []finding{ok("the table, the views, the function, the triggers and the rights are as they were installed")}
+	}
+	return findings
+}

@@ -1,0 +1,175 @@
+package sql
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// choices are a row of auditstream.choices: what was chosen, and what came of it. They stay until uninstall. They are data of whoever owns
+// the schema: compared with the catalog and looked up there, never run.
+type choices struct {
+	Feed    string
+	Options chosen
+	Made    made
+}
+
+// chosen is what the options of an install say.
+type chosen struct {
+	Asked    string            `json:"asked"`   // the sum of the script; "" where psql ran it
+	Columns  map[string]string `json:"columns"` // of Options.Columns, as the table spells them
+	Roles    []string          `json:"roles"`   // all that serve was ever to run as
+	Triggers bool              `json:"triggers"`
+	Always   bool              `json:"always"`
+}
+
+// made is what install.sql's state query says.
+type made struct {
+	Installer       string            `json:"installer"`
+	Server          int               `json:"server"` // PostgreSQL's major version: each writes a definition in its own way
+	Schema          string            `json:"schema"` // of the only table that the view reads, like Name and Owner
+	Name            string            `json:"name"`
+	Owner           string            `json:"owner"`
+	Sources         map[string]string `json:"sources"` // the view's columns, and the table's that they are made of
+	Indexed, Unique bool              // the key
+	Objects         map[string]object `json:"objects"`
+}
+
+type object struct {
+	Owner, Text, Tree, Off string
+	Super                  bool // the owner is a superuser
+}
+
+// loadChoices reads the row without running anything of whoever owns the table: no view's functions and no casts, for TABLESAMPLE takes tables
+// alone and format() the types' own output. nil: nothing is known.
+func loadChoices(ctx context.Context, conn *pgx.Conn, readable bool) (*choices, error) {
+	if !readable {
+		return nil, nil
+	}
+	type row struct{ Feed, Options, Made string }
+	rows, err := collect(ctx, conn, "auditstream.choices", pgx.RowToStructByPos[row], `select pg_catalog.format('%s', c.feed), pg_catalog.format('%s', c.options),
+		pg_catalog.format('%s', c.made) from only auditstream.choices c tablesample pg_catalog.system (100)`)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		c := &choices{Feed: r.Feed}
+		if r.Feed == "audits" && json.Unmarshal([]byte(r.Options), &c.Options) == nil && json.Unmarshal([]byte(r.Made), &c.Made) == nil {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// Earlier programs of version 5 kept Options.Columns in the comment on the view.
+var remembered = regexp.MustCompile(`(?s)^auditstream 5 [0-9a-f]{32} (\{.*\}) [0-9a-f]{32}$`)
+
+// rememberedColumns reads them; ok is false where nothing is known.
+func (i *installed) rememberedColumns() (columns map[string]string, ok bool) {
+	if i.chosen != nil {
+		return i.chosen.Options.Columns, true
+	}
+	match := remembered.FindStringSubmatch(i.Comment)
+	if match == nil || json.Unmarshal([]byte(match[1]), &columns) != nil {
+		return nil, false
+	}
+	return columns, true
+}
+
+// keepColumns adds to given what an earlier install was given and this one was not, and what the columns that were found then are called now;
+// kept says what that is, as it would be written for --column.
+func (i *installed) keepColumns(given map[string]string, t *table) (all map[string]string, kept []string) {
+	before, _ := i.rememberedColumns()
+	all = maps.Clone(before)
+	if all == nil {
+		all = make(map[string]string)
+	}
+	if i.chosen != nil && t.named(i.Made) {
+		for view, was := range i.chosen.Made.Sources {
+			now := i.Made.Sources[view]
+			if t.column(was) == nil && t.column(now) != nil {
+				all[optionOf(view)] = now
+			}
+		}
+	}
+	for name, value := range all {
+		if _, again := given[name]; !again {
+			kept = append(kept, name+"="+value)
+		}
+	}
+	maps.Copy(all, given)
+	slices.Sort(kept)
+	return all, kept
+}
+
+// optionOf is what Options.Columns calls a column of the view.
+func optionOf(view string) string {
+	if view == "audit_id" {
+		return "id"
+	}
+	return view
+}
+
+func (t *table) named(m made) bool { return t.Schema == m.Schema && t.Name == m.Name }
+
+// unlike refuses to show other columns than an earlier install of which nothing is known did, unless somebody says which.
+func (i *installed) unlike(given map[string]string, m *mapping) error {
+	_, known := i.rememberedColumns()
+	if c := i.chosen; c != nil && c.Options.Asked == "" { // psql's install says nothing of columns: a view that was changed since may hide some
+		known = i.Made.Objects[progressView].Tree == c.Made.Objects[progressView].Tree
+	}
+	if !i.ours() || known || len(given) > 0 || len(i.Reads) != 1 {
+		return nil
+	}
+	for _, name := range ours {
+		if !slices.ContainsFunc(i.Columns, func(c viewColumn) bool { return c.Name == name }) {
+			return nil // no install left it so: it is being repaired
+		}
+	}
+	var want []string
+	for _, source := range m.sources() {
+		want = append(want, source.Name)
+	}
+	var changes []string
+	if more := without(want, i.Reads[0].Columns); len(more) > 0 {
+		changes = append(changes, "show "+strings.Join(more, ", "))
+	}
+	if less := without(i.Reads[0].Columns, want); len(less) > 0 {
+		changes = append(changes, "no longer show "+strings.Join(less, ", "))
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	return fmt.Errorf("auditstream was installed with other columns: this would %s; give the --column options of then, or"+
+		" --column OURS=THEIRS for what is to change (OURS= leaves it out)", strings.Join(changes, ", and "))
+}
+
+// without are the names of all that are not among some, each once.
+func without(all, some []string) (rest []string) {
+	for _, name := range all {
+		if !slices.Contains(some, name) && !slices.Contains(rest, name) {
+			rest = append(rest, name)
+		}
+	}
+	return rest
+}
+
+// choose writes down what of the table each given name means, and the rest of what was asked for.
+func choose(o Options, roles []string, m *mapping, asked string) string {
+	c := chosen{Asked: asked, Columns: map[string]string{"id": m.key.Name}, Roles: append([]string{}, roles...), Triggers: !o.NoTriggers, Always: o.NotifyAlways}
+	for _, column := range m.columns {
+		c.Columns[column.name] = ""
+		if column.source != nil {
+			c.Columns[column.name] = column.source.Name
+		}
+	}
+	maps.DeleteFunc(c.Columns, func(name, _ string) bool { _, ok := o.Columns[name]; return !ok })
+	text, _ := json.Marshal(c) // strings are always written
+	return string(text)
+}

@@ -1,0 +1,257 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A Finding is a difference between what was chosen and what there is. Install mends it, unless Remedy says what else does.
+type Finding struct {
+	// Kind is one of [FindingKinds]: what strangers may know.
+	Kind string
+	// Text is a sentence for operators, with names of tables, columns and roles.
+	Text string
+	// Remedy is what to do where an install cannot do it; "": install again.
+	Remedy string
+	// Stale says that whose a row is may be out of date in what the view shows: nothing may be shown.
+	Stale bool
+}
+
+// FindingKinds are all that a [Finding] can be of: a table or column that another one has taken the place of, an owner who is not the one of
+// then, a right that somebody lacks, row level security that hides rows, an object of install's that is missing or altered, a key that nothing
+// makes unique any more, and choices that are not known.
+var FindingKinds = []string{"table", "column", "owner", "rights", "row_security", "object", "key", "choices"}
+
+// A Drift is what has changed in the database since the install.
+type Drift struct {
+	Findings []Finding
+	// Table, quoted and with its schema, Triggers and Always are what was chosen, for the command that mends it.
+	Table            string
+	Triggers, Always bool
+}
+
+// Compare finds what has changed under the current role, which serve runs as. It needs no right but those of serve, runs no code of anybody's,
+// takes no lock that a writer waits for, and changes nothing. conn must not be in a transaction. Of a database where no install of this
+// version has been, nothing is found.
+func Compare(ctx context.Context, conn *pgx.Conn) (Drift, error) {
+	return reading(ctx, conn, time.Second, func() (Drift, error) {
+		err := emptySearchPath(ctx, conn)
+		if err != nil {
+			return Drift{}, err
+		}
+		there, err := loadInstalled(ctx, conn)
+		if err != nil {
+			return Drift{}, err
+		}
+		return there.drift(ctx, conn)
+	})
+}
+
+func (i *installed) drift(ctx context.Context, conn *pgx.Conn) (d Drift, err error) {
+	d.Triggers = true
+	if c := i.chosen; c != nil {
+		d.Triggers, d.Always = c.Options.Triggers, c.Options.Always
+		if c.Made.Name != "" {
+			d.Table = ident(c.Made.Schema, c.Made.Name)
+		}
+	}
+	d.Findings, err = i.compare(ctx, conn, true)
+	return d, err
+}
+
+const (
+	ourSchema    = "schema auditstream"
+	progressView = "view auditstream.progress"
+	feedsView    = "view auditstream.feeds"
+	choicesTable = "table auditstream.choices"
+	ourFunction  = "function auditstream.changed()"
+)
+
+// compare finds all differences; serves says that the current role is to serve.
+func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([]Finding, error) {
+	if v := i.version(); i.Moved != "" {
+		return []Finding{{Kind: "object", Text: "the schema auditstream is called " + i.Moved + " now",
+			Remedy: "give it back its name: alter schema " + i.Moved + " rename to auditstream"}}, nil
+	} else if i.chosen == nil && v != SchemaVersion && (v != 0 || i.Choices != "closed") {
+		return nil, nil // nothing is there, or it was made by hand or by another version
+	}
+	var found []Finding
+	if i.chosen == nil {
+		found = append(found, i.unknownChoices())
+	} else {
+		replaced, err := i.replaced(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		found = append(append(replaced, i.changedObjects()...), i.changedOwners()...)
+		if was := i.chosen.Made; i.Made.Name != "" && (was.Unique && !i.Made.Unique || was.Indexed && !i.Made.Indexed) {
+			key := ident(i.Made.Sources["audit_id"])
+			found = append(found, Finding{Kind: "key", Text: fmt.Sprintf("the index that made %s of %s unique, or found its rows, is gone: a restore that goes on after errors"+
+				" leaves a table without its primary key, and rows twice", key, i.tableName()),
+				Remedy: fmt.Sprintf("look for rows that are there twice, then: create unique index concurrently on %s (%s)", i.tableName(), key)})
+		}
+	}
+	roles := []string{}
+	if i.chosen != nil {
+		roles = append(roles, i.chosen.Options.Roles...)
+	}
+	rows, err := collect(ctx, conn, "rights", pgx.RowToStructByPos[Finding], missingSQL, roles, serves)
+	return append(found, rows...), err
+}
+
+func (i *installed) tableName() string { return ident(i.Made.Schema, i.Made.Name) }
+
+func (i *installed) unknownChoices() Finding {
+	switch i.Choices {
+	case "closed":
+		return Finding{Kind: "choices", Text: "the current role may not read auditstream.choices, so what has changed since the install is not known"}
+	case "foreign":
+		return Finding{Kind: "choices", Text: "auditstream.choices is not as install makes it, so what was chosen is not known",
+			Remedy: "drop auditstream.choices, and install again with all the --column options"}
+	}
+	return Finding{Kind: "choices", Text: "auditstream.choices does not say what was chosen"}
+}
+
+// replaced finds the table and columns whose names belong to others now. What was only renamed is followed, and no finding.
+func (i *installed) replaced(ctx context.Context, conn *pgx.Conn) ([]Finding, error) {
+	was, now := i.chosen.Made, i.Made
+	if now.Name == "" || was.Name == "" {
+		return nil, nil // several tables, or none: the view is altered or missing
+	}
+	names := map[string][]string{} // the view's columns by the names that their sources had
+	for view, name := range was.Sources {
+		if source := now.Sources[view]; source != "" && source != name {
+			names[name] = append(names[name], view)
+		}
+	}
+	moved := was.Schema != now.Schema || was.Name != now.Name
+	if !moved && len(names) == 0 {
+		return nil, nil
+	}
+	there, err := texts(ctx, conn, "names", `
+		select '' from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where $5 and n.nspname = $1 and c.relname = $2
+		union all
+		select a.attname::text from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		where n.nspname = $3 and c.relname = $4 and a.attname = any ($6::text[]) and a.attnum > 0 and not a.attisdropped`,
+		was.Schema, was.Name, now.Schema, now.Name, moved, slices.Sorted(maps.Keys(names)))
+	if err != nil {
+		return nil, err
+	}
+	var found []Finding
+	slices.Sort(there)
+	for _, name := range there {
+		if name == "" {
+			found = append(found, Finding{Kind: "table", Stale: true, Text: fmt.Sprintf("another table is called %s now, and what is shown are the rows of the one of then, which is called %s",
+				ident(was.Schema, was.Name), i.tableName())})
+			continue
+		}
+		slices.Sort(names[name])
+		for _, view := range names[name] {
+			found = append(found, Finding{Kind: "column", Stale: view == "user_id" || view == "user_email",
+				Text: fmt.Sprintf("another column of %s is called %s now, and what is shown as %s is the one of then, which is called %s",
+					i.tableName(), ident(name), view, ident(now.Sources[view]))})
+		}
+	}
+	return found, nil
+}
+
+// replacedBy says that a table has the name of the one that was adopted, which is another now.
+func (i *installed) replacedBy(t *table) bool { return i.chosen != nil && t.named(i.chosen.Made) }
+
+// changedObjects finds what of install's is missing, altered or switched off, and triggers that are not its own.
+func (i *installed) changedObjects() []Finding {
+	var found []Finding
+	add := func(format string, args ...any) {
+		found = append(found, Finding{Kind: "object", Text: fmt.Sprintf(format, args...)})
+	}
+	was, now := i.chosen.Made, i.Made
+	for _, name := range slices.Sorted(maps.Keys(was.Objects)) {
+		before := was.Objects[name]
+		after, there := now.Objects[name]
+		switch {
+		case !there:
+			add("the %s is missing", name)
+		case before.Off != after.Off:
+			add("the %s is %s", name, orEnabled(after.Off))
+		// Another major version writes and keeps definitions in other ways.
+		case was.Server != now.Server:
+		case before.Text != after.Text && before.Tree != after.Tree:
+			add("the %s is not as install made it", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(now.Objects)) {
+		after := now.Objects[name]
+		_, before := was.Objects[name]
+		switch {
+		case before:
+		case after.Off != "":
+			add("the %s is %s", name, after.Off)
+		case strings.HasPrefix(name, "trigger ") && i.renamed(name) == "":
+			add("the %s calls a function of auditstream's and is not install's", name)
+			found[len(found)-1].Remedy = "drop that trigger, unless it is meant: install leaves it alone"
+		}
+	}
+	return found
+}
+
+func orEnabled(off string) string {
+	if off == "" {
+		return "enabled"
+	}
+	return off
+}
+
+// renamed is what a trigger was called that is as one of install's that is missing; "": it is none.
+func (i *installed) renamed(name string) string {
+	for was, before := range i.chosen.Made.Objects {
+		if _, there := i.Made.Objects[was]; !there && strings.HasPrefix(was, "trigger ") && before.Tree == i.Made.Objects[name].Tree {
+			return was
+		}
+	}
+	return ""
+}
+
+// missingSQL says which rights and rows those lack who serve ($1, and the current role when $2), the owner of the view, whose rights reading it
+// takes, and writers.
+const missingSQL = `
+	with v as (
+		select v.oid, v.relowner, pg_catalog.pg_get_userbyid(v.relowner) as owner
+		from pg_catalog.pg_class v join pg_catalog.pg_namespace n on n.oid = v.relnamespace where n.nspname = 'auditstream' and v.relname = 'progress' and v.relkind = 'v'
+	), columns as (
+		select distinct d.refobjid as oid, d.refobjsubid as attnum from v join pg_catalog.pg_rewrite w on w.ev_class = v.oid
+			join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
+		where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
+	), tables as (
+		select t.oid, t.relnamespace, t.relforcerowsecurity, t.relrowsecurity, pg_catalog.format('%I.%I', n.nspname, t.relname) as name,
+		       pg_catalog.pg_has_role(v.relowner, t.relowner, 'usage') as owns, v.relowner, v.owner
+		from v cross join (select distinct oid from columns) x join pg_catalog.pg_class t on t.oid = x.oid join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+	)
+	select 'rights', pg_catalog.format('the role %s may not read %s', u.rolname, pg_catalog.string_agg('auditstream.' || c.relname, ', ' order by c.relname)), '', false
+	from pg_catalog.pg_roles u, pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+	where (u.rolname = any ($1::text[]) or $2 and u.rolname = current_user) and n.nspname = 'auditstream' and c.relname in ('progress', 'feeds', 'choices') and c.relkind in ('v', 'r')
+	  and not (pg_catalog.has_schema_privilege(u.oid, n.oid, 'usage') and pg_catalog.has_table_privilege(u.oid, c.oid, 'select')) group by u.rolname
+	union all
+	select 'owner', pg_catalog.format('%s, who owns auditstream.progress and with whose rights it is read, may not read %s', owner, name), '', false
+	from tables t where not pg_catalog.has_schema_privilege(t.relowner, t.relnamespace, 'usage')
+		or exists (select from columns c where c.oid = t.oid and c.attnum > 0 and not pg_catalog.has_column_privilege(t.relowner, t.oid, c.attnum::int2, 'select'))
+	union all
+	select 'row_security', pg_catalog.format('row level security of %s applies to %s, who owns auditstream.progress: rows that it may not see are hidden from every viewer', name, owner),
+		pg_catalog.format('alter table %s no force row level security, or let a role that has bypassrls, or owns the table, own the view: install as that role', name), false
+	from tables t where t.relrowsecurity and not (t.owns and not t.relforcerowsecurity)
+		and not exists (select from pg_catalog.pg_roles u where u.oid = t.relowner and (u.rolsuper or u.rolbypassrls))
+		and not (exists (select from pg_catalog.pg_policy p where p.polrelid = t.oid and p.polpermissive and p.polcmd in ('r', '*') and pg_catalog.pg_get_expr(p.polqual, p.polrelid) = 'true'
+				and exists (select from pg_catalog.unnest(p.polroles) x where x = 0 or pg_catalog.pg_has_role(t.relowner, x, 'usage')))
+			and not exists (select from pg_catalog.pg_policy p where p.polrelid = t.oid and not p.polpermissive))
+	union all
+	select 'rights', pg_catalog.format('not everybody may execute %s, so that writes to the table, or serve, fail', f), pg_catalog.format('grant execute on function pg_catalog.%s to public', f), false
+	from v, pg_catalog.unnest(` + calledFunctions + `) f join pg_catalog.pg_proc p on p.oid = f::pg_catalog.regprocedure
+	where not exists (select from pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x where x.grantee = 0)`
+
+// calledFunctions are what the triggers' conditions and serve call.
+const calledFunctions = `'{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", hashint8(bigint), "pg_try_advisory_lock_shared(integer,integer)", "pg_advisory_unlock_shared(integer,integer)", "pg_advisory_unlock_all()"}'::text[]`

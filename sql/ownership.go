@@ -1,0 +1,74 @@
+package sql
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// changedOwners finds objects that belong to a role that is neither a superuser, nor the table's owner, nor whoever has installed for the
+// owner that the table still has.
+func (i *installed) changedOwners() []Finding {
+	strangers := make(map[string][]string)
+	for name, o := range i.Made.Objects {
+		if !i.trusts(o) {
+			strangers[o.Owner] = append(strangers[o.Owner], name)
+		}
+	}
+	var found []Finding
+	for _, owner := range slices.Sorted(maps.Keys(strangers)) {
+		slices.Sort(strangers[owner])
+		found = append(found, Finding{Kind: "owner", Text: fmt.Sprintf("%s belongs to %s, who does not own %s: %s does", strings.Join(strangers[owner], ", "),
+			owner, i.tableName(), i.Made.Owner)})
+	}
+	return found
+}
+
+func (i *installed) trusts(o object) bool {
+	return i.chosen == nil || o.Owner == "" || o.Super || i.Made.Name == "" || o.Owner == i.Made.Owner ||
+		o.Owner == i.chosen.Made.Installer && i.Made.Owner == i.chosen.Made.Owner
+}
+
+// strangers are the owners that are not trusted.
+func (i *installed) strangers() []string {
+	return owners(i.Made.Objects, func(o object) bool { return !i.trusts(o) })
+}
+
+func owners(objects map[string]object, which func(object) bool) []string {
+	var all []string
+	for _, o := range objects {
+		if o.Owner != "" && which(o) {
+			all = append(all, o.Owner)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// takeOver are the statements by which whoever installs owns what belongs to strangers, or the view that its owner cannot read. The table of
+// choices is made anew in any case, and so is a view of a stranger's.
+func (i *installed) takeOver() []string {
+	var own []string
+	for name, o := range i.Made.Objects {
+		if name == choicesTable && !i.trusts(o) { // it is made anew
+			own = append(own, "drop table auditstream.choices;")
+		} else if name != choicesTable && o.Owner != "" && o.Owner != i.Made.Installer && (name == progressView || !i.trusts(o)) {
+			own = append(own, fmt.Sprintf("alter %s owner to %s;", name, ident(i.Made.Installer)))
+		}
+	}
+	slices.Sort(own)
+	return own
+}
+
+// detach are the statements that drop triggers of install's from a table that t has taken the place of, and those that were renamed.
+func (i *installed) detach(t *table) []string {
+	var drop []string
+	for _, g := range i.Triggers {
+		known := slices.Contains(triggerNames, g.Trigger) || g.Trigger == "auditstream_key"
+		if !g.Copy && (known && g.OID != t.OID || !known && i.chosen != nil && i.renamed("trigger "+g.Trigger) != "") {
+			drop = append(drop, fmt.Sprintf("drop trigger if exists %s on %s;", ident(g.Trigger), g.table().quoted()))
+		}
+	}
+	return drop
+}
