@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"auditstream/cmd/auditstream/localpg"
 	"auditstream/integration/pgtest"
@@ -239,7 +238,6 @@ func (o *operator) rowSecurity(text string) {
 		}
 	}
 	status(404)
-	// The tables that other migrations have left are not the page's.
 	o.terminal.run(text)
 	status(200)
 	o.healthy(o.app, "app")
@@ -297,8 +295,6 @@ func TestDocsBackup(t *testing.T) {
 			t.Fatalf("this test does not know the command, or not in this place, where it expects %q: %v", step.begin, blocks[n])
 		}
 		t.Logf("%v", blocks[n])
-		began := time.Now()
 		step.do(blocks[n].text)
-		t.Logf("TIME %v", time.Since(began))
 	}
 }

@@ -6,18 +6,20 @@ import (
 	"strings"
 )
 
-// migrations are what tools write, in the order in which they are run. What refused names, PostgreSQL says when the page's first
-// command was left out.
-var migrations = []struct{ tool, refused, sql string }{
+const mended = "install mends it"
+
+// migrations are what tools write, in the order in which they are run. What alone says, PostgreSQL says when the page's first command is left
+// out, or the other two are enough.
+var migrations = []struct{ tool, alone, sql string }{
 	{"Rails change_column", "cannot alter type of a column used by a view", `ALTER TABLE "audits" ALTER COLUMN "progress" TYPE bigint`},
 	{"Django AlterField", "cannot alter type of a column used by a view", `ALTER TABLE "audits" ALTER COLUMN "progress" TYPE integer USING "progress"::integer`},
 	{"Prisma, a type", "cannot alter type of a column used by a view", `ALTER TABLE "audits" ALTER COLUMN "progress" SET DATA TYPE DOUBLE PRECISION`},
 	{"Alembic alter_column", "cannot alter type of a column used by a view", `ALTER TABLE audits ALTER COLUMN user_id TYPE VARCHAR(255)`},
 	{"TypeORM", "cannot drop column message", `ALTER TABLE "audits" DROP COLUMN "message"; ALTER TABLE "audits" ADD "message" character varying(500)`},
 	{"Prisma, a column anew", "cannot drop column message", `ALTER TABLE "audits" DROP COLUMN "message", ADD COLUMN "message" TEXT NOT NULL DEFAULT ''`},
-	{"strong_migrations", "", `ALTER TABLE "audits" ADD COLUMN "progress_new" bigint; UPDATE "audits" SET "progress_new" = "progress";
+	{"strong_migrations", mended, `ALTER TABLE "audits" ADD COLUMN "progress_new" bigint; UPDATE "audits" SET "progress_new" = "progress";
 		ALTER TABLE "audits" RENAME COLUMN "progress" TO "progress_old"; ALTER TABLE "audits" RENAME COLUMN "progress_new" TO "progress"`},
-	{"and its clean-up", "", `ALTER TABLE "audits" DROP COLUMN "progress_old"`},
+	{"and its clean-up", mended, `ALTER TABLE "audits" DROP COLUMN "progress_old"`},
 	{"pg-osc", "", `CREATE TABLE pgosc_st_audits_1 (LIKE audits INCLUDING ALL); ALTER TABLE pgosc_st_audits_1 DROP COLUMN message;
 		INSERT INTO pgosc_st_audits_1 SELECT id, user_id, status, progress FROM audits;
 		ALTER TABLE audits RENAME TO pgosc_op_table_audits; ALTER TABLE pgosc_st_audits_1 RENAME TO audits; DROP TABLE pgosc_op_table_audits`},
@@ -44,17 +46,23 @@ func (o *operator) migrate(text string) {
 	o.terminal.run("psql app -c 'alter table audits rename column progress to percent'")
 	o.pushes(s, "app", id)
 	o.terminal.run("psql app -c 'alter table audits rename column percent to progress'")
+	_, without, _ := strings.Cut(text, "\n")
 	for _, m := range migrations {
 		o.Logf("%s: %s", m.tool, m.sql)
 		if err := os.WriteFile(filepath.Join(o.dir, "migration.sql"), []byte(m.sql+";\n"), 0o600); err != nil {
 			o.Fatal(err)
 		}
-		if m.refused != "" {
-			if out := o.terminal.run("! psql -1 -v ON_ERROR_STOP=1 --file=migration.sql app"); !strings.Contains(out, m.refused) {
-				o.Errorf("%s without uninstall: %s\nwant %q", m.tool, out, m.refused)
+		switch m.alone {
+		case mended:
+			o.terminal.run(without)
+		default:
+			if out := o.terminal.run("! psql -1 -v ON_ERROR_STOP=1 --file=migration.sql app"); !strings.Contains(out, m.alone) {
+				o.Errorf("%s without uninstall: %s\nwant %q", m.tool, out, m.alone)
 			}
+			fallthrough
+		case "":
+			o.terminal.run(text)
 		}
-		o.terminal.run(text)
 		o.rows("app")
 		o.pushes(s, "app", id)
 		o.doctor("app")
