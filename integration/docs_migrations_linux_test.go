@@ -22,7 +22,8 @@ var migrations = []struct{ tool, alone, sql string }{
 	{"and its clean-up", mended, `ALTER TABLE "audits" DROP COLUMN "progress_old"`},
 	{"pg-osc", "", `CREATE TABLE pgosc_st_audits_1 (LIKE audits INCLUDING ALL); ALTER TABLE pgosc_st_audits_1 DROP COLUMN message;
 		INSERT INTO pgosc_st_audits_1 SELECT id, user_id, status, progress FROM audits;
-		ALTER TABLE audits RENAME TO pgosc_op_table_audits; ALTER TABLE pgosc_st_audits_1 RENAME TO audits; DROP TABLE pgosc_op_table_audits`},
+		ALTER TABLE audits RENAME TO pgosc_op_table_audits; ALTER TABLE pgosc_st_audits_1 RENAME TO audits`},
+	{"and its --drop", mended, `DROP TABLE pgosc_op_table_audits`},
 	{"Alembic batch_alter_table", "cannot drop table audits", `CREATE TABLE _alembic_tmp_audits (id BIGINT NOT NULL, user_id TEXT NOT NULL, status VARCHAR(20) NOT NULL,
 		progress INTEGER NOT NULL, message TEXT, PRIMARY KEY (id)); INSERT INTO _alembic_tmp_audits (id, user_id, status, progress) SELECT id, user_id, status, progress FROM audits;
 		DROP TABLE audits; ALTER TABLE _alembic_tmp_audits RENAME TO audits`},
