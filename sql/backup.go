@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -25,9 +26,16 @@ const dumpersSQL = `
 			and not (pg_catalog.has_schema_privilege(r.oid, c.relnamespace, 'usage') and pg_catalog.has_table_privilege(r.oid, c.oid, 'select')))
 	order by r.rolname`
 
-// dumpWarning is one sentence on the roles that could dump the database until something of ours was in it; "" when there is none.
+// dumpWarning is one sentence on the roles that could dump the database until a table of ours was in it; "" when there is none. conn must not
+// be in a transaction.
 func dumpWarning(ctx context.Context, conn *pgx.Conn) string {
-	roles, err := texts(ctx, conn, "who may dump the database", dumpersSQL)
+	roles, err := reading(ctx, conn, time.Second, func() ([]string, error) {
+		err := emptySearchPath(ctx, conn) // operators are pg_catalog's
+		if err != nil {
+			return nil, err
+		}
+		return texts(ctx, conn, "who may dump the database", dumpersSQL)
+	})
 	if err != nil {
 		return fmt.Sprintf("it is not known whether pg_dump still works for everybody: %v", err)
 	}
