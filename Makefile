@@ -43,7 +43,7 @@ test-whole:
 		./integration $$($(GO) list ./... | grep -vxF "$$($(GO) list ./integration $(RACED))")
 
 # Not part of make test: what is long, or random by nature.
-LONG = ^(TestSoak|TestRollingRestart)$$
+LONG = ^(TestSoak|TestRollingRestart|TestPgUpgrade)$$
 
 .PHONY: test-all
 test-all: ## All that make test leaves out, too: everything in race, shuffled, in containers and on each PostgreSQL; about 1 hour on 2 cores

@@ -118,18 +118,18 @@ func raiseLoopback(t *testing.T) {
 	}
 }
 
-// readmeBlock is what README shows as typed or written to a file: lines with a margin of four, or between fences.
-type readmeBlock struct {
-	section, text string
+// docBlock is what a document shows as typed or written to a file: lines with a margin of four, or between fences.
+type docBlock struct {
+	document, section, text string
 }
 
-func (b readmeBlock) String() string { return fmt.Sprintf("README.md, %s:\n%s", b.section, b.text) }
+func (b docBlock) String() string { return fmt.Sprintf("%s, %s:\n%s", b.document, b.section, b.text) }
 
-// readmeBlocks parts README at headings and empty lines.
-func readmeBlocks(t *testing.T) (blocks []readmeBlock) {
+// docBlocks parts a document at headings and empty lines.
+func docBlocks(t *testing.T, name string) (blocks []docBlock) {
 	t.Helper()
 	section, open, fenced := "", false, false
-	for line := range strings.Lines(document(t, "README.md")) {
+	for line := range strings.Lines(document(t, name)) {
 		fence := strings.HasPrefix(line, "```")
 		if fence {
 			fenced = !fenced
@@ -143,12 +143,12 @@ func readmeBlocks(t *testing.T) (blocks []readmeBlock) {
 			continue
 		}
 		if !open {
-			blocks, open = append(blocks, readmeBlock{section: section}), true
+			blocks, open = append(blocks, docBlock{document: name, section: section}), true
 		}
 		blocks[len(blocks)-1].text += text
 	}
 	if len(blocks) == 0 {
-		t.Fatal("README.md has no command")
+		t.Fatalf("%s has no command", name)
 	}
 	return blocks
 }

@@ -55,7 +55,7 @@ func (r *reader) read() {
 		"scrape_configs:":                       r.scrape,
 	}
 	used := map[string]bool{}
-	for _, block := range readmeBlocks(r.T) {
+	for _, block := range docBlocks(r.T, "README.md") {
 		var step func(string)
 		for begin, s := range steps {
 			if strings.HasPrefix(block.text, begin) {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// terminal is a bash into which a reader of README types. What it says and what its commands say comes together.
+// terminal is a bash into which a reader of a document types. What it says and what its commands say comes together.
 type terminal struct {
 	t     *testing.T
 	dir   string
@@ -118,7 +118,7 @@ func (w *terminal) says(wants ...string) string {
 		changed := w.log.changed()
 		out := w.log.String()[w.begun:]
 		if strings.Contains(out, "readme: failed: ") {
-			w.t.Fatalf("a command of README.md fails:\n%s", out)
+			w.t.Fatalf("a command of the document fails:\n%s", out)
 		}
 		missing := ""
 		for _, want := range wants {

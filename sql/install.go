@@ -21,7 +21,14 @@ import (
 //
 // conn must not be in a transaction. It may go through a pooler. The errors are those of [PlanInstall].
 func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	return run(ctx, conn, o, "install", planInstall)
+	plan, err := run(ctx, conn, o, "install", planInstall)
+	if err != nil {
+		return nil, err
+	}
+	if warning := dumpWarning(ctx, conn); warning != "" {
+		plan.Warnings = append(plan.Warnings, warning)
+	}
+	return plan, nil
 }
 
 type planner = func(context.Context, *pgx.Conn, Options) (*Plan, error)
