@@ -20,19 +20,21 @@ var migrations = []struct{ tool, alone, sql string }{
 	{"strong_migrations", mended, `ALTER TABLE "audits" ADD COLUMN "progress_new" bigint; UPDATE "audits" SET "progress_new" = "progress";
 		ALTER TABLE "audits" RENAME COLUMN "progress" TO "progress_old"; ALTER TABLE "audits" RENAME COLUMN "progress_new" TO "progress"`},
 	{"and its clean-up", mended, `ALTER TABLE "audits" DROP COLUMN "progress_old"`},
-	{"pg-osc", "", `CREATE TABLE pgosc_st_audits_1 (LIKE audits INCLUDING ALL); ALTER TABLE pgosc_st_audits_1 DROP COLUMN message;
+	{"pg-osc", mended, `CREATE TABLE pgosc_st_audits_1 (LIKE audits INCLUDING ALL); ALTER TABLE pgosc_st_audits_1 DROP COLUMN message;
 		INSERT INTO pgosc_st_audits_1 SELECT id, user_id, status, progress FROM audits;
 		ALTER TABLE audits RENAME TO pgosc_op_table_audits; ALTER TABLE pgosc_st_audits_1 RENAME TO audits`},
 	{"and its --drop", mended, `DROP TABLE pgosc_op_table_audits`},
 	{"Alembic batch_alter_table", "cannot drop table audits", `CREATE TABLE _alembic_tmp_audits (id BIGINT NOT NULL, user_id TEXT NOT NULL, status VARCHAR(20) NOT NULL,
 		progress INTEGER NOT NULL, message TEXT, PRIMARY KEY (id)); INSERT INTO _alembic_tmp_audits (id, user_id, status, progress) SELECT id, user_id, status, progress FROM audits;
 		DROP TABLE audits; ALTER TABLE _alembic_tmp_audits RENAME TO audits`},
-	{"pgslice", "", `CREATE TABLE "public"."audits_intermediate" (LIKE "public"."audits" INCLUDING DEFAULTS) PARTITION BY RANGE ("id");
+	{"pgslice", mended, `CREATE TABLE "public"."audits_intermediate" (LIKE "public"."audits" INCLUDING DEFAULTS) PARTITION BY RANGE ("id");
 		CREATE TABLE "public"."audits_1" PARTITION OF "public"."audits_intermediate" FOR VALUES FROM (1) TO (26);
 		CREATE TABLE "public"."audits_2" PARTITION OF "public"."audits_intermediate" FOR VALUES FROM (26) TO (1000);
 		ALTER TABLE "public"."audits_intermediate" ADD PRIMARY KEY ("id"); INSERT INTO "public"."audits_intermediate" SELECT * FROM "public"."audits";
 		ALTER TABLE "public"."audits" RENAME TO "audits_retired"; ALTER TABLE "public"."audits_intermediate" RENAME TO "audits"`},
-	{"a change of owner", "", `ALTER TABLE audits OWNER TO owner2`},
+	{"a change of owner", mended, `ALTER TABLE audits OWNER TO owner2`},
+	{"Rails create_table, force: :cascade", mended, `DROP TABLE IF EXISTS "audits" CASCADE; CREATE TABLE "audits" ("id" bigserial primary key, "user_id" text NOT NULL,
+		"status" text NOT NULL, "progress" integer NOT NULL, "message" text); INSERT INTO "audits" ("user_id", "status", "progress") SELECT 'alice', 'running', n FROM generate_series(1, 50) n`},
 	{"Rails drop_table, create_table", "cannot drop table audits", `DROP TABLE "audits"; CREATE TABLE "audits" ("id" bigserial primary key, "user_id" character varying NOT NULL,
 		"status" character varying NOT NULL, "progress" integer NOT NULL, "message" text);
 		INSERT INTO "audits" ("user_id", "status", "progress") SELECT 'alice', 'running', n FROM generate_series(1, 50) n`},
@@ -46,7 +48,7 @@ func (o *operator) migrate(text string) {
 	s.nextProgress(o)
 	o.terminal.run("psql app -c 'alter table audits rename column progress to percent'")
 	o.pushes(s, "app", id)
-	o.terminal.run("psql app -c 'alter table audits rename column percent to progress'")
+	o.terminal.run("auditstream install\npsql app -c 'alter table audits rename column percent to progress'\nauditstream install")
 	_, without, _ := strings.Cut(text, "\n")
 	for _, m := range migrations {
 		o.Logf("%s: %s", m.tool, m.sql)
