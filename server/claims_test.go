@@ -134,6 +134,9 @@ func TestU25EarlyTokenIsToldWhenToComeBack(t *testing.T) {
 		if ahead > 0 && (c.header.Get("WWW-Authenticate") != errInvalidToken.challenge || c.String() != `{"error":"Invalid authentication token"}`) {
 			t.Errorf("%v ahead: %s %v", ahead, c.String(), c.header)
 		}
+		if got := c.header.Get(AnswerHeader) == answerFinal; ahead > 0 && got == want {
+			t.Errorf("%v ahead: for good is %v", ahead, got)
+		}
 	}
 }
 

@@ -72,6 +72,9 @@ func IsFinal(resp *http.Response, body []byte) bool {
 	if resp.StatusCode != http.StatusNoContent && (resp.StatusCode < 400 || resp.StatusCode > 499) {
 		return false
 	}
+	if resp.Header.Get("Retry-After") != "" { // the token is not valid yet
+		return false
+	}
 	return resp.Header.Get(AnswerHeader) == answerFinal || resp.StatusCode != http.StatusNoContent && finalBody.Match(body)
 }
 
@@ -148,6 +151,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if early, ok := errors.AsType[*notYetValid](err); ok && time.Until(early.from) < maxEarly {
 		h.Set("Retry-After", strconv.Itoa(int(max(time.Until(early.from), 0)/time.Second)+1))
+		h.Del(AnswerHeader)
 	}
 	s.writeJSON(w, r, answer.status, errorJSON(answer.text))
 }

@@ -17,7 +17,7 @@ import (
 func scrape(t *testing.T, s *Server) string {
 	t.Helper()
 	w := httptest.NewRecorder()
-	s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	s.adminRoutes().ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1/metrics", nil))
 	return w.Body.String()
 }
 

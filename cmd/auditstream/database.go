@@ -26,6 +26,9 @@ const (
 	maxConnIdle = 3 * time.Minute
 )
 
+// unproven is the context's key of those who can do with a connection that may be dead: it is not pinged for them.
+type unproven struct{}
+
 // parseDatabaseURL never quotes its input in an error: it holds a password.
 func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
 	cfg, _, err := dsn.Parse(name, url)
@@ -72,6 +75,9 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	}
 	if !strings.Contains(url, "pool_max_conn_idle_time") {
 		cfg.MaxConnIdleTime = maxConnIdle
+	}
+	cfg.ShouldPing = func(ctx context.Context, params pgxpool.ShouldPingParams) bool {
+		return ctx.Value(unproven{}) == nil && params.IdleDuration > time.Second // as pgxpool itself does
 	}
 	conn := cfg.ConnConfig
 	if !setsExecMode(url) {

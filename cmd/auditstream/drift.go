@@ -21,15 +21,22 @@ type driftWatch struct {
 	pool   *pgxpool.Pool
 	logger *slog.Logger
 	count  *prometheus.GaugeVec
-	told   map[string]time.Time // when each finding was logged; look's alone
+	// Those are look's alone.
+	told     map[string]time.Time // when each finding was logged
+	print    string               // the catalog's fingerprint before the last comparison
+	compared time.Time
 
 	mu    sync.Mutex
 	kinds []string // what was found last, each once
 	stale bool
 }
 
-// tellAgain is after how long a finding that is still there is logged once more.
-const tellAgain = 6 * time.Hour
+const (
+	// tellAgain is after how long a finding that is still there is logged once more.
+	tellAgain = 6 * time.Hour
+	// compareEvery is how often all is compared although the catalog's fingerprint is the same: that does not tell of roles.
+	compareEvery = time.Hour
+)
 
 func newDriftWatch(pool *pgxpool.Pool, logger *slog.Logger, registry prometheus.Registerer) *driftWatch {
 	w := &driftWatch{pool: pool, logger: logger, told: make(map[string]time.Time), count: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -43,22 +50,19 @@ func newDriftWatch(pool *pgxpool.Pool, logger *slog.Logger, registry prometheus.
 	return w
 }
 
-// look compares once and reports whether rows may be shown that might not be before, or the other way round. What cannot be compared now is
-// as it was.
-func (w *driftWatch) look(ctx context.Context) (changed bool) {
+// look compares once, unless nothing has happened in the catalog since and all is false: a database that nobody watches may sleep, and is asked
+// one statement. It reports whether rows may be shown that might not be before, or the other way round. What cannot be compared now is as it was.
+func (w *driftWatch) look(ctx context.Context, all bool) (changed bool) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	conn, err := w.pool.Acquire(ctx)
-	if err != nil {
-		return false
-	}
-	defer conn.Release()
-	d, err := sql.Compare(ctx, conn.Conn())
+	d, role, err := w.compare(ctx, all)
 	if err != nil {
 		w.logger.Debug("what has changed since the install is not known", "error", err)
+	}
+	if err != nil || d == nil {
 		return false
 	}
-	w.tell(d, conn.Conn().Config().User)
+	w.tell(*d, role)
 	counts, stale := make(map[string]int), false
 	for _, f := range d.Findings {
 		counts[f.Kind]++
@@ -76,6 +80,25 @@ func (w *driftWatch) look(ctx context.Context) (changed bool) {
 	changed = stale != w.stale
 	w.kinds, w.stale = kinds, stale
 	return changed
+}
+
+// compare returns nil where the catalog is as it was, and otherwise what has changed, for role.
+func (w *driftWatch) compare(ctx context.Context, all bool) (d *sql.Drift, role string, err error) {
+	conn, err := w.pool.Acquire(context.WithValue(ctx, unproven{}, true))
+	if err != nil {
+		return nil, "", err
+	}
+	defer conn.Release()
+	print, err := sql.Fingerprint(ctx, conn)
+	if err != nil || print == w.print && !all && time.Since(w.compared) < compareEvery {
+		return nil, "", err
+	}
+	found, err := sql.Compare(ctx, conn.Conn())
+	if err != nil {
+		return nil, "", err
+	}
+	w.print, w.compared = print, time.Now()
+	return &found, conn.Conn().Config().User, nil
 }
 
 // tell logs each finding once, and that there is none any more.

@@ -71,7 +71,7 @@ func (w *schemaWatch) Watch(ctx context.Context) error {
 		if resync {
 			w.compare(ctx)
 		}
-		if w.drift.look(ctx) || resync {
+		if w.drift.look(ctx, resync) || resync {
 			w.Hub.Resync()
 		}
 		resync, looked = false, time.Now()

@@ -31,8 +31,8 @@ function auditOf(text) {
   return id && typeof body?.status === 'string' ? { ...body, id } : undefined;
 }
 
-/** Whether an answer is one of ours, and for good. All others pass: a proxy's own page, whatever its status. */
-const isFinal = ({ status, headers }, text) => (status === 204 || status >= 400 && status < 500)
+/** Whether an answer is one of ours, and for good. All others pass: a proxy's own page, or that a token is not valid yet. */
+const isFinal = ({ status, headers }, text) => (status === 204 || status >= 400 && status < 500) && !headers.has('Retry-After')
   && (headers.get('Auditstream-Answer') === 'final' || FINAL.test(text));
 const ended = ({ status }) => status === 'completed' || status === 'failed';
 const hidden = () => globalThis.document?.visibilityState === 'hidden';

@@ -208,6 +208,13 @@ for (const [status, body, error, answer = final] of [
   });
 }
 
+test('U25: a token that is not valid yet is tried again when it is', async (t) => {
+  const early = (request, response) => response.writeHead(401, { 'Retry-After': '1' }).end('{"error":"Invalid authentication token"}');
+  const seen = await watch(t, [early, stream(completed)]);
+  assert.equal(seen.outcome, 'done');
+  assert.ok(seen.states.length > 2);
+});
+
 for (const error of ['Cross-user access denied', 'Audit not found']) {
   test(`watch: "${error}" in the stream is for good`, async (t) => {
     const seen = await watch(t, [stream(quick, running(25), failure(error))]);
