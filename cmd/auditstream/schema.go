@@ -19,8 +19,8 @@ type schemaWatch struct {
 	*pgnotify.Hub
 	db     sql.Querier
 	logger *slog.Logger
-	look   chan struct{} // capacity 1
-	told   string        // what was last complained of; "": nothing
+	look   pgnotify.Bell
+	told   string // what was last complained of; "": nothing
 	// alwaysRings is that triggers ask nobody: those of version 1, and those that somebody wrote by hand.
 	alwaysRings atomic.Bool
 }
@@ -28,16 +28,13 @@ type schemaWatch struct {
 var _ pgnotify.Sink = (*schemaWatch)(nil)
 
 func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, logger *slog.Logger) *schemaWatch {
-	return &schemaWatch{Hub: hub, db: db, logger: logger, look: make(chan struct{}, 1)}
+	return &schemaWatch{Hub: hub, db: db, logger: logger, look: pgnotify.NewBell()}
 }
 
 // Resync does what the hub's does, and has Watch look.
 func (w *schemaWatch) Resync() {
 	w.Hub.Resync()
-	select {
-	case w.look <- struct{}{}:
-	default: // it is about to
-	}
+	w.look.Ring()
 }
 
 // Watch looks at once, and at each resync, until ctx is done, and returns nil.

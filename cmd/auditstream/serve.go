@@ -73,8 +73,14 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	registry.MustRegister(newQueueUsage(audits.QueueUsage))
 	registry.MustRegister(rowMetrics(audits)...)
 
+	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+	if err != nil {
+		return err
+	}
+	registrar := pgnotify.NewRegistrar(conn, pool, logger)
 	states, err := pgnotify.NewHub(pgnotify.HubConfig{
 		Loader:     traced(audits, tracer),
+		Announcer:  registrar,
 		Finder:     audits,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		NoFlood:    c.SSEPollHot == "off",
@@ -85,13 +91,13 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	schema := newSchemaWatch(states, pool, logger)
-	hints, err := listen(c, pool, schema, logger, registry)
+	hints, err := listen(c, conn, pool, schema, registrar, logger, registry)
 	if err != nil {
 		return err
 	}
 	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
 	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
-		audits.PrepareWhile(hints.held)
+		audits.PrepareWhile(registrar.Held)
 	}
 
 	ping := func(ctx context.Context) error {
