@@ -14,12 +14,12 @@ const maxBuckets = 4096
 // seldom look at the same lock.
 const beginnings = 64
 
-// bucketsOf are the buckets that are a key's, as the first and how many.
-func bucketsOf(key store.Key) (first, n int32) {
+// bucketsOf returns the buckets that are a key's, of all that there are.
+func bucketsOf[B any](all []B, key store.Key) []B {
 	if key == Beginning {
-		return maxBuckets, beginnings
+		return all[maxBuckets:]
 	}
-	return bucketOf(key), 1
+	return all[bucketOf(key):][:1]
 }
 
 // bucketOf is the bucket of a key among maxBuckets: what the triggers compute, of an integer, as hashint8(key) & (buckets - 1).

@@ -43,7 +43,6 @@ func held(t *testing.T, dsn string) string {
 // holding is a registrar with the session that holds its locks.
 type holding struct {
 	dsn       string
-	holder    *Holder
 	registrar *Registrar
 	log       *lines
 	marked    atomic.Int64
@@ -57,14 +56,15 @@ func newHolding(t *testing.T, dsn string, change func(*setup)) *holding {
 	if change != nil {
 		change(cfg)
 	}
-	h.registrar = NewRegistrar(func(func(store.Key) bool) { h.marked.Add(1) }, logger)
-	h.holder = NewHolder(cfg.conn, cfg.pool, h.registrar, logger)
+	h.registrar = NewRegistrar(cfg.conn, cfg.pool, logger)
 	t.Cleanup(func() {
-		if h.holder.Held() {
+		if h.registrar.Held() {
 			t.Error("held after the end")
 		}
 	})
-	runAll(t, h.registrar.Run, h.holder.Run)
+	runAll(t, func(ctx context.Context) error {
+		return h.registrar.Run(ctx, func(func(store.Key) bool) { h.marked.Add(1) })
+	})
 	return h
 }
 
@@ -121,11 +121,11 @@ func TestHalfOpenHolderIsNoticed(t *testing.T) {
 	feeds(t, dsn, 78, 4096)
 	proxy, proxied := pgtest.ProxyDSN(t, dsn)
 	h := newHolding(t, proxied, nil)
-	eventually(t, "held", h.holder.Held)
+	eventually(t, "held", h.registrar.Held)
 	h.registrar.Want(in(7))
 	eventually(t, "announced", func() bool { return h.registrar.Announced(in(7)) })
 	proxy.Pause()
-	eventually(t, "not held", func() bool { return !h.holder.Held() && !h.registrar.Announced(in(7)) })
+	eventually(t, "not held", func() bool { return !h.registrar.Held() && !h.registrar.Announced(in(7)) })
 	proxy.DropAll()
 	proxy.Resume()
 	eventually(t, "announced again", func() bool { return h.registrar.Announced(in(7)) })
@@ -199,7 +199,7 @@ func TestHolderListensNoMore(t *testing.T) {
 			return pool.Exec(ctx, query, args...)
 		}}
 	})
-	eventually(t, "held", h.holder.Held)
+	eventually(t, "held", h.registrar.Held)
 	_, before := tap.Load().seen()
 	for _, name := range []string{channel.Load().(string), Channel} {
 		pgtest.Psql(t, dsn, `select pg_notify('`+name+`', 'nobody listens')`)
@@ -228,7 +228,7 @@ func TestInstallMayChangeTheLocks(t *testing.T) {
 		want           string
 	}{{78, 4096, "78:6,70,134,4096"}, {78, 64, "78:6,64"}, {79, 64, "79:6,64"}, {79, 128, "79:6,70,128"}, {79, 1000, ""}, {79, 8192, ""}, {79, 0, ""}, {80, 2, "80:0,2"}} {
 		feeds(t, dsn, step.class, step.buckets)
-		h.holder.Look()
+		h.registrar.Look()
 		h.holds(t, step.want)
 	}
 	h.registrar.Leave(in(6))
@@ -240,29 +240,33 @@ func TestInstallMayChangeTheLocks(t *testing.T) {
 	h.registrar.Want(in(6))
 	h.holds(t, "80:0")
 	pgtest.Psql(t, dsn, `drop schema auditstream cascade`)
-	h.holder.Look()
+	h.registrar.Look()
 	h.holds(t, "")
 }
 
-// What an earlier look asked for is not taken any more, however late the registrar is: nobody would give it back.
-func TestLocksOfAnEarlierInstallAreNotTaken(t *testing.T) {
+// What an earlier look asked for is given back: nobody else would.
+func TestLocksOfAnEarlierInstallAreGivenBack(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	feeds(t, dsn, 78, 4096)
-	s := &lockSession{conn: pgtest.Connect(t, dsn)}
-	before, err := s.ask(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	feeds(t, dsn, 79, 64)
-	if _, err := s.ask(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if taken, err := (locks{s, before}).Take(t.Context(), []int32{7}); err == nil {
-		t.Errorf("taken: %v", taken)
-	}
-	if got := held(t, dsn); got != "" || s.check() != nil {
-		t.Errorf("held: %q, %v", got, s.check())
+	s := &lockSession{conn: pgtest.Connect(t, dsn), pool: newSetup(t, dsn).pool}
+	for _, step := range []struct {
+		class, buckets int
+		want           string
+	}{{78, 4096, "78:7"}, {79, 64, "79:7"}} {
+		feeds(t, dsn, step.class, step.buckets)
+		if _, unknown, err := s.ask(t.Context()); unknown != nil || err != nil {
+			t.Fatal(unknown, err)
+		}
+		if got := held(t, dsn); got != "" {
+			t.Errorf("held: %q, of what was asked for before", got)
+		}
+		if taken, err := s.take(t.Context(), []int32{7}); err != nil || len(taken) != 1 {
+			t.Errorf("%v, %v", taken, err)
+		}
+		if got := held(t, dsn); got != step.want {
+			t.Errorf("held: %q, want %q", got, step.want)
+		}
 	}
 }
 
@@ -278,7 +282,7 @@ func TestLockedFeedsCostTheSessionAlone(t *testing.T) {
 	if _, err := installer.Exec(t.Context(), `begin; lock table auditstream.feeds`); err != nil {
 		t.Fatal(err)
 	}
-	h.holder.Look()
+	h.registrar.Look()
 	h.holds(t, "")
 	if _, err := installer.Exec(t.Context(), `commit`); err != nil {
 		t.Fatal(err)
@@ -329,7 +333,7 @@ func TestHolderFollowsTheDatabase(t *testing.T) {
 	h.holds(t, "78:7")
 	h.log.wait(t, "telling the triggers what is watched")
 	elsewhere.Store(true)
-	h.holder.Look()
+	h.registrar.Look()
 	h.log.wait(t, "on another server than the database")
 	h.holds(t, "")
 	elsewhere.Store(false)

@@ -1,9 +1,9 @@
 package pgnotify
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,10 +24,23 @@ type Finder interface {
 	Owned(ctx context.Context, owners []store.Owner) ([]store.Key, error)
 }
 
+// Announcer tells writers what is watched; a [Registrar] is one. Its methods do not block.
+type Announcer interface {
+	// Want says that somebody watches a key, also when others do. When its changes begin to be announced, [Hub.Mark] has it read.
+	Want(key store.Key)
+	// Leave ends one Want.
+	Leave(key store.Key)
+	// Announced reports whether each change of a key is announced.
+	Announced(key store.Key) bool
+	// Flood says whether changes are so many that announcing them makes writers wait for each other.
+	Flood(flooded bool)
+}
+
 // HubConfig configures a Hub. Zero means the default.
 type HubConfig struct {
-	// Loader is required.
-	Loader Loader
+	// Loader and Announcer are required.
+	Loader    Loader
+	Announcer Announcer
 	// Finder is required by SubscribeOwned alone.
 	Finder Finder
 	// Interval of the safety net; default 10 s. Each is up to 10 % shorter at random, so that instances do not read in step.
@@ -45,36 +58,42 @@ type HubConfig struct {
 
 // Hub knows who watches what, and hands out states. All methods are safe for concurrent use.
 type Hub struct {
-	cfg       HubConfig
-	announcer Announcer
-	wake      bell // there is something to read
-	metrics   hubMetrics
-	pace      pace // Run's
+	cfg     HubConfig
+	wake    Bell // there is something to read
+	metrics hubMetrics
+	resyncs Throttle
+	pace    pace // Run's, as are the next three
+	reading Trouble
+	missed  int // changes that nothing announced, since it was logged
+	warned  time.Time
+	finding Trouble // Find's
 
-	mu       sync.Mutex
-	resynced time.Time
-	stale    bool // a Resync follows
-	entries  map[store.Key]*entry
-	dirty    [urgent + 1][]*entry
-	reads    uint64 // how many have begun
-	inVain   int    // notifications of what nobody watches, since pace was told
-	owned    owned
-	missed   missed
-	failure  error // why the last read failed; nil after one that succeeded
+	mu      sync.Mutex
+	entries map[store.Key]*entry
+	dirty   [urgent + 1][]*entry
+	reads   uint64 // how many have begun
+	owned   owned
+	failure error // why the last read failed; nil after one that succeeded
 }
 
 // entry is everything that the hub knows about one row.
 type entry struct {
 	key     store.Key
-	members []*member
+	members map[*Subscription]*member
 	state   *store.State // what each open member was last given; nil: nothing yet
 	wanted  int          // members that are known to be their viewers'
-	dirty   dirt
-	noticed time.Time // arrival of the first notification since the last read; zero: none
-	known   bool      // a change without a notification proves nothing
+	cause
+	read    cause     // what the read that is under way is because of
 	silent  time.Time // when a change was found that nothing announced; zero: none
 	finds   []*find   // that wait for its read
 	counted time.Time // when a read of it was last counted by pace
+}
+
+// cause is why an entry is to be read.
+type cause struct {
+	dirty   dirt
+	known   bool      // a change without a notification proves nothing
+	noticed time.Time // arrival of the first notification since the last read; zero: none
 }
 
 // dirt is how soon an entry is to be read.
@@ -87,101 +106,61 @@ const (
 	urgent       // because of a notification or a new subscriber
 )
 
-// NewHub returns a Hub that does nothing until Run, and announces nothing until Announce.
+// NewHub returns a Hub that does nothing until Run.
 func NewHub(cfg HubConfig) (*Hub, error) {
-	if cfg.Loader == nil {
-		return nil, errors.New("pgnotify: HubConfig.Loader is required")
+	if cfg.Loader == nil || cfg.Announcer == nil {
+		return nil, errors.New("pgnotify: HubConfig.Loader and Announcer are required")
 	}
-	if cfg.Interval < 0 || cfg.ReadTimeout < 0 {
+	if min(cfg.Interval, cfg.ReadTimeout) < 0 {
 		return nil, errors.New("pgnotify: HubConfig.Interval and ReadTimeout must not be negative")
 	}
-	if cfg.Interval == 0 {
-		cfg.Interval = 10 * time.Second
-	}
-	if cfg.ReadTimeout == 0 {
-		cfg.ReadTimeout = 5 * time.Second
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	h := &Hub{cfg: cfg, announcer: everything{}, wake: newBell(), entries: make(map[store.Key]*entry), owned: newOwned(), pace: newPace(cfg.Interval, cfg.NoFlood)}
+	cfg.Interval = cmp.Or(cfg.Interval, 10*time.Second)
+	cfg.ReadTimeout = cmp.Or(cfg.ReadTimeout, 5*time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	h := &Hub{cfg: cfg, wake: NewBell(), entries: make(map[store.Key]*entry), owned: newOwned(), pace: pace{interval: cfg.Interval, never: cfg.NoFlood}}
 	h.metrics = newHubMetrics(h, cfg.Registerer)
 	return h, nil
 }
 
-// Announce has writers told of what is watched from now on. Without it the hub expects that all changes are announced. It must be
-// called before anything else.
-func (h *Hub) Announce(a Announcer) { h.announcer = a }
-
 // maxBegun is how many rows may wait that nobody watches and that may have begun. Beyond it the owners' rows are found instead:
 // one INSERT can announce millions, and any role can.
 const maxBegun = 10 * maxRead
-
-// inVainTold is after how many notifications of what nobody watches pace is told.
-const inVainTold = 50
 
 // Notify marks a row dirty because a notification said that it changed. It does not block. Keys that nobody watches cost a map
 // look-up, unless somebody watches all of an owner's: then it may be one that has begun.
 func (h *Hub) Notify(key store.Key) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	e := h.entries[key]
-	if e == nil {
-		if h.inVain++; h.inVain%inVainTold == 0 {
-			h.wake.ring()
+	if h.entries[key] == nil {
+		if h.pace.inVain() {
+			h.wake.Ring()
 		}
-		if !h.owned.mayBegin() {
-			return
-		}
-		if len(h.dirty[soon]) >= maxBegun {
+		if full := len(h.dirty[soon]) >= maxBegun; full || len(h.owned.subs) == 0 {
 			h.owned.refresh()
 			return
 		}
-		e = h.add(key)
 	}
+	e := h.entry(key)
 	if e.noticed.IsZero() {
 		e.noticed = time.Now()
 	}
 	e.silent = time.Time{}
+	d := urgent
 	if len(e.members) == 0 {
-		h.soil(e, soon)
-		return
+		d = soon
 	}
-	h.soil(e, urgent)
+	h.soil(e, d)
 }
 
-// resyncInterval is the time between two reads of all that is watched that Resync can cause: any role of the database can send
-// "*" as often as it likes.
-const resyncInterval = time.Second
-
-// Resync has all that is watched read: notifications may have been lost. It does not block. Calls that follow too soon are one, later.
+// Resync has all that is watched read, once a second at most: notifications may have been lost. It does not block.
 func (h *Hub) Resync() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch wait := time.Until(h.resynced.Add(resyncInterval)); {
-	case wait <= 0:
-		h.resynced = time.Now()
-		h.mark(func(store.Key) bool { return true })
-	case !h.stale:
-		h.stale = true
-		time.AfterFunc(wait, func() {
-			h.mu.Lock()
-			h.stale = false
-			h.mu.Unlock()
-			h.Resync()
-		})
-	}
+	h.resyncs.Do(func() { h.Mark(func(store.Key) bool { return true }) })
 }
 
 // Mark has read what is watched and chosen, Beginning among it, because its changes may not have been announced. It does not block.
 func (h *Hub) Mark(chosen func(key store.Key) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.mark(chosen)
-}
-
-// mark is Mark. The caller holds mu.
-func (h *Hub) mark(chosen func(key store.Key) bool) {
 	for key, e := range h.entries {
 		if chosen(key) {
 			e.known, e.silent = true, time.Time{}
@@ -193,21 +172,23 @@ func (h *Hub) mark(chosen func(key store.Key) bool) {
 	}
 }
 
-// add makes an entry. The caller holds mu.
-func (h *Hub) add(key store.Key) *entry {
-	e := &entry{key: key}
-	h.entries[key] = e
+// entry returns a row's, which it makes where there is none. The caller holds mu.
+func (h *Hub) entry(key store.Key) *entry {
+	e := h.entries[key]
+	if e == nil {
+		e = &entry{key: key, members: make(map[*Subscription]*member)}
+		h.entries[key] = e
+	}
 	return e
 }
 
 // soil marks an entry dirty, and never as less urgent than it is. The caller holds mu.
 func (h *Hub) soil(e *entry, d dirt) {
-	if e.dirty >= d {
-		return
+	if e.dirty < d {
+		e.dirty = d
+		h.dirty[d] = append(h.dirty[d], e)
+		h.wake.Ring()
 	}
-	e.dirty = d
-	h.dirty[d] = append(h.dirty[d], e)
-	h.wake.ring()
 }
 
 // Run reads what is dirty until ctx is done, and returns nil. It must run exactly once.
@@ -224,57 +205,40 @@ func (h *Hub) Run(ctx context.Context) error {
 			round.Reset(h.pace.next())
 		}
 		if h.read(ctx) {
-			h.wake.ring() // there may be more
+			h.wake.Ring() // there may be more
 		}
-		if h.pace.look(h.takeInVain()) {
-			h.announcer.Flood(h.pace.flooded())
+		if h.pace.look() {
+			h.cfg.Announcer.Flood(h.pace.flooded())
 			round.Reset(h.pace.next())
 		}
 	}
 }
 
-// round has everything read that is watched, unless the last round still goes on.
+// announceGrace is how long a notification may trail the read that already saw its change.
+const announceGrace = 2 * time.Second
+
+// round has everything read that is watched, unless the last round still goes on. It counts the changes whose notifications should
+// have come by now: the sign of a lost or disabled trigger, or of a LISTEN that does not work.
 func (h *Hub) round() {
 	h.mu.Lock()
 	if len(h.dirty[routine]) > 0 {
 		h.mu.Unlock()
 		return
 	}
-	h.pace.round()
+	h.pace.cost, h.pace.spent = h.pace.spent, 0
 	for _, e := range h.entries {
-		h.settle(e)
+		if !e.silent.IsZero() && time.Since(e.silent) >= announceGrace {
+			e.silent = time.Time{}
+			h.missed++
+			h.metrics.missed.Inc()
+		}
 		h.soil(e, routine)
 	}
-	missed := h.missed.toSay()
 	h.owned.refresh()
 	h.mu.Unlock()
-	if missed > 0 {
+	if h.missed > 0 && time.Since(h.warned) >= time.Minute {
 		h.cfg.Logger.Warn("changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? Run auditstream doctor: it says which, and what to do",
-			"changes", missed)
+			"changes", h.missed)
+		h.missed, h.warned = 0, time.Now()
 	}
-}
-
-func (h *Hub) takeInVain() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := h.inVain
-	h.inVain = 0
-	return n
-}
-
-// watched is how many rows somebody watches.
-func (h *Hub) watched() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.entries)
-}
-
-func (h *Hub) notOpened(ctx context.Context, s *Subscription) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	failure := h.failure
-	if s.owners != nil {
-		failure = errors.Join(failure, h.owned.failure)
-	}
-	return fmt.Errorf("first read: %w", errors.Join(context.Cause(ctx), failure))
 }

@@ -1,6 +1,7 @@
 package pgnotify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -109,8 +110,17 @@ func ended(id int64, user string) store.Audit {
 
 var errDatabase = errors.New("the database is away")
 
+// everything is the Announcer of triggers that ring for everything.
+type everything struct{}
+
+func (everything) Want(store.Key)           {}
+func (everything) Leave(store.Key)          {}
+func (everything) Announced(store.Key) bool { return true }
+func (everything) Flood(bool)               {}
+
 func startHub(t *testing.T, cfg HubConfig) *Hub {
 	t.Helper()
+	cfg.Announcer = cmp.Or(cfg.Announcer, Announcer(everything{}))
 	h, err := NewHub(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -125,16 +135,10 @@ func startHub(t *testing.T, cfg HubConfig) *Hub {
 // startWanted is startHub, with an Announcer.
 func startWanted(t *testing.T, cfg HubConfig) (*Hub, *wanting) {
 	t.Helper()
-	h, err := NewHub(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wanting{wanted: map[store.Key]int{}, mark: h.Mark}
-	h.Announce(w)
-	go func() { _ = h.Run(t.Context()) }()
-	if cfg.Finder != nil {
-		go func() { _ = h.Find(t.Context()) }()
-	}
+	w := &wanting{wanted: map[store.Key]int{}}
+	cfg.Announcer = w
+	h := startHub(t, cfg)
+	w.mark = h.Mark
 	return h, w
 }
 

@@ -1,10 +1,10 @@
 package pgnotify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -24,25 +24,12 @@ type Source interface {
 	Texts() Texts
 }
 
-// Texts are what the log says of a Source.
-type Texts struct {
-	Up   string // it works
-	Lost string // it does not, and is tried again soon
-	Mute string // it cannot, as far as is seen; the remedy is in it
-}
-
 // The payloads besides keys, see [store.ParseKey]. Any role of the database may send any text, so anything else is ignored.
 const (
 	PayloadResync = "*" // TRUNCATE, an install, or a change whose key is not known
 	CanaryPrefix  = "!" // a canary of this or another instance
-	bucketPrefix  = "#" // a change in a bucket, of triggers written by hand: as PayloadResync
+	bucketPrefix  = "#" // a change in a bucket, of triggers written by hand: as PayloadResync, heeded once a second at most
 )
-
-// ErrCannot is, in its chain, an error of Source.Listen's that time will not mend.
-var ErrCannot = errors.New("notifications are impossible here")
-
-// ErrSilent is why a connection is given up on which nothing arrives.
-var ErrSilent = errors.New("a canary notification did not come back")
 
 // Sink is told what notifications say. Its methods must not block. A Hub is a Sink.
 type Sink interface {
@@ -73,17 +60,10 @@ type ListenerConfig struct {
 }
 
 const (
-	// muteSessions is after how many connections in a row that never delivered a canary a source counts as mute.
-	muteSessions = 2
-	// muteAfterProof is the same where it has worked before, about a minute: a database or a machine that stands still delivers
-	// nothing either, and to wait for MuteRetry after that would be the longer outage.
-	muteAfterProof = 8
 	// maxCanaryTimeouts is how many times its time-out a canary may take while other notifications come.
 	maxCanaryTimeouts = 5
 	// doubtGrace is how long a doubt may last before the log says so.
 	doubtGrace = 10 * time.Second
-	// againAfter is the least time between two canaries.
-	againAfter = time.Second
 )
 
 // Listener keeps one connection to a Source and tells a Sink what it hears, and to resync after each (re)connect. It proves
@@ -92,7 +72,8 @@ type Listener struct {
 	cfg     ListenerConfig
 	metrics listenerMetrics
 	up      atomic.Bool
-	doubt   doubt // the session's
+	doubt   string    // the session's, as is the next
+	doubted time.Time // since when; zero: it was logged
 }
 
 // NewListener returns a Listener that does nothing until Run.
@@ -100,21 +81,13 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	if cfg.Source == nil || cfg.Sink == nil {
 		return nil, errors.New("pgnotify: ListenerConfig.Source and Sink are required")
 	}
-	if cfg.CanaryInterval < 0 || cfg.CanaryTimeout < 0 || cfg.MuteRetry < 0 {
+	if min(cfg.CanaryInterval, cfg.CanaryTimeout, cfg.MuteRetry) < 0 {
 		return nil, errors.New("pgnotify: ListenerConfig's durations must not be negative")
 	}
-	if cfg.CanaryInterval == 0 {
-		cfg.CanaryInterval = 4 * time.Second
-	}
-	if cfg.CanaryTimeout == 0 {
-		cfg.CanaryTimeout = 2 * time.Second
-	}
-	if cfg.MuteRetry == 0 {
-		cfg.MuteRetry = time.Minute
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.CanaryInterval = cmp.Or(cfg.CanaryInterval, 4*time.Second)
+	cfg.CanaryTimeout = cmp.Or(cfg.CanaryTimeout, 2*time.Second)
+	cfg.MuteRetry = cmp.Or(cfg.MuteRetry, time.Minute)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if cfg.Doubt == nil {
 		cfg.Doubt = func() string { return "" }
 	}
@@ -133,55 +106,24 @@ func (l *Listener) Up() bool { return l.up.Load() }
 // Run listens until ctx is done, and returns nil: a connection that cannot be had is tried again for ever, after 100 ms to
 // 5 s at random, or after MuteRetry once the source has shown not to work. It must run exactly once.
 func (l *Listener) Run(ctx context.Context) error {
-	var delays Backoff
-	var lost, mute turn
-	silent, limit := 0, muteSessions
-	for {
-		s := newSession(l)
-		err := s.run(ctx)
-		l.up.Store(false)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if !s.proven.IsZero() {
-			delays, lost, mute, silent, limit = Backoff{}, turn{}, turn{}, 0, muteAfterProof
-		}
-		l.metrics.failures.WithLabelValues(s.failure(err)).Inc()
-		if errors.Is(err, ErrSilent) && s.proven.IsZero() {
-			silent++
-		}
-		delay, texts := delays.Next(), l.cfg.Source.Texts()
-		if silent >= limit || errors.Is(err, ErrCannot) {
-			delay = l.cfg.MuteRetry - mathrand.N(l.cfg.MuteRetry/10+1)
-			mute.bad(func() { l.cfg.Logger.Error(texts.Mute, "error", err, "next_attempt_in", l.cfg.MuteRetry) })
-			lost = turn{is: true}
-		}
-		lost.bad(func() { l.cfg.Logger.Warn(texts.Lost, "error", err) })
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(delay):
-		}
+	session := func(ctx context.Context) (proven bool, err error) {
+		s := &session{l: l, ready: make(chan struct{}), failure: failConnect, again: NewBell()}
+		return s.run(ctx)
 	}
+	return connection{session: session, texts: l.cfg.Source.Texts(), logger: l.cfg.Logger, rest: l.cfg.MuteRetry}.run(ctx)
 }
 
-// arrive notes that notifications do, and with them changes unless there is a doubt, of which the log speaks when it lasts.
+// arrive notes that notifications do, and with them changes unless there is a doubt, of which the log speaks once when it lasts.
 func (l *Listener) arrive() {
 	why := l.cfg.Doubt()
-	if why != l.doubt.why {
-		l.doubt = doubt{why: why, since: time.Now()}
+	if why != l.doubt {
+		l.doubt, l.doubted = why, time.Now()
 	}
-	if why != "" && time.Since(l.doubt.since) >= doubtGrace {
-		l.doubt.said.bad(func() { l.cfg.Logger.Warn(why + "; the safety net finds changes meanwhile") })
+	if why != "" && !l.doubted.IsZero() && time.Since(l.doubted) >= doubtGrace {
+		l.cfg.Logger.Warn(why + "; the safety net finds changes meanwhile")
+		l.doubted = time.Time{}
 	}
 	if was := l.up.Swap(why == ""); !was && why == "" {
 		l.cfg.Logger.Info(l.cfg.Source.Texts().Up)
 	}
-}
-
-// doubt is what ListenerConfig.Doubt says.
-type doubt struct {
-	why   string
-	since time.Time
-	said  turn
 }

@@ -525,7 +525,7 @@ func TestDoubtIsNotUp(t *testing.T) {
 			time.Sleep(time.Minute)
 			doubt.Store("")
 			h.deliver("!of-a-relay") // somebody else is heard: no need to wait for the next canary
-			time.Sleep(againAfter)
+			time.Sleep(throttleInterval)
 			h.wantUp(t, true)
 			if h.log.count("no relay is heard") != n || h.log.count("it works") != n+1 {
 				t.Errorf("doubt %d, log:\n%s", n, &h.log)
@@ -567,18 +567,18 @@ func FuzzPayload(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
-		hub, err := NewHub(HubConfig{Loader: newTable()})
+		hub, err := NewHub(HubConfig{Loader: newTable(), Announcer: everything{}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := hub.add("42")
+		e := hub.entry("42")
 		told := make(sink, 10)
 		l, err := NewListener(ListenerConfig{Source: &station{}, Sink: told})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := newSession(l)
-		mine := &canary{payload: CanaryPrefix + "mine", came: make(chan struct{}, 1)}
+		s := &session{l: l, ready: make(chan struct{}), again: NewBell()}
+		mine := &canary{payload: CanaryPrefix + "mine", came: NewBell()}
 		s.sent.Store(mine)
 		for range 3 {
 			s.hear(payload)

@@ -9,9 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func locksOf(conn *pgx.Conn) locks {
-	f := feed{class: 77, buckets: maxBuckets}
-	return locks{&lockSession{conn: conn, last: f}, f}
+func locksOf(conn *pgx.Conn) *lockSession {
+	return &lockSession{conn: conn, feed: feed{class: 77, buckets: maxBuckets}}
 }
 
 func TestLocksAreSharedAndGivenBack(t *testing.T) {
@@ -26,27 +25,27 @@ func TestLocksAreSharedAndGivenBack(t *testing.T) {
 		}
 		return free
 	}
-	for _, l := range []locks{one, two} {
-		if taken, err := l.Take(t.Context(), []int32{1, 2, 3}); err != nil || len(taken) != 3 {
+	for _, l := range []*lockSession{one, two} {
+		if taken, err := l.take(t.Context(), []int32{1, 2, 3}); err != nil || len(taken) != 3 {
 			t.Fatalf("%v, %v, want all three", taken, err)
 		}
 	}
 	if free(2) || !free(4) {
 		t.Error("a writer sees what is not so")
 	}
-	if err := one.GiveBack(t.Context(), []int32{2, 3}); err != nil || free(2) {
+	if err := one.giveBack(t.Context(), []int32{2, 3}); err != nil || free(2) {
 		t.Errorf("%v; the other instance watches still", err)
 	}
-	if err := two.GiveBack(t.Context(), []int32{2}); err != nil || !free(2) || free(3) {
+	if err := two.giveBack(t.Context(), []int32{2}); err != nil || !free(2) || free(3) {
 		t.Errorf("%v; nobody watches 2, somebody 3", err)
 	}
 	if _, err := writer.Exec(t.Context(), `select pg_advisory_lock(77, 9)`); err != nil {
 		t.Fatal(err)
 	}
-	if taken, err := one.Take(t.Context(), []int32{8, 9, 10}); err != nil || !slices.Equal(taken, []int32{8, 10}) {
+	if taken, err := one.take(t.Context(), []int32{8, 9, 10}); err != nil || !slices.Equal(taken, []int32{8, 10}) {
 		t.Errorf("%v, %v, want those that nobody has", taken, err)
 	}
-	if taken, err := one.Take(t.Context(), []int32{9}); err != nil || len(taken) > 0 {
+	if taken, err := one.take(t.Context(), []int32{9}); err != nil || len(taken) > 0 {
 		t.Errorf("%v, %v, want nothing", taken, err)
 	}
 }
@@ -69,7 +68,7 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 		}
 		open, writers = append(open, xid), append(writers, w)
 	}
-	listed, next, err := l.Open(t.Context())
+	listed, next, err := l.open(t.Context())
 	if err != nil || !slices.IsSorted(listed) {
 		t.Fatalf("%v, %v", listed, err)
 	}
@@ -83,7 +82,7 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 		if _, err := writers[k].Exec(t.Context(), `commit`); err != nil {
 			t.Fatal(err)
 		}
-		listed, _, err := l.Open(t.Context())
+		listed, _, err := l.open(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,15 +99,15 @@ func TestBucketsShareLocks(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	l := locksOf(pgtest.Connect(t, dsn))
-	l.last.buckets, l.buckets = 64, 64
+	l.buckets = 64
 	for _, step := range []struct {
 		do   func() error
 		want string
 	}{
-		{func() error { _, err := l.Take(t.Context(), []int32{6, 70, maxBuckets}); return err }, "77:6,64"},
-		{func() error { return l.GiveBack(t.Context(), []int32{6}) }, "77:6,64"},
-		{func() error { return l.GiveBack(t.Context(), []int32{maxBuckets}) }, "77:6"},
-		{func() error { return l.GiveBack(t.Context(), []int32{70}) }, ""},
+		{func() error { _, err := l.take(t.Context(), []int32{6, 70, maxBuckets}); return err }, "77:6,64"},
+		{func() error { return l.giveBack(t.Context(), []int32{6}) }, "77:6,64"},
+		{func() error { return l.giveBack(t.Context(), []int32{maxBuckets}) }, "77:6"},
+		{func() error { return l.giveBack(t.Context(), []int32{70}) }, ""},
 	} {
 		if err := step.do(); err != nil {
 			t.Fatal(err)

@@ -1,8 +1,6 @@
 package pgnotify
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -18,7 +16,11 @@ type hubMetrics struct {
 
 func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
 	to := promauto.With(reg)
-	gauge(to, "auditstream_watched_audits", "Audits that at least one stream watches.", func() float64 { return float64(h.watched()) })
+	gauge(to, "auditstream_watched_audits", "Audits that at least one stream watches.", func() float64 {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return float64(len(h.entries))
+	})
 	gauge(to, "auditstream_flooded", "1 while changes are so many that all that is watched is read on a short timer, and nothing is announced.",
 		func() float64 { return oneIf(h.pace.flooded()) })
 	m := hubMetrics{
@@ -27,26 +29,13 @@ func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
 			Help:    "Duration of the hub's reads, each of which loads up to 500 audits in one query.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 15),
 		}, []string{"result"}),
-		batch: to.NewHistogram(prometheus.HistogramOpts{
-			Name:    "auditstream_read_audits",
-			Help:    "Audits asked for by one read.",
-			Buckets: prometheus.ExponentialBuckets(1, 4, 8),
-		}),
+		batch:     histogram(to, "auditstream_read_audits", "Audits asked for by one read.", prometheus.ExponentialBuckets(1, 4, 8)),
 		coalesced: counter(to, "auditstream_states_coalesced_total", "States that a newer one replaced before a stream had taken them."),
 		missed:    counter(to, "auditstream_notifications_missed_total", "Changes that a read found and no notification announced within 2 seconds."),
 	}
 	m.reads.WithLabelValues("ok")
 	m.reads.WithLabelValues("error")
 	return m
-}
-
-func (m hubMetrics) observeRead(d time.Duration, audits int, err error) {
-	result := "ok"
-	if err != nil {
-		result = "error"
-	}
-	m.reads.WithLabelValues(result).Observe(d.Seconds())
-	m.batch.Observe(float64(audits))
 }
 
 // listenerMetrics are the same whatever a listener listens to, so that alerts are, too.
@@ -57,15 +46,12 @@ type listenerMetrics struct {
 	canary        prometheus.Histogram
 }
 
-// Why a connection that listened, or tried to, ended.
 const (
+	// Why a connection that listened, or tried to, ended.
 	failConnect = "connect" // no connection, or LISTEN refused
 	failSilent  = "silent"  // a canary did not come back
 	failLost    = "lost"    // the connection broke
-)
-
-// What a notification was.
-const (
+	// What a notification was.
 	notifyRow     = "row"
 	notifyResync  = "resync"
 	notifyCanary  = "canary"
@@ -81,11 +67,7 @@ func newListenerMetrics(reg prometheus.Registerer, up func() bool) listenerMetri
 			"reason", failConnect, failSilent, failLost),
 		notifications: counters(to, "auditstream_notifications_total", "Notifications received, by kind: row, resync (TRUNCATE), canary, ignored (not understood).",
 			"kind", notifyRow, notifyResync, notifyCanary, notifyIgnored),
-		canary: to.NewHistogram(prometheus.HistogramOpts{
-			Name:    "auditstream_canary_seconds",
-			Help:    "Time from sending a canary over another connection to its arrival on the listening one.",
-			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
-		}),
+		canary: histogram(to, "auditstream_canary_seconds", "Time from sending a canary over another connection to its arrival on the listening one.", prometheus.ExponentialBuckets(0.00025, 2, 14)),
 	}
 }
 
@@ -95,6 +77,10 @@ func gauge(to promauto.Factory, name, help string, value func() float64) {
 
 func counter(to promauto.Factory, name, help string) prometheus.Counter {
 	return to.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+func histogram(to promauto.Factory, name, help string, buckets []float64) prometheus.Histogram {
+	return to.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 }
 
 // counters are there from the first scrape on.

@@ -3,9 +3,9 @@ package pgnotify
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"auditstream/store"
@@ -17,34 +17,32 @@ type owned struct {
 	subs    map[store.Owner]map[*Subscription]struct{}
 	due     map[*Subscription]struct{} // to be found
 	all     bool                       // all are due
-	wake    bell                       // something is due
+	wake    Bell                       // something is due
 	failure error                      // why the last find failed; nil after one that succeeded
 }
 
 func newOwned() owned {
-	return owned{subs: make(map[store.Owner]map[*Subscription]struct{}), due: make(map[*Subscription]struct{}), wake: newBell()}
+	return owned{subs: make(map[store.Owner]map[*Subscription]struct{}), due: make(map[*Subscription]struct{}), wake: NewBell()}
 }
 
-// find is what was found for some subscriptions, which begin when all of it has been read.
+// find is what was found for some subscriptions, which begin when all of it has been read. Guarded by Hub.mu.
 type find struct {
 	subs   []*Subscription
 	since  uint64 // Hub.reads when it was found: an earlier read may be older than the question
-	unread int
+	unread int    // and one more until all is marked dirty
 }
 
-// hasRead counts a read of one of what was found, unless it is an earlier one. The caller holds Hub.mu.
+// hasRead counts a read of one of what was found, unless it is an earlier one.
 func (f *find) hasRead(read uint64) bool {
-	if read <= f.since {
-		return false
+	if read > f.since {
+		f.done()
 	}
-	f.unread--
-	f.begin()
-	return true
+	return read > f.since
 }
 
-// begin tells the subscriptions when all has been read. The caller holds Hub.mu.
-func (f *find) begin() {
-	if f.unread == 0 {
+// done tells the subscriptions when it was the last.
+func (f *find) done() {
+	if f.unread--; f.unread == 0 {
 		for _, s := range f.subs {
 			s.begin()
 		}
@@ -59,14 +57,14 @@ func (h *Hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func
 	if h.cfg.Finder == nil {
 		return nil, errors.New("pgnotify: HubConfig.Finder is required by SubscribeOwned")
 	}
-	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), take: 1, owners: viewer.Owners(), wanted: true}
+	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), owners: viewer.Owners(), wanted: true}
 	if len(s.owners) == 0 { // a viewer who is nobody has nothing
 		s.begin()
 		return s, nil
 	}
 	h.mu.Lock()
 	if len(h.owned.subs) == 0 {
-		h.announcer.Want(Beginning)
+		h.cfg.Announcer.Want(Beginning)
 	}
 	h.owned.add(s)
 	h.mu.Unlock()
@@ -81,14 +79,10 @@ func (o *owned) add(s *Subscription) {
 		o.subs[owner][s] = struct{}{}
 	}
 	o.due[s] = struct{}{}
-	o.wake.ring()
+	o.wake.Ring()
 }
 
-// remove forgets a subscription, of any kind, and reports whether it was the last to whatever an owner has.
-func (o *owned) remove(s *Subscription) (last bool) {
-	if len(s.owners) == 0 {
-		return false
-	}
+func (o *owned) remove(s *Subscription) {
 	for _, owner := range s.owners {
 		delete(o.subs[owner], s)
 		if len(o.subs[owner]) == 0 {
@@ -96,16 +90,12 @@ func (o *owned) remove(s *Subscription) (last bool) {
 		}
 	}
 	delete(o.due, s)
-	return len(o.subs) == 0
 }
-
-// mayBegin reports whether an audit that nobody watches is worth a look.
-func (o *owned) mayBegin() bool { return len(o.subs) > 0 }
 
 // refresh has all found again: what began may not have been announced.
 func (o *owned) refresh() {
 	if o.all = len(o.subs) > 0; o.all {
-		o.wake.ring()
+		o.wake.Ring()
 	}
 }
 
@@ -120,100 +110,71 @@ func (h *Hub) Find(ctx context.Context) error {
 		}
 		start := time.Now()
 		h.find(ctx)
-		if took := time.Since(start); took > findShort {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(took):
-			}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Since(start)):
 		}
 	}
 }
 
-// findShort is the longest work after which Find does not rest.
-const findShort = 50 * time.Millisecond
-
 func (h *Hub) find(ctx context.Context) {
-	subs, owners := h.owned.takeDue(&h.mu)
-	if len(subs) == 0 {
+	h.mu.Lock()
+	if h.owned.all {
+		for _, subs := range h.owned.subs {
+			maps.Copy(h.owned.due, subs)
+		}
+		h.owned.all = false
+	}
+	f := &find{subs: slices.Collect(maps.Keys(h.owned.due))}
+	clear(h.owned.due)
+	h.mu.Unlock()
+	owners := make(map[store.Owner]struct{})
+	for _, s := range f.subs {
+		for _, owner := range s.owners {
+			owners[owner] = struct{}{}
+		}
+	}
+	if len(owners) == 0 {
 		return
 	}
 	findCtx, cancel := context.WithTimeout(ctx, h.cfg.ReadTimeout)
-	keys, err := h.cfg.Finder.Owned(findCtx, owners)
-	cancel()
+	defer cancel()
+	keys, err := h.cfg.Finder.Owned(findCtx, slices.Collect(maps.Keys(owners)))
 	if ctx.Err() != nil {
 		return
 	}
+	h.finding.Log(h.cfg.Logger, slog.LevelError, err, "the audits of users who watch all of theirs cannot be found; it is tried again", "the audits of users who watch all of theirs are found again")
+	h.found(f, keys, err)
+}
+
+// found has read what was found, which may be very much: it lets others have the lock in between. What could not be found is looked
+// for again, a moment later.
+func (h *Hub) found(f *find, keys []store.Key, err error) {
 	h.mu.Lock()
-	before := h.owned.failure
+	defer h.mu.Unlock()
 	h.owned.failure = err
 	if err != nil {
-		h.owned.again(subs)
-	}
-	f := &find{subs: subs, since: h.reads, unread: len(keys)}
-	h.mu.Unlock()
-	if err == nil {
-		h.found(f, keys)
-	}
-	switch {
-	case err != nil && before == nil:
-		h.cfg.Logger.Error("the audits of users who watch all of theirs cannot be found; it is tried again", "error", err)
-	case err == nil && before != nil:
-		h.cfg.Logger.Info("the audits of users who watch all of theirs are found again")
-	}
-}
-
-// again has what could not be found looked for again, a moment later.
-func (o *owned) again(subs []*Subscription) {
-	for _, s := range subs {
-		if !s.gone {
-			o.due[s] = struct{}{}
-		}
-	}
-	time.AfterFunc(readRetryMax/2, o.wake.ring)
-}
-
-// found has read what was found, which may be very much: it lets others have the lock in between.
-func (h *Hub) found(f *find, keys []store.Key) {
-	if len(keys) == 0 {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		f.begin()
-	}
-	for chunk := range slices.Chunk(keys, maxRead) {
-		h.mu.Lock()
-		for _, key := range chunk {
-			e := h.entries[key]
-			if e == nil {
-				e = h.add(key)
+		for _, s := range f.subs {
+			if !s.gone {
+				h.owned.due[s] = struct{}{}
 			}
+		}
+		time.AfterFunc(readRetryMax/2, h.owned.wake.Ring)
+		return
+	}
+	f.since, f.unread = h.reads, len(keys)+1
+	for chunk := range slices.Chunk(keys, maxRead) {
+		for _, key := range chunk {
+			e := h.entry(key)
 			e.known = true
 			e.finds = append(e.finds, f)
 			h.soil(e, soon)
 		}
 		h.mu.Unlock()
+		h.mu.Lock()
 	}
-}
-
-// takeDue returns for whom something is to be found, and whose.
-func (o *owned) takeDue(mu *sync.Mutex) (subs []*Subscription, owners []store.Owner) {
-	mu.Lock()
-	defer mu.Unlock()
-	if o.all {
-		for _, all := range o.subs {
-			maps.Copy(o.due, all)
-		}
-	}
-	subs = slices.Collect(maps.Keys(o.due))
-	clear(o.due)
-	o.all = false
-	seen := make(map[store.Owner]struct{})
-	for _, s := range subs {
-		for _, owner := range s.owners {
-			seen[owner] = struct{}{}
-		}
-	}
-	return subs, slices.Collect(maps.Keys(seen))
+	f.done()
 }
 
 // owns reports whether the audit is the subscription's.
@@ -223,16 +184,15 @@ func (s *Subscription) owns(state *store.State) bool {
 
 // offer gives an audit to the subscriptions of its owner that do not watch it yet. The caller holds mu.
 func (h *Hub) offer(e *entry) {
-	if len(h.owned.subs) == 0 || e.state == nil || !e.state.Found || e.state.Terminal() {
+	if len(h.owned.subs) == 0 || !e.state.Found || e.state.Terminal() {
 		return
 	}
 	for s := range h.owned.subs[e.state.Audit.Owner()] {
-		if slices.ContainsFunc(e.members, func(m *member) bool { return m.sub == s }) || s.holdsEnd(e.key) {
-			continue
+		if e.members[s] == nil && !s.holdsEnd(e) {
+			m := h.attach(s, e)
+			m.open = true
+			s.put(m, e.state)
+			h.want(e)
 		}
-		m := h.attach(s, e)
-		m.open = true
-		m.put(e.state)
-		h.want(e)
 	}
 }

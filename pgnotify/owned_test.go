@@ -316,7 +316,7 @@ func TestOwnedIsWanted(t *testing.T) {
 
 func TestOwnedNeedsAFinder(t *testing.T) {
 	t.Parallel()
-	h, err := NewHub(HubConfig{Loader: newTable()})
+	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: everything{}})
 	if err != nil {
 		t.Fatal(err)
 	}

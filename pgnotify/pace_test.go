@@ -39,13 +39,8 @@ func TestFloodLastsAsLongAsItIsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable()
 		ids := many(tb, 500)
-		h, err := NewHub(HubConfig{Loader: tb})
-		if err != nil {
-			t.Fatal(err)
-		}
 		told := new(floods)
-		h.Announce(told)
-		go func() { _ = h.Run(t.Context()) }()
+		h := startHub(t, HubConfig{Loader: tb, Announcer: told})
 		subscribe(t, h, ids...).Confirm()
 		progress := 1
 		load := func(lasts time.Duration) {
@@ -98,13 +93,8 @@ func TestNotificationsInVainAreAFlood(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable()
-		h, err := NewHub(HubConfig{Loader: tb})
-		if err != nil {
-			t.Fatal(err)
-		}
 		told := new(floods)
-		h.Announce(told)
-		go func() { _ = h.Run(t.Context()) }()
+		h := startHub(t, HubConfig{Loader: tb, Announcer: told})
 		subscribe(t, h, many(tb, 10)...).Confirm()
 		vain := func() {
 			for range 1000 {

@@ -18,26 +18,21 @@ const Channel = "auditstream"
 
 const connectTimeout = 5 * time.Second
 
-// Execer sends notifications. A pgxpool.Pool is one.
-type Execer interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}
-
-// Pool is the part of a pgxpool.Pool that a Holder needs.
+// Pool is the part of a pgxpool.Pool that sends notifications and asks where it leads.
 type Pool interface {
-	Execer
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 // Postgres is the Source of PostgreSQL's NOTIFY.
 type Postgres struct {
 	conn *pgx.ConnConfig
-	pool Execer
+	pool Pool
 }
 
 // NewPostgres returns a Source. conn, made by pgx.ParseConfig, is a direct or session-pooled connection to the primary; pool is the
 // way by which the application's database is otherwise reached.
-func NewPostgres(conn *pgx.ConnConfig, pool Execer) *Postgres {
+func NewPostgres(conn *pgx.ConnConfig, pool Pool) *Postgres {
 	return &Postgres{conn: listenConfig(conn, "auditstream listener"), pool: pool}
 }
 
@@ -55,7 +50,7 @@ func (p *Postgres) Send(ctx context.Context, payload string) error {
 	return notify(ctx, p.pool, Channel, payload)
 }
 
-func notify(ctx context.Context, pool Execer, channel, payload string) error {
+func notify(ctx context.Context, pool Pool, channel, payload string) error {
 	_, err := pool.Exec(ctx, "select pg_catalog.pg_notify($1, $2)", channel, payload)
 	return err
 }
@@ -87,13 +82,12 @@ type handler struct {
 	heard  func(payload string)
 }
 
-// HandleBacklog is called when LISTEN is in force.
+// HandleBacklog is called once, when LISTEN is in force.
 func (h handler) HandleBacklog(context.Context, string, *pgx.Conn) error {
 	h.opened()
 	return nil
 }
 
-// HandleNotification is called for each notification.
 func (h handler) HandleNotification(_ context.Context, n *pgconn.Notification, _ *pgx.Conn) error {
 	h.heard(n.Payload)
 	return nil

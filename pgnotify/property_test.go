@@ -193,7 +193,7 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 			if m.lossy {
 				interval = 5 * time.Second
 			}
-			hub, err := NewHub(HubConfig{Loader: m.tb, Finder: m.tb, Interval: interval, ReadTimeout: 40 * time.Millisecond, Registerer: reg})
+			hub, err := NewHub(HubConfig{Loader: m.tb, Announcer: everything{}, Finder: m.tb, Interval: interval, ReadTimeout: 40 * time.Millisecond, Registerer: reg})
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -224,20 +224,21 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 	for id := range int64(3) {
 		tb.set(row(id+1, "a", 0))
 	}
-	h, err := NewHub(HubConfig{Loader: tb, Finder: tb, Interval: 20 * time.Millisecond})
+	r := newSessions(t.Context(), nil)
+	h, err := NewHub(HubConfig{Loader: tb, Announcer: r, Finder: tb, Interval: 20 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := NewRegistrar(h.Mark, h.cfg.Logger)
-	h.Announce(r)
+	r.mark = h.Mark
 	r.Session(newLockTable())
 	running, stop := context.WithCancel(t.Context())
 	var runs sync.WaitGroup
-	for _, run := range []func(context.Context) error{h.Run, h.Find, r.Run} {
+	for _, run := range []func(context.Context) error{h.Run, h.Find} {
 		runs.Go(func() { _ = run(running) })
 	}
 	defer runs.Wait()
 	defer stop()
+	defer func() { r.end() }()
 	ctx, cancel := context.WithCancel(t.Context())
 	var writers, readers sync.WaitGroup
 	for id := range int64(3) {

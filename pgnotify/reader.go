@@ -2,7 +2,7 @@ package pgnotify
 
 import (
 	"context"
-	"math/rand/v2"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -11,31 +11,23 @@ import (
 
 const (
 	// maxRead is how many rows one read is for: what is urgent waits for no more than that.
-	maxRead      = 500
-	readRetryMin = 100 * time.Millisecond
+	maxRead = 500
+	// readRetryMax is the longest time between a read that failed and the next.
 	readRetryMax = time.Second
 )
 
 // batch is what one read is for.
 type batch struct {
 	keys    []store.Key
-	entries map[store.Key]dirtied
+	entries []*entry
 	routine bool   // a part of it is
 	number  uint64 // Hub.reads
 }
 
-// dirtied is why an entry was dirty when it was taken.
-type dirtied struct {
-	*entry
-	was        dirt
-	wasNoticed time.Time
-	wasKnown   bool
-}
-
 // read makes one query for what is dirty, the urgent first, and hands out what it found. It reports whether there was anything.
 func (h *Hub) read(ctx context.Context) bool {
-	b := h.take()
-	for delay := readRetryMin; len(b.keys) > 0; delay = min(2*delay, readRetryMax) {
+	delays := Backoff{longest: readRetryMax}
+	for b := h.take(); len(b.keys) > 0; b = h.take() {
 		start := time.Now()
 		readCtx, cancel := context.WithTimeout(ctx, h.cfg.ReadTimeout)
 		states, err := h.cfg.Loader.Audits(readCtx, b.keys)
@@ -45,21 +37,25 @@ func (h *Hub) read(ctx context.Context) bool {
 		}
 		took := time.Since(start)
 		if b.routine {
-			h.pace.took(took)
+			h.pace.spent += took
 		}
-		h.metrics.observeRead(took, len(b.keys), err)
-		h.logTurn(err)
+		result := "ok"
+		if err != nil {
+			result = "error"
+		}
+		h.metrics.reads.WithLabelValues(result).Observe(took.Seconds())
+		h.metrics.batch.Observe(float64(len(b.keys)))
+		h.reading.Log(h.cfg.Logger, slog.LevelError, err, "database read failed; open streams stay open, reading is tried again", "database reads work again")
 		if err == nil {
 			h.deliver(b, states)
 			return true
 		}
-		h.again(b)
+		h.again(b, err)
 		select {
 		case <-ctx.Done():
 			return false
-		case <-time.After(delay/2 + rand.N(delay/2)):
+		case <-time.After(delays.Next()):
 		}
-		b = h.take()
 	}
 	return false
 }
@@ -70,122 +66,104 @@ func (h *Hub) take() batch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reads++
-	b := batch{entries: make(map[store.Key]dirtied), number: h.reads}
+	b := batch{number: h.reads}
 	for d := urgent; d > clean; d-- {
 		full := maxRead - int(d-routine)*maxRead/10
 		if len(b.keys) > 0 { // which are to wait for no more than that
 			full = min(full, len(b.keys)+maxRead/10)
 		}
-		h.dirty[d] = h.takeFrom(&b, d, full)
+		queue := h.dirty[d]
+		for ; len(queue) > 0 && len(b.keys) < full; queue = queue[1:] {
+			if e := queue[0]; e.dirty == d && h.entries[e.key] == e { // else it is more urgent by now, in another queue, or gone
+				b.routine = b.routine || d == routine
+				b.keys, b.entries = append(b.keys, e.key), append(b.entries, e)
+				e.read, e.cause = e.cause, cause{}
+			}
+		}
+		if h.dirty[d] = queue; len(queue) == 0 {
+			h.dirty[d] = nil
+		}
 	}
 	return b
 }
 
-// takeFrom moves a queue's first entries into the batch until it is full, and returns the rest. One that has become more urgent is
-// in another queue, too.
-func (h *Hub) takeFrom(b *batch, d dirt, full int) []*entry {
-	for k, e := range h.dirty[d] {
-		if len(b.keys) >= full {
-			return h.dirty[d][k:]
-		}
-		if e.dirty != d || h.entries[e.key] != e {
-			continue
-		}
-		b.routine = b.routine || d == routine
-		b.keys = append(b.keys, e.key)
-		b.entries[e.key] = dirtied{e, d, e.noticed, e.known}
-		e.dirty, e.noticed, e.known = clean, time.Time{}, false
-	}
-	return nil
-}
-
 // again marks a batch dirty whose read has failed.
-func (h *Hub) again(b batch) {
+func (h *Hub) again(b batch, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for key, e := range b.entries {
-		if h.entries[key] != e.entry {
-			continue
+	h.failure = err
+	for _, e := range b.entries {
+		if h.entries[e.key] == e {
+			if !e.read.noticed.IsZero() {
+				e.noticed = e.read.noticed
+			}
+			e.known = e.known || e.read.known
+			h.soil(e, e.read.dirty)
+			e.read = cause{}
 		}
-		if !e.wasNoticed.IsZero() {
-			e.noticed = e.wasNoticed
-		}
-		e.known = e.known || e.wasKnown
-		h.soil(e.entry, e.was)
 	}
 }
 
-// deliver hands out the states of a batch.
+// deliver hands out the states of a batch. Entries that nobody watches any more are left out, and those that somebody watches again: their
+// own read follows.
 func (h *Hub) deliver(b batch, states []*store.State) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.failure = nil
 	for _, state := range states {
-		if e, ok := b.entries[state.ID]; ok {
+		if e := h.entries[state.ID]; e != nil && e.read.dirty != clean {
 			h.hand(e, state, b.number)
-			delete(b.entries, state.ID)
 		}
 	}
-	for key, e := range b.entries { // what is left has no row
-		h.hand(e, &store.State{ID: key}, b.number)
+	for _, e := range b.entries { // what is left has no row
+		if h.entries[e.key] == e && e.read.dirty != clean {
+			h.hand(e, &store.State{ID: e.key}, b.number)
+		}
 	}
 }
 
 // hand gives a state to those who watch its row. The caller holds mu.
-func (h *Hub) hand(e dirtied, state *store.State, read uint64) {
-	if h.entries[e.key] != e.entry {
-		return // nobody watches any more, or somebody does again, whose own read follows
-	}
+func (h *Hub) hand(e *entry, state *store.State, read uint64) {
 	first := e.state == nil
 	changed := first || !e.state.Same(state)
+	news := changed && !first
+	noticed := !e.read.noticed.IsZero()
 	if changed {
-		state.Noticed = e.wasNoticed
+		state.Noticed = e.read.noticed
 		e.state = state
 	}
-	announced := !e.wasNoticed.IsZero() && time.Since(e.counted) >= countOnce
-	if h.pace.read(announced, changed && !first) {
+	if noticed && time.Since(e.counted) >= countOnce || news && h.pace.flooded() { // where nothing is announced
+		h.pace.count.Add(1)
 		e.counted = time.Now()
 	}
-	if changed && !first {
-		h.suspect(e)
+	// Its notification may still be on its way, or have come during the read.
+	if news && !noticed && e.noticed.IsZero() && !e.read.known && e.wanted > 0 && e.silent.IsZero() && !h.pace.flooded() && h.cfg.Announcer.Announced(e.key) {
+		e.silent = time.Now()
 	}
-	for _, m := range slices.Backward(e.members) { // of a group some may leave
+	e.read = cause{}
+	for s, m := range e.members {
 		if m.open && changed || !m.open && m.since < read {
-			h.show(m, e.state)
+			h.show(s, m, e.state)
 		}
 	}
-	h.offer(e.entry)
+	h.offer(e)
 	e.finds = slices.DeleteFunc(e.finds, func(f *find) bool { return f.hasRead(read) })
-	h.forget(e.entry)
+	h.forget(e)
 }
 
-// show gives a member its state. The caller holds mu.
-func (h *Hub) show(m *member, state *store.State) {
-	s := m.sub
-	m.put(state)
+// show gives a subscription the state of one of its rows. The caller holds mu, and calls forget.
+func (h *Hub) show(s *Subscription, m *member, state *store.State) {
+	s.put(m, state)
 	if !m.open {
 		m.open = true
 		if s.waiting--; s.waiting == 0 && s.owners == nil {
 			s.begin()
 		}
 	}
-	switch {
-	case s.owners != nil && state.Err == nil && !s.owns(state):
-		h.part(m)
-	case state.Terminal() && (len(s.members) > 1 || s.owners != nil):
-		h.part(m)
-	}
-}
-
-// logTurn logs when reads begin to fail and when they work again, not each failure.
-func (h *Hub) logTurn(err error) {
-	h.mu.Lock()
-	before := h.failure
-	h.failure = err
-	h.mu.Unlock()
-	switch { // without the lock, for which everybody waits
-	case err != nil && before == nil:
-		h.cfg.Logger.Error("database read failed; open streams stay open, reading is tried again", "error", err)
-	case err == nil && before != nil:
-		h.cfg.Logger.Info("database reads work again")
+	last := state.Terminal() && (len(s.members) > 1 || s.owners != nil)
+	if last || s.owners != nil && state.Err == nil && !s.owns(state) {
+		k := slices.Index(s.members, m)
+		s.members = slices.Delete(s.members, k, k+1)
+		h.leave(s, m.entry)
 	}
 }

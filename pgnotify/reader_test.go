@@ -3,6 +3,7 @@ package pgnotify
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -192,15 +193,15 @@ func TestFailingReadsBackOffAndAreLoggedOnce(t *testing.T) {
 // What was urgent when its read failed is urgent still.
 func TestFailedReadIsAsUrgentAsBefore(t *testing.T) {
 	t.Parallel()
-	h, err := NewHub(HubConfig{Loader: newTable()})
+	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: everything{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[store.Key]dirt{"1": routine, "2": soon, "3": urgent}
 	for key, d := range want {
-		h.soil(h.add(key), d)
+		h.soil(h.entry(key), d)
 	}
-	h.again(h.take())
+	h.again(h.take(), errDatabase)
 	for key, d := range want {
 		if got := h.entries[key].dirty; got != d {
 			t.Errorf("%s: %d, want %d", key, got, d)
@@ -293,7 +294,7 @@ func TestRunEndsDuringARead(t *testing.T) {
 	t.Parallel()
 	for name, tb := range map[string]*table{"that lasts": {takes: time.Hour}, "that fails": {fail: errDatabase}} {
 		synctest.Test(t, func(t *testing.T) {
-			h, err := NewHub(HubConfig{Loader: tb, Finder: tb, ReadTimeout: time.Hour})
+			h, err := NewHub(HubConfig{Loader: tb, Announcer: everything{}, Finder: tb, ReadTimeout: time.Hour})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -317,9 +318,10 @@ func TestRunEndsDuringARead(t *testing.T) {
 func TestHubConfigIsValidated(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]HubConfig{
-		"Loader":      {},
-		"Interval":    {Loader: newTable(), Interval: -1},
-		"ReadTimeout": {Loader: newTable(), ReadTimeout: -1},
+		"Loader":      {Announcer: everything{}},
+		"Announcer":   {Loader: newTable()},
+		"Interval":    {Loader: newTable(), Announcer: everything{}, Interval: -1},
+		"ReadTimeout": {Loader: newTable(), Announcer: everything{}, ReadTimeout: -1},
 	} {
 		_, err := NewHub(cfg)
 		if err == nil || !strings.Contains(err.Error(), name) {
@@ -366,7 +368,7 @@ func TestFloodOfResyncsCausesOneASecond(t *testing.T) {
 			if tb.count() != before+1 {
 				t.Error("the resync was delayed")
 			}
-			time.Sleep(resyncInterval)
+			time.Sleep(throttleInterval)
 		}
 		before := tb.count()
 		for range 10_000 {
@@ -500,12 +502,9 @@ func TestS3ManyComeAndGoWithinMilliseconds(t *testing.T) {
 	tb := newTable()
 	ids := keys(many(tb, 40_000))
 	reg := prometheus.NewRegistry()
-	h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Registerer: reg})
-	r := NewRegistrar(h.Mark, h.cfg.Logger)
-	h.announcer = r // nothing is subscribed yet
-	locks := newLockTable()
-	go func() { _ = r.Run(t.Context()) }()
-	r.Session(locks)
+	r := &Registrar{connect: newLockTable().connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()}
+	h := startHub(t, HubConfig{Loader: tb, Announcer: r, Interval: time.Hour, Registerer: reg})
+	go func() { _ = r.Run(t.Context(), h.Mark) }()
 	s, err := h.Subscribe(t.Context(), ids, nil)
 	if err != nil {
 		t.Fatal(err)

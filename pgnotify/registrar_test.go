@@ -22,6 +22,7 @@ type lockTable struct {
 	*transactions
 	takes   [][]int32
 	looks   int
+	asks    int
 	fail    error
 	latency time.Duration
 }
@@ -39,8 +40,20 @@ func lockTableOf(all *transactions) *lockTable {
 	return &lockTable{held: map[int32]int{}, busy: map[int32]bool{}, transactions: all}
 }
 
-func (l *lockTable) Take(_ context.Context, buckets []int32) (taken []int32, err error) {
+func (l *lockTable) connect(context.Context) (locks, error) { return l, nil }
+func (l *lockTable) ask(context.Context) (f feed, unknown, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asks++
+	return feed{1, maxBuckets}, nil, nil
+}
+func (l *lockTable) close() {}
+
+func (l *lockTable) take(ctx context.Context, buckets []int32) (taken []int32, err error) {
 	time.Sleep(l.latency)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.takes = append(l.takes, slices.Sorted(slices.Values(buckets)))
@@ -56,7 +69,7 @@ func (l *lockTable) Take(_ context.Context, buckets []int32) (taken []int32, err
 	return taken, nil
 }
 
-func (l *lockTable) GiveBack(_ context.Context, buckets []int32) error {
+func (l *lockTable) giveBack(_ context.Context, buckets []int32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, b := range buckets {
@@ -67,13 +80,13 @@ func (l *lockTable) GiveBack(_ context.Context, buckets []int32) error {
 	return l.fail
 }
 
-func (l *lockTable) Open(context.Context) (open []uint64, next uint64, err error) {
+func (l *lockTable) open(context.Context) (open []uint64, next uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.looks++
 	l.Lock()
 	defer l.Unlock()
-	return slices.Clone(l.open), l.xmax, l.fail
+	return slices.Clone(l.transactions.open), l.xmax, l.fail
 }
 
 func (l *lockTable) looked() int {
@@ -151,11 +164,42 @@ var keysOf = sync.OnceValue(func() (keys [maxBuckets]store.Key) {
 // in is a key in a bucket of maxBuckets.
 func in(b int32) store.Key { return keysOf()[b] }
 
-func startRegistrar(t *testing.T, l Locks) (*Registrar, *marks) {
+// sessions is a Registrar that is given one session after the other.
+type sessions struct {
+	*Registrar
+	ctx context.Context
+	end func()
+}
+
+func newSessions(ctx context.Context, mark func(func(store.Key) bool)) *sessions {
+	s := &sessions{&Registrar{logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()}, ctx, func() {}}
+	s.mark = mark
+	return s
+}
+
+// Session ends the session; nil: no other follows.
+func (s *sessions) Session(l locks) {
+	s.end()
+	if s.end = func() {}; l == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	done := make(chan struct{})
+	s.end = func() {
+		cancel()
+		<-done
+	}
+	s.connect = func(context.Context) (locks, error) { return l, nil }
+	go func() {
+		defer close(done)
+		_, _ = s.session(ctx)
+	}()
+}
+
+func startRegistrar(t *testing.T, l locks) (*sessions, *marks) {
 	t.Helper()
 	m := new(marks)
-	r := NewRegistrar(m.mark, slog.New(slog.DiscardHandler))
-	go func() { _ = r.Run(t.Context()) }()
+	r := newSessions(t.Context(), m.mark)
 	r.Session(l)
 	return r, m
 }
@@ -393,8 +437,7 @@ func TestRegistrarMissesNothing(t *testing.T) {
 					}
 				}
 			}
-			r := NewRegistrar(mark, slog.New(slog.DiscardHandler))
-			go func() { _ = r.Run(t.Context()) }()
+			r := newSessions(t.Context(), mark)
 			r.Session(l)
 			watched := map[int32]bool{}
 			xid := uint64(100)
@@ -475,8 +518,8 @@ func TestWantDuringGiveBack(t *testing.T) {
 
 type slowGiveBack struct{ *lockTable }
 
-func (l slowGiveBack) GiveBack(ctx context.Context, buckets []int32) error {
-	err := l.lockTable.GiveBack(ctx, buckets)
+func (l slowGiveBack) giveBack(ctx context.Context, buckets []int32) error {
+	err := l.lockTable.giveBack(ctx, buckets)
 	time.Sleep(time.Second)
 	return err
 }
@@ -508,21 +551,20 @@ func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 		var log logs
 		l := newLockTable()
 		l.fail = errors.New("out of shared memory")
-		r := NewRegistrar(new(marks).mark, log.logger())
-		go func() { _ = r.Run(t.Context()) }()
-		r.Session(l)
+		r := &Registrar{connect: l.connect, logger: log.logger(), wake: NewBell(), again: NewBell()}
 		r.Want(in(1))
+		go func() { _ = r.Run(t.Context(), new(marks).mark) }()
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if n := len(l.takes); n < 500 || n > 700 {
+		if n := len(l.takes); n < 100 || n > 250 {
 			t.Errorf("tried %d times in 10 minutes", n)
 		}
 		l.mu.Lock()
 		l.fail = nil
 		l.mu.Unlock()
-		time.Sleep(2 * retryMax)
+		time.Sleep(backoffMax)
 		synctest.Wait()
-		if log.count("cannot be told") != 1 || log.count("are told what is watched again") != 1 || !r.Announced(in(1)) {
+		if log.count("cannot tell") != 1 || log.count("telling the triggers") != 1 || !r.Announced(in(1)) {
 			t.Errorf("announced %v, log:\n%s", r.Announced(in(1)), &log)
 		}
 	})
@@ -563,7 +605,7 @@ func TestBucketsWaitForTheirOwnTransactions(t *testing.T) {
 		wait(3)
 		l.end(100)
 		wait(1, 2, 3, maxBuckets)
-		if !r.Announced(in(1)) || !r.Announced(in(2)) || !r.Announced(in(3)) || !r.Announced(Beginning) || len(r.open) > 0 {
+		if !r.Announced(in(1)) || !r.Announced(in(2)) || !r.Announced(in(3)) || !r.Announced(Beginning) || len(r.Registrar.open) > 0 {
 			t.Errorf("somebody is waited for still: %v", r.open)
 		}
 	})
@@ -623,7 +665,7 @@ func TestNewSessionWaitsForNobodyOfBefore(t *testing.T) {
 		other.end(100)
 		time.Sleep(2 * retryMax)
 		synctest.Wait()
-		if !r.Announced(in(1)) || len(r.open) > 0 {
+		if !r.Announced(in(1)) || len(r.Registrar.open) > 0 {
 			t.Errorf("waits for %v", r.open)
 		}
 		looks := other.looked()
@@ -631,6 +673,40 @@ func TestNewSessionWaitsForNobodyOfBefore(t *testing.T) {
 		synctest.Wait()
 		if n := other.looked() - looks; n > 0 {
 			t.Errorf("%d looks with nobody to wait for", n)
+		}
+	})
+}
+
+// Each session asked fifteen times a minute what the triggers ask for, while nobody watched.
+func TestU22RegistrarAsksNothingWhileNobodyWatches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLockTable()
+		r := &Registrar{connect: l.connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()}
+		done := make(chan error)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- r.Run(ctx, func(func(store.Key) bool) {}) }()
+		asked := func(want int, what string) {
+			t.Helper()
+			synctest.Wait()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.asks != want {
+				t.Errorf("%s: asked %d times, want %d", what, l.asks, want)
+			}
+		}
+		time.Sleep(time.Hour)
+		asked(1, "an idle hour")
+		r.Want("1")
+		asked(2, "the first viewer")
+		time.Sleep(4*lookInterval + time.Second)
+		asked(6, "while somebody watches")
+		r.Leave("1")
+		time.Sleep(time.Hour)
+		asked(6, "idle again")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -3,7 +3,6 @@ package pgnotify
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -14,28 +13,26 @@ import (
 
 // session is the life of one connection: open it, hear, until it breaks or falls silent.
 type session struct {
-	l      *Listener
-	ready  chan struct{}          // closed when what is sent is received
-	sent   atomic.Pointer[canary] // the one that is on its way
-	heard  atomic.Uint64          // notifications of any kind
-	proven time.Time              // when a canary last came back; belongs to prove
-	again  bell                   // somebody else's canary was heard
-}
-
-func newSession(l *Listener) *session {
-	return &session{l: l, ready: make(chan struct{}), again: newBell()}
+	l       *Listener
+	ready   chan struct{}          // closed when what is sent is received
+	failure string                 // what its end would be; prove's once it is ready
+	sent    atomic.Pointer[canary] // the one that is on its way
+	heard   atomic.Uint64          // notifications of any kind
+	proven  time.Time              // when a canary last came back; belongs to prove
+	again   Bell                   // somebody else's canary was heard
+	agains  Throttle
 }
 
 // canary is a notification that only says that notifications arrive. Its payload is random, so that neither another
 // instance's nor a forged one counts; nor does an earlier one of ours that was thought not to have been sent.
 type canary struct {
 	payload string
-	came    bell
+	came    Bell
 }
 
-// run returns why the session ended. Listener.Run decides what follows.
-func (s *session) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+// run returns why the session ended, and whether it was proven to work.
+func (s *session) run(parent context.Context) (proven bool, err error) {
+	ctx, cancel := context.WithCancelCause(parent)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -43,13 +40,18 @@ func (s *session) run(ctx context.Context) error {
 	}()
 	cancel(s.prove(ctx))
 	<-ended
-	return context.Cause(ctx)
+	s.l.up.Store(false)
+	if parent.Err() == nil {
+		s.l.metrics.failures.WithLabelValues(s.failure).Inc()
+	}
+	return !s.proven.IsZero(), context.Cause(ctx)
 }
 
 // opened has all that is watched read: whatever was committed before may have been missed.
 func (s *session) opened() {
 	s.l.metrics.connects.Inc()
 	s.l.cfg.Sink.Resync()
+	s.failure = failLost
 	close(s.ready)
 }
 
@@ -67,9 +69,9 @@ func (s *session) hear(payload string) {
 	case strings.HasPrefix(payload, CanaryPrefix):
 		kind = notifyCanary
 		if c := s.sent.Load(); c != nil && payload == c.payload {
-			c.came.ring()
+			c.came.Ring()
 		} else if !s.l.Up() { // whatever was wrong may be over
-			s.again.ring()
+			s.agains.Do(s.again.Ring)
 		}
 	}
 	s.l.metrics.notifications.WithLabelValues(kind).Inc()
@@ -84,19 +86,14 @@ func (s *session) prove(ctx context.Context) error {
 	}
 	for {
 		if err := s.canary(ctx); err != nil {
+			s.failure = failSilent
 			return err
-		}
-		next := time.After(s.l.cfg.CanaryInterval)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(min(againAfter, s.l.cfg.CanaryInterval)):
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.again:
-		case <-next:
+		case <-time.After(s.l.cfg.CanaryInterval):
 		}
 		for !s.proven.IsZero() && s.l.cfg.Idle() {
 			select {
@@ -112,7 +109,7 @@ func (s *session) prove(ctx context.Context) error {
 // has come for as long as two more could have been sent, nothing can be said to be up.
 func (s *session) canary(ctx context.Context) error {
 	cfg := &s.l.cfg
-	c := &canary{payload: CanaryPrefix + rand.Text(), came: newBell()}
+	c := &canary{payload: CanaryPrefix + rand.Text(), came: NewBell()}
 	s.sent.Store(c)
 	sendCtx, cancel := context.WithTimeout(ctx, cfg.CanaryTimeout)
 	defer cancel()
@@ -149,16 +146,4 @@ func (s *session) await(ctx context.Context, c *canary, start time.Time) error {
 		}
 		before = now
 	}
-}
-
-func (s *session) failure(err error) string {
-	select {
-	case <-s.ready:
-	default:
-		return failConnect
-	}
-	if errors.Is(err, ErrSilent) {
-		return failSilent
-	}
-	return failLost
 }

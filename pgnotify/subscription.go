@@ -2,6 +2,9 @@ package pgnotify
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"sync"
 
 	"auditstream/store"
@@ -21,21 +24,15 @@ type Subscription struct {
 	gone    bool      // Cancel was called
 
 	mu   sync.Mutex
-	slot []*store.State // the newest state of each row that was not taken yet, in the order in which they changed
-	ends map[store.Key]struct{}
-	take uint64 // how many times the slot was taken
+	slot []*member // those with a state that was not taken yet, in the order in which they changed
 }
 
 // member is a subscription's place at one row.
 type member struct {
-	sub   *Subscription
 	entry *entry
-	index int    // in entry.members
-	place int    // in sub.members
-	since uint64 // Hub.reads when it came: an earlier read may be older than its question
-	open  bool   // the first state is in the slot, or has been
-	at    int    // of the newest state in sub.slot, when take is sub's
-	take  uint64
+	since uint64       // Hub.reads when it came: an earlier read may be older than its question
+	open  bool         // the first state is in the slot, or has been
+	fresh *store.State // the newest, unless it was taken; guarded by the subscription's mu
 }
 
 // Subscribe watches rows, each named once, as one subscriber. It returns once the first state of each, read after the call, can
@@ -46,17 +43,13 @@ type member struct {
 //
 // When ctx ends before, the error says so, with the cause of the last read that failed.
 func (h *Hub) Subscribe(ctx context.Context, keys []store.Key, wake func()) (*Subscription, error) {
-	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), take: 1}
+	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), waiting: len(keys)}
 	h.mu.Lock()
 	for _, key := range keys {
-		e := h.entries[key]
-		if e == nil {
-			e = h.add(key)
-		}
+		e := h.entry(key)
 		h.attach(s, e)
 		h.soil(e, urgent)
 	}
-	s.waiting = len(keys)
 	h.mu.Unlock()
 	return s, h.await(ctx, s)
 }
@@ -66,28 +59,36 @@ func (h *Hub) await(ctx context.Context, s *Subscription) error {
 	case <-s.opened:
 		return nil
 	case <-ctx.Done():
-		s.Cancel()
-		return h.notOpened(ctx, s)
 	}
+	s.Cancel()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	failure := h.failure
+	if s.owners != nil {
+		failure = errors.Join(failure, h.owned.failure)
+	}
+	return fmt.Errorf("first read: %w", errors.Join(context.Cause(ctx), failure))
 }
 
 // attach makes a subscription a member of an entry. The caller holds mu.
 func (h *Hub) attach(s *Subscription, e *entry) *member {
-	m := &member{sub: s, entry: e, index: len(e.members), place: len(s.members), since: h.reads}
-	e.members = append(e.members, m)
+	m := &member{entry: e, since: h.reads}
+	e.members[s] = m
 	s.members = append(s.members, m)
 	return m
 }
 
 // Take returns the newest state of each row that changed since the last call, nil when none did. A terminal state is not
 // replaced by another: it is the last that is shown of its row.
-func (s *Subscription) Take() []*store.State {
+func (s *Subscription) Take() (states []*store.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	states := s.slot
-	s.slot = nil
-	clear(s.ends)
-	s.take++
+	for _, m := range s.slot {
+		states = append(states, m.fresh)
+		m.fresh = nil
+	}
+	clear(s.slot)
+	s.slot = s.slot[:0]
 	return states
 }
 
@@ -108,7 +109,7 @@ func (s *Subscription) Confirm() {
 // want counts a member whose row is its viewer's. The caller holds mu.
 func (h *Hub) want(e *entry) {
 	if e.wanted++; e.wanted == 1 {
-		h.announcer.Want(e.key)
+		h.cfg.Announcer.Want(e.key)
 	}
 }
 
@@ -121,33 +122,25 @@ func (s *Subscription) Cancel() {
 		return
 	}
 	s.gone = true
-	for len(s.members) > 0 {
-		m := s.members[len(s.members)-1]
-		h.part(m)
+	for _, m := range s.members {
+		h.leave(s, m.entry)
 		h.forget(m.entry)
 	}
-	if h.owned.remove(s) {
-		h.announcer.Leave(Beginning)
+	s.members = nil
+	if len(s.owners) > 0 {
+		h.owned.remove(s)
+		if len(h.owned.subs) == 0 {
+			h.cfg.Announcer.Leave(Beginning)
+		}
 	}
 }
 
-// part ends one row of a subscription. The caller holds mu, and calls forget.
-func (h *Hub) part(m *member) {
-	s, e := m.sub, m.entry
-	last := len(s.members) - 1
-	s.members[m.place] = s.members[last]
-	s.members[m.place].place = m.place
-	s.members[last] = nil
-	s.members = s.members[:last]
-
-	last = len(e.members) - 1
-	e.members[m.index] = e.members[last]
-	e.members[m.index].index = m.index
-	e.members[last] = nil
-	e.members = e.members[:last]
+// leave ends a subscription's place at a row. The caller holds mu, takes it out of the subscription's members, and calls forget.
+func (h *Hub) leave(s *Subscription, e *entry) {
+	delete(e.members, s)
 	if s.wanted {
 		if e.wanted--; e.wanted == 0 {
-			h.announcer.Leave(e.key)
+			h.cfg.Announcer.Leave(e.key)
 		}
 	}
 }
@@ -155,29 +148,22 @@ func (h *Hub) part(m *member) {
 // forget drops an entry that nobody watches, unless a find waits for it, or it may have begun. A queue that has it passes it over.
 // The caller holds mu.
 func (h *Hub) forget(e *entry) {
-	mayHaveBegun := !e.noticed.IsZero() && h.owned.mayBegin()
+	mayHaveBegun := !e.noticed.IsZero() && len(h.owned.subs) > 0
 	if len(e.members) == 0 && len(e.finds) == 0 && !mayHaveBegun {
 		delete(h.entries, e.key)
 	}
 }
 
-// put is how a state reaches a subscription: it replaces one of the same row that was not taken yet. The caller holds Hub.mu.
-func (m *member) put(state *store.State) {
-	s := m.sub
+// put is how a state reaches a subscription: it replaces one of the same row that was not taken yet.
+func (s *Subscription) put(m *member, state *store.State) {
 	s.mu.Lock()
 	switch {
-	case m.take != s.take:
-		m.take, m.at = s.take, len(s.slot)
-		s.slot = append(s.slot, state)
-	case !s.slot[m.at].Terminal():
+	case m.fresh == nil:
+		m.fresh = state
+		s.slot = append(s.slot, m)
+	case !m.fresh.Terminal():
+		m.fresh = state
 		s.hub.metrics.coalesced.Inc()
-		s.slot[m.at] = state
-	}
-	if s.owners != nil && state.Terminal() {
-		if s.ends == nil {
-			s.ends = make(map[store.Key]struct{})
-		}
-		s.ends[state.ID] = struct{}{}
 	}
 	s.mu.Unlock()
 	if s.wake != nil {
@@ -185,12 +171,11 @@ func (m *member) put(state *store.State) {
 	}
 }
 
-// holdsEnd reports whether the terminal state of an owner's row was not taken yet.
-func (s *Subscription) holdsEnd(key store.Key) bool {
+// holdsEnd reports whether the terminal state of a row was not taken yet.
+func (s *Subscription) holdsEnd(e *entry) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ends := s.ends[key]
-	return ends
+	return slices.ContainsFunc(s.slot, func(m *member) bool { return m.entry.key == e.key && m.fresh.Terminal() })
 }
 
 // begin tells a subscription that its first states are there. The caller holds Hub.mu.

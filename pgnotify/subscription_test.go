@@ -1,6 +1,7 @@
 package pgnotify
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -88,8 +89,8 @@ func TestAllAreShownAStateAtWhichSomeLeave(t *testing.T) {
 			wantProgress(t, s, map[int64]int{1: 100})
 		}
 		for _, e := range h.entries {
-			for k, m := range e.members {
-				if m.index != k || m.sub.members[m.place] != m {
+			for s, m := range e.members {
+				if m.entry != e || !slices.Contains(s.members, m) {
 					t.Error("a member is not where it thinks that it is")
 				}
 			}

@@ -9,6 +9,7 @@ import (
 	"auditstream/server"
 	"auditstream/store"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -39,10 +40,10 @@ func (h hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func(
 	return s, nil
 }
 
-// sink is what a listener tells. A resync follows each install and each connection, so the holder of the locks looks again, too.
+// sink is what a listener tells. A resync follows each install and each connection, so the registrar looks again, too.
 type sink struct {
 	*schemaWatch
-	holder *pgnotify.Holder
+	registrar *pgnotify.Registrar
 }
 
 var _ pgnotify.Sink = sink{}
@@ -50,30 +51,24 @@ var _ pgnotify.Sink = sink{}
 // Resync implements [pgnotify.Sink].
 func (s sink) Resync() {
 	s.schemaWatch.Resync()
-	s.holder.Look()
+	s.registrar.Look()
 }
 
 // hints is where a hub's come from, and all that has to run for them.
 type hints struct {
-	up   func() bool // they arrive
-	held func() bool // writers are told what is watched, in a session that a pooler does not take away
-	run  []func(context.Context) error
+	up  func() bool // they arrive
+	run []func(context.Context) error
 }
 
 // listen prepares what tells the hub of changes, and writers of what is watched.
-func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.Logger, registry prometheus.Registerer) (hints, error) {
-	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
-	if err != nil {
-		return hints{}, err
-	}
+func listen(c *serveCmd, conn *pgx.ConnConfig, pool *pgxpool.Pool, schema *schemaWatch, registrar *pgnotify.Registrar, logger *slog.Logger, registry prometheus.Registerer) (hints, error) {
 	var options *redisOptions
+	var err error
 	if c.SSESource == "redis" || c.RedisURL != "" { // a mistake is told before it is needed; dev sets none
 		if options, err = c.redisFlags.options(); err != nil {
 			return hints{}, err
 		}
 	}
-	registrar := pgnotify.NewRegistrar(schema.Mark, logger)
-	schema.Announce(registrar)
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "auditstream_unannounced_buckets",
 		Help: "Buckets of keys in which somebody watches and of which writers announce nothing, because the lock is not held: the safety net finds their changes.",
@@ -83,15 +78,11 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 		}
 		return float64(registrar.Unheld())
 	}))
-	holder := pgnotify.NewHolder(conn, pool, registrar, logger)
-	holder.Idle = schema.Idle
-	h := hints{held: holder.Held, run: []func(context.Context) error{registrar.Run, holder.Run}}
-
-	cfg := pgnotify.ListenerConfig{Sink: sink{schema, holder}, Logger: logger, Registerer: registry}
+	h := hints{run: []func(context.Context) error{func(ctx context.Context) error { return registrar.Run(ctx, schema.Mark) }}}
+	cfg := pgnotify.ListenerConfig{Sink: sink{schema, registrar}, Logger: logger, Registerer: registry}
 	if c.SSESource == "redis" {
 		source := redisnotify.NewSource(options)
-		cfg.Source, cfg.Doubt = source, func() string { return doubtOf(source, c.RedisRelay == "on", holder.Tells) }
-		h.run = append(h.run, source.Run)
+		cfg.Source, cfg.Doubt = source, func() string { return doubtOf(source, c.RedisRelay == "on", registrar.Tells) }
 	} else {
 		cfg.Source, cfg.Idle = pgnotify.NewPostgres(conn, pool), schema.Idle // Redis does not mind
 	}
@@ -100,7 +91,7 @@ func listen(c *serveCmd, pool *pgxpool.Pool, schema *schemaWatch, logger *slog.L
 		return hints{}, err
 	}
 	// Redis says so of itself, see doubtOf: hints may come from the application there.
-	announced := func() bool { return c.SSESource == "redis" || holder.Tells() || schema.alwaysRings.Load() }
+	announced := func() bool { return c.SSESource == "redis" || registrar.Tells() || schema.alwaysRings.Load() }
 	h.up, h.run = func() bool { return listener.Up() && announced() }, append(h.run, listener.Run)
 	return h, nil
 }

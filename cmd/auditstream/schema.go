@@ -20,8 +20,8 @@ type schemaWatch struct {
 	*pgnotify.Hub
 	db     sql.Querier
 	logger *slog.Logger
-	look   chan struct{} // capacity 1
-	told   string        // what was last complained of; "": nothing
+	look   pgnotify.Bell
+	told   string // what was last complained of; "": nothing
 	drift  *driftWatch
 	// alwaysRings is that triggers ask nobody: those of version 1, and those that somebody wrote by hand.
 	alwaysRings atomic.Bool
@@ -30,15 +30,12 @@ type schemaWatch struct {
 var _ pgnotify.Sink = (*schemaWatch)(nil)
 
 func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, drift *driftWatch, logger *slog.Logger) *schemaWatch {
-	return &schemaWatch{Hub: hub, db: db, drift: drift, logger: logger, look: make(chan struct{}, 1)}
+	return &schemaWatch{Hub: hub, db: db, drift: drift, logger: logger, look: pgnotify.NewBell()}
 }
 
 // Resync has Watch look and then does what the hub's does.
 func (w *schemaWatch) Resync() {
-	select {
-	case w.look <- struct{}{}:
-	default: // it is about to
-	}
+	w.look.Ring()
 }
 
 const (

@@ -81,8 +81,14 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 
 	drift := newDriftWatch(pool, logger, registry)
 	rows := guarded{Loader: traced(audits, tracer), Finder: audits, drift: drift}
+	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+	if err != nil {
+		return err
+	}
+	registrar := pgnotify.NewRegistrar(conn, pool, logger)
 	states, err := pgnotify.NewHub(pgnotify.HubConfig{
 		Loader:     rows,
+		Announcer:  registrar,
 		Finder:     rows,
 		Interval:   time.Duration(c.SSEFallbackDBInterval),
 		NoFlood:    c.SSEPollHot == "off",
@@ -94,13 +100,13 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 	registry.MustRegister(newQueueUsage(audits.QueueUsage, states.Idle))
 	schema := newSchemaWatch(states, pool, drift, logger)
-	hints, err := listen(c, pool, schema, logger, registry)
+	hints, err := listen(c, conn, pool, schema, registrar, logger, registry)
 	if err != nil {
 		return err
 	}
 	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
 	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
-		audits.PrepareWhile(hints.held)
+		audits.PrepareWhile(registrar.Held)
 	}
 
 	ping := func(ctx context.Context) error {

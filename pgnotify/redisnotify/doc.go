@@ -5,6 +5,6 @@
 // and as little trusted; or !relay, by which a relay says that it hears PostgreSQL and Redis hears it: that beat proves the way
 // before Redis, for all instances at once and without a NOTIFY for each.
 //
-// The triggers ring only while somebody holds a lock, see docs/watch-as-locks.md. Here it is a pgnotify.Holder's session, which does
+// The triggers ring only while somebody holds a lock, see docs/watch-as-locks.md. Here it is a pgnotify.Registrar's session, which does
 // not LISTEN; the relay, which watches nothing, hears of all that any instance watches and of nothing else.
 package redisnotify

@@ -207,7 +207,4 @@ func TestRunEndsWhileRedisIsSilent(t *testing.T) {
 	if err := <-done; err != nil || time.Since(start) > 2*ioTimeout {
 		t.Errorf("Run returned %v after %v, want nil within the library's time-outs", err, time.Since(start))
 	}
-	ended, end := context.WithCancel(t.Context())
-	end()
-	_ = source.Run(ended)
 }

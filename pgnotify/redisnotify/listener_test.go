@@ -43,7 +43,6 @@ func listen(t *testing.T, url string, change ...func(*setup)) (*pgnotify.Listene
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, source.Run)
 	start(t, l.Run)
 	return l, heard
 }

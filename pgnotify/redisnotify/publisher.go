@@ -1,6 +1,7 @@
 package redisnotify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -18,9 +19,6 @@ import (
 
 // maxPending is how many keys may wait. Beyond it everything that is watched is read instead: a resync is one message.
 const maxPending = 10_000
-
-// resyncInterval is the time between two resyncs: any role of the database can ask for one as often as it likes.
-const resyncInterval = time.Second
 
 // beatChecks is how often in each interval it is looked whether a beat is due: the first is wanted soon.
 const beatChecks = 20
@@ -40,18 +38,16 @@ type PublisherConfig struct {
 // Publisher is a Sink that passes on to Redis what it is told. A key that is told again while it waits is one message. Several
 // publishers of the same hints do no harm.
 type Publisher struct {
-	cfg  PublisherConfig
-	wake chan struct{} // capacity 1: there is something to publish
-	up   atomic.Bool
+	cfg     PublisherConfig
+	wake    pgnotify.Bell // there is something to publish
+	up      atomic.Bool
+	resyncs pgnotify.Throttle
 
 	published, failures prometheus.Counter
 
-	mu   sync.Mutex
-	keys map[store.Key]struct{}
-
-	resync   bool
-	resynced time.Time
-	later    *time.Timer // rings when resync may be published again
+	mu     sync.Mutex
+	keys   map[store.Key]struct{}
+	resync bool
 }
 
 var _ pgnotify.Sink = (*Publisher)(nil)
@@ -64,14 +60,9 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if cfg.BeatInterval < 0 {
 		return nil, errors.New("redisnotify: PublisherConfig.BeatInterval must not be negative")
 	}
-	if cfg.BeatInterval == 0 {
-		cfg.BeatInterval = beatInterval
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	p := &Publisher{cfg: cfg, wake: make(chan struct{}, 1), keys: make(map[store.Key]struct{})}
-	p.later = time.AfterFunc(time.Hour, p.ring)
+	cfg.BeatInterval = cmp.Or(cfg.BeatInterval, beatInterval)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	p := &Publisher{cfg: cfg, wake: pgnotify.NewBell(), keys: make(map[store.Key]struct{})}
 	to := promauto.With(cfg.Registerer)
 	to.NewGaugeFunc(prometheus.GaugeOpts{Name: "auditstream_relay_redis_up", Help: "1 while Redis takes what the relay publishes."}, func() float64 {
 		if p.Up() {
@@ -93,25 +84,20 @@ func (p *Publisher) Notify(key store.Key) {
 	defer p.mu.Unlock()
 	p.keys[key] = struct{}{}
 	if len(p.keys) > maxPending {
-		p.resync = true
 		clear(p.keys)
+		p.Resync()
 	}
-	p.ring()
+	p.wake.Ring()
 }
 
-// Resync has all instances read whatever they watch.
+// Resync has all instances read whatever they watch, once a second at most.
 func (p *Publisher) Resync() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.resync = true
-	p.ring()
-}
-
-func (p *Publisher) ring() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // already ringing
-	}
+	p.resyncs.Do(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.resync = true
+		p.wake.Ring()
+	})
 }
 
 // Run publishes until ctx is done, and returns nil: what it is told, and every interval, as long as listening says that hints arrive
@@ -122,10 +108,9 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 	defer client.Close()
 	beats := time.NewTicker(p.cfg.BeatInterval / beatChecks)
 	defer beats.Stop()
-	defer p.later.Stop()
 	var delays pgnotify.Backoff
+	var trouble pgnotify.Trouble
 	var beaten time.Time
-	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -138,19 +123,17 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if err != nil || p.Up() { // else there was nothing to publish
+			trouble.Log(p.cfg.Logger, slog.LevelWarn, err, "Redis (REDIS_URL) takes no hints, trying on; the instances' safety nets find changes meanwhile", "Redis takes hints again")
+		}
 		if err == nil {
 			if beat {
 				beaten = time.Now()
 			}
-			if failing && p.Up() { // there may have been nothing to publish
-				p.cfg.Logger.Info("Redis takes hints again")
-				delays, failing = pgnotify.Backoff{}, false
+			if p.Up() {
+				delays = pgnotify.Backoff{}
 			}
 			continue
-		}
-		if !failing {
-			failing = true
-			p.cfg.Logger.Warn("Redis (REDIS_URL) takes no hints, trying on; the instances' safety nets find changes meanwhile", "error", err)
 		}
 		p.Resync()
 		select {
@@ -164,12 +147,8 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 // publish sends all that waits in one go.
 func (p *Publisher) publish(ctx context.Context, client *redis.Client, vouch bool) error {
 	p.mu.Lock()
-	wait := time.Until(p.resynced.Add(resyncInterval))
-	keys, resync := p.keys, p.resync && wait <= 0
-	p.keys, p.resync = make(map[store.Key]struct{}), p.resync && !resync
-	if p.resync {
-		p.later.Reset(wait)
-	}
+	keys, resync := p.keys, p.resync
+	p.keys, p.resync = make(map[store.Key]struct{}), false
 	p.mu.Unlock()
 	if len(keys) == 0 && !resync && !vouch {
 		return nil
@@ -192,10 +171,5 @@ func (p *Publisher) publish(ctx context.Context, client *redis.Client, vouch boo
 		return err
 	}
 	p.published.Add(float64(len(sent)))
-	if resync {
-		p.mu.Lock()
-		p.resynced = time.Now()
-		p.mu.Unlock()
-	}
 	return nil
 }

@@ -26,16 +26,15 @@ const (
 // Source is the pgnotify.Source of Redis' publish and subscribe. What follows Prefix in a channel's name is the payload; what a
 // message's body says does not matter. Safe for concurrent use.
 type Source struct {
-	client *redis.Client
-	relay  atomic.Pointer[time.Time] // when one was last heard; nil: never
+	options *redis.Options
+	client  atomic.Pointer[redis.Client] // Listen's
+	relay   atomic.Pointer[time.Time]    // when one was last heard; nil: never
 }
 
 var _ pgnotify.Source = (*Source)(nil)
 
 // NewSource returns a Source. options are ParseURL's.
-func NewSource(options *redis.Options) *Source {
-	return &Source{client: redis.NewClient(options)}
-}
+func NewSource(options *redis.Options) *Source { return &Source{options: options} }
 
 // Texts implements [pgnotify.Source].
 func (*Source) Texts() pgnotify.Texts {
@@ -55,14 +54,17 @@ func (s *Source) RelayDead(need bool) bool {
 // Relayed reports whether a relay was heard.
 func (s *Source) Relayed() bool { return s.relay.Load() != nil }
 
-// Send implements [pgnotify.Source].
+// Send implements [pgnotify.Source], while Listen listens.
 func (s *Source) Send(ctx context.Context, payload string) error {
-	return s.client.Publish(ctx, Prefix+payload, "").Err()
+	return s.client.Load().Publish(ctx, Prefix+payload, "").Err()
 }
 
 // Listen implements [pgnotify.Source]. The library would reconnect by itself, and say nothing: the first error is the end here.
 func (s *Source) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
-	sub := s.client.PSubscribe(ctx, Prefix+"*")
+	client := redis.NewClient(s.options)
+	defer client.Close()
+	s.client.Store(client)
+	sub := client.PSubscribe(ctx, Prefix+"*")
 	defer sub.Close()
 	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // no context ends the library's wait
 	confirmed, err := sub.ReceiveTimeout(ctx, 2*ioTimeout)
@@ -89,11 +91,4 @@ func (s *Source) Listen(ctx context.Context, opened func(), heard func(payload s
 			heard(payload)
 		}
 	}
-}
-
-// Run ends the connections by which Send sends when ctx is done, and returns nil.
-func (s *Source) Run(ctx context.Context) error {
-	<-ctx.Done()
-	_ = s.client.Close()
-	return nil
 }
