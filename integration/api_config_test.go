@@ -178,7 +178,7 @@ func TestAPIStartFails(t *testing.T) {
 	t.Run("no such database", func(t *testing.T) {
 		wrong := *u
 		wrong.Path = "/no_such_database"
-		fails(t, []string{"DATABASE_URL=" + wrong.String()}, "DATABASE_URL", "no_such_database")
+		fails(t, []string{"DATABASE_URL=" + wrong.String()}, "the database's name in DATABASE_URL", "does not exist") // which the log does not name
 	})
 	t.Run("port taken", func(t *testing.T) {
 		taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -200,7 +200,7 @@ func unreadableExchanges(t *testing.T) []*instance {
 	db.sql(t, `alter table audits disable trigger auditstream_truncate; notify auditstream, '*'`)
 	i.waitLog(t, changedLog)
 	eventually(t, func() error {
-		if got := i.both(t, "/readyz"); !strings.Contains(got.Body, `"drift":["object"]`) { // and says what has changed
+		if got := i.both(t, "/readyz"); !strings.Contains(got.Body, `"drift":["column","object"]`) { // and says what has changed
 			return fmt.Errorf("/readyz: %s", got.Body)
 		}
 		return nil

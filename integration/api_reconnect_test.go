@@ -71,7 +71,7 @@ func testAPIReconnect(t *testing.T) {
 			return // its bytes are HTTP/1.1's
 		}
 		head, body := exchange(t, i, "GET "+streamPath("1")+" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+alice(t)+"\r\nLast-Event-ID: "+terminal+"\r\n\r\n")
-		if want := "HTTP/1.1 204 No Content\r\nCache-Control: no-store"; head != want || body != "" {
+		if want := "HTTP/1.1 204 No Content\r\nAuditstream-Answer: final\r\nCache-Control: no-store"; head != want || body != "" {
 			t.Errorf("answer\n%s\n%s\nwant\n%s", head, body, want)
 		}
 	})

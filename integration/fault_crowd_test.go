@@ -166,8 +166,7 @@ func testFaultSafetyNetIsOneReadATick(t *testing.T) {
 	}
 	i.waitMetric(t, "auditstream_watched_audits", atMost(0))
 	none := i.metric(t, reads)
-	canaries := i.metric(t, "auditstream_canary_seconds_count")
-	i.waitMetric(t, "auditstream_canary_seconds_count", atLeast(canaries+1)) // time goes by: the canary's 4 s, at least one tick
+	<-time.After(3 * time.Second) // three ticks, of which nothing tells
 	if got := i.metric(t, reads); got != none {
 		t.Errorf("%v reads while nobody watched, want 0", got-none)
 	}
