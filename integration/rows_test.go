@@ -27,7 +27,7 @@ func TestS7UnreadableRowIsItsOwnProblem(t *testing.T) {
 		create or replace view auditstream.progress as select audit_id, user_id, user_email, damaged(status, audit_id) as status, progress, message, geo_score,
 			total_pages, error from (`+strings.TrimSuffix(db.sql(t, `select pg_get_viewdef('auditstream.progress')`), ";")+`) p`)
 	i := serve(t, db.Serve)
-	i.waitReady(t, "up")
+	i.waitMetric(t, listenerUp, atLeast(1))
 	viewer := i.view(t, good, nil)
 	viewer.reached(t, 0)
 	answer := i.ask(t, "GET", streamPath(bad), "Authorization", "Bearer "+alice(t))

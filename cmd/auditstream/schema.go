@@ -50,7 +50,7 @@ const (
 // Watch looks at once, at each resync, and once a minute, until ctx is done, and returns nil. What is shown after a resync has been looked at
 // before, or less than a second ago.
 func (w *schemaWatch) Watch(ctx context.Context) error {
-	resync, looked := true, time.Time{}
+	resync, passed, looked := true, false, time.Time{} // passed: the hub knows of the resync
 	next := time.Now()
 	for {
 		select {
@@ -60,6 +60,7 @@ func (w *schemaWatch) Watch(ctx context.Context) error {
 		case <-w.look:
 			resync = true
 			if since := time.Since(looked); since < lookRest {
+				passed = true
 				w.Hub.Resync()
 				next = looked.Add(lookRest)
 				continue
@@ -68,10 +69,10 @@ func (w *schemaWatch) Watch(ctx context.Context) error {
 		if resync {
 			w.compare(ctx)
 		}
-		if w.drift.look(ctx, resync) || resync {
+		if w.drift.look(ctx, resync) || resync && !passed {
 			w.Hub.Resync()
 		}
-		resync, looked = false, time.Now()
+		resync, passed, looked = false, false, time.Now()
 		next = looked.Add(lookEvery)
 	}
 }
