@@ -126,7 +126,9 @@ func (i *isolation) search(ctx context.Context, ids []Key) ([]*State, error) {
 
 // halve finds the rows among ids because of which they could not be read.
 func (i *isolation) halve(ctx context.Context, ids []Key, why error) ([]*State, error) {
-	if len(ids) == 1 {
+	if len(ids) == 1 && noSuchText(why) { // a key that the database's encoding does not have
+		return nil, nil
+	} else if len(ids) == 1 {
 		return []*State{i.s.unreadable.found(ids[0], why)}, nil
 	}
 	half := len(ids) / 2
@@ -145,11 +147,9 @@ func (i *isolation) halve(ctx context.Context, ids []Key, why error) ([]*State, 
 	return append(left, right...), err
 }
 
-var errTooManyUnreadable = errors.New("too many rows of auditstream.progress cannot be read; the search for them goes on with the next read")
-
 func (i *isolation) query(ctx context.Context, ids []Key) ([]*State, error) {
 	if i.queries++; i.queries > maxIsolating {
-		return nil, errTooManyUnreadable
+		return nil, fmt.Errorf("too many rows of %s cannot be read; the search for them goes on with the next read", i.s.feed.View)
 	}
 	return i.s.query(ctx, ids)
 }

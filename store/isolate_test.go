@@ -35,7 +35,7 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 		insert into things select i, case i when 100 then 'XX001' when 200 then 'P0001' when 201 then '53200' when 300 then '42501' when 301 then '22P02' end
 		from generate_series(1, 400) i`)
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
-	s := store.New(db)
+	s := store.New(db, store.Audits)
 	ids := make([]store.Key, 401) // the last has no row
 	for i := range ids {
 		ids[i] = store.IntKey(int64(i + 1))
@@ -78,7 +78,7 @@ func TestS7ManyUnreadableRowsAreFoundBitByBit(t *testing.T) {
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, raising+fmt.Sprintf(`insert into things select i, case when i %% 2 = 0 then 'XX001' end from generate_series(1, %d) i`, rows))
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
-	s := store.New(db)
+	s := store.New(db, store.Audits)
 	ids := make([]store.Key, rows)
 	for i := range ids {
 		ids[i] = store.IntKey(int64(i + 1))
@@ -107,7 +107,7 @@ func TestS7WhatFailsForAllIsNotSearched(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
-	s := store.New(db)
+	s := store.New(db, store.Audits)
 	_, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4", "5", "6", "7", "8"})
 	if err == nil || db.queries > 2 || s.Unreadable() > 0 {
 		t.Errorf("%v, %d queries, %d unreadable, want an error, 2 and none", err, db.queries, s.Unreadable())
@@ -119,7 +119,7 @@ func TestS8HugeRowIsCut(t *testing.T) {
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, raising+`insert into things values
 		(1, '', repeat('é', 20000000), 'short'), (2, '', 'no room', repeat('x', 1000)), (3, '', repeat('m', 600), repeat('e', 600)), (4, '', repeat('m', 995), 'error')`)
-	s := store.New(pgtest.Connect(t, dsn))
+	s := store.New(pgtest.Connect(t, dsn), store.Audits)
 	s.LimitRows(1000)
 	states, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
 	if err != nil {
@@ -185,7 +185,7 @@ func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
 		"a lock":                                 {[]error{&pgconn.PgError{Code: "55P03"}}, []store.Key{"1", "2"}, true},
 		"no connection, in the middle of it all": {[]error{&pgconn.PgError{Code: "XX000"}, nil, refused}, []store.Key{"1", "2", "3"}, true},
 	} {
-		s := store.New(&moody{pgtest.Connect(t, dsn), tc.fail})
+		s := store.New(&moody{pgtest.Connect(t, dsn), tc.fail}, store.Audits)
 		if states, err := s.Audits(t.Context(), tc.ids); (err != nil) != tc.err || s.Unreadable() > 0 || err == nil && len(states) != len(tc.ids) {
 			t.Errorf("%s: %d states, %v, %d unreadable; want an error: %v, and none unreadable", name, len(states), err, s.Unreadable(), tc.err)
 		}

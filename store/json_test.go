@@ -116,7 +116,7 @@ func FuzzJSON(f *testing.F) {
 		if got := fields(t, text); !slices.Equal(got, names) {
 			t.Errorf("%s: fields %q, want %q", text, got, names)
 		}
-		var back Audit
+		var back head
 		if err := json.Unmarshal(text, &back); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}

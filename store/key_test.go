@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,9 +38,9 @@ func FuzzParseKey(f *testing.F) {
 		if !ok {
 			return
 		}
-		printed, err := json.Marshal(key)
-		if string(key) != text || key.Int() != id || key != IntKey(id) || err != nil || string(printed) != text {
-			t.Errorf("ParseKey(%q) = %q, the integer %d, in JSON %s, %v", text, key, key.Int(), printed, err)
+		printed := IntegerKeys.json(key)
+		if string(key) != text || key.Int() != id || key != IntKey(id) || string(printed) != text {
+			t.Errorf("ParseKey(%q) = %q, the integer %d, in JSON %s", text, key, key.Int(), printed)
 		}
 		if key.Compare("1") < 0 || key.Compare(key) != 0 || key.Compare("9223372036854775807") > 0 {
 			t.Errorf("%q is out of order", key)

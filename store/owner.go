@@ -7,20 +7,45 @@ import (
 
 // Owner is who owns an audit, or as whom somebody may own audits. It is comparable; the zero Owner is nobody.
 type Owner struct {
-	subject string // a user_id
-	email   string // folded; of rows without a user_id
+	name string
+	kind ownerKind
 }
+
+type ownerKind uint8
+
+const (
+	_         ownerKind = iota
+	bySubject           // a user_id
+	byEmail             // of rows without a user_id; folded
+	ofGroup             // a group_id, beside the above
+	everybody           // of a public feed
+)
 
 // Owner says who owns the audit: its user_id, or, where it has none, its user_email. One in which nothing can be seen is none:
 // applications write ” where they have nobody, and a blank that names nobody must not be somebody's.
 func (a Audit) Owner() Owner {
 	if id := deref(a.UserID); !blank(id) {
-		return Owner{subject: id}
+		return Owner{id, bySubject}
 	}
 	if email := deref(a.UserEmail); !blank(email) {
-		return Owner{email: foldEmail(email)}
+		return Owner{foldEmail(email), byEmail}
 	}
 	return Owner{}
+}
+
+// Owners are all to whom the audit is shown, each once: whoever owns it, those of its group, and of a public feed everybody.
+func (a Audit) Owners() []Owner {
+	var owners []Owner
+	if owner := a.Owner(); owner != (Owner{}) {
+		owners = append(owners, owner)
+	}
+	if group := deref(a.GroupID); !blank(group) {
+		owners = append(owners, Owner{group, ofGroup})
+	}
+	if a.Feed != nil && a.Feed.Public {
+		owners = append(owners, Owner{kind: everybody})
+	}
+	return owners
 }
 
 // blank reports whether a text names nobody: it has no character that can be seen.
@@ -32,10 +57,10 @@ func blank(s string) bool {
 func (v Viewer) Owners() []Owner {
 	var owners []Owner
 	if !blank(v.Subject) {
-		owners = append(owners, Owner{subject: v.Subject})
+		owners = append(owners, Owner{v.Subject, bySubject})
 	}
 	if !blank(v.Email) {
-		owners = append(owners, Owner{email: foldEmail(v.Email)})
+		owners = append(owners, Owner{foldEmail(v.Email), byEmail})
 	}
 	return owners
 }
@@ -48,5 +73,5 @@ func (o Owner) asciiEmail() string {
 			return -1
 		}
 		return r
-	}, o.email)
+	}, o.name)
 }

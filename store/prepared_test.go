@@ -26,7 +26,7 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 			dsn := pgtest.New(t)
 			pgtest.Psql(t, dsn, handWritten)
 			db := pgtest.Connect(t, dsn)
-			audits := store.New(db)
+			audits := store.New(db, store.Audits)
 			audits.PrepareWhile(yes)
 			read := func(ids ...store.Key) {
 				t.Helper()
@@ -63,7 +63,7 @@ func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 	first, second := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
 	read := func(db *pgx.Conn, ids ...store.Key) {
 		t.Helper()
-		audits := store.New(db)
+		audits := store.New(db, store.Audits)
 		audits.PrepareWhile(yes)
 		if states, err := audits.Audits(t.Context(), ids); err != nil || len(states) != len(ids) {
 			t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
@@ -96,7 +96,7 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, handWritten)
 	db := pgtest.Connect(t, dsn)
-	plain, prepared := store.New(db), store.New(db)
+	plain, prepared := store.New(db, store.Audits), store.New(db, store.Audits)
 	prepared.PrepareWhile(yes)
 	for _, ids := range [][]store.Key{nil, {"1"}, {"3"}, {"99"}, {"-1"}, {"1", "2", "3", "4", "99"}} {
 		want, err := plain.Audits(t.Context(), ids)
@@ -126,7 +126,7 @@ func TestNothingIsPreparedWithoutSessions(t *testing.T) {
 	pgtest.Psql(t, dsn, handWritten)
 	db := pgtest.Connect(t, dsn)
 	sessions := false
-	audits := store.New(modeless{db})
+	audits := store.New(modeless{db}, store.Audits)
 	audits.PrepareWhile(func() bool { return sessions })
 	for _, want := range []int{0, 1} {
 		if _, err := audits.Audits(t.Context(), []store.Key{"1"}); err != nil {
@@ -152,7 +152,7 @@ func BenchmarkRead(b *testing.B) {
 			10 as progress, null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error from things`)
 	for name, sessions := range map[string]bool{"plain": false, "prepared": true} {
 		b.Run(name, func(b *testing.B) {
-			audits := store.New(modeless{pgtest.Connect(b, dsn)})
+			audits := store.New(modeless{pgtest.Connect(b, dsn)}, store.Audits)
 			audits.PrepareWhile(func() bool { return sessions })
 			for n := int64(0); b.Loop(); n++ {
 				if _, err := audits.Audits(b.Context(), []store.Key{store.IntKey(n%1000 + 1)}); err != nil {

@@ -14,7 +14,7 @@ func TestQueueUsage(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	conn := pgtest.Connect(t, dsn)
-	audits := store.New(conn)
+	audits := store.New(conn, store.Audits)
 	before, err := audits.QueueUsage(t.Context())
 	if err != nil {
 		t.Fatal(err)

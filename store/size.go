@@ -19,11 +19,14 @@ func (s *Store) Cut() uint64 { return s.cut.Load() }
 // asked is how many characters of a text are read: one more than are shown, so that it is seen to be longer.
 func (s *Store) asked() int { return s.maxBytes + 1 }
 
-// shorten cuts the texts, and reports whether it had to.
+// shorten cuts the texts, and reports whether it had to. Of fields that are too long all are left out: a part of them is no JSON.
 func (a *Audit) shorten(most int) (cut bool) {
-	rest := most
+	if cut = len(a.Fields) > most; cut {
+		a.Fields = ""
+	}
+	rest := most - len(a.Fields)
 	if a.Status == "failed" { // else it is not shown
-		rest = shorten(&a.Error, most, &cut)
+		rest = shorten(&a.Error, rest, &cut)
 	}
 	shorten(&a.Message, rest, &cut)
 	return cut

@@ -46,7 +46,7 @@ func (s *State) Terminal() bool { return s.Found && s.Audit.Terminal() }
 // Same reports whether nobody who watches could tell s from t: neither in what is sent nor in who owns the audit.
 func (s *State) Same(t *State) bool {
 	return s.Found == t.Found && (s.Err == nil) == (t.Err == nil) && s.Fingerprint == t.Fingerprint &&
-		same(s.Audit.UserID, t.Audit.UserID) && same(s.Audit.UserEmail, t.Audit.UserEmail)
+		same(s.Audit.UserID, t.Audit.UserID) && same(s.Audit.UserEmail, t.Audit.UserEmail) && same(s.Audit.GroupID, t.Audit.GroupID)
 }
 
 func same(a, b *string) bool {

@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -19,38 +21,27 @@ type Querier interface {
 // Store reads audits from auditstream.progress. It is as safe for concurrent use as its Querier: a pgxpool.Pool is.
 type Store struct {
 	db         Querier
+	feed       *Feed
+	sql        statements
 	sessions   func() bool // nil: never
 	maxBytes   int         // of the text that is shown of a row
 	cut        atomic.Uint64
 	unreadable unreadable
 }
 
-// New returns a Store that reads through db, which must lead to the primary: a replica's lag would show states that go
+// New returns a Store of a feed's rows that reads through db, which must lead to the primary: a replica's lag would show states that go
 // back.
-func New(db Querier) *Store { return &Store{db: db, maxBytes: DefaultMaxRowBytes} }
+func New(db Querier, feed *Feed) *Store {
+	return &Store{db: db, feed: feed, maxBytes: DefaultMaxRowBytes, sql: statementsOf(feed)}
+}
+
+// Feed is what New was given.
+func (s *Store) Feed() *Feed { return s.feed }
 
 // PrepareWhile has reads use prepared statements while sessions returns true: PostgreSQL then neither parses nor plans the
 // read of one audit again. sessions must be false where a pooler may hand the connection to somebody else between two
 // statements. Otherwise the Querier's own mode counts. Call it before the first read.
 func (s *Store) PrepareWhile(sessions func() bool) { s.sessions = sessions }
-
-// audits joins instead of using "= any($1)" because PostgreSQL derives an index condition on the application's own key
-// column from an equality, whatever integer type that column has; see the view in sql/install.sql. The coalesces are
-// for views written by hand.
-const audits = columns + `
-from unnest($1::bigint[]) as k(id)
-join auditstream.progress as p on p.audit_id = k.id`
-
-// oneAudit is the read of an update that comes alone. Of an array PostgreSQL does not know how long it is, and plans each
-// time it is prepared or not (plancache.c, choose_custom_plan); the plan for one value is kept.
-const oneAudit = columns + `
-from auditstream.progress as p where p.audit_id = $1::bigint`
-
-// columns bounds what one row may cost: of a compressed text PostgreSQL then unpacks only the beginning. A token is never as long
-// as what is left of an owner's name, so that a part of one is nobody's.
-const columns = `
-select p.audit_id, left(p.user_id::text, 1048576), left(p.user_email::text, 1048576), left(coalesce(p.status::text, 'pending'), 1000), coalesce(p.progress, 0),
-       left(p.message::text, $2::int), p.geo_score, p.total_pages, left(p.error::text, $2::int)`
 
 // Audits returns the committed state of each id. An id without a row is simply absent; the order is undefined. The error is
 // pgx's, wrapped.
@@ -76,24 +67,34 @@ func (s *Store) Audits(ctx context.Context, ids []Key) ([]*State, error) {
 
 func (s *Store) query(ctx context.Context, ids []Key) ([]*State, error) {
 	if s.sessions == nil || !s.sessions() {
-		return s.collect(ctx, audits, integers(ids), s.asked())
+		return s.collect(ctx, s.sql.several, s.values(ids), s.asked())
 	}
 	var states []*State
 	var err error
 	if len(ids) == 1 {
-		states, err = s.collect(ctx, oneAudit, pgx.QueryExecModeCacheStatement, ids[0].Int(), s.asked())
+		states, err = s.collect(ctx, s.sql.one, pgx.QueryExecModeCacheStatement, s.value(ids[0]), s.asked())
 	} else {
-		states, err = s.collect(ctx, audits, pgx.QueryExecModeCacheStatement, integers(ids), s.asked())
+		states, err = s.collect(ctx, s.sql.several, pgx.QueryExecModeCacheStatement, s.values(ids), s.asked())
 	}
 	if staleStatement(err) {
-		return s.collect(ctx, audits, pgx.QueryExecModeExec, integers(ids), s.asked())
+		return s.collect(ctx, s.sql.several, pgx.QueryExecModeExec, s.values(ids), s.asked())
 	}
 	return states, err
 }
 
-// integers are keys as PostgreSQL gets them.
-func integers(ids []Key) []int64 {
-	numbers := make([]int64, len(ids)) // not null
+// value is a key as PostgreSQL gets it, and values are several.
+func (s *Store) value(id Key) any {
+	if s.feed.Key == IntegerKeys {
+		return id.Int()
+	}
+	return string(id)
+}
+
+func (s *Store) values(ids []Key) any {
+	if s.feed.Key != IntegerKeys {
+		return append([]Key{}, ids...) // not null
+	}
+	numbers := make([]int64, len(ids))
 	for k, id := range ids {
 		numbers[k] = id.Int()
 	}
@@ -117,16 +118,37 @@ func staleStatement(err error) bool {
 }
 
 func (s *Store) scan(row pgx.CollectableRow) (*State, error) {
-	var a Audit
-	var id int64
-	err := row.Scan(&id, &a.UserID, &a.UserEmail, &a.Status, &a.Progress, &a.Message, &a.GeoScore, &a.TotalPages, &a.Error)
+	a := Audit{Feed: s.feed}
+	var number int64
+	var fields *string
+	id := any(&number)
+	if s.feed.Key != IntegerKeys {
+		id = (*string)(&a.ID)
+	}
+	err := row.Scan(id, &a.UserID, &a.UserEmail, &a.Status, &a.Progress, &a.Message, &a.GeoScore, &a.TotalPages, &a.Error, &a.GroupID, &fields)
 	if err != nil {
 		return nil, err
 	}
-	a.ID = IntKey(id)
+	if s.feed.Key == IntegerKeys {
+		a.ID = IntKey(number)
+	}
 	a.Progress = min(max(a.Progress, 0), 100)
+	a.Fields = oneLine(deref(fields))
 	if a.shorten(s.maxBytes) {
 		s.cut.Add(1)
 	}
+	if a.Fields != "" && !json.Valid([]byte(`{"":0`+a.Fields+"}")) {
+		return &State{ID: a.ID, Err: fmt.Errorf("row %s of %s: its fields are no JSON", a.ID, s.feed.View)}, nil
+	}
 	return NewState(a), nil
+}
+
+// oneLine is JSON without line breaks, which in JSON are only between its parts.
+func oneLine(json string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' {
+			return ' '
+		}
+		return r
+	}, json)
 }

@@ -27,7 +27,7 @@ func TestAudits(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, handWritten)
-	audits := store.New(pgtest.Connect(t, dsn))
+	audits := store.New(pgtest.Connect(t, dsn), store.Audits)
 
 	states, err := audits.Audits(t.Context(), []store.Key{"1", "2", "4", "99"})
 	if err != nil {
@@ -57,7 +57,7 @@ func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, handWritten)
 
-	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
+	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
 
 func TestMissingViewIsAnError(t *testing.T) {
 	t.Parallel()
-	_, err := store.New(pgtest.Connect(t, pgtest.New(t))).Audits(t.Context(), []store.Key{"1"})
+	_, err := store.New(pgtest.Connect(t, pgtest.New(t)), store.Audits).Audits(t.Context(), []store.Key{"1"})
 	if err == nil || !strings.Contains(err.Error(), "auditstream.progress") {
 		t.Errorf("got %v, want an error that names the view", err)
 	}
@@ -95,9 +95,9 @@ func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
 		select k as audit_id, owner as user_id, mail as user_email, 'running'::text as status, 1 as progress,
 		       null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error
 		from things`)
-	audits := store.New(pgtest.Connect(t, dsn))
+	audits := store.New(pgtest.Connect(t, dsn), store.Audits)
 	viewer := store.Viewer{Email: "a@b.c"}
-	keys, err := audits.Owned(t.Context(), viewer.Owners())
+	keys, _, err := audits.Owned(t.Context(), viewer.Owners())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func TestNullsAndNumbersOutOfRange(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, sparse)
-	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
+	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,12 +55,12 @@ func TestNoIdsIsAQueryAllTheSame(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	db := pgtest.Connect(t, dsn)
-	if _, err := store.New(db).Audits(t.Context(), nil); err == nil {
+	if _, err := store.New(db, store.Audits).Audits(t.Context(), nil); err == nil {
 		t.Error("no error without the view: readiness asks with no ids")
 	}
 	pgtest.Psql(t, dsn, sparse)
 	for _, ids := range [][]store.Key{nil, {}} {
-		if states, err := store.New(db).Audits(t.Context(), ids); err != nil || len(states) != 0 {
+		if states, err := store.New(db, store.Audits).Audits(t.Context(), ids); err != nil || len(states) != 0 {
 			t.Errorf("%d states, %v", len(states), err)
 		}
 	}
@@ -70,7 +70,7 @@ func TestIdAskedForTwiceIsNoError(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	pgtest.Psql(t, dsn, sparse)
-	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), []store.Key{"1", "1"})
+	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"1", "1"})
 	if err != nil || len(states) == 0 || states[0].ID != "1" {
 		t.Errorf("%v, %v", states, err)
 	}
@@ -98,7 +98,7 @@ func TestRoleWithSelectOnTheViewAlone(t *testing.T) {
 	}
 	u.User = url.UserPassword(role, password)
 	db := pgtest.Connect(t, u.String())
-	states, err := store.New(db).Audits(t.Context(), []store.Key{"1", "3"})
+	states, err := store.New(db, store.Audits).Audits(t.Context(), []store.Key{"1", "3"})
 	if err != nil || len(states) != 2 {
 		t.Errorf("%d states, %v, want 2", len(states), err)
 	}
@@ -123,7 +123,7 @@ func TestManyPoisonedRows(t *testing.T) {
 	for i := range ids {
 		ids[i] = store.IntKey(int64(i + 1))
 	}
-	states, err := store.New(pgtest.Connect(t, dsn)).Audits(t.Context(), ids)
+	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), ids)
 	if err != nil || len(states) != len(ids) {
 		t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
 	}
@@ -157,7 +157,7 @@ func TestPoisonedRowIsFoundInFewQueries(t *testing.T) {
 		ids[i] = store.IntKey(int64(i + 1))
 	}
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
-	if _, err := store.New(db).Audits(t.Context(), ids); err != nil {
+	if _, err := store.New(db, store.Audits).Audits(t.Context(), ids); err != nil {
 		t.Fatal(err)
 	}
 	if most := 1 + 2*10; db.queries > most {

@@ -147,7 +147,7 @@ func (d *doctor) installation(ctx context.Context) []finding {
 	if d.status.View != nil {
 		return []finding{fail("", "view: %v", d.status.View)}
 	}
-	if _, err := store.New(conn).Audits(ctx, nil); err != nil { // the very query of serve
+	if _, err := store.New(conn, store.Audits).Audits(ctx, nil); err != nil { // the very query of serve
 		return []finding{unanswered("view", err)}
 	}
 	findings := []finding{ok("view auditstream.progress of %s: columns and types are right, readable", orElse(plain(d.status.Table), "several tables"))}

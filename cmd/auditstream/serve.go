@@ -75,7 +75,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	defer pool.Close()
-	audits := store.New(pool)
+	audits := store.New(pool, store.Audits)
 	audits.LimitRows(int(c.SSEMaxRowBytes))
 	registry.MustRegister(rowMetrics(audits)...)
 
