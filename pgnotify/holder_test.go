@@ -43,7 +43,7 @@ func held(t *testing.T, dsn string) string {
 // holding is a registrar with the session that holds its locks.
 type holding struct {
 	dsn       string
-	registrar *Registrar
+	registrar auditsOf
 	log       *lines
 	marked    atomic.Int64
 }
@@ -56,14 +56,15 @@ func newHolding(t *testing.T, dsn string, change func(*setup)) *holding {
 	if change != nil {
 		change(cfg)
 	}
-	h.registrar = NewRegistrar(cfg.conn, cfg.pool, logger)
+	h.registrar = withAudits(NewRegistrar(cfg.conn, cfg.pool, logger))
+	h.registrar.Attach(func(func(store.Key) bool) { h.marked.Add(1) })
 	t.Cleanup(func() {
 		if h.registrar.Held() {
 			t.Error("held after the end")
 		}
 	})
 	runAll(t, func(ctx context.Context) error {
-		return h.registrar.Run(ctx, func(func(store.Key) bool) { h.marked.Add(1) })
+		return h.registrar.Run(ctx)
 	})
 	return h
 }

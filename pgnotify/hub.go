@@ -18,15 +18,18 @@ type Loader interface {
 	Audits(ctx context.Context, keys []store.Key) ([]*store.State, error)
 }
 
-// Finder finds the keys of the rows that may belong to one of the owners and have not ended. It must miss none; what it
-// finds is read before it is believed.
+// Finder finds the keys of the rows that may belong to one of the owners and have not ended, and which owners have more than it returns. It
+// must miss none else; what it finds is read before it is believed.
 type Finder interface {
-	Owned(ctx context.Context, owners []store.Owner) ([]store.Key, error)
+	Owned(ctx context.Context, owners []store.Owner) (keys []store.Key, more []store.Owner, err error)
 }
 
-// Announcer tells writers what is watched; a [Registrar] is one. Its methods do not block.
+// Announcer tells writers what is watched; a [FeedAnnouncer] is one. Its methods do not block.
 type Announcer interface {
-	// Want says that somebody watches a key, also when others do. When its changes begin to be announced, [Hub.Mark] has it read.
+	// Attach is called once, by NewHub. From then on mark, which does not block, is called with what is true of each key whose changes
+	// may not have been announced.
+	Attach(mark func(chosen func(key store.Key) bool))
+	// Want says that somebody watches a key, also when others do. When its changes begin to be announced, mark has it read.
 	Want(key store.Key)
 	// Leave ends one Want.
 	Leave(key store.Key)
@@ -38,6 +41,8 @@ type Announcer interface {
 
 // HubConfig configures a Hub. Zero means the default.
 type HubConfig struct {
+	// Feed is what the rows are of; nil: store.Audits.
+	Feed *store.Feed
 	// Loader and Announcer are required.
 	Loader    Loader
 	Announcer Announcer
@@ -114,11 +119,13 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 	if min(cfg.Interval, cfg.ReadTimeout) < 0 {
 		return nil, errors.New("pgnotify: HubConfig.Interval and ReadTimeout must not be negative")
 	}
+	cfg.Feed = cmp.Or(cfg.Feed, store.Audits)
 	cfg.Interval = cmp.Or(cfg.Interval, 10*time.Second)
 	cfg.ReadTimeout = cmp.Or(cfg.ReadTimeout, 5*time.Second)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	h := &Hub{cfg: cfg, wake: NewBell(), entries: make(map[store.Key]*entry), owned: newOwned(), pace: pace{interval: cfg.Interval, never: cfg.NoFlood}}
 	h.metrics = newHubMetrics(h, cfg.Registerer)
+	cfg.Announcer.Attach(h.Mark)
 	return h, nil
 }
 

@@ -21,6 +21,7 @@ type table struct {
 	perKey   time.Duration // more, for each key
 	fail     error
 	failFind error
+	more     []store.Owner
 	reads    [][]store.Key
 	finds    int
 }
@@ -54,7 +55,7 @@ func (tb *table) Audits(ctx context.Context, ids []store.Key) ([]*store.State, e
 	return states, err
 }
 
-func (tb *table) Owned(_ context.Context, owners []store.Owner) (ids []store.Key, err error) {
+func (tb *table) Owned(_ context.Context, owners []store.Owner) (ids []store.Key, more []store.Owner, err error) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	tb.finds++
@@ -65,7 +66,7 @@ func (tb *table) Owned(_ context.Context, owners []store.Owner) (ids []store.Key
 			}
 		}
 	}
-	return ids, errors.Join(tb.fail, tb.failFind)
+	return ids, tb.more, errors.Join(tb.fail, tb.failFind)
 }
 
 func (tb *table) failWith(err error) {
@@ -113,10 +114,11 @@ var errDatabase = errors.New("the database is away")
 // everything is the Announcer of triggers that ring for everything.
 type everything struct{}
 
-func (everything) Want(store.Key)           {}
-func (everything) Leave(store.Key)          {}
-func (everything) Announced(store.Key) bool { return true }
-func (everything) Flood(bool)               {}
+func (everything) Attach(func(func(store.Key) bool)) {}
+func (everything) Want(store.Key)                    {}
+func (everything) Leave(store.Key)                   {}
+func (everything) Announced(store.Key) bool          { return true }
+func (everything) Flood(bool)                        {}
 
 func startHub(t *testing.T, cfg HubConfig) *Hub {
 	t.Helper()
@@ -138,7 +140,6 @@ func startWanted(t *testing.T, cfg HubConfig) (*Hub, *wanting) {
 	w := &wanting{wanted: map[store.Key]int{}}
 	cfg.Announcer = w
 	h := startHub(t, cfg)
-	w.mark = h.Mark
 	return h, w
 }
 
@@ -202,6 +203,8 @@ type wanting struct {
 	wanted map[store.Key]int
 	mark   func(chosen func(store.Key) bool)
 }
+
+func (w *wanting) Attach(mark func(chosen func(store.Key) bool)) { w.mark = mark }
 
 func (w *wanting) Announced(store.Key) bool { return false }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,17 +25,31 @@ type Source interface {
 	Texts() Texts
 }
 
-// The payloads besides keys, see [store.ParseKey]. Any role of the database may send any text, so anything else is ignored.
+// The payloads besides those that name a row. Any role of the database may send any text, so what nobody understands is ignored.
 const (
 	PayloadResync = "*" // TRUNCATE, an install, or a change whose key is not known
 	CanaryPrefix  = "!" // a canary of this or another instance
 	bucketPrefix  = "#" // a change in a bucket, of triggers written by hand: as PayloadResync, heeded once a second at most
 )
 
-// Sink is told what notifications say. Its methods must not block. A Hub is a Sink.
+// Sink is told what notifications say. Its methods must not block.
 type Sink interface {
-	Notify(key store.Key)
+	// Notify is told which row has changed, and reports whether it understands: the key of one of audits, or FEED:KEY.
+	Notify(row string) bool
+	// Resync is told that anything may have changed.
 	Resync()
+}
+
+// maxRow is how long what names a row may be.
+const maxRow = store.MaxKey + 64
+
+// SplitRow splits what a notification names a row by into the feed's name, store.DefaultFeed where it says none, and the key.
+func SplitRow(row string) (feed, key string) {
+	feed, key, named := strings.Cut(row, ":")
+	if !named || feed == "" || strings.Trim(feed, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+		return store.DefaultFeed, row
+	}
+	return feed, key
 }
 
 // ListenerConfig configures a Listener. Zero means the default.

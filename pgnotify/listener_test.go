@@ -19,8 +19,15 @@ import (
 // sink collects what a listener tells it, as texts: "resync" or a key.
 type sink chan string
 
-func (s sink) Notify(key store.Key) { s <- string(key) }
-func (s sink) Resync()              { s <- "resync" }
+func (s sink) Notify(row string) bool {
+	feed, text := SplitRow(row)
+	key, ok := store.ParseKey(text)
+	if ok = ok && feed == store.DefaultFeed; ok {
+		s <- string(key)
+	}
+	return ok
+}
+func (s sink) Resync() { s <- "resync" }
 
 // drain returns what was told since the last call.
 func (s sink) drain() (told []string) {

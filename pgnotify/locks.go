@@ -17,7 +17,7 @@ import (
 // none back. Each method takes seconds at most.
 type locks interface {
 	// ask reads what the triggers ask for, or why that is not known. Where it is something else than before, all is given back.
-	ask(ctx context.Context) (f feed, unknown, err error)
+	ask(ctx context.Context) (f lockSpace, unknown, err error)
 	// take takes buckets and returns those that it got; a writer may be looking at the others at this moment.
 	take(ctx context.Context, buckets []int32) (taken []int32, err error)
 	giveBack(ctx context.Context, buckets []int32) error
@@ -35,14 +35,14 @@ const (
 	goodbyeTimeout = time.Second
 )
 
-// feed is what the triggers' conditions ask for, as auditstream.feeds says; zero: there are none that ask.
-type feed struct{ class, buckets int32 }
+// lockSpace is what the conditions of all feeds' triggers ask for, as auditstream.feeds says; zero: there are none that ask.
+type lockSpace struct{ class, buckets int32 }
 
 // lockSession is a connection that holds locks.
 type lockSession struct {
-	conn *pgx.Conn
-	pool Pool
-	feed // whose locks are held
+	conn      *pgx.Conn
+	pool      Pool
+	lockSpace // whose locks are held
 }
 
 // connectLocks opens a connection and has one notification from the pool come back: through a transaction pooler, where none does,
@@ -82,18 +82,18 @@ func connectLocks(ctx context.Context, cfg *pgx.ConnConfig, pool Pool) (s *lockS
 }
 
 // ask also finds that the pool leads to another server by now: after a failover the one before may live on.
-func (s *lockSession) ask(ctx context.Context) (f feed, unknown, err error) {
+func (s *lockSession) ask(ctx context.Context) (f lockSpace, unknown, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	unknown = s.conn.QueryRow(ctx, `select class, buckets from auditstream.feeds where feed = 'audits'`).Scan(&f.class, &f.buckets)
+	unknown = s.conn.QueryRow(ctx, `select class, buckets from auditstream.feeds where class is not null limit 1`).Scan(&f.class, &f.buckets)
 	if unknown == nil && (f.buckets < 1 || f.buckets > maxBuckets || f.buckets&(f.buckets-1) != 0) {
 		unknown = fmt.Errorf("auditstream.feeds says %d buckets, which is no power of two up to %d", f.buckets, maxBuckets)
 	}
 	if unknown != nil {
-		f = feed{}
+		f = lockSpace{}
 	}
-	if f != s.feed { // locks of before mean nothing to anybody now
-		s.feed = f
+	if f != s.lockSpace { // locks of before mean nothing to anybody now
+		s.lockSpace = f
 		if _, err := s.conn.Exec(ctx, `select pg_catalog.pg_advisory_unlock_all()`); err != nil {
 			return f, unknown, errors.Join(unknown, err)
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 func locksOf(conn *pgx.Conn) *lockSession {
-	return &lockSession{conn: conn, feed: feed{class: 77, buckets: maxBuckets}}
+	return &lockSession{conn: conn, lockSpace: lockSpace{class: 77, buckets: maxBuckets}}
 }
 
 func TestLocksAreSharedAndGivenBack(t *testing.T) {

@@ -57,7 +57,7 @@ func (h *Hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func
 	if h.cfg.Finder == nil {
 		return nil, errors.New("pgnotify: HubConfig.Finder is required by SubscribeOwned")
 	}
-	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), owners: viewer.Owners(), wanted: true}
+	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), owners: h.cfg.Feed.Owners(viewer), wanted: true}
 	if len(s.owners) == 0 { // a viewer who is nobody has nothing
 		s.begin()
 		return s, nil
@@ -140,17 +140,17 @@ func (h *Hub) find(ctx context.Context) {
 	}
 	findCtx, cancel := context.WithTimeout(ctx, h.cfg.ReadTimeout)
 	defer cancel()
-	keys, err := h.cfg.Finder.Owned(findCtx, slices.Collect(maps.Keys(owners)))
+	keys, more, err := h.cfg.Finder.Owned(findCtx, slices.Collect(maps.Keys(owners)))
 	if ctx.Err() != nil {
 		return
 	}
 	h.finding.Log(h.cfg.Logger, slog.LevelError, err, "the audits of users who watch all of theirs cannot be found; it is tried again", "the audits of users who watch all of theirs are found again")
-	h.found(f, keys, err)
+	h.found(f, keys, more, err)
 }
 
 // found has read what was found, which may be very much: it lets others have the lock in between. What could not be found is looked
 // for again, a moment later.
-func (h *Hub) found(f *find, keys []store.Key, err error) {
+func (h *Hub) found(f *find, keys []store.Key, more []store.Owner, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.owned.failure = err
@@ -162,6 +162,9 @@ func (h *Hub) found(f *find, keys []store.Key, err error) {
 		}
 		time.AfterFunc(readRetryMax/2, h.owned.wake.Ring)
 		return
+	}
+	for _, s := range f.subs {
+		s.more = slices.ContainsFunc(s.owners, func(o store.Owner) bool { return slices.Contains(more, o) })
 	}
 	f.since, f.unread = h.reads, len(keys)+1
 	for chunk := range slices.Chunk(keys, maxRead) {
@@ -179,7 +182,17 @@ func (h *Hub) found(f *find, keys []store.Key, err error) {
 
 // owns reports whether the audit is the subscription's.
 func (s *Subscription) owns(state *store.State) bool {
-	return state.Found && slices.Contains(s.owners, state.Audit.Owner())
+	return state.Found && slices.ContainsFunc(state.Audit.Owners(), func(o store.Owner) bool { return slices.Contains(s.owners, o) })
+}
+
+// maxOwned is how many rows one subscription to all of an owner's watches: those that are found, and as many that begin later or change.
+const maxOwned = 2 * store.MaxOwned
+
+// More reports whether an owner has more that has not ended than the subscription watches.
+func (s *Subscription) More() bool {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return s.more
 }
 
 // offer gives an audit to the subscriptions of its owner that do not watch it yet. The caller holds mu.
@@ -187,12 +200,18 @@ func (h *Hub) offer(e *entry) {
 	if len(h.owned.subs) == 0 || !e.state.Found || e.state.Terminal() {
 		return
 	}
-	for s := range h.owned.subs[e.state.Audit.Owner()] {
-		if e.members[s] == nil && !s.holdsEnd(e) {
-			m := h.attach(s, e)
-			m.open = true
-			s.put(m, e.state)
-			h.want(e)
+	for _, owner := range e.state.Audit.Owners() {
+		for s := range h.owned.subs[owner] {
+			switch {
+			case e.members[s] != nil || s.holdsEnd(e):
+			case len(s.members) >= maxOwned:
+				s.more = true
+			default:
+				m := h.attach(s, e)
+				m.open = true
+				s.put(m, e.state)
+				h.want(e)
+			}
 		}
 	}
 }

@@ -223,7 +223,9 @@ func TestOwnedIsReadWhenReadsWorkAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable()
 		tb.set(row(1, "a", 10))
-		h := startHub(t, HubConfig{Loader: tb, Finder: finderFunc(func(context.Context, []store.Owner) ([]store.Key, error) { return []store.Key{"1", "1", "9"}, nil }), Interval: time.Hour})
+		h := startHub(t, HubConfig{Loader: tb, Finder: finderFunc(func(context.Context, []store.Owner) ([]store.Key, []store.Owner, error) {
+			return []store.Key{"1", "1", "9"}, nil, nil
+		}), Interval: time.Hour})
 		tb.failWith(errDatabase)
 		time.AfterFunc(3*time.Second, func() { tb.failWith(nil) })
 		s := subscribeOwned(t, h, "a")
@@ -233,9 +235,9 @@ func TestOwnedIsReadWhenReadsWorkAgain(t *testing.T) {
 	})
 }
 
-type finderFunc func(ctx context.Context, owners []store.Owner) ([]store.Key, error)
+type finderFunc func(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error)
 
-func (f finderFunc) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, error) {
+func (f finderFunc) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
 	return f(ctx, owners)
 }
 
@@ -247,7 +249,7 @@ func TestOwnedCrowdSharesFinds(t *testing.T) {
 		tb.set(row(1, "a", 10))
 		tb.setTakes(10 * time.Millisecond)
 		finds := 0
-		h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Finder: finderFunc(func(ctx context.Context, owners []store.Owner) ([]store.Key, error) {
+		h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Finder: finderFunc(func(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
 			finds++
 			time.Sleep(time.Second)
 			return tb.Owned(ctx, owners)

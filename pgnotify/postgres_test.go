@@ -1,6 +1,7 @@
 package pgnotify
 
 import (
+	"auditstream/store"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"auditstream/integration/pgtest"
-	"auditstream/store"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -344,8 +344,14 @@ func TestListenConfig(t *testing.T) {
 
 type countingSink struct{ rows *atomic.Int64 }
 
-func (s countingSink) Notify(store.Key) { s.rows.Add(1) }
-func (s countingSink) Resync()          {}
+func (s countingSink) Notify(row string) bool {
+	_, ok := store.ParseKey(row)
+	if ok {
+		s.rows.Add(1)
+	}
+	return ok
+}
+func (s countingSink) Resync() {}
 
 // otherPool is a Pool some of whose calls are somebody else's.
 type otherPool struct {

@@ -229,7 +229,6 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.mark = h.Mark
 	r.Session(newLockTable())
 	running, stop := context.WithCancel(t.Context())
 	var runs sync.WaitGroup

@@ -502,9 +502,9 @@ func TestS3ManyComeAndGoWithinMilliseconds(t *testing.T) {
 	tb := newTable()
 	ids := keys(many(tb, 40_000))
 	reg := prometheus.NewRegistry()
-	r := &Registrar{connect: newLockTable().connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()}
+	r := withAudits(&Registrar{connect: newLockTable().connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()})
 	h := startHub(t, HubConfig{Loader: tb, Announcer: r, Interval: time.Hour, Registerer: reg})
-	go func() { _ = r.Run(t.Context(), h.Mark) }()
+	go func() { _ = r.Run(t.Context()) }()
 	s, err := h.Subscribe(t.Context(), ids, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -32,28 +32,27 @@ const Beginning store.Key = ""
 
 // Registrar tells writers what somebody watches: it holds the locks of the buckets that it is in, waits for whoever looked before
 // they were held, and has what is in them read. It keeps a session for them that does not LISTEN, so that it costs writers nothing.
-// It is an [Announcer]. All methods are safe for concurrent use, and none but Run blocks.
+// Its feeds are [Announcer]s. All methods are safe for concurrent use, and none but Run blocks.
 type Registrar struct {
 	connect func(ctx context.Context) (locks, error)
 	logger  *slog.Logger
-	mark    func(chosen func(store.Key) bool) // Run's
-	wake    Bell                              // there is something to do
-	again   Bell                              // ask at once what the triggers ask for
+	wake    Bell // there is something to do
+	again   Bell // ask at once what the triggers ask for
 	looks   Throttle
 	held    atomic.Bool
 	tells   atomic.Bool
 
 	mu      sync.Mutex
+	feeds   []*FeedAnnouncer
 	buckets [maxBuckets + beginnings]bucket
-	keys    int // that somebody watches
-	flooded bool
+	keys    int           // that somebody watches
 	open    []uint64      // transactions that are waited for, ascending
 	pause   time.Duration // until what could not be taken is tried again, and whoever is waited for looked for
 }
 
-// bucket is one of those into which keys are put.
+// bucket is one of those into which the keys of all feeds are put.
 type bucket struct {
-	watched int // keys that somebody watches
+	watched int // keys that somebody watches, of feeds that are not flooded
 	held    bool
 	since   uint64    // transactions from this one on look late enough, those before that are waited for did not; 0: none is waited for
 	changed time.Time // when somebody came or left
@@ -76,65 +75,27 @@ func (r *Registrar) Held() bool { return r.held.Load() }
 // connection lives.
 func (r *Registrar) Look() { r.looks.Do(r.again.Ring) }
 
-// Announced implements [Announcer].
-func (r *Registrar) Announced(key store.Key) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return !slices.ContainsFunc(bucketsOf(r.buckets[:], key), func(b bucket) bool { return !b.held || b.since != 0 })
-}
-
-// Want implements [Announcer].
-func (r *Registrar) Want(key store.Key) { r.watch(key, 1) }
-
-// Leave implements [Announcer].
-func (r *Registrar) Leave(key store.Key) { r.watch(key, -1) }
-
-func (r *Registrar) watch(key store.Key, more int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.keys += more
-	buckets := bucketsOf(r.buckets[:], key)
-	for k := range buckets {
-		b := &buckets[k]
-		b.watched += more
-		if b.changed = time.Now(); !b.held || b.watched == 0 {
-			r.pause = 0
-			r.wake.Ring()
-		}
-	}
-}
-
 func (r *Registrar) watches() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.keys > 0
 }
 
-// Flood implements [Announcer]: all is given back meanwhile.
-func (r *Registrar) Flood(flooded bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.flooded, r.pause = flooded, 0
-	r.wake.Ring()
-}
-
-// Unheld returns in how many buckets somebody watches without that writers know, in a flood 0.
+// Unheld returns in how many buckets somebody watches without that writers know, those of a flooded feed not counted.
 func (r *Registrar) Unheld() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k := range r.buckets {
-		if b := &r.buckets[k]; b.watched > 0 && !b.held && !r.flooded {
+		if b := &r.buckets[k]; b.watched > 0 && !b.held {
 			n++
 		}
 	}
 	return n
 }
 
-// Run takes and gives back until ctx is done, and returns nil; a session that cannot be had is tried again for ever. mark, which must
-// not block, is called without any lock held, with what is true of each key whose changes may not have been announced. It must run
-// exactly once.
-func (r *Registrar) Run(ctx context.Context, mark func(chosen func(store.Key) bool)) error {
-	r.mark = mark
+// Run takes and gives back until ctx is done, and returns nil; a session that cannot be had is tried again for ever. It must run exactly
+// once.
+func (r *Registrar) Run(ctx context.Context) error {
 	const cannot = "cannot tell the triggers what is watched, trying on; unless they always ring, the safety net finds changes. DATABASE_LISTEN_URL must be a direct connection to the primary"
 	return connection{session: r.session, texts: Texts{Lost: cannot, Mute: cannot}, logger: r.logger, rest: noSessionRest, hurry: r.again}.run(ctx)
 }
@@ -151,7 +112,7 @@ func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 	defer r.tells.Store(false)
 	defer r.forget()
 	var looked time.Time
-	for told := (feed{buckets: -1}); ; proven = true {
+	for told := (lockSpace{buckets: -1}); ; proven = true {
 		// While nobody watches nothing is asked: the database may be one that sleeps.
 		if looked.IsZero() || time.Since(looked) >= lookInterval && r.watches() {
 			f, unknown, err := l.ask(ctx)
@@ -220,7 +181,7 @@ func (r *Registrar) turn(ctx context.Context, l locks) (next time.Duration, err 
 	return next, err
 }
 
-// due returns what is to be taken and to be given back, in a flood everything, whether transactions are waited for, and turn's next.
+// due returns what is to be taken and to be given back, whether transactions are waited for, and turn's next.
 func (r *Registrar) due() (wanted, gone []int32, waits bool, next time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -229,12 +190,12 @@ func (r *Registrar) due() (wanted, gone []int32, waits bool, next time.Duration)
 		b := &r.buckets[k]
 		lingering := lingers - time.Since(b.changed)
 		switch {
-		case b.held && (r.flooded || b.watched == 0 && lingering <= 0):
+		case b.held && b.watched == 0 && lingering <= 0:
 			gone = append(gone, int32(k))
 			b.held, b.since = false, 0
 		case b.held && b.watched == 0:
 			next = min(next, lingering)
-		case b.watched > 0 && !b.held && !r.flooded:
+		case b.watched > 0 && !b.held:
 			wanted = append(wanted, int32(k))
 		}
 	}
@@ -256,7 +217,12 @@ func (r *Registrar) settle(ctx context.Context, l locks, taken []int32) error {
 		chosen[k] = true
 	}
 	if slices.Contains(chosen[:], true) {
-		r.mark(func(key store.Key) bool { return slices.Contains(bucketsOf(chosen[:], key), true) })
+		r.mu.Lock()
+		feeds := slices.Clone(r.feeds)
+		r.mu.Unlock()
+		for _, f := range feeds {
+			f.mark(func(key store.Key) bool { return slices.Contains(bucketsOf(chosen[:], f.feed, key), true) })
+		}
 	}
 	return nil
 }

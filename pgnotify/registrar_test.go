@@ -41,11 +41,11 @@ func lockTableOf(all *transactions) *lockTable {
 }
 
 func (l *lockTable) connect(context.Context) (locks, error) { return l, nil }
-func (l *lockTable) ask(context.Context) (f feed, unknown, err error) {
+func (l *lockTable) ask(context.Context) (f lockSpace, unknown, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asks++
-	return feed{1, maxBuckets}, nil, nil
+	return lockSpace{1, maxBuckets}, nil, nil
 }
 func (l *lockTable) close() {}
 
@@ -153,8 +153,8 @@ func (m *marks) take() [][]int32 {
 // keysOf has a key in each bucket.
 var keysOf = sync.OnceValue(func() (keys [maxBuckets]store.Key) {
 	for id, missing := int64(1), maxBuckets; missing > 0; id++ {
-		if key := store.IntKey(id); keys[bucketOf(key)] == "" {
-			keys[bucketOf(key)] = key
+		if key := store.IntKey(id); keys[bucketOf(store.Audits, key)] == "" {
+			keys[bucketOf(store.Audits, key)] = key
 			missing--
 		}
 	}
@@ -164,16 +164,26 @@ var keysOf = sync.OnceValue(func() (keys [maxBuckets]store.Key) {
 // in is a key in a bucket of maxBuckets.
 func in(b int32) store.Key { return keysOf()[b] }
 
+// auditsOf is a Registrar with the feed of audits.
+type auditsOf struct {
+	*Registrar
+	*FeedAnnouncer
+}
+
+func withAudits(r *Registrar) auditsOf { return auditsOf{r, r.Feed(store.Audits)} }
+
 // sessions is a Registrar that is given one session after the other.
 type sessions struct {
-	*Registrar
+	auditsOf
 	ctx context.Context
 	end func()
 }
 
 func newSessions(ctx context.Context, mark func(func(store.Key) bool)) *sessions {
-	s := &sessions{&Registrar{logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()}, ctx, func() {}}
-	s.mark = mark
+	s := &sessions{withAudits(&Registrar{logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()}), ctx, func() {}}
+	if mark != nil {
+		s.Attach(mark)
+	}
 	return s
 }
 
@@ -551,9 +561,10 @@ func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 		var log logs
 		l := newLockTable()
 		l.fail = errors.New("out of shared memory")
-		r := &Registrar{connect: l.connect, logger: log.logger(), wake: NewBell(), again: NewBell()}
+		r := withAudits(&Registrar{connect: l.connect, logger: log.logger(), wake: NewBell(), again: NewBell()})
+		r.Attach(new(marks).mark)
 		r.Want(in(1))
-		go func() { _ = r.Run(t.Context(), new(marks).mark) }()
+		go func() { _ = r.Run(t.Context()) }()
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if n := len(l.takes); n < 100 || n > 250 {
@@ -682,10 +693,11 @@ func TestU22RegistrarAsksNothingWhileNobodyWatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
-		r := &Registrar{connect: l.connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()}
+		r := withAudits(&Registrar{connect: l.connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()})
+		r.Attach(new(marks).mark)
 		done := make(chan error)
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { done <- r.Run(ctx, func(func(store.Key) bool) {}) }()
+		go func() { done <- r.Run(ctx) }()
 		asked := func(want int, what string) {
 			t.Helper()
 			synctest.Wait()
@@ -707,6 +719,53 @@ func TestU22RegistrarAsksNothingWhileNobodyWatches(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Feeds share the session and the buckets: each is told of its own keys, and one that is flooded, or gone, takes no lock from another.
+func TestFeedsShareBuckets(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLockTable()
+		r, m := startRegistrar(t, l)
+		jobs, other := r.Feed(&store.Feed{Name: "jobs", Key: store.TextKeys}), new(marks)
+		jobs.Attach(other.mark)
+		bucket := bucketOf(jobs.feed, "x")
+		r.Want(in(bucket))
+		synctest.Wait()
+		jobs.Want("x")
+		synctest.Wait()
+		if got := m.take(); len(got) != 1 || len(other.take()) != 1 || !jobs.Announced("x") || !r.Announced(in(bucket)) {
+			t.Errorf("to be read: %v", got)
+		}
+		jobs.Flood(true)
+		jobs.Want("x")
+		jobs.Flood(true)
+		time.Sleep(time.Minute)
+		if got := l.holds(); !slices.Equal(got, []int32{bucket}) || jobs.Announced("x") || !r.Announced(in(bucket)) || r.Unheld() != 0 {
+			t.Errorf("one of two is flooded, held: %v", got)
+		}
+		r.Leave(in(bucket))
+		time.Sleep(time.Minute)
+		if got := l.holds(); len(got) > 0 || r.Unheld() != 0 {
+			t.Errorf("held: %v", got)
+		}
+		jobs.Flood(false)
+		synctest.Wait()
+		if got := l.holds(); !slices.Equal(got, []int32{bucket}) || !jobs.Announced("x") {
+			t.Errorf("after the flood, held: %v", got)
+		}
+		jobs.Detach()
+		time.Sleep(time.Minute)
+		if got := l.holds(); len(got) > 0 || jobs.Announced("x") {
+			t.Errorf("without the feed, held: %v", got)
+		}
+		other.take()
+		r.Want(in(bucket))
+		synctest.Wait()
+		if got := other.take(); len(got) > 0 {
+			t.Errorf("who is gone was told of %v", got)
 		}
 	})
 }

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"auditstream/store"
 )
 
 // session is the life of one connection: open it, hear, until it breaks or falls silent.
@@ -59,11 +57,9 @@ func (s *session) opened() {
 func (s *session) hear(payload string) {
 	s.heard.Add(1)
 	kind := notifyIgnored
-	switch key, ok := store.ParseKey(payload); {
-	case ok:
-		kind = notifyRow
-		s.l.cfg.Sink.Notify(key)
-	case payload == PayloadResync, strings.HasPrefix(payload, bucketPrefix):
+	_, key := SplitRow(payload)
+	switch {
+	case payload == PayloadResync, strings.HasPrefix(key, bucketPrefix):
 		kind = notifyResync
 		s.l.cfg.Sink.Resync()
 	case strings.HasPrefix(payload, CanaryPrefix):
@@ -73,6 +69,8 @@ func (s *session) hear(payload string) {
 		} else if !s.l.Up() { // whatever was wrong may be over
 			s.agains.Do(s.again.Ring)
 		}
+	case payload != "" && len(payload) <= maxRow && s.l.cfg.Sink.Notify(payload):
+		kind = notifyRow
 	}
 	s.l.metrics.notifications.WithLabelValues(kind).Inc()
 }

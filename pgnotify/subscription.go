@@ -22,6 +22,7 @@ type Subscription struct {
 	open    bool      // opened is closed
 	wanted  bool      // Confirm was called
 	gone    bool      // Cancel was called
+	more    bool      // of what the owners have not all is watched
 
 	mu   sync.Mutex
 	slot []*member // those with a state that was not taken yet, in the order in which they changed

@@ -10,6 +10,8 @@ type Feed struct {
 	View string
 	// Key is the type of the rows' keys.
 	Key KeyType
+	// Mix is the number that the triggers mix into the keys' hashes; see pgnotify.
+	Mix int32
 	// Ends are the statuses after which no change is expected, besides completed and failed.
 	Ends []string
 	// Public says that every viewer may see every row.

@@ -53,10 +53,14 @@ type sink struct {
 
 func newSink() *sink { return &sink{ids: make(map[store.Key]int)} }
 
-func (s *sink) Notify(key store.Key) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ids[key]++
+func (s *sink) Notify(row string) bool {
+	key, ok := store.ParseKey(row)
+	if ok {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ids[key]++
+	}
+	return ok
 }
 
 func (s *sink) Resync() {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxPending is how many keys may wait. Beyond it everything that is watched is read instead: a resync is one message.
+// maxPending is how many rows may wait. Beyond it everything that is watched is read instead: a resync is one message.
 const maxPending = 10_000
 
 // beatChecks is how often in each interval it is looked whether a beat is due: the first is wanted soon.
@@ -35,7 +37,7 @@ type PublisherConfig struct {
 	Registerer prometheus.Registerer
 }
 
-// Publisher is a Sink that passes on to Redis what it is told. A key that is told again while it waits is one message. Several
+// Publisher is a Sink that passes on to Redis what it is told. A row that is told again while it waits is one message. Several
 // publishers of the same hints do no harm.
 type Publisher struct {
 	cfg     PublisherConfig
@@ -46,7 +48,7 @@ type Publisher struct {
 	published, failures prometheus.Counter
 
 	mu     sync.Mutex
-	keys   map[store.Key]struct{}
+	rows   map[string]struct{}
 	resync bool
 }
 
@@ -62,7 +64,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	}
 	cfg.BeatInterval = cmp.Or(cfg.BeatInterval, beatInterval)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	p := &Publisher{cfg: cfg, wake: pgnotify.NewBell(), keys: make(map[store.Key]struct{})}
+	p := &Publisher{cfg: cfg, wake: pgnotify.NewBell(), rows: make(map[string]struct{})}
 	to := promauto.With(cfg.Registerer)
 	to.NewGaugeFunc(prometheus.GaugeOpts{Name: "auditstream_relay_redis_up", Help: "1 while Redis takes what the relay publishes."}, func() float64 {
 		if p.Up() {
@@ -78,16 +80,25 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 // Up reports whether Redis took what was last published, a beat at the least. Safe for concurrent use.
 func (p *Publisher) Up() bool { return p.up.Load() }
 
-// Notify has the hint for an audit published. It does not block, and is safe for concurrent use, as is Resync.
-func (p *Publisher) Notify(key store.Key) {
+// Notify has the hint for a row published, of whatever feed. It does not block, and is safe for concurrent use, as is Resync.
+func (p *Publisher) Notify(row string) bool {
+	_, key := pgnotify.SplitRow(row)
+	types := []store.KeyType{store.IntegerKeys, store.UUIDKeys}
+	if key != row { // it names its feed
+		types = []store.KeyType{store.TextKeys}
+	}
+	if !slices.ContainsFunc(types, func(t store.KeyType) bool { _, ok := t.Parse(key); return ok }) {
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.keys[key] = struct{}{}
-	if len(p.keys) > maxPending {
-		clear(p.keys)
+	p.rows[strings.Clone(row)] = struct{}{}
+	if len(p.rows) > maxPending {
+		clear(p.rows)
 		p.Resync()
 	}
 	p.wake.Ring()
+	return true
 }
 
 // Resync has all instances read whatever they watch, once a second at most.
@@ -147,18 +158,18 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 // publish sends all that waits in one go.
 func (p *Publisher) publish(ctx context.Context, client *redis.Client, vouch bool) error {
 	p.mu.Lock()
-	keys, resync := p.keys, p.resync
-	p.keys, p.resync = make(map[store.Key]struct{}), false
+	rows, resync := p.rows, p.resync
+	p.rows, p.resync = make(map[string]struct{}), false
 	p.mu.Unlock()
-	if len(keys) == 0 && !resync && !vouch {
+	if len(rows) == 0 && !resync && !vouch {
 		return nil
 	}
 	sent, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		if resync {
 			pipe.Publish(ctx, Prefix+pgnotify.PayloadResync, "")
 		}
-		for key := range keys {
-			pipe.Publish(ctx, Prefix+string(key), "")
+		for row := range rows {
+			pipe.Publish(ctx, Prefix+row, "")
 		}
 		if vouch { // the last: it vouches for what came before
 			pipe.Publish(ctx, Prefix+beat, "")
