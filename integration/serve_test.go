@@ -299,8 +299,9 @@ func (i *instance) metric(t testing.TB, name string) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ofAudits := strings.NewReplacer(`{feed="audits"}`, "", `feed="audits",`, "", `,feed="audits"`, "") // which is what a name without a feed means
 	for line := range strings.Lines(readAll(t, resp.Body)) {
-		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+		if rest, ok := strings.CutPrefix(ofAudits.Replace(line), name+" "); ok {
 			var value float64
 			if _, err := fmt.Sscan(rest, &value); err != nil {
 				t.Fatal(err)

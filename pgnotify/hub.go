@@ -79,6 +79,7 @@ type Hub struct {
 	reads   uint64 // how many have begun
 	owned   owned
 	failure error // why the last read failed; nil after one that succeeded
+	retired bool
 }
 
 // entry is everything that the hub knows about one row.

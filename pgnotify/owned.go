@@ -63,6 +63,10 @@ func (h *Hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func
 		return s, nil
 	}
 	h.mu.Lock()
+	if h.retired {
+		h.mu.Unlock()
+		return nil, errRetired
+	}
 	if len(h.owned.subs) == 0 {
 		h.cfg.Announcer.Want(Beginning)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"auditstream/store"
 )
@@ -23,6 +24,8 @@ type Subscription struct {
 	wanted  bool      // Confirm was called
 	gone    bool      // Cancel was called
 	more    bool      // of what the owners have not all is watched
+
+	over atomic.Bool // the hub is retired
 
 	mu   sync.Mutex
 	slot []*member // those with a state that was not taken yet, in the order in which they changed
@@ -46,6 +49,10 @@ type member struct {
 func (h *Hub) Subscribe(ctx context.Context, keys []store.Key, wake func()) (*Subscription, error) {
 	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), waiting: len(keys)}
 	h.mu.Lock()
+	if h.retired {
+		h.mu.Unlock()
+		return nil, errRetired
+	}
 	for _, key := range keys {
 		e := h.entry(key)
 		h.attach(s, e)

@@ -3,13 +3,15 @@ package server
 import (
 	"net/http"
 	"testing"
+
+	"auditstream/store"
 )
 
 // Only an answer of ours is final, and says so; by its text where a proxy takes the header away. What is for now says nothing.
 func TestU6FinalAnswersSaySo(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, hubFunc(unreachable), nil)
-	final := []error{errMissingToken, errInvalidToken, errTokenInURL, errMalformedAuth, errAuditID, errIDs, errForbidden, errNoAudit, about("42", errForbidden), about("42", errNoAudit)}
+	final := []error{errMissingToken, errInvalidToken, errTokenInURL, errMalformedAuth, errAuditID, errIDs, errForbidden, errNoAudit, about(store.Audits, "42", errForbidden), about(store.Audits, "42", errNoAudit)}
 	others := []error{errInternal, errUnavailable, errNoKeys, errTooManyStreams, errTooManyConns, errTooManyRefused, errShuttingDown}
 	for k, err := range append(final, others...) {
 		want := k < len(final)

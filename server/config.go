@@ -26,8 +26,8 @@ import (
 type Hub interface {
 	// Subscribe returns once the first state of each key, read after the call, can be taken, also where there is no such row.
 	Subscribe(ctx context.Context, keys []store.Key, wake func()) (Subscription, error)
-	// SubscribeOwned is for all audits of the viewer's that have not ended, those included that begin later. It returns once the
-	// states of those that there are can be taken; there may be none.
+	// SubscribeOwned is for all audits of the viewer's that have not ended, the newest if there are very many, those included that begin
+	// later. It returns once the states of those that there are can be taken; there may be none.
 	SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (Subscription, error)
 }
 
@@ -38,6 +38,10 @@ type Subscription interface {
 	// Confirm says that what was asked for is the viewer's: from now on writers are told that somebody watches, and what has
 	// changed since the first read is read.
 	Confirm()
+	// More reports whether the viewer has more that has not ended than is shown.
+	More() bool
+	// Over reports whether nothing follows any more, because the feed was uninstalled or is another one by now; wake says so, too.
+	Over() bool
 	// Cancel ends the subscription. It is called once.
 	Cancel()
 }
@@ -52,8 +56,10 @@ type Config struct {
 	// CertFile and KeyFile make the server speak TLS and HTTP/2. Both or neither.
 	CertFile, KeyFile string
 
-	// Hub is required.
+	// Hub is that of audits, where Feeds is nil. One of both is required.
 	Hub Hub
+	// Feeds finds a feed by its name; the error is ErrNoFeed, or why that is not known now.
+	Feeds func(name string) (Feed, error)
 	// Ping reports whether audits can be read. Required.
 	Ping func(context.Context) error
 	// Listening reports whether notifications arrive; while they do not, changes are found by polling. Required.
@@ -121,8 +127,8 @@ func (c *Config) setDefaults() {
 }
 
 func (c *Config) validate() error {
-	if c.Hub == nil || c.Ping == nil || c.Listening == nil {
-		return errors.New("server: Config.Hub, Ping and Listening are required")
+	if c.Hub == nil && c.Feeds == nil || c.Ping == nil || c.Listening == nil {
+		return errors.New("server: Config.Hub or Feeds, Ping and Listening are required")
 	}
 	for name, d := range map[string]time.Duration{
 		"SSE_MAX_DURATION": c.MaxDuration, "SSE_HEARTBEAT_SECONDS": c.Heartbeat, "SSE_RETRY_MS": c.Retry,

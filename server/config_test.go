@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -91,7 +92,8 @@ func TestBadCertificateIsRefusedAtStart(t *testing.T) {
 
 // idInPath is what the audit_id of a path is taken for.
 func idInPath(t *testing.T, value string) (store.Key, error) {
-	return auditID(mux.SetURLVars(get(t, "/"), map[string]string{"audit_id": value}))
+	ids, err := pathKey(mux.SetURLVars(get(t, "/"), map[string]string{"id": url.PathEscape(value)}), store.Audits)
+	return slices.Concat(ids, []store.Key{""})[0], err
 }
 
 func TestAuditID(t *testing.T) {
@@ -118,10 +120,10 @@ func FuzzAuditID(f *testing.F) {
 			t.Errorf("%q is taken for %q", value, id)
 		}
 		if n, ok := new(big.Int).SetString(value, 10); ok && n.Sign() > 0 && n.IsInt64() && n.String() == value && err != nil {
-			t.Errorf("auditID(%q): %v", value, err)
+			t.Errorf("pathKey(%q): %v", value, err)
 		}
 		if err != nil && answerTo(err) != errAuditID {
-			t.Errorf("auditID(%q): %v, want errAuditID", value, err)
+			t.Errorf("pathKey(%q): %v, want errAuditID", value, err)
 		}
 	})
 }

@@ -112,15 +112,28 @@ func (r *refusal) Unwrap() []error { return []error{r.answer, r.cause} }
 func because(answer *apiError, cause error) error { return &refusal{answer: answer, cause: cause} }
 
 // about names the audit in a refusal of several.
-func about(id store.Key, err error) error {
-	kind := answerTo(err)
+func about(f *store.Feed, id store.Key, err error) error {
+	answer := answerTo(err)
+	kind := answer.of()
 	if kind != errForbidden && kind != errNoAudit {
 		return err
 	}
-	named := *kind
-	named.text += ": audit " + string(id)
+	named := *answer
+	named.text += ": "
+	if f.Name == store.DefaultFeed {
+		named.text += "audit "
+	}
+	named.text += string(id)
 	named.kind = kind
 	return &named
+}
+
+// of is the answer without what it says in more words.
+func (e *apiError) of() *apiError {
+	if e.kind != nil {
+		return e.kind
+	}
+	return e
 }
 
 // answerTo finds the answer to err; an error that names none is an internal one.
@@ -197,6 +210,9 @@ func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	s.cfg.Logger.Log(r.Context(), level, "request refused", "route", routeOf(r), "status", answer.status, "reason", err)
 }
 
+// feedName is what feeds are called. A token does not look like one.
+var feedName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
+
 // routeOf is what the log may know about a request's path: which route it took. The path itself is the client's choice, and
 // some put a token there.
 func routeOf(r *http.Request) string {
@@ -208,8 +224,21 @@ func routeOf(r *http.Request) string {
 	if err != nil {
 		return "none"
 	}
-	if id, err := auditID(r); err == nil {
-		return strings.Replace(template, "{audit_id}", string(id), 1)
+	template = ofFeed(r, template)
+	if id, ok := store.ParseKey(pathVar(r, "id")); ok {
+		template = strings.NewReplacer("{audit_id}", string(id), "{id}", string(id)).Replace(template)
+	}
+	return template
+}
+
+// ofFeed is a route's template with the feed that a request names, those of audits as the API page has them.
+func ofFeed(r *http.Request, template string) string {
+	feed := pathVar(r, "feed")
+	if feed == store.DefaultFeed {
+		template = strings.Replace(template, "{id}", "{audit_id}", 1)
+	}
+	if feedName.MatchString(feed) {
+		template = strings.Replace(template, "{feed}", feed, 1)
 	}
 	return template
 }

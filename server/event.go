@@ -64,6 +64,11 @@ func (e *eventStream) state(s *store.State, before string) error {
 // open sends an opening where there is no state yet.
 func (e *eventStream) open(opening string) error { return e.send(opening+"\n", nil) }
 
+// more says that the viewer has more than the rows that are shown. It is an event of another name, which only those hear who ask for it.
+func (e *eventStream) more(shown int) error {
+	return e.send("event: more\ndata: {\"shown\":"+strconv.Itoa(shown)+"}\n\n", nil)
+}
+
 func (e *eventStream) heartbeat() error { return e.send(heartbeat, nil) }
 
 // fail sends an error event, with a retry field before it unless retry is 0.

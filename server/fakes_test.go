@@ -89,6 +89,9 @@ func (s *slot) Take() []*store.State {
 
 func (s *slot) Confirm() { s.called("confirm") }
 
+func (s *slot) More() bool { return false }
+func (s *slot) Over() bool { return false }
+
 func (s *slot) Cancel() {
 	s.called("cancel")
 	s.mu.Lock()

@@ -91,10 +91,7 @@ var refusedLabels = map[*apiError]string{
 }
 
 func refusedLabel(answer *apiError) string {
-	if answer.kind != nil {
-		answer = answer.kind
-	}
-	if label, ok := refusedLabels[answer]; ok {
+	if label, ok := refusedLabels[answer.of()]; ok {
 		return label
 	}
 	return refusedOther

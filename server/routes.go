@@ -13,10 +13,10 @@ import (
 
 // routes builds the handler of the public address.
 func (s *Server) routes() http.Handler {
-	r := mux.NewRouter().SkipClean(true)
-	s.handle(r, "/api/v1/sse/audits/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, queryIDs) }, http.MethodGet)
-	s.handle(r, "/api/v1/sse/audits/{audit_id}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, pathIDs) }, http.MethodGet)
-	s.handle(r, "/api/v1/audits/{audit_id}/status", s.status, http.MethodGet, http.MethodHead)
+	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
+	s.handle(r, "/api/v1/sse/{feed}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, queryKeys) }, http.MethodGet)
+	s.handle(r, "/api/v1/sse/{feed}/{id}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, pathKey) }, http.MethodGet)
+	s.handle(r, "/api/v1/{feed}/{id}/status", s.status, http.MethodGet, http.MethodHead)
 	s.handle(r, "/healthz", s.healthz, http.MethodGet, http.MethodHead)
 	s.handle(r, "/readyz", s.readyz, http.MethodGet, http.MethodHead)
 	s.handle(r, "/openapi.yaml", s.openapi, http.MethodGet, http.MethodHead)

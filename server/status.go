@@ -11,7 +11,7 @@ import (
 	"auditstream/store"
 )
 
-// status serves GET /api/v1/audits/{audit_id}/status, the polling fallback. However many clients poll, their reads are batched.
+// status serves GET /api/v1/{feed}/{id}/status, the polling fallback. However many clients poll, their reads are batched.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	state, err := s.read(r)
 	if err != nil {
@@ -36,21 +36,24 @@ func (s *Server) read(r *http.Request) (*store.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := auditID(r)
+	f, err := s.feed(r)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := pathKey(r, f.Feed)
 	if err != nil {
 		return nil, err
 	}
 	if s.refusals.exceeded(who, r) {
 		return nil, errTooManyRefused
 	}
-	ids := []store.Key{id}
-	sub, err := s.subscribe(r.Context(), who, ids, nil)
+	sub, err := subscribe(r.Context(), f, who, ids, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer sub.Cancel()
 	states := sub.Take()
-	if err := s.check(r, who, ids, states); err != nil {
+	if err := s.check(r, f, who, ids, states); err != nil {
 		return nil, err
 	}
 	return states[0], nil

@@ -19,6 +19,7 @@ import (
 // all others are.
 type stream struct {
 	server *Server
+	feed   *store.Feed
 	who    viewer
 	sub    Subscription // nil once the stream has ended
 	events eventStream
@@ -79,6 +80,11 @@ func (st *stream) begin(first []*store.State) (over bool) {
 	if reason, err := st.show(first, opening(s.cfg.Heartbeat, s.cfg.Retry)); reason != "" {
 		return st.finish(reason, err)
 	}
+	if st.all && st.sub.More() {
+		if err := st.events.more(len(first)); err != nil {
+			return st.finish(endClient, err)
+		}
+	}
 	st.sub.Confirm()
 	left, expires := s.lifetime(st.who)
 	st.end, st.expires = time.Now().Add(left), expires
@@ -120,7 +126,7 @@ func (st *stream) step(due uint32) (reason string, err error) {
 	switch {
 	case due&dueInput != 0:
 		return endClient, nil
-	case due&dueDrain != 0:
+	case due&dueDrain != 0, due&dueState != 0 && st.sub.Over():
 		return endShutdown, st.events.retry(s.retryDelay())
 	}
 	if due&dueState != 0 {
@@ -200,7 +206,7 @@ func (st *stream) revoke(refused error) (reason string, err error) {
 	case errForbidden:
 		return endForbidden, st.events.fail(errForbidden.text, 0)
 	case errNoAudit:
-		return endDeleted, st.events.fail(errNoAudit.text, 0)
+		return endDeleted, st.events.fail(wordedFor(st.feed, errNoAudit).text, 0)
 	}
 	st.server.cfg.Logger.Error("audit cannot be shown", "error", refused)
 	return endError, st.events.fail(errInternal.text, st.server.retryDelay())
@@ -259,15 +265,26 @@ func (st *stream) release() {
 
 // subject is what the log says a stream was about.
 func (st *stream) subject() slog.Attr {
+	what, n := st.feed.Name, len(st.open)+len(st.closed)
 	switch {
 	case st.all:
-		return slog.String("audits", "all of the user's")
-	case len(st.open)+len(st.closed) > 1:
-		return slog.Int("audits", len(st.open)+len(st.closed))
-	case len(st.open) == 1:
-		return slog.Any("audit", st.open[0])
+		return slog.String(what, "all of the user's")
+	case n > 1:
+		return slog.Int(what, n)
 	}
-	return slog.Any("audit", st.closed[0].ID)
+	var key store.Key
+	if len(st.open) == 1 {
+		key = st.open[0]
+	} else {
+		key = st.closed[0].ID
+	}
+	switch {
+	case what == store.DefaultFeed && st.feed.Key == store.IntegerKeys:
+		return slog.Int64("audit", key.Int())
+	case what == store.DefaultFeed:
+		what = "audit"
+	}
+	return slog.String(what, string(key))
 }
 
 // recoverPanic is reportPanic for a stream, which the handler may not see any more: the panic ends the stream and no other.

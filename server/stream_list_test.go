@@ -194,7 +194,7 @@ func FuzzQueryIDs(f *testing.F) {
 		f.Add(query)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
-		ids, err := queryIDs(&http.Request{URL: &url.URL{RawQuery: query}})
+		ids, err := queryKeys(&http.Request{URL: &url.URL{RawQuery: query}}, store.Audits)
 		switch {
 		case err != nil:
 			if err != errIDs || ids != nil {
@@ -214,7 +214,7 @@ func FuzzQueryIDs(f *testing.F) {
 			}
 			seen[id] = true
 		}
-		again, err := queryIDs(&http.Request{URL: &url.URL{RawQuery: "ids=" + strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ids)), ","), "[]")}})
+		again, err := queryKeys(&http.Request{URL: &url.URL{RawQuery: "ids=" + strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ids)), ","), "[]")}}, store.Audits)
 		if len(ids) > maxIDs || err != nil || !slices.Equal(again, ids) {
 			t.Errorf("%q: %v, again %v, %v", query, ids, again, err)
 		}
@@ -226,7 +226,7 @@ func TestQueryIDs(t *testing.T) {
 	hundred := strings.TrimSuffix(strings.Repeat("7,", maxIDs), ",")
 	for query, want := range map[string]int{"": 0, "a=b": 0, "ids=3,1,2": 3, "ids=1%2C2": 2, "ids=5,5": 1, "ids=" + hundred: 1,
 		"ids=" + hundred + ",7": -1, "ids=": -1, "ids": -1, "ids=1,": -1, "ids=1, 2": -1, "ids=1&ids=2": -1, "ids=1;2": -1, "ids=01": -1, "ids=x": -1, "ids=%zz": -1} {
-		ids, err := queryIDs(&http.Request{URL: &url.URL{RawQuery: query}})
+		ids, err := queryKeys(&http.Request{URL: &url.URL{RawQuery: query}}, store.Audits)
 		if got := map[bool]int{true: -1, false: len(ids)}[err != nil]; got != want {
 			t.Errorf("%q: %v, %v, want %d ids", query, ids, err, want)
 		}

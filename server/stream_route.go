@@ -6,14 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"auditstream/store"
-
-	"github.com/gorilla/mux"
 )
 
 const (
@@ -23,9 +19,9 @@ const (
 	maxIDs = 100
 )
 
-// serveStream serves GET /api/v1/sse/audits/{audit_id}/progress and GET /api/v1/sse/audits/progress, which differ in where ids finds
+// serveStream serves GET /api/v1/sse/{feed}/{id}/progress and GET /api/v1/sse/{feed}/progress, which differ in where ids finds
 // what is asked for. It opens a stream and sends its first events; then whoever serves it goes on.
-func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, ids func(*http.Request) ([]store.Key, error)) {
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, ids keys) {
 	st, first, err := s.open(r, ids)
 	if err != nil {
 		s.refuseStream(w, r, err)
@@ -51,12 +47,16 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, ids func(*h
 
 // open subscribes to the audits, all of the viewer's if nil is asked for, and takes their first states. It is all or nothing: the error
 // is why one must not be shown. Writers are told nothing yet.
-func (s *Server) open(r *http.Request, asked func(*http.Request) ([]store.Key, error)) (*stream, []*store.State, error) {
+func (s *Server) open(r *http.Request, asked keys) (*stream, []*store.State, error) {
 	who, err := s.authenticate(r)
 	if err != nil {
 		return nil, nil, err
 	}
-	ids, err := asked(r)
+	f, err := s.feed(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	ids, err := asked(r, f.Feed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -66,7 +66,7 @@ func (s *Server) open(r *http.Request, asked func(*http.Request) ([]store.Key, e
 	if !s.limit.acquire(who.key()) {
 		return nil, nil, errTooManyStreams
 	}
-	st := &stream{server: s, who: who, open: slices.Clone(ids), all: ids == nil, start: time.Now()}
+	st := &stream{server: s, feed: f.Feed, who: who, open: slices.Clone(ids), all: ids == nil, start: time.Now()}
 	st.due.Store(dueClaimed) // by the handler
 	opened := false
 	defer func() {
@@ -74,13 +74,13 @@ func (s *Server) open(r *http.Request, asked func(*http.Request) ([]store.Key, e
 			st.release()
 		}
 	}()
-	if st.sub, err = s.subscribe(r.Context(), who, ids, st.wake); err != nil {
+	if st.sub, err = subscribe(r.Context(), f, who, ids, st.wake); err != nil {
 		return nil, nil, err
 	}
 	first := st.sub.Take()
 	if st.all {
 		slices.SortFunc(first, byKey)
-	} else if err := s.check(r, who, ids, first); err != nil {
+	} else if err := s.check(r, f, who, ids, first); err != nil {
 		return nil, nil, err
 	}
 	opened = true
@@ -88,13 +88,13 @@ func (s *Server) open(r *http.Request, asked func(*http.Request) ([]store.Key, e
 }
 
 // subscribe waits for the first states. Failing to get them is the database's fault or a shutdown's: both pass.
-func (s *Server) subscribe(ctx context.Context, who viewer, ids []store.Key, wake func()) (sub Subscription, err error) {
+func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake func()) (sub Subscription, err error) {
 	ctx, stop := context.WithTimeout(ctx, firstReadTimeout)
 	defer stop()
 	if ids == nil {
-		sub, err = s.cfg.Hub.SubscribeOwned(ctx, who.Viewer, wake)
+		sub, err = f.Hub.SubscribeOwned(ctx, who.Viewer, wake)
 	} else {
-		sub, err = s.cfg.Hub.Subscribe(ctx, ids, wake)
+		sub, err = f.Hub.Subscribe(ctx, ids, wake)
 	}
 	switch {
 	case errors.Is(err, errDraining):
@@ -106,7 +106,7 @@ func (s *Server) subscribe(ctx context.Context, who viewer, ids []store.Key, wak
 }
 
 // check puts first states into the order of ids and returns why one must not be shown, the first in that order.
-func (s *Server) check(r *http.Request, who viewer, ids []store.Key, states []*store.State) (refused error) {
+func (s *Server) check(r *http.Request, f Feed, who viewer, ids []store.Key, states []*store.State) (refused error) {
 	if len(states) < len(ids) { // or nobody would know whose the others are
 		return because(errInternal, fmt.Errorf("%d first states of %d audits", len(states), len(ids)))
 	}
@@ -117,8 +117,11 @@ func (s *Server) check(r *http.Request, who viewer, ids []store.Key, states []*s
 		if answer := answerTo(err); err != nil && (answer == errForbidden || answer == errNoAudit) { // the others are not the asker's fault
 			count++
 		}
-		if refused == nil && err != nil && mux.Vars(r)["audit_id"] == "" { // the URL does not say which
-			err = about(state.ID, err)
+		if answerTo(err) == errNoAudit {
+			err = wordedFor(f.Feed, errNoAudit)
+		}
+		if refused == nil && err != nil && pathVar(r, "id") == "" { // the URL does not say which
+			err = about(f.Feed, state.ID, err)
 		}
 		refused = cmp.Or(refused, err)
 	}
@@ -156,48 +159,6 @@ func (s *Server) authenticate(r *http.Request) (viewer, error) {
 		return viewer{}, err
 	}
 	return s.verifier.verify(r.Context(), token)
-}
-
-// auditID reads the key in a path.
-func auditID(r *http.Request) (store.Key, error) {
-	id, ok := store.ParseKey(mux.Vars(r)["audit_id"])
-	if !ok {
-		return "", errAuditID
-	}
-	return id, nil
-}
-
-// pathIDs are the audits that a path asks for.
-func pathIDs(r *http.Request) ([]store.Key, error) {
-	id, err := auditID(r)
-	return []store.Key{id}, err
-}
-
-// queryIDs reads the parameter ids, in its order, without what it repeats; nil: there is none. It reads the query by itself:
-// net/url's Query drops what it does not understand, and a list that is lost would be a request for all audits.
-func queryIDs(r *http.Request) ([]store.Key, error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, errIDs
-	}
-	lists := query["ids"]
-	if len(lists) == 0 {
-		return nil, nil
-	}
-	if len(lists) > 1 || strings.Count(lists[0], ",") >= maxIDs {
-		return nil, errIDs
-	}
-	var ids []store.Key
-	for text := range strings.SplitSeq(lists[0], ",") {
-		id, ok := store.ParseKey(text)
-		if !ok {
-			return nil, errIDs
-		}
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
 }
 
 // lastEventID is the id of the last event that a reconnecting client has seen. Clients that cannot set the header send a

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,7 +44,7 @@ func TestCachedTokenExpires(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if who, err := v.verify(t.Context(), token); err != nil || who != fresh.viewer {
+			if who, err := v.verify(t.Context(), token); err != nil || !reflect.DeepEqual(who, fresh.viewer) {
 				t.Errorf("got %+v, %v, want %+v", who, err, fresh.viewer)
 			}
 		}

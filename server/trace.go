@@ -36,6 +36,7 @@ func (s *Server) nameSpan(r *http.Request) {
 	if err != nil {
 		return
 	}
+	template = ofFeed(r, template)
 	span := trace.SpanFromContext(r.Context())
 	span.SetName(methodOf(r, "HTTP") + " " + template)
 	span.SetAttributes(attribute.String("http.route", template))

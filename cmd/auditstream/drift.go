@@ -171,9 +171,9 @@ func (g guarded) Audits(ctx context.Context, keys []store.Key) ([]*store.State, 
 }
 
 // Owned implements [pgnotify.Finder].
-func (g guarded) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, error) {
+func (g guarded) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
 	if g.drift.isStale() {
-		return nil, errStale
+		return nil, nil, errStale
 	}
 	return g.Finder.Owned(ctx, owners)
 }

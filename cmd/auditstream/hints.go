@@ -78,7 +78,7 @@ func listen(c *serveCmd, conn *pgx.ConnConfig, pool *pgxpool.Pool, schema *schem
 		}
 		return float64(registrar.Unheld())
 	}))
-	h := hints{run: []func(context.Context) error{func(ctx context.Context) error { return registrar.Run(ctx, schema.Mark) }}}
+	h := hints{run: []func(context.Context) error{registrar.Run}}
 	cfg := pgnotify.ListenerConfig{Sink: sink{schema, registrar}, Logger: logger, Registerer: registry}
 	if c.SSESource == "redis" {
 		source := redisnotify.NewSource(options)

@@ -14,10 +14,10 @@ import (
 )
 
 // schemaWatch says in the log when the database's schema is not of this program's version, and when it is again. It is the
-// hub, as far as the listener can tell: the listener's resyncs, which follow each install and each connection, are when
-// another version may be there.
+// feeds, as far as the listener can tell: the listener's resyncs, which follow each install and each connection, are when
+// another version may be there, or another feed.
 type schemaWatch struct {
-	*pgnotify.Hub
+	*feeds
 	db     sql.Querier
 	logger *slog.Logger
 	look   pgnotify.Bell
@@ -29,11 +29,11 @@ type schemaWatch struct {
 
 var _ pgnotify.Sink = (*schemaWatch)(nil)
 
-func newSchemaWatch(hub *pgnotify.Hub, db sql.Querier, drift *driftWatch, logger *slog.Logger) *schemaWatch {
-	return &schemaWatch{Hub: hub, db: db, drift: drift, logger: logger, look: pgnotify.NewBell()}
+func newSchemaWatch(all *feeds, db sql.Querier, drift *driftWatch, logger *slog.Logger) *schemaWatch {
+	return &schemaWatch{feeds: all, db: db, drift: drift, logger: logger, look: pgnotify.NewBell()}
 }
 
-// Resync has Watch look and then does what the hub's does.
+// Resync has Watch look and then does what the feeds' does.
 func (w *schemaWatch) Resync() {
 	w.look.Ring()
 }
@@ -61,16 +61,17 @@ func (w *schemaWatch) Watch(ctx context.Context) error {
 			resync = true
 			if since := time.Since(looked); since < lookRest {
 				passed = true
-				w.Hub.Resync()
+				w.feeds.Resync()
 				next = looked.Add(lookRest)
 				continue
 			}
 		}
 		if resync {
 			w.compare(ctx)
+			w.feeds.look(ctx)
 		}
 		if w.drift.look(ctx, resync) || resync && !passed {
-			w.Hub.Resync()
+			w.feeds.Resync()
 		}
 		resync, passed, looked = false, false, time.Now()
 		next = looked.Add(lookEvery)

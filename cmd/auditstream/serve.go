@@ -75,38 +75,25 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	defer pool.Close()
-	audits := store.New(pool, store.Audits)
-	audits.LimitRows(int(c.SSEMaxRowBytes))
-	registry.MustRegister(rowMetrics(audits)...)
-
 	drift := newDriftWatch(pool, logger, registry)
-	rows := guarded{Loader: traced(audits, tracer), Finder: audits, drift: drift}
 	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
 	if err != nil {
 		return err
 	}
 	registrar := pgnotify.NewRegistrar(conn, pool, logger)
-	states, err := pgnotify.NewHub(pgnotify.HubConfig{
-		Loader:     rows,
-		Announcer:  registrar,
-		Finder:     rows,
-		Interval:   time.Duration(c.SSEFallbackDBInterval),
-		NoFlood:    c.SSEPollHot == "off",
-		Logger:     logger,
-		Registerer: registry,
-	})
-	if err != nil {
+	all := &feeds{pool: pool, registrar: registrar, drift: drift, cfg: c, tracer: tracer, logger: logger, registry: registry,
+		wake: pgnotify.NewBell(), feeds: make(map[string]*feed)}
+	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
+	all.prepared = c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL)
+	if err := all.add(store.Audits); err != nil { // until the database says more
 		return err
 	}
-	registry.MustRegister(newQueueUsage(audits.QueueUsage, states.Idle))
-	schema := newSchemaWatch(states, pool, drift, logger)
+	audits := all.feeds[store.DefaultFeed].rows
+	registry.MustRegister(newQueueUsage(audits.QueueUsage, all.Idle))
+	schema := newSchemaWatch(all, pool, drift, logger)
 	hints, err := listen(c, conn, pool, schema, registrar, logger, registry)
 	if err != nil {
 		return err
-	}
-	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
-	if c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL) {
-		audits.PrepareWhile(registrar.Held)
 	}
 
 	ping := func(ctx context.Context) error {
@@ -114,7 +101,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	cfg := c.server()
-	cfg.Hub, cfg.Ping, cfg.Listening, cfg.Unreadable = hub{states}, ping, hints.up, audits.Unreadable
+	cfg.Feeds, cfg.Ping, cfg.Listening, cfg.Unreadable = all.find, ping, hints.up, all.unreadable
 	cfg.Drift = drift.Kinds
 	cfg.Page, cfg.Logger, cfg.Metrics, cfg.Tracer = page, logger, registry, tracer
 	srv, err := server.New(ctx, cfg)
@@ -133,7 +120,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	listening(srv)
 
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range append(hints.run, states.Run, states.Find, schema.Watch) {
+	for _, run := range append(hints.run, all.run, schema.Watch) {
 		group.Go(func() error { return run(ctx) })
 	}
 	group.Go(func() error { return srv.Run(ctx) })

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"auditstream/pgnotify"
+	"auditstream/server"
+	"auditstream/sql"
+	"auditstream/store"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// feeds are all that is adopted in the database, those included that are installed or removed while serve runs. They share the connections,
+// the listener and the locks; each has a hub of its own, so that rows of one that are slow to read are nobody else's problem. What the listener hears they take apart.
+type feeds struct {
+	pool      *pgxpool.Pool
+	prepared  bool // statements may be
+	registrar *pgnotify.Registrar
+	drift     *driftWatch
+	cfg       *serveCmd
+	tracer    trace.TracerProvider
+	logger    *slog.Logger
+	registry  *prometheus.Registry
+	wake      pgnotify.Bell // there is something to run
+
+	mu    sync.RWMutex
+	feeds map[string]*feed
+	toRun []*feed
+	asked bool // it is known which there are
+}
+
+// feed is one of them.
+type feed struct {
+	*store.Feed
+	rows      *store.Store
+	hub       *pgnotify.Hub
+	announcer *pgnotify.FeedAnnouncer
+	metrics   *prometheus.Registry
+	gone      chan struct{} // closed when it is over
+}
+
+var errNotAsked = errors.New("the database was not asked yet which feeds there are")
+
+// find is [server.Config.Feeds].
+func (a *feeds) find(name string) (server.Feed, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	switch f := a.feeds[name]; {
+	case f != nil:
+		return server.Feed{Feed: f.Feed, Hub: hub{f.hub}}, nil
+	case !a.asked:
+		return server.Feed{}, errNotAsked
+	default:
+		return server.Feed{}, server.ErrNoFeed
+	}
+}
+
+// Notify implements [pgnotify.Sink].
+func (a *feeds) Notify(row string) bool {
+	name, text := pgnotify.SplitRow(row)
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	f := a.feeds[name]
+	if f == nil {
+		return false
+	}
+	key, ok := f.Key.Parse(text)
+	if ok {
+		f.hub.Notify(key)
+	}
+	return ok
+}
+
+// Resync implements [pgnotify.Sink].
+func (a *feeds) Resync() {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, f := range a.feeds {
+		f.hub.Resync()
+	}
+}
+
+// Idle reports whether nobody watches anything.
+func (a *feeds) Idle() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, f := range a.feeds {
+		if !f.hub.Idle() {
+			return false
+		}
+	}
+	return true
+}
+
+// unreadable is how many rows that somebody asks for cannot be read.
+func (a *feeds) unreadable() (n int) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, f := range a.feeds {
+		n += f.rows.Unreadable()
+	}
+	return n
+}
+
+// look finds which feeds there are. Audits is always there: somebody may have written its view by hand.
+func (a *feeds) look(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	found, err := sql.Feeds(ctx, a.pool)
+	if err != nil {
+		a.logger.Debug("which feeds there are is not known", "error", err)
+		return
+	}
+	there := map[string]*store.Feed{store.DefaultFeed: store.Audits}
+	for _, f := range found {
+		if f.View == "" { // of an earlier version
+			continue
+		}
+		there[f.Name] = &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Mix: f.Mix, Ends: f.Ends, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = true
+	for name, f := range a.feeds {
+		if !reflect.DeepEqual(f.Feed, there[name]) {
+			a.remove(f)
+		}
+	}
+	for name, f := range there {
+		if a.feeds[name] == nil {
+			if err := a.add(f); err != nil {
+				a.logger.Error("a feed cannot be served", "feed", name, "error", err)
+			}
+		}
+	}
+}
+
+// add begins a feed. The caller holds mu, where others run.
+func (a *feeds) add(described *store.Feed) error {
+	f := &feed{Feed: described, rows: store.New(a.pool, described), announcer: a.registrar.Feed(described), metrics: prometheus.NewRegistry(), gone: make(chan struct{})}
+	f.rows.LimitRows(int(a.cfg.SSEMaxRowBytes))
+	if a.prepared {
+		f.rows.PrepareWhile(a.registrar.Held)
+	}
+	metrics := prometheus.WrapRegistererWith(prometheus.Labels{"feed": described.Name}, f.metrics)
+	metrics.MustRegister(rowMetrics(f.rows)...)
+	rows := guarded{Loader: traced(f.rows, a.tracer), Finder: f.rows, drift: a.drift}
+	logger := a.logger
+	if described.Name != store.DefaultFeed {
+		logger = logger.With("feed", described.Name)
+	}
+	var err error
+	f.hub, err = pgnotify.NewHub(pgnotify.HubConfig{
+		Feed:       described,
+		Loader:     rows,
+		Announcer:  f.announcer,
+		Finder:     rows,
+		Interval:   time.Duration(a.cfg.SSEFallbackDBInterval),
+		NoFlood:    a.cfg.SSEPollHot == "off",
+		Logger:     logger,
+		Registerer: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.registry.Register(f.metrics); err != nil {
+		return err
+	}
+	a.feeds[described.Name] = f
+	a.toRun = append(a.toRun, f)
+	a.wake.Ring()
+	return nil
+}
+
+// remove ends a feed: whoever watches is told to come back, and finds another one, or none. The caller holds mu.
+func (a *feeds) remove(f *feed) {
+	delete(a.feeds, f.Name)
+	a.registry.Unregister(f.metrics)
+	f.announcer.Detach()
+	f.hub.Retire()
+	close(f.gone)
+}
+
+// run runs all that are added, until ctx is done, and returns nil.
+func (a *feeds) run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.wake:
+		}
+		a.mu.Lock()
+		for _, f := range a.toRun {
+			ctx, cancel := context.WithCancel(ctx)
+			running.Go(func() { _ = f.hub.Run(ctx) }) // always nil
+			running.Go(func() { _ = f.hub.Find(ctx) })
+			running.Go(func() {
+				defer cancel()
+				select {
+				case <-ctx.Done():
+				case <-f.gone:
+				}
+			})
+		}
+		a.toRun = nil
+		a.mu.Unlock()
+	}
+}
