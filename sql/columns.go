@@ -16,15 +16,16 @@ type column struct {
 	shown  expression
 }
 
-// ref is the source, without its domains, whose checks and casts are of no use here. Of a type that somebody else defined it is what
-// the type's output function writes, which only a superuser can define: anybody may define a cast, and it would run as whoever reads.
-func (c column) ref() string {
-	ref := "a." + ident(c.source.Name)
+// from is the column of a row called alias, without its domains, whose checks and casts are of no use here. Of a type that somebody else
+// defined it is what the type's output function writes, which only a superuser can define: anybody may define a cast, and it would run as whoever
+// reads.
+func (a *attribute) from(alias string) string {
+	ref := alias + "." + ident(a.Name)
 	switch {
-	case !c.source.BuiltIn:
+	case !a.BuiltIn:
 		return fmt.Sprintf(`case when %[1]s is distinct from null then format('%%s', %[1]s) end`, ref)
-	case c.source.Domain:
-		ref += "::" + c.source.BaseSQL
+	case a.Domain:
+		ref += "::" + a.BaseSQL
 	}
 	return ref
 }
@@ -34,7 +35,7 @@ func (c column) value() string {
 	if c.source == nil {
 		return "null::" + viewTypes[c.name]
 	}
-	return c.shown.of(c.ref())
+	return c.shown.of(c.source.from("a"))
 }
 
 // collation is what the view's column has, as far as it can depend on the table.
