@@ -166,7 +166,10 @@ func choose(o Options, roles []string, m *mapping, asked string) string {
 	for _, column := range m.columns {
 		c.Columns[column.name] = ""
 		if column.source != nil {
-			c.Columns[column.name] = column.source.Name
+			c.Columns[column.name] = o.Columns[column.name]
+			if column.source.plain() {
+				c.Columns[column.name] = column.source.column.Name
+			}
 		}
 	}
 	maps.DeleteFunc(c.Columns, func(name, _ string) bool { _, ok := o.Columns[name]; return !ok })

@@ -2,6 +2,7 @@ package sql
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -9,11 +10,11 @@ import (
 // defaultCollation is pg_collation's oid of "default", a constant of PostgreSQL.
 const defaultCollation = 100
 
-// A column of the view: one of ours, where it comes from, and how it is shown. A nil source is a column left out.
+// A column of the view: one of ours, where it comes from, and how it is shown. Without a source it is left out.
 type column struct {
 	name   string
-	source *attribute
-	shown  expression
+	source *source
+	shown  string // in SQL
 }
 
 // from is the column of a row called alias, without its domains, whose checks and casts are of no use here. Of a type that somebody else
@@ -32,10 +33,10 @@ func (a *attribute) from(alias string) string {
 
 // value is the column's expression in the view.
 func (c column) value() string {
-	if c.source == nil {
+	if c.shown == "" {
 		return "null::" + viewTypes[c.name]
 	}
-	return c.shown.of(c.source.from("a"))
+	return c.shown
 }
 
 // collation is what the view's column has, as far as it can depend on the table.
@@ -43,22 +44,38 @@ func (c column) collation() uint32 {
 	if viewTypes[c.name] != "text" || c.name == "status" {
 		return 0
 	}
-	if c.source == nil || c.source.Collation == 0 {
+	if c.source == nil || !c.source.plain() || c.source.column.Collation == 0 {
 		return defaultCollation
 	}
-	return c.source.Collation
+	return c.source.column.Collation
 }
 
 // viewTypes are the contract's, as pg_catalog.format_type writes them.
 var viewTypes = map[string]string{
-	"audit_id": "bigint", "user_id": "text", "user_email": "text", "status": "text", "progress": "integer",
+	"audit_id": "bigint", "group_id": "text", "fields": "text", "user_id": "text", "user_email": "text", "status": "text", "progress": "integer",
 	"message": "text", "geo_score": "double precision", "total_pages": "integer", "error": "text",
 }
 
 // A mapping is everything that the view and the triggers take from the table.
 type mapping struct {
 	key     attribute
-	columns []column // in the order of ours
+	columns []column // in the order of ours, which what not every feed has follows
+	fields  []field
+	hidden  *attribute // of rows that have it nobody sees anything
+	lookups []lookup
+}
+
+// A field is one that the operator wants to be shown beside ours.
+type field struct {
+	name   string
+	source *source
+}
+
+// A lookup finds an owner in another table, by a column of the table.
+type lookup struct {
+	column     *attribute
+	table      *table
+	key, shown *attribute
 }
 
 // sources are the columns of the table that the view shows, the key first.
@@ -66,47 +83,145 @@ func (m *mapping) sources() []*attribute {
 	all := []*attribute{&m.key}
 	for _, c := range m.columns {
 		if c.source != nil {
-			all = append(all, c.source)
+			all = append(all, c.source.columns()...)
 		}
+	}
+	for _, f := range m.fields {
+		all = append(all, f.source.columns()...)
+	}
+	if m.hidden != nil {
+		all = append(all, m.hidden)
 	}
 	return all
 }
 
-// owners are the columns of the table that say whose a row is, which come first in ours, quoted.
+// owners are the columns of the table that say whose a row is, quoted, each once.
 func (m *mapping) owners() []string {
 	var names []string
-	for _, c := range m.columns[:2] {
-		if c.source != nil {
-			names = append(names, ident(c.source.Name))
+	for _, c := range m.columns {
+		if c.source == nil || c.name != "user_id" && c.name != "user_email" && c.name != "group_id" {
+			continue
+		}
+		for _, a := range c.source.columns() {
+			if name := ident(a.Name); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
 	return names
 }
 
 // mapColumns decides what each of our columns comes from. encoding is the server's.
-func mapColumns(t *table, names map[string]string, encoding string) (*mapping, error) {
-	key, err := findKey(t, names["id"])
+func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mapping, error) {
+	key, err := findKey(t, o.Columns["id"], o.feed())
 	if err != nil {
 		return nil, err
 	}
-	m := &mapping{key: *key}
-	for _, name := range ours {
-		source, err := findSource(t, names, name)
+	m := &mapping{key: *key, lookups: lookups}
+	for _, name := range append(slices.Clone(ours), "group_id") {
+		if name == "group_id" && o.Columns[name] == "" || o.feed() != defaultFeed && (name == "geo_score" || name == "total_pages") {
+			continue
+		}
+		s, err := findSource(t, o, name)
 		if err != nil {
 			return nil, err
 		}
-		c := column{name: name, source: source}
-		err = c.adapt(t, encoding)
-		if err != nil {
+		c := column{name: name, source: m.looked(s)}
+		if c.source == nil && name == "progress" { // it was left out
+			c.shown = "case when " + m.columns[slices.Index(ours, "status")].shown + " = 'completed' then 100 else 0 end"
+		} else if err = c.adapt(t, o.Words, encoding); err != nil {
 			return nil, err
 		}
 		m.columns = append(m.columns, c)
 	}
+	for _, text := range o.Fields {
+		f, err := parseField(t, text)
+		if err != nil {
+			return nil, err
+		}
+		m.fields = append(m.fields, f)
+	}
+	if len(m.fields) > 0 {
+		m.columns = append(m.columns, column{name: "fields", shown: m.shownFields(encoding)})
+	}
+	if o.Hide != "" {
+		if m.hidden = t.written(o.Hide); m.hidden == nil {
+			return nil, fmt.Errorf("%s has no column %s, which --hide names (it has %s)", t.Display, o.Hide, t.names())
+		}
+	}
 	return m, nil
 }
 
+// looked is a source in the other table, where a lookup finds it.
+func (m *mapping) looked(s *source) *source {
+	for n, l := range m.lookups {
+		if s != nil && s.plain() && s.column.Name == l.column.Name {
+			return &source{column: l.column, elsewhere: l.shown, alias: fmt.Sprintf("l%d", n+1)}
+		}
+	}
+	return s
+}
+
+// from is what the view reads: the table and those that lookups join. A row without an owner there is shown to nobody.
+func (m *mapping) from(t *table) string {
+	from := t.quoted() + " as a"
+	for n, l := range m.lookups {
+		from += fmt.Sprintf(" left join %s as l%d on l%[2]d.%[3]s = %[4]s", l.table.quoted(), n+1, ident(l.key.Name), l.column.from("a"))
+	}
+	return from
+}
+
+// where is of whom nobody sees anything. Of integers it is always true, and not idle: it tells the planner that an integer or smallint key
+// equals the bigint shown, so that reads use its index.
+func (m *mapping) where() string {
+	where := "true"
+	if m.keyType() == "" {
+		where = fmt.Sprintf("a.%[1]s = a.%[1]s::bigint", ident(m.key.Name))
+	}
+	if m.hidden != nil {
+		where += " and a." + ident(m.hidden.Name) + " is not distinct from null"
+	}
+	return where
+}
+
+// keyType is what [Feed.Key] says.
+func (m *mapping) keyType() string {
+	switch m.key.builtInBase() {
+	case "uuid":
+		return "uuid"
+	case "text", "varchar":
+		return "text"
+	}
+	return ""
+}
+
+// parseField reads NAME, or NAME=SOURCE.
+func parseField(t *table, text string) (field, error) {
+	name, from, ok := strings.Cut(text, "=")
+	if !ok {
+		name = strings.ReplaceAll(text, ".", "_")
+		from = text
+	}
+	if !fieldName.MatchString(name) || slices.Contains(ours, name) || name == "id" || name == "audit_id" || name == "group_id" {
+		return field{}, usagef("--field %s: give NAME or NAME=SOURCE, NAME of letters, digits and _, and none that is shown already (id, %s)", text, strings.Join(ours[2:], ", "))
+	}
+	s, err := parseSource(t, "--field "+name, from)
+	return field{name, s}, err
+}
+
+var fieldName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
+
+// shownFields is the fields as members of a JSON object, with a comma before each.
+func (m *mapping) shownFields(encoding string) string {
+	var all []string
+	for _, f := range m.fields {
+		all = append(all, fmt.Sprintf(`',"%s":' || %s`, f.name, f.source.json(encoding)))
+	}
+	return "concat(" + strings.Join(all, ", ") + ")"
+}
+
 // findKey finds the column that holds the audit's id.
-func findKey(t *table, mapped string) (*attribute, error) {
+func findKey(t *table, mapped, feed string) (*attribute, error) {
 	key := t.column("id")
 	if mapped != "" {
 		key = t.written(mapped)
@@ -123,27 +238,22 @@ func findKey(t *table, mapped string) (*attribute, error) {
 		return nil, fmt.Errorf("%s has no column id and no primary key of one column: say which column identifies a row with --column id=NAME (it has %s)",
 			t.Display, t.names())
 	}
-	if !slices.Contains([]string{"int2", "int4", "int8"}, key.builtInBase()) {
-		return nil, fmt.Errorf("column %s of %s is %s: the id of an audit must be smallint, integer or bigint; say which other column identifies a row with --column id=NAME",
+	if !slices.Contains([]string{"int2", "int4", "int8", "uuid", "text", "varchar"}, key.builtInBase()) {
+		return nil, fmt.Errorf("column %s of %s is %s: the id of a row must be smallint, integer, bigint, uuid, text or varchar; say which other column identifies a row with --column id=NAME",
 			key.Name, t.Display, key.Type)
 	}
 	return key, nil
 }
 
 // findSource finds the table's column for one of ours; nil when there is none and there need not be one.
-func findSource(t *table, names map[string]string, name string) (*attribute, error) {
-	mapped, given := names[name]
-	source := t.column(name)
-	if given {
-		source = t.written(mapped)
-	}
+func findSource(t *table, o Options, name string) (*source, error) {
+	mapped, given := o.Columns[name]
+	a := t.column(name)
 	switch {
 	case given && mapped == "":
 		return nil, nil
-	case given && source == nil:
-		return nil, t.lacks(mapped, name)
 	case given:
-		return source, nil
+		return parseSource(t, "--column "+name, mapped)
 	}
 	if name == "error" {
 		// A flag called error beside the text called error_message is not what a viewer wants to read.
@@ -151,50 +261,51 @@ func findSource(t *table, names map[string]string, name string) (*attribute, err
 			return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
 		}
 		other := t.column("error_message")
-		if source == nil || other != nil && isText(other) && !isText(source) {
-			source = other
+		if a == nil || other != nil && isText(other) && !isText(a) {
+			a = other
 		}
 	}
-	if source == nil && (name == "status" || name == "progress") {
+	if a == nil && (name == "status" || name == "progress") {
 		return nil, fmt.Errorf("%s has no column %s: say which column holds it with --column %[2]s=NAME (it has %[3]s)", t.Display, name, t.names())
 	}
-	return source, nil
+	if a == nil {
+		return nil, nil
+	}
+	return &source{column: a}, nil
 }
 
 // adapt chooses the expression for the source's type, or refuses it. A text takes every type there is.
-func (c *column) adapt(t *table, encoding string) error {
-	if c.source == nil {
+func (c *column) adapt(t *table, words []Word, encoding string) (err error) {
+	s := c.source
+	if s == nil {
 		return nil
 	}
-	base := c.source.builtInBase()
-	allowed, wayOut := "a number (smallint, integer, bigint, real, double precision or numeric)", "leave it out with --column "+c.name+"="
 	byType, number := numbers[c.name]
 	switch {
-	case number:
-		c.shown = byType[base]
 	case c.name == "status":
-		allowed = "text, varchar or an enum"
-		if c.source.Category == "S" || c.source.BaseKind == "e" {
-			c.shown = statusText
-		}
-	case base == "text":
-		c.shown = asIs
-	case base == "jsonb":
-		c.shown = jsonbText
-	case base == "json" && encoding == "UTF8":
-		c.shown = jsonText
-	case base == "json":
-		c.shown = jsonTextASCII
-	default:
-		c.shown = asText
-	}
-	if c.shown != "" {
+		c.shown, err = statusOf(s, words, encoding)
+		return err
+	case !number:
+		c.shown = s.text(encoding)
 		return nil
+	case s.plain() && byType[s.column.builtInBase()] != "":
+		c.shown = byType[s.column.builtInBase()].of(s.from())
+		return nil
+	case s.plain() && s.column.Category != "S":
+		wayOut := "leave it out with --column " + c.name + "="
+		return fmt.Errorf("column %s of %s is %s: %s must be a number (smallint, integer, bigint, real, double precision or numeric), or a text that is one; %s", s.column.Name, t.Display,
+			s.column.Type, c.name, wayOut)
 	}
-	if c.name == "status" || c.name == "progress" {
-		wayOut = "name another one with --column " + c.name + "=NAME"
+	n := "(" + s.number(encoding) + ")"
+	switch c.name { // a millionth of a millionth makes up for what 29 of 100 lose in double precision
+	case "progress":
+		c.shown = fmt.Sprintf("least(greatest(floor(coalesce(%s, 0) + 1e-9), 0), 100)::int", n)
+	case "total_pages":
+		c.shown = fmt.Sprintf("case when %[1]s is not null then least(greatest(floor(%[1]s + 1e-9), 0), 2147483647)::int end", n)
+	default:
+		c.shown = n
 	}
-	return fmt.Errorf("column %s of %s is %s: %s must be %s; %s", c.source.Name, t.Display, c.source.Type, c.name, allowed, wayOut)
+	return nil
 }
 
 // builtInBase is the type's name when it is PostgreSQL's own; nobody else's "int4" is one.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,9 +26,26 @@ type Options struct {
 	Create bool
 	// Role is granted what serve needs: CONNECT, USAGE on the schema, and SELECT on the views. Empty: nobody.
 	Role string
-	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email) to the table's. An empty
-	// value leaves the column out. Names that are missing here are as in the install before, and else looked for in the table.
+	// Feed is the name of what is adopted, in URLs and notifications. Empty: audits.
+	Feed string
+	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id) to sources of the
+	// table's: a column, column.name.name in json, a/b in per cent, column*100. An empty value leaves the column out; a progress that is left out is 0 until the
+	// row is completed. Names that are missing here are as in the install before, and else looked for in the table.
 	Columns map[string]string
+	// Words say what viewers see in place of what is stored in the status.
+	Words []Word
+	// Ends are the statuses, as viewers see them, that end a row besides completed and failed.
+	Ends []string
+	// Fields are what else is shown: NAME, or NAME=SOURCE.
+	Fields []string
+	// Lookups find owners in other tables: COLUMN=SCHEMA.TABLE.KEY:OWNER.
+	Lookups []string
+	// Hide is a column: while it is not null a row is not shown.
+	Hide string
+	// Deleted is the status with which a row is shown that was deleted while somebody watched it. Empty: it is said to be gone.
+	Deleted string
+	// Public says that every viewer may see every row.
+	Public bool
 	// NoTriggers installs the view alone. Changes are then found by the server's safety net.
 	NoTriggers bool
 	// NotifyAlways makes the triggers ring for every change, whether anybody watches or not. Commits then wait for each other.
@@ -52,14 +70,24 @@ func usagef(format string, args ...any) error {
 // ours are the view's columns after audit_id, which is called id in the options and comes first there.
 var ours = []string{"user_id", "user_email", "status", "progress", "message", "geo_score", "total_pages", "error"}
 
+// defaultFeed is the first one, whose names and JSON the API page fixes.
+const defaultFeed = "audits"
+
+var feedName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
+
+func (o Options) feed() string { return cmp.Or(o.Feed, defaultFeed) }
+
 // withDefaults validates o and returns it complete.
 func (o Options) withDefaults() (Options, error) {
-	o.Table = cmp.Or(o.Table, DefaultTable)
+	o.Table, o.Feed = cmp.Or(o.Table, DefaultTable), cmp.Or(o.Feed, defaultFeed)
+	if !feedName.MatchString(o.Feed) || o.Feed == "sse" {
+		return o, usagef("--feed %q: give a name of 1 to 31 letters from a to z, digits and _, that begins with a letter and is not sse", o.Feed)
+	}
 	for _, name := range slices.Sorted(maps.Keys(o.Columns)) {
-		if name != "id" && !slices.Contains(ours, name) {
-			return o, usagef("--column %s=%s: there is no column %q to map; it can be id, %s", name, o.Columns[name], name, strings.Join(ours, ", "))
+		if name != "id" && name != "group_id" && !slices.Contains(ours, name) {
+			return o, usagef("--column %s=%s: there is no column %q to map; it can be id, group_id, %s", name, o.Columns[name], name, strings.Join(ours, ", "))
 		}
-		if o.Columns[name] == "" && (name == "id" || name == "status" || name == "progress") {
+		if o.Columns[name] == "" && (name == "id" || name == "status") {
 			return o, usagef("--column %s=: the column %[1]s cannot be left out; name the column of your table that holds it", name)
 		}
 	}

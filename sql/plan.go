@@ -113,17 +113,18 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 		return nil, err
 	}
 	all, kept := there.keepColumns(o.Columns, t)
-	m, err := mapColumns(t, all, encoding)
+	given := o.Columns
+	o.Columns = all
+	m, err := mapColumns(t, o, nil, encoding)
 	if err != nil && len(kept) > 0 {
 		return nil, fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
 	}
 	if err == nil {
-		err = there.unlike(o.Columns, m)
+		err = there.unlike(given, m)
 	}
 	if err != nil {
 		return nil, err
 	}
-	o.Columns = all
 	found, err := there.compare(ctx, conn, false)
 	if err != nil {
 		return nil, err

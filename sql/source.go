@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -14,7 +15,9 @@ type source struct {
 	path   []string // in column, which is json or jsonb
 	over   *source  // what it is divided by, in per cent; nil: nothing
 	times  string   // what it is multiplied by; "": nothing
-	ref    string   // of another table's column, joined by --lookup
+
+	elsewhere *attribute // of another table, which is called alias in the view, found by column; nil: it is column itself
+	alias     string
 }
 
 var factor = regexp.MustCompile(`^(.+)\*([0-9]{1,9}(?:\.[0-9]{1,9})?)$`)
@@ -45,7 +48,7 @@ func parseSource(t *table, option, text string) (*source, error) {
 	name, path, ok := strings.Cut(text, ".")
 	a := t.written(name)
 	if !ok || a == nil {
-		return nil, fmt.Errorf("%s has no column %s, which %s=%s names (it has %s)", t.Display, name, option, text, t.names())
+		return nil, fmt.Errorf("%s has no column %s, which %s=%s names (it has %s)", t.Display, text, option, text, t.names())
 	}
 	if base := a.builtInBase(); base != "json" && base != "jsonb" {
 		return nil, fmt.Errorf("%s=%s: column %s of %s is %s, and only json and jsonb have parts; name the column alone, or one of json", option, text, a.Name, t.Display, a.Type)
@@ -58,7 +61,9 @@ func parseSource(t *table, option, text string) (*source, error) {
 }
 
 // plain reports whether it is a column as it is.
-func (s *source) plain() bool { return s.path == nil && s.over == nil && s.times == "" }
+func (s *source) plain() bool {
+	return s.path == nil && s.over == nil && s.times == "" && s.elsewhere == nil
+}
 
 // columns are those of the table that it is made of.
 func (s *source) columns() []*attribute {
@@ -70,11 +75,14 @@ func (s *source) columns() []*attribute {
 }
 
 func (s *source) from() string {
-	if s.ref != "" {
-		return s.ref
+	if s.elsewhere != nil {
+		return s.elsewhere.from(s.alias)
 	}
 	return s.column.from("a")
 }
+
+// shown is the column whose value it is.
+func (s *source) shown() *attribute { return cmp.Or(s.elsewhere, s.column) }
 
 // at is the part of json at the path, by an operator, or null where its text could not be had: see jsonText.
 func (s *source) at(operator, encoding string) string {
@@ -100,13 +108,13 @@ func quotedPath(path []string) string {
 
 // text is its value as a text.
 func (s *source) text(encoding string) string {
-	switch base := s.column.builtInBase(); {
+	switch base := s.shown().builtInBase(); {
 	case s.over != nil || s.times != "":
 		return "(" + s.number(encoding) + ")::text"
 	case s.path != nil:
 		return s.at("#>>", encoding)
-	case base == "text" || base == "varchar":
-		return s.from() + "::text"
+	case base == "text":
+		return s.from()
 	case base == "jsonb":
 		return jsonbText.of(s.from())
 	case base == "json" && encoding == "UTF8":
