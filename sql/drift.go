@@ -58,10 +58,7 @@ func (i *installed) drift(ctx context.Context, conn *pgx.Conn) (d Drift, err err
 	if err != nil {
 		return d, err
 	}
-	d.Table, d.Triggers, d.Always = s.Table, s.Triggers || i.Feeds || i.Kind == "", s.Always
-	if d.Table == "" && len(i.Triggers) > 0 {
-		d.Table = i.Triggers[0].table().quoted()
-	}
+	d.Table, d.Triggers, d.Always = describeTriggers(i)[0].Table, s.Triggers || i.Feeds || i.Kind == "", s.Always
 	if c := i.chosen; c != nil && c.Made.Name != "" {
 		d.Table, d.Triggers, d.Always = ident(c.Made.Schema, c.Made.Name), c.Options.Triggers, c.Options.Always
 	}

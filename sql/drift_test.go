@@ -332,7 +332,7 @@ func TestU11CommandIsWholeWithoutTheChoices(t *testing.T) {
 			there := pgtest.Connect(t, dsn)
 			exec(t, there, `set session authorization `+server)
 			d, err := sql.Compare(t.Context(), there)
-			if err != nil || len(d.Findings) == 0 || strings.ReplaceAll(d.Table, `"`, "") != "app.jobs" || d.Always != o.NotifyAlways || d.Triggers == o.NoTriggers {
+			if err != nil || len(d.Findings) == 0 || d.Table != `"app"."jobs"` || d.Always != o.NotifyAlways || d.Triggers == o.NoTriggers {
 				t.Errorf("%+v after %s: %+v, %v", o, loss, d, err)
 			}
 		}
