@@ -24,7 +24,7 @@ func TestAPICORS(t *testing.T) { overBoth(t, testAPICORS) }
 func testAPICORS(t *testing.T) {
 	db := newFirstAudit(t)
 	db.sql(t, "update audits set status = 'completed'")
-	i := serve(t, db.Serve, "CORS_ALLOWED_ORIGINS=https://app.example.com,http://localhost:5173")
+	i := serve(t, db.Serve, "CORS_ALLOWED_ORIGINS=https://app.example.com, http://localhost:5173")
 	preflight := []string{"Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "authorization,last-event-id"}
 	good := []string{"Authorization", "Bearer " + alice(t)}
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"math"
 	"regexp"
 	"strings"
 	"time"
@@ -63,6 +64,9 @@ func (c *claims) text(name string) (text string, err error) {
 	}
 }
 
+// maxSeconds is how far from 1970 a date may be. Beyond what time.Time can hold a far future is a past, in which a token would be valid.
+const maxSeconds = 1e15
+
 func (c *claims) date(name string) (*jwt.NumericDate, error) {
 	if c.kind(name) == "missing" {
 		return nil, nil
@@ -70,6 +74,11 @@ func (c *claims) date(name string) (*jwt.NumericDate, error) {
 	date := new(jwt.NumericDate)
 	if err := date.UnmarshalJSON(c.all[name]); err != nil {
 		return nil, &wrongClaim{name, "no number of seconds"}
+	}
+	var seconds json.Number // as far as date is, which has taken it for a number
+	_ = json.Unmarshal(c.all[name], &seconds)
+	if s, err := seconds.Float64(); err != nil || math.Abs(s) > maxSeconds {
+		return nil, &wrongClaim{name, "no number of seconds that a date can have"}
 	}
 	return date, nil
 }

@@ -119,6 +119,21 @@ func TestU25LeewayOfAMinuteForNotBefore(t *testing.T) {
 	})
 }
 
+// What time.Time cannot hold turned into the past: a token of a later nbf was valid at once.
+func TestU25DateBeyondAllTimeIsNoDate(t *testing.T) {
+	t.Parallel()
+	v, _ := logged(t, AuthConfig{Secret: testSecret})
+	for _, seconds := range []any{1e16, 9.3e18, -9.3e18, 1e19, 1e308, -1e308, json.Number("9223372036854775807"), json.Number("9223372036854775808")} {
+		for _, claim := range []string{"nbf", "iat", "exp"} {
+			claims := jwt.MapClaims{"sub": "alice", "exp": time.Now().Unix() + 60}
+			claims[claim] = seconds
+			if _, err := v.verify(t.Context(), sign(t, claims)); answerTo(err) != errInvalidToken {
+				t.Errorf("%s %v: %v, want it refused", claim, seconds, err)
+			}
+		}
+	}
+}
+
 // A client that is early is told when to come back; the answer is that to any invalid token.
 func TestU25EarlyTokenIsToldWhenToComeBack(t *testing.T) {
 	t.Parallel()

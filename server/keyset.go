@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,7 @@ type KeySet struct {
 
 	all   []crypto.PublicKey
 	byKID map[string][]crypto.PublicKey // "": those without
+	known map[string]bool               // while it is made
 }
 
 // Len is how many keys can verify a token.
@@ -115,10 +117,10 @@ func parseKeySet(body []byte) (*KeySet, error) {
 	switch {
 	case err != nil && len(body) == jwksMaxSize:
 		return nil, fmt.Errorf("the answer is longer than %d bytes", jwksMaxSize)
-	case err != nil:
-		return nil, errors.New(`the answer is no key set; want JSON with a list "keys"`)
 	case document.Keys == nil && document.Discovery != "":
 		return nil, fmt.Errorf("the answer is the discovery document; set JWT_JWKS_URL to the address that it names, %s", shortened(document.Discovery))
+	case err != nil || document.Keys == nil:
+		return nil, errors.New(`the answer is no key set; want JSON with a list "keys"`)
 	}
 	set := &KeySet{byKID: make(map[string][]crypto.PublicKey)}
 	for i, raw := range document.Keys {
@@ -141,6 +143,7 @@ func parseKeySet(body []byte) (*KeySet, error) {
 			set.Private = append(set.Private, name)
 		}
 	}
+	set.known = nil
 	if len(set.all) == 0 {
 		few := set.LeftOut[:min(len(set.LeftOut), 5)]
 		if more := len(set.LeftOut) - len(few); more > 0 {
@@ -153,14 +156,21 @@ func parseKeySet(body []byte) (*KeySet, error) {
 
 // add takes a key once. Keys of one kid are tried one after the other.
 func (s *KeySet) add(kid string, key crypto.PublicKey) error {
-	if slices.ContainsFunc(s.byKID[kid], func(other crypto.PublicKey) bool {
-		return other.(interface{ Equal(crypto.PublicKey) bool }).Equal(key)
-	}) {
+	encoded, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return errors.New("the key cannot be encoded")
+	}
+	if s.known == nil {
+		s.known = make(map[string]bool)
+	}
+	id := kid + "\x00" + string(encoded) // compared with each other, ten thousand keys would take half a minute
+	if s.known[id] {
 		return nil
 	}
 	if kid != "" && len(s.byKID[kid]) == jwksMaxTries {
 		return fmt.Errorf("the set has more than %d keys of that kid", jwksMaxTries)
 	}
+	s.known[id] = true
 	s.byKID[kid] = append(s.byKID[kid], key)
 	s.all = append(s.all, key)
 	return nil

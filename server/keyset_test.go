@@ -203,7 +203,12 @@ func TestU7NoKeyCanBeUsed(t *testing.T) {
 	}
 	for answer, want := range map[string]string{
 		`{"issuer":"https://id.example","jwks_uri":"https://id.example/keys"}`: `set JWT_JWKS_URL to the address that it names, "https://id.example/keys"`,
-		`{"one":"-----BEGIN CERTIFICATE-----"}`:                                "none of its 0 keys",
+		`{"one":"-----BEGIN CERTIFICATE-----"}`:                                "no key set",
+		`{"keys":null}`:                                                        "no key set",
+		`{"error":"forbidden"}`:                                                "no key set",
+		"null":                                                                 "no key set",
+		"\xff\xfe{\x00}\x00":                                                   "no key set",
+		`{"keys":[]}`:                                                          "none of its 0 keys",
 		`{"keys":{"one":{}}}`:                                                  "no key set",
 		`[{"kty":"RSA"}]`:                                                      "no key set",
 		"":                                                                     "no key set",
@@ -258,6 +263,27 @@ func TestU7SecretOfAKeySetVerifiesNothing(t *testing.T) {
 		}
 		if _, err := v.verify(t.Context(), signed); answerTo(err) != errInvalidToken {
 			t.Errorf("kid %q: %v, want errInvalidToken", kid, err)
+		}
+	}
+}
+
+// Each key was compared with all others: ten thousand without a kid took half a minute, for which requests waited.
+func BenchmarkKeySetOfTenThousandKeys(b *testing.B) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		b.Fatal(err)
+	}
+	keys := []any{}
+	for n := range 10_000 {
+		keys = append(keys, with(jwkOf(&key.PublicKey, ""), map[string]any{"n": unpadded(new(big.Int).Add(key.N, big.NewInt(int64(2*n))).Bytes())}))
+	}
+	body, err := json.Marshal(map[string]any{"keys": keys})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if set, err := parseKeySet(body); err != nil || set.Len() != len(keys) {
+			b.Fatal(set.Len(), err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -17,8 +18,14 @@ func checkOrigin(text string) error {
 	lower := strings.ToLower(text)
 	scheme, rest, _ := strings.Cut(lower, "://")
 	wrong := ""
-	switch u, err := url.Parse(lower); {
+	u, err := url.Parse(lower)
+	if err == nil && u.Port() != "" {
+		_, err = strconv.ParseUint(u.Port(), 10, 16)
+	}
+	switch {
 	case text == "*":
+	case scheme == "ws", scheme == "wss":
+		wrong = "a page's origin begins with http or https, also where it uses WebSockets"
 	case lower == "null", scheme == "file":
 		wrong = "pages from files, and all that are sandboxed, by anybody, have the origin null; serve the page over HTTP and give its origin"
 	case strings.Contains(text, "*"): // of which rs/cors would make a pattern

@@ -55,6 +55,8 @@ func TestU23OtherSchemesAreOrigins(t *testing.T) {
 		"https://":                       "want SCHEME://HOST",
 		"https://a b":                    "want SCHEME://HOST",
 		"https://a:99999999":             "want SCHEME://HOST",
+		"https://a:65536":                "want SCHEME://HOST",
+		"wss://app.example":              "begins with http or https",
 		" https://app.example":           "want SCHEME://HOST",
 		"https://user:hush@app.example":  "want SCHEME://HOST",
 		"https://a.example\r\nX-Evil: 1": "want SCHEME://HOST",

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// defaultCollation is pg_collation's oid of "default", a constant of PostgreSQL.
-const defaultCollation = 100
+// The oids of "default" and "C" in pg_collation are constants of PostgreSQL.
+const defaultCollation, collationC = 100, 950
 
 // A column of the view: one of ours, where it comes from, and how it is shown. Without a source it is left out.
 type column struct {
@@ -41,8 +41,11 @@ func (c column) value() string {
 
 // collation is what the view's column has, as far as it can depend on the table.
 func (c column) collation() uint32 {
-	if viewTypes[c.name] != "text" || c.name == "status" {
+	switch {
+	case viewTypes[c.name] != "text":
 		return 0
+	case c.name == "status":
+		return collationC
 	}
 	if c.source == nil || !c.source.plain() || c.source.column.Collation == 0 {
 		return defaultCollation

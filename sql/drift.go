@@ -54,12 +54,13 @@ func Compare(ctx context.Context, conn *pgx.Conn) (Drift, error) {
 }
 
 func (i *installed) drift(ctx context.Context, conn *pgx.Conn) (d Drift, err error) {
-	d.Triggers = true
-	if c := i.chosen; c != nil {
-		d.Triggers, d.Always = c.Options.Triggers, c.Options.Always
-		if c.Made.Name != "" {
-			d.Table = ident(c.Made.Schema, c.Made.Name)
-		}
+	s, err := ReadSchema(ctx, conn) // what is not known is as it is
+	if err != nil {
+		return d, err
+	}
+	d.Table, d.Triggers, d.Always = describeTriggers(i)[0].Table, s.Triggers || i.Feeds || i.Kind == "", s.Always
+	if c := i.chosen; c != nil && c.Made.Name != "" {
+		d.Table, d.Triggers, d.Always = ident(c.Made.Schema, c.Made.Name), c.Options.Triggers, c.Options.Always
 	}
 	d.Findings, err = i.compare(ctx, conn, true)
 	return d, err
@@ -82,15 +83,19 @@ func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([
 		return nil, nil // nothing is there, or it was made by hand or by another version
 	}
 	var found []Finding
-	if i.chosen == nil {
+	if way := i.inTheWay(); way != "" {
+		found = append(found, Finding{Kind: "object", Text: "something else has the name of what install makes", Remedy: way + "; and install again"})
+	}
+	if i.chosen == nil && found == nil {
 		found = append(found, i.unknownChoices())
-	} else {
+	} else if i.chosen != nil {
 		replaced, err := i.replaced(ctx, conn)
 		if err != nil {
 			return nil, err
 		}
-		found = append(append(replaced, i.changedObjects()...), i.changedOwners()...)
-		if was := i.chosen.Made; i.Made.Name != "" && (was.Unique && !i.Made.Unique || was.Indexed && !i.Made.Indexed) {
+		found = slices.Concat(found, replaced, i.changedObjects(), i.changedOwners())
+		stale := slices.ContainsFunc(replaced, func(f Finding) bool { return f.Stale })
+		if was := i.chosen.Made; !stale && i.Made.Name != "" && (was.Unique && !i.Made.Unique || was.Indexed && !i.Made.Indexed) {
 			key := ident(i.Made.Sources["audit_id"])
 			found = append(found, Finding{Kind: "key", Text: fmt.Sprintf("the index that made %s of %s unique, or found its rows, is gone: a restore that goes on after errors"+
 				" leaves a table without its primary key, and rows twice", key, i.tableName()),
@@ -107,13 +112,17 @@ func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([
 
 func (i *installed) tableName() string { return ident(i.Made.Schema, i.Made.Name) }
 
+// inTheWay is the statement that drops what install neither made nor replaces.
+func (i *installed) inTheWay() string {
+	if i.Foreign == "" && i.Kind == "v" && i.chosen != nil && !i.ours() {
+		return "drop view auditstream.progress"
+	}
+	return i.Foreign
+}
+
 func (i *installed) unknownChoices() Finding {
-	switch i.Choices {
-	case "closed":
+	if i.Choices == "closed" {
 		return Finding{Kind: "choices", Text: "the current role may not read auditstream.choices, so what has changed since the install is not known"}
-	case "foreign":
-		return Finding{Kind: "choices", Text: "auditstream.choices is not as install makes it, so what was chosen is not known",
-			Remedy: "drop auditstream.choices, and install again with all the --column options"}
 	}
 	return Finding{Kind: "choices", Text: "auditstream.choices does not say what was chosen"}
 }
@@ -134,23 +143,32 @@ func (i *installed) replaced(ctx context.Context, conn *pgx.Conn) ([]Finding, er
 	if !moved && len(names) == 0 {
 		return nil, nil
 	}
-	there, err := texts(ctx, conn, "names", `
-		select '' from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where $5 and n.nspname = $1 and c.relname = $2
+	type holder struct{ Kind, Name string } // a view that reads the table stands in for it, so that a rename is not noticed
+	there, err := collect(ctx, conn, "names", pgx.RowToStructByPos[holder], `
+		select c.relkind::text, '' from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where $5 and n.nspname = $1 and c.relname = $2
+			and not exists (select from pg_catalog.pg_rewrite w join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
+				join pg_catalog.pg_class r on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and r.oid = d.refobjid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
+				where w.ev_class = c.oid and c.relkind = 'v' and rn.nspname = $3 and r.relname = $4)
 		union all
-		select a.attname::text from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where n.nspname = $3 and c.relname = $4 and a.attname = any ($6::text[]) and a.attnum > 0 and not a.attisdropped`,
+		select '', a.attname::text from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		where n.nspname = $3 and c.relname = $4 and a.attname = any ($6::text[]) and a.attnum > 0 and not a.attisdropped order by 2`,
 		was.Schema, was.Name, now.Schema, now.Name, moved, slices.Sorted(maps.Keys(names)))
 	if err != nil {
 		return nil, err
 	}
 	var found []Finding
-	slices.Sort(there)
-	for _, name := range there {
-		if name == "" {
-			found = append(found, Finding{Kind: "table", Stale: true, Text: fmt.Sprintf("another table is called %s now, and what is shown are the rows of the one of then, which is called %s",
-				ident(was.Schema, was.Name), i.tableName())})
+	for _, holder := range there {
+		if holder.Kind != "" {
+			f := Finding{Kind: "table", Stale: true, Text: fmt.Sprintf("another table is called %s now, and what is shown are the rows of the one of then, which is called %s",
+				ident(was.Schema, was.Name), i.tableName())}
+			if holder.Kind != "r" && holder.Kind != "p" { // which install cannot adopt
+				f.Remedy = fmt.Sprintf("auditstream install --table '%s', if that is still the table; else auditstream uninstall, and install with the --table that it is",
+					strings.ReplaceAll(i.tableName(), "'", `'\''`))
+			}
+			found = append(found, f)
 			continue
 		}
+		name := holder.Name
 		slices.Sort(names[name])
 		for _, view := range names[name] {
 			found = append(found, Finding{Kind: "column", Stale: view == "user_id" || view == "user_email",
@@ -171,10 +189,15 @@ func (i *installed) changedObjects() []Finding {
 		found = append(found, Finding{Kind: "object", Text: fmt.Sprintf(format, args...)})
 	}
 	was, now := i.chosen.Made, i.Made
+	if len(was.Objects) == 0 {
+		return []Finding{i.unknownChoices()}
+	}
+	way := i.inTheWay()
 	for _, name := range slices.Sorted(maps.Keys(was.Objects)) {
 		before := was.Objects[name]
 		after, there := now.Objects[name]
 		switch {
+		case strings.HasSuffix(way, name[strings.Index(name, " "):]): // said already
 		case !there:
 			add("the %s is missing", name)
 		case before.Off != after.Off:
@@ -194,10 +217,20 @@ func (i *installed) changedObjects() []Finding {
 			add("the %s is %s", name, after.Off)
 		case strings.HasPrefix(name, "trigger ") && i.renamed(name) == "":
 			add("the %s calls a function of auditstream's and is not install's", name)
-			found[len(found)-1].Remedy = "drop that trigger, unless it is meant: install leaves it alone"
+			found[len(found)-1].Remedy = "unless it is meant, " + i.dropTrigger(name) + ": install leaves it alone"
 		}
 	}
 	return found
+}
+
+// dropTrigger is the statement for one of Made.Objects.
+func (i *installed) dropTrigger(object string) string {
+	for _, g := range i.Triggers {
+		if name := "trigger " + g.Trigger; name == object || name+" on "+g.Display == object {
+			return fmt.Sprintf("drop trigger %s on %s", ident(g.Trigger), g.table().quoted())
+		}
+	}
+	return "drop " + object
 }
 
 func orEnabled(off string) string {

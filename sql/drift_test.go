@@ -116,7 +116,7 @@ func TestU2ReplacedTableIsFound(t *testing.T) {
 		alter table audits rename to audits_old; alter table audits_new rename to audits`, true, "table stale")
 	drifts(t, `create schema old; alter table audits set schema old; create table audits (like old.audits including all); insert into audits overriding system value select * from old.audits`, true, "table stale")
 	drifts(t, `alter table audits rename to audits_1; create table audits (like audits_1 including defaults) partition by range (id);
-		alter table audits add primary key (id); alter table audits attach partition audits_1 for values from (1) to (1000)`, true, "table stale")
+		alter table audits add primary key (id); alter table audits_1 alter id drop identity; alter table audits attach partition audits_1 for values from (1) to (1000)`, true, "table stale")
 	drifts(t, `create table audits_new (like audits including all); insert into audits_new overriding system value select * from audits;
 		drop table audits cascade; alter table audits_new rename to audits`, true, "object")
 }
@@ -136,6 +136,12 @@ func TestU10WhateverIsChangedIsFound(t *testing.T) {
 		`drop view auditstream.progress`, `drop function auditstream.changed() cascade`, `drop view auditstream.progress, auditstream.feeds`,
 		`grant all on auditstream.choices to SERVER`, `grant insert on auditstream.choices to public`,
 		`create trigger t after insert on auditstream.choices execute function auditstream.changed()`,
+		`alter table auditstream.choices set unlogged`, `alter table auditstream.choices alter made set default '{}'`, `alter table auditstream.choices add note text`,
+		`alter table auditstream.choices add check (feed <> '')`, `update auditstream.choices set made = '{}'`,
+		`alter function auditstream.changed() rename to other`, `alter function auditstream.changed() set schema public`,
+		`drop trigger auditstream_delete on audits; create constraint trigger auditstream_delete after delete on audits for each row execute function auditstream.changed()`,
+		`drop view auditstream.progress; create view auditstream.progress as select id as audit_id, user_id, user_email, status, progress, message, geo_score, total_pages, error
+			from audits; comment on view auditstream.progress is 'auditstream 5 by hand'; grant select on auditstream.progress to SERVER`,
 	} {
 		t.Run(damage, func(t *testing.T) {
 			t.Parallel()
@@ -198,6 +204,164 @@ func TestU26RowSecurityIsFound(t *testing.T) {
 				t.Errorf("after an install by a superuser: %+v", all)
 			}
 		})
+	}
+}
+
+// A view that has taken the table's name and reads the table is a rename; what install cannot adopt has a remedy that works.
+func TestU2NameIsHeldByNoTable(t *testing.T) {
+	t.Parallel()
+	for change, want := range map[string][]string{
+		`create view audits as select * from then`:                                                                                nil,
+		`create table other (like then); create view audits as select * from other`:                                               {"table stale"},
+		`create materialized view audits as select * from then`:                                                                   {"table stale"},
+		`create foreign data wrapper w; create server s foreign data wrapper w; create foreign table audits (id bigint) server s`: {"table stale"},
+	} {
+		t.Run(change, func(t *testing.T) {
+			t.Parallel()
+			dsn, conn, server := served(t)
+			exec(t, conn, `alter table audits rename to "then"; `+strings.ReplaceAll(change, "then", `"then"`))
+			found, all := kinds(t, dsn, server)
+			if !slices.Equal(found, want) || want != nil && !strings.HasPrefix(all[0].Remedy, `auditstream install --table '"public"."then"'`) {
+				t.Errorf("found %+v, want %q", all, want)
+			}
+			if plan := install(t, conn, sql.Options{Table: `"public"."then"`}); plan.Unmended != 0 {
+				t.Errorf("warnings: %q", plan.Warnings)
+			}
+			if found, all := kinds(t, dsn, server); len(found) > 0 {
+				t.Errorf("after the remedy: %+v", all)
+			}
+		})
+	}
+}
+
+// What install neither made nor may drop is said once, with the statement that does, and then install works.
+func TestU10WhatIsInTheWayHasARemedyThatWorks(t *testing.T) {
+	t.Parallel()
+	const columns = `id as audit_id, user_id, user_email, status, progress, message, geo_score, total_pages, error from audits; grant select on auditstream.progress to SERVER`
+	for damage, want := range map[string]string{
+		`drop view auditstream.progress; create table auditstream.progress as select ` + columns:              "drop table auditstream.progress",
+		`drop view auditstream.progress; create materialized view auditstream.progress as select ` + columns:  "drop materialized view auditstream.progress",
+		`drop view auditstream.progress; create view auditstream.progress as select ` + columns:               "drop view auditstream.progress",
+		`drop view auditstream.feeds; create table auditstream.feeds (feed text)`:                             "drop table auditstream.feeds",
+		`alter table auditstream.choices rename to c; create view auditstream.choices as table auditstream.c`: "drop view auditstream.choices",
+		`alter table auditstream.choices drop made`:                                                           "drop table auditstream.choices",
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			dsn, conn, server := served(t)
+			exec(t, conn, strings.ReplaceAll(damage, "SERVER", server))
+			_, all := kinds(t, dsn, server)
+			if at := slices.IndexFunc(all, func(f sql.Finding) bool { return f.Remedy == want+"; and install again" }); at < 0 ||
+				slices.ContainsFunc(all, func(f sql.Finding) bool { return f.Kind == "object" && f.Remedy == "" }) {
+				t.Errorf("found %+v", all)
+			}
+			if _, err := sql.Install(t.Context(), conn, sql.Options{}); err == nil || !strings.Contains(err.Error(), "drop") {
+				t.Errorf("install: %v", err)
+			}
+			exec(t, conn, want)
+			install(t, conn, sql.Options{Role: server})
+			if found, all := kinds(t, dsn, server); len(found) > 0 {
+				t.Errorf("after the remedy: %+v", all)
+			}
+		})
+	}
+}
+
+// A comment is for people, and a dump may leave it out.
+func TestU10CommentOfSomebodyElsesIsNoDrift(t *testing.T) {
+	t.Parallel()
+	for _, comment := range []string{`null`, `'what viewers see'`} {
+		dsn, conn, server := served(t)
+		exec(t, conn, `comment on view auditstream.progress is `+comment)
+		if found, all := kinds(t, dsn, server); len(found) > 0 {
+			t.Errorf("found %+v", all)
+		}
+		if plan := install(t, conn, sql.Options{}); plan.SQL == "" {
+			t.Error("install leaves the comment, which says the version")
+		}
+		exec(t, conn, `comment on view auditstream.progress is `+comment)
+		uninstall(t, conn)
+		equal(t, "left", column(t, conn, leftSQL), nil)
+	}
+}
+
+const leftSQL = `select tgname::text from pg_trigger where tgname like 'auditstream%' union all select nspname from pg_namespace where nspname = 'auditstream'`
+
+// Whatever somebody has changed, no trigger stays, and no object of install's.
+func TestU9UninstallFindsAWayOut(t *testing.T) {
+	t.Parallel()
+	for damage, left := range map[string][]string{
+		`alter trigger auditstream_update on audits rename to x`:          nil,
+		`alter function auditstream.changed() rename to other`:            {"auditstream"}, // with the function that install does not know
+		`alter function auditstream.changed() set schema public`:          nil,
+		`alter schema auditstream rename to a; create schema auditstream`: nil,
+		`drop trigger auditstream_delete on audits; create constraint trigger auditstream_delete after delete on audits for each row execute function auditstream.changed()`: nil,
+		`alter table auditstream.choices rename to c; create view auditstream.choices as table auditstream.c`:                                                                {"auditstream"},
+		`drop view auditstream.feeds; create table auditstream.feeds (feed text)`:                                                                                            {"auditstream"},
+		`alter table auditstream.choices add note text; drop view auditstream.progress`:                                                                                      nil,
+	} {
+		t.Run(damage, func(t *testing.T) {
+			t.Parallel()
+			_, conn, _ := served(t)
+			exec(t, conn, damage)
+			if plan := uninstall(t, conn); (len(plan.Warnings) > 0) != (left != nil) {
+				t.Errorf("warnings: %q", plan.Warnings)
+			}
+			equal(t, "left", column(t, conn, leftSQL), left)
+		})
+	}
+	_, conn, _ := served(t)
+	exec(t, conn, `alter schema auditstream rename to a`)
+	_, err := sql.Uninstall(t.Context(), conn, sql.Options{})
+	if err == nil || !strings.HasSuffix(err.Error(), "with: alter schema a rename to auditstream") {
+		t.Errorf("uninstall: %v", err)
+	}
+}
+
+// The command that mends names the table and the options also where nobody knows what was chosen.
+func TestU11CommandIsWholeWithoutTheChoices(t *testing.T) {
+	t.Parallel()
+	for _, o := range []sql.Options{{Table: "app.jobs"}, {Table: "app.jobs", NotifyAlways: true}, {Table: "app.jobs", NoTriggers: true}} {
+		dsn, conn := database(t)
+		server := role(t, dsn)
+		o.Role = server
+		exec(t, conn, `create schema app; create table app.jobs (id int primary key, status text, progress int)`)
+		install(t, conn, o)
+		for _, loss := range []string{`revoke usage on schema auditstream from ` + server, `delete from auditstream.choices`, `drop table auditstream.choices`} {
+			exec(t, conn, loss)
+			there := pgtest.Connect(t, dsn)
+			exec(t, there, `set session authorization `+server)
+			d, err := sql.Compare(t.Context(), there)
+			if err != nil || len(d.Findings) == 0 || d.Table != `"app"."jobs"` || d.Always != o.NotifyAlways || d.Triggers == o.NoTriggers {
+				t.Errorf("%+v after %s: %+v, %v", o, loss, d, err)
+			}
+		}
+	}
+}
+
+// A view that is missing is one finding: the triggers are there.
+func TestU10MissingViewIsOneFinding(t *testing.T) {
+	t.Parallel()
+	dsn, conn, server := served(t)
+	exec(t, conn, `drop view auditstream.progress`)
+	if _, all := kinds(t, dsn, server); len(all) != 1 || all[0].Text != "the view auditstream.progress is missing" {
+		t.Errorf("found %+v", all)
+	}
+}
+
+// Nobody is told to grant a superuser's rights.
+func TestU9SuperusersRightsAreNotGranted(t *testing.T) {
+	t.Parallel()
+	dsn, conn, server := served(t)
+	owner := role(t, dsn)
+	exec(t, conn, `alter table audits owner to `+owner+`; set session authorization `+owner)
+	for what, err := range map[string]error{
+		"install":   func() error { _, err := sql.Install(t.Context(), conn, sql.Options{Role: server}); return err }(),
+		"uninstall": func() error { _, err := sql.Uninstall(t.Context(), conn, sql.Options{}); return err }(),
+	} {
+		if err == nil || strings.Contains(err.Error(), "grant") || !strings.HasSuffix(err.Error(), what+" as a superuser") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
@@ -302,7 +466,7 @@ func TestU11ChoicesAreData(t *testing.T) {
 			install(t, conn, sql.Options{Create: true, Role: server})
 			exec(t, conn, `create function call() returns boolean language plpgsql as $$ begin insert into public.called values (current_user, session_user, 'choices'); return true; end $$;
 				create function trap() returns trigger language plpgsql as $$ begin perform call(); return new; end $$;
-				create function quiet(text) returns text immutable language plpgsql as $$ begin perform call(); return $1; end $$`)
+				create function quiet(text) returns text immutable language plpgsql as $$ begin perform public.call(); return $1; end $$`)
 			exec(t, conn, strings.ReplaceAll(attack, "EVIL", `'`+evil+`'`))
 			exec(t, conn, `reset session authorization`)
 			conn2 := pgtest.Connect(t, dsn)

@@ -6,7 +6,8 @@ import (
 )
 
 // fingerprintSQL sums up which transactions last changed what the catalog says of our schema, of the tables that its views read or its
-// triggers are on, and of what hangs on those. VACUUM and ANALYZE change it in place, which leaves these ids as they are.
+// triggers are on, and of what hangs on those. VACUUM and ANALYZE change it in place, which leaves these ids as they are. That the choices
+// were changed the statistics say, seconds later, without reading what may be somebody else's by now.
 const fingerprintSQL = `
 	with ours as (
 		select n.oid from pg_catalog.pg_namespace n where n.nspname = 'auditstream'
@@ -27,7 +28,9 @@ const fingerprintSQL = `
 		union all select oid, xmin, 'pg_namespace' from pg_catalog.pg_namespace where oid in (select oid from ours)
 			or oid in (select c.relnamespace from pg_catalog.pg_class c where c.oid in (select oid from relations))
 	)
-	select pg_catalog.md5(pg_catalog.concat(pg_catalog.count(*), pg_catalog.string_agg(pg_catalog.concat_ws(' ', catalog, oid, xmin), ',' order by catalog, oid, xmin::text)))
+	select pg_catalog.md5(pg_catalog.concat(pg_catalog.count(*), pg_catalog.string_agg(pg_catalog.concat_ws(' ', catalog, oid, xmin), ',' order by catalog, oid, xmin::text),
+		(select pg_catalog.concat_ws(' ', '', pg_catalog.pg_stat_get_tuples_inserted(c.oid), pg_catalog.pg_stat_get_tuples_updated(c.oid), pg_catalog.pg_stat_get_tuples_deleted(c.oid))
+			from pg_catalog.pg_class c join ours on c.relnamespace = ours.oid where c.relname = 'choices')))
 	from found`
 
 // Fingerprint returns a text that differs once the catalog says something else of what [Compare] looks at, in one statement. It does not

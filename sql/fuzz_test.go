@@ -138,7 +138,7 @@ func FuzzAdopt(f *testing.F) {
 		equal(t, "what the install rings", bell{ear}.heard(t, conn), []string{"*"})
 		bell{ear}.rings(t, conn, "update "+table+" set "+quoted(names[2])+" = 2", "1")
 		bell{ear}.rings(t, conn, "delete from "+table, "1")
-		if plan := install(t, conn, options); plan.SQL != "" {
+		if plan := (bell{ear}).install(t, conn, options); plan.SQL != "" {
 			t.Errorf("a second install wants to run:\n%s", plan.SQL)
 		}
 		uninstall(t, conn)

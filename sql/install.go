@@ -74,7 +74,10 @@ func attempt(ctx context.Context, conn *pgx.Conn, o Options, operation string, p
 	case err != nil:
 		return &Plan{Table: "auditstream.progress"}, err
 	case p.SQL == "":
-		return p, nil
+		if operation == "install" && !o.NoTriggers { // after a restore all is there, and a serve that runs has not been told
+			_, err = conn.Exec(ctx, "notify auditstream, '*'")
+		}
+		return p, err
 	case len(p.rights) > 0:
 		return p, errors.New(strings.Join(p.rights, "; "))
 	}

@@ -221,7 +221,10 @@ with n as (
             (select pg_catalog.string_agg(a.attname, ' ' order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0)), ''
     from c where c.relkind = 'v'
     union all
-    select 'table auditstream.choices', c.relowner, pg_catalog.concat_ws(' ', c.relrowsecurity, c.relforcerowsecurity, c.relhasrules, c.relhassubclass,
+    select 'table auditstream.choices', c.relowner, pg_catalog.concat_ws(' ', c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.relhasrules, c.relhassubclass,
+        (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attname, a.atttypid, a.atthasdef, a.attacl), ',' order by a.attname)
+            from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+        exists (select from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype not in ('p', 'n')),
         (select pg_catalog.string_agg(t.tgname, ' ') from pg_catalog.pg_trigger t where t.tgrelid = c.oid), (select pg_catalog.count(*) from pg_catalog.pg_index i where i.indrelid = c.oid),
         (select pg_catalog.string_agg(x.privilege_type, ' ' order by x.privilege_type) from pg_catalog.aclexplode(c.relacl) x where x.grantee <> c.relowner and x.privilege_type <> 'SELECT')), null, ''
     from c where c.relkind = 'r'
@@ -229,7 +232,7 @@ with n as (
     select 'function auditstream.changed()', f.proowner, pg_catalog.concat_ws(' ', pg_catalog.pg_get_functiondef(f.oid),
         exists (select from pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) x where x.grantee = 0)), null, '' from f
     union all -- of a partitioned table's copies only those that were switched off: partitions come and go
-    select pg_catalog.concat_ws(' on ', 'trigger ' || t.tgname, case when t.tgrelid is distinct from (select oid from r) then t.tgrelid::pg_catalog.regclass::text end), null,
+    select pg_catalog.concat_ws(' on ', 'trigger ' || t.tgname, case when t.tgrelid <> (select oid from r) and exists (select from pg_catalog.pg_trigger o, r where o.tgrelid = r.oid and o.tgfoid = f.oid) then t.tgrelid::pg_catalog.regclass::text end), null,
         pg_catalog.pg_get_triggerdef(t.oid), pg_catalog.concat_ws(' ', t.tgtype, t.tgattr::text, t.tgqual::text, t.tgdeferrable, t.tgnargs),
         case t.tgenabled when 'D' then 'disabled' when 'R' then 'replica only' else '' end
     from pg_catalog.pg_trigger t join f on f.oid = t.tgfoid where t.tgparentid = 0 or t.tgenabled in ('D', 'R')

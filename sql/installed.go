@@ -26,7 +26,8 @@ type installed struct {
 	Feeds         bool   // the view of version 5, as it is to be
 	Buckets       int    // that it says; 0: none, or none that install chose
 	Made          made   // what there is of install's objects, and of the table
-	Choices       string // where they are kept: "" nowhere, "readable", "closed" to the current role, or "foreign": not install's table
+	Choices       string // where they are kept: "" nowhere, "readable", or "closed" to the current role
+	Foreign       string // the statement that drops what has the name of a view or the table of install's, and is none
 	Moved         string // the schema, if ours is called so now
 
 	chosen *choices // nil: not known
@@ -56,6 +57,8 @@ type trigger struct {
 	Trigger  string
 	Enabled  string // pg_trigger.tgenabled
 	Copy     bool   // of a partitioned table's trigger, on a partition
+
+	Constraint bool // which no other trigger can take the place of
 }
 
 var installedSQL = `
@@ -67,9 +70,10 @@ var installedSQL = `
 	       f.oid is not null as feeds, coalesce((select b from (select pg_catalog.substring(pg_catalog.pg_get_viewdef(f.oid), '([0-9]{1,4}) AS buckets')::int as b) x
 	           where b between 64 and 4096 and b & (b - 1) = 0), 0) as buckets,
 	       (` + stateSQL + `) as made,
-	       case when k.oid is null then '' when k.relkind <> 'r' or '{"feed text","options jsonb","made jsonb"}' <> array(
-	               select a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.pg_attribute a
-	               where a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) then 'foreign'
+	       coalesce((select pg_catalog.format('drop %s auditstream.%I', case x.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
+	               when 'S' then 'sequence' when 'c' then 'type' else 'table' end, x.relname)
+	           from pg_catalog.pg_class x where x.relnamespace = n.oid and (x.relname in ('progress', 'feeds') and x.relkind <> 'v' or x.relname = 'choices' and k.oid is null) limit 1), '') as foreign,
+	       case when k.oid is null then ''
 	           when pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(k.oid, 'select') then 'readable' else 'closed' end as choices,
 	       coalesce((select pg_catalog.min(p.pronamespace::pg_catalog.regnamespace::text) from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
 	           where n.oid is null and t.tgname = 'auditstream_insert' and p.proname = 'changed'), '') as moved,
@@ -86,14 +90,17 @@ var installedSQL = `
 	           where w.ev_class = c.oid group by r.oid, rn.nspname, r.relname order by display) x) as reads,
 	       (select coalesce(pg_catalog.json_agg(x), '[]') from (
 	           select t.tgname as trigger, r.oid::int8, rn.nspname as schema, r.relname as name, pg_catalog.format('%I.%I', rn.nspname, r.relname) as display,
-	                  t.tgenabled as enabled, t.tgparentid <> 0 as copy
+	                  t.tgenabled as enabled, t.tgparentid <> 0 as copy, t.tgconstraint <> 0 as constraint
 	           from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
 	               join pg_catalog.pg_class r on r.oid = t.tgrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
-	           where p.pronamespace = n.oid and p.proname in ('changed', 'notify_change') order by copy, display, t.tgname) x) as triggers
+	           where p.pronamespace = n.oid or p.proname in ('changed', 'notify_change') and t.tgname like 'auditstream\_%'
+	               and pg_catalog.substr(t.tgname, 13) in ('insert', 'update', 'delete', 'owner', 'truncate', 'key') order by copy, display, t.tgname) x) as triggers
 	from (values (1)) one
 		left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
 		left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'progress'
-		left join pg_catalog.pg_class k on k.relnamespace = n.oid and k.relname = 'choices'
+		left join pg_catalog.pg_class k on k.relnamespace = n.oid and k.relname = 'choices' and k.relkind = 'r'
+			and 3 = (select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped
+				and (a.attname, a.atttypid) in (('feed', 'text'::pg_catalog.regtype), ('options', 'jsonb'::pg_catalog.regtype), ('made', 'jsonb'::pg_catalog.regtype)))
 		left join pg_catalog.pg_class w on w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'
 		left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v' and '{"feed text","class integer","buckets integer"}' = array(
 			select a.attname || ' ' || pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a where a.attrelid = f.oid and a.attnum > 0 order by a.attnum)`
@@ -116,28 +123,37 @@ func (i *installed) version() int {
 	if i.Kind != "v" {
 		return 0
 	}
-	return versionOf(i.Comment, i.Watch, i.Prepare)
+	v := versionOf(i.Comment, i.Watch, i.Prepare)
+	if v == 0 && i.chosen != nil { // somebody else's comment, or a dump without any
+		was, now := i.chosen.Made.Objects[progressView], i.Made.Objects[progressView]
+		if was.Text == now.Text || was.Tree == now.Tree {
+			return SchemaVersion
+		}
+	}
+	return v
 }
 
-// known says that an install of ours has been here, whatever is left of it.
-func (i *installed) known() bool { return i.chosen != nil || i.ours() }
+// moved refuses to touch what hangs on a schema that has another name now.
+func (i *installed) moved() error {
+	if i.Moved == "" {
+		return nil
+	}
+	return fmt.Errorf("the triggers of auditstream are there, and its schema is called %[1]s now: give it back its name, with: alter schema %[1]s rename to auditstream", i.Moved)
+}
 
 // conflict refuses to install over what belongs to another table or was made by somebody else.
 func (i *installed) conflict(t *table) error {
 	if i.Kind != "" && !i.ours() {
 		return errors.New("auditstream.progress exists and was not made by install, so it is left alone: drop it, or keep it and do not install")
 	}
+	if i.Foreign != "" {
+		return fmt.Errorf("something else has the name of what install makes: %s; and install again, with all the --column options", i.Foreign)
+	}
 	others := slices.Clone(i.Reads)
 	for _, trigger := range i.Triggers {
 		if !trigger.Copy {
 			others = append(others, trigger.relation)
 		}
-	}
-	switch {
-	case i.Moved != "":
-		return fmt.Errorf("the triggers of auditstream are there, and its schema is called %[1]s now: give it back its name, with: alter schema %[1]s rename to auditstream", i.Moved)
-	case i.Choices == "foreign":
-		return errors.New("auditstream.choices, which says what was chosen, is not as install makes it: drop it, and install again with all the --column options")
 	}
 	for _, other := range others {
 		if other.OID != t.OID && !i.replacedBy(t) {
@@ -154,6 +170,6 @@ func (i *installed) replaceable(m *mapping) bool {
 		want = append(want, viewColumn{Name: c.name, Type: viewTypes[c.name], Collation: c.collation()})
 	}
 	return slices.EqualFunc(want, i.Columns, func(want, have viewColumn) bool {
-		return want.Name == have.Name && want.Type == have.Type && (want.Name == "status" || want.Collation == have.Collation)
+		return want == have
 	})
 }

@@ -61,12 +61,13 @@ func (i *installed) takeOver() []string {
 	return own
 }
 
-// detach are the statements that drop triggers of install's from a table that t has taken the place of, and those that were renamed.
+// detach are the statements that drop triggers of install's from a table that t has taken the place of, and those that were renamed
+// or made constraint triggers, which "create or replace trigger" refuses.
 func (i *installed) detach(t *table) []string {
 	var drop []string
 	for _, g := range i.Triggers {
 		known := slices.Contains(triggerNames, g.Trigger) || g.Trigger == "auditstream_key"
-		if !g.Copy && (known && g.OID != t.OID || !known && i.chosen != nil && i.renamed("trigger "+g.Trigger) != "") {
+		if !g.Copy && (known && (g.OID != t.OID || g.Constraint) || !known && i.chosen != nil && i.renamed("trigger "+g.Trigger) != "") {
 			drop = append(drop, fmt.Sprintf("drop trigger if exists %s on %s;", ident(g.Trigger), g.table().quoted()))
 		}
 	}

@@ -108,7 +108,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(there.newer(), there.conflict(t))
+	err = errors.Join(there.newer(), there.moved(), there.conflict(t))
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	}
 	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t}
 	for _, f := range found {
-		if f.Remedy != "" && (f.Kind != "row_security" || t.RowSecurity) {
+		if f.Remedy != "" && f.Kind != "table" && (f.Kind != "row_security" || t.RowSecurity) {
 			plan.Unmended++
 			plan.Warnings = append(plan.Warnings, f.Text+"; "+f.Remedy)
 		}
@@ -181,7 +181,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	}
 	sum := md5.Sum([]byte(render(installSQL, vars))) // of what was asked for
 	asked := hex.EncodeToString(sum[:])
-	current := there.ours() && there.Feeds == !o.NoTriggers && there.chosen != nil && there.chosen.Options.Asked == asked && !there.Old &&
+	current := versionOf(there.Comment, there.Watch, there.Prepare) > 0 && there.Feeds == !o.NoTriggers && there.chosen != nil && there.chosen.Options.Asked == asked && !there.Old &&
 		there.chosen.Made.Server == there.Made.Server && !slices.ContainsFunc(found, func(f Finding) bool { return f.Remedy == "" && f.Kind != "rights" }) &&
 		(slices.Contains(there.roles(), o.Role) || o.Role == "" || there.Made.Objects[choicesTable].Owner == there.Made.Installer)
 	var own []string

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -75,6 +77,9 @@ func (i *installed) wayOut(lacking []string, operation string) []string {
 	var names []string
 	for _, role := range lacking {
 		names = append(names, ident(role))
+	}
+	if slices.ContainsFunc(slices.Collect(maps.Values(i.Made.Objects)), func(o object) bool { return o.Super && slices.Contains(lacking, o.Owner) }) {
+		return []string{fmt.Sprintf("this takes the rights of %s, a superuser, which %s does not have: %s as a superuser", strings.Join(lacking, " and of "), i.Made.Installer, operation)}
 	}
 	return []string{fmt.Sprintf("this takes the rights of %s, which %s does not have: %s as a superuser, or as a role that has the rights of all, with: grant %s to %s",
 		strings.Join(lacking, " and of "), i.Made.Installer, operation, strings.Join(names, ", "), ident(i.Made.Installer))}

@@ -97,7 +97,7 @@ func TestChildTablesRingNothing(t *testing.T) {
 	dsn, conn := audits(t)
 	b := listen(t, dsn)
 	exec(t, conn, `create table child () inherits (audits)`)
-	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
+	if plan := b.install(t, conn, sql.Options{}); plan.SQL != "" {
 		t.Errorf("install wants to run because of a child:\n%s", plan.SQL)
 	}
 	b.rings(t, conn, `insert into child (id, url, progress) values (7, 'u', 3)`)

@@ -35,7 +35,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 		return nil, err
 	}
 	plan := &Plan{Schema: there.version(), exclusive: true}
-	err = errors.Join(there.newer(), there.ownTable(plan))
+	err = errors.Join(there.newer(), there.moved(), there.ownTable(plan))
 	if err != nil || !there.Schema {
 		return plan, err
 	}
@@ -75,7 +75,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 func (i *installed) ownTable(plan *Plan) error {
 	var strangers []string
 	for _, t := range i.Triggers {
-		known := slices.Contains(triggerNames, t.Trigger) || t.Trigger == "auditstream_key"
+		known := slices.Contains(triggerNames, t.Trigger) || t.Trigger == "auditstream_key" || i.chosen != nil && i.renamed("trigger "+t.Trigger) != ""
 		switch {
 		case t.Copy:
 			continue

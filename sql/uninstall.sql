@@ -37,14 +37,17 @@ drop trigger if exists auditstream_truncate on :table;
 \endif
 :more
 \if :objects
-drop view if exists auditstream.feeds;
-drop table if exists auditstream.choices;
 drop function if exists auditstream.changed();
 -- Of versions up to 4.
 drop function if exists auditstream.notify_change();
 drop function if exists auditstream.unwatch(bigint, bigint[]);
 drop function if exists auditstream.prepare_watch();
-drop table if exists auditstream.watch;
+do $$ declare gone text; begin -- what somebody else gave one of these names stays
+    for gone in select format('drop %s auditstream.%I', case c.relkind when 'v' then 'view' else 'table' end, c.relname)
+        from pg_class c where c.relnamespace = to_regnamespace('auditstream') and (c.relname, c.relkind) in (('feeds', 'v'), ('choices', 'r'), ('watch', 'r')) loop
+        execute gone;
+    end loop;
+end $$;
 \endif
 \if :schema
 -- Never cascade: what somebody else put there is not ours to drop.

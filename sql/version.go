@@ -70,7 +70,7 @@ const schemaSQL = `
 	       exists (select from pg_catalog.pg_class w where w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'),
 	       exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch'), t.oid is not null,
 	       coalesce(f.prosrc like '%true /* --notify-always */%' or f.proname = 'changed' and pg_catalog.pg_get_triggerdef(t.oid) like '%WHEN (false AND %', false),
-	       coalesce(pg_catalog.format('%I.%I', cn.nspname, c.relname), '')
+	       coalesce(pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(c.relname), '')
 	from pg_catalog.pg_namespace n
 		join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
 		left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname in ('changed', 'notify_change') and f.pronargs = 0

@@ -9,6 +9,9 @@ import (
 // connecting is how pgx begins an error of connecting. What the server then says may quote the two names again.
 var connecting = regexp.MustCompile("(?s)failed to connect to `user=(.*?) database=(.*?)`:")
 
+// named is what servers and poolers name besides, in English: the role that a parameter sets, and PgBouncer's without quotes.
+var named = regexp.MustCompile(`(?i)\b((?:role|user|database)(?: name)?:? )("[^"]*"|\S+)( \(SQLSTATE| does not exist|$)`)
+
 // anonymous takes the names of user and database out of an error's text. Other quotes are PostgreSQL's in other languages.
 func anonymous(text string) string {
 	for _, names := range connecting.FindAllStringSubmatch(text, -1) {
@@ -19,6 +22,7 @@ func anonymous(text string) string {
 			}
 		}
 	}
+	text = named.ReplaceAllString(text, `${1}"..."$3`)
 	return connecting.ReplaceAllLiteralString(text, "failed to connect:")
 }
 

@@ -162,7 +162,8 @@ func refusedParameter(err error) (error, bool) {
 		return err, false
 	}
 	// An unknown parameter, a bad value, one that no session may set, and options that are none; PgBouncer has no code for it.
-	if slices.Contains([]string{"42704", "22023", "55P02", "42601"}, pgErr.Code) || strings.Contains(pgErr.Message, "unsupported startup parameter") {
+	denied := pgErr.Code == "42501" && strings.Contains(pgErr.Message, "permission denied to set") // a parameter, or a role by one
+	if slices.Contains([]string{"42704", "22023", "55P02", "42601"}, pgErr.Code) || denied || strings.Contains(pgErr.Message, "unsupported startup parameter") {
 		return fmt.Errorf("%w (a parameter of the connection string is refused: correct it, or leave it out)", err), true
 	}
 	return err, false
@@ -177,6 +178,7 @@ func explain(err error) (explained error, final bool) {
 	if !ok {
 		return fmt.Errorf("%w (is PostgreSQL running there? Start it, or correct host and port in DATABASE_URL)", err), false
 	}
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
 	switch pgErr.Code {
 	case "28P01", "28000":
 		return fmt.Errorf("%w (check user and password in DATABASE_URL)", err), true
@@ -185,6 +187,9 @@ func explain(err error) (explained error, final bool) {
 	case "42P01", "3F000":
 		return fmt.Errorf("%w (auditstream is not installed in this database: run auditstream install --table YOUR_TABLE)", err), false
 	case "42501":
+		if connecting {
+			return fmt.Errorf("%w (the role of DATABASE_URL may not connect: grant connect on the database to it)", err), false
+		}
 		return fmt.Errorf("%w (this role may not read auditstream.progress: run auditstream install --role ROLE as the table's owner)", err), false
 	case "42703":
 		return fmt.Errorf("%w (the view auditstream.progress lacks a column: run auditstream install again)", err), false

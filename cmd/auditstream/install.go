@@ -116,6 +116,9 @@ func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
 		if plan.SQL == "" {
 			return plan, "auditstream is not installed in this database; nothing to change.", nil
 		}
+		if len(plan.Warnings) > 0 {
+			return plan, "Uninstalled, but for what the warning names.", nil
+		}
 		return plan, "Uninstalled. Nothing of auditstream is left in this database.", nil
 	})
 }

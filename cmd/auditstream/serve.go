@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"auditstream/pgnotify"
@@ -137,6 +138,9 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 func (c *serveCmd) server() server.Config {
 	auth := c.authFlags.config()
 	auth.MaxCached = int(c.JWTCachedTokens)
+	for i, origin := range c.CORSAllowedOrigins { // many write a blank behind the comma
+		c.CORSAllowedOrigins[i] = strings.TrimSpace(origin)
+	}
 	return server.Config{
 		Addr:                     c.HTTPAddr,
 		AdminAddr:                adminAddr(c.AdminAddr),

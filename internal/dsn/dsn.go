@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -64,7 +66,7 @@ func lookAt(text string) (string, error) {
 	switch {
 	case foreign[scheme] || foreign[strings.SplitN(scheme, "+", 2)[0]] && drivers[scheme]:
 		return "", fmt.Errorf("the scheme %q is not PostgreSQL's; write postgres:// and no parameters of other tools", scheme)
-	case !isURL && (strings.Contains(text, "postgres://") || strings.Contains(text, "postgresql://")):
+	case scheme != "postgres" && scheme != "postgresql" && ours.MatchString(text):
 		return "", errors.New("something stands before postgres://, a quotation mark or a command; leave it out, behind the string as well")
 	case !isURL && semicolons.MatchString(text):
 		return "", errors.New("it is made of Key=value; as ADO.NET's and ODBC's are, which is not understood")
@@ -77,8 +79,8 @@ func lookAt(text string) (string, error) {
 	}
 	authority, _, _ := strings.Cut(rest, "/")
 	switch {
-	case strings.ContainsFunc(rest, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return "", errors.New("there is a line break or another control character in it")
+	case strings.ContainsFunc(rest, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return "", errors.New("there is a line break or another invisible character in it")
 	case strings.Count(rest, "@") > 1 || strings.Count(rest, "@") != strings.Count(authority, "@"):
 		return "", errors.New("an @ stands where none may, or a / in the password; " + encode)
 	}
@@ -99,12 +101,16 @@ func cutScheme(text string) (scheme, rest string, isURL bool) {
 }
 
 var (
-	semicolons = regexp.MustCompile(`(?i)(^|;)\s*(host|server|data source|driver|username|user id|uid|user|password|pwd|database|initial catalog|port)\s*=[^;]*;`)
+	// ours is a URL of PostgreSQL's, whatever stands before it: a quotation mark, export NAME=, a byte order mark.
+	ours       = regexp.MustCompile(`(?i)(^|[^a-z0-9+._-])postgres(ql)?://`)
+	semicolons = regexp.MustCompile(`(?i)(^|;)\s*` + adoKey + `[^;]*;\s*(` + adoKey + `|$)`)
 	pairs      = regexp.MustCompile(`^[A-Za-z0-9_.-]+\s*=`)
 	// hostName is a name, an address, or the directory of a socket. pgx has taken lists apart.
 	hostName = regexp.MustCompile(`^([\pL\pN._:%-]*|/[\pL\pN._:%/ -]*)$`)
 	secrets  = regexp.MustCompile(`(?i)pass|pwd|secret|token`)
 )
+
+const adoKey = `(host|server|data source|driver|username|user id|uid|user|password|pwd|database|initial catalog|port|ssl ?mode)\s*=`
 
 func hosts(cfg *pgx.ConnConfig) []string {
 	all := []string{cfg.Host}
@@ -125,6 +131,8 @@ func LookAtRedis(text string) error {
 	switch {
 	case foreignToRedis[scheme]:
 		return fmt.Errorf("not a Redis URL (not shown, it may hold a password): the scheme %q is none of redis, rediss and unix%s", scheme, give)
+	case (scheme == "redis" || scheme == "rediss") && !strings.Contains(text, "://"): // Go's parser takes it for one without a host
+		return errors.New("not a Redis URL (not shown, it may hold a password): // must follow the scheme" + give)
 	case isURL && strings.ContainsAny(after, "@#"):
 		return errors.New("not a Redis URL (not shown, it may hold a password): " + encode + give)
 	}
@@ -139,6 +147,9 @@ func mayName(text string) bool {
 
 // why is what pgx's error comes to, which quotes.
 func why(text string, err error) string {
+	if _, err := pgx.ParseConfig("postgres://user@localhost/database"); err != nil {
+		return "one of libpq's variables in the environment cannot be (" + strings.Join(libpqVariables(), ", ") + "); correct or unset it"
+	}
 	if file, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Sprintf("a file cannot be read that sslrootcert, sslcert, sslkey or service names: %v", file.Err)
 	}
@@ -148,6 +159,17 @@ func why(text string, err error) string {
 		}
 	}
 	return "it cannot be parsed; an IPv6 address stands in [brackets], a port is a number, a parameter is NAME=value; " + encode
+}
+
+// libpqVariables are the names of those that are set.
+func libpqVariables() (names []string) {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // settle takes the parameters out of params that mean nothing here, says so, and refuses those that mean something that would be lost.

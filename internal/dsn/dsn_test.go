@@ -36,6 +36,12 @@ func TestU17ForeignStringsAreRefusedByWhatTheyAre(t *testing.T) {
 		`"postgres://app:hunter2@db/app"`:                                       "something stands before postgres://",
 		"psql 'postgresql://app:hunter2@db/app?sslmode=require'":                "something stands before postgres://",
 		"DATABASE_URL=postgres://app:hunter2@db/app":                            "something stands before postgres://",
+		"\ufeffpostgres://app:hunter2@db/app":                                   "something stands before postgres://",
+		"“postgres://app:hunter2@db/app”":                                       "something stands before postgres://",
+		"`POSTGRES://app:hunter2@db/app`":                                       "something stands before postgres://",
+		"export DATABASE_URL=\"postgres://app:hunter2@db/app\"":                 "something stands before postgres://",
+		"postgres://app:hunter2@db/app\u200b":                                   "another invisible character",
+		"postgres://app:hunter2@db/app?sslmode=require\u202e":                   "another invisible character",
 		"Host=db;Port=5432;Username=app;Password=hunter2;Database=app":          "ADO.NET's",
 		"Server=db;User Id=app;Password=hunter2;":                               "ADO.NET's",
 		"Driver={PostgreSQL Unicode};Server=db;Uid=app;Pwd=hunter2;":            "ADO.NET's",
@@ -156,6 +162,8 @@ func TestU17WhatPostgreSQLUnderstandsIsLeftAlone(t *testing.T) {
 		"postgres://app:secret@[2001:db8::1]:5433/app":                                 "2001:db8::1 5433 app app secret map[]",
 		"postgres://app:secret@/app?host=/var/run/postgresql":                          "/var/run/postgresql 5432 app app secret map[]",
 		"host=db user=app password='it\\'s @ secret' dbname=app":                       "db 5432 app app it's @ secret map[]",
+		"host=db user=app password=se;cret dbname=app":                                 "db 5432 app app se;cret map[]",
+		"host=db user=app password='se; cret' dbname=app":                              "db 5432 app app se; cret map[]",
 		"host = db\nuser = app\npassword = secret\ndbname = app\n":                     "db 5432 app app secret map[]",
 		"postgres://app:secret@db/app?options=endpoint%3Dep-x&sslmode=require":         "db 5432 app app secret map[options:endpoint=ep-x]",
 		"postgres://app:secret@db/app?channel_binding=require&sslnegotiation=direct":   "db 5432 app app secret map[]",
@@ -180,6 +188,37 @@ func TestU17WhatPostgreSQLUnderstandsIsLeftAlone(t *testing.T) {
 		}
 		if got := fmt.Sprint(strings.Join(names, ","), " ", c.Port, " ", c.Database, " ", c.User, " ", c.Password, " ", c.RuntimeParams); got != want {
 			t.Errorf("%q:\ngot  %s\nwant %s", text, got, want)
+		}
+	}
+}
+
+// A variable of libpq's that is wrong was blamed on the connection string, which was right.
+func TestU17VariablesOfLibpqAreBlamedThemselves(t *testing.T) { // no t.Parallel: it sets variables
+	for name, value := range map[string]string{
+		"PGSSLMODE": "no-verify", "PGTARGETSESSIONATTRS": "x", "PGSERVICE": "hunter2", "PGSSLROOTCERT": "/hunter2", "PGSSLCERT": "/hunter2",
+		"PGCONNECT_TIMEOUT": "x", "PGCHANNELBINDING": "x", "PGREQUIREAUTH": "x", "PGMINPROTOCOLVERSION": "x",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("PGPASSWORD", "hunter2")
+			t.Setenv(name, value)
+			_, _, err := Parse("DATABASE_URL", "postgres://app:hunter2@db/app")
+			if err == nil || !strings.Contains(err.Error(), "in the environment") || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%v, want the variable named", err)
+			}
+		})
+	}
+}
+
+// Go's parser takes redis:user:password@host for a URL without a host, and the client for the local server.
+func TestU17RedisWithoutSlashesIsNotTheLocalServer(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"redis:app:hunter2@db": "// must follow", "REDISS:app:hunter2@db:6379/0": "// must follow", "redis:/app:hunter2@db": "// must follow",
+		"redis://app:hun/ter2@db": "%2F", "valkey:app:hunter2@db": `the scheme "valkey"`, "redis://app:hunter2@db:6379/0": "", "unix:///run/redis.sock": "",
+	} {
+		err := LookAtRedis(text)
+		if got := fmt.Sprint(err); (err == nil) != (want == "") || !strings.Contains(got, want) || strings.Contains(got, "ter2") {
+			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
 }
