@@ -129,7 +129,7 @@ func TestU17ParameterThatTheServerRefusesIsFinal(t *testing.T) {
 		}
 		return url + "?" + parameter
 	}
-	for _, parameter := range []string{"frobnicate=1", "statement_timeout=soon", "shared_buffers=1MB", "options=-c%20frobnicate%3D1", "options=endpoint%3Dep-x"} {
+	for _, parameter := range []string{"frobnicate=1", "statement_timeout=soon", "shared_buffers=1MB", "options=-c%20frobnicate%3D1", "options=endpoint%3Dep-x", "session_replication_role=replica"} {
 		for _, run := range [][]string{{"serve", "DATABASE_URL"}, {"serve", "DATABASE_LISTEN_URL"}, {"relay", "DATABASE_URL"}, {"install", "DATABASE_URL"}} {
 			code, _, stderr := try(t, []string{"DATABASE_URL=" + db.Serve, run[1] + "=" + with(db.Serve, parameter), "JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=off"}, run[0])
 			if code != 1 || !strings.Contains(stderr, "a parameter of the connection string is refused: correct it, or leave it out") {
