@@ -27,6 +27,21 @@ type chosen struct {
 	Roles    []string          `json:"roles"`   // all that serve was ever to run as
 	Triggers bool              `json:"triggers"`
 	Always   bool              `json:"always"`
+
+	// What auditstream.feeds says.
+	View      string   `json:"view,omitempty"`
+	Key       string   `json:"key,omitempty"`
+	Mix       int32    `json:"mix,omitempty"`
+	Ends      []string `json:"ends,omitempty"`
+	Deleted   string   `json:"deleted,omitempty"`
+	Public    bool     `json:"public,omitempty"`
+	Groups    bool     `json:"groups,omitempty"`
+	HasFields bool     `json:"has_fields,omitempty"`
+
+	Words   []Word   `json:"words,omitempty"`
+	Fields  []string `json:"fields,omitempty"`
+	Lookups []string `json:"lookups,omitempty"`
+	Hide    string   `json:"hide,omitempty"`
 }
 
 // made is what install.sql's state query says.
@@ -46,25 +61,32 @@ type object struct {
 	Super                  bool // the owner is a superuser
 }
 
-// loadChoices reads the row without running anything of whoever owns the table: no view's functions and no casts, for TABLESAMPLE takes tables
-// alone and format() the types' own output. nil: nothing is known.
-func loadChoices(ctx context.Context, conn *pgx.Conn, readable bool) (*choices, error) {
-	if !readable {
-		return nil, nil
+// readableSQL says whether the current role may read the choices.
+const readableSQL = `select 'yes' from pg_catalog.pg_class k join pg_catalog.pg_namespace n on n.oid = k.relnamespace and n.nspname = 'auditstream'
+	where k.relname = 'choices' and k.relkind = 'r' and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(k.oid, 'select')
+		and 3 = (select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped
+			and (a.attname, a.atttypid) in (('feed', 'text'::pg_catalog.regtype), ('options', 'jsonb'::pg_catalog.regtype), ('made', 'jsonb'::pg_catalog.regtype)))`
+
+// loadChoices reads the rows without running anything of whoever owns the table: no view's functions and no casts, for TABLESAMPLE takes tables
+// alone and format() the types' own output. None: nothing is known.
+func loadChoices(ctx context.Context, conn *pgx.Conn) (all []*choices, err error) {
+	readable, err := texts(ctx, conn, "auditstream.choices", readableSQL)
+	if err != nil || len(readable) == 0 {
+		return nil, err
 	}
 	type row struct{ Feed, Options, Made string }
 	rows, err := collect(ctx, conn, "auditstream.choices", pgx.RowToStructByPos[row], `select pg_catalog.format('%s', c.feed), pg_catalog.format('%s', c.options),
-		pg_catalog.format('%s', c.made) from only auditstream.choices c tablesample pg_catalog.system (100)`)
+		pg_catalog.format('%s', c.made) from only auditstream.choices c tablesample pg_catalog.system (100) order by 1`)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range rows {
 		c := &choices{Feed: r.Feed}
-		if r.Feed == "audits" && json.Unmarshal([]byte(r.Options), &c.Options) == nil && json.Unmarshal([]byte(r.Made), &c.Made) == nil {
-			return c, nil
+		if json.Unmarshal([]byte(r.Options), &c.Options) == nil && json.Unmarshal([]byte(r.Made), &c.Made) == nil {
+			all = append(all, c)
 		}
 	}
-	return nil, nil
+	return all, nil
 }
 
 // Earlier programs of version 5 kept Options.Columns in the comment on the view.
@@ -122,7 +144,7 @@ func (t *table) named(m made) bool { return t.Schema == m.Schema && t.Name == m.
 func (i *installed) unlike(given map[string]string, m *mapping) error {
 	_, known := i.rememberedColumns()
 	if c := i.chosen; c != nil && c.Options.Asked == "" { // psql's install says nothing of columns: a view that was changed since may hide some
-		known = i.Made.Objects[progressView].Tree == c.Made.Objects[progressView].Tree
+		known = i.Made.Objects[i.viewObject()].Tree == c.Made.Objects[i.viewObject()].Tree
 	}
 	if !i.ours() || known || len(given) > 0 || len(i.Reads) != 1 {
 		return nil
@@ -162,7 +184,12 @@ func without(all, some []string) (rest []string) {
 
 // choose writes down what of the table each given name means, and the rest of what was asked for.
 func choose(o Options, roles []string, m *mapping, asked string) string {
-	c := chosen{Asked: asked, Columns: map[string]string{"id": m.key.Name}, Roles: append([]string{}, roles...), Triggers: !o.NoTriggers, Always: o.NotifyAlways}
+	c := chosen{Asked: asked, Columns: map[string]string{"id": m.key.Name}, Roles: append([]string{}, roles...), Triggers: !o.NoTriggers, Always: o.NotifyAlways,
+		Key: m.keyType(), Ends: o.Ends, Deleted: o.Deleted, Public: o.Public, HasFields: len(m.fields) > 0, Words: o.Words, Fields: o.Fields, Lookups: o.Lookups, Hide: o.Hide}
+	c.Groups = slices.ContainsFunc(m.columns, func(column column) bool { return column.name == "group_id" })
+	if n := naming(o.feed()); !n.first() {
+		c.View, c.Mix = "auditstream."+n.view(), n.mix()
+	}
 	for _, column := range m.columns {
 		c.Columns[column.name] = ""
 		if column.source != nil {

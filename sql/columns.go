@@ -122,7 +122,11 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 	}
 	m := &mapping{key: *key, lookups: lookups}
 	for _, name := range append(slices.Clone(ours), "group_id") {
-		if name == "group_id" && o.Columns[name] == "" || o.feed() != defaultFeed && (name == "geo_score" || name == "total_pages") {
+		switch {
+		case name == "group_id" && o.Columns[name] == "":
+			continue
+		case o.feed() != defaultFeed && (name == "geo_score" || name == "total_pages"): // which audits alone have
+			m.columns = append(m.columns, column{name: name})
 			continue
 		}
 		s, err := findSource(t, o, name)
@@ -165,15 +169,6 @@ func (m *mapping) looked(s *source) *source {
 	return s
 }
 
-// from is what the view reads: the table and those that lookups join. A row without an owner there is shown to nobody.
-func (m *mapping) from(t *table) string {
-	from := t.quoted() + " as a"
-	for n, l := range m.lookups {
-		from += fmt.Sprintf(" left join %s as l%d on l%[2]d.%[3]s = %[4]s", l.table.quoted(), n+1, ident(l.key.Name), l.column.from("a"))
-	}
-	return from
-}
-
 // where is of whom nobody sees anything. Of integers it is always true, and not idle: it tells the planner that an integer or smallint key
 // equals the bigint shown, so that reads use its index.
 func (m *mapping) where() string {
@@ -196,6 +191,48 @@ func (m *mapping) keyType() string {
 		return "text"
 	}
 	return ""
+}
+
+// keyVars are what install.sql makes of keys. A text that is too long for a notification, or for a URL, is nobody's.
+func (m *mapping) keyVars(vars map[string]string, n naming) {
+	name, kind := ident(m.key.Name), m.keyType()
+	vars["from"], vars["where"], vars["shown_key"] = vars["table"]+" as a", m.where(), map[string]string{"": m.key.from("a") + "::bigint", "uuid": m.key.from("a"), "text": m.key.from("a") + "::text"}[kind]
+	for n, l := range m.lookups {
+		vars["from"] += fmt.Sprintf(" left join %s as l%d on l%[2]d.%[3]s = %[4]s", l.table.quoted(), n+1, ident(l.key.Name), l.column.from("a"))
+	}
+	for _, row := range []string{"new", "old"} {
+		key := row + "." + name
+		none, shown, hash := key+" is null", key+"::pg_catalog.text", "pg_catalog.hashint8("+key+"::pg_catalog.int8)"
+		switch kind {
+		case "uuid":
+			hash = "pg_catalog.uuid_hash(" + key + "::pg_catalog.uuid)"
+		case "text":
+			none = fmt.Sprintf("coalesce(pg_catalog.octet_length(%s) operator(pg_catalog.>) 255, true)", shown)
+			hash = fmt.Sprintf(`pg_catalog.hashtext(%s collate "C")`, shown)
+		}
+		if mix := n.mix(); mix != 0 {
+			hash = fmt.Sprintf("(%s operator(pg_catalog.#) %d)", hash, mix)
+		}
+		if !n.first() || kind == "text" { // which may look like anything
+			shown = fmt.Sprintf("pg_catalog.textcat('%s:', %s)", n, shown)
+		}
+		vars[row+"_none"], vars[row+"_row"], vars[row+"_hash"] = none, shown, hash
+	}
+	vars["same"] = fmt.Sprintf("old.%[1]s operator(pg_catalog.=) new.%[1]s", name)
+	switch kind {
+	case "uuid":
+		vars["same"] = fmt.Sprintf("old.%[1]s::pg_catalog.uuid operator(pg_catalog.=) new.%[1]s::pg_catalog.uuid", name)
+	case "text":
+		vars["same"] = fmt.Sprintf(`old.%[1]s::pg_catalog.text collate "C" operator(pg_catalog.=) new.%[1]s::pg_catalog.text`, name)
+	}
+}
+
+// keyCollation is the shown key's.
+func (m *mapping) keyCollation() uint32 {
+	if m.keyType() != "text" {
+		return 0
+	}
+	return m.key.Collation
 }
 
 // parseField reads NAME, or NAME=SOURCE.

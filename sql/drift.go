@@ -45,7 +45,7 @@ func Compare(ctx context.Context, conn *pgx.Conn) (Drift, error) {
 		if err != nil {
 			return Drift{}, err
 		}
-		there, err := loadInstalled(ctx, conn)
+		there, err := loadInstalled(ctx, conn, defaultFeed)
 		if err != nil {
 			return Drift{}, err
 		}
@@ -68,7 +68,6 @@ func (i *installed) drift(ctx context.Context, conn *pgx.Conn) (d Drift, err err
 
 const (
 	ourSchema    = "schema auditstream"
-	progressView = "view auditstream.progress"
 	feedsView    = "view auditstream.feeds"
 	choicesTable = "table auditstream.choices"
 	ourFunction  = "function auditstream.changed()"
@@ -96,7 +95,7 @@ func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([
 		found = slices.Concat(found, replaced, i.changedObjects(), i.changedOwners())
 		stale := slices.ContainsFunc(replaced, func(f Finding) bool { return f.Stale })
 		if was := i.chosen.Made; !stale && i.Made.Name != "" && (was.Unique && !i.Made.Unique || was.Indexed && !i.Made.Indexed) {
-			key := ident(i.Made.Sources["audit_id"])
+			key := ident(i.Made.Sources[i.id()])
 			found = append(found, Finding{Kind: "key", Text: fmt.Sprintf("the index that made %s of %s unique, or found its rows, is gone: a restore that goes on after errors"+
 				" leaves a table without its primary key, and rows twice", key, i.tableName()),
 				Remedy: fmt.Sprintf("look for rows that are there twice, then: create unique index concurrently on %s (%s)", i.tableName(), key)})
@@ -106,7 +105,7 @@ func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([
 	if i.chosen != nil {
 		roles = append(roles, i.chosen.Options.Roles...)
 	}
-	rows, err := collect(ctx, conn, "rights", pgx.RowToStructByPos[Finding], missingSQL, roles, serves)
+	rows, err := collect(ctx, conn, "rights", pgx.RowToStructByPos[Finding], i.in(missingSQL), roles, serves)
 	return append(found, rows...), err
 }
 
@@ -115,7 +114,7 @@ func (i *installed) tableName() string { return ident(i.Made.Schema, i.Made.Name
 // inTheWay is the statement that drops what install neither made nor replaces.
 func (i *installed) inTheWay() string {
 	if i.Foreign == "" && i.Kind == "v" && i.chosen != nil && !i.ours() {
-		return "drop view auditstream.progress"
+		return "drop view auditstream." + i.view()
 	}
 	return i.Foreign
 }

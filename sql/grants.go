@@ -27,8 +27,8 @@ func connected(comment string) []string {
 // grantsFor are the statements that the views, the role and those who serve already need.
 func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dropView, anew bool) (names, grants []string, err error) {
 	names = i.roles()
-	trusted := i.trusts(i.Made.Objects[progressView]) // whom a stranger let read his view is his choice
-	grants, err = texts(ctx, conn, "the grants on auditstream.progress", keptSQL, dropView && trusted, i.ours() && !i.Feeds && !o.NoTriggers, anew && trusted)
+	trusted := i.trusts(i.Made.Objects[i.viewObject()]) // whom a stranger let read his view is his choice
+	grants, err = texts(ctx, conn, "the grants on the view", i.in(keptSQL), dropView && trusted, i.ours() && !i.Feeds && !o.NoTriggers, anew && trusted)
 	for _, name := range names {
 		if err == nil {
 			grants, err = grantRole(ctx, conn, o, i, grants, name, dropView, anew)
@@ -62,7 +62,7 @@ func (i *installed) roles() []string {
 
 // grantRole adds what a role needs; nothing, when there is no such role any more.
 func grantRole(ctx context.Context, conn *pgx.Conn, o Options, i *installed, grants []string, role string, dropView, anew bool) ([]string, error) {
-	needs, err := texts(ctx, conn, "the rights of role "+role, roleGrantsSQL, role, ident(role), dropView, o.NoTriggers, anew)
+	needs, err := texts(ctx, conn, "the rights of role "+role, i.in(roleGrantsSQL), role, ident(role), dropView, o.NoTriggers, anew)
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	there, err := loadInstalled(ctx, conn)
+	there, err := loadInstalled(ctx, conn, defaultFeed)
 	if err != nil {
 		return Status{}, err
 	}
@@ -76,7 +76,7 @@ func describeTriggers(i *installed) []Trigger {
 	if len(i.Reads) == 1 {
 		table = i.Reads[0].table().quoted()
 	}
-	there := map[string]bool{ownerTrigger: true} // which not every table has
+	there := map[string]bool{i.trigger("owner"): true} // which not every table has
 	for _, t := range i.Triggers {
 		if !t.Copy {
 			table, there[t.Trigger] = t.table().quoted(), true
@@ -85,7 +85,7 @@ func describeTriggers(i *installed) []Trigger {
 			triggers = append(triggers, Trigger{Name: t.Trigger, Table: t.table().quoted(), Enabled: words[t.Enabled]})
 		}
 	}
-	for _, name := range triggerNames {
+	for _, name := range i.triggers() {
 		if !there[name] {
 			triggers = append(triggers, Trigger{Name: name, Table: table, Enabled: "missing"})
 		}

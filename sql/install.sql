@@ -10,11 +10,16 @@
     \set table public.audits
 \endif
 \set lock_timeout 200ms
+\set feed audits \set view progress \set id audit_id \set t_insert auditstream_insert \set t_update auditstream_update \set t_owner auditstream_owner
+\set t_delete auditstream_delete \set t_truncate auditstream_truncate \set others '{}'
 \set key id \set user_id a.user_id \set user_email a.user_email \set message a.message \set error a.error
 \set status 'coalesce(lower(a.status::text collate "C"), ''pending'')'
 \set progress 'least(greatest(coalesce(a.progress, 0), 0), 100)::int'
 \set geo_score 'case when a.geo_score not in (''NaN'', ''Infinity'', ''-Infinity'') then a.geo_score end'
 \set total_pages 'case when a.total_pages is not null then least(greatest(a.total_pages, 0), 2147483647)::int end'
+\set from :table ' as a' \set where 'a.' :key ' = a.' :key '::bigint' \set more '' \set shown_key 'a.' :key '::bigint' \set same 'old.' :key ' operator(pg_catalog.=) new.' :key
+\set new_none 'new.' :key ' is null' \set old_none 'old.' :key ' is null' \set new_row 'new.' :key '::pg_catalog.text' \set old_row 'old.' :key '::pg_catalog.text'
+\set new_hash 'pg_catalog.hashint8(new.' :key '::pg_catalog.int8)' \set old_hash 'pg_catalog.hashint8(old.' :key '::pg_catalog.int8)'
 -- Who is watched is a set of advisory locks, docs/watch-as-locks.md: these are the class and the number of them, a sixth of the lock
 -- table at most.
 \set class 1635087465 \set buckets 1024 \set mask 1023
@@ -80,7 +85,7 @@ do $choices$ begin
                 and not exists (select from pg_attribute a where a.attrelid = c.oid and (a.atthasdef or a.attacl is not null))
                 and not exists (select from pg_constraint k where k.conrelid = c.oid and k.contype not in ('p', 'n'))
                 and not exists (select from aclexplode(c.relacl) x where x.grantee <> c.relowner and x.privilege_type <> 'SELECT')) then
-            drop table auditstream.choices;
+            drop view if exists auditstream.feeds; drop table auditstream.choices;
         end if;
     end if;
 end $choices$;
@@ -95,21 +100,25 @@ end $$;
 
 -- All that `auditstream serve` reads. Its columns are fixed; what a table calls or types differently is adapted here.
 \if :drop_view
-drop view auditstream.progress;
+drop view auditstream.:view;
 \endif
-create or replace view auditstream.progress as
-select a.:key::bigint as audit_id, :user_id as user_id, :user_email as user_email, :status as status, :progress as progress,
-    :message as message, :geo_score as geo_score, :total_pages as total_pages, :error as error
-from :table as a
--- Always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown, so that reads use its index.
-where a.:key = a.:key::bigint;
+create or replace view auditstream.:view as
+select :shown_key as :id, :user_id as user_id, :user_email as user_email, :status as status, :progress as progress,
+    :message as message, :geo_score as geo_score, :total_pages as total_pages, :error as error:more
+from :from
+-- Where keys are integers it is always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown, so
+-- that reads use its index.
+where :where;
 \if :triggers
 \if :new_feeds
 drop view if exists auditstream.feeds;
 \endif
 -- What serve has to know to take the locks by which the triggers' conditions see that somebody watches.
 create or replace view auditstream.feeds as
-select 'audits'::text as feed, :class::int as class, :buckets::int as buckets;
+select c.feed, case when c.options->>'triggers' <> 'false' then :class::int end as class, :buckets::int as buckets, coalesce(c.options->>'view', 'auditstream.progress') as view,
+    coalesce(c.options->>'key', '') as key, coalesce((c.options->>'mix')::int, 0) as mix, coalesce(c.options->'ends', '[]') as ends, coalesce(c.options->>'deleted', '') as deleted,
+    c.options @> '{"public": true}' as public, c.options @> '{"groups": true}' as groups, c.options @> '{"has_fields": true}' as fields
+from auditstream.choices as c;
 
 -- '*' asks the server to read everything that is watched. Whoever runs a statement of the application's runs this with its own rights.
 create or replace function auditstream.changed() returns trigger language plpgsql as $auditstream$
@@ -130,44 +139,44 @@ grant execute on function auditstream.changed() to public;
 -- A condition of a trigger for each row is evaluated right after the row was changed, as whoever writes it. It looks: a lock that can be
 -- had is held by nobody who watches, and is given back at once. Else it notifies by itself. It is never true, so nothing is queued, and
 -- can raise no error. A row without a key is nobody's. A column that is renamed is followed by its number.
-create or replace trigger auditstream_insert after insert on :table for each row when (
-    case when new.:key is null then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63))
-         else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+create or replace trigger :t_insert after insert on :table for each row when (
+    case when :new_none then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
+         else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
-create or replace trigger auditstream_update after update on :table for each row when (
-    case when case when new.:key is null then false
-              when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
-              else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+create or replace trigger :t_update after update on :table for each row when (
+    case when case when :new_none then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', :new_row) is null end
          then true
-         when old.:key operator(pg_catalog.=) new.:key then false
-         else case when old.:key is null then false
-              when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
-              else pg_catalog.pg_notify('auditstream', old.:key::pg_catalog.text) is null end end
+         when :same then false
+         else case when :old_none then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', :old_row) is null end end
 ) execute function auditstream.changed();
 \if :drop_owner
 drop trigger if exists auditstream_owner on :table;
 \endif
 \if :has_owners
-create or replace trigger auditstream_owner after update of :owners on :table for each row when (
-    case when new.:key is null then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (pg_catalog.hashint8(new.:key::pg_catalog.int8) operator(pg_catalog.&) 63))
-         else pg_catalog.pg_notify('auditstream', new.:key::pg_catalog.text) is null end
+create or replace trigger :t_owner after update of :owners on :table for each row when (
+    case when :new_none then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
+         else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 \endif
-create or replace trigger auditstream_delete after delete on :table for each row when (
-    case when old.:key is null then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, pg_catalog.hashint8(old.:key::pg_catalog.int8) operator(pg_catalog.&) :mask)
-         else pg_catalog.pg_notify('auditstream', old.:key::pg_catalog.text) is null end
+create or replace trigger :t_delete after delete on :table for each row when (
+    case when :old_none then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
-create or replace trigger auditstream_truncate after truncate on :table for each statement execute function auditstream.changed();
+create or replace trigger :t_truncate after truncate on :table for each statement execute function auditstream.changed();
 :keep_always
 -- Hearing this, serve looks for what was installed, and reads all that is watched.
 notify auditstream, '*';
 \endif
 \if :drop_triggers
-drop trigger if exists auditstream_insert on :table; drop trigger if exists auditstream_update on :table;
-drop trigger if exists auditstream_delete on :table; drop trigger if exists auditstream_truncate on :table; drop trigger if exists auditstream_owner on :table;
+drop trigger if exists :t_insert on :table; drop trigger if exists :t_update on :table;
+drop trigger if exists :t_delete on :table; drop trigger if exists :t_truncate on :table; drop trigger if exists :t_owner on :table;
 drop view if exists auditstream.feeds; drop function if exists auditstream.changed();
 \endif
 \if :old_schema
@@ -185,33 +194,36 @@ drop function if exists auditstream.prepare_watch();
 drop table if exists auditstream.watch;
 \endif
 
-comment on view auditstream.progress is 'auditstream 5 by install.sql; auditstream.choices has what was chosen';
-insert into auditstream.choices as c (feed, options, made) values ('audits', :'options', (
+comment on view auditstream.:view is 'auditstream 5 by install.sql; auditstream.choices has what was chosen';
+insert into auditstream.choices as c (feed, options, made) values (:'feed', :'options', (
 -- state: all that compare it later read it with this same query
 -- Of a view and a trigger there are two sums: what was written survives a dump and its restore, the tree that PostgreSQL keeps survives renames.
 with n as (
     select oid, nspowner from pg_catalog.pg_namespace where nspname = 'auditstream'
 ), c as (
-    select c.* from pg_catalog.pg_class c join n on n.oid = c.relnamespace where (c.relname, c.relkind) in (('progress', 'v'), ('feeds', 'v'), ('choices', 'r'))
+    select c.* from pg_catalog.pg_class c join n on n.oid = c.relnamespace where (c.relname, c.relkind) in ((:'view', 'v'), ('feeds', 'v'), ('choices', 'r'))
 ), rules as (
     select c.relname, w.oid, w.rulename, w.ev_action::text || w.ev_enabled::text as tree, d.tables
     from c join pg_catalog.pg_rewrite w on w.ev_class = c.oid cross join lateral (
         select pg_catalog.array_agg(distinct d.refobjid) as tables from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
             and d.objid = w.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> c.oid) d
-), r as (
-    select r.*, rn.nspname from pg_catalog.pg_class r join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
-    where array[r.oid] = (select tables from rules where relname = 'progress' and rulename = '_RETURN')
-), sources as ( -- of each column of the view the only column of the table that it is made of
-    select m[2] as name, a.attnum, a.attname
-    from rules cross join pg_catalog.regexp_matches(tree, '[{]TARGETENTRY [:]expr (.*?) [:]resno [0-9]+ [:]resname ([a-z_]+) ', 'g') m
-        cross join lateral (select pg_catalog.min(v[1]::int2) as low, pg_catalog.max(v[1]::int2) as high from pg_catalog.regexp_matches(m[1], '[:]varattno ([0-9]+) ', 'g') v) v
-        join r on true join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum = v.low and v.low = v.high
-    where rules.relname = 'progress' and rulename = '_RETURN'
-), indexes as (
-    select i.indisunique and i.indnkeyatts = 1 as alone from pg_catalog.pg_index i join r on r.oid = i.indrelid join sources s on s.attnum = i.indkey[0] and s.name = 'audit_id'
-    where i.indisvalid and i.indpred is null
 ), f as (
     select p.* from pg_catalog.pg_proc p join n on n.oid = p.pronamespace where p.proname = 'changed' and p.pronargs = 0
+), r as (
+    select r.*, rn.nspname from pg_catalog.pg_class r join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
+    where r.oid = any ((select tables from rules where relname = :'view' and rulename = '_RETURN')::oid[]) and (array[r.oid] = (select tables from rules where relname = :'view' and rulename = '_RETURN')
+        or exists (select from pg_catalog.pg_trigger t join f on f.oid = t.tgfoid where t.tgrelid = r.oid and t.tgname = :'t_truncate'))
+), sources as ( -- of each column of the view the only column of the table that it is made of; those of other tables, which it joins, are not among them
+    select m[2] as name, a.attnum, a.attname
+    from rules cross join pg_catalog.regexp_matches(tree, '[{]TARGETENTRY [:]expr (.*?) [:]resno [0-9]+ [:]resname ([a-z_]+) ', 'g') m
+        cross join lateral (select pg_catalog.min(v[2]::int2) as low, pg_catalog.max(v[2]::int2) as high, pg_catalog.max(v[1]::int) as no
+            from pg_catalog.regexp_matches(m[1], '[:]varno ([0-9]+) [:]varattno ([0-9]+) ', 'g') v) v
+        cross join lateral (select pg_catalog.min(v[1]::int) as first from pg_catalog.regexp_matches(tree, '[:]varno ([0-9]+) [:]varattno', 'g') v) t
+        join r on true join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum = v.low and v.low = v.high and v.no = t.first
+    where rules.relname = :'view' and rulename = '_RETURN'
+), indexes as (
+    select i.indisunique and i.indnkeyatts = 1 as alone from pg_catalog.pg_index i join r on r.oid = i.indrelid join sources s on s.attnum = i.indkey[0] and s.name = :'id'
+    where i.indisvalid and i.indpred is null
 ), objects as (
     select 'schema auditstream' as name, n.nspowner as owner, '' as text, '' as tree, '' as off from n
     union all
@@ -235,7 +247,7 @@ with n as (
     select pg_catalog.concat_ws(' on ', 'trigger ' || t.tgname, case when t.tgrelid <> (select oid from r) and exists (select from pg_catalog.pg_trigger o, r where o.tgrelid = r.oid and o.tgfoid = f.oid) then t.tgrelid::pg_catalog.regclass::text end), null,
         pg_catalog.pg_get_triggerdef(t.oid), pg_catalog.concat_ws(' ', t.tgtype, t.tgattr::text, t.tgqual::text, t.tgdeferrable, t.tgnargs),
         case t.tgenabled when 'D' then 'disabled' when 'R' then 'replica only' else '' end
-    from pg_catalog.pg_trigger t join f on f.oid = t.tgfoid where t.tgparentid = 0 or t.tgenabled in ('D', 'R')
+    from pg_catalog.pg_trigger t join f on f.oid = t.tgfoid where (t.tgparentid = 0 or t.tgenabled in ('D', 'R')) and t.tgname <> all (:'others'::text[])
 )
 select pg_catalog.jsonb_build_object('installer', current_user, 'server', pg_catalog.current_setting('server_version_num')::int / 10000,
     'schema', (select nspname from r), 'name', (select relname from r), 'owner', (select pg_catalog.pg_get_userbyid(relowner) from r),

@@ -2,20 +2,17 @@ package sql
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
-const ownerTrigger = "auditstream_owner" // there where a column says whose a row is
-
-// triggerNames are the triggers of install.sql.
-var triggerNames = []string{"auditstream_insert", "auditstream_update", "auditstream_delete", ownerTrigger, "auditstream_truncate"}
-
 // installed is what the catalog says about an earlier install.
 type installed struct {
+	naming `db:"-"`
+
 	Schema        bool
 	SchemaComment string
 	Kind          string // of what is called auditstream.progress; "": nothing is
@@ -30,7 +27,8 @@ type installed struct {
 	Foreign       string // the statement that drops what has the name of a view or the table of install's, and is none
 	Moved         string // the schema, if ours is called so now
 
-	chosen *choices // nil: not known
+	chosen *choices   // nil: not known
+	all    []*choices // of all feeds
 
 	Columns  []viewColumn
 	Reads    []relation // the tables that the view reads
@@ -61,7 +59,8 @@ type trigger struct {
 	Constraint bool // which no other trigger can take the place of
 }
 
-var installedSQL = `
+// installedSQL is about audits; see naming.in.
+const installedSQL = `
 	select n.oid is not null as schema, coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') as schema_comment,
 	       coalesce(c.relkind::text, '') as kind, coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') as comment,
 	       w.oid is not null or exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname in ('notify_change', 'unwatch', 'prepare_watch'))
@@ -69,7 +68,7 @@ var installedSQL = `
 	       w.oid is not null as watch, exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid and p.proname = 'prepare_watch') as prepare,
 	       f.oid is not null as feeds, coalesce((select b from (select pg_catalog.substring(pg_catalog.pg_get_viewdef(f.oid), '([0-9]{1,4}) AS buckets')::int as b) x
 	           where b between 64 and 4096 and b & (b - 1) = 0), 0) as buckets,
-	       (` + stateSQL + `) as made,
+	       (:state) as made,
 	       coalesce((select pg_catalog.format('drop %s auditstream.%I', case x.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
 	               when 'S' then 'sequence' when 'c' then 'type' else 'table' end, x.relname)
 	           from pg_catalog.pg_class x where x.relnamespace = n.oid and (x.relname in ('progress', 'feeds') and x.relkind <> 'v' or x.relname = 'choices' and k.oid is null) limit 1), '') as foreign,
@@ -93,8 +92,8 @@ var installedSQL = `
 	                  t.tgenabled as enabled, t.tgparentid <> 0 as copy, t.tgconstraint <> 0 as constraint
 	           from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
 	               join pg_catalog.pg_class r on r.oid = t.tgrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
-	           where p.pronamespace = n.oid or p.proname in ('changed', 'notify_change') and t.tgname like 'auditstream\_%'
-	               and pg_catalog.substr(t.tgname, 13) in ('insert', 'update', 'delete', 'owner', 'truncate', 'key') order by copy, display, t.tgname) x) as triggers
+	           where t.tgname <> all ($1::text[]) and (p.pronamespace = n.oid or p.proname in ('changed', 'notify_change') and t.tgname like 'auditstream\_%'
+	               and pg_catalog.substr(t.tgname, 13) in ('insert', 'update', 'delete', 'owner', 'truncate', 'key')) order by copy, display, t.tgname) x) as triggers
 	from (values (1)) one
 		left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
 		left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'progress'
@@ -102,17 +101,35 @@ var installedSQL = `
 			and 3 = (select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped
 				and (a.attname, a.atttypid) in (('feed', 'text'::pg_catalog.regtype), ('options', 'jsonb'::pg_catalog.regtype), ('made', 'jsonb'::pg_catalog.regtype)))
 		left join pg_catalog.pg_class w on w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'
-		left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v' and '{"feed text","class integer","buckets integer"}' = array(
+		left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v' and '{"feed text","class integer","buckets integer","view text","key text","mix integer","ends jsonb","deleted text","public boolean","groups boolean","fields boolean"}' = array(
 			select a.attname || ' ' || pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a where a.attrelid = f.oid and a.attnum > 0 order by a.attnum)`
 
 // loadInstalled wants an empty search_path.
-func loadInstalled(ctx context.Context, conn *pgx.Conn) (*installed, error) {
-	all, err := collect(ctx, conn, "schema auditstream", pgx.RowToAddrOfStructByName[installed], installedSQL)
+func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installed, error) {
+	all, err := loadChoices(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
-	all[0].chosen, err = loadChoices(ctx, conn, all[0].Choices == "readable")
-	return all[0], err
+	n := naming(feed)
+	others := othersTriggers(all, n)
+	query := strings.Replace(n.in(installedSQL), ":state", substitute(stateSQL, n.vars(others)), 1)
+	found, err := collect(ctx, conn, "schema auditstream", pgx.RowToAddrOfStructByName[installed], query, others)
+	if err != nil {
+		return nil, err
+	}
+	i := found[0]
+	i.naming, i.all = n, all
+	for _, c := range all {
+		if c.Feed == feed {
+			i.chosen = c
+		}
+	}
+	return i, nil
+}
+
+// known says whether a trigger is called as one of install's.
+func (i *installed) known(trigger string) bool {
+	return slices.Contains(i.triggers(), trigger) || trigger == "auditstream_key"
 }
 
 // ours tells install.sql's view from one that somebody wrote by hand.
@@ -125,7 +142,7 @@ func (i *installed) version() int {
 	}
 	v := versionOf(i.Comment, i.Watch, i.Prepare)
 	if v == 0 && i.chosen != nil { // somebody else's comment, or a dump without any
-		was, now := i.chosen.Made.Objects[progressView], i.Made.Objects[progressView]
+		was, now := i.chosen.Made.Objects[i.viewObject()], i.Made.Objects[i.viewObject()]
 		if was.Text == now.Text || was.Tree == now.Tree {
 			return SchemaVersion
 		}
@@ -144,7 +161,7 @@ func (i *installed) moved() error {
 // conflict refuses to install over what belongs to another table or was made by somebody else.
 func (i *installed) conflict(t *table) error {
 	if i.Kind != "" && !i.ours() {
-		return errors.New("auditstream.progress exists and was not made by install, so it is left alone: drop it, or keep it and do not install")
+		return fmt.Errorf("auditstream.%s exists and was not made by install, so it is left alone: drop it, or keep it and do not install", i.view())
 	}
 	if i.Foreign != "" {
 		return fmt.Errorf("something else has the name of what install makes: %s; and install again, with all the --column options", i.Foreign)
@@ -165,7 +182,7 @@ func (i *installed) conflict(t *table) error {
 
 // replaceable says whether "create or replace view" would take the place of the view that is there.
 func (i *installed) replaceable(m *mapping) bool {
-	want := []viewColumn{{Name: "audit_id", Type: "bigint"}}
+	want := []viewColumn{{Name: i.id(), Type: map[string]string{"": "bigint", "uuid": "uuid", "text": "text"}[m.keyType()], Collation: m.keyCollation()}}
 	for _, c := range m.columns {
 		want = append(want, viewColumn{Name: c.name, Type: viewTypes[c.name], Collation: c.collation()})
 	}

@@ -53,7 +53,7 @@ func (i *installed) takeOver() []string {
 	for name, o := range i.Made.Objects {
 		if name == choicesTable && !i.trusts(o) { // it is made anew
 			own = append(own, "drop table auditstream.choices;")
-		} else if name != choicesTable && o.Owner != "" && o.Owner != i.Made.Installer && (name == progressView || !i.trusts(o)) {
+		} else if name != choicesTable && o.Owner != "" && o.Owner != i.Made.Installer && (name == i.viewObject() || !i.trusts(o)) {
 			own = append(own, fmt.Sprintf("alter %s owner to %s;", name, ident(i.Made.Installer)))
 		}
 	}
@@ -66,7 +66,7 @@ func (i *installed) takeOver() []string {
 func (i *installed) detach(t *table) []string {
 	var drop []string
 	for _, g := range i.Triggers {
-		known := slices.Contains(triggerNames, g.Trigger) || g.Trigger == "auditstream_key"
+		known := i.known(g.Trigger)
 		if !g.Copy && (known && (g.OID != t.OID || g.Constraint) || !known && i.chosen != nil && i.renamed("trigger "+g.Trigger) != "") {
 			drop = append(drop, fmt.Sprintf("drop trigger if exists %s on %s;", ident(g.Trigger), g.table().quoted()))
 		}

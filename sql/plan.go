@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,7 +105,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if !schema {
 		return nil, fmt.Errorf("there is no schema %s to create the table %s in: create it first, with: create schema %s", t.Schema, t.Name, ident(t.Schema))
 	}
-	there, err := loadInstalled(ctx, conn)
+	there, err := loadInstalled(ctx, conn, o.Feed)
 	if err != nil {
 		return nil, err
 	}
@@ -176,9 +177,17 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets), "mask": strconv.Itoa(there.Buckets - 1), "look": strconv.FormatBool(!o.NotifyAlways),
 		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 	}
-	for _, c := range m.columns {
-		vars[c.name] = c.value()
+	maps.Copy(vars, there.vars(othersTriggers(there.all, there.naming)))
+	vars["more"] = ""
+	for _, name := range ours {
+		vars[name] = "null::" + viewTypes[name]
 	}
+	for _, c := range m.columns {
+		if vars[c.name] = c.value(); !slices.Contains(ours, c.name) {
+			vars["more"] += fmt.Sprintf(", %s as %s", c.value(), c.name)
+		}
+	}
+	m.keyVars(vars, there.naming)
 	sum := md5.Sum([]byte(render(installSQL, vars))) // of what was asked for
 	asked := hex.EncodeToString(sum[:])
 	current := versionOf(there.Comment, there.Watch, there.Prepare) > 0 && there.Feeds == !o.NoTriggers && there.chosen != nil && there.chosen.Options.Asked == asked && !there.Old &&
@@ -189,14 +198,14 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		own, current = there.takeOver(), false
 	}
 
-	dropView := !current && there.Kind != "" && (!there.replaceable(m) || there.chosen != nil && !there.trusts(there.Made.Objects[progressView]))
+	dropView := !current && there.Kind != "" && (!there.replaceable(m) || there.chosen != nil && !there.trusts(there.Made.Objects[there.viewObject()]))
 	roles, grants, err := grantsFor(ctx, conn, o, there, dropView, !current)
 	if err != nil {
 		return "", err
 	}
 	vars["options"] = choose(o, roles, m, asked)
 	if current && !slices.Equal(roles, there.chosen.Options.Roles) {
-		grants = append(grants, fmt.Sprintf("update auditstream.choices set options = %s where feed = 'audits';", literal(vars["options"])))
+		grants = append(grants, fmt.Sprintf("update auditstream.choices set options = %s where feed = %s;", literal(vars["options"]), literal(o.Feed)))
 	}
 	if current && len(own) > 0 {
 		grants = append(own, grants...)

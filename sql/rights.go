@@ -61,7 +61,7 @@ func lackingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	if lacking, err := notMine(ctx, conn, strangers); err != nil || len(lacking) > 0 {
 		return there.wayOut(lacking, "install"), err
 	}
-	return texts(ctx, conn, "the rights of the current role", rightsSQL, t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
+	return texts(ctx, conn, "the rights of the current role", there.in(rightsSQL), t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
 }
 
 // notMine are those of some roles whose rights the current one does not have.

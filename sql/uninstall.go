@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -30,7 +29,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if err != nil {
 		return nil, fmt.Errorf("set search_path: %w", err)
 	}
-	there, err := loadInstalled(ctx, conn)
+	there, err := loadInstalled(ctx, conn, defaultFeed)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +74,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 func (i *installed) ownTable(plan *Plan) error {
 	var strangers []string
 	for _, t := range i.Triggers {
-		known := slices.Contains(triggerNames, t.Trigger) || t.Trigger == "auditstream_key" || i.chosen != nil && i.renamed("trigger "+t.Trigger) != ""
+		known := i.known(t.Trigger) || i.chosen != nil && i.renamed("trigger "+t.Trigger) != ""
 		switch {
 		case t.Copy:
 			continue
