@@ -85,7 +85,7 @@ func connectLocks(ctx context.Context, cfg *pgx.ConnConfig, pool Pool) (s *lockS
 func (s *lockSession) ask(ctx context.Context) (f lockSpace, unknown, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	unknown = s.conn.QueryRow(ctx, `select class, buckets from auditstream.feeds where class is not null limit 1`).Scan(&f.class, &f.buckets)
+	unknown = s.conn.QueryRow(ctx, `select class, buckets from auditstream.feeds where feed = 'audits'`).Scan(&f.class, &f.buckets)
 	if unknown == nil && (f.buckets < 1 || f.buckets > maxBuckets || f.buckets&(f.buckets-1) != 0) {
 		unknown = fmt.Errorf("auditstream.feeds says %d buckets, which is no power of two up to %d", f.buckets, maxBuckets)
 	}

@@ -28,10 +28,8 @@ type chosen struct {
 	Triggers bool              `json:"triggers"`
 	Always   bool              `json:"always"`
 
-	// What auditstream.feeds says.
-	View      string   `json:"view,omitempty"`
+	// What serve wants to know.
 	Key       string   `json:"key,omitempty"`
-	Mix       int32    `json:"mix,omitempty"`
 	Ends      []string `json:"ends,omitempty"`
 	Deleted   string   `json:"deleted,omitempty"`
 	Public    bool     `json:"public,omitempty"`
@@ -187,9 +185,6 @@ func choose(o Options, roles []string, m *mapping, asked string) string {
 	c := chosen{Asked: asked, Columns: map[string]string{"id": m.key.Name}, Roles: append([]string{}, roles...), Triggers: !o.NoTriggers, Always: o.NotifyAlways,
 		Key: m.keyType(), Ends: o.Ends, Deleted: o.Deleted, Public: o.Public, HasFields: len(m.fields) > 0, Words: o.Words, Fields: o.Fields, Lookups: o.Lookups, Hide: o.Hide}
 	c.Groups = slices.ContainsFunc(m.columns, func(column column) bool { return column.name == "group_id" })
-	if n := naming(o.feed()); !n.first() {
-		c.View, c.Mix = "auditstream."+n.view(), n.mix()
-	}
 	for _, column := range m.columns {
 		c.Columns[column.name] = ""
 		if column.source != nil {

@@ -33,7 +33,7 @@ select :buckets - 1 as mask \gset
 \set look true
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
 \set options '{"columns": {}, "roles": [], "triggers": true, "always": false}' \set keep_always '' \set grants '' \set take_over ''
-\set objects true \set triggers true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
+\set objects true \set triggers true \set last true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
     or to_regproc('auditstream.unwatch') is not null or to_regproc('auditstream.prepare_watch') is not null
     or exists (select from pg_trigger where tgname = 'auditstream_key' and tgfoid = to_regproc('auditstream.changed')) as old_schema \gset
@@ -85,7 +85,7 @@ do $choices$ begin
                 and not exists (select from pg_attribute a where a.attrelid = c.oid and (a.atthasdef or a.attacl is not null))
                 and not exists (select from pg_constraint k where k.conrelid = c.oid and k.contype not in ('p', 'n'))
                 and not exists (select from aclexplode(c.relacl) x where x.grantee <> c.relowner and x.privilege_type <> 'SELECT')) then
-            drop view if exists auditstream.feeds; drop table auditstream.choices;
+            drop table auditstream.choices;
         end if;
     end if;
 end $choices$;
@@ -113,12 +113,9 @@ where :where;
 \if :new_feeds
 drop view if exists auditstream.feeds;
 \endif
--- What serve has to know to take the locks by which the triggers' conditions see that somebody watches.
+-- What serve has to know to take the locks by which the triggers' conditions see that somebody watches. All feeds share them.
 create or replace view auditstream.feeds as
-select c.feed, case when c.options->>'triggers' <> 'false' then :class::int end as class, :buckets::int as buckets, coalesce(c.options->>'view', 'auditstream.progress') as view,
-    coalesce(c.options->>'key', '') as key, coalesce((c.options->>'mix')::int, 0) as mix, coalesce(c.options->'ends', '[]') as ends, coalesce(c.options->>'deleted', '') as deleted,
-    c.options @> '{"public": true}' as public, c.options @> '{"groups": true}' as groups, c.options @> '{"has_fields": true}' as fields
-from auditstream.choices as c;
+select 'audits'::text as feed, :class::int as class, :buckets::int as buckets;
 
 -- '*' asks the server to read everything that is watched. Whoever runs a statement of the application's runs this with its own rights.
 create or replace function auditstream.changed() returns trigger language plpgsql as $auditstream$
@@ -177,7 +174,9 @@ notify auditstream, '*';
 \if :drop_triggers
 drop trigger if exists :t_insert on :table; drop trigger if exists :t_update on :table;
 drop trigger if exists :t_delete on :table; drop trigger if exists :t_truncate on :table; drop trigger if exists :t_owner on :table;
+\if :last
 drop view if exists auditstream.feeds; drop function if exists auditstream.changed();
+\endif
 \endif
 \if :old_schema
 -- What versions up to 4 had. To drop a trigger a lock is needed for which readers are waited for, too. Where it cannot be had the trigger is

@@ -101,7 +101,7 @@ const installedSQL = `
 			and 3 = (select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped
 				and (a.attname, a.atttypid) in (('feed', 'text'::pg_catalog.regtype), ('options', 'jsonb'::pg_catalog.regtype), ('made', 'jsonb'::pg_catalog.regtype)))
 		left join pg_catalog.pg_class w on w.relnamespace = n.oid and w.relname = 'watch' and w.relkind = 'r'
-		left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v' and '{"feed text","class integer","buckets integer","view text","key text","mix integer","ends jsonb","deleted text","public boolean","groups boolean","fields boolean"}' = array(
+		left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v' and '{"feed text","class integer","buckets integer"}' = array(
 			select a.attname || ' ' || pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a where a.attrelid = f.oid and a.attnum > 0 order by a.attnum)`
 
 // loadInstalled wants an empty search_path.
@@ -111,7 +111,7 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installed
 		return nil, err
 	}
 	n := naming(feed)
-	others := othersTriggers(all, n)
+	others := append([]string{}, othersTriggers(all, n)...) // not null
 	query := strings.Replace(n.in(installedSQL), ":state", substitute(stateSQL, n.vars(others)), 1)
 	found, err := collect(ctx, conn, "schema auditstream", pgx.RowToAddrOfStructByName[installed], query, others)
 	if err != nil {

@@ -215,7 +215,8 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	}
 	for name, yes := range map[string]bool{
 		"objects": !current, "new_schema": !there.Schema, "drop_view": dropView, "new_feeds": !there.Feeds, "old_schema": there.Old,
-		"drop_owner": len(owners) == 0 && there.Feeds, "drop_triggers": o.NoTriggers && (there.Feeds || len(there.Triggers) > 0),
+		"drop_owner": len(owners) == 0 && there.Feeds, "last": !slices.ContainsFunc(there.all, func(c *choices) bool { return c.Feed != o.Feed && c.Options.Triggers }),
+		"drop_triggers": o.NoTriggers && (there.Feeds || len(there.Triggers) > 0),
 	} {
 		vars[name] = strconv.FormatBool(yes)
 	}

@@ -121,9 +121,6 @@ func (a *feeds) look(ctx context.Context) {
 	}
 	there := map[string]*store.Feed{store.DefaultFeed: store.Audits}
 	for _, f := range found {
-		if f.View == "" { // of an earlier version
-			continue
-		}
 		there[f.Name] = &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Mix: f.Mix, Ends: f.Ends, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
 	}
 	a.mu.Lock()
