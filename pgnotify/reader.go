@@ -124,6 +124,11 @@ func (h *Hub) deliver(b batch, states []*store.State) {
 
 // hand gives a state to those who watch its row. The caller holds mu.
 func (h *Hub) hand(e *entry, state *store.State, read uint64) {
+	if !state.Found && state.Err == nil {
+		if last := e.state.WithoutRow(); last != nil {
+			state = last
+		}
+	}
 	first := e.state == nil
 	changed := first || !e.state.Same(state)
 	news := changed && !first

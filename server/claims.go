@@ -136,8 +136,21 @@ func (c *claims) Validate() (err error) {
 	if c.emailVerified() && strings.TrimSpace(email) != "" {
 		c.viewer.Email = email
 	}
+	if c.viewer.Groups, err = c.groups(); err != nil {
+		return err
+	}
 	c.viewer.Subject, err = c.user()
 	return err
+}
+
+// groups are those that the token names.
+func (c *claims) groups() (list jwt.ClaimStrings, err error) {
+	if name := c.cfg.GroupsClaim; name != "" && c.kind(name) != "missing" {
+		if err := list.UnmarshalJSON(c.all[name]); err != nil {
+			return nil, &wrongClaim{name, "neither a text nor a list of texts"}
+		}
+	}
+	return list, nil
 }
 
 // wholeNumber is how a user's number must be written: 1e3 and 3.0 have several spellings, of which one would be the owner.

@@ -224,6 +224,8 @@ func (c AuthConfig) checkClaims() error {
 		return fmt.Errorf("JWT_AUDIENCE_CLAIM without JWT_AUDIENCE: nothing is compared with %s; set JWT_AUDIENCE to what it must be", c.AudienceClaim)
 	case slices.Contains([]string{"iss", "aud", "exp", "nbf", "iat", "jti", "email_verified"}, c.UserClaim):
 		return fmt.Errorf("JWT_USER_CLAIM: the claim %q names no user; give the one that has the user_id of your table, like sub or user_id", c.UserClaim)
+	case c.GroupsClaim != strings.TrimSpace(c.GroupsClaim):
+		return fmt.Errorf("JWT_GROUPS_CLAIM: %q begins or ends with white space; give the claim's exact name", c.GroupsClaim)
 	case c.UserClaim != strings.TrimSpace(c.UserClaim):
 		return fmt.Errorf("JWT_USER_CLAIM: %q begins or ends with white space; give the claim's exact name", c.UserClaim)
 	}

@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -126,6 +127,28 @@ func (i *installed) keepColumns(given map[string]string, t *table) (all map[stri
 	maps.Copy(all, given)
 	slices.Sort(kept)
 	return all, kept
+}
+
+// keepOthers adds what an earlier install was given besides columns and this one was not.
+func (i *installed) keepOthers(o Options) Options {
+	if i.chosen == nil {
+		return o
+	}
+	c := i.chosen.Options
+	if o.Words == nil {
+		o.Words = c.Words
+	}
+	if o.Ends == nil {
+		o.Ends = c.Ends
+	}
+	if o.Fields == nil {
+		o.Fields = c.Fields
+	}
+	if o.Lookups == nil {
+		o.Lookups = c.Lookups
+	}
+	o.Hide, o.Deleted, o.Public = cmp.Or(o.Hide, c.Hide), cmp.Or(o.Deleted, c.Deleted), o.Public || c.Public
+	return o
 }
 
 // optionOf is what Options.Columns calls a column of the view.

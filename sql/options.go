@@ -26,7 +26,7 @@ type Options struct {
 	Create bool
 	// Role is granted what serve needs: CONNECT, USAGE on the schema, and SELECT on the views. Empty: nobody.
 	Role string
-	// Feed is the name of what is adopted, in URLs and notifications. Empty: audits.
+	// Feed is the name of what is adopted, in URLs and notifications. Empty: audits; for Uninstall, all.
 	Feed string
 	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id) to sources of the
 	// table's: a column, column.name.name in json, a/b in per cent, column*100. An empty value leaves the column out; a progress that is left out is 0 until the
@@ -79,8 +79,8 @@ func (o Options) feed() string { return cmp.Or(o.Feed, defaultFeed) }
 
 // withDefaults validates o and returns it complete.
 func (o Options) withDefaults() (Options, error) {
-	o.Table, o.Feed = cmp.Or(o.Table, DefaultTable), cmp.Or(o.Feed, defaultFeed)
-	if !feedName.MatchString(o.Feed) || o.Feed == "sse" {
+	o.Table = cmp.Or(o.Table, DefaultTable)
+	if !feedName.MatchString(o.feed()) || o.Feed == "sse" {
 		return o, usagef("--feed %q: give a name of 1 to 31 letters from a to z, digits and _, that begins with a letter and is not sse", o.Feed)
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Columns)) {

@@ -88,6 +88,7 @@ func abandon(ctx context.Context, conn *pgx.Conn) {
 
 // planInstall runs inside a transaction, whose search_path it empties once the table is found.
 func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
+	o.Feed = o.feed()
 	t, err := adoptable(ctx, conn, o)
 	if err != nil {
 		return nil, err
@@ -114,9 +115,14 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 		return nil, err
 	}
 	all, kept := there.keepColumns(o.Columns, t)
+	o = there.keepOthers(o)
+	lookups, err := loadLookups(ctx, conn, t, o.Lookups)
+	if err != nil {
+		return nil, err
+	}
 	given := o.Columns
 	o.Columns = all
-	m, err := mapColumns(t, o, nil, encoding)
+	m, err := mapColumns(t, o, lookups, encoding)
 	if err != nil && len(kept) > 0 {
 		return nil, fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,12 +34,24 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if err != nil {
 		return nil, err
 	}
+	more, views, last, err := there.otherFeeds(ctx, conn, o.Feed)
+	if err != nil {
+		return nil, err
+	}
+	if !last {
+		plan := &Plan{Schema: there.version(), Table: there.tableOf(o.Feed)}
+		if more != "" {
+			more += fmt.Sprintf("delete from auditstream.choices where feed = %s;\nnotify auditstream, '*';", literal(o.Feed))
+			plan.SQL = render(uninstallSQL, map[string]string{"lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()), "more": more, "revokes": ""})
+		}
+		return plan, nil
+	}
 	plan := &Plan{Schema: there.version(), exclusive: true}
 	err = errors.Join(there.newer(), there.moved(), there.ownTable(plan))
 	if err != nil || !there.Schema {
 		return plan, err
 	}
-	foreign, err := texts(ctx, conn, "schema auditstream", foreignSQL, there.ours())
+	foreign, err := texts(ctx, conn, "schema auditstream", foreignSQL, there.ours(), views)
 	if err != nil {
 		return nil, err
 	}
@@ -63,10 +76,43 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
 		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
-		"more": strings.Join(there.detach(cmp.Or(plan.table, &table{})), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
+		"more": more + strings.Join(there.detach(cmp.Or(plan.table, &table{})), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
 	return plan, nil
+}
+
+// otherFeeds are the statements that take away one feed, or, where that was the last or none is named, all but audits, whose views views are.
+func (i *installed) otherFeeds(ctx context.Context, conn *pgx.Conn, feed string) (statements string, views []string, last bool, err error) {
+	views = []string{}
+	last = feed == "" || !slices.ContainsFunc(i.all, func(c *choices) bool { return c.Feed != feed })
+	for _, c := range i.all {
+		if last && c.Feed == defaultFeed || !last && c.Feed != feed || !feedName.MatchString(c.Feed) {
+			continue
+		}
+		one, err := loadInstalled(ctx, conn, c.Feed)
+		if err != nil {
+			return "", nil, false, err
+		}
+		statements += fmt.Sprintf("drop view if exists auditstream.%s;\n", one.view())
+		views = append(views, one.view())
+		for _, t := range one.Triggers {
+			if !t.Copy && one.known(t.Trigger) {
+				statements += fmt.Sprintf("drop trigger if exists %s on %s;\n", ident(t.Trigger), t.table().quoted())
+			}
+		}
+	}
+	return statements, views, last, nil
+}
+
+// tableOf is a feed's table, for people.
+func (i *installed) tableOf(feed string) string {
+	for _, c := range i.all {
+		if c.Feed == feed {
+			return ident(c.Made.Schema, c.Made.Name)
+		}
+	}
+	return ""
 }
 
 // ownTable finds the table from the triggers that call our function, else from our view, and refuses to guess about
@@ -115,6 +161,6 @@ const foreignSQL = `
 		left join pg_catalog.pg_proc p on d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.oid = d.objid
 	where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
 	  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
-	  and not coalesce(c.relname = 'progress' and $1 or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v'), ('choices', 'r')), false)
+	  and not coalesce(c.relname = 'progress' and $1 or c.relname = any ($2::text[]) and c.relkind = 'v' or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v'), ('choices', 'r')), false)
 	  and not coalesce((p.proname, p.pronargs) in (('changed', 0), ('notify_change', 0), ('unwatch', 2), ('prepare_watch', 0)), false)
 	order by 1`

@@ -9,6 +9,21 @@ import (
 // A Word is one of a status: what the table has, and what viewers see. Null and set are words of any column: that it is, and that it is not, null.
 type Word struct{ Stored, Shown string }
 
+// ParseWords reads WORD=SHOWN, several times; the error is a [UsageError].
+func ParseWords(texts []string) (words []Word, err error) {
+	for _, text := range texts {
+		w, err := parseWord(text)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(words, func(other Word) bool { return other.Stored == w.Stored }) {
+			return nil, usagef("--status %q: the word was given before; give each once", text)
+		}
+		words = append(words, w)
+	}
+	return words, nil
+}
+
 // parseWord reads WORD=SHOWN.
 func parseWord(text string) (Word, error) {
 	stored, shown, ok := strings.Cut(text, "=")

@@ -14,6 +14,8 @@ type Feed struct {
 	Mix int32
 	// Ends are the statuses after which no change is expected, besides completed and failed.
 	Ends []string
+	// Deleted is the status with which a row is shown that was deleted while somebody watched it; empty: it is said to be gone.
+	Deleted string
 	// Public says that every viewer may see every row.
 	Public bool
 	// Groups and Fields say that the view has a column group_id, and one of the fields that the operator has chosen.

@@ -33,6 +33,21 @@ func NewState(a Audit) *State {
 	return &State{ID: a.ID, Found: true, Audit: a, JSON: text, Fingerprint: fingerprint(text)}
 }
 
+// WithoutRow is what is shown once the row of s is gone: that it has ended, where its feed says so, else that there is none.
+func (s *State) WithoutRow() *State {
+	if s == nil || !s.Found || s.Audit.Feed == nil || s.Audit.Feed.Deleted == "" {
+		return nil
+	}
+	if s.Terminal() { // the row is shown as it was when it ended
+		return NewState(s.Audit)
+	}
+	a := s.Audit
+	if a.Status = a.Feed.Deleted; a.Status == "completed" {
+		a.Progress = 100
+	}
+	return NewState(a)
+}
+
 // Encoded returns what encode makes of the state, computed by the first caller and shared by all the others: an event
 // that goes to a thousand streams is formatted once. All callers must pass the same function. Safe for concurrent use.
 func (s *State) Encoded(encode func(*State) []byte) []byte {

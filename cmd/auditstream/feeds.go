@@ -121,7 +121,7 @@ func (a *feeds) look(ctx context.Context) {
 	}
 	there := map[string]*store.Feed{store.DefaultFeed: store.Audits}
 	for _, f := range found {
-		there[f.Name] = &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Mix: f.Mix, Ends: f.Ends, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
+		there[f.Name] = &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Mix: f.Mix, Ends: f.Ends, Deleted: f.Deleted, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

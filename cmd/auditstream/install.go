@@ -12,9 +12,17 @@ import (
 type installCmd struct {
 	databaseFlags `embed:""`
 	Table         string        `default:"public.audits" help:"The table to adopt, as written in SQL."`
+	Feed          string        `default:"audits" placeholder:"NAME" help:"The name of what is adopted, in URLs: /api/v1/sse/NAME/ID/progress. Each table is a feed of its own, and one can be several."`
 	Create        bool          `help:"Make the table where there is none."`
 	Role          string        `placeholder:"NAME" help:"Grant this role what serve needs, and no more."`
-	Column        []string      `sep:"none" placeholder:"OURS=THEIRS" help:"Which of your columns is one of ours: error=failure_reason. OURS: id, status, progress, message, geo_score, total_pages, error, user_id, user_email. Nothing after the = leaves it out. Repeatable."`
+	Column        []string      `sep:"none" placeholder:"OURS=THEIRS" help:"Which of your columns is one of ours: error=failure_reason. OURS: id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id. THEIRS can also be column.name.name in json, done/total in per cent, or column*100. Nothing after the = leaves it out. Repeatable."`
+	Status        []string      `sep:"none" placeholder:"WORD=SHOWN" help:"What viewers see in place of a word of the status: discarded=failed. WORD: a label, a text in any case, an integer, a boolean, or null and set. Repeatable."`
+	Ends          []string      `sep:"none" placeholder:"WORD" help:"A status that ends a row, besides completed and failed. Repeatable."`
+	Field         []string      `sep:"none" placeholder:"NAME[=SOURCE]" help:"What is shown, too: a column, or a source as for --column. Repeatable."`
+	Lookup        []string      `sep:"none" placeholder:"COLUMN=SCHEMA.TABLE.KEY:OWNER" help:"Owners are in another table: with --column user_id=created_by, created_by=public.users.id:uid. Repeatable."`
+	Hide          string        `placeholder:"COLUMN" help:"Rows are hidden while this column is not null, like deleted_at."`
+	Deleted       string        `placeholder:"WORD" help:"The status with which a row is shown that is deleted while somebody watches it, like completed."`
+	Public        bool          `help:"Every valid token may see every row."`
 	NoTriggers    bool          `help:"Only the view: changes are found by polling alone."`
 	NotifyAlways  bool          `help:"Let the triggers ring for every change, not only for audits that somebody watches: concurrent writers then wait for each other's commits."`
 	LockWait      time.Duration `default:"30s" help:"How long to try for the table's lock. Each try is short, so that your writers never queue behind it."`
@@ -33,7 +41,12 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	words, err := sql.ParseWords(c.Status)
+	if err != nil {
+		return err
+	}
 	options := sql.Options{
+		Feed: c.Feed, Words: words, Ends: c.Ends, Fields: c.Field, Lookups: c.Lookup, Hide: c.Hide, Deleted: c.Deleted, Public: c.Public,
 		Table: c.Table, Create: c.Create, Role: c.Role, Columns: columns, NoTriggers: c.NoTriggers, NotifyAlways: c.NotifyAlways,
 		LockWait: c.LockWait, Logger: c.logFlags.logger(std.err),
 	}
@@ -97,13 +110,14 @@ func columnMap(pairs []string) (map[string]string, error) {
 
 type uninstallCmd struct {
 	databaseFlags `embed:""`
+	Feed          string        `placeholder:"NAME" help:"Only this feed; without it, all."`
 	LockWait      time.Duration `default:"30s" help:"How long to try for the table's lock."`
 	DryRun        bool          `help:"Print the SQL and run nothing."`
 	logFlags      `embed:""`
 }
 
 func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
-	options := sql.Options{LockWait: c.LockWait, Logger: c.logFlags.logger(std.err)}
+	options := sql.Options{Feed: c.Feed, LockWait: c.LockWait, Logger: c.logFlags.logger(std.err)}
 	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn sqlConn) (*sql.Plan, string, error) {
 		if c.DryRun {
 			plan, err := sql.PlanUninstall(ctx, conn, options)

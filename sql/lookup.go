@@ -1,0 +1,59 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// loadLookups reads COLUMN=SCHEMA.TABLE.KEY:OWNER: the owner of a row is OWNER of the row of TABLE whose KEY is the row's COLUMN. The
+// search_path is empty, so that the schema has to be given.
+func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) (all []lookup, err error) {
+	for _, text := range texts {
+		column, target, ok := strings.Cut(text, "=")
+		target, owner, ok2 := strings.Cut(target, ":")
+		parts := parseName(target)
+		if !ok || !ok2 || len(parts) != 3 {
+			return nil, usagef("--lookup %s: give COLUMN=SCHEMA.TABLE.KEY:OWNER, like created_by=public.users.id:uid", text)
+		}
+		oid, _, _, err := findTable(ctx, conn, ident(parts[:2]...))
+		if err != nil {
+			return nil, err
+		}
+		if oid == 0 {
+			return nil, fmt.Errorf("--lookup %s: there is no table %s", text, ident(parts[:2]...))
+		}
+		l := lookup{column: t.written(column)}
+		if l.table, err = loadTable(ctx, conn, oid); err != nil {
+			return nil, err
+		}
+		l.key, l.shown = l.table.column(parts[2]), l.table.written(owner)
+		switch {
+		case l.column == nil:
+			return nil, fmt.Errorf("--lookup %s: %s has no column %s (it has %s)", text, t.Display, column, t.names())
+		case l.key == nil || l.shown == nil:
+			return nil, fmt.Errorf("--lookup %s: %s has no such column (it has %s)", text, l.table.Display, l.table.names())
+		case !l.key.Unique:
+			return nil, fmt.Errorf("--lookup %s: nothing makes %s of %s unique, so that a row could have several owners: name its primary key", text, l.key.Name, l.table.Display)
+		case kindOf(l.key) == "" || kindOf(l.key) != kindOf(l.column):
+			return nil, fmt.Errorf("--lookup %s: %s is %s and %s is %s: both must be integers, uuids or texts", text, l.key.Name, l.key.Type, l.column.Name, l.column.Type)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// kindOf is what a key can be compared with; empty: nothing.
+func kindOf(a *attribute) string {
+	switch base := a.builtInBase(); base {
+	case "int2", "int4", "int8":
+		return "integer"
+	case "text", "varchar":
+		return "text"
+	case "uuid":
+		return base
+	}
+	return ""
+}
