@@ -108,9 +108,15 @@ func quotedPath(path []string) string {
 
 // text is its value as a text.
 func (s *source) text(encoding string) string {
-	switch base := s.shown().builtInBase(); {
-	case s.over != nil || s.times != "":
+	if s.over != nil || s.times != "" {
 		return "(" + s.number(encoding) + ")::text"
+	}
+	return s.ownText(encoding)
+}
+
+// ownText is text without what it is divided or multiplied by.
+func (s *source) ownText(encoding string) string {
+	switch base := s.shown().builtInBase(); {
 	case s.path != nil:
 		return s.at("#>>", encoding)
 	case base == "text":
@@ -144,7 +150,7 @@ func (s *source) number(encoding string) string {
 // alone is number without what it is divided or multiplied by, bounded so that neither raises an error.
 func (s *source) alone(encoding string) string {
 	if s.path != nil {
-		return textNumber.of("(" + s.text(encoding) + ")")
+		return textNumber.of("(" + s.ownText(encoding) + ")")
 	}
 	ref := s.from()
 	switch s.column.builtInBase() {
@@ -155,10 +161,11 @@ func (s *source) alone(encoding string) string {
 	case "numeric":
 		return fmt.Sprintf(`case when abs(%[1]s) < 1e-100 then 0 when abs(%[1]s) < 1e100 then %[1]s::float8 end`, ref)
 	}
-	return textNumber.of("(" + s.text(encoding) + ")")
+	return textNumber.of("(" + s.ownText(encoding) + ")")
 }
 
-// json is its value in JSON, null where there is none to show. Timestamps that have no zone are taken for UTC, which is how frameworks store them.
+// json is its value in JSON, null where there is none to show. Timestamps that have no zone are taken for UTC, which is how frameworks store
+// them; RFC 3339 has no years of other than four digits.
 func (s *source) json(encoding string) string {
 	if s.over != nil || s.times != "" {
 		return "(" + s.number(encoding) + ")::text"
@@ -179,11 +186,11 @@ func (s *source) json(encoding string) string {
 	case "numeric":
 		return fmt.Sprintf(`case when %[1]s::text in ('NaN', 'Infinity', '-Infinity') then null when scale(%[1]s) = 0 and abs(%[1]s) > 9007199254740992 then %[2]s else %[1]s::text end`, ref, quoted)
 	case "timestamptz":
-		return fmt.Sprintf(`case when isfinite(%[1]s) then to_json(to_char(%[1]s at time zone 'UTC', '%[2]s'))::text end`, ref, iso)
+		return fmt.Sprintf(`case when %[1]s between '0001-01-02 00:00+00' and '9999-12-30 00:00+00' then to_json(to_char(%[1]s at time zone 'UTC', '%[2]s'))::text end`, ref, iso)
 	case "timestamp":
-		return fmt.Sprintf(`case when isfinite(%[1]s) then to_json(to_char(%[1]s, '%[2]s'))::text end`, ref, iso)
+		return fmt.Sprintf(`case when %[1]s between '0001-01-01' and '9999-12-31' then to_json(to_char(%[1]s, '%[2]s'))::text end`, ref, iso)
 	case "date":
-		return fmt.Sprintf(`case when isfinite(%[1]s) then to_json(to_char(%[1]s, 'YYYY-MM-DD'))::text end`, ref)
+		return fmt.Sprintf(`case when %[1]s between '0001-01-01' and '9999-12-31' then to_json(to_char(%[1]s, 'YYYY-MM-DD'))::text end`, ref)
 	}
 	return quoted
 }
