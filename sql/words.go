@@ -65,7 +65,7 @@ func statusOf(s *source, words []Word, encoding string) (string, error) {
 		}
 	}
 	if text == "" && (set == "" || len(cases) > 0) {
-		return "", fmt.Errorf("column %s of the status is %s: of such a column null and set can be told apart, with --status set=completed --status null=running; or name one of text, an enum, an integer or a boolean",
+		return "", fmt.Errorf("column %s, the status, is %s: of such a column null and set can be told apart, with --status set=completed --status null=running; or name one of text, an enum, an integer or a boolean",
 			s.column.Name, s.column.Type)
 	}
 	if len(words) == 0 && !integer && base != "bool" {
