@@ -13,6 +13,7 @@ func TestAPIAccessLog(t *testing.T) {
 	t.Parallel()
 	db := newFirstAudit(t)
 	i := serve(t, db.Serve, "ACCESS_LOG=on")
+	i.waitLog(t, "listening for notifications") // so that the database answers in time; to ask /readyz would be a request, too
 	token := alice(t)
 	i.ask(t, "GET", statusPath("1"), "Authorization", "Bearer "+token, "X-Request-Id", "0123456789abcdef", "User-Agent", "chosen-freely")
 	i.ask(t, "GET", "/chosen-freely?token=chosen-freely", "X-Request-Id", "chosen-freely")
