@@ -13,6 +13,8 @@ import (
 
 // A Finding is a difference between what was chosen and what there is. Install mends it, unless Remedy says what else does.
 type Finding struct {
+	// Feed is what it is about.
+	Feed string
 	// Kind is one of [FindingKinds]: what strangers may know.
 	Kind string
 	// Text is a sentence for operators, with names of tables, columns and roles.
@@ -53,6 +55,41 @@ func Compare(ctx context.Context, conn *pgx.Conn) (Drift, error) {
 	})
 }
 
+// driftOfOthers adds what is found of the other feeds, and was not said of what all share.
+func (i *installed) driftOfOthers(ctx context.Context, conn *pgx.Conn, found []Finding) ([]Finding, error) {
+	said := make(map[string]bool)
+	for n := range found {
+		found[n].Feed = defaultFeed
+		said[found[n].Text] = true
+	}
+	for _, c := range i.all {
+		if c.Feed == defaultFeed || !feedName.MatchString(c.Feed) {
+			continue
+		}
+		other, err := loadInstalled(ctx, conn, c.Feed)
+		if err != nil {
+			return nil, err
+		}
+		more, err := other.compare(ctx, conn, true)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range more {
+			if said[f.Text] {
+				continue
+			}
+			said[f.Text] = true
+			f.Feed = c.Feed
+			if f.Remedy == "" {
+				f.Remedy = fmt.Sprintf("auditstream install --feed %s --table '%s'", c.Feed, strings.ReplaceAll(ident(c.Made.Schema, c.Made.Name), "'", `'\''`))
+			}
+			f.Text = "feed " + c.Feed + ": " + f.Text
+			found = append(found, f)
+		}
+	}
+	return found, nil
+}
+
 func (i *installed) drift(ctx context.Context, conn *pgx.Conn) (d Drift, err error) {
 	s, err := ReadSchema(ctx, conn) // what is not known is as it is
 	if err != nil {
@@ -63,6 +100,9 @@ func (i *installed) drift(ctx context.Context, conn *pgx.Conn) (d Drift, err err
 		d.Table, d.Triggers, d.Always = ident(c.Made.Schema, c.Made.Name), c.Options.Triggers, c.Options.Always
 	}
 	d.Findings, err = i.compare(ctx, conn, true)
+	if err == nil {
+		d.Findings, err = i.driftOfOthers(ctx, conn, d.Findings)
+	}
 	return d, err
 }
 
@@ -105,7 +145,7 @@ func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([
 	if i.chosen != nil {
 		roles = append(roles, i.chosen.Options.Roles...)
 	}
-	rows, err := collect(ctx, conn, "rights", pgx.RowToStructByPos[Finding], i.in(missingSQL), roles, serves)
+	rows, err := collect(ctx, conn, "rights", toFinding, i.in(missingSQL), roles, serves)
 	return append(found, rows...), err
 }
 
@@ -176,6 +216,11 @@ func (i *installed) replaced(ctx context.Context, conn *pgx.Conn) ([]Finding, er
 		}
 	}
 	return found, nil
+}
+
+func toFinding(row pgx.CollectableRow) (f Finding, err error) {
+	err = row.Scan(&f.Kind, &f.Text, &f.Remedy, &f.Stale)
+	return f, err
 }
 
 // replacedBy says that a table has the name of the one that was adopted, which is another now.

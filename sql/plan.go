@@ -183,7 +183,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets), "mask": strconv.Itoa(there.Buckets - 1), "look": strconv.FormatBool(!o.NotifyAlways),
 		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 	}
-	maps.Copy(vars, there.vars(othersTriggers(there.all, there.naming)))
+	maps.Copy(vars, there.vars(nil))
 	vars["more"] = ""
 	for _, name := range ours {
 		vars[name] = "null::" + viewTypes[name]
@@ -196,6 +196,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	m.keyVars(vars, there.naming)
 	sum := md5.Sum([]byte(render(installSQL, vars))) // of what was asked for
 	asked := hex.EncodeToString(sum[:])
+	maps.Copy(vars, there.vars(othersTriggers(there.all, there.naming)))
 	current := versionOf(there.Comment, there.Watch, there.Prepare) > 0 && there.Feeds == !o.NoTriggers && there.chosen != nil && there.chosen.Options.Asked == asked && !there.Old &&
 		there.chosen.Made.Server == there.Made.Server && !slices.ContainsFunc(found, func(f Finding) bool { return f.Remedy == "" && f.Kind != "rights" }) &&
 		(slices.Contains(there.roles(), o.Role) || o.Role == "" || there.Made.Objects[choicesTable].Owner == there.Made.Installer)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -27,8 +28,8 @@ type driftWatch struct {
 	compared time.Time
 
 	mu    sync.Mutex
-	kinds []string // what was found last, each once
-	stale bool
+	kinds []string        // what was found last, each once
+	stale map[string]bool // the feeds of which nothing may be shown
 }
 
 const (
@@ -63,10 +64,12 @@ func (w *driftWatch) look(ctx context.Context, all bool) (changed bool) {
 		return false
 	}
 	w.tell(*d, role)
-	counts, stale := make(map[string]int), false
+	counts, stale := make(map[string]int), make(map[string]bool)
 	for _, f := range d.Findings {
 		counts[f.Kind]++
-		stale = stale || f.Stale
+		if f.Stale {
+			stale[f.Feed] = true
+		}
 	}
 	var kinds []string
 	for _, kind := range sql.FindingKinds {
@@ -77,7 +80,7 @@ func (w *driftWatch) look(ctx context.Context, all bool) (changed bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	changed = stale != w.stale
+	changed = !maps.Equal(stale, w.stale)
 	w.kinds, w.stale = kinds, stale
 	return changed
 }
@@ -142,10 +145,10 @@ func (w *driftWatch) Kinds() []string {
 	return slices.Clone(w.kinds)
 }
 
-func (w *driftWatch) isStale() bool {
+func (w *driftWatch) isStale(feed string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.stale
+	return w.stale[feed]
 }
 
 // guarded reads rows, and shows none while whose they are is read from what is not there any more.
@@ -153,6 +156,7 @@ type guarded struct {
 	pgnotify.Loader
 	pgnotify.Finder
 	drift *driftWatch
+	feed  string
 }
 
 var errStale = errors.New("the table, or its owner's column, was replaced by another of its name: run auditstream install")
@@ -160,7 +164,7 @@ var errStale = errors.New("the table, or its owner's column, was replaced by ano
 // Audits implements [pgnotify.Loader].
 func (g guarded) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
 	states, err := g.Loader.Audits(ctx, keys)
-	if err != nil || !g.drift.isStale() { // also when that was found meanwhile
+	if err != nil || !g.drift.isStale(g.feed) { // also when that was found meanwhile
 		return states, err
 	}
 	states = nil
@@ -172,7 +176,7 @@ func (g guarded) Audits(ctx context.Context, keys []store.Key) ([]*store.State, 
 
 // Owned implements [pgnotify.Finder].
 func (g guarded) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
-	if g.drift.isStale() {
+	if g.drift.isStale(g.feed) {
 		return nil, nil, errStale
 	}
 	return g.Finder.Owned(ctx, owners)

@@ -149,7 +149,7 @@ func (a *feeds) add(described *store.Feed) error {
 	}
 	metrics := prometheus.WrapRegistererWith(prometheus.Labels{"feed": described.Name}, f.metrics)
 	metrics.MustRegister(rowMetrics(f.rows)...)
-	rows := guarded{Loader: traced(f.rows, a.tracer), Finder: f.rows, drift: a.drift}
+	rows := guarded{Loader: traced(f.rows, a.tracer), Finder: f.rows, drift: a.drift, feed: described.Name}
 	logger := a.logger
 	if described.Name != store.DefaultFeed {
 		logger = logger.With("feed", described.Name)

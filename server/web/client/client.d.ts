@@ -68,6 +68,31 @@ export interface WatchOptions {
 export type Outcome = 'done' | 'denied' | undefined;
 export type AuditId = number | bigint | string;
 
+/** The state of a row of any feed: its status and progress, and the fields that the operator shows. */
+export interface Progress {
+  /** exactly as the table has it, also where it is a number */
+  id: string;
+  /** as the operator has named it; completed and failed end a row, and others may */
+  status: string;
+  /** 0 to 100 */
+  progress: number;
+  message?: string;
+  /** what went wrong; only with status failed */
+  error?: string;
+  [field: string]: unknown;
+}
+
+export interface ProgressOptions extends Omit<WatchOptions, 'onProgress'> {
+  /** called with the current state on every connection, then with every change */
+  onProgress?: (progress: Progress, event: StreamEvent) => void;
+}
+
+/**
+ * Follows a row of any feed until it has ended; several, 100 at most; or, without an id (null or undefined), all of the user's that
+ * run, also those that start later. Never rejects.
+ */
+export function watchProgress(feed: string, id?: AuditId | readonly AuditId[] | null, options?: ProgressOptions): Promise<Outcome>;
+
 /** Follows an audit until it has completed or failed, reconnecting as often as it takes. Never rejects. */
 export function watchAudit(id: AuditId, options?: WatchOptions): Promise<Outcome>;
 

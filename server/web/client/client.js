@@ -19,15 +19,15 @@ const BRIEF = 1_000; // ms; streams that are cut sooner, again and again, are ta
 const TIMER_MAX = 2 ** 31 - 1; // ms; beyond it timers fire at once
 
 /** What refuses for good, where a proxy takes the header away that says so. */
-const FINAL = /^\s*\{"error":\s*"((Missing|Invalid) authentication token|Malformed Authorization header: [^"]*|Invalid (audit_id|ids): [^"]*|(Cross-user access denied|Audit not found)(: audit \d+)?)"\}\s*$/;
-const REVOKED = /^(Cross-user access denied|Audit not found)/; // for good, too
+const FINAL = /^\s*\{"error":\s*"((Missing|Invalid) authentication token|Malformed Authorization header: [^"]*|Invalid (audit_id|ids?): [^"]*|(Cross-user access denied|Audit not found|No such row)(: [^"]*)?)"\}\s*$/;
+const REVOKED = /^(Cross-user access denied|Audit not found|No such row)/; // for good, too
 const EXPIRED = 'Token expired';
 const SILENT = 'Nothing comes through';
 
 /** The state in an event or an answer, with its exact id as text: JSON.parse does not keep all numbers. */
-function auditOf(text) {
+function stateOf(text) {
   const body = parseJSON(text);
-  const id = /"audit_id": *(\d+)/.exec(text)?.[1];
+  const id = typeof body?.id === 'string' ? body.id : /^\s*\{"(?:audit_)?id": *(\d+)/.exec(text)?.[1];
   return id && typeof body?.status === 'string' ? { ...body, id } : undefined;
 }
 
@@ -39,12 +39,18 @@ const hidden = () => globalThis.document?.visibilityState === 'hidden';
 
 /** Follows an audit to its end, reconnecting as often as it takes. Never rejects. */
 export function watchAudit(id, options) {
-  return watch([id], options);
+  return watch('audits', [id], options);
 }
 
 /** Follows several on one connection until all have ended; without ids all of the user's that run. */
 export async function watchAudits(ids, options) {
-  return ids?.length === 0 ? 'done' : watch(ids, options);
+  return ids?.length === 0 ? 'done' : watch('audits', ids, options);
+}
+
+/** The same of any feed: one row, several, or without an id all of the user's that run. */
+export async function watchProgress(feed, id, options) {
+  const ids = Array.isArray(id) ? id : id == null ? id : [id];
+  return ids?.length === 0 ? 'done' : watch(feed, ids, options);
 }
 
 /** What has ended may not exist any more, and would have all refused. */
@@ -54,7 +60,7 @@ function pathOf(ids, open) {
   return list.length === 1 ? `/${list[0]}/progress` : `/progress?ids=${list}`;
 }
 
-async function watch(ids, { token, base = '', heartbeat, background, onProgress, onState, signal } = {}) {
+async function watch(feed, ids, { token, base = '', heartbeat, background, onProgress, onState, signal } = {}) {
   const seen = {
     lastEventId: '', retry: RETRY_DEFAULT,
     silence: Math.min(2 * (heartbeat ?? HEARTBEAT), TIMER_MAX), heeds: heartbeat == null, // what the server says
@@ -124,7 +130,7 @@ async function watch(ids, { token, base = '', heartbeat, background, onProgress,
         const headers = await request();
         if (signal.aborted) return;
         limit.again(heartbeat ?? HEARTBEAT);
-        const response = await fetch(`${base}/api/v1/audits/${encodeURIComponent(id)}/status`, {
+        const response = await fetch(`${base}/api/v1/${feed}/${encodeURIComponent(id)}/status`, {
           headers, cache: 'no-store', signal: limit.signal,
         });
         const { status } = response;
@@ -133,7 +139,7 @@ async function watch(ids, { token, base = '', heartbeat, background, onProgress,
         if (!which.has(id)) continue;
         const final = isFinal(response, text);
         if (final || status === 200 || status === 500) unnamed?.delete(id);
-        const body = status === 200 ? auditOf(text) : undefined;
+        const body = status === 200 ? stateOf(text) : undefined;
         if (body?.id !== id) {
           if (!ids && final && (status === 403 || status === 404)) { // no longer among the user's
             open.delete(id);
@@ -224,7 +230,7 @@ async function watch(ids, { token, base = '', heartbeat, background, onProgress,
     current = new AbortController();
     const crowded = setTimeout(() => { if (!hidden()) tabs?.postMessage(''); }, CROWDED);
     let fresh = !ids && (unnamed = new Set(open));
-    const result = await connect(`${base}/api/v1/sse/audits${pathOf(ids, open)}`, request, seen, {
+    const result = await connect(`${base}/api/v1/sse/${feed}${pathOf(ids, open)}`, request, seen, {
       signal: current.signal,
       onSlow: poll,
       onOpen: () => clearTimeout(crowded),
@@ -237,7 +243,7 @@ async function watch(ids, { token, base = '', heartbeat, background, onProgress,
         fresh = false;
       },
       onEvent: (event) => {
-        const progress = auditOf(event.data);
+        const progress = stateOf(event.data);
         if (progress) {
           failures = 0;
           report('live');

@@ -4,15 +4,18 @@
 
 import { useEffect, useRef, useState } from 'react';
 
-import { watchAudit } from './client.js';
+import { watchProgress } from './client.js';
 
 const NOTHING = { progress: null, state: 'connecting', error: null };
 
+/** The state of an audit; see useProgress. */
+export const useAuditProgress = (id, options) => useProgress('audits', id, options);
+
 /**
- * Watches an audit while the component is mounted. A new id starts anew; so does another token that is a string, while a
+ * Watches a row of a feed while the component is mounted. A new id starts anew; so does another token that is a string, while a
  * function may be another one at each render: the latest is asked.
  */
-export function useAuditProgress(id, { token, base, heartbeat, background } = {}) {
+export function useProgress(feed, id, { token, base, heartbeat, background } = {}) {
   const [shown, setShown] = useState(NOTHING);
   const latest = useRef(token);
   useEffect(() => { latest.current = token; });
@@ -24,7 +27,7 @@ export function useAuditProgress(id, { token, base, heartbeat, background } = {}
     const { signal } = stop;
     const show = (change) => { if (!signal.aborted) setShown((before) => ({ ...before, ...change })); };
     setShown(NOTHING);
-    void watchAudit(id, {
+    void watchProgress(feed, id, {
       token: asked ? () => latest.current() : text,
       base,
       heartbeat,
@@ -34,6 +37,6 @@ export function useAuditProgress(id, { token, base, heartbeat, background } = {}
       onState: (state, { error = null }) => show({ state, error }),
     });
     return () => stop.abort();
-  }, [id, text, asked, base, heartbeat, background]);
+  }, [feed, id, text, asked, base, heartbeat, background]);
   return shown;
 }
