@@ -27,6 +27,8 @@ type Plan struct {
 	Schema int
 	// Unmended counts the warnings of what is not as it was chosen, and what install cannot mend.
 	Unmended int
+	// Notes are sentences about what install sees in the table and makes of it.
+	Notes []string
 	// Kept are the Options.Columns of the install before that were not given again, as OURS=THEIRS.
 	Kept []string
 
@@ -146,6 +148,20 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
 	if err != nil {
 		return nil, err
+	}
+	if len(m.owners()) == 0 && !o.Public {
+		const remedy = "name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public"
+		if there.Kind == "" && !there.naming.first() {
+			return nil, fmt.Errorf("no column of %s says whose a row is, so that nobody would see any: %s (it has %s)", t.Display, remedy, t.names())
+		}
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, remedy))
+	}
+	if len(plan.rights) == 0 && !t.RowSecurity {
+		notes, warnings, err := seen(ctx, conn, t, m, o)
+		if err != nil {
+			return nil, err
+		}
+		plan.Notes, plan.Warnings = notes, append(plan.Warnings, warnings...)
 	}
 	if there.Buckets == 0 {
 		there.Buckets = bucketsFor(locks)

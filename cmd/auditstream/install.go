@@ -158,6 +158,9 @@ func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run
 	if len(plan.Kept) > 0 {
 		fmt.Fprintln(std.err, "auditstream: as installed before: --column", quoteAll(plan.Kept))
 	}
+	for _, note := range plan.Notes {
+		fmt.Fprintln(std.err, "auditstream:", note)
+	}
 	for _, warning := range plan.Warnings {
 		fmt.Fprintln(std.err, "auditstream: warning:", warning)
 	}
