@@ -326,3 +326,25 @@ func TestOwnedNeedsAFinder(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// Whoever asks for an audit that begins just then, and leaves during its read, took it away from those who watch all of the owner's.
+func TestBeginningIsNotForgottenDuringItsRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
+		s := subscribeOwned(t, h, "alice")
+		tb.setTakes(30 * time.Millisecond)
+		tb.set(row(1, "alice", 10))
+		h.Notify("1")
+		ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
+		defer stop()
+		if _, err := h.Subscribe(ctx, []store.Key{"1"}, nil); err == nil {
+			t.Fatal("the read was over too early")
+		}
+		time.Sleep(time.Second)
+		wantProgress(t, s, map[int64]int{1: 10})
+		s.Cancel()
+		wantNothingLeft(t, h)
+	})
+}

@@ -156,7 +156,8 @@ func (h *Hub) leave(s *Subscription, e *entry) {
 // forget drops an entry that nobody watches, unless a find waits for it, or it may have begun. A queue that has it passes it over.
 // The caller holds mu.
 func (h *Hub) forget(e *entry) {
-	mayHaveBegun := !e.noticed.IsZero() && len(h.owned.subs) > 0
+	announced := !e.noticed.IsZero() || !e.read.noticed.IsZero() // also when it is being read because of that
+	mayHaveBegun := announced && len(h.owned.subs) > 0
 	if len(e.members) == 0 && len(e.finds) == 0 && !mayHaveBegun {
 		delete(h.entries, e.key)
 	}
