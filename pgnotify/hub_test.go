@@ -99,6 +99,13 @@ func (tb *table) findCount() int {
 	return tb.finds
 }
 
+// entries counts a hub's while it runs.
+func entries(h *Hub) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.entries)
+}
+
 func row(id int64, user string, progress int) store.Audit {
 	return store.Audit{ID: store.IntKey(id), Status: "running", Progress: progress, UserID: &user}
 }
@@ -191,8 +198,8 @@ func TestSubscribersSeeChanges(t *testing.T) {
 		wantProgress(t, both, map[int64]int{1: 11})
 		s.Cancel()
 		both.Cancel()
-		if len(h.entries) != 0 {
-			t.Errorf("%d entries are left", len(h.entries))
+		if n := entries(h); n != 0 {
+			t.Errorf("%d entries are left", n)
 		}
 	})
 }
@@ -236,8 +243,8 @@ func TestS4NothingIsWantedBeforeItIsConfirmed(t *testing.T) {
 		for range 100 {
 			subscribe(t, h, 1, 2, 3).Cancel()
 		}
-		if len(r.wanted) > 0 || len(h.entries) > 0 {
-			t.Errorf("wanted %v, %d entries", r.wanted, len(h.entries))
+		if n := entries(h); len(r.wanted) > 0 || n > 0 {
+			t.Errorf("wanted %v, %d entries", r.wanted, n)
 		}
 		s := subscribe(t, h, 1)
 		wantProgress(t, s, map[int64]int{1: 10})
@@ -269,8 +276,8 @@ func TestOwnersSeeWhatBegins(t *testing.T) {
 		h.Notify("1")
 		h.Notify("2")
 		wantProgress(t, s, map[int64]int{1: 1})
-		if len(h.entries) != 1 {
-			t.Errorf("%d entries, want that of the owner's", len(h.entries))
+		if n := entries(h); n != 1 {
+			t.Errorf("%d entries, want that of the owner's", n)
 		}
 		tb.set(row(1, "b", 2))
 		h.Notify("1")
@@ -280,8 +287,8 @@ func TestOwnersSeeWhatBegins(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		wantProgress(t, s, map[int64]int{3: 3})
 		s.Cancel()
-		if len(h.entries) != 0 {
-			t.Errorf("%d entries are left", len(h.entries))
+		if n := entries(h); n != 0 {
+			t.Errorf("%d entries are left", n)
 		}
 	})
 }
@@ -426,8 +433,8 @@ func TestNobodyMissesAnything(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if len(h.entries) > 0 {
-				t.Errorf("seed %d: %d entries are left", seed, len(h.entries))
+			if n := entries(h); n > 0 {
+				t.Errorf("seed %d: %d entries are left", seed, n)
 			}
 		})
 	}

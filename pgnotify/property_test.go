@@ -209,10 +209,7 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 			for _, s := range m.streams {
 				s.Cancel()
 			}
-			time.Sleep(time.Minute)
-			if n := len(hub.entries) + len(hub.owned.subs); n > 0 {
-				rt.Fatalf("%d entries or owners are left", n)
-			}
+			wantNothingLeft(rt, hub)
 		})
 	})
 }

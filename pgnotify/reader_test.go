@@ -12,6 +12,7 @@ import (
 	"auditstream/store"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"pgregory.net/rapid"
 )
 
 type loaderFunc func(ctx context.Context, keys []store.Key) ([]*store.State, error)
@@ -254,7 +255,7 @@ func TestFirstReadThatFailsIsTheSubscribersError(t *testing.T) {
 }
 
 // wantNothingLeft checks that nothing is kept for those who have gone.
-func wantNothingLeft(t *testing.T, h *Hub) {
+func wantNothingLeft(t rapid.TB, h *Hub) {
 	t.Helper()
 	time.Sleep(time.Minute)
 	synctest.Wait()
@@ -531,7 +532,7 @@ func TestS3ManyComeAndGoWithinMilliseconds(t *testing.T) {
 	if t.Log("Cancel", took); took > 10*time.Second {
 		t.Errorf("Cancel took %v", took)
 	}
-	if n := len(h.entries); n > 0 {
+	if n := entries(h); n > 0 {
 		t.Errorf("%d entries are left", n)
 	}
 }
