@@ -196,7 +196,7 @@ func (m *mapping) keyType() string {
 // keyVars are what install.sql makes of keys. A text that is too long for a notification, or for a URL, is nobody's.
 func (m *mapping) keyVars(vars map[string]string, n naming) {
 	name, kind := ident(m.key.Name), m.keyType()
-	vars["from"], vars["where"], vars["shown_key"] = vars["table"]+" as a", m.where(), map[string]string{"": m.key.from("a") + "::bigint", "uuid": m.key.from("a"), "text": m.key.from("a") + "::text"}[kind]
+	vars["from"], vars["where"], vars["shown_key"] = vars["table"]+" as a", m.where(), map[string]string{"": "a." + name + "::bigint", "uuid": m.key.from("a"), "text": m.key.from("a") + "::text"}[kind]
 	for n, l := range m.lookups {
 		vars["from"] += fmt.Sprintf(" left join %s as l%d on l%[2]d.%[3]s = %[4]s", l.table.quoted(), n+1, ident(l.key.Name), l.column.from("a"))
 	}

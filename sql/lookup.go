@@ -39,6 +39,8 @@ func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) 
 			return nil, fmt.Errorf("--lookup %s: nothing makes %s of %s unique, so that a row could have several owners: name its primary key", text, l.key.Name, l.table.Display)
 		case kindOf(l.key) == "" || kindOf(l.key) != kindOf(l.column):
 			return nil, fmt.Errorf("--lookup %s: %s is %s and %s is %s: both must be integers, uuids or texts", text, l.key.Name, l.key.Type, l.column.Name, l.column.Type)
+		case l.key.Collation != l.column.Collation:
+			return nil, fmt.Errorf("--lookup %s: %s and %s have two collations, and PostgreSQL compares no texts of two: name columns of one", text, l.key.Name, l.column.Name)
 		}
 		all = append(all, l)
 	}

@@ -159,6 +159,7 @@ func TestWarnings(t *testing.T) {
 		`nothing makes id unique in public.audits: of several rows with one id viewers see any`,
 		`tables inherit from public.audits: their rows are shown, but their changes ring nothing and are found by the safety net`,
 		`row level security of public.audits applies to the role that installs: rows it cannot see are hidden from every viewer`,
+		`no column of public.audits says whose a row is, so that nobody sees any: name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public`,
 		`the role ` + owner + ` may not create the schema auditstream: let the owner of the database run: grant create on database "` +
 			column(t, conn, `select current_database()`)[0] + `" to "` + owner + `"`,
 	})

@@ -81,12 +81,12 @@ func TestMissingRights(t *testing.T) {
 			exec(t, conn, fill.Replace(fill.Replace(test.setup)))
 			before := catalog(t, conn)
 			exec(t, conn, `set role `+installer)
-			_, err := sql.Install(t.Context(), conn, sql.Options{Table: "public.audits"})
+			_, err := sql.Install(t.Context(), conn, sql.Options{Table: "public.audits", Public: true})
 			if want := fill.Replace(test.want); err == nil || err.Error() != want {
 				t.Errorf("got %v\nwant %s", err, want)
 			}
 			// Somebody without rights may still print the script for somebody who has them.
-			plan, err := sql.PlanInstall(t.Context(), conn, sql.Options{Table: "public.audits"})
+			plan, err := sql.PlanInstall(t.Context(), conn, sql.Options{Table: "public.audits", Public: true})
 			if err != nil || plan.SQL == "" || !slices.Equal(warnings(plan), []string{fill.Replace(test.want)}) {
 				t.Errorf("plan: %+v, %v", plan, err)
 			}

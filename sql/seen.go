@@ -68,7 +68,7 @@ func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) 
 	var nobody []string
 	for _, c := range m.columns {
 		if c.shown != "" && (c.name == "user_id" || c.name == "user_email" || c.name == "group_id") && !slices.ContainsFunc(m.lookups, func(l lookup) bool { return c.source != nil && c.source.elsewhere != nil }) {
-			nobody = append(nobody, fmt.Sprintf("coalesce(%s, '') !~ '[^[:space:]]'", c.shown))
+			nobody = append(nobody, fmt.Sprintf(`coalesce(%s, '') collate "C" !~ '[^[:space:]]'`, c.shown))
 		}
 	}
 	if len(nobody) == 0 || o.Public {

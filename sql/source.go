@@ -132,7 +132,7 @@ func (s *source) ownText(encoding string) string {
 }
 
 // textNumber is a text that is a number, null otherwise. What it lets through is within double precision.
-const textNumber expression = `case when %[1]s ~ '^\s*[-+]?[0-9]{1,20}(\.[0-9]{0,20})?([eE][-+]?[0-9]{1,2})?\s*%%?\s*$' then rtrim(%[1]s, E' \t\r\n%%')::float8 end`
+const textNumber expression = `case when %[1]s collate "C" ~ '^\s*[-+]?[0-9]{1,20}(\.[0-9]{0,20})?([eE][-+]?[0-9]{1,2})?\s*%%?\s*$' then rtrim(%[1]s collate "C", E' \t\r\n%%')::float8 end`
 
 // number is its value in double precision, null where it is none.
 func (s *source) number(encoding string) string {
