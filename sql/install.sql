@@ -32,6 +32,7 @@ select :buckets - 1 as mask \gset
 -- false: the triggers notify without looking.
 \set look true
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
+\set rings '' \set one_ring false
 \set options '{"columns": {}, "roles": [], "triggers": true, "always": false}' \set keep_always '' \set grants '' \set take_over ''
 \set objects true \set triggers true \set last true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
@@ -167,6 +168,32 @@ create or replace trigger :t_delete after delete on :table for each row when (
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :t_truncate after truncate on :table for each statement execute function auditstream.changed();
+:rings
+\if :one_ring
+-- of one ring
+create or replace trigger :r_insert after insert on :ring for each row when (
+    case when :new_none then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :new_row) is null end
+) execute function auditstream.changed();
+create or replace trigger :r_update after update on :ring for each row when (
+    case when case when :new_none then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', :new_row) is null end
+         then true
+         when :same then false
+         else case when :old_none then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', :old_row) is null end end
+) execute function auditstream.changed();
+create or replace trigger :r_delete after delete on :ring for each row when (
+    case when :old_none then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :old_row) is null end
+) execute function auditstream.changed();
+create or replace trigger :r_truncate after truncate on :ring for each statement execute function auditstream.changed();
+-- end of ring
+\endif
 :keep_always
 -- Hearing this, serve looks for what was installed, and reads all that is watched.
 notify auditstream, '*';

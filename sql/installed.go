@@ -127,11 +127,6 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installed
 	return i, nil
 }
 
-// known says whether a trigger is called as one of install's.
-func (i *installed) known(trigger string) bool {
-	return slices.Contains(i.triggers(), trigger) || trigger == "auditstream_key"
-}
-
 // ours tells install.sql's view from one that somebody wrote by hand.
 func (i *installed) ours() bool { return i.version() > 0 }
 
@@ -168,7 +163,7 @@ func (i *installed) conflict(t *table) error {
 	}
 	others := slices.Clone(i.Reads)
 	for _, trigger := range i.Triggers {
-		if !trigger.Copy {
+		if !trigger.Copy && !i.rings(trigger.Trigger) {
 			others = append(others, trigger.relation)
 		}
 	}

@@ -45,6 +45,19 @@ func (n naming) triggers() (names []string) {
 	return names
 }
 
+// ring is the name of one of the triggers on another table whose changes ring a row of the feed's. No feed has a $ in its name.
+func (n naming) ring(event string) string { return "auditstream_" + string(n) + "$" + event }
+
+// known says whether a trigger is called as one of install's.
+func (n naming) known(trigger string) bool {
+	return slices.Contains(n.triggers(), trigger) || n.rings(trigger) || n.first() && trigger == "auditstream_key"
+}
+
+// rings says whether a trigger is called as one on another table.
+func (n naming) rings(trigger string) bool {
+	return strings.HasPrefix(trigger, n.ring(""))
+}
+
 // viewObject is what made.Objects call the view.
 func (n naming) viewObject() string { return "view auditstream." + n.view() }
 
@@ -79,6 +92,9 @@ func othersTriggers(all []*choices, n naming) (names []string) {
 	for _, c := range all {
 		if other := naming(c.Feed); other != n && feedName.MatchString(c.Feed) {
 			names = append(names, other.triggers()...)
+			for _, event := range events {
+				names = append(names, other.ring(event))
+			}
 		}
 	}
 	slices.Sort(names)

@@ -40,6 +40,11 @@ type Options struct {
 	Fields []string
 	// Lookups find owners in other tables: COLUMN=SCHEMA.TABLE.KEY:OWNER.
 	Lookups []string
+	// Rings are other tables whose changes are changes of the rows that a column there names: TABLE=COLUMN.
+	Rings []string
+	// View is a query that stands in for the table where it is read: it selects id, status and progress, and what else it has of the names of
+	// Columns, which name its columns then. It may join tables; each has its schema. Install remembers it.
+	View string
 	// Hide is a column: while it is not null a row is not shown.
 	Hide string
 	// Deleted is the status with which a row is shown that was deleted while somebody watched it. Empty: it is said to be gone.

@@ -118,20 +118,26 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	}
 	all, kept := there.keepColumns(o.Columns, t)
 	o = there.keepOthers(o)
-	lookups, err := loadLookups(ctx, conn, t, o.Lookups)
+	given := o
+	o.Columns = all
+	o, err = there.withView(given, o)
 	if err != nil {
 		return nil, err
 	}
-	given := o.Columns
-	o.Columns = all
-	m, err := mapColumns(t, o, lookups, encoding)
+	m, err := mapped(ctx, conn, t, o, encoding)
+	if o.View != "" {
+		kept = nil
+	}
 	if err != nil && len(kept) > 0 {
 		return nil, fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
 	}
 	if err == nil {
-		err = there.unlike(given, m)
+		err = there.unlike(given.Columns, m)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if m.rings, err = loadRings(ctx, conn, t, m, o.Rings); err != nil {
 		return nil, err
 	}
 	found, err := there.compare(ctx, conn, false)
@@ -149,7 +155,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	if len(m.owners()) == 0 && !o.Public {
+	if !m.owned() && !o.Public {
 		const remedy = "name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public"
 		if there.Kind == "" && !there.naming.first() {
 			return nil, fmt.Errorf("no column of %s says whose a row is, so that nobody would see any: %s (it has %s)", t.Display, remedy, t.names())
@@ -162,12 +168,43 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 			return nil, err
 		}
 		plan.Notes, plan.Warnings = notes, append(plan.Warnings, warnings...)
+		if m.own != nil {
+			scanned, err := m.scansAll(ctx, conn)
+			if err != nil {
+				return nil, err
+			}
+			if scanned != "" {
+				plan.Warnings = append(plan.Warnings, fmt.Sprintf("a read of one row by %s scans the whole of %s: create an index on what it is joined by", viewName, scanned))
+			}
+		}
 	}
 	if there.Buckets == 0 {
 		there.Buckets = bucketsFor(locks)
 	}
 	plan.SQL, err = installScript(ctx, conn, o, t, m, there, found)
 	return plan, err
+}
+
+// mapped maps the table's columns, or those of the operator's own view.
+func mapped(ctx context.Context, conn *pgx.Conn, t *table, o Options, encoding string) (*mapping, error) {
+	from, columns := t, o
+	if o.View != "" {
+		own, err := loadView(ctx, conn, o.View)
+		if err != nil {
+			return nil, err
+		}
+		from, columns.Columns = own, nil
+	}
+	lookups, err := loadLookups(ctx, conn, from, o.Lookups)
+	if err != nil {
+		return nil, err
+	}
+	m, err := mapColumns(from, columns, lookups, encoding)
+	if err != nil || o.View == "" {
+		return m, err
+	}
+	m.query = o.View
+	return m, m.ownKey(t, o, from)
 }
 
 // adoptable finds the table, or describes the one that is going to be made.
@@ -209,7 +246,12 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 			vars["more"] += fmt.Sprintf(", %s as %s", c.value(), c.name)
 		}
 	}
-	m.keyVars(vars, there.naming)
+	m.keyVars(vars, there.naming, t)
+	rings := m.rings
+	if o.NoTriggers {
+		rings = nil
+	}
+	vars["rings"] = strings.TrimSuffix(ringTriggers(rings, m, there.naming, vars), "\n")
 	sum := md5.Sum([]byte(render(installSQL, vars))) // of what was asked for
 	asked := hex.EncodeToString(sum[:])
 	maps.Copy(vars, there.vars(othersTriggers(there.all, there.naming)))
@@ -243,7 +285,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	} {
 		vars[name] = strconv.FormatBool(yes)
 	}
-	vars["take_over"] = strings.Join(append(own, there.detach(t)...), "\n")
+	vars["take_over"] = strings.Join(append(own, there.detach(t, rings)...), "\n")
 	vars["lock_timeout"], vars["grants"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()), strings.Join(grants, "\n")
 	for _, t := range there.Triggers {
 		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it

@@ -76,7 +76,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
 		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
-		"more": more + strings.Join(there.detach(cmp.Or(plan.table, &table{})), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
+		"more": more + strings.Join(there.detach(cmp.Or(plan.table, &table{}), nil), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
 	return plan, nil
@@ -122,7 +122,7 @@ func (i *installed) ownTable(plan *Plan) error {
 	for _, t := range i.Triggers {
 		known := i.known(t.Trigger) || i.chosen != nil && i.renamed("trigger "+t.Trigger) != ""
 		switch {
-		case t.Copy:
+		case t.Copy || i.rings(t.Trigger):
 			continue
 		case known && plan.table == nil:
 			plan.table = t.table()

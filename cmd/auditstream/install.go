@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ type installCmd struct {
 	Ends          []string      `sep:"none" placeholder:"WORD" help:"A status that ends a row, besides completed and failed. Repeatable."`
 	Field         []string      `sep:"none" placeholder:"NAME[=SOURCE]" help:"What is shown, too: a column, or a source as for --column. Repeatable."`
 	Lookup        []string      `sep:"none" placeholder:"COLUMN=SCHEMA.TABLE.KEY:OWNER" help:"Owners are in another table: with --column user_id=created_by, created_by=public.users.id:uid. Repeatable."`
+	Ring          []string      `sep:"none" placeholder:"TABLE=COLUMN" help:"A change in TABLE is one of the row that its COLUMN names: job_progress=job_id. Repeatable."`
+	View          string        `type:"existingfile" placeholder:"FILE" help:"A file with a SELECT of yours that is shown in place of the table: id, status, progress, and what else it has of ours; --table is then the table whose changes are announced. It is remembered."`
 	Hide          string        `placeholder:"COLUMN" help:"Rows are hidden while this column is not null, like deleted_at."`
 	Deleted       string        `placeholder:"WORD" help:"The status with which a row is shown that is deleted while somebody watches it, like completed."`
 	Public        bool          `help:"Every valid token may see every row."`
@@ -45,7 +48,17 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	var view []byte
+	if c.View != "" {
+		if view, err = os.ReadFile(c.View); err != nil {
+			return usageError{fmt.Errorf("--view: %w", err)}
+		}
+		if strings.TrimSpace(string(view)) == "" {
+			return usageError{fmt.Errorf("--view=%q is empty; give a file with a SELECT of id, status and progress", c.View)}
+		}
+	}
 	options := sql.Options{
+		Rings: c.Ring, View: strings.TrimRight(string(view), "; \t\r\n"),
 		Feed: c.Feed, Words: words, Ends: c.Ends, Fields: c.Field, Lookups: c.Lookup, Hide: c.Hide, Deleted: c.Deleted, Public: c.Public,
 		Table: c.Table, Create: c.Create, Role: c.Role, Columns: columns, NoTriggers: c.NoTriggers, NotifyAlways: c.NotifyAlways,
 		LockWait: c.LockWait, Logger: c.logFlags.logger(std.err),
