@@ -43,6 +43,7 @@ type chosen struct {
 	Rings   []string `json:"rings,omitempty"`
 	Hide    string   `json:"hide,omitempty"`
 	View    string   `json:"view,omitempty"`
+	Report  string   `json:"report,omitempty"` // the function that writes to the table
 }
 
 // made is what install.sql's state query says.
@@ -152,6 +153,9 @@ func (i *installed) keepOthers(o Options) Options {
 	if o.Rings == nil {
 		o.Rings = c.Rings
 	}
+	if c.Report == "report" || c.Report == "report_"+string(i.naming) { // else somebody else has written it
+		o.report = c.Report
+	}
 	o.Hide, o.Deleted, o.Public = cmp.Or(o.Hide, c.Hide), cmp.Or(o.Deleted, c.Deleted), o.Public || c.Public
 	return o
 }
@@ -211,7 +215,7 @@ func without(all, some []string) (rest []string) {
 // choose writes down what of the table each given name means, and the rest of what was asked for.
 func choose(o Options, roles []string, m *mapping, asked string) string {
 	c := chosen{Asked: asked, Columns: map[string]string{"id": m.key.Name}, Roles: append([]string{}, roles...), Triggers: !o.NoTriggers, Always: o.NotifyAlways,
-		Key: m.keyType(), Ends: o.Ends, Deleted: o.Deleted, Public: o.Public, HasFields: len(m.fields) > 0, Words: o.Words, Fields: o.Fields, Lookups: o.Lookups, Rings: o.Rings, Hide: o.Hide, View: o.View}
+		Key: m.keyType(), Ends: o.Ends, Deleted: o.Deleted, Public: o.Public, HasFields: len(m.fields) > 0, Words: o.Words, Fields: o.Fields, Lookups: o.Lookups, Rings: o.Rings, Hide: o.Hide, View: o.View, Report: o.report}
 	c.Groups = slices.ContainsFunc(m.columns, func(column column) bool { return column.name == "group_id" })
 	for _, column := range m.columns {
 		c.Columns[column.name] = ""

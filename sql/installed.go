@@ -111,19 +111,24 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installed
 		return nil, err
 	}
 	n := naming(feed)
+	var chosen *choices
+	for _, c := range all {
+		if c.Feed == feed {
+			chosen = c
+		}
+	}
 	others := append([]string{}, othersTriggers(all, n)...) // not null
-	query := strings.Replace(n.in(installedSQL), ":state", substitute(stateSQL, n.vars(others)), 1)
+	vars := n.vars(others)
+	if vars["report"] = ""; chosen != nil {
+		vars["report"] = chosen.Options.Report
+	}
+	query := strings.Replace(n.in(installedSQL), ":state", substitute(stateSQL, vars), 1)
 	found, err := collect(ctx, conn, "schema auditstream", pgx.RowToAddrOfStructByName[installed], query, others)
 	if err != nil {
 		return nil, err
 	}
 	i := found[0]
-	i.naming, i.all = n, all
-	for _, c := range all {
-		if c.Feed == feed {
-			i.chosen = c
-		}
-	}
+	i.naming, i.all, i.chosen = n, all, chosen
 	return i, nil
 }
 

@@ -3,6 +3,7 @@ package sql
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -85,6 +86,22 @@ func (n naming) vars(others []string) map[string]string {
 		vars["t_"+event] = n.trigger(event)
 	}
 	return vars
+}
+
+// reportName is what the function is called that writes to the table that install makes: one feed has the short name.
+func (i *installed) reportName() string {
+	if slices.ContainsFunc(i.all, func(c *choices) bool { return c.Options.Report == "report" && c.Feed != string(i.naming) }) {
+		return "report_" + string(i.naming)
+	}
+	return "report"
+}
+
+// reportSQL drops such a function.
+func reportSQL(name string) (statements string) {
+	for _, key := range []string{"bigint", "text"} { // the first calls the second
+		statements += fmt.Sprintf("drop function if exists auditstream.%s(%s, double precision, text, text, text, text);\n", ident(name), key)
+	}
+	return statements
 }
 
 // othersTriggers are those of all feeds but one.

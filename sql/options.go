@@ -20,9 +20,9 @@ const DefaultTable = "public.audits"
 // Options says which table is adopted, and how. The zero value adopts [DefaultTable].
 type Options struct {
 	// Table is the name as written in SQL: audits, public.audits, "My Schema"."Audit Log". A name that SQL folds to one that does not
-	// exist is also tried exactly as it is spelled, because shells eat quotes.
+	// exist is also tried exactly as it is spelled, because shells eat quotes. Empty: [DefaultTable], or of another feed public.FEED.
 	Table string
-	// Create makes the table of audits.sql, under this name, where there is none.
+	// Create makes the table where there is none: that of audits.sql, or of another feed that of feed.sql and the function auditstream.report.
 	Create bool
 	// Role is granted what serve needs: CONNECT, USAGE on the schema, and SELECT on the views. Empty: nobody.
 	Role string
@@ -61,6 +61,8 @@ type Options struct {
 	LockWait time.Duration
 	// Logger is told when Install or Uninstall waits for a lock. Nil: nobody.
 	Logger *slog.Logger
+
+	report string // the function that writes to the table that Create has made; "": none
 }
 
 // UsageError is a mistake in [Options] that no database can mend. The command exits with status 2.
@@ -84,7 +86,7 @@ func (o Options) feed() string { return cmp.Or(o.Feed, defaultFeed) }
 
 // withDefaults validates o and returns it complete.
 func (o Options) withDefaults() (Options, error) {
-	o.Table = cmp.Or(o.Table, DefaultTable)
+	o.Table = cmp.Or(o.Table, "public."+o.feed())
 	if !feedName.MatchString(o.feed()) || o.Feed == "sse" {
 		return o, usagef("--feed %q: give a name of 1 to 31 letters from a to z, digits and _, that begins with a letter and is not sse", o.Feed)
 	}

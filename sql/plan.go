@@ -33,6 +33,7 @@ type Plan struct {
 	Kept []string
 
 	table     *table
+	own       bool     // the view is the operator's query
 	exclusive bool     // it needs the table without readers, too
 	rights    []string // that the current role lacks: warnings in a plan, an error when it is run
 }
@@ -118,6 +119,9 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	}
 	all, kept := there.keepColumns(o.Columns, t)
 	o = there.keepOthers(o)
+	if t.OID == 0 && o.Feed != defaultFeed {
+		o.report = there.reportName()
+	}
 	given := o
 	o.Columns = all
 	o, err = there.withView(given, o)
@@ -144,7 +148,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t}
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t, own: m.own != nil}
 	for _, f := range found {
 		if f.Remedy != "" && f.Kind != "table" && (f.Kind != "row_security" || t.RowSecurity) {
 			plan.Unmended++
@@ -168,15 +172,10 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 			return nil, err
 		}
 		plan.Notes, plan.Warnings = notes, append(plan.Warnings, warnings...)
-		if m.own != nil {
-			scanned, err := m.scansAll(ctx, conn)
-			if err != nil {
-				return nil, err
-			}
-			if scanned != "" {
-				plan.Warnings = append(plan.Warnings, fmt.Sprintf("a read of one row by %s scans the whole of %s: create an index on what it is joined by", viewName, scanned))
-			}
-		}
+	}
+	if o.report != "" {
+		plan.Notes = append(plan.Notes, fmt.Sprintf("report with: select auditstream.%s('KEY', 42, 'half of it', user_id => 'USER'); whoever does needs: grant usage on schema auditstream to ROLE; grant select, insert, update on %s to ROLE",
+			o.report, t.quoted()))
 	}
 	if there.Buckets == 0 {
 		there.Buckets = bucketsFor(locks)
@@ -225,7 +224,7 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 	case name == "":
 		return nil, usagef(`%s is not the name of a table; write it as in SQL: audits, public.audits, "My Schema"."Audit Log"`, o.Table)
 	}
-	return createdTable(schema, name), nil
+	return createdTable(schema, name, o.Feed), nil
 }
 
 // installScript fills in install.sql; "" when nothing has to change.
@@ -237,7 +236,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 	}
 	maps.Copy(vars, there.vars(nil))
-	vars["more"] = ""
+	vars["more"], vars["report"], vars["reports"] = "", o.report, strconv.FormatBool(o.report != "")
 	for _, name := range ours {
 		vars[name] = "null::" + viewTypes[name]
 	}
@@ -295,7 +294,11 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	vars["keep_always"] = strings.TrimSuffix(vars["keep_always"], "\n")
 	script := render(installSQL, vars)
 	if t.OID == 0 {
-		script = strings.Replace(script, searchPath, searchPath+"\n"+render(auditsSQL, vars), 1)
+		created := auditsSQL
+		if o.Feed != defaultFeed {
+			created = feedSQL
+		}
+		script = strings.Replace(script, searchPath, searchPath+"\n"+render(created, vars), 1)
 	}
 	return script, nil
 }

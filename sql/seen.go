@@ -39,7 +39,7 @@ func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) 
 	if rest := m.notShown(); len(rest) > 0 {
 		warnings = append(warnings, fmt.Sprintf("%s selects %s, which nobody sees: give --field for each that is to be shown", viewName, strings.Join(rest, ", ")))
 	}
-	if t.OID == 0 {
+	if t.OID == 0 || m.own != nil { // which is not run here
 		return notes, nil, nil
 	}
 	var columns []string
@@ -48,12 +48,7 @@ func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) 
 			columns = append(columns, name)
 		}
 	}
-	rows := fmt.Sprintf("(select %s from %s a limit %d) a", strings.Join(columns, ", "), m.base(t), sampled)
-	if m.own != nil {
-		if err := m.tryRows(ctx, conn, rows); err != nil {
-			return nil, nil, err
-		}
-	}
+	rows := fmt.Sprintf("(select %s from %s a limit %d) a", strings.Join(columns, ", "), t.quoted(), sampled)
 	status := m.columns[slices.Index(ours, "status")].shown
 	words, err := collect(ctx, conn, t.Display, pgx.RowToStructByPos[wordSeen], fmt.Sprintf(`
 		select left(coalesce(%s, ''), 100), count(*)::int from %s group by 1 order by 2 desc, 1 limit 20`, status, rows))

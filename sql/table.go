@@ -175,11 +175,14 @@ const tableSQL = `
 	from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 	where c.oid = $1`
 
-// createdTable is the table of audits.sql before it exists.
-func createdTable(schema, name string) *table {
+// createdTable is the table of audits.sql, or feed.sql, before it exists.
+func createdTable(schema, name, feed string) *table {
 	t := &table{Schema: schema, Name: name, Display: schema + "." + name, Kind: "r"}
-	for _, column := range []string{"id int8", "user_id text", "user_email text", "status text", "progress int4", "message text", "geo_score float8",
-		"total_pages int4", "error text"} {
+	columns := []string{"id int8", "user_id text", "user_email text", "status text", "progress int4", "message text", "geo_score float8", "total_pages int4", "error text"}
+	if feed != defaultFeed {
+		columns = []string{"id text", "user_id text", "user_email text", "status text", "progress int4", "message text", "error text"}
+	}
+	for _, column := range columns {
 		column, base, _ := strings.Cut(column, " ")
 		a := attribute{Name: column, Type: base, Base: base, BaseSQL: base, BaseKind: "b", Category: "N", BuiltIn: true}
 		a.PrimaryKey, a.Indexed, a.Unique = column == "id", column == "id", column == "id"

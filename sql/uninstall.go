@@ -82,7 +82,8 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	return plan, nil
 }
 
-// otherFeeds are the statements that take away one feed, or, where that was the last or none is named, all but audits, whose views views are.
+// otherFeeds are the statements that take away one feed, or, where that was the last or none is named, all but audits; views are what
+// their views and functions are called.
 func (i *installed) otherFeeds(ctx context.Context, conn *pgx.Conn, feed string) (statements string, views []string, last bool, err error) {
 	views = []string{}
 	last = feed == "" || !slices.ContainsFunc(i.all, func(c *choices) bool { return c.Feed != feed })
@@ -96,6 +97,10 @@ func (i *installed) otherFeeds(ctx context.Context, conn *pgx.Conn, feed string)
 		}
 		statements += fmt.Sprintf("drop view if exists auditstream.%s;\n", one.view())
 		views = append(views, one.view())
+		if name := c.Options.Report; name != "" {
+			statements += reportSQL(name)
+			views = append(views, name)
+		}
 		for _, t := range one.Triggers {
 			if !t.Copy && one.known(t.Trigger) {
 				statements += fmt.Sprintf("drop trigger if exists %s on %s;\n", ident(t.Trigger), t.table().quoted())
@@ -162,5 +167,6 @@ const foreignSQL = `
 	where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
 	  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
 	  and not coalesce(c.relname = 'progress' and $1 or c.relname = any ($2::text[]) and c.relkind = 'v' or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v'), ('choices', 'r')), false)
+	  and not coalesce(p.proname = any ($2::text[]) and p.pronargs = 6, false)
 	  and not coalesce((p.proname, p.pronargs) in (('changed', 0), ('notify_change', 0), ('unwatch', 2), ('prepare_watch', 0)), false)
 	order by 1`

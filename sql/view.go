@@ -15,7 +15,8 @@ import (
 const viewName = "the view of --view"
 
 // loadView describes a query of the operator's, which the view then reads in place of the table: what of ours it has, it calls as we do. It
-// is run as it stands, so what it makes of a row can raise errors; such a row is told apart from the others when it is read.
+// is never run here: what it names, views and functions, may be others' by now, and whoever installs may be a superuser. What it makes of a
+// row can raise errors; such a row is told apart from the others when it is read.
 func loadView(ctx context.Context, conn *pgx.Conn, query string) (*table, error) {
 	fail := func(err error) error {
 		var refused *pgconn.PgError
@@ -69,7 +70,10 @@ func asTable(query string) string { return "(\n" + query + "\n)" }
 
 // withView makes o that of an install whose view is the operator's own: it names what it has of ours.
 func (i *installed) withView(given Options, o Options) (Options, error) {
-	if c := i.chosen; c != nil && o.View == "" {
+	if c := i.chosen; c != nil && o.View == "" && c.Options.View != "" {
+		if owner := i.Made.Objects[choicesTable]; !owner.Super && owner.Owner != i.Made.Installer { // who could have written it
+			return o, fmt.Errorf("%s is kept in auditstream.choices, which belongs to %s: give it again", viewName, owner.Owner)
+		}
 		o.View = c.Options.View
 	}
 	if o.View == "" {
@@ -106,31 +110,6 @@ func (m *mapping) ownKey(t *table, o Options, v *table) error {
 		}
 	}
 	return nil
-}
-
-// scansAll says which table a read of one row by the operator's view would read as a whole; "": none.
-func (m *mapping) scansAll(ctx context.Context, conn *pgx.Conn) (string, error) {
-	value := map[string]string{"": "1", "uuid": "'00000000-0000-0000-0000-000000000000'::pg_catalog.uuid", "text": "'x'::pg_catalog.text"}[m.keyType()]
-	table, err := scanned(ctx, conn, fmt.Sprintf("select * from %s a where a.id = %s", asTable(m.query), value))
-	if err != nil {
-		err = fmt.Errorf("%s: %w", viewName, err)
-	}
-	return table, err
-}
-
-// tryRows reads rows by the operator's view as serve will. rows are those that install looks at.
-func (m *mapping) tryRows(ctx context.Context, conn *pgx.Conn, rows string) error {
-	var shown []string
-	for _, c := range m.columns {
-		if c.source == nil || c.source.elsewhere == nil { // what is looked up elsewhere is not among the rows
-			shown = append(shown, c.value())
-		}
-	}
-	_, err := texts(ctx, conn, "rows", fmt.Sprintf(`select pg_catalog.count(pg_catalog.concat(%s))::text from %s`, strings.Join(shown, ", "), rows))
-	if err != nil {
-		err = fmt.Errorf("%s: it cannot show the rows that are there: %w", viewName, err)
-	}
-	return err
 }
 
 // notShown are the columns of the operator's view that nobody sees.

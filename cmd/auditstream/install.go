@@ -12,9 +12,9 @@ import (
 
 type installCmd struct {
 	databaseFlags `embed:""`
-	Table         string        `default:"public.audits" help:"The table to adopt, as written in SQL."`
+	Table         string        `placeholder:"public.audits" help:"The table to adopt, as written in SQL; without it public.audits, or public.NAME of the feed NAME."`
 	Feed          string        `default:"audits" placeholder:"NAME" help:"The name of what is adopted, in URLs: /api/v1/sse/NAME/ID/progress. Each table is a feed of its own, and one can be several."`
-	Create        bool          `help:"Make the table where there is none."`
+	Create        bool          `help:"Make the table where there is none, and for a feed that is not audits a function that writes to it: auditstream.report(key, progress, message)."`
 	Role          string        `placeholder:"NAME" help:"Grant this role what serve needs, and no more."`
 	Column        []string      `sep:"none" placeholder:"OURS=THEIRS" help:"Which of your columns is one of ours: error=failure_reason. OURS: id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id. THEIRS can also be column.name.name in json, done/total in per cent, or column*100. Nothing after the = leaves it out. Repeatable."`
 	Status        []string      `sep:"none" placeholder:"WORD=SHOWN" help:"What viewers see in place of a word of the status: discarded=failed. WORD: a label, a text in any case, an integer, a boolean, or null and set. Repeatable."`
