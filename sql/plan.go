@@ -167,11 +167,11 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, remedy))
 	}
 	if len(plan.rights) == 0 && !t.RowSecurity {
-		notes, warnings, err := seen(ctx, conn, t, m, o)
+		s, err := seen(ctx, conn, t, m, o)
 		if err != nil {
 			return nil, err
 		}
-		plan.Notes, plan.Warnings = notes, append(plan.Warnings, warnings...)
+		plan.Notes, plan.Warnings = s.Notes, append(plan.Warnings, s.Warnings...)
 	}
 	if o.report != "" {
 		plan.Notes = append(plan.Notes, fmt.Sprintf("report with: select auditstream.%s('KEY', 42, 'half of it', user_id => 'USER'); whoever does needs: grant usage on schema auditstream to ROLE; grant select, insert, update on %s to ROLE",

@@ -19,6 +19,7 @@ type table struct {
 	Display string // for people: quoted only where SQL wants it
 	Kind    string // pg_class.relkind
 	Owner   string
+	Rows    float64 // about how many, as the last ANALYZE says
 
 	Temporary, System, Inherited, RowSecurity bool
 
@@ -167,7 +168,7 @@ const tableSQL = `
 		order by a.attnum, types.depth desc
 	)
 	select c.oid, n.nspname as schema, c.relname as name, pg_catalog.format('%I.%I', n.nspname, c.relname) as display,
-	       c.relkind::text as kind, pg_catalog.pg_get_userbyid(c.relowner) as owner, c.relpersistence = 't' as temporary,
+	       c.relkind::text as kind, pg_catalog.pg_get_userbyid(c.relowner) as owner, c.reltuples::float8 as rows, c.relpersistence = 't' as temporary,
 	       n.nspname in ('pg_catalog', 'information_schema', 'pg_toast', 'auditstream') as system,
 	       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid) as inherited,
 	       pg_catalog.row_security_active(c.oid) as row_security,
