@@ -146,3 +146,32 @@ func TestRefusedRingsAndViews(t *testing.T) {
 	}
 	equal(t, "catalog", catalog(t, conn), before)
 }
+
+// What the query names may be somebody else's by the time that a superuser installs again, and so may the choices.
+func TestKeptViewOfAStrangerIsNotRun(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	owner := role(t, dsn)
+	exec(t, conn, `do $$ begin execute format('grant create on database %I to `+owner+`', current_database()); end $$; create schema app authorization `+owner+`; create table public.ran (by text); grant insert, select on public.ran to public`)
+	theirs := pgtest.Connect(t, dsn)
+	exec(t, theirs, `set session authorization `+owner+`; create table app.jobs (id int primary key, state text, progress int, owner text); insert into app.jobs values (1, 'x', 1, 'a');
+		create table app.more (id int)`)
+	view := `select j.id, j.state as status, j.progress, j.owner as user_id from app.jobs j where exists (select from app.more)`
+	install(t, theirs, sql.Options{Feed: "jobs", Table: "app.jobs", View: view})
+	exec(t, theirs, `create function app.evil() returns int language plpgsql immutable as $f$ begin insert into public.ran values (current_user); return 1; end $f$;
+		create function app.eviler() returns int language plpgsql as $f$ begin insert into public.ran values (current_user); return 1; end $f$;
+		alter table app.more rename to more_of_then; create view app.more as select app.evil() as id where app.eviler() = app.evil();
+		update auditstream.choices set options = jsonb_set(options, '{view}', to_jsonb('select app.evil() as id, ''x'' as status, app.eviler() as progress, ''a'' as user_id'::text))`)
+	for _, kept := range []sql.Options{{Feed: "jobs", Table: "app.jobs"}, {Feed: "jobs", Table: "app.jobs", Rings: []string{"more_of_then=id"}}} {
+		_, planned := sql.PlanInstall(t.Context(), conn, kept)
+		_, err := sql.Install(t.Context(), conn, kept)
+		if want := `is kept in auditstream.choices, which belongs to ` + owner + `: give it again`; planned == nil || err == nil || !strings.Contains(err.Error(), want) || planned.Error() != err.Error() {
+			t.Errorf("%+v: got %v and %v, want %s", kept, planned, err, want)
+		}
+		kept.View = view
+		install(t, conn, kept)
+	}
+	kinds(t, dsn, "")
+	uninstall(t, conn)
+	equal(t, "run", column(t, conn, `select by from public.ran`), nil)
+}

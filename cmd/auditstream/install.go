@@ -35,8 +35,9 @@ type installCmd struct {
 
 func (c *installCmd) Help() string {
 	return `Run it again to upgrade or repair what is installed: replace the program first, then install. It happens in one transaction,
-while your writers write and viewers watch. --column options need not be given again: what is installed remembers them, and
-those that are given change them. The other options have to be. What a newer program has installed is left alone.`
+while your writers write and viewers watch. What a feed shows, and how, need not be given again: what is installed remembers it, and
+options that are given change it. --table, --no-triggers and --notify-always have to be given again. To take back --hide, --public or
+--view, uninstall the feed first. What a newer program has installed is left alone.`
 }
 
 func (c *installCmd) Run(ctx context.Context, std streams) error {
