@@ -48,6 +48,7 @@ var (
 	errForbidden   = &apiError{status: http.StatusForbidden, text: "Cross-user access denied"}
 	errNoAudit     = &apiError{status: http.StatusNotFound, text: "Audit not found"}
 	errForeignHost = &apiError{status: http.StatusMisdirectedRequest, text: "The operators' address is not for web pages: ask by IP address, or by the host of ADMIN_ADDR"}
+	errNoFeed      = &apiError{status: http.StatusNotFound, text: "No such feed"}
 	errNoRoute     = &apiError{status: http.StatusNotFound, text: "Not found"}
 
 	errInternal       = &apiError{status: http.StatusInternalServerError, text: "Internal server error"}
@@ -84,9 +85,9 @@ var finalBody = func() *regexp.Regexp {
 	for _, e := range []*apiError{errMissingToken, errInvalidToken, errMalformedAuth, errAuditID, errIDs} {
 		texts = append(texts, regexp.QuoteMeta(e.text))
 	}
-	for _, e := range []*apiError{errForbidden, errNoAudit} {
-		texts = append(texts, regexp.QuoteMeta(e.text)+`(: audit \d+)?`)
-	}
+	texts = append(texts, errNoAudit.text+`(: audit \d+)?`, errNoFeed.text)
+	const more = `: (\\.|[^"\\])*` // what keys a feed has, or the key that is refused
+	texts = append(texts, `Invalid ids?`+more, errForbidden.text+`(`+more+`)?`, textNoRow+`(`+more+`)?`)
 	return regexp.MustCompile(`^\s*\{"error":\s*"(` + strings.Join(texts, "|") + `)"\}\s*$`)
 }()
 
@@ -95,6 +96,7 @@ func (e *apiError) final() bool { return !e.transient && e.status < http.StatusI
 
 // The error events that end a stream.
 const (
+	textNoRow   = "No such row" // of a feed other than audits
 	textTimeout = "Stream timeout"
 	textExpired = "Token expired"
 )
