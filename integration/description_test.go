@@ -96,7 +96,7 @@ func (d *description) allFields(all map[string]bool, place string, schema *opena
 		for _, data := range event.Value.Properties["data"].Value.ContentSchema.Value.AnyOf {
 			d.allFields(all, place, data)
 		}
-		all[place+" heartbeat"] = true
+		all[place+" heartbeat"], all[place+" end"] = true, true
 	}
 	for field, of := range schema.Value.Properties {
 		all[place+" "+schemaName(schema)+"."+field] = true
@@ -280,6 +280,10 @@ func (j *judgement) stream(event *openapi3.SchemaRef, body []byte) {
 		fields := map[string]any{}
 		for line := range strings.SplitSeq(string(block), "\n") {
 			name, value, _ := strings.Cut(line, ": ")
+			if line == ": end" {
+				j.mark("end")
+				continue
+			}
 			if _, twice := fields[name]; twice {
 				j.fault("%s twice in %.200q", name, block)
 			}

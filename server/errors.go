@@ -60,7 +60,8 @@ var (
 	errShuttingDown   = &apiError{status: http.StatusServiceUnavailable, text: "Server is shutting down", transient: true}
 )
 
-// AnswerHeader marks the answers that no repetition of the request changes, with the value final: refusals for good, and 204. A
+// AnswerHeader marks the answers that no repetition of the request changes, with the value final: refusals for good, 204, and a state
+// that ends by a word of its feed. A
 // client that reads it takes a proxy's own page for nothing of ours, whatever its status.
 const (
 	AnswerHeader = "Auditstream-Answer"
@@ -212,9 +213,6 @@ func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	s.cfg.Logger.Log(r.Context(), level, "request refused", "route", routeOf(r), "status", answer.status, "reason", err)
 }
 
-// feedName is what feeds are called. A token does not look like one.
-var feedName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
-
 // routeOf is what the log may know about a request's path: which route it took. The path itself is the client's choice, and
 // some put a token there.
 func routeOf(r *http.Request) string {
@@ -239,7 +237,7 @@ func ofFeed(r *http.Request, template string) string {
 	if feed == store.DefaultFeed {
 		template = strings.Replace(template, "{id}", "{audit_id}", 1)
 	}
-	if feedName.MatchString(feed) {
+	if store.IsFeedName(feed) { // a token does not look like one
 		template = strings.Replace(template, "{feed}", feed, 1)
 	}
 	return template
