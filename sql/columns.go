@@ -66,6 +66,7 @@ type mapping struct {
 	fields  []field
 	hidden  *attribute // of rows that have it nobody sees anything
 	lookups []lookup
+	rules   []rule
 }
 
 // A field is one that the operator wants to be shown beside ours.
@@ -91,6 +92,9 @@ func (m *mapping) sources() []*attribute {
 	}
 	for _, f := range m.fields {
 		all = append(all, f.source.columns()...)
+	}
+	for _, r := range m.rules {
+		all = append(all, r.source.columns()...)
 	}
 	if m.hidden != nil {
 		all = append(all, m.hidden)
@@ -121,6 +125,9 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		return nil, err
 	}
 	m := &mapping{key: *key, lookups: lookups}
+	if m.rules, err = parseRules(t, o.Words); err != nil {
+		return nil, err
+	}
 	for _, name := range append(slices.Clone(ours), "group_id") {
 		switch {
 		case name == "group_id" && o.Columns[name] == "":
@@ -136,7 +143,7 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		c := column{name: name, source: m.looked(s)}
 		if c.source == nil && name == "progress" { // it was left out
 			c.shown = "case when " + m.columns[slices.Index(ours, "status")].shown + " = 'completed' then 100 else 0 end"
-		} else if err = c.adapt(t, o.Words, encoding); err != nil {
+		} else if err = c.adapt(t, m.rules, o.Words, encoding); err != nil {
 			return nil, err
 		}
 		m.columns = append(m.columns, c)
@@ -315,7 +322,7 @@ func findSource(t *table, o Options, name string) (*source, error) {
 }
 
 // adapt chooses the expression for the source's type, or refuses it. A text takes every type there is.
-func (c *column) adapt(t *table, words []Word, encoding string) (err error) {
+func (c *column) adapt(t *table, rules []rule, words []Word, encoding string) (err error) {
 	s := c.source
 	if s == nil {
 		return nil
@@ -323,7 +330,7 @@ func (c *column) adapt(t *table, words []Word, encoding string) (err error) {
 	byType, number := numbers[c.name]
 	switch {
 	case c.name == "status":
-		c.shown, err = statusOf(s, words, encoding)
+		c.shown, err = statusOf(s, rules, words, encoding)
 		return err
 	case !number:
 		c.shown = s.text(encoding)

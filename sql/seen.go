@@ -85,6 +85,9 @@ func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) 
 // String is the source as it is written for --column.
 func (s *source) String() string {
 	text := strings.Join(append([]string{s.column.Name}, s.path...), ".")
+	if s.left {
+		text = "100-" + text
+	}
 	switch {
 	case s.over != nil:
 		return text + "/" + s.over.String()
