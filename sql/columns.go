@@ -142,8 +142,8 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		}
 		c := column{name: name, source: m.looked(s)}
 		if c.source == nil && name == "progress" { // it was left out
-			c.shown = "case when " + m.columns[slices.Index(ours, "status")].shown + " = 'completed' then 100 else 0 end"
-		} else if err = c.adapt(t, m.rules, o.Words, encoding); err != nil {
+			c.shown = m.unknownProgress()
+		} else if err = c.adapt(t, m, o.Words, encoding); err != nil {
 			return nil, err
 		}
 		m.columns = append(m.columns, c)
@@ -164,6 +164,11 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		}
 	}
 	return m, nil
+}
+
+// unknownProgress is the progress of rows of which none is known.
+func (m *mapping) unknownProgress() string {
+	return "case when " + m.columns[slices.Index(ours, "status")].shown + " = 'completed' then 100 else 0 end"
 }
 
 // looked is a source in the other table, where a lookup finds it.
@@ -322,7 +327,7 @@ func findSource(t *table, o Options, name string) (*source, error) {
 }
 
 // adapt chooses the expression for the source's type, or refuses it. A text takes every type there is.
-func (c *column) adapt(t *table, rules []rule, words []Word, encoding string) (err error) {
+func (c *column) adapt(t *table, m *mapping, words []Word, encoding string) (err error) {
 	s := c.source
 	if s == nil {
 		return nil
@@ -330,7 +335,7 @@ func (c *column) adapt(t *table, rules []rule, words []Word, encoding string) (e
 	byType, number := numbers[c.name]
 	switch {
 	case c.name == "status":
-		c.shown, err = statusOf(s, rules, words, encoding)
+		c.shown, err = statusOf(s, m.rules, words, encoding)
 		return err
 	case !number:
 		c.shown = s.text(encoding)
@@ -346,7 +351,11 @@ func (c *column) adapt(t *table, rules []rule, words []Word, encoding string) (e
 	n := "(" + s.number(encoding) + ")"
 	switch c.name { // a millionth of a millionth makes up for what 29 of 100 lose in double precision
 	case "progress":
-		c.shown = fmt.Sprintf("least(greatest(floor(coalesce(%s, 0) + 1e-9), 0), 100)::int", n)
+		unknown := "0"
+		if !s.plain() { // queues put a job's result where its progress was
+			unknown = m.unknownProgress()
+		}
+		c.shown = fmt.Sprintf("least(greatest(floor(coalesce(%s, %s) + 1e-9), 0), 100)::int", n, unknown)
 	case "total_pages":
 		c.shown = fmt.Sprintf("case when %[1]s is not null then least(greatest(floor(%[1]s + 1e-9), 0), 2147483647)::int end", n)
 	default:

@@ -123,3 +123,19 @@ func TestWordsOfOtherSources(t *testing.T) {
 		t.Errorf("words of a column that was renamed are kept: %v", err)
 	}
 }
+
+// A column of which a part is shown is renamed: install does not go on with the whole of it.
+func TestRenamedColumnOfAPathIsNotShownWhole(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table jobs (id int primary key, status text, meta jsonb, args jsonb)`)
+	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs", Columns: map[string]string{"progress": "meta.progress", "user_id": "args.user"}})
+	exec(t, conn, `alter table jobs rename args to arguments`)
+	_, err := sql.Install(t.Context(), conn, sql.Options{Feed: "jobs", Table: "jobs"})
+	if err == nil || !strings.Contains(err.Error(), "no column args.user, which --column user_id=args.user names") {
+		t.Errorf("install: %v", err)
+	}
+	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs", Columns: map[string]string{"user_id": "arguments.user"}})
+	exec(t, conn, `insert into jobs values (1, 'completed', '{}', '{"user": "alice"}'), (2, 'completed', '{"progress": 3}', '{"user": "bob"}')`)
+	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, user_id, progress) from auditstream.progress_jobs order by id`), []string{"1 alice 100", "2 bob 3"})
+}
