@@ -257,8 +257,8 @@ func dump(t testing.TB, db database) string {
 	return regexp.MustCompile(`(?m)^\\(un)?restrict .*$`).ReplaceAllString(string(out), "")
 }
 
-// gone waits until serve knows a feed no more.
-func gone(t testing.TB, i *instance, feed, mine string) {
+// waitFeedGone waits until serve knows a feed no more.
+func waitFeedGone(t testing.TB, i *instance, feed, mine string) {
 	t.Helper()
 	eventually(t, func() error {
 		if got := i.ask(t, "GET", "/api/v1/sse/"+feed+"/progress", "Authorization", "Bearer "+mine); got.Status != http.StatusNotFound {
@@ -288,7 +288,7 @@ func (p tablesPage) runAll(t *testing.T) {
 				a.install(t, db)
 				a.run(t, i)
 				command(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall", "--feed", a.feed)
-				gone(t, i, a.feed, token(t, a.mine))
+				waitFeedGone(t, i, a.feed, token(t, a.mine))
 			})
 		}
 	})

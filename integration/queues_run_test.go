@@ -125,7 +125,7 @@ func TestDocsJobQueuesThatRun(t *testing.T) {
 			a.install(t, db)
 			a.run(t, i)
 			command(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall", "--feed", a.feed)
-			gone(t, i, a.feed, alice(t))
+			waitFeedGone(t, i, a.feed, alice(t))
 			if after := dump(t, db); after != before {
 				t.Errorf("uninstall left something, or took something away: before\n%s\nafter\n%s", before, after)
 			}
