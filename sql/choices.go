@@ -117,6 +117,9 @@ func (i *installed) keepColumns(given map[string]string, t *table) (all map[stri
 	if i.chosen != nil && t.named(i.Made) {
 		for view, was := range i.chosen.Made.Sources {
 			now := i.Made.Sources[view]
+			if given, ok := before[optionOf(view)]; ok && given != was {
+				continue // a part of the column, or a number made of it: what is missing is said
+			}
 			if t.column(was) == nil && t.column(now) != nil {
 				all[optionOf(view)] = now
 			}

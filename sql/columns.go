@@ -67,6 +67,7 @@ type mapping struct {
 	fields  []field
 	hidden  *attribute // of rows that have it nobody sees anything
 	lookups []lookup
+	rules   []rule
 	rings   []ring
 
 	own       *table // what the view reads in place of the table, where it is the operator's query; see loadView
@@ -105,6 +106,9 @@ func (m *mapping) sources() []*attribute {
 	}
 	for _, f := range m.fields {
 		all = append(all, f.source.columns()...)
+	}
+	for _, r := range m.rules {
+		all = append(all, r.source.columns()...)
 	}
 	if m.hidden != nil {
 		all = append(all, m.hidden)
@@ -145,6 +149,9 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		return nil, err
 	}
 	m := &mapping{key: *key, shown: key, lookups: lookups}
+	if m.rules, err = parseRules(t, o.Words); err != nil {
+		return nil, err
+	}
 	for _, name := range append(slices.Clone(ours), "group_id") {
 		switch {
 		case name == "group_id" && o.Columns[name] == "":
@@ -159,8 +166,8 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		}
 		c := column{name: name, source: m.looked(s)}
 		if c.source == nil && name == "progress" { // it was left out
-			c.shown = "case when " + m.columns[slices.Index(ours, "status")].shown + " = 'completed' then 100 else 0 end"
-		} else if err = c.adapt(t, o.Words, encoding); err != nil {
+			c.shown = m.unknownProgress()
+		} else if err = c.adapt(t, m, o.Words, encoding); err != nil {
 			return nil, err
 		}
 		m.columns = append(m.columns, c)
@@ -181,6 +188,11 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		}
 	}
 	return m, nil
+}
+
+// unknownProgress is the progress of rows of which none is known.
+func (m *mapping) unknownProgress() string {
+	return "case when " + m.columns[slices.Index(ours, "status")].shown + " = 'completed' then 100 else 0 end"
 }
 
 // looked is a source in the other table, where a lookup finds it.
@@ -346,7 +358,7 @@ func findSource(t *table, o Options, name string) (*source, error) {
 }
 
 // adapt chooses the expression for the source's type, or refuses it. A text takes every type there is.
-func (c *column) adapt(t *table, words []Word, encoding string) (err error) {
+func (c *column) adapt(t *table, m *mapping, words []Word, encoding string) (err error) {
 	s := c.source
 	if s == nil {
 		return nil
@@ -354,7 +366,7 @@ func (c *column) adapt(t *table, words []Word, encoding string) (err error) {
 	byType, number := numbers[c.name]
 	switch {
 	case c.name == "status":
-		c.shown, err = statusOf(s, words, encoding)
+		c.shown, err = statusOf(s, m.rules, words, encoding)
 		return err
 	case !number:
 		c.shown = s.text(encoding)
@@ -370,7 +382,11 @@ func (c *column) adapt(t *table, words []Word, encoding string) (err error) {
 	n := "(" + s.number(encoding) + ")"
 	switch c.name { // a millionth of a millionth makes up for what 29 of 100 lose in double precision
 	case "progress":
-		c.shown = fmt.Sprintf("least(greatest(floor(coalesce(%s, 0) + 1e-9), 0), 100)::int", n)
+		unknown := "0"
+		if !s.plain() { // queues put a job's result where its progress was
+			unknown = m.unknownProgress()
+		}
+		c.shown = fmt.Sprintf("least(greatest(floor(coalesce(%s, %s) + 1e-9), 0), 100)::int", n, unknown)
 	case "total_pages":
 		c.shown = fmt.Sprintf("case when %[1]s is not null then least(greatest(floor(%[1]s + 1e-9), 0), 2147483647)::int end", n)
 	default:

@@ -29,7 +29,7 @@ type Options struct {
 	// Feed is the name of what is adopted, in URLs and notifications. Empty: audits; for Uninstall, all.
 	Feed string
 	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id) to sources of the
-	// table's: a column, column.name.name in json, a/b in per cent, column*100. An empty value leaves the column out; a progress that is left out is 0 until the
+	// table's: a column, column.name.name in json, a/b in per cent, column*100, 100-a/b. An empty value leaves the column out; a progress that is left out is 0 until the
 	// row is completed. Names that are missing here are as in the install before, and else looked for in the table.
 	Columns map[string]string
 	// Words say what viewers see in place of what is stored in the status.

@@ -76,8 +76,9 @@ func reading[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Durati
 	return f()
 }
 
-// beginReading makes the server write names and types always the same way.
-const beginReading = "begin isolation level read committed read only; set local quote_all_identifiers = off"
+// beginReading makes the server write names and types always the same way. All statements see one state: between two of them another feed could
+// be installed, whose triggers would then be there and nobody's.
+const beginReading = "begin isolation level repeatable read read only; set local quote_all_identifiers = off"
 
 // abandon ends the transaction, also when ctx has ended.
 func abandon(ctx context.Context, conn *pgx.Conn) {

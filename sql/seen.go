@@ -159,6 +159,9 @@ func Scanned(ctx context.Context, conn *pgx.Conn, f Feed) (string, error) {
 // String is the source as it is written for --column.
 func (s *source) String() string {
 	text := strings.Join(append([]string{s.column.Name}, s.path...), ".")
+	if s.left {
+		text = "100-" + text
+	}
 	switch {
 	case s.over != nil:
 		return text + "/" + s.over.String()

@@ -8,17 +8,23 @@ import (
 	"strings"
 )
 
-// A source is what a shown value comes from: a column of the table, a path in one of json or jsonb, a ratio of two of these, or one of
-// them times a number. None of its expressions can raise an error, whatever the row holds: the rows of one read are read together.
+// A source is what a shown value comes from: a column of the table, a path in one of json or jsonb, a ratio of two of these, one of them times a
+// number, or what is left of 100; or a number that a text has under a name, as JSON is kept in columns of text. None of its expressions can raise an error, whatever the row holds: the rows of one read are read together.
 type source struct {
 	column *attribute
 	path   []string // in column, which is json or jsonb
 	over   *source  // what it is divided by, in per cent; nil: nothing
 	times  string   // what it is multiplied by; "": nothing
+	left   bool     // what is left of 100
 
 	elsewhere *attribute // of another table, which is called alias in the view, found by column; nil: it is column itself
 	alias     string
 }
+
+// ofNumbers are the options whose sources may be numbers in a text. Whose a row is cannot be: such a text may have a name several times.
+var ofNumbers = []string{"--column progress", "--column geo_score", "--column total_pages", "--status"}
+
+var nameInText = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 var factor = regexp.MustCompile(`^(.+)\*([0-9]{1,9}(?:\.[0-9]{1,9})?)$`)
 
@@ -27,13 +33,23 @@ func parseSource(t *table, option, text string) (*source, error) {
 	if a := t.written(text); a != nil {
 		return &source{column: a}, nil
 	}
+	if counted, ok := strings.CutPrefix(text, "100-"); ok {
+		s, err := parseSource(t, option, counted)
+		if err == nil && s.left {
+			err = usagef("invalid %s=%s: want 100- once, like 100-pending/total", option, text)
+		}
+		if err == nil {
+			s.left = true
+		}
+		return s, err
+	}
 	if part, whole, ok := strings.Cut(text, "/"); ok {
 		s, err := parseSource(t, option, part)
 		if err != nil {
 			return nil, err
 		}
 		s.over, err = parseSource(t, option, whole)
-		if err == nil && (s.over.over != nil || s.over.times != "" || s.times != "") {
+		if err == nil && (s.over.over != nil || s.over.times != "" || s.times != "" || s.over.left) {
 			err = usagef("%s=%s: a ratio is of two columns or paths, like done/total", option, text)
 		}
 		return s, err
@@ -50,10 +66,16 @@ func parseSource(t *table, option, text string) (*source, error) {
 	if !ok || a == nil {
 		return nil, fmt.Errorf("%s has no column %s, which %s=%s names (it has %s)", t.Display, text, option, text, t.names())
 	}
-	if base := a.builtInBase(); base != "json" && base != "jsonb" {
+	parts := strings.Split(path, ".")
+	switch base := a.builtInBase(); {
+	case base == "json", base == "jsonb":
+	case (base == "text" || base == "varchar") && slices.Contains(ofNumbers, option):
+		if !nameInText.MatchString(path) {
+			return nil, fmt.Errorf("invalid %s=%s: column %s is %s, of which a number is found by one name alone: want %[3]s.NAME", option, text, a.Name, a.Type)
+		}
+	default:
 		return nil, fmt.Errorf("%s=%s: column %s of %s is %s, and only json and jsonb have parts; name the column alone, or one of json", option, text, a.Name, t.Display, a.Type)
 	}
-	parts := strings.Split(path, ".")
 	if slices.Contains(parts, "") {
 		return nil, usagef("%s=%s: a part of the path is empty; write column.name.name", option, text)
 	}
@@ -62,7 +84,17 @@ func parseSource(t *table, option, text string) (*source, error) {
 
 // plain reports whether it is a column as it is.
 func (s *source) plain() bool {
-	return s.path == nil && s.over == nil && s.times == "" && s.elsewhere == nil
+	return s.path == nil && !s.calculated() && s.elsewhere == nil
+}
+
+// calculated reports whether it is a number, and nothing as it is stored.
+func (s *source) calculated() bool {
+	return s.over != nil || s.times != "" || s.left || s.inText()
+}
+
+// inText reports whether it is a number in a text.
+func (s *source) inText() bool {
+	return s.path != nil && s.column.builtInBase() != "json" && s.column.builtInBase() != "jsonb"
 }
 
 // columns are those of the table that it is made of.
@@ -108,7 +140,7 @@ func quotedPath(path []string) string {
 
 // text is its value as a text.
 func (s *source) text(encoding string) string {
-	if s.over != nil || s.times != "" {
+	if s.calculated() {
 		return "(" + s.number(encoding) + ")::text"
 	}
 	return s.ownText(encoding)
@@ -140,16 +172,22 @@ func (s *source) number(encoding string) string {
 	switch {
 	case s.over != nil:
 		whole := s.over.alone(encoding)
-		return fmt.Sprintf(`case when (%[2]s) > 0 then 100 * (%[1]s) / (%[2]s) end`, n, whole)
+		n = fmt.Sprintf(`case when (%[2]s) > 0 then 100 * (%[1]s) / (%[2]s) end`, n, whole)
 	case s.times != "":
-		return fmt.Sprintf(`(%s) * %s::float8`, n, s.times)
+		n = fmt.Sprintf(`(%s) * %s::float8`, n, s.times)
+	}
+	if s.left {
+		n = fmt.Sprintf("100 - (%s)", n)
 	}
 	return n
 }
 
 // alone is number without what it is divided or multiplied by, bounded so that neither raises an error.
 func (s *source) alone(encoding string) string {
-	if s.path != nil {
+	switch {
+	case s.inText():
+		return textNumber.of(fmt.Sprintf(`substring(%s collate "C" from '["'']%s["'']\s*:\s*["'']?([-+0-9.eE]+)')`, s.from(), s.path[0]))
+	case s.path != nil:
 		return textNumber.of("(" + s.ownText(encoding) + ")")
 	}
 	ref := s.from()
@@ -167,7 +205,7 @@ func (s *source) alone(encoding string) string {
 // json is its value in JSON, null where there is none to show. Timestamps that have no zone are taken for UTC, which is how frameworks store
 // them; RFC 3339 has no years of other than four digits.
 func (s *source) json(encoding string) string {
-	if s.over != nil || s.times != "" {
+	if s.calculated() {
 		return "(" + s.number(encoding) + ")::text"
 	}
 	if s.path != nil {

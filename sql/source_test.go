@@ -2,7 +2,7 @@ package sql_test
 
 import (
 	"encoding/json"
-	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -30,24 +30,26 @@ func TestSourcesNeverRaise(t *testing.T) {
 	t.Parallel()
 	_, conn := database(t)
 	exec(t, conn, nasty)
-	columns := strings.Fields("i2 i4 i8 f4 f8 n t v c j b o at local d m a u p y iv j.x.y b.x.y j.z b.z")
+	columns := strings.Fields("i2 i4 i8 f4 f8 n t v c j b o at local d m a u p y iv j.x.y b.x.y j.z b.z t.x v.x")
 	feed := 0
 	adopt := func(o sql.Options) error {
 		feed++
-		o.Feed, o.Table = fmt.Sprintf("f%d", feed), "nasty"
-		if o.Columns["status"] == "" {
-			o.Columns["status"] = "status"
+		o.Feed, o.Table = "f", "nasty"
+		all := map[string]string{"status": "status", "message": ""} // nothing is left of the install before
+		maps.Copy(all, o.Columns)
+		if o.Columns = all; o.Words == nil {
+			o.Words = []sql.Word{}
 		}
 		if _, err := sql.Install(t.Context(), conn, o); err != nil {
 			return err
 		}
-		for _, row := range column(t, conn, fmt.Sprintf(`select concat_ws(' ', id, status, progress, message is null, '{"":0' || fields || '}') from auditstream.progress_f%d`, feed)) {
+		for _, row := range column(t, conn, `select concat_ws(' ', id, status, progress, message is null, '{"":0' || fields || '}') from auditstream.progress_f`) {
 			_, text, ok := strings.Cut(row, "{")
 			if ok && !json.Valid([]byte("{"+text)) {
 				t.Errorf("%+v: no JSON: %s", o, row)
 			}
 		}
-		if got := column(t, conn, fmt.Sprintf(`select count(*)::text from auditstream.progress_f%d where progress between 0 and 100 and status is not null`, feed)); got[0] != "7" {
+		if got := column(t, conn, `select count(*)::text from auditstream.progress_f where progress between 0 and 100 and status is not null`); got[0] != "7" {
 			t.Errorf("%+v: %s of 7 rows are shown as they should be", o, got[0])
 		}
 		return nil
@@ -55,9 +57,19 @@ func TestSourcesNeverRaise(t *testing.T) {
 	refused := 0
 	for n, c := range columns {
 		other := columns[(n+7)%len(columns)]
-		for _, source := range []string{c, c + "*1000000000.5", c + "*100", c + "/" + other, other + "/" + c} {
+		for _, source := range []string{c, c + "*1000000000.5", c + "*100", c + "/" + other, other + "/" + c, "100-" + c, "100-" + c + "/" + other} {
 			if err := adopt(sql.Options{Columns: map[string]string{"progress": source, "message": source}, Fields: []string{"f=" + source, "g=" + c}}); err != nil {
 				refused++ // by its type
+			}
+		}
+		for _, stored := range []string{"set", "100"} {
+			of := []sql.Word{{Source: c + "/" + other, Stored: stored, Shown: "failed"}, {Source: "100-" + c, Stored: stored, Shown: "x"}, {Source: c, Stored: "null", Shown: "completed"}}
+			if err := adopt(sql.Options{Columns: map[string]string{"progress": ""}, Fields: []string{"g=id"}, Words: of}); err != nil {
+				t.Errorf("%+v: %v", of, err) // every type has a text, and a text may be a number
+			}
+			of = []sql.Word{{Source: c, Stored: stored, Shown: "completed"}}
+			if err := adopt(sql.Options{Columns: map[string]string{"progress": ""}, Fields: []string{"g=id"}, Words: of}); err != nil {
+				refused++
 			}
 		}
 		for _, words := range [][]sql.Word{{{Stored: "null", Shown: "waiting"}, {Stored: "set", Shown: "completed"}}, {{Stored: "true", Shown: "completed"}, {Stored: "sad", Shown: "failed"}}, nil} {
@@ -70,4 +82,60 @@ func TestSourcesNeverRaise(t *testing.T) {
 		t.Errorf("%d of %d were refused", refused, feed)
 	}
 	t.Logf("%d installed, %d refused", feed-refused, refused)
+}
+
+// What is shown of a row by words of several columns, by what is left, and by numbers in a text.
+func TestWordsOfOtherSources(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table batches (id int primary key, pending int, failed int, total int, "cancelledAt" timestamptz, finished_at timestamptz, result text, user_id text, flag boolean, options jsonb);
+		insert into batches (id, pending, failed, total, result) values (1, 7, 0, 7, null), (2, 5, 0, 7, '{"a": {"current": 3}, "total":10}'), (3, 2, 2, 7, '{"current": "55.5", "total": 0}'),
+			(4, 0, 0, 7, '{''current'': 1e1, ''total'': 20}'), (5, 3, 1, 7, '{"current":-5,"total":null}'), (6, 3, 0, 0, '{"mycurrent": 1, "current ": 2, "total": 3}'), (7, null, null, null, repeat('"current":', 1000));
+		update batches set finished_at = now() where id in (4, 5, 6); update batches set "cancelledAt" = now(), options = '{"by": " Admin "}' where id in (5, 6); update batches set flag = true where id = 7`)
+	words, err := sql.ParseWords([]string{"failed/pending=100=failed", "flag=TRUE=odd", "null=running", "options.by=admin=removed", "cancelledAt=set=cancelled", "set=completed"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	install := func(feed string, columns map[string]string) {
+		t.Helper()
+		columns["status"] = "finished_at"
+		plan, err := sql.Install(t.Context(), conn, sql.Options{Feed: feed, Table: "batches", Columns: columns, Words: words})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := sql.Install(t.Context(), conn, sql.Options{Feed: feed, Table: "batches", Columns: columns})
+		if err != nil || again.SQL != "" {
+			t.Errorf("a second install: %v, %s", err, again.SQL)
+		}
+		t.Log(plan.Notes)
+	}
+	install("left", map[string]string{"progress": "100-pending/total"})
+	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, status, progress) from auditstream.progress_left order by id`), []string{"1 running 0", "2 running 28", "3 failed 71", "4 completed 100", "5 removed 57", "6 removed 0", "7 odd 0"})
+	install("in_text", map[string]string{"progress": "result.current/result.total"})
+	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, progress) from auditstream.progress_in_text order by id`), []string{"1 0", "2 30", "3 0", "4 50", "5 0", "6 0", "7 0"})
+	install("number", map[string]string{"progress": "result.current"})
+	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, progress) from auditstream.progress_number order by id`), []string{"1 0", "2 3", "3 55", "4 10", "5 0", "6 0", "7 0"})
+	if _, err := conn.Exec(t.Context(), `alter table batches rename "cancelledAt" to gone_at`); err != nil {
+		t.Fatal(err)
+	}
+	_, err = sql.Install(t.Context(), conn, sql.Options{Feed: "left", Table: "batches"})
+	if err == nil || !strings.Contains(err.Error(), "no column cancelledAt, which --status=cancelledAt names") {
+		t.Errorf("words of a column that was renamed are kept: %v", err)
+	}
+}
+
+// A column of which a part is shown is renamed: install does not go on with the whole of it.
+func TestRenamedColumnOfAPathIsNotShownWhole(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table jobs (id int primary key, status text, meta jsonb, args jsonb)`)
+	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs", Columns: map[string]string{"progress": "meta.progress", "user_id": "args.user"}})
+	exec(t, conn, `alter table jobs rename args to arguments`)
+	_, err := sql.Install(t.Context(), conn, sql.Options{Feed: "jobs", Table: "jobs"})
+	if err == nil || !strings.Contains(err.Error(), "no column args.user, which --column user_id=args.user names") {
+		t.Errorf("install: %v", err)
+	}
+	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs", Columns: map[string]string{"user_id": "arguments.user"}})
+	exec(t, conn, `insert into jobs values (1, 'completed', '{}', '{"user": "alice"}'), (2, 'completed', '{"progress": 3}', '{"user": "bob"}')`)
+	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, user_id, progress) from auditstream.progress_jobs order by id`), []string{"1 alice 100", "2 bob 3"})
 }

@@ -7,16 +7,21 @@ import (
 )
 
 // A Word is one of a status: what the table has, and what viewers see. Null and set are words of any column: that it is, and that it is not, null.
-type Word struct{ Stored, Shown string }
+type Word struct {
+	// Source is what has the word, as in Options.Columns. Empty: the status. A word of another source comes before those of the status, and the
+	// first that a row has counts.
+	Source        string `json:",omitempty"`
+	Stored, Shown string
+}
 
-// ParseWords reads WORD=SHOWN, several times; the error is a [UsageError].
+// ParseWords reads WORD=SHOWN or SOURCE=WORD=SHOWN, several times; the error is a [UsageError].
 func ParseWords(texts []string) (words []Word, err error) {
 	for _, text := range texts {
 		w, err := parseWord(text)
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(words, func(other Word) bool { return other.Stored == w.Stored }) {
+		if slices.ContainsFunc(words, func(other Word) bool { return other.Source == w.Source && other.Stored == w.Stored }) {
 			return nil, usagef("--status %q: the word was given before; give each once", text)
 		}
 		words = append(words, w)
@@ -24,41 +29,113 @@ func ParseWords(texts []string) (words []Word, err error) {
 	return words, nil
 }
 
-// parseWord reads WORD=SHOWN.
+// parseWord reads WORD=SHOWN or SOURCE=WORD=SHOWN.
 func parseWord(text string) (Word, error) {
-	stored, shown, ok := strings.Cut(text, "=")
-	w := Word{strings.ToLower(strings.TrimSpace(stored)), strings.ToLower(strings.TrimSpace(shown))}
-	if !ok || w.Stored == "" || w.Shown == "" || len(w.Shown) > 100 {
-		return w, usagef("--status %q: give WORD=SHOWN, like discarded=failed", text)
+	parts := strings.Split(text, "=")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") || len(parts[len(parts)-1]) > 100 {
+		return Word{}, usagef("invalid --status %q: want WORD=SHOWN, like discarded=failed, or COLUMN=WORD=SHOWN, like cancelled_at=set=cancelled", text)
+	}
+	w := Word{Stored: strings.ToLower(parts[len(parts)-2]), Shown: strings.ToLower(parts[len(parts)-1])}
+	if len(parts) == 3 {
+		w.Source = parts[0]
 	}
 	return w, nil
 }
 
-// statusOf is the expression of a status: what is stored, in lower case, without blanks at its ends where there are words, or what a word makes
-// of it. A row without one is pending.
-func statusOf(s *source, words []Word, encoding string) (string, error) {
-	text := ""
+// A rule is a word of another source than the status.
+type rule struct {
+	source *source
+	word   Word
+}
+
+// parseRules finds the sources of the words that have one.
+func parseRules(t *table, words []Word) (rules []rule, err error) {
+	for _, w := range words {
+		if w.Source == "" {
+			continue
+		}
+		s, err := parseSource(t, "--status", w.Source)
+		if err != nil {
+			return nil, err
+		}
+		if w.Stored != "null" && w.Stored != "set" && s.words("") == "" {
+			return nil, fmt.Errorf("invalid --status %s=%s=%s: column %s is %s, and of such a column null and set can be told apart: want %[1]s=set=%[3]s or %[1]s=null=%[3]s",
+				w.Source, w.Stored, w.Shown, s.column.Name, s.column.Type)
+		}
+		rules = append(rules, rule{s, w})
+	}
+	return rules, nil
+}
+
+// condition is true of rows that have the word.
+func (r rule) condition(encoding string) string {
+	switch r.word.Stored {
+	case "null":
+		return r.source.isNull(encoding)
+	case "set":
+		return "not (" + r.source.isNull(encoding) + ")"
+	}
+	return stored(r.source.words(encoding)) + " = " + literal(r.word.Stored)
+}
+
+// words is the text in which words are looked for; empty where null and set alone can be told apart.
+func (s *source) words(encoding string) string {
 	base := s.column.builtInBase()
-	integer := slices.Contains([]string{"int2", "int4", "int8"}, base)
 	switch {
-	case s.over != nil || s.times != "":
-		return "", fmt.Errorf("--column status=%s: a status is a word, not a ratio; name the column that holds it", s.column.Name)
-	case s.path != nil:
-		text = s.text(encoding)
-	case s.column.Category == "S" || s.column.BaseKind == "e", integer || base == "bool":
-		text = s.from() + "::text"
+	case s.calculated(), s.path != nil:
+		return s.text(encoding)
+	case s.column.Category == "S" || s.column.BaseKind == "e", isInteger(base) || base == "bool":
+		return s.from() + "::text"
 	}
-	isNull := s.from() + " is not distinct from null"
-	if s.path != nil {
-		isNull = "(" + text + ") is null"
+	return ""
+}
+
+// isNull is true of rows that have no value.
+func (s *source) isNull(encoding string) string {
+	if s.calculated() || s.path != nil {
+		return "(" + s.text(encoding) + ") is null"
 	}
+	return s.from() + " is not distinct from null"
+}
+
+// stored is a text as words are compared with it.
+func stored(text string) string {
+	return fmt.Sprintf(`btrim(lower((%s) collate "C"), E' \t\r\n')`, text)
+}
+
+func isInteger(base string) bool { return base == "int2" || base == "int4" || base == "int8" }
+
+// statusOf is the expression of a status: what the first rule makes of a row, or else what a word makes of what is stored, or that, in lower case,
+// without blanks at its ends where there are words. A row without one is pending.
+func statusOf(s *source, rules []rule, words []Word, encoding string) (string, error) {
+	if s.calculated() {
+		return "", fmt.Errorf("invalid --column status=%s: a status is a word, not a number that is calculated; name the column that holds it", s)
+	}
+	own, err := ownStatus(s, words, encoding)
+	if err != nil || len(rules) == 0 {
+		return own, err
+	}
+	shown := "case"
+	for _, r := range rules {
+		shown += fmt.Sprintf(" when %s then %s", r.condition(encoding), literal(r.word.Shown))
+	}
+	return shown + " else " + own + " end", nil
+}
+
+// ownStatus is statusOf without rules.
+func ownStatus(s *source, words []Word, encoding string) (string, error) {
+	text := s.words(encoding)
 	var null, set string
 	var cases []string
 	for _, w := range words {
-		switch w.Stored {
-		case "null":
+		switch {
+		case w.Source != "":
+		case w.Stored == "null":
 			null = literal(w.Shown)
-		case "set":
+		case w.Stored == "set":
 			set = literal(w.Shown)
 		default:
 			cases = append(cases, fmt.Sprintf("when %s then %s", literal(w.Stored), literal(w.Shown)))
@@ -68,21 +145,20 @@ func statusOf(s *source, words []Word, encoding string) (string, error) {
 		return "", fmt.Errorf("column %s, the status, is %s: of such a column null and set can be told apart, with --status set=completed --status null=running; or name one of text, an enum, an integer or a boolean",
 			s.column.Name, s.column.Type)
 	}
-	if len(words) == 0 && !integer && base != "bool" {
+	if base := s.column.builtInBase(); null+set == "" && len(cases) == 0 && !isInteger(base) && base != "bool" {
 		return statusText.of(s.statusRef(text)), nil
 	}
 	if null == "" {
 		null = "'pending'"
 	}
 	rest := set
-	stored := fmt.Sprintf(`btrim(lower((%s) collate "C"), E' \t\r\n')`, text)
 	if rest == "" {
-		rest = stored
+		rest = stored(text)
 	}
 	if len(cases) > 0 {
-		rest = fmt.Sprintf("case %s %s else %s end", stored, strings.Join(cases, " "), rest)
+		rest = fmt.Sprintf("case %s %s else %s end", stored(text), strings.Join(cases, " "), rest)
 	}
-	return fmt.Sprintf("case when %s then %s else %s end", isNull, null, rest), nil
+	return fmt.Sprintf("case when %s then %s else %s end", s.isNull(encoding), null, rest), nil
 }
 
 // statusRef is what statusText takes.

@@ -1,0 +1,33 @@
+create type procrastinate_job_status as enum ('todo', 'doing', 'succeeded', 'failed', 'cancelled', 'aborting', 'aborted');
+create table procrastinate_jobs (
+    id bigserial primary key, queue_name character varying(128) not null default 'default', task_name character varying(128) not null, priority integer not null default 0,
+    lock text, queueing_lock text, args jsonb not null default '{}', status procrastinate_job_status not null default 'todo', scheduled_at timestamptz,
+    attempts integer not null default 0, abort_requested boolean not null default false, worker_id bigint
+);
+
+-- life: completed after a retry
+insert into procrastinate_jobs (task_name, args) values ('app.export', '{"user_id": "alice"}') returning id;
+--> {"id":KEY,"status":"pending","progress":0,"task_name":"app.export","attempts":0}
+update procrastinate_jobs set status = 'doing', worker_id = 1 where id = KEY;
+--> {"id":KEY,"status":"running","progress":0,"task_name":"app.export","attempts":0}
+update procrastinate_jobs set progress = 40 where id = KEY;
+--> {"id":KEY,"status":"running","progress":40,"task_name":"app.export","attempts":0}
+update procrastinate_jobs set status = 'todo', attempts = 1, scheduled_at = now() where id = KEY;
+--> {"id":KEY,"status":"pending","progress":40,"task_name":"app.export","attempts":1}
+update procrastinate_jobs set status = 'succeeded', progress = 100, attempts = 2 where id = KEY;
+--> {"id":KEY,"status":"completed","progress":100,"task_name":"app.export","attempts":2}
+-- life: failed
+insert into procrastinate_jobs (task_name, args) values ('app.export', '{"user_id": "alice"}') returning id;
+--> {"id":KEY,"status":"pending","progress":0,"task_name":"app.export","attempts":0}
+update procrastinate_jobs set status = 'failed' where id = KEY;
+--> {"id":KEY,"status":"failed","progress":0,"task_name":"app.export","attempts":0}
+-- life: cancelled
+insert into procrastinate_jobs (task_name, args) values ('app.export', '{"user_id": "alice"}') returning id;
+--> {"id":KEY,"status":"pending","progress":0,"task_name":"app.export","attempts":0}
+update procrastinate_jobs set status = 'cancelled' where id = KEY;
+--> {"id":KEY,"status":"cancelled","progress":0,"task_name":"app.export","attempts":0}
+-- life: aborted
+insert into procrastinate_jobs (task_name, args, status) values ('app.export', '{"user_id": "alice"}', 'doing') returning id;
+--> {"id":KEY,"status":"running","progress":0,"task_name":"app.export","attempts":0}
+update procrastinate_jobs set status = 'aborted', abort_requested = true where id = KEY;
+--> {"id":KEY,"status":"aborted","progress":0,"task_name":"app.export","attempts":0}

@@ -1,0 +1,134 @@
+package integration
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A queueWorker is a process that runs a real job queue, and does what it is told line by line; see queues/workers/main.go.
+type queueWorker struct {
+	stdin  io.Writer
+	stderr *logBuffer
+	said   chan string // closed at its end
+}
+
+// buildWorkers builds those in Go, which are a module of their own.
+var buildWorkers = sync.OnceValues(func() (string, error) {
+	path, err := filepath.Abs("../bin/queue-workers")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Dir, cmd.Stderr = "queues/workers", os.Stderr
+	return path, cmd.Run()
+})
+
+// startWorker waits until the queue's tables are there.
+func startWorker(t testing.TB, db database, queue string) *queueWorker {
+	t.Helper()
+	command := []string{"node", "queues/node/worker.mjs", queue}
+	if queue == "river" || queue == "gue" {
+		path, err := buildWorkers()
+		if err != nil {
+			t.Fatalf("build the workers: %v", err)
+		}
+		command = []string{path, queue}
+	}
+	w := &queueWorker{said: make(chan string, 10), stderr: newLogBuffer()}
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = environment([]string{"DATABASE_URL=" + db.Admin})
+	cmd.Stderr = w.stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.stdin = stdin
+	go func() {
+		defer close(w.said)
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			w.said <- lines.Text()
+		}
+	}()
+	t.Cleanup(func() { // a job that was not told to end, after a failure, would go on for ever
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if got := w.hears(t); got != "ready" {
+		t.Fatalf("the worker said %q", got)
+	}
+	return w
+}
+
+func (w *queueWorker) hears(t testing.TB) string {
+	t.Helper()
+	select {
+	case line, ok := <-w.said:
+		if ok {
+			return line
+		}
+	case <-time.After(patience):
+	}
+	t.Fatalf("the worker says nothing, or has ended:\n%s", w.stderr.String())
+	panic("unreachable")
+}
+
+// do tells it lines, and returns what they were answered.
+func (w *queueWorker) do(t testing.TB, lines string) (answers string) {
+	t.Helper()
+	for line := range strings.Lines(lines) {
+		if _, err := io.WriteString(w.stdin, strings.TrimSpace(line)+"\n"); err != nil {
+			t.Fatalf("tell the worker %q: %v\n%s", line, err, w.stderr.String())
+		}
+		answer, ok := strings.CutPrefix(w.hears(t), "ok")
+		if !ok {
+			t.Fatalf("%s: the worker said %q", line, answer)
+		}
+		answers += strings.TrimSpace(answer)
+	}
+	return answers
+}
+
+// The queues whose workers can be run here are: each with its own migrations, and jobs that report as its documentation has it.
+func TestDocsJobQueuesThatRun(t *testing.T) {
+	t.Parallel()
+	commands := commandsOf(t, "docs/job-queues.md")
+	for _, name := range []string{"River", "pg-boss", "graphile-worker", "gue"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			slug := slugOf(name)
+			text, err := os.ReadFile("queues/" + slug + ".lives")
+			if err != nil {
+				t.Fatal(err)
+			}
+			db := newDatabase(t)
+			w := startWorker(t, db, strings.ToLower(name))
+			a := parseAdoption(t, string(text))
+			a.name, a.feed, a.commands, a.do = name, slug, commands[name], w.do
+			a.prepare(t, db)
+			before := dump(t, db)
+			i := serve(t, db.Serve)
+			i.waitReady(t, "up")
+			a.install(t, db)
+			a.run(t, i)
+			command(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall", "--feed", a.feed)
+			waitFeedGone(t, i, a.feed, alice(t))
+			if after := dump(t, db); after != before {
+				t.Errorf("uninstall left something, or took something away: before\n%s\nafter\n%s", before, after)
+			}
+		})
+	}
+}
