@@ -171,7 +171,7 @@ func (d dice) reads(t *testing.T, conn *pgx.Conn, o sql.Options, what string) {
 		}
 		feed := &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Ends: f.Ends, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
 		var keys []store.Key
-		for _, text := range column(t, conn, `select id::text from `+f.View) {
+		for _, text := range column(t, conn, `select id::text from `+f.View+` where id is not null`) {
 			if key, ok := feed.Key.Parse(text); ok {
 				keys = append(keys, key)
 			}
