@@ -36,7 +36,7 @@ func testAPIDescriptionIsWhatHappens(t *testing.T) {
 	t.Run("exchanges", func(t *testing.T) {
 		for name, exchanges := range map[string]func(t *testing.T) []*instance{
 			"states": stateExchanges, "refusals": refusalExchanges, "ends": endExchanges, "limits": limitExchanges,
-			"unreadable": unreadableExchanges, "refused": refusedExchanges, "shutdown": shutdownExchanges,
+			"unreadable": unreadableExchanges, "refused": refusedExchanges, "shutdown": shutdownExchanges, "more": moreExchanges, "word": wordExchanges,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -60,9 +60,6 @@ func testAPIDescriptionIsWhatHappens(t *testing.T) {
 	}
 }
 
-// streamPaths are the two kinds of streams of one audit.
-func streamPaths(id string) []string { return []string{streamPath(id), severalPath + "?ids=" + id} }
-
 // gone reads a stream to its end.
 func (i *instance) gone(t testing.TB, path, token string, headers ...string) {
 	t.Helper()
@@ -77,8 +74,8 @@ func (i *instance) both(t testing.TB, path string, headers ...string) answer {
 }
 
 func stateExchanges(t *testing.T) []*instance {
-	db := newDatabase(t)
-	i := serve(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1")
+	db := withJobs(t, newDatabase(t))
+	i := serveJobs(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1")
 	i.waitReady(t, "up")
 	i.both(t, "/readyz")
 	i.both(t, "/healthz")
@@ -86,8 +83,10 @@ func stateExchanges(t *testing.T) []*instance {
 
 	id := db.insert(t, "status, message, error, geo_score, total_pages", "'running', 'm', 'e', 1.5, 3")
 	auth := "Bearer " + alice(t)
-	etag := i.both(t, statusPath(id), "Authorization", auth).Header.Get("ETag")
-	i.both(t, statusPath(id), "Authorization", auth, "If-None-Match", etag)
+	for _, path := range statusPaths(id) {
+		etag := i.both(t, path, "Authorization", auth).Header.Get("ETag")
+		i.both(t, path, "Authorization", auth, "If-None-Match", etag)
+	}
 	var streams []*stream
 	for _, path := range streamPaths(id) {
 		s := i.open(t, path, alice(t))
@@ -102,26 +101,27 @@ func stateExchanges(t *testing.T) []*instance {
 	db.sql(t, "update audits set status = 'failed'")
 	for k, path := range streamPaths(id) {
 		streams[k].whole(t)
-		i.ask(t, "GET", path, "Authorization", auth, "Last-Event-ID", strings.Trim(i.ask(t, "GET", statusPath(id), "Authorization", auth).Header.Get("ETag"), `"`))
+		etag := i.both(t, statusPaths(id)[k/2], "Authorization", auth).Header.Get("ETag")
+		i.ask(t, "GET", path, "Authorization", auth, "Last-Event-ID", strings.Trim(etag, `"`))
 	}
 	return []*instance{i}
 }
 
 func refusalExchanges(t *testing.T) []*instance {
-	db := newFirstAudit(t)
-	i := serve(t, db.Serve)
+	db := withJobs(t, newFirstAudit(t))
+	i := serveJobs(t, db.Serve)
 	auth, bob := "Bearer "+alice(t), "Bearer "+token(t, jwt.MapClaims{"sub": "bob"})
 	early := "Bearer " + token(t, jwt.MapClaims{"sub": "alice", "nbf": time.Now().Add(30 * time.Minute).Unix()})
-	for _, path := range []string{streamPath("1"), severalPath, statusPath("1"), "/healthz", "/readyz", "/openapi.yaml"} {
+	for _, path := range []string{streamPath("1"), severalPath, statusPath("1"), jobPath(streamPath("1")), jobPath(severalPath), jobPath(statusPath("1")), "/healthz", "/readyz", "/openapi.yaml"} {
 		i.ask(t, "POST", path)
 	}
-	for _, path := range append(streamPaths("1"), statusPath("1")) {
+	for _, path := range append(streamPaths("1"), statusPaths("1")...) {
 		for _, method := range []string{"GET", "HEAD"} { // of a stream HEAD is 405
 			i.ask(t, method, path)
 			i.ask(t, method, path, "Authorization", "Bearer")
 			i.ask(t, method, path, "Authorization", bob)
 			i.ask(t, method, path, "Authorization", early)
-			i.ask(t, method, strings.Replace(path, "1", "x", 1), "Authorization", auth)
+			i.ask(t, method, strings.NewReplacer("/1/", "/x/", "=1", "=x").Replace(path), "Authorization", auth)
 			for _, bad := range []string{"0", "99"} {
 				i.ask(t, method, strings.NewReplacer("/1/", "/"+bad+"/", "=1", "="+bad).Replace(path), "Authorization", auth)
 			}
@@ -131,9 +131,9 @@ func refusalExchanges(t *testing.T) []*instance {
 }
 
 func endExchanges(t *testing.T) []*instance {
-	db := newFirstAudit(t)
-	short := serve(t, db.Serve, "SSE_MAX_DURATION=1")
-	i := serve(t, db.Serve)
+	db := withJobs(t, newFirstAudit(t))
+	short := serveJobs(t, db.Serve, "SSE_MAX_DURATION=1")
+	i := serveJobs(t, db.Serve)
 	i.waitReady(t, "up")
 	for _, path := range streamPaths("1") {
 		short.gone(t, path, alice(t))
@@ -162,14 +162,16 @@ func endExchanges(t *testing.T) []*instance {
 }
 
 func limitExchanges(t *testing.T) []*instance {
-	db := newFirstAudit(t)
-	full := serve(t, db.Serve, "SSE_MAX_STREAMS=1")
+	db := withJobs(t, newFirstAudit(t))
+	full := serveJobs(t, db.Serve, "SSE_MAX_STREAMS=1")
 	full.watch(t, "1", alice(t)).next(t)
-	crowded := serve(t, db.Serve, "HTTP_MAX_CONNECTIONS_PER_ADDRESS=1")
+	crowded := serveJobs(t, db.Serve, "HTTP_MAX_CONNECTIONS_PER_ADDRESS=1")
 	crowded.watch(t, "1", alice(t)).next(t)
-	refused := serve(t, db.Serve, "SSE_MAX_REFUSED_PER_USER=1")
+	refused := serveJobs(t, db.Serve, "SSE_MAX_REFUSED_PER_USER=1")
 	for range 2 {
-		refused.both(t, statusPath("99"), "Authorization", "Bearer "+alice(t))
+		for _, path := range statusPaths("99") {
+			refused.both(t, path, "Authorization", "Bearer "+alice(t))
+		}
 	}
 	iss := newIssuer(t) // which publishes nothing yet
 	keyless := serve(t, db.Serve, iss.env()...)
@@ -181,18 +183,25 @@ func limitExchanges(t *testing.T) []*instance {
 		refused.gone(t, path, alice(t))
 		keyless.gone(t, path, unknown)
 	}
-	keyless.both(t, statusPath("1"), "Authorization", "Bearer "+unknown)
+	for _, path := range statusPaths("1") {
+		keyless.both(t, path, "Authorization", "Bearer "+unknown)
+	}
 	return []*instance{full, crowded, refused, keyless}
 }
 
 // A row that cannot be read.
 func unreadableExchanges(t *testing.T) []*instance {
-	db := newFirstAudit(t)
+	db := withJobs(t, newFirstAudit(t))
 	db.sql(t, `create or replace view auditstream.progress as
 		select id as audit_id, user_id, user_email, status collate "C" as status, progress, message, case when error is not null then error::float8 end as geo_score,
-			total_pages, null::text as error from audits; update audits set error = 'no number'`)
-	i := serve(t, db.Serve)
-	i.both(t, statusPath("1"), "Authorization", "Bearer "+alice(t))
+			total_pages, null::text as error from audits;
+		create or replace view auditstream.progress_jobs as
+		select id, user_id, user_email, status collate "C" as status, case when error is not null then error::int else progress end as progress, message, null::float8 as geo_score,
+			null::int as total_pages, null::text as error from audits; update audits set error = 'no number'`)
+	i := serveJobs(t, db.Serve)
+	for _, path := range statusPaths("1") {
+		i.both(t, path, "Authorization", "Bearer "+alice(t))
+	}
 	for _, path := range streamPaths("1") {
 		i.gone(t, path, alice(t))
 	}
@@ -210,11 +219,11 @@ func unreadableExchanges(t *testing.T) []*instance {
 
 // Nothing can be read, whether notifications would still arrive or not.
 func refusedExchanges(t *testing.T) []*instance {
-	db := newFirstAudit(t)
-	listening, polling := serve(t, db.Serve), serve(t, db.Serve, "DATABASE_LISTEN_URL=postgres://nobody@127.0.0.1:1/none")
+	db := withJobs(t, newFirstAudit(t))
+	listening, polling := serveJobs(t, db.Serve), serveJobs(t, db.Serve, "DATABASE_LISTEN_URL=postgres://nobody@127.0.0.1:1/none")
 	listening.waitReady(t, "up")
 	polling.waitReady(t, "polling")
-	db.sql(t, "revoke select on auditstream.progress from "+role)
+	db.sql(t, "revoke select on auditstream.progress, auditstream.progress_jobs from "+role)
 	for _, i := range []*instance{listening, polling} {
 		eventually(t, func() error {
 			if got := i.both(t, "/readyz"); got.Status != 503 {
@@ -222,7 +231,9 @@ func refusedExchanges(t *testing.T) []*instance {
 			}
 			return nil
 		})
-		i.both(t, statusPath("1"), "Authorization", "Bearer "+alice(t))
+		for _, path := range statusPaths("1") {
+			i.both(t, path, "Authorization", "Bearer "+alice(t))
+		}
 	}
 	return []*instance{listening, polling}
 }
@@ -230,11 +241,11 @@ func refusedExchanges(t *testing.T) []*instance {
 // shutdownExchanges has requests that wait for a silent database when the server is stopped. They wait for 2 s at most, so on a
 // busy machine it may take more than one instance.
 func shutdownExchanges(t *testing.T) (all []*instance) {
-	db := newDatabase(t)
+	db := withJobs(t, newDatabase(t))
 	ids := db.insertMany(t, 2)
 	eventually(t, func() error {
 		proxy, through := pgtest.ProxyDSN(t, db.Serve)
-		i := serve(t, through)
+		i := serveJobs(t, through)
 		i.waitLog(t, "listening for notifications")
 		proxy.Pause()
 		var answers sync.WaitGroup
@@ -252,14 +263,23 @@ func shutdownExchanges(t *testing.T) (all []*instance) {
 			return body
 		}
 		ready := ask("/readyz", "")
-		one, several := ask(streamPath(ids[0]), alice(t)), ask(severalPath+"?ids="+ids[1], alice(t))
-		i.waitMetric(t, "auditstream_watched_audits", atLeast(2))
+		var streams []<-chan string
+		for k, path := range streamPaths("ID") {
+			streams = append(streams, ask(strings.Replace(path, "ID", ids[k%2], 1), alice(t)))
+		}
+		if !i.allWatched(t) {
+			proxy.Resume()
+			return fmt.Errorf("%d streams did not wait for the database together", len(streams))
+		}
 		i.signal(t, syscall.SIGTERM)
-		told := []string{<-one, <-several}
+		var told []string
+		for _, s := range streams {
+			told = append(told, <-s)
+		}
 		proxy.Resume()
 		told = append(told, <-ready)
-		if !strings.Contains(told[2], `"database":"up"`) { // too late on a busy machine
-			return fmt.Errorf("/readyz, asked before the server was stopped: %s", told[2])
+		if last := told[len(told)-1]; !strings.Contains(last, `"database":"up"`) { // too late on a busy machine
+			return fmt.Errorf("/readyz, asked before the server was stopped: %s", last)
 		}
 		answers.Wait()
 		i.end(t)

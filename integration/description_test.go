@@ -96,7 +96,7 @@ func (d *description) allFields(all map[string]bool, place string, schema *opena
 		for _, data := range event.Value.Properties["data"].Value.ContentSchema.Value.AnyOf {
 			d.allFields(all, place, data)
 		}
-		all[place+" heartbeat"] = true
+		all[place+" heartbeat"], all[place+" end"] = true, true
 	}
 	for field, of := range schema.Value.Properties {
 		all[place+" "+schemaName(schema)+"."+field] = true
@@ -131,7 +131,7 @@ var ofCORS = regexp.MustCompile(`^(Origin|Access-Control-Request-(Method|Headers
 
 // judge holds an answer against the description; ok is false where the path is none of it.
 func (d *description) judge(r *http.Request, resp *http.Response, body []byte) (marks, wrong []string, ok bool) {
-	k := slices.IndexFunc(d.routes, func(route describedRoute) bool { return route.pattern.MatchString(r.URL.Path) })
+	k := slices.IndexFunc(d.routes, func(route describedRoute) bool { return route.pattern.MatchString(r.URL.EscapedPath()) })
 	if k < 0 {
 		return nil, nil, false
 	}
@@ -257,7 +257,10 @@ func (j *judgement) fields(schema *openapi3.SchemaRef, value any) {
 	for field, v := range object {
 		name := schemaName(schema) + "." + field
 		j.mark(name)
-		if property := schema.Value.Properties[field]; property != nil && len(property.Value.Enum) > 0 {
+		switch property := schema.Value.Properties[field]; {
+		case property == nil && schemaName(schema) == "AuditProgress": // no test installs audits with --field
+			j.fault("%s is not described", name)
+		case property != nil && len(property.Value.Enum) > 0:
 			j.mark(fmt.Sprintf("%s = %v", name, v))
 		}
 	}
@@ -277,6 +280,10 @@ func (j *judgement) stream(event *openapi3.SchemaRef, body []byte) {
 		fields := map[string]any{}
 		for line := range strings.SplitSeq(string(block), "\n") {
 			name, value, _ := strings.Cut(line, ": ")
+			if line == ": end" {
+				j.mark("end")
+				continue
+			}
 			if _, twice := fields[name]; twice {
 				j.fault("%s twice in %.200q", name, block)
 			}

@@ -48,6 +48,7 @@ var (
 	errForbidden   = &apiError{status: http.StatusForbidden, text: "Cross-user access denied"}
 	errNoAudit     = &apiError{status: http.StatusNotFound, text: "Audit not found"}
 	errForeignHost = &apiError{status: http.StatusMisdirectedRequest, text: "The operators' address is not for web pages: ask by IP address, or by the host of ADMIN_ADDR"}
+	errNoFeed      = &apiError{status: http.StatusNotFound, text: "No such feed"}
 	errNoRoute     = &apiError{status: http.StatusNotFound, text: "Not found"}
 
 	errInternal       = &apiError{status: http.StatusInternalServerError, text: "Internal server error"}
@@ -59,7 +60,8 @@ var (
 	errShuttingDown   = &apiError{status: http.StatusServiceUnavailable, text: "Server is shutting down", transient: true}
 )
 
-// AnswerHeader marks the answers that no repetition of the request changes, with the value final: refusals for good, and 204. A
+// AnswerHeader marks the answers that no repetition of the request changes, with the value final: refusals for good, 204, and a state
+// that ends by a word of its feed. A
 // client that reads it takes a proxy's own page for nothing of ours, whatever its status.
 const (
 	AnswerHeader = "Auditstream-Answer"
@@ -84,9 +86,9 @@ var finalBody = func() *regexp.Regexp {
 	for _, e := range []*apiError{errMissingToken, errInvalidToken, errMalformedAuth, errAuditID, errIDs} {
 		texts = append(texts, regexp.QuoteMeta(e.text))
 	}
-	for _, e := range []*apiError{errForbidden, errNoAudit} {
-		texts = append(texts, regexp.QuoteMeta(e.text)+`(: audit \d+)?`)
-	}
+	texts = append(texts, errNoAudit.text+`(: audit \d+)?`, errNoFeed.text)
+	const more = `: (\\.|[^"\\])*` // what keys a feed has, or the key that is refused
+	texts = append(texts, `Invalid ids?`+more, errForbidden.text+`(`+more+`)?`, textNoRow+`(`+more+`)?`)
 	return regexp.MustCompile(`^\s*\{"error":\s*"(` + strings.Join(texts, "|") + `)"\}\s*$`)
 }()
 
@@ -95,6 +97,7 @@ func (e *apiError) final() bool { return !e.transient && e.status < http.StatusI
 
 // The error events that end a stream.
 const (
+	textNoRow   = "No such row" // of a feed other than audits
 	textTimeout = "Stream timeout"
 	textExpired = "Token expired"
 )
@@ -210,9 +213,6 @@ func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
 	s.cfg.Logger.Log(r.Context(), level, "request refused", "route", routeOf(r), "status", answer.status, "reason", err)
 }
 
-// feedName is what feeds are called. A token does not look like one.
-var feedName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
-
 // routeOf is what the log may know about a request's path: which route it took. The path itself is the client's choice, and
 // some put a token there.
 func routeOf(r *http.Request) string {
@@ -237,7 +237,7 @@ func ofFeed(r *http.Request, template string) string {
 	if feed == store.DefaultFeed {
 		template = strings.Replace(template, "{id}", "{audit_id}", 1)
 	}
-	if feedName.MatchString(feed) {
+	if store.IsFeedName(feed) { // a token does not look like one
 		template = strings.Replace(template, "{feed}", feed, 1)
 	}
 	return template

@@ -21,6 +21,9 @@ const (
 // heartbeat is a comment: it keeps proxies from closing an idle connection, and finds clients that have gone.
 const heartbeat = ": heartbeat\n\n"
 
+// endComment tells our clients that the state in the same block is the row's last one, where its status does not say so.
+const endComment = ": end\n"
+
 // eventStream writes Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html). It is the only
 // writer of SSE bytes. Each write is a whole block, flushed, with a deadline for progress. Not safe for concurrent use.
 type eventStream struct {
@@ -108,7 +111,11 @@ func writePieces(w io.Writer, deadline deadliner, p []byte) error {
 
 // encodeEvent formats a state as an event. JSON is one line, so there is one data field.
 func encodeEvent(s *store.State) []byte {
-	return slices.Concat([]byte("event: message\nid: "), []byte(s.Fingerprint), []byte("\ndata: "), s.JSON, []byte("\n\n"))
+	end := ""
+	if s.EndsByItsWord() {
+		end = endComment
+	}
+	return slices.Concat([]byte(end+"event: message\nid: "), []byte(s.Fingerprint), []byte("\ndata: "), s.JSON, []byte("\n\n"))
 }
 
 func retryField(d time.Duration) string {

@@ -26,14 +26,14 @@ func (s *Server) feed(r *http.Request) (Feed, error) {
 	name := pathVar(r, "feed")
 	if s.cfg.Feeds == nil {
 		if name != store.DefaultFeed {
-			return Feed{}, errNoRoute
+			return Feed{}, errNoFeed
 		}
 		return Feed{store.Audits, s.cfg.Hub}, nil
 	}
 	f, err := s.cfg.Feeds(name)
 	switch {
 	case errors.Is(err, ErrNoFeed):
-		return Feed{}, errNoRoute
+		return Feed{}, errNoFeed
 	case err != nil:
 		return Feed{}, because(errUnavailable, err)
 	}
@@ -113,7 +113,7 @@ func wordedFor(f *store.Feed, answer *apiError) *apiError {
 	one := map[store.KeyType]string{store.UUIDKeys: "a UUID", store.TextKeys: "a text of 1 to 255 bytes"}[f.Key]
 	switch {
 	case answer == errNoAudit:
-		worded.text = "No such row"
+		worded.text = textNoRow
 	case integers:
 		worded.text = strings.Replace(worded.text, "audit_id", "id", 1)
 	case answer == errAuditID:

@@ -81,6 +81,7 @@ var refusedLabels = map[*apiError]string{
 	errIDs:            "invalid audit ids",
 	errForbidden:      "forbidden",
 	errNoAudit:        "not found",
+	errNoFeed:         "no such feed",
 	errInternal:       "internal error",
 	errUnavailable:    "database unavailable",
 	errNoKeys:         "signing keys unavailable",

@@ -36,6 +36,8 @@ func TestRefusals(t *testing.T) {
 		"id of 65 bits":    {path: "/api/v1/audits/9223372036854775808/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errAuditID.text + `"}`},
 		"somebody else's":  {path: streamPath, headers: []string{"Authorization", bearer}, state: foreign, status: 403, body: `{"error":"Cross-user access denied"}`},
 		"no such audit":    {path: streamPath, headers: []string{"Authorization", bearer}, state: &store.State{ID: "42"}, status: 404, body: `{"error":"Audit not found"}`},
+		"no such feed":     {path: "/api/v1/sse/jobs/42/progress", headers: []string{"Authorization", bearer}, status: 404, body: `{"error":"No such feed"}`},
+		"no feed's name":   {path: "/api/v1/Jobs%2f/42/status", headers: []string{"Authorization", bearer}, status: 404, body: `{"error":"No such feed"}`},
 		"no such path":     {path: "/metrics", status: 404, body: `{"error":"Not found"}`},
 		"another method":   {method: http.MethodPost, path: streamPath, status: 405, body: `{"error":"Method not allowed: use GET"}`, also: [2]string{"Allow", "GET"}},
 	} {

@@ -27,6 +27,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
+	if state.EndsByItsWord() { // as an event says in a comment
+		h.Set(AnswerHeader, answerFinal)
+	}
 	s.writeJSON(w, r, http.StatusOK, state.JSON)
 }
 

@@ -40,7 +40,10 @@ type chosen struct {
 	Words   []Word   `json:"words,omitempty"`
 	Fields  []string `json:"fields,omitempty"`
 	Lookups []string `json:"lookups,omitempty"`
+	Rings   []string `json:"rings,omitempty"`
 	Hide    string   `json:"hide,omitempty"`
+	View    string   `json:"view,omitempty"`
+	Report  string   `json:"report,omitempty"` // the function that writes to the table
 }
 
 // made is what install.sql's state query says.
@@ -150,6 +153,12 @@ func (i *installed) keepOthers(o Options) Options {
 	if o.Lookups == nil {
 		o.Lookups = c.Lookups
 	}
+	if o.Rings == nil {
+		o.Rings = c.Rings
+	}
+	if c.Report == "report" || c.Report == "report_"+string(i.naming) { // else somebody else has written it
+		o.report = c.Report
+	}
 	o.Hide, o.Deleted, o.Public = cmp.Or(o.Hide, c.Hide), cmp.Or(o.Deleted, c.Deleted), o.Public || c.Public
 	return o
 }
@@ -170,7 +179,7 @@ func (i *installed) unlike(given map[string]string, m *mapping) error {
 	if c := i.chosen; c != nil && c.Options.Asked == "" { // psql's install says nothing of columns: a view that was changed since may hide some
 		known = i.Made.Objects[i.viewObject()].Tree == c.Made.Objects[i.viewObject()].Tree
 	}
-	if !i.ours() || known || len(given) > 0 || len(i.Reads) != 1 {
+	if m.own != nil || !i.ours() || known || len(given) > 0 || len(i.Reads) != 1 {
 		return nil
 	}
 	for _, name := range ours {
@@ -209,13 +218,13 @@ func without(all, some []string) (rest []string) {
 // choose writes down what of the table each given name means, and the rest of what was asked for.
 func choose(o Options, roles []string, m *mapping, asked string) string {
 	c := chosen{Asked: asked, Columns: map[string]string{"id": m.key.Name}, Roles: append([]string{}, roles...), Triggers: !o.NoTriggers, Always: o.NotifyAlways,
-		Key: m.keyType(), Ends: o.Ends, Deleted: o.Deleted, Public: o.Public, HasFields: len(m.fields) > 0, Words: o.Words, Fields: o.Fields, Lookups: o.Lookups, Hide: o.Hide}
+		Key: m.keyType(), Ends: o.Ends, Deleted: o.Deleted, Public: o.Public, HasFields: len(m.fields) > 0, Words: o.Words, Fields: o.Fields, Lookups: o.Lookups, Rings: o.Rings, Hide: o.Hide, View: o.View, Report: o.report}
 	c.Groups = slices.ContainsFunc(m.columns, func(column column) bool { return column.name == "group_id" })
 	for _, column := range m.columns {
 		c.Columns[column.name] = ""
 		if column.source != nil {
 			c.Columns[column.name] = o.Columns[column.name]
-			if column.source.plain() {
+			if column.source.plain() && m.own == nil {
 				c.Columns[column.name] = column.source.column.Name
 			}
 		}

@@ -61,12 +61,26 @@ var viewTypes = map[string]string{
 
 // A mapping is everything that the view and the triggers take from the table.
 type mapping struct {
-	key     attribute
-	columns []column // in the order of ours, which what not every feed has follows
+	key     attribute  // the table's, which triggers take
+	shown   *attribute // the same in what the view reads
+	columns []column   // in the order of ours, which what not every feed has follows
 	fields  []field
 	hidden  *attribute // of rows that have it nobody sees anything
 	lookups []lookup
 	rules   []rule
+	rings   []ring
+
+	own       *table // what the view reads in place of the table, where it is the operator's query; see loadView
+	query     string
+	ownOwners []string // the table's columns that say whose a row is, as far as their names tell
+}
+
+// base is what the view reads.
+func (m *mapping) base(t *table) string {
+	if m.own != nil {
+		return asTable(m.query)
+	}
+	return t.quoted()
 }
 
 // A field is one that the operator wants to be shown beside ours.
@@ -84,7 +98,7 @@ type lookup struct {
 
 // sources are the columns of the table that the view shows, the key first.
 func (m *mapping) sources() []*attribute {
-	all := []*attribute{&m.key}
+	all := []*attribute{m.shown}
 	for _, c := range m.columns {
 		if c.source != nil {
 			all = append(all, c.source.columns()...)
@@ -104,6 +118,9 @@ func (m *mapping) sources() []*attribute {
 
 // owners are the columns of the table that say whose a row is, quoted, each once.
 func (m *mapping) owners() []string {
+	if m.own != nil {
+		return m.ownOwners
+	}
 	var names []string
 	for _, c := range m.columns {
 		if c.source == nil || c.name != "user_id" && c.name != "user_email" && c.name != "group_id" {
@@ -118,13 +135,20 @@ func (m *mapping) owners() []string {
 	return names
 }
 
+// owned says whether the view says whose a row is.
+func (m *mapping) owned() bool {
+	return slices.ContainsFunc(m.columns, func(c column) bool {
+		return c.source != nil && (c.name == "user_id" || c.name == "user_email" || c.name == "group_id")
+	})
+}
+
 // mapColumns decides what each of our columns comes from. encoding is the server's.
 func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mapping, error) {
 	key, err := findKey(t, o.Columns["id"], o.feed())
 	if err != nil {
 		return nil, err
 	}
-	m := &mapping{key: *key, lookups: lookups}
+	m := &mapping{key: *key, shown: key, lookups: lookups}
 	if m.rules, err = parseRules(t, o.Words); err != nil {
 		return nil, err
 	}
@@ -186,7 +210,7 @@ func (m *mapping) looked(s *source) *source {
 func (m *mapping) where() string {
 	where := "true"
 	if m.keyType() == "" {
-		where = fmt.Sprintf("a.%[1]s = a.%[1]s::bigint", ident(m.key.Name))
+		where = fmt.Sprintf("a.%[1]s = a.%[1]s::bigint", ident(m.shown.Name))
 	}
 	if m.hidden != nil {
 		where += " and a." + ident(m.hidden.Name) + " is not distinct from null"
@@ -206,12 +230,19 @@ func (m *mapping) keyType() string {
 }
 
 // keyVars are what install.sql makes of keys. A text that is too long for a notification, or for a URL, is nobody's.
-func (m *mapping) keyVars(vars map[string]string, n naming) {
-	name, kind := ident(m.key.Name), m.keyType()
-	vars["from"], vars["where"], vars["shown_key"] = vars["table"]+" as a", m.where(), map[string]string{"": "a." + name + "::bigint", "uuid": m.key.from("a"), "text": m.key.from("a") + "::text"}[kind]
+func (m *mapping) keyVars(vars map[string]string, n naming, t *table) {
+	kind := m.keyType()
+	vars["from"], vars["where"] = m.base(t)+" as a", m.where()
+	vars["shown_key"] = map[string]string{"": "a." + ident(m.shown.Name) + "::bigint", "uuid": m.shown.from("a"), "text": m.shown.from("a") + "::text"}[kind]
 	for n, l := range m.lookups {
 		vars["from"] += fmt.Sprintf(" left join %s as l%d on l%[2]d.%[3]s = %[4]s", l.table.quoted(), n+1, ident(l.key.Name), l.column.from("a"))
 	}
+	conditions(vars, n, m.key.Name, kind)
+}
+
+// conditions are what the triggers' conditions make of a key, or of a column that holds one.
+func conditions(vars map[string]string, n naming, column, kind string) {
+	name := ident(column)
 	for _, row := range []string{"new", "old"} {
 		key := row + "." + name
 		none, shown, hash := key+" is null", key+"::pg_catalog.text", "pg_catalog.hashint8("+key+"::pg_catalog.int8)"
@@ -244,7 +275,7 @@ func (m *mapping) keyCollation() uint32 {
 	if m.keyType() != "text" {
 		return 0
 	}
-	return m.key.Collation
+	return m.shown.Collation
 }
 
 // parseField reads NAME, or NAME=SOURCE.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -27,16 +28,17 @@ type Feed struct {
 	Public, Groups, Fields bool
 }
 
-// Feeds returns what is adopted in the database; none where nothing says so, as where the view was written by hand. It takes one statement and
-// the right to read auditstream.choices, which serve has.
+// Feeds returns what is adopted in the database, and audits, too, where its view was written by hand or nothing else is adopted. It takes one
+// statement and the right to read auditstream.choices, which serve has; without it, audits is taken to be all.
 func Feeds(ctx context.Context, q Querier) ([]Feed, error) {
 	var text string
-	err := q.QueryRow(ctx, `select coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.format('%s', c.feed), pg_catalog.format('%s', c.options)) order by c.feed), '[]')::text
-		from only auditstream.choices c tablesample pg_catalog.system (100)`).Scan(&text)
+	var audits bool
+	err := q.QueryRow(ctx, `select exists (select from pg_catalog.pg_class k join pg_catalog.pg_namespace n on n.oid = k.relnamespace where n.nspname = 'auditstream' and k.relname = 'progress'), coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.format('%s', c.feed), pg_catalog.format('%s', c.options)) order by c.feed), '[]')::text
+		from only auditstream.choices c tablesample pg_catalog.system (100)`).Scan(&audits, &text)
 	refused, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), ok && (refused.Code == "42P01" || refused.Code == "3F000" || refused.Code == "42501" || refused.Code == "42703" || refused.Code == "42809"):
-		return nil, nil
+		return []Feed{handMade}, nil
 	case err != nil:
 		return nil, fmt.Errorf("read auditstream.choices: %w", err)
 	}
@@ -52,5 +54,11 @@ func Feeds(ctx context.Context, q Querier) ([]Feed, error) {
 			feeds = append(feeds, Feed{Name: name, View: "auditstream." + n.view(), Key: c.Key, Mix: n.mix(), Ends: c.Ends, Deleted: c.Deleted, Public: c.Public, Groups: c.Groups, Fields: c.HasFields})
 		}
 	}
+	if len(feeds) == 0 || audits && !slices.ContainsFunc(feeds, func(f Feed) bool { return f.Name == defaultFeed }) {
+		feeds = append(feeds, handMade)
+	}
 	return feeds, nil
 }
+
+// handMade is what a view is that nobody has described.
+var handMade = Feed{Name: defaultFeed, View: "auditstream.progress"}

@@ -28,6 +28,17 @@ func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 	if warning := dumpWarning(ctx, conn); warning != "" {
 		plan.Warnings = append(plan.Warnings, warning)
 	}
+	if plan.own { // whose tables were not looked at before
+		d, err := Compare(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range d.Findings {
+			if f.Kind == "owner" || f.Kind == "row_security" {
+				plan.Warnings = append(plan.Warnings, f.Text)
+			}
+		}
+	}
 	return plan, nil
 }
 

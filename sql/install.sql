@@ -32,6 +32,7 @@ select :buckets - 1 as mask \gset
 -- false: the triggers notify without looking.
 \set look true
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
+\set rings '' \set one_ring false \set reports false \set report ''
 \set options '{"columns": {}, "roles": [], "triggers": true, "always": false}' \set keep_always '' \set grants '' \set take_over ''
 \set objects true \set triggers true \set last true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
@@ -109,6 +110,23 @@ from :from
 -- Where keys are integers it is always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown, so
 -- that reads use its index.
 where :where;
+\if :reports
+-- Whoever reports writes to the table with its own rights. What is left out of a later report is as it was, but for the message; a failure's
+-- message is its error. Viewers see it once the caller's transaction commits.
+create or replace function auditstream.:report(key text, progress double precision, message text default null, status text default null, user_id text default null, user_email text default null)
+returns void language sql begin atomic
+    insert into :table as t (id, progress, status, message, error, user_id, user_email)
+    select $1, coalesce(p.whole, 0), s.status, case when s.status <> 'failed' then $3 end, case when s.status = 'failed' then $3 end, $5, $6
+    from (values (least(greatest(floor(nullif($2, 'NaN')), 0), 100)::int)) p (whole), lateral (values (coalesce($4, case when p.whole >= 100 then 'completed' else 'running' end))) s (status)
+    on conflict (id) do update set progress = case when $2 is null then t.progress else excluded.progress end, status = excluded.status, message = excluded.message, error = excluded.error,
+        user_id = coalesce(excluded.user_id, t.user_id), user_email = coalesce(excluded.user_email, t.user_email), updated_at = now();
+end;
+create or replace function auditstream.:report(key bigint, progress double precision, message text default null, status text default null, user_id text default null, user_email text default null)
+returns void language sql begin atomic
+    select auditstream.:report($1::text, $2, $3, $4, $5, $6);
+end;
+grant execute on function auditstream.:report(text, double precision, text, text, text, text), auditstream.:report(bigint, double precision, text, text, text, text) to public;
+\endif
 \if :triggers
 \if :new_feeds
 drop view if exists auditstream.feeds;
@@ -167,6 +185,32 @@ create or replace trigger :t_delete after delete on :table for each row when (
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :t_truncate after truncate on :table for each statement execute function auditstream.changed();
+:rings
+\if :one_ring
+-- of one ring
+create or replace trigger :r_insert after insert on :ring for each row when (
+    case when :new_none then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :new_row) is null end
+) execute function auditstream.changed();
+create or replace trigger :r_update after update on :ring for each row when (
+    case when case when :new_none then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', :new_row) is null end
+         then true
+         when :same then false
+         else case when :old_none then false
+              when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+              else pg_catalog.pg_notify('auditstream', :old_row) is null end end
+) execute function auditstream.changed();
+create or replace trigger :r_delete after delete on :ring for each row when (
+    case when :old_none then false
+         when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :old_row) is null end
+) execute function auditstream.changed();
+create or replace trigger :r_truncate after truncate on :ring for each statement execute function auditstream.changed();
+-- end of ring
+\endif
 :keep_always
 -- Hearing this, serve looks for what was installed, and reads all that is watched.
 notify auditstream, '*';
@@ -242,6 +286,9 @@ with n as (
     union all
     select 'function auditstream.changed()', f.proowner, pg_catalog.concat_ws(' ', pg_catalog.pg_get_functiondef(f.oid),
         exists (select from pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) x where x.grantee = 0)), null, '' from f
+    union all
+    select 'function ' || p.oid::pg_catalog.regprocedure, p.proowner, pg_catalog.pg_get_functiondef(p.oid), pg_catalog.concat_ws(' ', p.prosqlbody::text, p.prosrc, p.prosecdef, p.proconfig::text, p.provolatile), ''
+    from pg_catalog.pg_proc p join n on n.oid = p.pronamespace where p.proname = :'report'
     union all -- of a partitioned table's copies only those that were switched off: partitions come and go
     select pg_catalog.concat_ws(' on ', 'trigger ' || t.tgname, case when t.tgrelid <> (select oid from r) and exists (select from pg_catalog.pg_trigger o, r where o.tgrelid = r.oid and o.tgfoid = f.oid) then t.tgrelid::pg_catalog.regclass::text end), null,
         pg_catalog.pg_get_triggerdef(t.oid), pg_catalog.concat_ws(' ', t.tgtype, t.tgattr::text, t.tgqual::text, t.tgdeferrable, t.tgnargs),

@@ -111,25 +111,25 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installed
 		return nil, err
 	}
 	n := naming(feed)
+	var chosen *choices
+	for _, c := range all {
+		if c.Feed == feed {
+			chosen = c
+		}
+	}
 	others := append([]string{}, othersTriggers(all, n)...) // not null
-	query := strings.Replace(n.in(installedSQL), ":state", substitute(stateSQL, n.vars(others)), 1)
+	vars := n.vars(others)
+	if vars["report"] = ""; chosen != nil {
+		vars["report"] = chosen.Options.Report
+	}
+	query := strings.Replace(n.in(installedSQL), ":state", substitute(stateSQL, vars), 1)
 	found, err := collect(ctx, conn, "schema auditstream", pgx.RowToAddrOfStructByName[installed], query, others)
 	if err != nil {
 		return nil, err
 	}
 	i := found[0]
-	i.naming, i.all = n, all
-	for _, c := range all {
-		if c.Feed == feed {
-			i.chosen = c
-		}
-	}
+	i.naming, i.all, i.chosen = n, all, chosen
 	return i, nil
-}
-
-// known says whether a trigger is called as one of install's.
-func (i *installed) known(trigger string) bool {
-	return slices.Contains(i.triggers(), trigger) || trigger == "auditstream_key"
 }
 
 // ours tells install.sql's view from one that somebody wrote by hand.
@@ -168,7 +168,7 @@ func (i *installed) conflict(t *table) error {
 	}
 	others := slices.Clone(i.Reads)
 	for _, trigger := range i.Triggers {
-		if !trigger.Copy {
+		if !trigger.Copy && !i.rings(trigger.Trigger) {
 			others = append(others, trigger.relation)
 		}
 	}

@@ -3,6 +3,7 @@ package sql
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -45,6 +46,19 @@ func (n naming) triggers() (names []string) {
 	return names
 }
 
+// ring is the name of one of the triggers on another table whose changes ring a row of the feed's. No feed has a $ in its name.
+func (n naming) ring(event string) string { return "auditstream_" + string(n) + "$" + event }
+
+// known says whether a trigger is called as one of install's.
+func (n naming) known(trigger string) bool {
+	return slices.Contains(n.triggers(), trigger) || n.rings(trigger) || n.first() && trigger == "auditstream_key"
+}
+
+// rings says whether a trigger is called as one on another table.
+func (n naming) rings(trigger string) bool {
+	return strings.HasPrefix(trigger, n.ring(""))
+}
+
 // viewObject is what made.Objects call the view.
 func (n naming) viewObject() string { return "view auditstream." + n.view() }
 
@@ -74,11 +88,30 @@ func (n naming) vars(others []string) map[string]string {
 	return vars
 }
 
+// reportName is what the function is called that writes to the table that install makes: one feed has the short name.
+func (i *installed) reportName() string {
+	if slices.ContainsFunc(i.all, func(c *choices) bool { return c.Options.Report == "report" && c.Feed != string(i.naming) }) {
+		return "report_" + string(i.naming)
+	}
+	return "report"
+}
+
+// reportSQL drops such a function.
+func reportSQL(name string) (statements string) {
+	for _, key := range []string{"bigint", "text"} { // the first calls the second
+		statements += fmt.Sprintf("drop function if exists auditstream.%s(%s, double precision, text, text, text, text);\n", ident(name), key)
+	}
+	return statements
+}
+
 // othersTriggers are those of all feeds but one.
 func othersTriggers(all []*choices, n naming) (names []string) {
 	for _, c := range all {
 		if other := naming(c.Feed); other != n && feedName.MatchString(c.Feed) {
 			names = append(names, other.triggers()...)
+			for _, event := range events {
+				names = append(names, other.ring(event))
+			}
 		}
 	}
 	slices.Sort(names)

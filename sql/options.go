@@ -20,9 +20,9 @@ const DefaultTable = "public.audits"
 // Options says which table is adopted, and how. The zero value adopts [DefaultTable].
 type Options struct {
 	// Table is the name as written in SQL: audits, public.audits, "My Schema"."Audit Log". A name that SQL folds to one that does not
-	// exist is also tried exactly as it is spelled, because shells eat quotes.
+	// exist is also tried exactly as it is spelled, because shells eat quotes. Empty: [DefaultTable], or of another feed public.FEED.
 	Table string
-	// Create makes the table of audits.sql, under this name, where there is none.
+	// Create makes the table where there is none: that of audits.sql, or of another feed that of feed.sql and the function auditstream.report.
 	Create bool
 	// Role is granted what serve needs: CONNECT, USAGE on the schema, and SELECT on the views. Empty: nobody.
 	Role string
@@ -40,6 +40,11 @@ type Options struct {
 	Fields []string
 	// Lookups find owners in other tables: COLUMN=SCHEMA.TABLE.KEY:OWNER.
 	Lookups []string
+	// Rings are other tables whose changes are changes of the rows that a column there names: TABLE=COLUMN.
+	Rings []string
+	// View is a query that stands in for the table where it is read: it selects id, status and progress, and what else it has of the names of
+	// Columns, which name its columns then. It may join tables; each has its schema. Install remembers it.
+	View string
 	// Hide is a column: while it is not null a row is not shown.
 	Hide string
 	// Deleted is the status with which a row is shown that was deleted while somebody watched it. Empty: it is said to be gone.
@@ -56,6 +61,8 @@ type Options struct {
 	LockWait time.Duration
 	// Logger is told when Install or Uninstall waits for a lock. Nil: nobody.
 	Logger *slog.Logger
+
+	report string // the function that writes to the table that Create has made; "": none
 }
 
 // UsageError is a mistake in [Options] that no database can mend. The command exits with status 2.
@@ -79,7 +86,7 @@ func (o Options) feed() string { return cmp.Or(o.Feed, defaultFeed) }
 
 // withDefaults validates o and returns it complete.
 func (o Options) withDefaults() (Options, error) {
-	o.Table = cmp.Or(o.Table, DefaultTable)
+	o.Table = cmp.Or(o.Table, "public."+o.feed())
 	if !feedName.MatchString(o.feed()) || o.Feed == "sse" {
 		return o, usagef("--feed %q: give a name of 1 to 31 letters from a to z, digits and _, that begins with a letter and is not sse", o.Feed)
 	}

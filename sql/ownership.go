@@ -62,12 +62,16 @@ func (i *installed) takeOver() []string {
 }
 
 // detach are the statements that drop triggers of install's from a table that t has taken the place of, and those that were renamed
-// or made constraint triggers, which "create or replace trigger" refuses.
-func (i *installed) detach(t *table) []string {
+// or made constraint triggers, which "create or replace trigger" refuses; and those of tables that ring no more.
+func (i *installed) detach(t *table, rings []ring) []string {
 	var drop []string
 	for _, g := range i.Triggers {
 		known := i.known(g.Trigger)
-		if !g.Copy && (known && (g.OID != t.OID || g.Constraint) || !known && i.chosen != nil && i.renamed("trigger "+g.Trigger) != "") {
+		elsewhere := g.OID != t.OID
+		if i.rings(g.Trigger) {
+			elsewhere = !wants(rings, g)
+		}
+		if !g.Copy && (known && (elsewhere || g.Constraint) || !known && i.chosen != nil && i.renamed("trigger "+g.Trigger) != "") {
 			drop = append(drop, fmt.Sprintf("drop trigger if exists %s on %s;", ident(g.Trigger), g.table().quoted()))
 		}
 	}

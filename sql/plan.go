@@ -33,6 +33,7 @@ type Plan struct {
 	Kept []string
 
 	table     *table
+	own       bool     // the view is the operator's query
 	exclusive bool     // it needs the table without readers, too
 	rights    []string // that the current role lacks: warnings in a plan, an error when it is run
 }
@@ -119,27 +120,36 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	}
 	all, kept := there.keepColumns(o.Columns, t)
 	o = there.keepOthers(o)
-	lookups, err := loadLookups(ctx, conn, t, o.Lookups)
+	if t.OID == 0 && o.Feed != defaultFeed {
+		o.report = there.reportName()
+	}
+	given := o
+	o.Columns = all
+	o, err = there.withView(given, o)
 	if err != nil {
 		return nil, err
 	}
-	given := o.Columns
-	o.Columns = all
-	m, err := mapColumns(t, o, lookups, encoding)
+	m, err := mapped(ctx, conn, t, o, encoding)
+	if o.View != "" {
+		kept = nil
+	}
 	if err != nil && len(kept) > 0 {
 		return nil, fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
 	}
 	if err == nil {
-		err = there.unlike(given, m)
+		err = there.unlike(given.Columns, m)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if m.rings, err = loadRings(ctx, conn, t, m, o.Rings); err != nil {
 		return nil, err
 	}
 	found, err := there.compare(ctx, conn, false)
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t}
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t, own: m.own != nil}
 	for _, f := range found {
 		if f.Remedy != "" && f.Kind != "table" && (f.Kind != "row_security" || t.RowSecurity) {
 			plan.Unmended++
@@ -150,7 +160,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	if len(m.owners()) == 0 && !o.Public {
+	if !m.owned() && !o.Public {
 		const remedy = "name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public"
 		if there.Kind == "" && !there.naming.first() {
 			return nil, fmt.Errorf("no column of %s says whose a row is, so that nobody would see any: %s (it has %s)", t.Display, remedy, t.names())
@@ -158,17 +168,43 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, remedy))
 	}
 	if len(plan.rights) == 0 && !t.RowSecurity {
-		notes, warnings, err := seen(ctx, conn, t, m, o)
+		s, err := seen(ctx, conn, t, m, o)
 		if err != nil {
 			return nil, err
 		}
-		plan.Notes, plan.Warnings = notes, append(plan.Warnings, warnings...)
+		plan.Notes, plan.Warnings = s.Notes, append(plan.Warnings, s.Warnings...)
+	}
+	if o.report != "" {
+		plan.Notes = append(plan.Notes, fmt.Sprintf("report with: select auditstream.%s('KEY', 42, 'half of it', user_id => 'USER'); whoever does needs: grant usage on schema auditstream to ROLE; grant select, insert, update on %s to ROLE",
+			o.report, t.quoted()))
 	}
 	if there.Buckets == 0 {
 		there.Buckets = bucketsFor(locks)
 	}
 	plan.SQL, err = installScript(ctx, conn, o, t, m, there, found)
 	return plan, err
+}
+
+// mapped maps the table's columns, or those of the operator's own view.
+func mapped(ctx context.Context, conn *pgx.Conn, t *table, o Options, encoding string) (*mapping, error) {
+	from, columns := t, o
+	if o.View != "" {
+		own, err := loadView(ctx, conn, o.View)
+		if err != nil {
+			return nil, err
+		}
+		from, columns.Columns = own, nil
+	}
+	lookups, err := loadLookups(ctx, conn, from, o.Lookups)
+	if err != nil {
+		return nil, err
+	}
+	m, err := mapColumns(from, columns, lookups, encoding)
+	if err != nil || o.View == "" {
+		return m, err
+	}
+	m.query = o.View
+	return m, m.ownKey(t, o, from)
 }
 
 // adoptable finds the table, or describes the one that is going to be made.
@@ -189,7 +225,7 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 	case name == "":
 		return nil, usagef(`%s is not the name of a table; write it as in SQL: audits, public.audits, "My Schema"."Audit Log"`, o.Table)
 	}
-	return createdTable(schema, name), nil
+	return createdTable(schema, name, o.Feed), nil
 }
 
 // installScript fills in install.sql; "" when nothing has to change.
@@ -201,7 +237,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 	}
 	maps.Copy(vars, there.vars(nil))
-	vars["more"] = ""
+	vars["more"], vars["report"], vars["reports"] = "", o.report, strconv.FormatBool(o.report != "")
 	for _, name := range ours {
 		vars[name] = "null::" + viewTypes[name]
 	}
@@ -210,7 +246,12 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 			vars["more"] += fmt.Sprintf(", %s as %s", c.value(), c.name)
 		}
 	}
-	m.keyVars(vars, there.naming)
+	m.keyVars(vars, there.naming, t)
+	rings := m.rings
+	if o.NoTriggers {
+		rings = nil
+	}
+	vars["rings"] = strings.TrimSuffix(ringTriggers(rings, m, there.naming, vars), "\n")
 	sum := md5.Sum([]byte(render(installSQL, vars))) // of what was asked for
 	asked := hex.EncodeToString(sum[:])
 	maps.Copy(vars, there.vars(othersTriggers(there.all, there.naming)))
@@ -244,7 +285,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	} {
 		vars[name] = strconv.FormatBool(yes)
 	}
-	vars["take_over"] = strings.Join(append(own, there.detach(t)...), "\n")
+	vars["take_over"] = strings.Join(append(own, there.detach(t, rings)...), "\n")
 	vars["lock_timeout"], vars["grants"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()), strings.Join(grants, "\n")
 	for _, t := range there.Triggers {
 		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it
@@ -254,7 +295,11 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	vars["keep_always"] = strings.TrimSuffix(vars["keep_always"], "\n")
 	script := render(installSQL, vars)
 	if t.OID == 0 {
-		script = strings.Replace(script, searchPath, searchPath+"\n"+render(auditsSQL, vars), 1)
+		created := auditsSQL
+		if o.Feed != defaultFeed {
+			created = feedSQL
+		}
+		script = strings.Replace(script, searchPath, searchPath+"\n"+render(created, vars), 1)
 	}
 	return script, nil
 }

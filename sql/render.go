@@ -11,6 +11,9 @@ import (
 //go:embed audits.sql
 var auditsSQL string
 
+//go:embed feed.sql
+var feedSQL string
+
 //go:embed install.sql
 var installSQL string
 

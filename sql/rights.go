@@ -51,8 +51,10 @@ const rightsSQL = `
 
 func lackingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) ([]string, error) {
 	var columns []string
-	for _, source := range m.sources() {
-		columns = append(columns, source.Name)
+	if m.own == nil { // else its query has been tried
+		for _, source := range m.sources() {
+			columns = append(columns, source.Name)
+		}
 	}
 	strangers := there.strangers()
 	if there.Choices == "closed" {
@@ -61,8 +63,21 @@ func lackingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	if lacking, err := notMine(ctx, conn, strangers); err != nil || len(lacking) > 0 {
 		return there.wayOut(lacking, "install"), err
 	}
-	return texts(ctx, conn, "the rights of the current role", there.in(rightsSQL), t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
+	lacking, err := texts(ctx, conn, "the rights of the current role", there.in(rightsSQL), t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
+	for _, r := range m.rings {
+		if err == nil && !o.NoTriggers {
+			var more []string
+			more, err = texts(ctx, conn, "the rights of the current role", ringRightsSQL, r.table.OID, r.table.Display, r.table.quoted(), r.table.Owner)
+			lacking = append(lacking, more...)
+		}
+	}
+	return lacking, err
 }
+
+const ringRightsSQL = `
+	select pg_catalog.format('the role %s may not create triggers on %s, which is to ring: install as its owner, %s, or let it run: grant trigger on %s to %s', current_user, $2::text, $4::text, $3::text,
+		pg_catalog.format('"%s"', pg_catalog.replace(current_user, '"', '""')))
+	where not pg_catalog.has_table_privilege($1::oid, 'trigger')`
 
 // notMine are those of some roles whose rights the current one does not have.
 func notMine(ctx context.Context, conn *pgx.Conn, roles []string) ([]string, error) {

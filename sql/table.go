@@ -19,6 +19,7 @@ type table struct {
 	Display string // for people: quoted only where SQL wants it
 	Kind    string // pg_class.relkind
 	Owner   string
+	Rows    float64 // about how many, as the last ANALYZE says
 
 	Temporary, System, Inherited, RowSecurity bool
 
@@ -167,7 +168,7 @@ const tableSQL = `
 		order by a.attnum, types.depth desc
 	)
 	select c.oid, n.nspname as schema, c.relname as name, pg_catalog.format('%I.%I', n.nspname, c.relname) as display,
-	       c.relkind::text as kind, pg_catalog.pg_get_userbyid(c.relowner) as owner, c.relpersistence = 't' as temporary,
+	       c.relkind::text as kind, pg_catalog.pg_get_userbyid(c.relowner) as owner, c.reltuples::float8 as rows, c.relpersistence = 't' as temporary,
 	       n.nspname in ('pg_catalog', 'information_schema', 'pg_toast', 'auditstream') as system,
 	       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid) as inherited,
 	       pg_catalog.row_security_active(c.oid) as row_security,
@@ -175,11 +176,14 @@ const tableSQL = `
 	from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 	where c.oid = $1`
 
-// createdTable is the table of audits.sql before it exists.
-func createdTable(schema, name string) *table {
+// createdTable is the table of audits.sql, or feed.sql, before it exists.
+func createdTable(schema, name, feed string) *table {
 	t := &table{Schema: schema, Name: name, Display: schema + "." + name, Kind: "r"}
-	for _, column := range []string{"id int8", "user_id text", "user_email text", "status text", "progress int4", "message text", "geo_score float8",
-		"total_pages int4", "error text"} {
+	columns := []string{"id int8", "user_id text", "user_email text", "status text", "progress int4", "message text", "geo_score float8", "total_pages int4", "error text"}
+	if feed != defaultFeed {
+		columns = []string{"id text", "user_id text", "user_email text", "status text", "progress int4", "message text", "error text"}
+	}
+	for _, column := range columns {
 		column, base, _ := strings.Cut(column, " ")
 		a := attribute{Name: column, Type: base, Base: base, BaseSQL: base, BaseKind: "b", Category: "N", BuiltIn: true}
 		a.PrimaryKey, a.Indexed, a.Unique = column == "id", column == "id", column == "id"

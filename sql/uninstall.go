@@ -76,13 +76,14 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
 		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
-		"more": more + strings.Join(there.detach(cmp.Or(plan.table, &table{})), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
+		"more": more + strings.Join(there.detach(cmp.Or(plan.table, &table{}), nil), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
 	return plan, nil
 }
 
-// otherFeeds are the statements that take away one feed, or, where that was the last or none is named, all but audits, whose views views are.
+// otherFeeds are the statements that take away one feed, or, where that was the last or none is named, all but audits; views are what
+// their views and functions are called.
 func (i *installed) otherFeeds(ctx context.Context, conn *pgx.Conn, feed string) (statements string, views []string, last bool, err error) {
 	views = []string{}
 	last = feed == "" || !slices.ContainsFunc(i.all, func(c *choices) bool { return c.Feed != feed })
@@ -96,6 +97,10 @@ func (i *installed) otherFeeds(ctx context.Context, conn *pgx.Conn, feed string)
 		}
 		statements += fmt.Sprintf("drop view if exists auditstream.%s;\n", one.view())
 		views = append(views, one.view())
+		if name := c.Options.Report; name != "" {
+			statements += reportSQL(name)
+			views = append(views, name)
+		}
 		for _, t := range one.Triggers {
 			if !t.Copy && one.known(t.Trigger) {
 				statements += fmt.Sprintf("drop trigger if exists %s on %s;\n", ident(t.Trigger), t.table().quoted())
@@ -122,7 +127,7 @@ func (i *installed) ownTable(plan *Plan) error {
 	for _, t := range i.Triggers {
 		known := i.known(t.Trigger) || i.chosen != nil && i.renamed("trigger "+t.Trigger) != ""
 		switch {
-		case t.Copy:
+		case t.Copy || i.rings(t.Trigger):
 			continue
 		case known && plan.table == nil:
 			plan.table = t.table()
@@ -162,5 +167,6 @@ const foreignSQL = `
 	where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
 	  and d.refobjid = (select oid from pg_catalog.pg_namespace where nspname = 'auditstream')
 	  and not coalesce(c.relname = 'progress' and $1 or c.relname = any ($2::text[]) and c.relkind = 'v' or (c.relname, c.relkind) in (('watch', 'r'), ('feeds', 'v'), ('choices', 'r')), false)
+	  and not coalesce(p.proname = any ($2::text[]) and p.pronargs = 6, false)
 	  and not coalesce((p.proname, p.pronargs) in (('changed', 0), ('notify_change', 0), ('unwatch', 2), ('prepare_watch', 0)), false)
 	order by 1`

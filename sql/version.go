@@ -48,7 +48,7 @@ func (i *installed) newer() error {
 	return nil
 }
 
-// A Schema is what serve wants to know of what is installed.
+// A Schema is what serve wants to know of what is installed: of audits, or where that is not there of another feed.
 type Schema struct {
 	// Version is that of install.sql; 0 when there is no view, or one that was written by hand.
 	Version int
@@ -72,15 +72,15 @@ const schemaSQL = `
 	       coalesce(f.prosrc like '%true /* --notify-always */%' or f.proname = 'changed' and pg_catalog.pg_get_triggerdef(t.oid) like '%WHEN (false AND %', false),
 	       coalesce(pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(c.relname), '')
 	from pg_catalog.pg_namespace n
-		join pg_catalog.pg_class v on v.relnamespace = n.oid and v.relname = 'progress' and v.relkind = 'v'
+		join pg_catalog.pg_class v on v.relnamespace = n.oid and (v.relname = 'progress' or v.relname like 'progress\_%') and v.relkind = 'v'
 		left join pg_catalog.pg_proc f on f.pronamespace = n.oid and f.proname in ('changed', 'notify_change') and f.pronargs = 0
-		left join pg_catalog.pg_trigger t on t.tgfoid = f.oid and t.tgparentid = 0::oid and t.tgname = 'auditstream_update'
+		left join pg_catalog.pg_trigger t on t.tgfoid = f.oid and t.tgparentid = 0::oid and t.tgname = 'auditstream' || substr(v.relname, 9) || '_update'
 		left join pg_catalog.pg_rewrite r on r.ev_class = v.oid
 		left join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
 			and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
 		left join pg_catalog.pg_class c on c.oid = coalesce(t.tgrelid, d.refobjid)
 		left join pg_catalog.pg_namespace cn on cn.oid = c.relnamespace
-	where n.nspname = 'auditstream' order by t.oid is null limit 1`
+	where n.nspname = 'auditstream' order by v.relname, t.oid is null limit 1`
 
 // ReadSchema reads the catalog with a single query. It needs no rights: what it reads, every role may.
 func ReadSchema(ctx context.Context, db Querier) (Schema, error) {

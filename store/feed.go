@@ -1,6 +1,9 @@
 package store
 
-import "slices"
+import (
+	"regexp"
+	"slices"
+)
 
 // Feed is one adopted table, as the database describes it. It must not be changed once a [Store] has it.
 type Feed struct {
@@ -21,6 +24,11 @@ type Feed struct {
 	// Groups and Fields say that the view has a column group_id, and one of the fields that the operator has chosen.
 	Groups, Fields bool
 }
+
+var feedName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
+
+// IsFeedName reports whether a feed may be called so.
+func IsFeedName(name string) bool { return feedName.MatchString(name) }
 
 // DefaultFeed is the name of the first feed, whose JSON and routes the API page fixes.
 const DefaultFeed = "audits"

@@ -58,6 +58,11 @@ func (s *State) Encoded(encode func(*State) []byte) []byte {
 // Terminal reports whether the audit was found and has ended.
 func (s *State) Terminal() bool { return s.Found && s.Audit.Terminal() }
 
+// EndsByItsWord reports whether the row has ended with a status that clients cannot know to be an end: one of [Feed.Ends].
+func (s *State) EndsByItsWord() bool {
+	return s.Terminal() && s.Audit.Status != "completed" && s.Audit.Status != "failed"
+}
+
 // Same reports whether nobody who watches could tell s from t: neither in what is sent nor in who owns the audit.
 func (s *State) Same(t *State) bool {
 	return s.Found == t.Found && (s.Err == nil) == (t.Err == nil) && s.Fingerprint == t.Fingerprint &&

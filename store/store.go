@@ -91,8 +91,12 @@ func (s *Store) value(id Key) any {
 }
 
 func (s *Store) values(ids []Key) any {
-	if s.feed.Key != IntegerKeys {
-		return append([]Key{}, ids...) // not null
+	if s.feed.Key != IntegerKeys { // of a type that pgx knows without asking for the statement's
+		texts := make([]string, len(ids))
+		for k, id := range ids {
+			texts[k] = string(id)
+		}
+		return texts
 	}
 	numbers := make([]int64, len(ids))
 	for k, id := range ids {

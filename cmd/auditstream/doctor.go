@@ -95,9 +95,10 @@ type doctor struct {
 	out    io.Writer
 	failed int
 
-	pool   *pgxpool.Pool // of DATABASE_URL, as serve opens it
-	status sql.Status    // once installation has run
-	other  bool          // once schema has run: the schema is not of this program's version
+	pool    *pgxpool.Pool // of DATABASE_URL, as serve opens it
+	status  sql.Status    // once installation has run
+	adopted []sql.Feed    // likewise
+	other   bool          // once schema has run: the schema is not of this program's version
 }
 
 // run runs a check and prints what it finds.
@@ -131,7 +132,7 @@ func (d *doctor) examineDatabase(ctx context.Context) {
 		return
 	}
 	for _, check := range []func(context.Context) []finding{
-		d.version, d.primary, d.role, d.installation, d.schema, d.triggers, d.drift, d.listen, d.queue, d.connections, d.clock,
+		d.version, d.primary, d.role, d.installation, d.schema, d.triggers, d.drift, d.seen, d.listen, d.queue, d.connections, d.clock,
 	} {
 		d.run(ctx, check)
 	}

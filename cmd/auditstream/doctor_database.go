@@ -141,8 +141,14 @@ func (d *doctor) installation(ctx context.Context) []finding {
 	}
 	defer conn.Release()
 	d.status, err = sql.Inspect(ctx, conn.Conn())
+	if err == nil {
+		d.adopted, err = sql.Feeds(ctx, conn)
+	}
 	if err != nil {
 		return []finding{unanswered("view", err)}
+	}
+	if !d.hasAudits() {
+		return nil
 	}
 	if d.status.View != nil {
 		return []finding{fail("", "view: %v", d.status.View)}
@@ -166,7 +172,7 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 		return []finding{unanswered("triggers", err)}
 	}
 	if !function {
-		if d.status.View != nil {
+		if d.status.View != nil && d.hasAudits() {
 			return nil // not installed, which has been said
 		}
 		return []finding{warn("Run auditstream install without --no-triggers, unless that is intended.",
@@ -177,6 +183,9 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 		repair = fmt.Sprintf("Run auditstream install --table '%s' again: it repairs that.", plain(d.status.Table))
 	}
 	findings := d.feeds(ctx)
+	if !d.hasAudits() {
+		return findings
+	}
 	for _, t := range d.status.Triggers {
 		text := fmt.Sprintf("trigger %s on %s: %s", t.Name, orElse(plain(t.Table), "the table"), t.Enabled)
 		if t.Enabled != "enabled" {

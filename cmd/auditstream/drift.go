@@ -183,7 +183,7 @@ func (g guarded) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, 
 }
 
 func (d *doctor) drift(context.Context) []finding {
-	if d.other || d.status.View != nil && len(d.status.Drift.Findings) == 0 {
+	if d.other || d.status.View != nil && d.hasAudits() && len(d.status.Drift.Findings) == 0 {
 		return nil // said already
 	}
 	var findings []finding

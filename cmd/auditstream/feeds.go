@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -110,7 +113,25 @@ func (a *feeds) unreadable() (n int) {
 	return n
 }
 
-// look finds which feeds there are. Audits is always there: somebody may have written its view by hand.
+// ping reads what streams need: a view, and the right to read it. It takes audits', where there is one.
+func (a *feeds) ping(ctx context.Context) error {
+	a.mu.RLock()
+	asked := a.asked
+	a.mu.RUnlock()
+	if !asked {
+		a.look(ctx)
+	}
+	a.mu.RLock()
+	f := a.feeds[store.DefaultFeed]
+	for _, name := range slices.Sorted(maps.Keys(a.feeds)) {
+		f = cmp.Or(f, a.feeds[name])
+	}
+	a.mu.RUnlock()
+	_, err := f.rows.Audits(ctx, nil)
+	return err
+}
+
+// look finds which feeds there are.
 func (a *feeds) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -119,9 +140,9 @@ func (a *feeds) look(ctx context.Context) {
 		a.logger.Debug("which feeds there are is not known", "error", err)
 		return
 	}
-	there := map[string]*store.Feed{store.DefaultFeed: store.Audits}
+	there := make(map[string]*store.Feed)
 	for _, f := range found {
-		there[f.Name] = &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Mix: f.Mix, Ends: f.Ends, Deleted: f.Deleted, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
+		there[f.Name] = described(f)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -138,6 +159,10 @@ func (a *feeds) look(ctx context.Context) {
 			}
 		}
 	}
+}
+
+func described(f sql.Feed) *store.Feed {
+	return &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Mix: f.Mix, Ends: f.Ends, Deleted: f.Deleted, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
 }
 
 // add begins a feed. The caller holds mu, where others run.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -11,15 +12,17 @@ import (
 
 type installCmd struct {
 	databaseFlags `embed:""`
-	Table         string        `default:"public.audits" help:"The table to adopt, as written in SQL."`
+	Table         string        `placeholder:"public.audits" help:"The table to adopt, as written in SQL; without it public.audits, or public.NAME of the feed NAME."`
 	Feed          string        `default:"audits" placeholder:"NAME" help:"The name of what is adopted, in URLs: /api/v1/sse/NAME/ID/progress. Each table is a feed of its own, and one can be several."`
-	Create        bool          `help:"Make the table where there is none."`
+	Create        bool          `help:"Make the table where there is none, and for a feed that is not audits a function that writes to it: auditstream.report(key, progress, message)."`
 	Role          string        `placeholder:"NAME" help:"Grant this role what serve needs, and no more."`
 	Column        []string      `sep:"none" placeholder:"OURS=THEIRS" help:"Which of your columns is one of ours: error=failure_reason. OURS: id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id. THEIRS can also be column.name.name in json, done/total in per cent, column*100, or 100-pending/total. Nothing after the = leaves it out. Repeatable."`
 	Status        []string      `sep:"none" placeholder:"[SOURCE=]WORD=SHOWN" help:"What viewers see in place of a word of the status: discarded=failed. WORD: a label, a text in any case, an integer, a boolean, or null and set. With a SOURCE, as for --column, the word is that source's: cancelled_at=set=cancelled; the first that fits counts, before words of the status. Repeatable."`
 	Ends          []string      `sep:"none" placeholder:"WORD" help:"A status that ends a row, besides completed and failed. Repeatable."`
 	Field         []string      `sep:"none" placeholder:"NAME[=SOURCE]" help:"What is shown, too: a column, or a source as for --column. Repeatable."`
 	Lookup        []string      `sep:"none" placeholder:"COLUMN=SCHEMA.TABLE.KEY:OWNER" help:"Owners are in another table: with --column user_id=created_by, created_by=public.users.id:uid. Repeatable."`
+	Ring          []string      `sep:"none" placeholder:"TABLE=COLUMN" help:"A change in TABLE is one of the row that its COLUMN names: job_progress=job_id. Repeatable."`
+	View          string        `type:"existingfile" placeholder:"FILE" help:"A file with a SELECT of yours that is shown in place of the table: id, status, progress, and what else it has of ours; --table is then the table whose changes are announced. It is remembered."`
 	Hide          string        `placeholder:"COLUMN" help:"Rows are hidden while this column is not null, like deleted_at."`
 	Deleted       string        `placeholder:"WORD" help:"The status with which a row is shown that is deleted while somebody watches it, like completed."`
 	Public        bool          `help:"Every valid token may see every row."`
@@ -32,8 +35,9 @@ type installCmd struct {
 
 func (c *installCmd) Help() string {
 	return `Run it again to upgrade or repair what is installed: replace the program first, then install. It happens in one transaction,
-while your writers write and viewers watch. --column options need not be given again: what is installed remembers them, and
-those that are given change them. The other options have to be. What a newer program has installed is left alone.`
+while your writers write and viewers watch. What a feed shows, and how, need not be given again: what is installed remembers it, and
+options that are given change it. --table, --no-triggers and --notify-always have to be given again. To take back --hide, --public or
+--view, uninstall the feed first. What a newer program has installed is left alone.`
 }
 
 func (c *installCmd) Run(ctx context.Context, std streams) error {
@@ -45,7 +49,17 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	var view []byte
+	if c.View != "" {
+		if view, err = os.ReadFile(c.View); err != nil {
+			return usageError{fmt.Errorf("--view: %w", err)}
+		}
+		if strings.TrimSpace(string(view)) == "" {
+			return usageError{fmt.Errorf("--view=%q is empty; give a file with a SELECT of id, status and progress", c.View)}
+		}
+	}
 	options := sql.Options{
+		Rings: c.Ring, View: strings.TrimRight(string(view), "; \t\r\n"),
 		Feed: c.Feed, Words: words, Ends: c.Ends, Fields: c.Field, Lookups: c.Lookup, Hide: c.Hide, Deleted: c.Deleted, Public: c.Public,
 		Table: c.Table, Create: c.Create, Role: c.Role, Columns: columns, NoTriggers: c.NoTriggers, NotifyAlways: c.NotifyAlways,
 		LockWait: c.LockWait, Logger: c.logFlags.logger(std.err),

@@ -89,20 +89,15 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	if err := all.add(store.Audits); err != nil { // until the database says more
 		return err
 	}
-	audits := all.feeds[store.DefaultFeed].rows
-	registry.MustRegister(newQueueUsage(audits.QueueUsage, all.Idle))
+	registry.MustRegister(newQueueUsage(store.New(pool, store.Audits).QueueUsage, all.Idle))
 	schema := newSchemaWatch(all, pool, drift, logger)
 	hints, err := listen(c, conn, pool, schema, registrar, logger, registry)
 	if err != nil {
 		return err
 	}
 
-	ping := func(ctx context.Context) error {
-		_, err := audits.Audits(ctx, nil) // needs what streams need: the view, and the right to read it
-		return err
-	}
 	cfg := c.server()
-	cfg.Feeds, cfg.Ping, cfg.Listening, cfg.Unreadable = all.find, ping, hints.up, all.unreadable
+	cfg.Feeds, cfg.Ping, cfg.Listening, cfg.Unreadable = all.find, all.ping, hints.up, all.unreadable
 	cfg.Drift = drift.Kinds
 	cfg.Page, cfg.Logger, cfg.Metrics, cfg.Tracer = page, logger, registry, tracer
 	srv, err := server.New(ctx, cfg)
@@ -111,7 +106,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 
 	warnOpenFiles(logger, int(c.SSEMaxStreams))
-	if err := firstContact(ctx, ping, logger); err != nil {
+	if err := firstContact(ctx, all.ping, logger); err != nil {
 		return err
 	}
 	if err := srv.Listen(ctx); err != nil {

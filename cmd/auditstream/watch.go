@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf16"
+
+	"auditstream/store"
 )
 
 // The exit statuses that watch has beside the others, for scripts.
@@ -20,21 +22,22 @@ const (
 	exitRefused     = 4
 )
 
-// maxWatched is how many audits a server shows on one stream.
+// maxWatched is how many rows a server shows on one stream.
 const maxWatched = 100
 
 type watchCmd struct {
-	IDs   []int64 `arg:"" name:"id" help:"Audits to watch."`
-	URL   string  `name:"url" env:"AUDITSTREAM_URL" default:"http://127.0.0.1:8080" help:"Where auditstream serves."`
-	Token string  `name:"token" env:"AUDITSTREAM_TOKEN" placeholder:"JWT" help:"Token of the audits' owner. Prefer the variable: other users of the machine see flags."`
-	Until int     `name:"until" default:"100" help:"Stop with status 0 once every audit has this progress, in per cent; 100: when it has completed."`
+	Rows  []string `arg:"" name:"row" help:"What to watch: the id of an audit; FEED/KEY, a row of another feed, as in jobs/42; or FEED/, all of yours in it that have not ended. A % in a key is %25."`
+	URL   string   `name:"url" env:"AUDITSTREAM_URL" default:"http://127.0.0.1:8080" help:"Where auditstream serves."`
+	Token string   `name:"token" env:"AUDITSTREAM_TOKEN" placeholder:"JWT" help:"Token of the rows' owner. Prefer the variable: other users of the machine see flags."`
+	Until int      `name:"until" default:"100" help:"Stop with status 0 once every row has this progress, in per cent; 100: when it has completed."`
 }
 
 // Help is what kong shows beneath the usage.
 func (*watchCmd) Help() string {
-	return "In a terminal, shows a bar for each audit; otherwise prints one JSON line for each event. Several audits, 100 at most, share " +
-		"one connection. Reconnects by itself. Exit status: 0 completed, 3 an audit has failed, " +
-		"4 the server refuses (the token, or one of the audits), 1 stopped before that, 2 wrong usage."
+	return "In a terminal, shows a bar for each row; otherwise prints one JSON line for each event. Several rows of one feed, 100 at most, share " +
+		"one connection. Reconnects by itself. FEED/ goes on until it is stopped, shows the newest 500, and what begins later. " +
+		"Exit status: 0 completed, 3 a row has failed, or ended otherwise, " +
+		"4 the server refuses (the token, or one of the rows), 1 stopped before that, 2 wrong usage."
 }
 
 // exitError ends the program with a status of its own.
@@ -46,38 +49,34 @@ type exitError struct {
 func (e exitError) Unwrap() error { return e.error }
 
 func (c *watchCmd) Run(ctx context.Context, std streams) error {
-	base, err := c.check()
+	base, rows, err := c.check()
 	if err != nil {
 		return err
 	}
 	client := newWatchClient()
 	defer client.CloseIdleConnections()
-	show := newWatchDisplay(std, c.IDs)
+	show := newWatchDisplay(std, rows)
 	defer show.close()
-	f := &auditsWatch{client: client, base: base, token: c.Token, until: c.Until, show: show, open: c.IDs, states: make(map[int64]watched)}
+	f := &rowsWatch{client: client, base: base, token: c.Token, until: c.Until, show: show, rows: rows, open: rows.keys, states: make(map[store.Key]watched)}
 	return f.follow(ctx)
 }
 
-func (c *watchCmd) check() (base string, err error) {
+func (c *watchCmd) check() (base string, rows watchedRows, err error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", usageError{errors.New("--url (AUDITSTREAM_URL) is no address of a server; give one like https://progress.example.com, without user, query and fragment")}
+		return "", rows, usageError{errors.New("--url (AUDITSTREAM_URL) is no address of a server; give one like https://progress.example.com, without user, query and fragment")}
 	}
-	if len(c.IDs) > maxWatched {
-		return "", usageError{fmt.Errorf("%d audits are too many for one stream; name at most %d", len(c.IDs), maxWatched)}
-	}
-	seen := make(map[int64]bool)
-	for _, id := range c.IDs {
-		if id < 1 || seen[id] {
-			return "", usageError{fmt.Errorf("audit %d is below 1 or was named before; give whole numbers from 1 to 9223372036854775807, each once", id)}
-		}
-		seen[id] = true
+	if rows, err = parseWatchedRows(c.Rows); err != nil {
+		return "", rows, usageError{err}
 	}
 	if c.Until < 0 || c.Until > 100 {
-		return "", usageError{fmt.Errorf("--until=%d is no percentage; give a whole number from 0 to 100", c.Until)}
+		return "", rows, usageError{fmt.Errorf("--until=%d is no percentage; give a whole number from 0 to 100", c.Until)}
+	}
+	if c.Until < 100 && rows.keys == nil {
+		return "", rows, usageError{fmt.Errorf("--until=%d with %s: what is all of yours has no end; name the rows", c.Until, rows.names(nil))}
 	}
 	c.Token = strings.TrimSpace(c.Token)
-	return strings.TrimRight(u.String(), "/"), nil
+	return strings.TrimRight(u.String(), "/"), rows, nil
 }
 
 // newWatchClient follows no redirects: the token is for the address that was given, and for no other.
@@ -117,18 +116,36 @@ func escaped(data string) string {
 	return b.String()
 }
 
-// watched is what an event says, of an audit or of an error.
+// watched is what an event says, of a row or of an error.
 type watched struct {
-	AuditID  int64  `json:"audit_id"`
-	Status   string `json:"status"`
-	Progress int    `json:"progress"`
-	Message  string `json:"message"`
-	Error    string `json:"error"`
+	Key      store.Key `json:"-"` // empty: of no row
+	Status   string    `json:"status"`
+	Progress int       `json:"progress"`
+	Message  string    `json:"message"`
+	Error    string    `json:"error"`
+	End      bool      `json:"-"` // the server says that this is the row's last state
 }
 
-func parseWatched(data string) (w watched, ok bool) {
-	ok = json.Unmarshal([]byte(data), &w) == nil && (w.AuditID != 0 || w.Error != "")
-	return w, ok
+// parse reads an event's data. A row may have any fields beside those of its own, of any type.
+func (r watchedRows) parse(data string) (w watched, ok bool) {
+	var id struct {
+		Audit json.RawMessage `json:"audit_id"`
+		Row   json.RawMessage `json:"id"`
+	}
+	if json.Unmarshal([]byte(data), &w) != nil || json.Unmarshal([]byte(data), &id) != nil {
+		return w, false
+	}
+	key := id.Row
+	if r.audits() {
+		key = id.Audit
+	}
+	if text := string(key); len(key) > 0 && key[0] == '"' {
+		_ = json.Unmarshal(key, &text) // which was unmarshalled before
+		w.Key = store.Key(text)
+	} else if integer.MatchString(text) && text != "0" {
+		w.Key = store.Key(text)
+	}
+	return w, w.Key != "" || w.Error != ""
 }
 
-func (w watched) terminal() bool { return w.Status == "completed" || w.Status == "failed" }
+func (w watched) terminal() bool { return w.Status == "completed" || w.Status == "failed" || w.End }

@@ -38,7 +38,7 @@ type attempt struct {
 }
 
 // delay is how long to wait before the next connection.
-func (f *auditsWatch) delay(a attempt) time.Duration {
+func (f *rowsWatch) delay(a attempt) time.Duration {
 	if !a.cut || f.failures > 0 {
 		f.cuts = 0
 		delay := watchBackoff(f.failures, f.retry, a.orderly)
@@ -70,7 +70,7 @@ func watchBackoff(failures int, retry time.Duration, orderly bool) time.Duration
 var errSilent = errors.New("nothing comes through")
 
 // connect is one connection, from the request to its end.
-func (f *auditsWatch) connect(ctx context.Context) attempt {
+func (f *rowsWatch) connect(ctx context.Context) attempt {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	alarm := time.AfterFunc(f.silence, func() { cancel(errSilent) })
@@ -98,6 +98,7 @@ func (f *auditsWatch) connect(ctx context.Context) attempt {
 		return attempt{err: errors.New("the answer is not an event stream")} // a proxy's own page
 	}
 	began := time.Now()
+	f.show.begin()
 	a := f.read(resp.Body, alarm)
 	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
 		return attempt{err: cause}
@@ -133,7 +134,7 @@ func (b alarmed) Read(p []byte) (int, error) {
 }
 
 // read takes events until one of them, or the end of the body, ends the stream.
-func (f *auditsWatch) read(body io.Reader, alarm *time.Timer) attempt {
+func (f *rowsWatch) read(body io.Reader, alarm *time.Timer) attempt {
 	heard := func() { alarm.Reset(f.silence) }
 	reader := newEventReader(alarmed{body, heard}, f.lastEventID)
 	reader.onHeartbeat = func(every time.Duration) {
@@ -148,22 +149,27 @@ func (f *auditsWatch) read(body io.Reader, alarm *time.Timer) attempt {
 		}
 		if err != nil {
 			announced := last != nil || reader.retries > 1 // the first retry opens a stream
+			f.lastEventID = reader.id                      // a block without data may have brought it
 			if err != io.EOF {
 				return attempt{orderly: announced, cut: !announced, err: cmp.Or(last, fmt.Errorf("connection lost: %w", err))}
 			}
 			return attempt{orderly: true, cut: !announced, err: cmp.Or(last, errors.New("the stream has ended"))}
 		}
-		w, ok := parseWatched(e.data)
+		if reader.name == "more" {
+			f.show.note(f.names() + ": there are more; these are the newest that have not ended")
+		}
+		w, ok := f.rows.parse(e.data)
+		w.End = reader.end
 		switch {
-		case !ok:
-		case w.AuditID != 0: // a status may be empty
+		case !ok, reader.name != "message":
+		case w.Key != "": // a status may be empty
 			if err := f.saw(w, e); err != nil {
 				return attempt{done: true, err: err}
 			}
-			if len(f.open) == 0 {
+			if len(f.open) == 0 && f.rows.keys != nil {
 				return attempt{done: true, err: f.verdict()}
 			}
-		case w.Error == "Cross-user access denied", w.Error == "Audit not found", w.Error == "Token expired":
+		case w.Error == "Cross-user access denied", w.Error == "Audit not found", w.Error == "No such row", w.Error == "Token expired":
 			return attempt{done: true, err: f.refused(errors.New(w.Error))}
 		default:
 			last = errors.New(w.Error)
@@ -172,7 +178,7 @@ func (f *auditsWatch) read(body io.Reader, alarm *time.Timer) attempt {
 }
 
 // answer is the end, or the failure, that an answer which is no stream means: only one of ours is an end.
-func (f *auditsWatch) answer(resp *http.Response) attempt {
+func (f *rowsWatch) answer(resp *http.Response) attempt {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is of it
 	var told struct {
 		Error string `json:"error"`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"io"
 	"strconv"
@@ -24,6 +25,8 @@ type eventReader struct {
 	id    string
 	retry time.Duration // the last one sent; negative: none
 	first bool
+	name  string // of the last event
+	end   bool   // its block said that its state is the row's last one
 
 	retries     int                       // retry fields so far
 	onHeartbeat func(every time.Duration) // told of what a stream begins with
@@ -57,6 +60,7 @@ func newEventReader(r io.Reader, lastEventID string) *eventReader {
 func (r *eventReader) next() (streamEvent, error) {
 	var data strings.Builder
 	some := false
+	r.name, r.end = "message", false
 	for r.lines.Scan() {
 		line := r.lines.Text()
 		if r.first {
@@ -64,6 +68,7 @@ func (r *eventReader) next() (streamEvent, error) {
 		}
 		if line == "" {
 			if !some {
+				r.name, r.end = "message", false
 				continue
 			}
 			return streamEvent{strings.TrimSuffix(data.String(), "\n"), r.id}, nil
@@ -77,6 +82,8 @@ func (r *eventReader) next() (streamEvent, error) {
 			}
 			data.WriteString(value + "\n")
 			some = true
+		case "event":
+			r.name = cmp.Or(value, "message")
 		case "id":
 			if !strings.Contains(value, "\x00") {
 				r.id = value
@@ -87,6 +94,7 @@ func (r *eventReader) next() (streamEvent, error) {
 				r.retries++
 			}
 		case "": // a comment
+			r.end = r.end || value == "end"
 			if every := heartbeatInterval(value); every > 0 {
 				r.onHeartbeat(every)
 			}

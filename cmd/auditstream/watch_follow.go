@@ -7,30 +7,34 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"auditstream/store"
 )
 
 // watchDisplay shows what happens. It is used by one goroutine.
 type watchDisplay interface {
 	// event shows a state; data is the event as it came.
 	event(w watched, data string) error
+	// begin is told that a connection begins.
+	begin()
 	// note shows why a connection has ended, and that another follows.
 	note(text string)
 	close()
 }
 
-// auditsWatch follows audits over one connection. It does what the browser's client does: the server sends the whole current
+// rowsWatch follows rows over one connection. It does what the browser's client does: the server sends the whole current
 // states first on every connection, so all that there is to do is to come back, and to know when not to.
-type auditsWatch struct {
+type rowsWatch struct {
 	client      *http.Client
 	base, token string
 	until       int // per cent
 	show        watchDisplay
 
-	open        []int64 // audits that are still watched
-	states      map[int64]watched
+	rows        watchedRows
+	open        []store.Key // those of them that are still watched
+	states      map[store.Key]watched
 	lastEventID string
 	retry       time.Duration
 	failures    int           // attempts in a row that brought no state
@@ -38,8 +42,8 @@ type auditsWatch struct {
 	silence     time.Duration // for which no byte may come before a stream counts as lost
 }
 
-// follow blocks until all audits have ended, the server refuses, or ctx is done.
-func (f *auditsWatch) follow(ctx context.Context) error {
+// follow blocks until all rows have ended, the server refuses, or ctx is done.
+func (f *rowsWatch) follow(ctx context.Context) error {
 	f.retry, f.silence = watchRetryDefault, watchSilence
 	for {
 		f.failures++
@@ -61,48 +65,29 @@ func (f *auditsWatch) follow(ctx context.Context) error {
 	}
 }
 
-// names says which audits are still watched.
-func (f *auditsWatch) names() string {
-	if len(f.open) == 1 {
-		return fmt.Sprintf("audit %d", f.open[0])
-	}
-	const named = 5
-	names := "audits " + joinIDs(f.open[:min(len(f.open), named)], ", ")
-	if more := len(f.open) - named; more > 0 {
-		names += fmt.Sprintf(" and %d more", more)
-	}
-	return names
-}
+// names says which rows are still watched.
+func (f *rowsWatch) names() string { return f.rows.names(f.open) }
 
 // address leaves out what has ended: it may not even exist any more, and would have all refused.
-func (f *auditsWatch) address() string {
-	if len(f.open) == 1 {
-		return fmt.Sprintf("%s/api/v1/sse/audits/%d/progress", f.base, f.open[0])
-	}
-	return f.base + "/api/v1/sse/audits/progress?ids=" + joinIDs(f.open, ",")
-}
-
-func joinIDs(ids []int64, separator string) string {
-	var texts []string
-	for _, id := range ids {
-		texts = append(texts, strconv.FormatInt(id, 10))
-	}
-	return strings.Join(texts, separator)
-}
+func (f *rowsWatch) address() string { return f.base + f.rows.path(f.open) }
 
 // refused is the end that the server's refusal means.
-func (f *auditsWatch) refused(reason error) error {
+func (f *rowsWatch) refused(reason error) error {
 	return exitError{exitRefused, fmt.Errorf("%s: %s", f.names(), printable(reason.Error()))}
 }
 
 // saw notes a state, and shows it. The error is the display's.
-func (f *auditsWatch) saw(w watched, e streamEvent) error {
-	if !slices.Contains(f.open, w.AuditID) {
+func (f *rowsWatch) saw(w watched, e streamEvent) error {
+	key, ok := f.rows.asked(f.open, w.Key)
+	if !ok {
 		return nil // as far as was asked for, or not asked for
 	}
-	f.lastEventID, f.states[w.AuditID], f.failures = e.id, w, 0
+	w.Key, f.lastEventID, f.failures = key, e.id, 0
+	if f.rows.keys != nil {
+		f.states[key] = w
+	}
 	if w.terminal() || f.until < 100 && w.Progress >= f.until {
-		f.open = slices.DeleteFunc(slices.Clone(f.open), func(id int64) bool { return id == w.AuditID })
+		f.open = slices.DeleteFunc(slices.Clone(f.open), func(k store.Key) bool { return k == key })
 	}
 	if err := f.show.event(w, e.data); err != nil {
 		return fmt.Errorf("write: %w", err) // nobody reads any more
@@ -111,14 +96,14 @@ func (f *auditsWatch) saw(w watched, e streamEvent) error {
 }
 
 // verdict is the end that the last states mean.
-func (f *auditsWatch) verdict() error {
+func (f *rowsWatch) verdict() error {
 	var reasons []string
-	for _, id := range slices.Sorted(maps.Keys(f.states)) {
-		w := f.states[id]
-		if w.Status != "failed" {
+	for _, key := range slices.SortedFunc(maps.Keys(f.states), store.Key.Compare) {
+		w := f.states[key]
+		if w.Status != "failed" && !w.End {
 			continue
 		}
-		reason := fmt.Sprintf("audit %d: failed", id)
+		reason := f.rows.name(key) + ": " + printable(w.Status)
 		if w.Error != "" {
 			reason += ": " + printable(w.Error)
 		}
@@ -130,9 +115,9 @@ func (f *auditsWatch) verdict() error {
 	return exitError{exitAuditFailed, errors.New(strings.Join(reasons, "; "))}
 }
 
-func (f *auditsWatch) tokenRemedy() string {
+func (f *rowsWatch) tokenRemedy() string {
 	if f.token == "" {
-		return "set AUDITSTREAM_TOKEN to a token of the audit's owner"
+		return "set AUDITSTREAM_TOKEN to a token of the owner"
 	}
 	return "it has expired, or is signed with another key or made for another service than serve is configured for: get a new one; auditstream token makes one with serve's JWT_SECRET"
 }

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode"
+
+	"auditstream/store"
 )
 
 // A proxy's own answer, whatever its status, ended the watch with status 4.
@@ -45,7 +47,7 @@ func TestU6RetryAfterIsHeededWithinBounds(t *testing.T) {
 			}
 		}
 	})
-	f := &auditsWatch{retry: time.Millisecond, failures: 1}
+	f := &rowsWatch{retry: time.Millisecond, failures: 1}
 	if d := f.delay(attempt{after: 7 * time.Second}); d < 7*time.Second || d >= 8*time.Second {
 		t.Errorf("asked again after %v", d)
 	}
@@ -58,7 +60,7 @@ func TestU19HeartbeatIsHeeded(t *testing.T) {
 		": heartbeat\n\n": watchSilence, ": heartbeat every 0 s\n\n": watchSilence, ": heartbeat every -1 s\n\n": watchSilence,
 		": heartbeat every NaN s\n\n": watchSilence, ": heartbeat every 1e99 s\n\n": watchSilence, ": 5 s\n\n": watchSilence, "data: heartbeat every 5 s\n\n": watchSilence,
 	} {
-		f := &auditsWatch{silence: watchSilence}
+		f := &rowsWatch{silence: watchSilence}
 		f.read(strings.NewReader(text), time.NewTimer(time.Hour))
 		if f.silence != want {
 			t.Errorf("%q: silent after %v, want %v", text, f.silence, want)
@@ -77,8 +79,8 @@ func TestU19HeartbeatIsHeeded(t *testing.T) {
 
 func TestU20CutStreamIsTakenUpAtOnce(t *testing.T) {
 	t.Parallel()
-	read := func(text string) (*auditsWatch, attempt) {
-		f := &auditsWatch{until: 100, open: []int64{1}, states: map[int64]watched{}, show: watchLines{streams{out: new(strings.Builder)}}, failures: 1, silence: watchSilence}
+	read := func(text string) (*rowsWatch, attempt) {
+		f := &rowsWatch{until: 100, rows: watchedRows{store.DefaultFeed, []store.Key{"1"}}, open: []store.Key{"1"}, states: map[store.Key]watched{}, show: watchLines{streams{out: new(strings.Builder)}}, failures: 1, silence: watchSilence}
 		return f, f.read(strings.NewReader(text), time.NewTimer(time.Hour))
 	}
 	first := strings.Replace(event("a", running), "retry: 1\n", "retry: 60000\n", 1)

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"sync/atomic"
 	"time"
+
+	"auditstream/store"
 
 	"github.com/mattn/go-runewidth"
 	"github.com/vbauerster/cupwriter"
@@ -15,7 +18,7 @@ import (
 )
 
 // newWatchDisplay shows bars where standard output is a terminal that can move its cursor, and prints events elsewhere.
-func newWatchDisplay(std streams, ids []int64) watchDisplay {
+func newWatchDisplay(std streams, rows watchedRows) watchDisplay {
 	terminal, ok := std.out.(*os.File)
 	if !ok || !cupwriter.New(terminal, false).IsTerminal() {
 		return watchLines{std}
@@ -23,7 +26,7 @@ func newWatchDisplay(std streams, ids []int64) watchDisplay {
 	if os.Getenv("TERM") == "dumb" {
 		return watchLines{std}
 	}
-	return newWatchBars(terminal, ids, os.Getenv("NO_COLOR") == "")
+	return newWatchBars(terminal, rows, os.Getenv("NO_COLOR") == "")
 }
 
 // watchLines prints one JSON line an event: it may end in a terminal, through a pipe or later, out of a file.
@@ -36,12 +39,17 @@ func (l watchLines) event(_ watched, data string) error {
 
 func (l watchLines) note(text string) { fmt.Fprintln(l.std.err, "auditstream:", text) }
 
+func (watchLines) begin() {}
+
 func (watchLines) close() {}
 
-// watchBars shows a bar an audit. All texts that come from elsewhere go through printable.
+// watchBars shows a bar for each row; of all that are the user's for those that have not ended, and a line for each that has. All texts that
+// come from elsewhere go through printable.
 type watchBars struct {
+	rows     watchedRows
+	colour   bool
 	progress *mpb.Progress
-	bars     map[int64]*watchBar
+	bars     map[store.Key]*watchBar
 }
 
 // watchBar is what a bar shows; mpb asks for it from a goroutine of its own.
@@ -62,21 +70,27 @@ const (
 	refresh  = 150 * time.Millisecond
 )
 
-func newWatchBars(terminal *os.File, ids []int64, colour bool) *watchBars {
-	b := &watchBars{bars: make(map[int64]*watchBar),
+func newWatchBars(terminal *os.File, rows watchedRows, colour bool) *watchBars {
+	b := &watchBars{rows: rows, colour: colour, bars: make(map[store.Key]*watchBar),
 		progress: mpb.New(mpb.WithConsoleWriter(&watchConsole{Writer: cupwriter.New(terminal, false), terminal: terminal}), mpb.WithRefreshRate(refresh))}
-	style := mpb.BarStyle().Lbound("").Rbound("").Filler("█").Tip("").Padding("░")
-	for _, id := range ids {
-		w := &watchBar{began: time.Now(), colour: colour}
-		w.state.Store(&watchedState{watched: watched{Status: "waiting"}})
-		// The total is set later because a bar that is given one is over when it is full, and an audit need not be.
-		w.bar = b.progress.New(0, style, mpb.BarWidth(barWidth), mpb.BarFillerTrim(),
-			mpb.PrependDecorators(decor.Name(fmt.Sprintf("audit %d ", id), decor.WCSyncWidthR), decor.Any(w.status, decor.WCSyncWidthR)),
-			mpb.AppendDecorators(decor.Any(w.percent), decor.Any(w.elapsed, decor.WCSyncWidth), decor.Any(w.message)))
-		w.bar.SetTotal(100, false)
-		b.bars[id] = w
+	for _, key := range rows.keys {
+		b.add(key)
 	}
 	return b
+}
+
+func (b *watchBars) add(key store.Key) *watchBar {
+	w := &watchBar{began: time.Now(), colour: b.colour}
+	w.state.Store(&watchedState{watched: watched{Status: "waiting"}})
+	style := mpb.BarStyle().Lbound("").Rbound("").Filler("█").Tip("").Padding("░")
+	name := runewidth.Truncate(b.rows.name(key), 48, "…") // a UUID has 36
+	// The total is set later because a bar that is given one is over when it is full, and a row need not be.
+	w.bar = b.progress.New(0, style, mpb.BarWidth(barWidth), mpb.BarFillerTrim(),
+		mpb.PrependDecorators(decor.Name(name+" ", decor.WCSyncWidthR), decor.Any(w.status, decor.WCSyncWidthR)),
+		mpb.AppendDecorators(decor.Any(w.percent), decor.Any(w.elapsed, decor.WCSyncWidth), decor.Any(w.message)))
+	w.bar.SetTotal(100, false)
+	b.bars[key] = w
+	return w
 }
 
 // watchConsole draws the bars over those before. mpb's own way erases the screen below the first bar, and tmux and others keep what
@@ -129,9 +143,9 @@ func (c *watchConsole) Flush(int) error {
 }
 
 func (b *watchBars) event(w watched, _ string) error {
-	bar, ok := b.bars[w.AuditID]
+	bar, ok := b.bars[w.Key]
 	if !ok {
-		return nil
+		bar = b.add(w.Key)
 	}
 	state := &watchedState{watched: w}
 	if w.terminal() {
@@ -139,7 +153,26 @@ func (b *watchBars) event(w watched, _ string) error {
 	}
 	bar.state.Store(state)
 	bar.bar.SetCurrent(int64(w.Progress))
+	if b.rows.keys == nil && w.terminal() {
+		b.remove(w.Key)
+		line := fmt.Sprintf("%s %s%3d %%  %s\n", b.rows.name(w.Key), bar.status(decor.Statistics{}), w.Progress, printable(cmp.Or(w.Error, w.Message)))
+		_, _ = io.WriteString(b.progress, line)
+	}
 	return nil
+}
+
+func (b *watchBars) remove(key store.Key) {
+	b.bars[key].bar.Abort(true)
+	delete(b.bars, key)
+}
+
+// begin takes away what may not be the user's any more: a connection begins with all that is.
+func (b *watchBars) begin() {
+	for key := range b.bars {
+		if b.rows.keys == nil {
+			b.remove(key)
+		}
+	}
 }
 
 // note stands above the bars: standard error is this terminal too, as a rule.
@@ -156,11 +189,13 @@ func (b *watchBars) close() {
 func (w *watchBar) status(decor.Statistics) string {
 	s := w.state.Load()
 	mark, colour := "  ", ""
-	switch s.Status {
-	case "completed":
+	switch {
+	case s.Status == "completed":
 		mark, colour = "✓ ", "\x1b[32m"
-	case "failed":
+	case s.Status == "failed":
 		mark, colour = "✗ ", "\x1b[31m"
+	case s.End:
+		mark = "■ "
 	}
 	text := mark + runewidth.Truncate(printable(s.Status), 12, "…")
 	if w.colour && colour != "" {

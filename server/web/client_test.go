@@ -125,7 +125,7 @@ func TestBrowserClientPackage(t *testing.T) {
 
 	write("use.mjs", `import * as client from 'auditstream-client';
 console.log(Object.keys(client).join(), await client.watchAudits([]));`)
-	const exports = "AuthEventSource,EventStreamParser,backoff,watchAudit,watchAudits"
+	const exports = "AuthEventSource,EventStreamParser,backoff,watchAudit,watchAudits,watchProgress"
 	if got, want := run(dir, onPath(t, "node"), "use.mjs"), exports+" done\n"; got != want {
 		t.Errorf("the package says %q, want %q", got, want)
 	}

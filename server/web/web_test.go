@@ -327,7 +327,8 @@ func TestOpenAPIIsValid(t *testing.T) {
 		t.Errorf("openapi: %v", got)
 	}
 	got := slices.Sorted(maps.Keys(doc.Paths.Map()))
-	want := []string{"/api/v1/audits/{audit_id}/status", "/api/v1/sse/audits/progress", "/api/v1/sse/audits/{audit_id}/progress", "/healthz", "/openapi.yaml", "/readyz"}
+	want := []string{"/api/v1/audits/{audit_id}/status", "/api/v1/sse/audits/progress", "/api/v1/sse/audits/{audit_id}/progress",
+		"/api/v1/sse/{feed}/progress", "/api/v1/sse/{feed}/{id}/progress", "/api/v1/{feed}/{id}/status", "/healthz", "/openapi.yaml", "/readyz"}
 	if !slices.Equal(got, want) {
 		t.Errorf("paths: %q, want %q", got, want)
 	}

@@ -1,7 +1,8 @@
 /** The state of an audit, as the server sends it. Optional fields are absent while they have no value. */
 export interface AuditProgress {
+  /** a text where the table's key is no integer */
   audit_id: number;
-  /** audit_id, exactly: a number above 2^53 is rounded */
+  /** audit_id, exactly, as text: a number above 2^53 is rounded */
   id: string;
   /** pending, running, completed, failed; others are shown as they are and end nothing */
   status: string;
@@ -19,6 +20,8 @@ export interface StreamEvent {
   data: string;
   /** the last id seen, with this event or before it */
   id: string;
+  /** its row has ended, although its status is neither completed nor failed: the table was adopted with --ends */
+  end?: true;
 }
 
 /**
@@ -59,6 +62,8 @@ export interface WatchOptions {
   background?: boolean;
   /** called with the current state on every connection, then with every change */
   onProgress?: (progress: AuditProgress, event: StreamEvent) => void;
+  /** called, where all of the user's are watched, with how many are shown, if the user has more that have not ended */
+  onMore?: (shown: number) => void;
   onState?: (state: WatchState, info: WatchInfo) => void;
   /** stops watching */
   signal?: AbortSignal;

@@ -19,7 +19,7 @@ const BRIEF = 1_000; // ms; streams that are cut sooner, again and again, are ta
 const TIMER_MAX = 2 ** 31 - 1; // ms; beyond it timers fire at once
 
 /** What refuses for good, where a proxy takes the header away that says so. */
-const FINAL = /^\s*\{"error":\s*"((Missing|Invalid) authentication token|Malformed Authorization header: [^"]*|Invalid (audit_id|ids?): [^"]*|(Cross-user access denied|Audit not found|No such row)(: [^"]*)?)"\}\s*$/;
+const FINAL = /^\s*\{"error":\s*"((Missing|Invalid) authentication token|No such feed|((Malformed Authorization header|Invalid (audit_id|ids?)): |(Cross-user access denied|Audit not found|No such row)(: |(?=")))(\\.|[^"\\])*)"\}\s*$/;
 const REVOKED = /^(Cross-user access denied|Audit not found|No such row)/; // for good, too
 const EXPIRED = 'Token expired';
 const SILENT = 'Nothing comes through';
@@ -27,14 +27,17 @@ const SILENT = 'Nothing comes through';
 /** The state in an event or an answer, with its exact id as text: JSON.parse does not keep all numbers. */
 function stateOf(text) {
   const body = parseJSON(text);
-  const id = typeof body?.id === 'string' ? body.id : /^\s*\{"(?:audit_)?id": *(\d+)/.exec(text)?.[1];
-  return id && typeof body?.status === 'string' ? { ...body, id } : undefined;
+  const [, name, number] = /^\s*\{"((?:audit_)?id)": *(\d*)/.exec(text) ?? [];
+  const id = number || body?.[name];
+  return typeof id === 'string' && typeof body.status === 'string' ? { ...body, id } : undefined;
 }
 
 /** Whether an answer is one of ours, and for good. All others pass: a proxy's own page, or that a token is not valid yet. */
 const isFinal = ({ status, headers }, text) => (status === 204 || status >= 400 && status < 500) && !headers.has('Retry-After')
-  && (headers.get('Auditstream-Answer') === 'final' || FINAL.test(text));
-const ended = ({ status }) => status === 'completed' || status === 'failed';
+  && (marked(headers) || FINAL.test(text));
+const marked = (headers) => headers.get('Auditstream-Answer') === 'final';
+const ended = ({ status }, { end }) => end || status === 'completed' || status === 'failed';
+const DOTS = /^\.\.?$/; // are no part of a path
 const hidden = () => globalThis.document?.visibilityState === 'hidden';
 
 /** Follows an audit to its end, reconnecting as often as it takes. Never rejects. */
@@ -57,16 +60,17 @@ export async function watchProgress(feed, id, options) {
 function pathOf(ids, open) {
   const list = [...open].map(encodeURIComponent);
   if (!ids) return '/progress';
-  return list.length === 1 ? `/${list[0]}/progress` : `/progress?ids=${list}`;
+  return list.length === 1 && !DOTS.test(list) ? `/${list[0]}/progress` : `/progress?ids=${list}`;
 }
 
-async function watch(feed, ids, { token, base = '', heartbeat, background, onProgress, onState, signal } = {}) {
+async function watch(feed, ids, { token, base = '', heartbeat, background, onProgress, onMore, onState, signal } = {}) {
   const seen = {
     lastEventId: '', retry: RETRY_DEFAULT,
     silence: Math.min(2 * (heartbeat ?? HEARTBEAT), TIMER_MAX), heeds: heartbeat == null, // what the server says
   };
-  const asked = ids && new Set(ids.map(String));
-  const open = new Set(asked); // audits that have not ended
+  const given = ids?.map(String);
+  const asked = ids && new Map([...given.map((id) => [id.toLowerCase(), id]), ...given.map((id) => [id, id])]); // a UUID's case changes
+  const open = new Set(given); // audits that have not ended
   const last = new Map(); // of each audit, what was told
   let failures = 0; // attempts in a row that brought no state
   let cuts = 0; // streams in a row that brought one and were cut soon
@@ -95,11 +99,11 @@ async function watch(feed, ids, { token, base = '', heartbeat, background, onPro
     report(next, error ? { error } : {});
   };
   const progressed = (progress, event) => {
-    const { id } = progress;
-    if (asked && !asked.has(id)) return;
+    const id = asked ? asked.get(progress.id) : progress.id;
+    if (id == null) return;
     renewed = false;
     unnamed?.delete(id);
-    if (ended(progress)) {
+    if (ended(progress, event)) {
       open.delete(id);
       last.delete(id);
     } else {
@@ -125,6 +129,7 @@ async function watch(feed, ids, { token, base = '', heartbeat, background, onPro
   const ask = async (which, signal) => {
     let failed;
     for (const id of [...which]) {
+      if (DOTS.test(id)) continue;
       const limit = limited(signal);
       try {
         const headers = await request();
@@ -140,7 +145,7 @@ async function watch(feed, ids, { token, base = '', heartbeat, background, onPro
         const final = isFinal(response, text);
         if (final || status === 200 || status === 500) unnamed?.delete(id);
         const body = status === 200 ? stateOf(text) : undefined;
-        if (body?.id !== id) {
+        if (body?.id.toLowerCase() !== id.toLowerCase()) {
           if (!ids && final && (status === 403 || status === 404)) { // no longer among the user's
             open.delete(id);
             continue;
@@ -153,7 +158,7 @@ async function watch(feed, ids, { token, base = '', heartbeat, background, onPro
         }
         if (polling) report('polling');
         if (last.get(id) !== text) {
-          progressed(body, { type: 'message', data: text, id: response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '' });
+          progressed(body, { type: 'message', data: text, id: response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '', ...marked(response.headers) && { end: true } });
         }
       } catch (error) {
         failed = error ?? {};
@@ -243,6 +248,7 @@ async function watch(feed, ids, { token, base = '', heartbeat, background, onPro
         fresh = false;
       },
       onEvent: (event) => {
+        if (event.type === 'more') return tell(onMore, parseJSON(event.data)?.shown);
         const progress = stateOf(event.data);
         if (progress) {
           failures = 0;
@@ -428,6 +434,7 @@ export class EventStreamParser {
   #afterCR = false; // a LF that comes first is of the line before
   #data = [];
   #type = '';
+  #end;
   #id;
 
   constructor({ lastEventId = '', ...on }) {
@@ -450,6 +457,7 @@ export class EventStreamParser {
   #line(line) {
     if (line === '') return this.#dispatch();
     const colon = line.indexOf(':');
+    if (line === ': end') this.#end = { end: true };
     if (colon === 0) return this.#on.onComment?.(line.slice(1));
     const field = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
@@ -462,10 +470,11 @@ export class EventStreamParser {
   }
 
   #dispatch() {
-    const event = { type: this.#type || 'message', data: this.#data.join('\n'), id: this.#id };
+    const event = { type: this.#type || 'message', data: this.#data.join('\n'), id: this.#id, ...this.#end };
     const empty = this.#data.length === 0;
     this.#data = [];
     this.#type = '';
+    this.#end = undefined;
     this.#on.onId?.(event.id); // one without data is kept too
     if (!empty) this.#on.onEvent(event);
   }

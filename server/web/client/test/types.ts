@@ -1,6 +1,6 @@
 // What users write must have types: checked by tsc, never run.
-import { AuthEventSource, watchAudit, watchAudits, type Outcome, type WatchState } from 'auditstream-client';
-import { useAuditProgress } from 'auditstream-client/react';
+import { AuthEventSource, watchAudit, watchAudits, watchProgress, type Outcome, type Progress, type WatchState } from 'auditstream-client';
+import { useAuditProgress, useProgress } from 'auditstream-client/react';
 
 const outcome: Promise<Outcome> = watchAudit(42, {
   token: async () => 'T',
@@ -17,6 +17,22 @@ void standard;
 const shown = useAuditProgress(42, { token: 'T' });
 const percent: number | undefined = shown.progress?.progress;
 void percent;
+const job: Promise<Outcome> = watchProgress('jobs', '6f1c2b9e-41d5-4f0c-9a57-2f6e1c0b7d38', {
+  token: 'T',
+  onProgress: (row: Progress, event) => { const id: string = row.id; const kind: unknown = row.kind; const end: true | undefined = event.end; void id; void kind; void end; },
+  onMore: (shown) => { const n: number = shown; void n; },
+});
+void job;
+void watchProgress('jobs', [1, 2n, 'a/b'] as const);
+void watchProgress('jobs', null, { onState: (state) => { const s: WatchState = state; void s; } });
+void watchProgress('jobs');
+const row = useProgress('jobs', 'a/b', { token: async () => 'T' });
+const text: string | undefined = row.progress?.id;
+void text;
+// @ts-expect-error: a feed has a name
+void watchProgress(42);
+// @ts-expect-error: what a row has is not known
+void watchProgress('jobs', 1, { onProgress: (row) => { const n: number = row.attempt; void n; } });
 // @ts-expect-error: there is no such option
 void watchAudit(42, { tokn: 'T' });
 // @ts-expect-error: there is no such state

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"slices"
+
+	"auditstream/sql"
+	"auditstream/store"
+)
+
+// hasAudits says whether the feed is there that others can be without.
+func (d *doctor) hasAudits() bool {
+	return slices.ContainsFunc(d.adopted, func(f sql.Feed) bool { return f.Name == store.DefaultFeed })
+}
+
+// seen says of each feed whether it can be read, and what is in it.
+func (d *doctor) seen(ctx context.Context) (findings []finding) {
+	if d.other || d.hasAudits() && d.status.View != nil {
+		return nil // said already
+	}
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return []finding{unanswered("feeds", err)}
+	}
+	defer conn.Release()
+	for _, f := range d.adopted {
+		name := "feed " + f.Name
+		if _, err := store.New(conn, described(f)).Audits(ctx, nil); err != nil { // the very query of serve
+			findings = append(findings, unanswered(name, err))
+			continue
+		}
+		if f.Name != store.DefaultFeed { // of which this is said already
+			findings = append(findings, ok("%s: %s is readable, its keys are of type %s", name, f.View, orElse(f.Key, "integer")))
+			if scanned, err := sql.Scanned(ctx, conn.Conn(), f); err != nil {
+				findings = append(findings, unanswered(name, err))
+			} else if scanned != "" {
+				findings = append(findings, warn("Create an index on its key.", "%s: every read of one row scans the whole of %s", name, scanned))
+			}
+		}
+		seen, err := sql.See(ctx, conn.Conn(), f)
+		if err != nil {
+			findings = append(findings, unanswered(name, err))
+		}
+		for _, note := range seen.Notes {
+			findings = append(findings, ok("%s: %s", name, note))
+		}
+		for _, warning := range seen.Warnings {
+			findings = append(findings, warn("Run auditstream install again with what it says, for this feed.", "%s: %s", name, warning))
+		}
+	}
+	return findings
+}

@@ -1,0 +1,231 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"auditstream/integration/pgtest"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/jackc/pgx/v5"
+)
+
+// several is a database without audits, with feeds of these install commands.
+func several(t *testing.T, ddl string, installs ...string) (database, func(command string) string) {
+	t.Helper()
+	dsn := pgtest.New(t)
+	install(t, pgtest.New(t)) // makes the role
+	pgtest.Psql(t, dsn, ddl)
+	run := func(line string) string {
+		return command(t, []string{"DATABASE_URL=" + dsn}, strings.Split(line, " ")...)
+	}
+	for _, line := range installs {
+		run("install --role " + role + " " + line)
+	}
+	return adopted(t, dsn), run
+}
+
+// A schema for each tenant, with the same table and the same ids in each, and two feeds of one table: what one shows, no other does.
+func TestFeedsOfTenants(t *testing.T) {
+	t.Parallel()
+	var ddl string
+	var installs []string
+	for n := range 3 {
+		ddl += fmt.Sprintf(`create schema t%[1]d; create table t%[1]d.jobs (id bigserial primary key, status text not null default 'running', progress int not null default 0, owner text, org text);
+			insert into t%[1]d.jobs (owner, org) values ('alice', 'a'), ('bob', 'b'); `, n)
+		installs = append(installs, fmt.Sprintf("--feed tenant_%d --table t%[1]d.jobs --column user_id=owner", n))
+	}
+	installs = append(installs, "--feed everybodys --table t0.jobs --column user_id= --field org --public")
+	db, run := several(t, ddl, installs...)
+	if again := run("install " + installs[1]); !strings.Contains(again, "nothing to change") {
+		t.Errorf("a second install: %s", again)
+	}
+	if out := command(t, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + secret}, "doctor"); strings.Contains(out, "FAIL") || strings.Count(out, "its keys are of type") != 4 {
+		t.Errorf("doctor:\n%s", out)
+	}
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	alice := token(t, jwt.MapClaims{"sub": "alice"})
+	streams := make([]*stream, 4)
+	for n, feed := range []string{"tenant_0", "tenant_1", "tenant_2", "everybodys"} {
+		streams[n] = i.open(t, "/api/v1/sse/"+feed+"/1/progress", alice)
+		streams[n].next(t)
+		want := http.StatusForbidden
+		if feed == "everybodys" {
+			want = http.StatusOK
+		}
+		if got := i.ask(t, "GET", "/api/v1/"+feed+"/2/status", "Authorization", "Bearer "+alice); got.Status != want {
+			t.Errorf("bob's of %s: %d %s", feed, got.Status, got.Body)
+		}
+	}
+	for n := range 3 {
+		db.sql(t, fmt.Sprintf(`update t%d.jobs set progress = %d`, n, 10*n+10))
+		if got, want := streams[n].next(t).Data, fmt.Sprintf(`{"id":1,"status":"running","progress":%d}`, 10*n+10); got != want {
+			t.Errorf("tenant %d: got %s, want %s", n, got, want)
+		}
+	}
+	if got, want := streams[3].next(t).Data, `{"id":1,"status":"running","progress":10,"org":"a"}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	// Audits is not there, and nobody misses it.
+	if got := i.ask(t, "GET", "/api/v1/audits/1/status", "Authorization", "Bearer "+alice); got.Status != http.StatusNotFound {
+		t.Errorf("audits: %d %s", got.Status, got.Body)
+	}
+	db.sql(t, `update t0.jobs set status = 'completed'`)
+	for _, n := range []int{0, 3} {
+		streams[n].next(t)
+		streams[n].ended(t)
+	}
+	db.sql(t, `update t2.jobs set progress = 99`)
+	if got := streams[2].next(t).Data; got != `{"id":1,"status":"running","progress":99}` {
+		t.Errorf("tenant 2: got %s", got)
+	}
+	run("uninstall")
+	if left := db.sql(t, `select (select count(*) from pg_trigger where tgname ~ '^auditstream_') + (select count(*) from pg_namespace where nspname = 'auditstream')`); left != "0" {
+		t.Errorf("%s things of ours are left", left)
+	}
+}
+
+// Feeds come and go while writers write to all tables and others are watched: nobody else notices, and no write fails.
+func TestFeedsComeAndGoWhileOthersAreWatched(t *testing.T) {
+	t.Parallel()
+	db, run := several(t, `create table jobs (id uuid primary key default gen_random_uuid(), status text, progress int, user_id text); insert into jobs values ('00000000-0000-0000-0000-000000000001', 'running', 0, 'alice');
+		create table mails (id text primary key, status text, progress int, user_id text); insert into mails values ('a/b', 'running', 0, 'alice')`, "--feed jobs")
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	alice := token(t, jwt.MapClaims{"sub": "alice"})
+	const id = "00000000-0000-0000-0000-000000000001"
+	st := i.open(t, "/api/v1/sse/jobs/"+id+"/progress", alice)
+	st.next(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	var wrote atomic.Int64
+	for _, table := range []string{"jobs", "mails"} {
+		writers.Go(func() {
+			conn, err := pgx.Connect(ctx, db.Admin)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+			for ctx.Err() == nil {
+				if _, err := conn.Exec(ctx, `update `+table+` set progress = (progress + 1) % 90`); err != nil && ctx.Err() == nil {
+					t.Errorf("a write to %s: %v", table, err)
+					return
+				}
+				wrote.Add(1)
+			}
+		})
+	}
+	for round := range 4 {
+		run("install --feed mails --role " + role)
+		eventually(t, func() error {
+			if got := i.ask(t, "GET", "/api/v1/mails/a%2Fb/status", "Authorization", "Bearer "+alice); got.Status != http.StatusOK {
+				return fmt.Errorf("round %d: %d %s", round, got.Status, got.Body)
+			}
+			return nil
+		})
+		mail := i.open(t, "/api/v1/sse/mails/a%2Fb/progress", alice)
+		for range 3 {
+			mail.next(t)
+		}
+		run("uninstall --feed mails")
+		eventually(t, func() error {
+			if got := i.ask(t, "GET", "/api/v1/mails/a%2Fb/status", "Authorization", "Bearer "+alice); got.Status != http.StatusNotFound {
+				return fmt.Errorf("round %d: a feed that is gone: %d %s", round, got.Status, got.Body)
+			}
+			return nil
+		})
+		before := wrote.Load()
+		for range 5 {
+			st.next(t)
+		}
+		t.Logf("round %d: %d writes", round, wrote.Load()-before)
+	}
+	stop()
+	writers.Wait()
+	db.sql(t, `update jobs set status = 'completed', progress = 100`)
+	for !strings.Contains(st.next(t).Data, "completed") {
+	}
+	st.ended(t)
+	if missed := i.metric(t, `auditstream_notifications_missed_total{feed="jobs"}`); missed != 0 {
+		t.Errorf("%v changes were not announced", missed)
+	}
+}
+
+// Progress that is in a child table is shown by a view of the operator's own, and a change there is pushed.
+func TestOwnViewWithRing(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "view.sql")
+	err := os.WriteFile(file, []byte(`-- how far each is
+select j.id, j.state as status, j.owner as user_id, j.title, j.trouble as error, (select 100 * count(*) filter (where s.done) / nullif(count(*), 0) from public.steps s where s.job_id = j.id) as progress
+from public.jobs j;
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, run := several(t, `create table jobs (id bigserial primary key, title text, owner text, state text, trouble text); create table steps (id bigserial primary key, job_id int, done boolean default false);
+		create index on steps (job_id); insert into jobs (title, owner, state) values ('one', 'alice', 'working'); insert into steps (job_id) values (1), (1)`,
+		"--feed jobs --table jobs --view "+file+" --ring steps=job_id --field title --status working=running")
+	if again := run("install --feed jobs"); !strings.Contains(again, "nothing to change") {
+		t.Errorf("a second install: %s", again)
+	}
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	alice := token(t, jwt.MapClaims{"sub": "alice"})
+	st, all := i.open(t, "/api/v1/sse/jobs/1/progress", alice), i.open(t, "/api/v1/sse/jobs/progress", alice)
+	for _, step := range []struct{ change, want string }{
+		{`select 1`, `{"id":1,"status":"running","progress":0,"title":"one"}`},
+		{`update steps set done = true where id = 1`, `{"id":1,"status":"running","progress":50,"title":"one"}`},
+		{`delete from steps where id = 2`, `{"id":1,"status":"running","progress":100,"title":"one"}`},
+		{`insert into steps (job_id) select 1 from generate_series(1, 3)`, `{"id":1,"status":"running","progress":25,"title":"one"}`},
+		{`update jobs set state = 'failed', trouble = 'no paper'`, `{"id":1,"status":"failed","progress":25,"title":"one","error":"no paper"}`},
+	} {
+		db.sql(t, step.change)
+		for _, s := range []*stream{st, all} {
+			if got := s.next(t).Data; got != step.want {
+				t.Fatalf("after %s: got %s, want %s", step.change, got, step.want)
+			}
+		}
+	}
+	st.ended(t)
+	if got := i.ask(t, "GET", "/api/v1/jobs/1/status", "Authorization", "Bearer "+token(t, jwt.MapClaims{"sub": "mallory"})); got.Status != http.StatusForbidden {
+		t.Errorf("a stranger: %d %s", got.Status, got.Body)
+	}
+	if missed := i.metric(t, `auditstream_notifications_missed_total{feed="jobs"}`); missed != 0 {
+		t.Errorf("%v changes were not announced", missed)
+	}
+}
+
+// Whoever has no table has one made, and reports from any language.
+func TestReportIsShown(t *testing.T) {
+	t.Parallel()
+	db, run := several(t, `select 1`, "--create --feed imports")
+	if out := run("install --create --feed imports"); !strings.Contains(out, "nothing to change") {
+		t.Errorf("a second install: %s", out)
+	}
+	db.sql(t, `select auditstream.report('file 7', 0, user_id => 'alice')`)
+	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
+	st := i.open(t, "/api/v1/sse/imports/file%207/progress", token(t, jwt.MapClaims{"sub": "alice"}))
+	for _, step := range []struct{ call, want string }{
+		{``, `{"id":"file 7","status":"running","progress":0}`},
+		{`'file 7', 42, 'half of it'`, `{"id":"file 7","status":"running","progress":42,"message":"half of it"}`},
+		{`'file 7', 100, 'all of it'`, `{"id":"file 7","status":"completed","progress":100,"message":"all of it"}`},
+	} {
+		if step.call != "" {
+			db.sql(t, `select auditstream.report(`+step.call+`)`)
+		}
+		if got := st.next(t).Data; got != step.want {
+			t.Fatalf("after %s: got %s, want %s", step.call, got, step.want)
+		}
+	}
+	st.ended(t)
+}

@@ -1,0 +1,128 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// viewName is what messages call the operator's own query.
+const viewName = "the view of --view"
+
+// loadView describes a query of the operator's, which the view then reads in place of the table: what of ours it has, it calls as we do. It
+// is never run here: what it names, views and functions, may be others' by now, and whoever installs may be a superuser. What it makes of a
+// row can raise errors; such a row is told apart from the others when it is read.
+func loadView(ctx context.Context, conn *pgx.Conn, query string) (*table, error) {
+	fail := func(err error) error {
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) && refused.Code == "42P01" { // undefined_table
+			return fmt.Errorf("%s: %s: give each table with its schema, like public.jobs", viewName, refused.Message)
+		}
+		return fmt.Errorf("%s: %w", viewName, err)
+	}
+	described, err := conn.PgConn().Prepare(ctx, "", "select * from "+asTable(query)+" a", nil)
+	if err != nil {
+		return nil, fail(err)
+	}
+	if len(described.ParamOIDs) > 0 {
+		return nil, fmt.Errorf("%s has a parameter, $1: write the value", viewName)
+	}
+	var types []uint32
+	v := &table{Display: viewName, Kind: "v"}
+	for _, f := range described.Fields {
+		if v.column(f.Name) != nil {
+			return nil, fmt.Errorf("%s has two columns %s: name each with as", viewName, f.Name)
+		}
+		types = append(types, f.DataTypeOID)
+		v.Columns = append(v.Columns, attribute{Name: f.Name})
+	}
+	found, err := collect(ctx, conn, "types", pgx.RowToStructByNameLax[attribute], `
+		with recursive types as (
+			select o.n, o.type, 0 as depth from pg_catalog.unnest($1::oid[]) with ordinality o(type, n)
+			union all
+			select types.n, t.typbasetype, types.depth + 1 from types join pg_catalog.pg_type t on t.oid = types.type where t.typtype = 'd'
+		)
+		select distinct on (types.n) '' as name, pg_catalog.format_type(t.oid, -1) as type, types.depth > 0 as domain, t.typname as base, pg_catalog.format_type(t.oid, -1) as base_sql,
+			t.typtype::text as base_kind, t.typcategory::text as category, t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace as built_in, case when t.typcollation <> 0 then 100 else 0 end as collation
+		from types join pg_catalog.pg_type t on t.oid = types.type order by types.n, types.depth desc`, types)
+	if err != nil {
+		return nil, err
+	}
+	for i, a := range found {
+		a.Name = v.Columns[i].Name
+		v.Columns[i] = a
+	}
+	for _, name := range []string{"id", "status", "progress"} {
+		if v.column(name) == nil {
+			return nil, fmt.Errorf("%s has no column %s: it selects id, status and progress, and what else it has of %s (it has %s)", viewName, name, strings.Join(ours, ", "), v.names())
+		}
+	}
+	return v, nil
+}
+
+// asTable is a query where SQL wants a table. A comment may end it.
+func asTable(query string) string { return "(\n" + query + "\n)" }
+
+// withView makes o that of an install whose view is the operator's own: it names what it has of ours.
+func (i *installed) withView(given Options, o Options) (Options, error) {
+	if c := i.chosen; c != nil && o.View == "" && c.Options.View != "" {
+		if owner := i.Made.Objects[choicesTable]; !owner.Super && owner.Owner != i.Made.Installer { // who could have written it
+			return o, fmt.Errorf("%s is kept in auditstream.choices, which belongs to %s: give it again", viewName, owner.Owner)
+		}
+		o.View = c.Options.View
+	}
+	if o.View == "" {
+		return o, nil
+	}
+	for name := range given.Columns {
+		if name != "id" {
+			return o, usagef("--column %s=%s: %s names its columns itself, with as; change it and give it again", name, given.Columns[name], viewName)
+		}
+	}
+	if given.Create {
+		return o, usagef("--create and --view do not go together: make the table first")
+	}
+	id, ok := o.Columns["id"]
+	if o.Columns = nil; ok {
+		o.Columns = map[string]string{"id": id}
+	}
+	return o, nil
+}
+
+// ownKey makes the mapping one of the operator's view v: the triggers take the key from the table, and viewers see that of v.
+func (m *mapping) ownKey(t *table, o Options, v *table) error {
+	key, err := findKey(t, o.Columns["id"], o.feed())
+	if err != nil {
+		return err
+	}
+	if kindOf(key) != kindOf(m.shown) {
+		return fmt.Errorf("%s shows an id that is %s, and %s of %s is %s: select the column that identifies a row, or name it with --column id=NAME", viewName, m.shown.Type, key.Name, t.Display, key.Type)
+	}
+	m.key, m.own = *key, v
+	for _, name := range []string{"user_id", "user_email", "group_id"} {
+		if t.column(name) != nil {
+			m.ownOwners = append(m.ownOwners, ident(name))
+		}
+	}
+	return nil
+}
+
+// notShown are the columns of the operator's view that nobody sees.
+func (m *mapping) notShown() []string {
+	if m.own == nil {
+		return nil
+	}
+	var rest []string
+	for _, a := range m.own.Columns {
+		used := slices.ContainsFunc(m.sources(), func(s *attribute) bool { return s.Name == a.Name })
+		if !used {
+			rest = append(rest, a.Name)
+		}
+	}
+	return rest
+}
