@@ -163,6 +163,7 @@ func (a adoption) install(t testing.TB, db database) {
 		installs += strings.Count(text, "auditstream install ")
 		for _, want := range []string{"Installed on", "nothing to change"} {
 			cmd := exec.CommandContext(t.Context(), "sh", "-euc", `auditstream() { "$AUDITSTREAM" "$@" --role `+role+"; }\n"+text)
+			cmd.Dir = t.TempDir()
 			cmd.Env = environment([]string{"AUDITSTREAM=" + binary(t), "DATABASE_URL=" + db.Admin})
 			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
 				t.Fatalf("%s\n%v\n%s\nwant %s", text, err, out, want)

@@ -47,6 +47,15 @@ func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) 
 			from = append(from, c.name)
 		}
 	}
+	var of []string
+	for _, r := range m.rules {
+		if text := r.source.String(); !slices.Contains(of, text) {
+			of = append(of, text)
+		}
+	}
+	if len(of) > 0 {
+		from = append(from, "words of "+strings.Join(of, ", of "))
+	}
 	for _, f := range m.fields {
 		from = append(from, f.name+" from "+f.source.String())
 	}

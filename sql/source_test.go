@@ -90,7 +90,8 @@ func TestWordsOfOtherSources(t *testing.T) {
 	_, conn := database(t)
 	exec(t, conn, `create table batches (id int primary key, pending int, failed int, total int, "cancelledAt" timestamptz, finished_at timestamptz, result text, user_id text, flag boolean, options jsonb);
 		insert into batches (id, pending, failed, total, result) values (1, 7, 0, 7, null), (2, 5, 0, 7, '{"a": {"current": 3}, "total":10}'), (3, 2, 2, 7, '{"current": "55.5", "total": 0}'),
-			(4, 0, 0, 7, '{''current'': 1e1, ''total'': 20}'), (5, 3, 1, 7, '{"current":-5,"total":null}'), (6, 3, 0, 0, '{"mycurrent": 1, "current ": 2, "total": 3}'), (7, null, null, null, repeat('"current":', 1000));
+			(4, 0, 0, 7, '{''current'': 1e1, ''total'': 20}'), (5, 3, 1, 7, '{"current":-5,"total":null}'), (6, 3, 0, 0, '{"mycurrent": 1, "current ": 2, "total": 3}'), (7, null, null, null, repeat('"current":', 1000)),
+			(8, 1, 0, 2, '{"current": 1e99, "total": 1e-99}'), (9, 1, 0, 2, '{"current": 99999999999999999999999999, "total": +-.e}');
 		update batches set finished_at = now() where id in (4, 5, 6); update batches set "cancelledAt" = now(), options = '{"by": " Admin "}' where id in (5, 6); update batches set flag = true where id = 7`)
 	words, err := sql.ParseWords([]string{"failed/pending=100=failed", "flag=TRUE=odd", "null=running", "options.by=admin=removed", "cancelledAt=set=cancelled", "set=completed"})
 	if err != nil {
@@ -110,11 +111,11 @@ func TestWordsOfOtherSources(t *testing.T) {
 		t.Log(plan.Notes)
 	}
 	install("left", map[string]string{"progress": "100-pending/total"})
-	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, status, progress) from auditstream.progress_left order by id`), []string{"1 running 0", "2 running 28", "3 failed 71", "4 completed 100", "5 removed 57", "6 removed 0", "7 odd 0"})
+	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, status, progress) from auditstream.progress_left order by id`), []string{"1 running 0", "2 running 28", "3 failed 71", "4 completed 100", "5 removed 57", "6 removed 0", "7 odd 0", "8 running 50", "9 running 50"})
 	install("in_text", map[string]string{"progress": "result.current/result.total"})
-	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, progress) from auditstream.progress_in_text order by id`), []string{"1 0", "2 30", "3 0", "4 50", "5 0", "6 0", "7 0"})
+	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, progress) from auditstream.progress_in_text order by id`), []string{"1 0", "2 30", "3 0", "4 50", "5 0", "6 0", "7 0", "8 100", "9 0"})
 	install("number", map[string]string{"progress": "result.current"})
-	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, progress) from auditstream.progress_number order by id`), []string{"1 0", "2 3", "3 55", "4 10", "5 0", "6 0", "7 0"})
+	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, progress) from auditstream.progress_number order by id`), []string{"1 0", "2 3", "3 55", "4 10", "5 0", "6 0", "7 0", "8 100", "9 0"})
 	if _, err := conn.Exec(t.Context(), `alter table batches rename "cancelledAt" to gone_at`); err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/vgarvardt/gue/v5/adapter/pgxv5"
 )
 
-// gueQueue has jobs whose rows are locked while they run, in a transaction that ends with the job. So progress is in a table of the
-// application's, written on another connection.
+// gueQueue has jobs whose rows are locked while they run, in a transaction that ends with the job. So progress is in a table of its own,
+// written on another connection.
 type gueQueue struct {
 	pool   *pgxpool.Pool
 	client *gue.Client
@@ -36,7 +36,7 @@ func newGue(ctx context.Context, pool *pgxpool.Pool) (*gueQueue, error) {
 }
 
 func (q *gueQueue) report(ctx context.Context, id, status string, percent string) error {
-	_, err := q.pool.Exec(ctx, "update export_progress set status = $2, progress = coalesce(nullif($3, '')::int, progress) where job_id = $1", id, status, percent)
+	_, err := q.pool.Exec(ctx, "select auditstream.report($1::text, nullif($3, '')::float8, status => $2)", id, status, percent)
 	return err
 }
 
@@ -78,7 +78,7 @@ func (q *gueQueue) do(ctx context.Context, command, argument string) (string, er
 		if err := q.client.EnqueueTx(ctx, job, pgxv5.NewTx(tx)); err != nil {
 			return "", err
 		}
-		_, err = tx.Exec(ctx, "insert into export_progress (job_id, user_id) values ($1, $2)", job.ID.String(), user)
+		_, err = tx.Exec(ctx, "select auditstream.report($1::text, 0, status => 'pending', user_id => $2)", job.ID.String(), user)
 		if err != nil {
 			return "", err
 		}
