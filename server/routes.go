@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -101,4 +102,19 @@ func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods 
 func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/yaml")
 	s.writeBody(w, r, http.StatusOK, web.OpenAPI)
+}
+
+// recoverPanic is reportPanic for a stream, which the handler may not see any more: the panic ends the stream and no other.
+func (st *stream) recoverPanic(over *bool) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	st.server.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
+	st.server.cfg.Logger.Error("a stream caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
+	if st.sub == nil { // it had ended
+		*over = st.events.out.close(st, endError, false)
+		return
+	}
+	*over = st.finish(endError, fmt.Errorf("panic: %v", cause))
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -286,19 +284,4 @@ func (st *stream) subject() slog.Attr {
 		what = "audit"
 	}
 	return slog.String(what, string(key))
-}
-
-// recoverPanic is reportPanic for a stream, which the handler may not see any more: the panic ends the stream and no other.
-func (st *stream) recoverPanic(over *bool) {
-	cause := recover()
-	if cause == nil {
-		return
-	}
-	st.server.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
-	st.server.cfg.Logger.Error("a stream caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
-	if st.sub == nil { // it had ended
-		*over = st.events.out.close(st, endError, false)
-		return
-	}
-	*over = st.finish(endError, fmt.Errorf("panic: %v", cause))
 }

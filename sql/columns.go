@@ -2,9 +2,7 @@ package sql
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
-	"strings"
 )
 
 // The oids of "default" and "C" in pg_collation are constants of PostgreSQL.
@@ -81,12 +79,6 @@ func (m *mapping) base(t *table) string {
 		return asTable(m.query)
 	}
 	return t.quoted()
-}
-
-// A field is one that the operator wants to be shown beside ours.
-type field struct {
-	name   string
-	source *source
 }
 
 // A lookup finds an owner in another table, by a column of the table.
@@ -205,129 +197,6 @@ func (m *mapping) looked(s *source) *source {
 	return s
 }
 
-// where is of whom nobody sees anything. Of integers it is always true, and not idle: it tells the planner that an integer or smallint key
-// equals the bigint shown, so that reads use its index.
-func (m *mapping) where() string {
-	where := "true"
-	if m.keyType() == "" {
-		where = fmt.Sprintf("a.%[1]s = a.%[1]s::bigint", ident(m.shown.Name))
-	}
-	if m.hidden != nil {
-		where += " and a." + ident(m.hidden.Name) + " is not distinct from null"
-	}
-	return where
-}
-
-// keyType is what [Feed.Key] says.
-func (m *mapping) keyType() string {
-	switch m.key.builtInBase() {
-	case "uuid":
-		return "uuid"
-	case "text", "varchar":
-		return "text"
-	}
-	return ""
-}
-
-// keyVars are what install.sql makes of keys. A text that is too long for a notification, or for a URL, is nobody's.
-func (m *mapping) keyVars(vars map[string]string, n naming, t *table) {
-	kind := m.keyType()
-	vars["from"], vars["where"] = m.base(t)+" as a", m.where()
-	vars["shown_key"] = map[string]string{"": "a." + ident(m.shown.Name) + "::bigint", "uuid": m.shown.from("a"), "text": m.shown.from("a") + "::text"}[kind]
-	for n, l := range m.lookups {
-		vars["from"] += fmt.Sprintf(" left join %s as l%d on l%[2]d.%[3]s = %[4]s", l.table.quoted(), n+1, ident(l.key.Name), l.column.from("a"))
-	}
-	conditions(vars, n, m.key.Name, kind)
-}
-
-// conditions are what the triggers' conditions make of a key, or of a column that holds one.
-func conditions(vars map[string]string, n naming, column, kind string) {
-	name := ident(column)
-	for _, row := range []string{"new", "old"} {
-		key := row + "." + name
-		none, shown, hash := key+" is null", key+"::pg_catalog.text", "pg_catalog.hashint8("+key+"::pg_catalog.int8)"
-		switch kind {
-		case "uuid":
-			hash = "pg_catalog.uuid_hash(" + key + "::pg_catalog.uuid)"
-		case "text":
-			none = fmt.Sprintf("coalesce(pg_catalog.octet_length(%s) operator(pg_catalog.>) 255, true)", shown)
-			hash = fmt.Sprintf(`pg_catalog.hashtext(%s collate "C")`, shown)
-		}
-		if mix := n.mix(); mix != 0 {
-			hash = fmt.Sprintf("(%s operator(pg_catalog.#) %d)", hash, mix)
-		}
-		if !n.first() || kind == "text" { // which may look like anything
-			shown = fmt.Sprintf("pg_catalog.textcat('%s:', %s)", n, shown)
-		}
-		vars[row+"_none"], vars[row+"_row"], vars[row+"_hash"] = none, shown, hash
-	}
-	vars["same"] = fmt.Sprintf("old.%[1]s operator(pg_catalog.=) new.%[1]s", name)
-	switch kind {
-	case "uuid":
-		vars["same"] = fmt.Sprintf("old.%[1]s::pg_catalog.uuid operator(pg_catalog.=) new.%[1]s::pg_catalog.uuid", name)
-	case "text":
-		vars["same"] = fmt.Sprintf(`old.%[1]s::pg_catalog.text collate "C" operator(pg_catalog.=) new.%[1]s::pg_catalog.text`, name)
-	}
-}
-
-// keyCollation is the shown key's.
-func (m *mapping) keyCollation() uint32 {
-	if m.keyType() != "text" {
-		return 0
-	}
-	return m.shown.Collation
-}
-
-// parseField reads NAME, or NAME=SOURCE.
-func parseField(t *table, text string) (field, error) {
-	name, from, ok := strings.Cut(text, "=")
-	if !ok {
-		name = strings.ReplaceAll(text, ".", "_")
-		from = text
-	}
-	if !fieldName.MatchString(name) || slices.Contains(ours, name) || name == "id" || name == "audit_id" || name == "group_id" {
-		return field{}, usagef("--field %s: give NAME or NAME=SOURCE, NAME of letters, digits and _, and none that is shown already (id, %s)", text, strings.Join(ours[2:], ", "))
-	}
-	s, err := parseSource(t, "--field "+name, from)
-	return field{name, s}, err
-}
-
-var fieldName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
-
-// shownFields is the fields as members of a JSON object, with a comma before each.
-func (m *mapping) shownFields(encoding string) string {
-	var all []string
-	for _, f := range m.fields {
-		all = append(all, fmt.Sprintf(`',"%s":' || %s`, f.name, f.source.json(encoding)))
-	}
-	return "concat(" + strings.Join(all, ", ") + ")"
-}
-
-// findKey finds the column that holds the audit's id.
-func findKey(t *table, mapped, feed string) (*attribute, error) {
-	key := t.column("id")
-	if mapped != "" {
-		key = t.written(mapped)
-	}
-	if mapped != "" && key == nil {
-		return nil, t.lacks(mapped, "id")
-	}
-	for i := range t.Columns {
-		if key == nil && t.Columns[i].PrimaryKey {
-			key = &t.Columns[i]
-		}
-	}
-	if key == nil {
-		return nil, fmt.Errorf("%s has no column id and no primary key of one column: say which column identifies a row with --column id=NAME (it has %s)",
-			t.Display, t.names())
-	}
-	if !slices.Contains([]string{"int2", "int4", "int8", "uuid", "text", "varchar"}, key.builtInBase()) {
-		return nil, fmt.Errorf("column %s of %s is %s: the id of a row must be smallint, integer, bigint, uuid, text or varchar; say which other column identifies a row with --column id=NAME",
-			key.Name, t.Display, key.Type)
-	}
-	return key, nil
-}
-
 // findSource finds the table's column for one of ours; nil when there is none and there need not be one.
 func findSource(t *table, o Options, name string) (*source, error) {
 	mapped, given := o.Columns[name]
@@ -401,34 +270,4 @@ func (a *attribute) builtInBase() string {
 		return ""
 	}
 	return a.Base
-}
-
-// written finds a column by the name somebody typed: as it is spelled, then as SQL folds it.
-func (t *table) written(name string) *attribute {
-	if a := t.column(name); a != nil {
-		return a
-	}
-	if len(name) > 2 && strings.HasPrefix(name, `"`) && strings.HasSuffix(name, `"`) {
-		return t.column(strings.ReplaceAll(name[1:len(name)-1], `""`, `"`))
-	}
-	return t.column(strings.ToLower(name))
-}
-
-func (t *table) lacks(mapped, name string) error {
-	return fmt.Errorf("%s has no column %s, which --column %s=%[2]s names (it has %[4]s)", t.Display, mapped, name, t.names())
-}
-
-// names lists the columns for a message; the first twenty are enough to recognise a table.
-func (t *table) names() string {
-	names := make([]string, len(t.Columns))
-	for i, a := range t.Columns {
-		names[i] = a.Name
-	}
-	switch {
-	case len(names) == 0:
-		return "no columns"
-	case len(names) > 20:
-		names = append(names[:20], "...")
-	}
-	return strings.Join(names, ", ")
 }

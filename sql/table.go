@@ -194,3 +194,33 @@ func createdTable(schema, name, feed string) *table {
 	}
 	return t
 }
+
+// written finds a column by the name somebody typed: as it is spelled, then as SQL folds it.
+func (t *table) written(name string) *attribute {
+	if a := t.column(name); a != nil {
+		return a
+	}
+	if len(name) > 2 && strings.HasPrefix(name, `"`) && strings.HasSuffix(name, `"`) {
+		return t.column(strings.ReplaceAll(name[1:len(name)-1], `""`, `"`))
+	}
+	return t.column(strings.ToLower(name))
+}
+
+func (t *table) lacks(mapped, name string) error {
+	return fmt.Errorf("%s has no column %s, which --column %s=%[2]s names (it has %[4]s)", t.Display, mapped, name, t.names())
+}
+
+// names lists the columns for a message; the first twenty are enough to recognise a table.
+func (t *table) names() string {
+	names := make([]string, len(t.Columns))
+	for i, a := range t.Columns {
+		names[i] = a.Name
+	}
+	switch {
+	case len(names) == 0:
+		return "no columns"
+	case len(names) > 20:
+		names = append(names[:20], "...")
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,39 @@
+package sql
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A field is one that the operator wants to be shown beside ours.
+type field struct {
+	name   string
+	source *source
+}
+
+// parseField reads NAME, or NAME=SOURCE.
+func parseField(t *table, text string) (field, error) {
+	name, from, ok := strings.Cut(text, "=")
+	if !ok {
+		name = strings.ReplaceAll(text, ".", "_")
+		from = text
+	}
+	if !fieldName.MatchString(name) || slices.Contains(ours, name) || name == "id" || name == "audit_id" || name == "group_id" {
+		return field{}, usagef("--field %s: give NAME or NAME=SOURCE, NAME of letters, digits and _, and none that is shown already (id, %s)", text, strings.Join(ours[2:], ", "))
+	}
+	s, err := parseSource(t, "--field "+name, from)
+	return field{name, s}, err
+}
+
+var fieldName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
+
+// shownFields is the fields as members of a JSON object, with a comma before each.
+func (m *mapping) shownFields(encoding string) string {
+	var all []string
+	for _, f := range m.fields {
+		all = append(all, fmt.Sprintf(`',"%s":' || %s`, f.name, f.source.json(encoding)))
+	}
+	return "concat(" + strings.Join(all, ", ") + ")"
+}

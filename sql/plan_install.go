@@ -1,0 +1,175 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// planInstall runs inside a transaction, whose search_path it empties once the table is found.
+func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
+	o.Feed = o.feed()
+	t, err := adoptable(ctx, conn, o)
+	if err != nil {
+		return nil, err
+	}
+	var encoding string
+	var twoPhase, schema bool
+	var locks int
+	err = conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('max_prepared_transactions')::int > 0,
+		pg_catalog.current_setting('max_locks_per_transaction')::int * (pg_catalog.current_setting('max_connections')::int
+			+ pg_catalog.current_setting('max_prepared_transactions')::int), exists (select from pg_catalog.pg_namespace where nspname = $1)`, t.Schema).
+		Scan(&encoding, &twoPhase, &locks, &schema)
+	if err != nil {
+		return nil, fmt.Errorf("read the server's settings: %w", err)
+	}
+	if !schema {
+		return nil, fmt.Errorf("there is no schema %s to create the table %s in: create it first, with: create schema %s", t.Schema, t.Name, ident(t.Schema))
+	}
+	there, err := loadInstalled(ctx, conn, o.Feed)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(there.newer(), there.moved(), there.conflict(t))
+	if err != nil {
+		return nil, err
+	}
+	o, m, kept, err := there.mapAgain(ctx, conn, t, o, encoding)
+	if err != nil {
+		return nil, err
+	}
+	found, err := there.compare(ctx, conn, false)
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t, own: m.own != nil}
+	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
+	if err == nil {
+		err = plan.tell(ctx, conn, o, t, m, there, found)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if there.Buckets == 0 {
+		there.Buckets = bucketsFor(locks)
+	}
+	plan.SQL, err = installScript(ctx, conn, o, t, m, there, found)
+	return plan, err
+}
+
+// mapAgain maps the columns by what is asked for now and was before, which it adds to o; kept is what of --column was.
+func (i *installed) mapAgain(ctx context.Context, conn *pgx.Conn, t *table, given Options, encoding string) (o Options, m *mapping, kept []string, err error) {
+	o = i.keepOthers(given)
+	if t.OID == 0 && o.Feed != defaultFeed {
+		o.report = i.reportName()
+	}
+	o.Columns, kept = i.keepColumns(given.Columns, t)
+	if o, err = i.withView(given, o); err != nil {
+		return o, nil, nil, err
+	}
+	m, err = mapped(ctx, conn, t, o, encoding)
+	if o.View != "" {
+		kept = nil
+	}
+	if err != nil && len(kept) > 0 {
+		err = fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
+	}
+	if err == nil {
+		err = i.unlike(given.Columns, m)
+	}
+	if err == nil {
+		m.rings, err = loadRings(ctx, conn, t, m, o.Rings)
+	}
+	return o, m, kept, err
+}
+
+// tell adds what install sees: what it cannot mend, whose the rows are, and what is in them.
+func (p *Plan) tell(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed, found []Finding) error {
+	for _, f := range found {
+		if f.Remedy != "" && f.Kind != "table" && (f.Kind != "row_security" || t.RowSecurity) {
+			p.Unmended++
+			p.Warnings = append(p.Warnings, f.Text+"; "+f.Remedy)
+		}
+	}
+	if !m.owned() && !o.Public {
+		const remedy = "name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public"
+		if there.Kind == "" && !there.naming.first() {
+			return fmt.Errorf("no column of %s says whose a row is, so that nobody would see any: %s (it has %s)", t.Display, remedy, t.names())
+		}
+		p.Warnings = append(p.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, remedy))
+	}
+	if len(p.rights) == 0 && !t.RowSecurity {
+		s, err := seen(ctx, conn, t, m, o)
+		if err != nil {
+			return err
+		}
+		p.Notes, p.Warnings = s.Notes, append(p.Warnings, s.Warnings...)
+	}
+	if o.report != "" {
+		p.Notes = append(p.Notes, fmt.Sprintf("report with: select auditstream.%s('KEY', 42, 'half of it', user_id => 'USER'); whoever does needs: grant usage on schema auditstream to ROLE; grant select, insert, update on %s to ROLE",
+			o.report, t.quoted()))
+	}
+	return nil
+}
+
+// mapped maps the table's columns, or those of the operator's own view.
+func mapped(ctx context.Context, conn *pgx.Conn, t *table, o Options, encoding string) (*mapping, error) {
+	from, columns := t, o
+	if o.View != "" {
+		own, err := loadView(ctx, conn, o.View)
+		if err != nil {
+			return nil, err
+		}
+		from, columns.Columns = own, nil
+	}
+	lookups, err := loadLookups(ctx, conn, from, o.Lookups)
+	if err != nil {
+		return nil, err
+	}
+	m, err := mapColumns(from, columns, lookups, encoding)
+	if err != nil || o.View == "" {
+		return m, err
+	}
+	m.query = o.View
+	return m, m.ownKey(t, o, from)
+}
+
+// adoptable finds the table, or describes the one that is going to be made.
+func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
+	oid, schema, name, err := findTable(ctx, conn, o.Table)
+	if err != nil {
+		return nil, err
+	}
+	err = execScript(ctx, conn, withoutPolicies)
+	if err != nil {
+		return nil, fmt.Errorf("set search_path: %w", err)
+	}
+	switch {
+	case oid != 0:
+		return loadTable(ctx, conn, oid)
+	case !o.Create:
+		return nil, notFound(ctx, conn, o.Table)
+	case name == "":
+		return nil, usagef(`%s is not the name of a table; write it as in SQL: audits, public.audits, "My Schema"."Audit Log"`, o.Table)
+	}
+	return createdTable(schema, name, o.Feed), nil
+}
+
+func warnings(t *table, m *mapping, twoPhase, first bool) (warnings []string) {
+	warn := func(is bool, format string, args ...any) {
+		if is {
+			warnings = append(warnings, fmt.Sprintf(format, args...))
+		}
+	}
+	warn(!m.key.Indexed, "no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
+		t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
+	warn(!m.key.Unique && t.Kind != "p", "nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
+	warn(t.Inherited, "tables inherit from %s: their rows are shown, but their changes ring nothing and are found by the safety net", t.Display)
+	warn(t.RowSecurity && first, "row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer", t.Display)
+	warn(twoPhase, "this server allows two-phase commit, and PostgreSQL refuses to prepare a transaction that notifies: where the application uses"+
+		" it for %s, install without triggers", t.Display)
+	return warnings
+}
