@@ -55,7 +55,7 @@ func (d dice) source(columns, types []string, word bool) string {
 	if word {
 		return pick(d, c, c, strings.ToUpper(c))
 	}
-	return pick(d, c, c, c, c+"/"+pick(d, columns...), c+"*100", c+"*0.5")
+	return pick(d, c, c, c, c+"/"+pick(d, columns...), c+"*100", c+"*0.5", "100-"+c, "100-"+c+"/"+pick(d, columns...), c+".a")
 }
 
 // options are those of a feed.
@@ -79,6 +79,9 @@ func (d dice) options(feed string, columns, types []string) sql.Options {
 	}
 	if d.IntN(2) == 0 { // of any type
 		o.Words = []sql.Word{{Stored: "null", Shown: "running"}, {Stored: "set", Shown: "completed"}}
+	}
+	for range d.IntN(3) {
+		o.Words = append(o.Words, sql.Word{Source: d.source(columns, types, false), Stored: pick(d, "null", "set", "1", "100", "glad", "'"), Shown: pick(d, "completed", "failed", "o'k")})
 	}
 	if d.IntN(4) == 0 {
 		o.Hide = pick(d, columns...)
