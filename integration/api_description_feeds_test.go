@@ -23,6 +23,7 @@ func statusPaths(id string) []string { return []string{statusPath(id), jobPath(s
 // withJobs is a database with both.
 func withJobs(t testing.TB, db database) database {
 	t.Helper()
+	command(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall") // words that end a row are chosen anew
 	for _, feed := range []string{"audits", "jobs"} {
 		command(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--feed", feed, "--table", "audits", "--role", role, "--ends", "cancelled")
 	}

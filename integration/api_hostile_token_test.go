@@ -282,6 +282,7 @@ func TestAPIIssuerInTrouble(t *testing.T) {
 			iss := newIssuer(t, public)
 			iss.misbehave(trouble)
 			i := serve(t, db.Serve, iss.env()...)
+			i.waitReady(t, "up")
 			get := func(token string) answer {
 				return i.ask(t, "GET", statusPath("1"), "Authorization", "Bearer "+token)
 			}

@@ -75,6 +75,7 @@ func TestAPIWithoutCORSAllowsNoOrigin(t *testing.T) { overBoth(t, testAPIWithout
 func testAPIWithoutCORSAllowsNoOrigin(t *testing.T) {
 	db := newFirstAudit(t)
 	i := serve(t, db.Serve)
+	i.waitReady(t, "up")
 	got := i.ask(t, "OPTIONS", streamPath("1"), "Origin", "https://app.example.com", "Access-Control-Request-Method", "GET")
 	if got.Status != 405 || len(got.corsHeaders()) > 0 {
 		t.Errorf("preflight: %d %v, want 405 and nothing allowed", got.Status, got.corsHeaders())

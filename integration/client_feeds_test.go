@@ -107,7 +107,7 @@ render('exports', %q);`, alice(t), id))
 	shows("a/b running 10  live ")
 	p.eval(t, "root.unmount()")
 	eventually(t, func() error {
-		if open := i.metric(t, "auditstream_streams_open"); open != 0 {
+		if open := i.metric(t, `auditstream_streams_open{feed="imports"}`); open != 0 {
 			return fmt.Errorf("%v streams are open", open)
 		}
 		return nil

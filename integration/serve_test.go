@@ -292,6 +292,9 @@ func (i *instance) get(t testing.TB, path string) (status int, body string) {
 	return resp.StatusCode, readAll(t, resp.Body)
 }
 
+// ofAudits takes the feed audits away, which is what a name without a feed means.
+var ofAudits = strings.NewReplacer(`{feed="audits"}`, "", `feed="audits",`, "", `,feed="audits"`, "")
+
 // metric returns the value of a sample, named as in the exposition: auditstream_streams_open, or with its labels.
 func (i *instance) metric(t testing.TB, name string) float64 {
 	t.Helper()
@@ -299,7 +302,6 @@ func (i *instance) metric(t testing.TB, name string) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ofAudits := strings.NewReplacer(`{feed="audits"}`, "", `feed="audits",`, "", `,feed="audits"`, "") // which is what a name without a feed means
 	for line := range strings.Lines(readAll(t, resp.Body)) {
 		if rest, ok := strings.CutPrefix(ofAudits.Replace(line), name+" "); ok {
 			var value float64

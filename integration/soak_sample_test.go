@@ -60,7 +60,7 @@ func (s *sampler) take(ctx context.Context) (sampled, error) {
 	return got, err
 }
 
-// scrape reads all samples of /metrics that have no labels.
+// scrape reads all samples of /metrics that have no labels but the feed audits.
 func (i *instance) scrape(ctx context.Context) (map[string]float64, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, i.Admin+"/metrics", nil)
 	if err != nil {
@@ -75,7 +75,7 @@ func (i *instance) scrape(ctx context.Context) (map[string]float64, error) {
 	all := make(map[string]float64)
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		name, text, _ := strings.Cut(lines.Text(), " ")
+		name, text, _ := strings.Cut(ofAudits.Replace(lines.Text()), " ")
 		if value, err := strconv.ParseFloat(text, 64); err == nil { // comments are none
 			all[name] = value
 		}

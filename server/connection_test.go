@@ -329,7 +329,7 @@ func TestPanicOfAHandlersStreamCutsTheAnswer(t *testing.T) {
 	if got := log.String(); strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, "stream.go") {
 		t.Errorf("log %q, want the panic once and where it was", got)
 	}
-	if got := scrape(t, s); states.times("cancel") != 1 || s.limit.count() != 0 || !strings.Contains(got, "auditstream_streams_open 0\n") {
+	if got := scrape(t, s); states.times("cancel") != 1 || s.limit.count() != 0 || !strings.Contains(got, `auditstream_streams_open{feed="audits"} 0`) {
 		t.Errorf("calls %v, %d streams", states.calls, s.limit.count())
 	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"sync"
 	"time"
 
 	"auditstream/store"
@@ -9,11 +10,19 @@ import (
 )
 
 type metrics struct {
-	streams prometheus.Gauge
-	events  prometheus.Counter
+	streams *prometheus.GaugeVec
+	events  *prometheus.CounterVec
 	ended   *prometheus.CounterVec
 	refused *prometheus.CounterVec
-	latency prometheus.Histogram
+	latency *prometheus.HistogramVec
+	feeds   *sync.Map // of names: *feedMetrics
+}
+
+// feedMetrics are those of one feed. They are looked up once for a stream, and not for each event.
+type feedMetrics struct {
+	streams prometheus.Gauge
+	events  prometheus.Counter
+	latency prometheus.Observer
 }
 
 func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
@@ -23,14 +32,15 @@ func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
 	})
 	limit.Set(float64(maxStreams))
 	m := metrics{
-		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+		feeds: new(sync.Map),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "auditstream_streams_open",
 			Help: "Open streams.",
-		}),
-		events: prometheus.NewCounter(prometheus.CounterOpts{
+		}, []string{"feed"}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "auditstream_events_sent_total",
 			Help: "States sent to streams.",
-		}),
+		}, []string{"feed"}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "auditstream_streams_ended_total",
 			Help: "Streams that ended, by reason.",
@@ -41,12 +51,13 @@ func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
 		}, []string{"reason"}),
 		// PostgreSQL sends a notification right after the commit, so its arrival is the commit as this process can see
 		// it without a column of its own in the application's table.
-		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "auditstream_commit_to_flush_seconds",
 			Help:    "From the arrival of the first notification of a change to the flush of its event, once for each stream; changes found without a notification are not counted.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
-		}),
+		}, []string{"feed"}),
 	}
+	m.of(store.DefaultFeed)
 	for _, reason := range []string{endTerminal, endClient, endTimeout, endExpired, endForbidden, endDeleted, endShutdown, endError} {
 		m.ended.WithLabelValues(reason)
 	}
@@ -59,8 +70,17 @@ func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
 	return m
 }
 
+// of returns those of a feed that is there.
+func (m metrics) of(feed string) *feedMetrics {
+	f, ok := m.feeds.Load(feed)
+	if !ok {
+		f, _ = m.feeds.LoadOrStore(feed, &feedMetrics{m.streams.WithLabelValues(feed), m.events.WithLabelValues(feed), m.latency.WithLabelValues(feed)})
+	}
+	return f.(*feedMetrics)
+}
+
 // sent accounts for a written state. The first of a stream has waited for nobody's notification.
-func (m metrics) sent(state *store.State, first bool) {
+func (m *feedMetrics) sent(state *store.State, first bool) {
 	m.events.Inc()
 	if !first && !state.Noticed.IsZero() {
 		m.latency.Observe(time.Since(state.Noticed).Seconds())

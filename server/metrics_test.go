@@ -28,7 +28,7 @@ func TestMetrics(t *testing.T) {
 		s := newTestServer(t, sub, nil)
 		serve(s, get(t, streamPath))
 		streamed(t, s, authorized(t, streamPath), func(*client) {
-			if got := scrape(t, s); !strings.Contains(got, "auditstream_streams_open 1\n") {
+			if got := scrape(t, s); !strings.Contains(got, `auditstream_streams_open{feed="audits"} 1`) {
 				t.Error("the open stream is not counted")
 			}
 			announced := running(2)
@@ -42,14 +42,14 @@ func TestMetrics(t *testing.T) {
 		})
 		got := scrape(t, s)
 		for _, line := range []string{
-			"auditstream_streams_open 0",
-			"auditstream_events_sent_total 4",
+			`auditstream_streams_open{feed="audits"} 0`,
+			`auditstream_events_sent_total{feed="audits"} 4`,
 			`auditstream_streams_ended_total{reason="terminal"} 1`,
 			`auditstream_streams_ended_total{reason="shutdown"} 0`,
 			`auditstream_requests_refused_total{reason="missing token"} 1`,
 			`auditstream_requests_refused_total{reason="too many streams"} 0`,
-			"auditstream_commit_to_flush_seconds_count 1",
-			"auditstream_commit_to_flush_seconds_sum 0.003",
+			`auditstream_commit_to_flush_seconds_count{feed="audits"} 1`,
+			`auditstream_commit_to_flush_seconds_sum{feed="audits"} 0.003`,
 		} {
 			if !strings.Contains(got, line+"\n") {
 				t.Errorf("%s is missing in\n%s", line, got)

@@ -76,7 +76,7 @@ func (st *stream) Drain() { st.poke(dueDrain) }
 func (st *stream) begin(first []*store.State) (over bool) {
 	defer st.recoverPanic(&over)
 	s := st.server
-	s.metrics.streams.Inc()
+	s.metrics.of(st.feed.Name).streams.Inc()
 	if reason, err := st.show(first, opening(s.cfg.Heartbeat, s.cfg.Retry)); reason != "" {
 		return st.finish(reason, err)
 	}
@@ -154,6 +154,7 @@ func (st *stream) step(due uint32) (reason string, err error) {
 
 // show writes states, the first of them after before: the opening of a new stream, and nothing later.
 func (st *stream) show(states []*store.State, before string) (reason string, err error) {
+	metrics := st.server.metrics.of(st.feed.Name)
 	for _, state := range states {
 		if refused := mayShow(state, st.who); refused != nil {
 			if st.leavesOut(refused) {
@@ -165,7 +166,7 @@ func (st *stream) show(states []*store.State, before string) (reason string, err
 		if err != nil {
 			return endClient, err
 		}
-		st.server.metrics.sent(state, before != "")
+		metrics.sent(state, before != "")
 		before = ""
 		if k := slices.Index(st.open, state.ID); k >= 0 && state.Terminal() {
 			st.open, st.closed = slices.Delete(st.open, k, k+1), append(st.closed, state)
@@ -234,7 +235,7 @@ func (st *stream) finish(reason string, err error) (over bool) {
 	s := st.server
 	st.stopTimer()
 	st.release()
-	s.metrics.streams.Dec()
+	s.metrics.of(st.feed.Name).streams.Dec()
 	s.metrics.ended.WithLabelValues(reason).Inc()
 	attrs := []slog.Attr{
 		st.subject(), slog.Duration("duration", time.Since(st.start)),

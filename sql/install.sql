@@ -32,7 +32,7 @@ select :buckets - 1 as mask \gset
 -- false: the triggers notify without looking.
 \set look true
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
-\set rings '' \set one_ring false \set reports false \set report ''
+\set rings '' \set one_ring false \set ring '' \set r_insert '' \set r_update '' \set r_delete '' \set r_truncate '' \set reports false \set report ''
 \set options '{"columns": {}, "roles": [], "triggers": true, "always": false}' \set keep_always '' \set grants '' \set take_over ''
 \set objects true \set triggers true \set last true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null

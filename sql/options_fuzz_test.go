@@ -81,7 +81,7 @@ func (d dice) options(feed string, columns, types []string) sql.Options {
 		o.Words = []sql.Word{{Stored: "null", Shown: "running"}, {Stored: "set", Shown: "completed"}}
 	}
 	for range d.IntN(3) {
-		o.Words = append(o.Words, sql.Word{Source: d.source(columns, types, false), Stored: pick(d, "null", "set", "1", "100", "glad", "'"), Shown: pick(d, "completed", "failed", "o'k")})
+		o.Words = append(o.Words, sql.Word{Source: d.source(columns, types, d.IntN(2) == 0), Stored: pick(d, "null", "set", "1", "100", "glad", "'"), Shown: pick(d, "completed", "failed", "o'k")})
 	}
 	if d.IntN(4) == 0 {
 		o.Hide = pick(d, columns...)
@@ -131,8 +131,8 @@ func FuzzOptions(f *testing.F) {
 			b.heard(t, conn) // the notifications are read, as serve reads them
 			d.reads(t, conn, o, what)
 		}
-		if installed < 4 {
-			t.Errorf("seed %d: only %d of 12 were installed", seed, installed)
+		if installed == 0 {
+			t.Errorf("seed %d: none of 12 was installed", seed)
 		}
 		equal(t, "audits", shown(t, conn), []string{`{"audit_id":1,"user_id":"alice","status":"running","progress":10}`})
 		uninstall(t, conn)
@@ -171,7 +171,7 @@ func (d dice) reads(t *testing.T, conn *pgx.Conn, o sql.Options, what string) {
 		}
 		feed := &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Ends: f.Ends, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
 		var keys []store.Key
-		for _, text := range column(t, conn, `select id::text from `+f.View) {
+		for _, text := range column(t, conn, `select id::text from `+f.View+` where id is not null`) {
 			if key, ok := feed.Key.Parse(text); ok {
 				keys = append(keys, key)
 			}

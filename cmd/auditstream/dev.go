@@ -26,7 +26,7 @@ type devCmd struct {
 }
 
 func (c *devCmd) Help() string {
-	return `Starts a private PostgreSQL in .auditstream/, adopts a table in it, keeps a few audits running, serves them on
+	return `Starts a private PostgreSQL in .auditstream/, adopts a table in it, keeps a few audits and exports running, serves them on
 127.0.0.1:8080 and prints what to try. Needs PostgreSQL's programs (initdb, postgres) and nothing else. Ctrl-C stops all of it.`
 }
 
@@ -155,7 +155,7 @@ func (c *devCmd) serve(ctx context.Context, out io.Writer, logger *slog.Logger, 
 		return err
 	}
 	defer owner.Close()
-	sim := &simulation{db: pool, logger: logger, workers: devWorkers, extras: make(chan int64)}
+	sim := &simulation{db: pool, logger: logger, workers: devWorkers, exporters: devExporters, extras: make(chan int64)}
 	if err := sim.prepare(ctx); err != nil {
 		return err
 	}

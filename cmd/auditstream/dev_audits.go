@@ -31,6 +31,8 @@ type simulation struct {
 	db      *pgxpool.Pool
 	logger  *slog.Logger
 	workers []worker
+	// exporters work in the table exports.
+	exporters []exporter
 
 	byHand  int64 // stays running, for the person at the keyboard
 	foreign int64 // another user's
@@ -108,6 +110,9 @@ func (s *simulation) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for slot := range s.workers {
 		group.Go(func() error { return s.work(ctx, slot) })
+	}
+	for _, e := range s.exporters {
+		group.Go(func() error { return s.export(ctx, e) })
 	}
 	group.Go(func() error { return s.playExtras(ctx, group) })
 	err := group.Wait()

@@ -62,7 +62,7 @@ func prepareDevDatabase(ctx context.Context, pg *localpg.Server, logger *slog.Lo
 	if err != nil {
 		return devURLs{}, fmt.Errorf("grant %s its rights: %w", devAppRole, err)
 	}
-	return urls, nil
+	return urls, installExports(ctx, owner, logger)
 }
 
 func makeDatabase(ctx context.Context, conn *pgx.Conn, name string) error {

@@ -29,6 +29,7 @@ PostgreSQL %s and auditstream are running.
   Open the page:
 
     %s/
+    %s/?feed=%s    (another table, with words of its own)
 
   Watch audit %d in a terminal:
 
@@ -41,7 +42,7 @@ PostgreSQL %s and auditstream are running.
   Audit %d belongs to somebody else: asked for, it answers 403.
   Metrics are at http://%s/metrics. The data is kept in %s.
   Ctrl-C stops everything.
-`, version, base,
+`, version, base, base, exportsFeed,
 		d.simulation.byHand, d.token(devPrintedTokenTTL), base, d.simulation.byHand,
 		d.psql,
 		d.simulation.foreign, admin, dir)
@@ -55,6 +56,7 @@ func (d devShow) page() http.Handler {
 			User:   devUser,
 			ByHand: d.simulation.byHand,
 			SQL:    d.psql,
+			Feeds:  []string{exportsFeed},
 		}
 	}}
 	if d.lab != nil {

@@ -3,13 +3,13 @@
 // What is honest: the API does not tell when a row was committed. A development server does, so there the time from the
 // commit to here is shown; elsewhere it is the time between two events.
 
-import { link } from '/stream.js';
+import { feed, link, nameOf } from '/stream.js';
 import { $, clip, clock, connection, elapsed, ended, make, median, score, setText, span, stage } from '/words.js';
 
 const BARS = 60;
 const LATE = 1000; // ms
 
-const dev = document.documentElement.dataset.mode === 'dev';
+const dev = document.documentElement.dataset.mode === 'dev' && feed === 'audits'; // of which it tells the commits
 const svg = 'http://www.w3.org/2000/svg';
 const bars = [];
 
@@ -30,7 +30,7 @@ export function paintDetail(audit) {
   const panel = $('detail');
   panel.hidden = false;
   panel.dataset.status = audit.gone ? 'gone' : progress?.status ?? '';
-  setText($('detail-title'), `Audit ${audit.id}`);
+  setText($('detail-title'), nameOf(audit.id));
   setText($('detail-site'), audit.byHand ? 'changed by hand' : audit.site.replace(/^https?:\/\//, ''));
   const over = ended(progress) || audit.gone;
   $('detail-link').dataset.state = over ? 'done' : link.state;
@@ -44,10 +44,31 @@ export function paintDetail(audit) {
   setText($('detail-error'), clip(progress?.error ?? ''));
   setText($('fact-score'), score(progress));
   setText($('fact-pages'), progress?.total_pages?.toLocaleString() ?? '–');
+  if (feed !== 'audits') paintFields(progress ?? {});
   setText($('fact-elapsed'), elapsed(audit) || '–');
   setText($('fact-events'), audit.count.toLocaleString());
   paintLatency(audit);
   paintLog(audit);
+}
+
+const COMMON = ['id', 'status', 'progress', 'message', 'error'];
+
+/** The fields that a feed's rows have beside those of all. */
+function paintFields(progress) {
+  const facts = $('fact-elapsed').closest('dl');
+  for (const name of ['fact-score', 'fact-pages']) $(name).parentElement.hidden = true;
+  const fields = Object.entries(progress).filter(([name]) => !COMMON.includes(name));
+  for (const old of facts.querySelectorAll('.field')) if (!fields.some(([name]) => name === old.dataset.name)) old.remove();
+  for (const [name, value] of fields) {
+    let fact = [...facts.querySelectorAll('.field')].find((other) => other.dataset.name === name);
+    if (!fact) {
+      fact = make('div', 'field');
+      fact.dataset.name = name;
+      fact.append(make('dt', '', name), make('dd'));
+      facts.append(fact);
+    }
+    setText(fact.lastElementChild, clip(typeof value === 'object' ? JSON.stringify(value) : String(value)));
+  }
 }
 
 const late = (event) => dev ? event.committed === undefined || event.first ? undefined : Math.max(0, event.at - event.committed) : event.gap;

@@ -21,6 +21,8 @@ type Dev struct {
 	ByHand int64 `json:"by_hand"`
 	// SQL is the shell command that changes it.
 	SQL string `json:"sql"`
+	// Feeds are those beside audits.
+	Feeds []string `json:"feeds"`
 	// Actions says whether there are any.
 	Actions bool `json:"actions"`
 }
@@ -53,6 +55,9 @@ func (o Options) devRoutes(routes map[string]http.HandlerFunc) (actions map[stri
 		dev := o.Dev()
 		if dev.Audits == nil {
 			dev.Audits = []DevAudit{}
+		}
+		if dev.Feeds == nil {
+			dev.Feeds = []string{}
 		}
 		dev.Actions = len(o.Actions) > 0
 		writeJSON(w, http.StatusOK, dev)

@@ -1,6 +1,6 @@
 // What the page of a development server has more: its token, the buttons, and a look at the insides.
 
-import { audit, audits, link } from '/stream.js';
+import { audit, audits, feed, link } from '/stream.js';
 import { paintSince } from '/detail.js';
 import { $, announce, clock, connection, ended, setText, span } from '/words.js';
 
@@ -44,6 +44,13 @@ export function startDev(selected, repaint) {
 
 function sync(next) {
   dev = next;
+  $('user').textContent = `${dev.user}’s ${feed}`;
+  $('who').hidden = false;
+  $('feeds').replaceChildren(...['audits', ...dev.feeds].map((name) => Object.assign(document.createElement('option'), { value: name })));
+  if (feed !== 'audits') { // of which alone there is more to tell
+    dev.actions = false;
+    return;
+  }
   for (const { id, site, started, ended: until } of dev.audits) {
     const known = audit(id);
     known.byHand = id === dev.by_hand;
@@ -52,8 +59,6 @@ function sync(next) {
     if (until) known.until = Date.parse(until);
     changed(known);
   }
-  $('user').textContent = `${dev.user}’s audits`;
-  $('who').hidden = false;
   $('lab').hidden = !dev.actions;
   $('try').hidden = !dev.by_hand;
   for (const element of document.querySelectorAll('.by-hand-id')) setText(element, String(dev.by_hand));

@@ -3,7 +3,7 @@
 // The rule that keeps it right: everything that is shown is computed from an audit's last event and the connection's
 // state, once a frame, however fast events come. Which audit is on display is in the address, so that Back works.
 
-import { audits, askQuiet, follow, link, on } from '/stream.js';
+import { audits, askQuiet, feed, find, follow, link, nameOf, on } from '/stream.js';
 import { addRow, paintRow, paintTotals, shelve, trim } from '/rows.js';
 import { paintDetail } from '/detail.js';
 import { devToken, lookSoon, paintChain, readDev, startDev } from '/dev.js';
@@ -19,7 +19,14 @@ const AGAIN = 3000; // ms until a refused development page tries again
 // ---- which audit is on display ----
 
 let selected;
-const asked = () => /^#\/([1-9]\d*)$/.exec(location.hash)?.[1];
+const keyOf = (hash) => {
+  try {
+    return decodeURIComponent(/^#\/(.+)$/.exec(hash)?.[1] ?? '');
+  } catch {
+    return ''; // a stray %
+  }
+};
+const asked = () => keyOf(location.hash);
 
 const moves = (audit) => audit?.progress && !audit.byHand && !audit.shelved;
 
@@ -38,10 +45,11 @@ function choose() {
 
 addEventListener('hashchange', ({ oldURL }) => {
   // Not dataset.view: an event of the stream may have come between the address and this, and changed it already.
-  const from = /^#\/(\d+)$/.exec(new URL(oldURL).hash)?.[1];
+  const from = keyOf(new URL(oldURL).hash);
   const before = from ? 'detail' : 'list';
   choose();
   paint();
+  void again();
   if (!narrow.matches || before === dataset.view) return;
   scrollTo({ top: 0 });
   if (dataset.view === 'detail') $('detail').focus({ preventScroll: true });
@@ -97,6 +105,7 @@ let patient = true; // it may be that the first events are on their way
 function empty() {
   if (audits.size > 0 || patient || !$('signin').hidden) return '';
   if (link.state === 'offline') return 'Nothing can be shown until the connection is back. It is tried again by itself.';
+  if (feed !== 'audits') return `Nothing of yours is in progress in ${feed}. What starts appears here by itself.`;
   return 'No audit of yours is in progress. One that starts appears here by itself; there is nothing to reload.';
 }
 
@@ -108,7 +117,7 @@ function idle() {
 
 function paintLink() {
   $('link').dataset.state = idle() ? 'idle' : link.state;
-  setText($('link-text'), idle() ? 'Waiting for an audit' : connection(link));
+  setText($('link-text'), idle() ? (feed === 'audits' ? 'Waiting for an audit' : `Waiting for ${feed}`) : connection(link));
   const lost = link.state === 'offline';
   $('notice').hidden = !lost;
   if (lost) {
@@ -128,8 +137,8 @@ on.event = () => { if (dev) lookSoon(); };
 on.ended = (audit, seen) => {
   if (seen && audit.progress) {
     const { progress: end } = audit;
-    announce(end.status === 'failed' ? `Audit ${audit.id} failed.`
-      : `Audit ${audit.id} completed${end.geo_score === undefined ? '' : `, score ${score(end)}`}.`);
+    announce(end.status !== 'completed' ? `${nameOf(audit.id)} ${end.status}.`
+      : `${nameOf(audit.id)} completed${end.geo_score === undefined ? '' : `, score ${score(end)}`}.`);
   }
   if (dev) setTimeout(() => readDev().catch(() => {}), 500); // when it ended
   shelve(audit, seen, () => {
@@ -149,12 +158,40 @@ async function start(token) {
   patient = true;
   setTimeout(() => { patient = false; paint(); }, PATIENCE);
   askQuiet(token, signal);
+  again = () => lookUp(token, signal);
+  void again();
   const refused = await follow(token, signal);
   if (!refused || signal.aborted) return;
   stop.abort();
+  if (refused === 'No such feed') return tellWhich(`There is no feed ${feed} on this server.`);
   if (dev) setTimeout(() => void start(token), AGAIN);
   else leave(token ? refused : '');
 }
+
+/** Shows the row that the address asks for, where it is none of those that run. */
+async function lookUp(token, signal) {
+  const id = asked();
+  $('which-error').hidden = true;
+  if (!id || audits.has(id)) return;
+  const why = await find(id, token, signal);
+  if (why && id === asked() && !audits.has(id) && !signal.aborted) tellWhich(`${nameOf(id)}: ${why}.`);
+}
+
+let again = async () => {}; // lookUp, once it is known as whom
+
+function tellWhich(text) {
+  $('which-error').textContent = text;
+  $('which-error').hidden = false;
+}
+
+$('choose').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const [, name, key] = /^\s*([a-z][a-z0-9_]{0,30})(?:\/(.*?))?\s*$/s.exec($('which').value) ?? [];
+  if (!name) return tellWhich('A feed has a name of small letters, digits and _; behind a slash is a row’s key.');
+  const hash = key ? `#/${encodeURIComponent(key)}` : '#/';
+  if (name === feed) location.hash = hash;
+  else location.assign(`${name === 'audits' ? '/' : `/?feed=${name}`}${hash}`);
+});
 
 /** Forgets the token and all that it showed, and asks for one. */
 function leave(reason) {
@@ -192,7 +229,7 @@ function whose(token) {
   try {
     const claims = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0))));
     const name = claims.sub ?? claims.email;
-    return typeof name === 'string' ? `${name.slice(0, 60)}’s audits` : '';
+    return typeof name === 'string' ? `${name.slice(0, 60)}’s ${feed}` : '';
   } catch {
     return '';
   }
@@ -208,6 +245,11 @@ $('signin').addEventListener('submit', (event) => {
 });
 
 // ---- start ----
+
+if (feed !== 'audits') {
+  $('audits-title').textContent = feed;
+  document.title = `${feed} – auditstream`;
+}
 
 setInterval(() => { // elapsed times and count-downs
   for (const audit of audits.values()) if (!ended(audit.progress) && !audit.gone) stale.add(audit);

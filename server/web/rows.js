@@ -1,10 +1,15 @@
 // The list: a row for each audit, those that run above those that have ended.
 
 import { $, clip, elapsed, ended, make, score, setText, stage } from '/words.js';
-import { audits } from '/stream.js';
+import { audits, feed, link, nameOf } from '/stream.js';
 
 const LINGER = 4000; // ms that an ended audit stays where everybody saw it run
 const MAX_ENDED = 8;
+
+/** Whether a row is newer, as far as keys tell: integers of any length do. */
+const newer = (a, b) => /^\d+$/.test(a) && /^\d+$/.test(b) && (a.length - b.length || (a > b ? 1 : -1)) > 0;
+
+let picks = 0;
 
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
@@ -14,12 +19,12 @@ export function addRow(audit) {
   audit.parts = Object.fromEntries(['pick', 'site', 'tag', 'outcome', 'percent', 'bar', 'fill', 'stage', 'elapsed']
     .map((name) => [name, row.querySelector(`.${name}`)]));
   const { pick, bar } = audit.parts;
-  pick.textContent = `Audit ${audit.id}`;
-  pick.href = `#/${audit.id}`;
-  pick.id = `audit-${audit.id}`;
+  pick.textContent = feed === 'audits' ? nameOf(audit.id) : audit.id;
+  pick.href = `#/${encodeURIComponent(audit.id)}`;
+  pick.id = `pick-${++picks}`;
   bar.setAttribute('aria-labelledby', pick.id);
   move(() => {
-    const after = [...$('running').children].find((other) => Number(other.dataset.id) > Number(audit.id));
+    const after = [...$('running').children].find((other) => newer(other.dataset.id, audit.id));
     row.dataset.id = audit.id;
     $('running').insertBefore(row, after ?? null);
   });
@@ -35,7 +40,7 @@ export function paintRow(audit, selected) {
   setText(parts.site, audit.byHand ? '' : audit.site.replace(/^https?:\/\//, ''));
   parts.tag.hidden = !audit.byHand;
   setText(parts.outcome, progress?.status === 'completed' ? (progress.geo_score === undefined ? 'completed' : `score ${score(progress)}`)
-    : progress?.status === 'failed' ? 'failed' : progress?.geo_score === undefined ? '' : `score ${score(progress)}`);
+    : progress?.status === 'failed' || ended(progress) ? progress.status : progress?.geo_score === undefined ? '' : `score ${score(progress)}`);
   setText(parts.percent, progress ? String(progress.progress) : '');
   parts.fill.style.width = `${progress?.progress ?? 0}%`;
   parts.bar.setAttribute('aria-valuenow', progress?.progress ?? 0);
@@ -52,7 +57,7 @@ export function shelve(audit, seen, then) {
     move(() => {
       const focused = audit.row.contains(document.activeElement); // moving an element takes the focus from it
       const after = seen ? $('ended').firstChild
-        : [...$('ended').children].find((other) => Number(other.dataset.id) < Number(audit.id)) ?? null;
+        : [...$('ended').children].find((other) => newer(audit.id, other.dataset.id)) ?? null;
       $('ended').insertBefore(audit.row, after);
       if (focused) audit.parts.pick.focus({ preventScroll: true });
     });
@@ -87,7 +92,7 @@ export function paintTotals(text) {
   const running = all.filter((audit) => audit.progress && !ended(audit.progress) && !audit.gone).length;
   const shelf = all.filter((audit) => audit.shelved && !audit.gone);
   const failed = shelf.filter((audit) => audit.progress?.status === 'failed').length;
-  setText($('running-count'), running === 0 ? '' : `${running} in progress`);
+  setText($('running-count'), running === 0 ? '' : `${link.more ? 'the newest ' : ''}${running} in progress`);
   $('ended-part').hidden = $('ended').childElementCount === 0;
   setText($('ended-count'), [shelf.length - failed > 0 && `${shelf.length - failed} completed`, failed > 0 && `${failed} failed`].filter(Boolean).join(', '));
   $('empty').hidden = !text;

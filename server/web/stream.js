@@ -4,16 +4,22 @@
 // The rule that keeps it right: a stream of all that runs does not mention what has ended meanwhile or is deleted. So
 // whatever a new connection does not mention, and whatever was silent for long, is asked for by itself.
 
-import { watchAudits } from '/client.js';
-import { ended } from '/words.js';
+import { watchProgress } from '/client.js';
+import { ended, finals } from '/words.js';
 
 const MAX_EVENTS = 120; // kept of each audit
 const FIRST_STATES = 1500; // ms after which a new connection has mentioned all that runs
 const QUIET = 60_000; // ms
 
+/** Which feed the page shows: /?feed=NAME. All rows are called audits here, whatever they are. */
+export const feed = /^[a-z][a-z0-9_]{0,30}$/.exec(new URLSearchParams(location.search).get('feed'))?.[0] ?? 'audits';
+
+/** What people call a row. */
+export const nameOf = (id) => feed === 'audits' ? `Audit ${id}` : `${feed}/${id}`;
+
 /** Audits by id. */
 export const audits = new Map();
-export const link = { state: 'connecting', info: {}, retryAt: undefined, liveSince: -Infinity, lastLive: undefined };
+export const link = { state: 'connecting', info: {}, retryAt: undefined, liveSince: -Infinity, lastLive: undefined, more: false };
 
 /** What the page does about news; set by the page. */
 export const on = { changed() {}, ended() {}, event() {}, link() {}, unknown() {} };
@@ -35,7 +41,7 @@ export function audit(id) {
 /** Follows all of the user's audits until stop() or a refusal, whose text it returns. */
 export async function follow(token, signal) {
   let refused;
-  await watchAudits(undefined, {
+  await watchProgress(feed, undefined, {
     token,
     signal,
     onState: (state, info) => {
@@ -49,7 +55,9 @@ export async function follow(token, signal) {
       }
       on.link();
     },
+    onMore: () => { link.more = true; },
     onProgress: (progress, event) => {
+      if (event.end) finals.add(progress);
       if (!signal.aborted) told(progress, event.data, event.id, link.state === 'polling');
     },
   });
@@ -103,12 +111,7 @@ async function ask(token, signal, since) {
   for (const known of [...audits.values()]) {
     if (ended(known.progress) || known.gone || known.heard >= since || signal.aborted || link.state !== 'live') continue;
     try {
-      const jwt = typeof token === 'function' ? await token() : token;
-      const response = await fetch(`/api/v1/audits/${known.id}/status`, {
-        headers: jwt ? { Authorization: `Bearer ${jwt}` } : {}, cache: 'no-store', signal,
-      });
-      const data = await response.text();
-      const body = { ...JSON.parse(data), id: known.id };
+      const { response, data, body } = await read(known.id, token, signal);
       if (known.heard >= since || signal.aborted) continue; // the stream was quicker
       if (response.ok) told(body, data, response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '', true);
       else if ((response.status === 404 || response.status === 403) && response.headers.get('Auditstream-Answer') === 'final') {
@@ -118,5 +121,29 @@ async function ask(token, signal, since) {
         on.changed(known);
       }
     } catch { /* the connection is told about by the stream; it is asked again after a minute */ }
+  }
+}
+
+/** One row's state, or why there is none. */
+async function read(id, token, signal) {
+  const jwt = typeof token === 'function' ? await token() : token;
+  const response = await fetch(`/api/v1/${feed}/${encodeURIComponent(id)}/status`, {
+    headers: jwt ? { Authorization: `Bearer ${jwt}` } : {}, cache: 'no-store', signal,
+  });
+  const data = await response.text();
+  const body = { ...JSON.parse(data), id };
+  if (response.ok && response.headers.get('Auditstream-Answer') === 'final') finals.add(body);
+  return { response, data, body };
+}
+
+/** Shows a row that the stream of all that runs does not name, because it has ended. Returns why not; '': it is shown. */
+export async function find(id, token, signal) {
+  try {
+    const { response, data, body } = await read(id, token, signal);
+    if (!response.ok) return body.error;
+    if (!audits.has(id)) told(body, data, response.headers.get('ETag')?.replace(/^W\/|"/g, '') ?? '', true);
+    return '';
+  } catch {
+    return 'The server does not answer';
   }
 }

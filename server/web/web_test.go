@@ -175,7 +175,7 @@ func TestDevJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := testDev
-	want.Actions = true
+	want.Actions, want.Feeds = true, []string{}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -186,7 +186,7 @@ func TestDevJSONWithoutAudits(t *testing.T) {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/dev.json", nil)
 	Page(Options{Dev: func() Dev { return Dev{} }}).ServeHTTP(w, r)
-	if got, want := w.Body.String(), `{"audits":[],"token":"","user":"","by_hand":0,"sql":"","actions":false}`; got != want {
+	if got, want := w.Body.String(), `{"audits":[],"token":"","user":"","by_hand":0,"sql":"","feeds":[],"actions":false}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -57,11 +57,14 @@ export function score(progress) {
   return progress?.geo_score?.toLocaleString(undefined, { maximumFractionDigits: 1 }) ?? '–';
 }
 
-export const ended = (progress) => progress?.status === 'completed' || progress?.status === 'failed';
+/** States that the server says are their rows' last ones, where the status is a feed's own word. */
+export const finals = new WeakSet();
+
+export const ended = (progress) => progress?.status === 'completed' || progress?.status === 'failed' || finals.has(progress);
 
 /** What an audit is doing. */
 export function stage({ progress, gone }) {
-  if (gone) return gone === 'Audit not found' ? 'Deleted' : gone;
+  if (gone) return gone === 'Audit not found' || gone === 'No such row' ? 'Deleted' : gone;
   if (!progress) return 'Waiting for its first event';
   return progress.error || progress.message
     || { pending: 'Waiting to start', completed: 'Finished', failed: 'Failed' }[progress.status] || progress.status;
