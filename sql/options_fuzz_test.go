@@ -55,7 +55,7 @@ func (d dice) source(columns, types []string, word bool) string {
 	if word {
 		return pick(d, c, c, strings.ToUpper(c))
 	}
-	return pick(d, c, c, c, c+"/"+pick(d, columns...), c+"*100", c+"*0.5", "100-"+c)
+	return pick(d, c, c, c, c+"/"+pick(d, columns...), c+"*100", c+"*0.5", "100-"+c, "100-"+c+"/"+pick(d, columns...), c+".a")
 }
 
 // options are those of a feed.
@@ -77,11 +77,11 @@ func (d dice) options(feed string, columns, types []string) sql.Options {
 		o.Ends = append(o.Ends, pick(d, "done", "glad", "", "'"))
 		o.Fields = append(o.Fields, fmt.Sprintf("f%d=%s", len(o.Fields), d.source(columns, types, false)))
 	}
-	for range d.IntN(3) {
-		o.Words = append(o.Words, sql.Word{Source: d.source(columns, types, true), Stored: pick(d, "set", "null", "set", "null", "done"), Shown: pick(d, "completed", "gone")})
-	}
 	if d.IntN(2) == 0 { // of any type
 		o.Words = []sql.Word{{Stored: "null", Shown: "running"}, {Stored: "set", Shown: "completed"}}
+	}
+	for range d.IntN(3) {
+		o.Words = append(o.Words, sql.Word{Source: d.source(columns, types, d.IntN(2) == 0), Stored: pick(d, "null", "set", "1", "100", "glad", "'"), Shown: pick(d, "completed", "failed", "o'k")})
 	}
 	if d.IntN(4) == 0 {
 		o.Hide = pick(d, columns...)

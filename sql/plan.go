@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A Plan is what Install or Uninstall runs.
@@ -57,11 +58,21 @@ func planApart(ctx context.Context, conn *pgx.Conn, o Options, plan planner) (*P
 }
 
 // reading runs f in a transaction that only reads. Even to read how a view is defined takes a lock on it, for which somebody may have to
-// be waited; 0 is for as long as it takes.
-func reading[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Duration, f func() (T, error)) (none T, err error) {
+// be waited; 0 is for as long as it takes. What f reads may have been dropped since the transaction began: then it begins again.
+func reading[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Duration, f func() (T, error)) (read T, err error) {
 	if conn.PgConn().TxStatus() != 'I' {
-		return none, errors.New("the connection is in a transaction already")
+		return read, errors.New("the connection is in a transaction already")
 	}
+	for range 10 {
+		read, err = readOnce(ctx, conn, lockTimeout, f)
+		if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != "XX000" { // internal_error: could not open relation with OID
+			break
+		}
+	}
+	return read, err
+}
+
+func readOnce[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Duration, f func() (T, error)) (none T, err error) {
 	err = execScript(ctx, conn, fmt.Sprintf("%s; set local lock_timeout = '%dms'", beginReading, lockTimeout.Milliseconds()))
 	if err != nil {
 		return none, fmt.Errorf("begin: %w", err)
