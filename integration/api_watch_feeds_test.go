@@ -88,6 +88,8 @@ func TestAPIWatchFeeds(t *testing.T) {
 	mail.says(t, mail.out, `{"id":1,"status":"running","progress":0}`)
 	all := i.startWatch(t, "exports/")
 	all.says(t, all.out, id)
+	i.waitMetric(t, `auditstream_streams_open{feed="exports"}`, func(open float64) bool { return open == 3 })
+	i.waitMetric(t, `auditstream_events_sent_total{feed="imports"}`, func(sent float64) bool { return sent == 2 })
 
 	db.sql(t, `update exports set state = ' Cancelled ', done = 1`)
 	export.ends(t, 3, "exports/"+strings.ToUpper(id)+": cancelled")
@@ -95,6 +97,9 @@ func TestAPIWatchFeeds(t *testing.T) {
 	both.ends(t, 3, "exports/"+other+": cancelled")
 	db.sql(t, `update imports set state = 'completed', percent = 100`)
 	texts.ends(t, 0, "")
+	if n := i.metric(t, `auditstream_commit_to_flush_seconds_count{feed="imports"}`); n != 2 {
+		t.Errorf("the time from the commit was measured %v times, want 2", n)
+	}
 	db.sql(t, `delete from mails`)
 	mail.ends(t, 0, "")
 	mail.says(t, mail.out, `{"id":1,"status":"completed","progress":100}`)

@@ -103,7 +103,7 @@ function paint(audit) {
 let patient = true; // it may be that the first events are on their way
 
 function empty() {
-  if (audits.size > 0 || patient || !$('signin').hidden) return '';
+  if (audits.size > 0 || patient || link.state === 'denied' || !$('signin').hidden) return '';
   if (link.state === 'offline') return 'Nothing can be shown until the connection is back. It is tried again by itself.';
   if (feed !== 'audits') return `Nothing of yours is in progress in ${feed}. What starts appears here by itself.`;
   return 'No audit of yours is in progress. One that starts appears here by itself; there is nothing to reload.';

@@ -94,7 +94,9 @@ export function paintTotals(text) {
   const failed = shelf.filter((audit) => audit.progress?.status === 'failed').length;
   setText($('running-count'), running === 0 ? '' : `${link.more ? 'the newest ' : ''}${running} in progress`);
   $('ended-part').hidden = $('ended').childElementCount === 0;
-  setText($('ended-count'), [shelf.length - failed > 0 && `${shelf.length - failed} completed`, failed > 0 && `${failed} failed`].filter(Boolean).join(', '));
+  const completed = shelf.filter((audit) => audit.progress?.status === 'completed').length;
+  const others = shelf.length - completed - failed; // ended by words of their feed
+  setText($('ended-count'), [completed > 0 && `${completed} completed`, failed > 0 && `${failed} failed`, others > 0 && `${others} otherwise`].filter(Boolean).join(', '));
   $('empty').hidden = !text;
   if (text && $('empty').textContent !== text) $('empty').replaceChildren(make('span', '', text));
 }

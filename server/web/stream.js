@@ -12,7 +12,7 @@ const FIRST_STATES = 1500; // ms after which a new connection has mentioned all 
 const QUIET = 60_000; // ms
 
 /** Which feed the page shows: /?feed=NAME. All rows are called audits here, whatever they are. */
-export const feed = /^[a-z][a-z0-9_]{0,30}$/.exec(new URLSearchParams(location.search).get('feed'))?.[0] ?? 'audits';
+export const feed = /^[a-z][a-z0-9_]{0,30}$/.exec(new URLSearchParams(location.search).get('feed') ?? '')?.[0] ?? 'audits';
 
 /** What people call a row. */
 export const nameOf = (id) => feed === 'audits' ? `Audit ${id}` : `${feed}/${id}`;
