@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -204,27 +205,31 @@ from public.jobs j;
 	}
 }
 
-// Whoever has no table has one made, and reports from any language.
+// Whoever has no table has one made, and reports from any language, as docs/adopt-a-table.md says.
 func TestReportIsShown(t *testing.T) {
 	t.Parallel()
-	db, run := several(t, `select 1`, "--create --feed imports")
-	if out := run("install --create --feed imports"); !strings.Contains(out, "nothing to change") {
+	const page = "docs/adopt-a-table.md"
+	made := strings.TrimPrefix(commandsOf(t, page)["No table at all"][0], "sh\nauditstream ")
+	reports := regexp.MustCompile(`(?m)^    (select auditstream\.report\(.*\))$`).FindAllStringSubmatch(document(t, page), -1)
+	if len(reports) != 3 {
+		t.Fatalf("%d reports in %s, want 3", len(reports), page)
+	}
+	db, run := several(t, `select 1`)
+	run(strings.TrimSpace(made) + " --role " + role)
+	if out := run(strings.TrimSpace(made)); !strings.Contains(out, "nothing to change") {
 		t.Errorf("a second install: %s", out)
 	}
-	db.sql(t, `select auditstream.report('file 7', 0, user_id => 'alice')`)
 	i := serve(t, db.Serve)
 	i.waitReady(t, "up")
-	st := i.open(t, "/api/v1/sse/imports/file%207/progress", token(t, jwt.MapClaims{"sub": "alice"}))
-	for _, step := range []struct{ call, want string }{
-		{``, `{"id":"file 7","status":"running","progress":0}`},
-		{`'file 7', 42, 'half of it'`, `{"id":"file 7","status":"running","progress":42,"message":"half of it"}`},
-		{`'file 7', 100, 'all of it'`, `{"id":"file 7","status":"completed","progress":100,"message":"all of it"}`},
-	} {
-		if step.call != "" {
-			db.sql(t, `select auditstream.report(`+step.call+`)`)
+	var st *stream
+	for n, want := range []string{`{"id":"file 7","status":"running","progress":0}`, `{"id":"file 7","status":"running","progress":40,"message":"page 4 of 10"}`,
+		`{"id":"file 7","status":"completed","progress":100}`} {
+		db.sql(t, reports[n][1])
+		if st == nil {
+			st = i.open(t, "/api/v1/sse/jobs/file%207/progress", token(t, jwt.MapClaims{"sub": "alice"}))
 		}
-		if got := st.next(t).Data; got != step.want {
-			t.Fatalf("after %s: got %s, want %s", step.call, got, step.want)
+		if got := st.next(t).Data; got != want {
+			t.Fatalf("after %s: got %s, want %s", reports[n][1], got, want)
 		}
 	}
 	st.ended(t)
