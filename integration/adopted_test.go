@@ -62,7 +62,7 @@ func (a adoption) install(t testing.TB, db database) {
 		if !ok {
 			continue
 		}
-		text = strings.ReplaceAll(text, "--feed jobs ", "--feed "+a.feed+" ")
+		text = strings.ReplaceAll(text, "--feed jobs", "--feed "+a.feed)
 		installs += strings.Count(text, "auditstream install ")
 		for _, want := range []string{"Installed on", "nothing to change"} {
 			cmd := exec.CommandContext(t.Context(), "sh", "-euc", `auditstream() { "$AUDITSTREAM" "$@" --role `+role+"; }\n"+text)
