@@ -68,7 +68,7 @@ func TestClientBrowserFeeds(t *testing.T) {
 	p.eval(t, "watch('none', 'nothing', 1); watch('no key', 'exports', 1); watch('many', 'exports', null)")
 	ends("none", "denied")
 	ends("no key", "denied")
-	p.wait(t, "that there are more", "seen.more === 500 && seen.many.length === 500")
+	p.wait(t, "that there are more", "seen.more === 500 && seen.many.length >= 500")
 	p.wait(t, "why", "seen['none error'] === 'No such feed' && seen['no key error'] === 'Invalid id: give a UUID'")
 }
 

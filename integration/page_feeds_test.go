@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -18,9 +19,20 @@ func TestPageShowsFeeds(t *testing.T) {
 		p.eval(t, `document.querySelector('#which').focus(); document.querySelector('#which').select()`)
 		p.do(t, chromedp.KeyEvent(text), chromedp.KeyEvent(kb.Enter))
 	}
+	// arrives waits across the change from one page to another, in which there is none to ask.
+	arrives := func(what, expression string) {
+		t.Helper()
+		eventually(t, func() error {
+			got, err := chromedp.Run(p.ctx, chromedp.Evaluate[string]("String("+expression+")"))
+			if err != nil || got != "true" {
+				return fmt.Errorf("waiting for %s: %s, %v", what, got, err)
+			}
+			return nil
+		})
+	}
 	p.wait(t, "the feeds to choose from", `[...document.querySelectorAll('#feeds option')].map(option => option.value).join() === 'audits,exports'`)
 	enter("exports")
-	p.wait(t, "exports", `location.search === '?feed=exports' && document.querySelector('#audits-title').textContent === 'exports'`)
+	arrives("exports", `location.search === '?feed=exports' && document.querySelector('#audits-title').textContent === 'exports'`)
 	p.wait(t, "two that run, and no audit", `document.querySelectorAll('#running .row').length >= 2 && !document.querySelector('.pick[href="#/1"]')`)
 	p.wait(t, "the connection", `document.querySelector('#link').dataset.state === 'live'`)
 	p.wait(t, "the fields of one", `[...document.querySelectorAll('.facts .field:not([hidden]) dt')].map(dt => dt.textContent).join() === 'file,processed,total'
@@ -36,9 +48,9 @@ func TestPageShowsFeeds(t *testing.T) {
 
 	key := p.json(t, `document.querySelector('#ended .row[data-status=cancelled]').dataset.id`)
 	p.eval(t, `location.assign('/')`)
-	p.wait(t, "audits again", `document.querySelector('#audits-title').textContent === 'Audits' && document.querySelectorAll('#running .row').length >= 2`)
+	arrives("audits again", `document.querySelector('#audits-title').textContent === 'Audits' && document.querySelectorAll('#running .row').length >= 2`)
 	enter("exports/" + strings.Trim(key, `"`))
-	p.wait(t, "the row that had ended", `document.querySelector('#detail-title').textContent === 'exports/' + `+key+` && document.querySelector('#detail-status').textContent === 'cancelled'`)
+	arrives("the row that had ended", `document.querySelector('#detail-title').textContent === 'exports/' + `+key+` && document.querySelector('#detail-status').textContent === 'cancelled'`)
 
 	enter("exports/6f1c2b9e-41d5-4f0c-9a57-2f6e1c0b7d38")
 	p.wait(t, "that there is no such row", `document.querySelector('#which-error').textContent === 'exports/6f1c2b9e-41d5-4f0c-9a57-2f6e1c0b7d38: No such row.'`)
@@ -48,5 +60,5 @@ func TestPageShowsFeeds(t *testing.T) {
 	p.wait(t, "that it is no name", `document.querySelector('#which-error').textContent.startsWith('A feed has a name of small letters')`)
 	p.screenshots(t, "feed-error")
 	enter("nothing")
-	p.wait(t, "that there is no such feed", `document.querySelector('#which-error').textContent === 'There is no feed nothing on this server.' && location.search === '?feed=nothing'`)
+	arrives("that there is no such feed", `document.querySelector('#which-error').textContent === 'There is no feed nothing on this server.' && location.search === '?feed=nothing'`)
 }
