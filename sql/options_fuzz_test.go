@@ -55,7 +55,7 @@ func (d dice) source(columns, types []string, word bool) string {
 	if word {
 		return pick(d, c, c, strings.ToUpper(c))
 	}
-	return pick(d, c, c, c, c+"/"+pick(d, columns...), c+"*100", c+"*0.5", "100-"+c, "100-"+c+"/"+pick(d, columns...), c+".a")
+	return pick(d, c, c, c, c+"/"+pick(d, columns...), c+"*100", c+"*0.5", "100-"+c)
 }
 
 // options are those of a feed.
@@ -80,8 +80,12 @@ func (d dice) options(feed string, columns, types []string) sql.Options {
 	if d.IntN(2) == 0 { // of any type
 		o.Words = []sql.Word{{Stored: "null", Shown: "running"}, {Stored: "set", Shown: "completed"}}
 	}
-	for range d.IntN(3) {
-		o.Words = append(o.Words, sql.Word{Source: d.source(columns, types, d.IntN(2) == 0), Stored: pick(d, "null", "set", "1", "100", "glad", "'"), Shown: pick(d, "completed", "failed", "o'k")})
+	for range d.IntN(3) { // of any type, too
+		w := sql.Word{Source: pick(d, columns...), Stored: pick(d, "set", "null"), Shown: pick(d, "completed", "failed", "o'k")}
+		if d.IntN(2) == 0 {
+			w.Source, w.Stored = pick(d, "100-"+w.Source, w.Source+"/"+pick(d, columns...), w.Source+"*0.5"), pick(d, "set", "1", "100", "glad", "'")
+		}
+		o.Words = append(o.Words, w)
 	}
 	if d.IntN(4) == 0 {
 		o.Hide = pick(d, columns...)
