@@ -70,7 +70,7 @@ func TestMetricsNameNobody(t *testing.T) {
 			t.Errorf("an id or a user:\n%s", got)
 		}
 		for _, m := range regexp.MustCompile(`\{([a-z_]+)=`).FindAllStringSubmatch(got, -1) {
-			if m[1] != "reason" && m[1] != "le" && m[1] != "feed" {
+			if m[1] != "reason" && m[1] != "le" && m[1] != "feed" { // feeds are those of the operator, who has named them
 				t.Errorf("label %s", m[1])
 			}
 		}

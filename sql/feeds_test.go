@@ -47,3 +47,34 @@ func installAndUninstall(ctx context.Context, dsn string, o sql.Options) error {
 	}
 	return nil
 }
+
+// What serve alone is told, and no view or trigger shows, is written down by a later install, too.
+func TestLaterInstallChangesWhatServeIsTold(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table jobs (id bigserial primary key, status text, progress int, user_id text)`)
+	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs"})
+	for _, o := range []sql.Options{{Ends: []string{"done"}}, {Ends: []string{"done", "gone"}, Deleted: "gone"}, {Public: true}, {Words: []sql.Word{{Stored: "x", Shown: "done"}}}, {Fields: []string{"progress2=progress"}}} {
+		o.Feed, o.Table = "jobs", "jobs"
+		if plan := install(t, conn, o); plan.SQL == "" {
+			t.Errorf("%+v: nothing to change", o)
+		}
+		if plan := install(t, conn, o); plan.SQL != "" {
+			t.Errorf("%+v: a second install wants to run", o)
+		}
+	}
+	if plan := install(t, conn, sql.Options{Feed: "jobs", Table: "jobs"}); plan.SQL != "" {
+		t.Error("an install without options wants to run")
+	}
+	feeds, err := sql.Feeds(t.Context(), conn)
+	want := sql.Feed{Name: "jobs", View: "auditstream.progress_jobs", Ends: []string{"done", "gone"}, Deleted: "gone", Public: true, Fields: true}
+	if len(feeds) == 1 {
+		want.Mix = feeds[0].Mix
+	}
+	if err != nil || len(feeds) != 1 || !reflect.DeepEqual(feeds[0], want) {
+		t.Errorf("got %+v, %v, want %+v", feeds, err, want)
+	}
+	if _, err := sql.Install(t.Context(), conn, sql.Options{Feed: "jobs", Table: "jobs", Deleted: "running"}); err == nil || err.Error() != "--deleted running: a deleted row has ended; give completed, failed, or --ends running as well" {
+		t.Errorf("got %v", err)
+	}
+}

@@ -90,7 +90,9 @@ func (d dice) options(feed string, columns, types []string) sql.Options {
 	if d.IntN(4) == 0 {
 		o.Hide = pick(d, columns...)
 	}
-	o.Deleted = pick(d, "", "", "completed", "gone'")
+	if o.Deleted = pick(d, "", "", "completed", "gone'"); d.IntN(10) > 0 {
+		o.Ends = append(o.Ends, o.Deleted)
+	}
 	return o
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -69,6 +70,9 @@ func (i *installed) mapAgain(ctx context.Context, conn *pgx.Conn, t *table, give
 	o.Columns, kept = i.keepColumns(given.Columns, t)
 	if o, err = i.withView(given, o); err != nil {
 		return o, nil, nil, err
+	}
+	if o.Deleted != "" && o.Deleted != "completed" && o.Deleted != "failed" && !slices.Contains(o.Ends, o.Deleted) {
+		return o, nil, nil, usagef("--deleted %s: a deleted row has ended; give completed, failed, or --ends %[1]s as well", o.Deleted)
 	}
 	m, err = mapped(ctx, conn, t, o, encoding)
 	if o.View != "" {

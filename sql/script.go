@@ -37,7 +37,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		rings = nil
 	}
 	vars["rings"] = strings.TrimSuffix(ringTriggers(rings, m, there.naming, vars), "\n")
-	sum := md5.Sum([]byte(render(installSQL, vars))) // of what was asked for
+	sum := md5.Sum([]byte(render(installSQL, vars) + choose(o, nil, m, ""))) // of what was asked for
 	asked := hex.EncodeToString(sum[:])
 	maps.Copy(vars, there.vars(othersTriggers(there.all, there.naming)))
 	current := versionOf(there.Comment, there.Watch, there.Prepare) > 0 && there.Feeds == !o.NoTriggers && there.chosen != nil && there.chosen.Options.Asked == asked && !there.Old &&
