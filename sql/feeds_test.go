@@ -3,6 +3,7 @@ package sql_test
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"sync"
 	"testing"
 

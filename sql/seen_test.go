@@ -24,7 +24,9 @@ func TestInstallSaysWhatItSees(t *testing.T) {
 	for name, install := range map[string]func() (*sql.Plan, error){
 		"planned": func() (*sql.Plan, error) { return sql.PlanInstall(t.Context(), conn, o) },
 		"run":     func() (*sql.Plan, error) { return sql.Install(t.Context(), conn, o) },
-		"again":   func() (*sql.Plan, error) { return sql.Install(t.Context(), conn, sql.Options{Feed: "jobs", Table: "jobs"}) },
+		"again": func() (*sql.Plan, error) {
+			return sql.Install(t.Context(), conn, sql.Options{Feed: "jobs", Table: "jobs"})
+		},
 	} {
 		if name == "again" {
 			if _, err := sql.Install(t.Context(), conn, o); err != nil {
