@@ -163,9 +163,9 @@ func TestAPIInstallAndUninstall(t *testing.T) {
 
 	fails(t, "there is no table public.audits in the database", "install")
 	wantOutput(t, "auditstream is not installed in this database; nothing to change.\n", "uninstall")
-	db.sql(t, "create table jobs (id integer primary key, progress integer); create table uuids (id uuid primary key, status text, progress int); create view looks as select * from uuids")
+	db.sql(t, "create table jobs (id integer primary key, progress integer); create table dates (id date primary key, status text, progress int); create view looks as select * from dates")
 	fails(t, "public.jobs has no column status: say which column holds it with --column status=NAME (it has id, progress)", "install", "--table", "jobs")
-	fails(t, "column id of public.uuids is uuid: the id of an audit must be smallint, integer or bigint", "install", "--table", "uuids")
+	fails(t, "column id of public.dates is date: the id of a row must be smallint, integer, bigint, uuid, text or varchar", "install", "--table", "dates")
 	fails(t, "public.looks cannot be adopted: it is a view", "install", "--table", "looks")
 	fails(t, "there is no role nobody_of_that_name", "install", "--create", "--role", "nobody_of_that_name")
 	wantUsage(t, env, []string{"install", "--create", "--column", "colour=status"}, `there is no column "colour" to map`)

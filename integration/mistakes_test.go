@@ -106,7 +106,7 @@ func TestMistakeNoTriggers(t *testing.T) {
 	env := []string{"DATABASE_URL=" + db.Admin, "JWT_SECRET=" + secret}
 	wantRemedy(t, 1, env, "doctor", "Run auditstream install --table 'public.audits' again: it repairs that.")
 	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
-	i.waitReady(t, "up")
+	i.waitMetric(t, listenerUp, atLeast(1))
 	s := i.watch(t, "1", alice(t))
 	s.next(t)
 	// One change alone may be of a transaction that was open when the audit's lock was taken, and need not have been announced:

@@ -25,6 +25,7 @@ var heldElsewhere = map[string]string{
 	"import { watchAudit }":                 "TestClientAPIPageExample",
 	"cmd/auditstream ──▶ server":            "",
 	"watchAudit(42, {":                      "TestClientAPIPageExample",
+	"auditstream install --feed exports":    "TestDocsAdoptATable",
 	"docker build -t auditstream .":         "TestImage",
 	"cp deploy/compose/env.example .env   ": "TestImage",
 }

@@ -177,7 +177,7 @@ func (f *fleet) open(k int) int {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body) // it may be on its way down
-	_, after, _ := strings.Cut(string(body), "\n"+streamsOpen+" ")
+	_, after, _ := strings.Cut(ofAudits.Replace(string(body)), "\n"+streamsOpen+" ")
 	open, _, _ := strings.Cut(after, "\n")
 	n, _ := strconv.Atoi(open)
 	return n

@@ -263,7 +263,7 @@ with n as (
             from pg_catalog.regexp_matches(m[1], '[:]varno ([0-9]+) [:]varattno ([0-9]+) ', 'g') v) v
         cross join lateral (select pg_catalog.min(v[1]::int) as first from pg_catalog.regexp_matches(tree, '[:]varno ([0-9]+) [:]varattno', 'g') v) t
         join r on true join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum = v.low and v.low = v.high and v.no = t.first
-    where rules.relname = :'view' and rulename = '_RETURN'
+    where rules.relname = :'view' and rulename = '_RETURN' and tree !~ '[:]subquery [{]' -- of a query in between nothing is known
 ), indexes as (
     select i.indisunique and i.indnkeyatts = 1 as alone from pg_catalog.pg_index i join r on r.oid = i.indrelid join sources s on s.attnum = i.indkey[0] and s.name = :'id'
     where i.indisvalid and i.indpred is null

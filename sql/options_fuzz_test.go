@@ -109,7 +109,7 @@ func FuzzOptions(f *testing.F) {
 		exec(t, conn, `create type mood as enum ('glad', ' Sad '); create domain percent as int check (value < 1000); update audits set user_id = 'alice'`)
 		b := everything(t, dsn)
 		installed := 0
-		for n := range 12 {
+		for n := 0; n < 12 || installed < 3 && n < 100; n++ {
 			feed := fmt.Sprintf("f%d", n)
 			var columns, types []string
 			ddl := "id " + pick(d, "bigserial", "int generated always as identity", "uuid default gen_random_uuid()", "text default md5(random()::text)") + " primary key"
@@ -137,8 +137,8 @@ func FuzzOptions(f *testing.F) {
 			b.heard(t, conn) // the notifications are read, as serve reads them
 			d.reads(t, conn, o, what)
 		}
-		if installed == 0 {
-			t.Errorf("seed %d: none of 12 was installed", seed)
+		if installed < 3 {
+			t.Errorf("seed %d: of 100 only %d were installed", seed, installed)
 		}
 		equal(t, "audits", shown(t, conn), []string{`{"audit_id":1,"user_id":"alice","status":"running","progress":10}`})
 		uninstall(t, conn)

@@ -131,14 +131,14 @@ func (a *feeds) ping(ctx context.Context) error {
 	return err
 }
 
-// look finds which feeds there are.
-func (a *feeds) look(ctx context.Context) {
+// look finds which feeds there are, and reports whether it could.
+func (a *feeds) look(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	found, err := sql.Feeds(ctx, a.pool)
 	if err != nil {
 		a.logger.Debug("which feeds there are is not known", "error", err)
-		return
+		return false
 	}
 	there := make(map[string]*store.Feed)
 	for _, f := range found {
@@ -159,6 +159,7 @@ func (a *feeds) look(ctx context.Context) {
 			}
 		}
 	}
+	return true
 }
 
 func described(f sql.Feed) *store.Feed {

@@ -43,6 +43,8 @@ const (
 	lookEvery = time.Minute
 	// lookRest bounds how often others can have the catalog read, by notifying. A resync within it waits for nothing.
 	lookRest = time.Second
+	// lookAgain is how soon it is looked again for feeds where the database did not answer.
+	lookAgain = 3 * time.Second
 	// lookTimeout is how long a resync waits for either answer.
 	lookTimeout = 2 * time.Second
 )
@@ -66,15 +68,23 @@ func (w *schemaWatch) Watch(ctx context.Context) error {
 				continue
 			}
 		}
+		known := true
 		if resync {
 			w.compare(ctx)
-			w.feeds.look(ctx)
+			known = w.feeds.look(ctx)
 		}
-		if w.drift.look(ctx, resync) || resync && !passed {
+		print := w.drift.print
+		changed := w.drift.look(ctx, resync)
+		if !resync && w.drift.print != print { // where no install is heard of
+			known = w.feeds.look(ctx)
+		}
+		if changed || resync && !passed {
 			w.feeds.Resync()
 		}
-		resync, passed, looked = false, false, time.Now()
-		next = looked.Add(lookEvery)
+		resync, passed, looked = !known, !known, time.Now()
+		if next = looked.Add(lookEvery); !known {
+			next = looked.Add(lookAgain)
+		}
 	}
 }
 
