@@ -54,9 +54,7 @@ type Viewer struct {
 // user_email is v's e-mail address without regard to case; or its group_id is one of v's groups; or its feed is public. A row with
 // none of these belongs to nobody. A blank text identifies nobody either, so that an empty claim can never match an empty column.
 func (a Audit) OwnedBy(v Viewer) bool {
-	feed := cmp.Or(a.Feed, Audits)
-	owners := feed.Owners(v)
-	return slices.ContainsFunc(a.Owners(), func(o Owner) bool { return slices.Contains(owners, o) })
+	return slices.ContainsFunc(a.Owners(), v.is)
 }
 
 // foldEmail maps to lower case without ever mapping a letter outside ASCII to one inside it. Unicode's folding makes

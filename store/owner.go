@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -63,6 +64,19 @@ func (v Viewer) Owners() []Owner {
 		owners = append(owners, Owner{foldEmail(v.Email), byEmail})
 	}
 	return owners
+}
+
+// is reports whether the viewer is an owner, or one of a group's. It is asked for each state that is sent, and a token may name many groups.
+func (v Viewer) is(o Owner) bool {
+	switch o.kind {
+	case bySubject:
+		return o.name == v.Subject
+	case byEmail:
+		return o.name == foldEmail(v.Email)
+	case ofGroup:
+		return slices.Contains(v.Groups, o.name)
+	}
+	return o.kind == everybody
 }
 
 // asciiEmail is the part of a folded address by which rows are looked up: what a database makes of other letters depends
