@@ -234,3 +234,54 @@ func TestReportIsShown(t *testing.T) {
 	}
 	st.ended(t)
 }
+
+// Streams of all feeds outlive the database, and feeds are found that are installed when it is back.
+func TestFeedsOutliveTheDatabase(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	db := adopt(t, server.DSN("postgres"))
+	const id = "00000000-0000-0000-0000-000000000001"
+	db.sql(t, `create table jobs (id uuid primary key, status text, progress int, user_id text); insert into jobs values ('`+id+`', 'running', 0, 'alice');
+		create table mails (id text primary key, status text, progress int, user_id text); insert into mails values ('ä/1', 'running', 0, 'alice')`)
+	run := func(args ...string) { command(t, []string{"DATABASE_URL=" + db.Admin}, args...) }
+	for _, feed := range []string{"jobs", "mails"} {
+		run("install", "--feed", feed, "--role", role)
+	}
+	audit := db.insert(t, "", "")
+	i := serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
+	i.waitReady(t, "up")
+	alice := token(t, jwt.MapClaims{"sub": "alice"})
+	streams := map[string]*stream{}
+	for table, path := range map[string]string{"audits": "audits/" + audit, "jobs": "jobs/" + id, "mails": "mails/%C3%A4%2F1"} {
+		streams[table] = i.open(t, "/api/v1/sse/"+path+"/progress", alice)
+		streams[table].next(t)
+	}
+	for n, down := range []func() error{
+		func() error { return server.StopImmediate(t.Context()) }, func() error { return server.Crash(t.Context()) }, func() error { return server.StopFast(t.Context()) },
+	} {
+		if err := down(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			if status, body := i.get(t, "/readyz"); status != http.StatusServiceUnavailable {
+				return fmt.Errorf("/readyz: %d %s, want 503", status, body)
+			}
+			return nil
+		})
+		if err := server.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		feed := fmt.Sprintf("late_%d", n)
+		run("install", "--feed", feed, "--table", "jobs", "--role", role)
+		for table, st := range streams {
+			db.sql(t, fmt.Sprintf(`update %s set progress = %d`, table, 10*n+10))
+			st.until(t, func(p progress) bool { return p.Progress == 10*n+10 })
+		}
+		eventually(t, func() error {
+			if got := i.ask(t, "GET", "/api/v1/"+feed+"/"+id+"/status", "Authorization", "Bearer "+alice); got.Status != http.StatusOK {
+				return fmt.Errorf("a feed that was installed when the database was back: %d %s", got.Status, got.Body)
+			}
+			return nil
+		})
+	}
+}
