@@ -134,7 +134,7 @@ func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([
 		}
 		found = slices.Concat(found, replaced, i.changedObjects(), i.changedOwners())
 		stale := slices.ContainsFunc(replaced, func(f Finding) bool { return f.Stale })
-		if was := i.chosen.Made; !stale && i.Made.Name != "" && (was.Unique && !i.Made.Unique || was.Indexed && !i.Made.Indexed) {
+		if was := i.chosen.Made; !stale && i.Made.Name != "" && i.Made.Sources[i.id()] != "" && (was.Unique && !i.Made.Unique || was.Indexed && !i.Made.Indexed) {
 			key := ident(i.Made.Sources[i.id()])
 			found = append(found, Finding{Kind: "key", Text: fmt.Sprintf("the index that made %s of %s unique, or found its rows, is gone: a restore that goes on after errors"+
 				" leaves a table without its primary key, and rows twice", key, i.tableName()),
