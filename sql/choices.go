@@ -135,10 +135,14 @@ func (i *installed) keepColumns(given map[string]string, t *table) (all map[stri
 	return all, kept
 }
 
-// keepOthers adds what an earlier install was given besides columns and this one was not.
-func (i *installed) keepOthers(o Options) Options {
+// keepOthers adds what an earlier install was given besides columns and this one was not. What reads other tables than the adopted one counts
+// only where nobody else can have written it.
+func (i *installed) keepOthers(o Options) (Options, error) {
 	if i.chosen == nil {
-		return o
+		return o, nil
+	}
+	if owner := i.Made.Objects[choicesTable]; !i.safe() && (o.Lookups == nil && i.chosen.Options.Lookups != nil || o.Rings == nil && i.chosen.Options.Rings != nil) {
+		return o, fmt.Errorf("--lookup and --ring of the install before are kept in auditstream.choices, which belongs to %s: give them again", owner.Owner)
 	}
 	c := i.chosen.Options
 	if o.Words == nil {
@@ -160,7 +164,13 @@ func (i *installed) keepOthers(o Options) Options {
 		o.report = c.Report
 	}
 	o.Hide, o.Deleted, o.Public = cmp.Or(o.Hide, c.Hide), cmp.Or(o.Deleted, c.Deleted), o.Public || c.Public
-	return o
+	return o, nil
+}
+
+// safe says whether nobody but a superuser, and whoever installs, can have written the choices.
+func (i *installed) safe() bool {
+	owner := i.Made.Objects[choicesTable]
+	return owner.Super || owner.Owner == i.Made.Installer
 }
 
 // optionOf is what Options.Columns calls a column of the view.

@@ -32,7 +32,8 @@ const (
 	jsonbText    expression = `%[1]s #>> '{}'`
 	// The JSON itself when its text cannot be had: \u0000 and half a surrogate pair are valid in json, but to convert them is an
 	// error. The inner expression takes away what is harmless, escaped backslashes and whole pairs.
-	jsonText expression = `case when regexp_replace(%[1]s::text, '\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..', '', 'g')` +
+	// It takes seconds for a megabyte, so that of a long one that may have them the JSON itself is shown.
+	jsonText expression = `case when strpos(%[1]s::text, '\u') = 0 then %[1]s #>> '{}' when octet_length(%[1]s::text) > 65536 then %[1]s::text when regexp_replace(%[1]s::text, '\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..', '', 'g')` +
 		` ~ '\\u(0000|[dD][89a-fA-F])' then %[1]s::text else %[1]s #>> '{}' end`
 	// jsonText where the server's encoding cannot hold every character that JSON can write.
 	jsonTextASCII expression = `case when %[1]s::text ~ '\\u' then %[1]s::text else %[1]s #>> '{}' end`

@@ -146,6 +146,24 @@ $auditstream$;
 grant execute on function auditstream.changed() to public;
 \endif
 \endif
+\if :objects
+-- Our views have no rules and triggers, and nobody may do more than read them: whoever owned one before may have added some.
+set local auditstream.view = :'view';
+do $$ declare change text; begin
+    for change in
+        select format('drop rule %I on %s', w.rulename, c.oid::regclass) from pg_class c join pg_rewrite w on w.ev_class = c.oid
+            where c.relnamespace = 'auditstream'::regnamespace and c.relkind = 'v' and c.relname in (current_setting('auditstream.view'), 'feeds') and w.rulename <> '_RETURN'
+        union all
+        select format('drop trigger %I on %s', t.tgname, c.oid::regclass) from pg_class c join pg_trigger t on t.tgrelid = c.oid
+            where c.relnamespace = 'auditstream'::regnamespace and c.relkind = 'v' and c.relname in (current_setting('auditstream.view'), 'feeds')
+        union all
+        select distinct format('revoke %s on %s from %s cascade', x.privilege_type, c.oid::regclass, case when x.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(x.grantee)) end)
+            from pg_class c, aclexplode(c.relacl) x where c.relnamespace = 'auditstream'::regnamespace and c.relkind = 'v' and c.relname in (current_setting('auditstream.view'), 'feeds')
+            and x.grantee <> c.relowner and x.privilege_type <> 'SELECT' loop
+        execute change;
+    end loop;
+end $$;
+\endif
 :grants
 \if :objects
 \if :triggers
@@ -288,7 +306,7 @@ with n as (
         exists (select from pg_catalog.aclexplode(coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner))) x where x.grantee = 0)), null, '' from f
     union all
     select 'function ' || p.oid::pg_catalog.regprocedure, p.proowner, pg_catalog.pg_get_functiondef(p.oid), pg_catalog.concat_ws(' ', p.prosqlbody::text, p.prosrc, p.prosecdef, p.proconfig::text, p.provolatile), ''
-    from pg_catalog.pg_proc p join n on n.oid = p.pronamespace where p.proname = :'report'
+    from pg_catalog.pg_proc p join n on n.oid = p.pronamespace where p.proname = :'report' and p.prokind = 'f' and p.pronargs = 6
     union all -- of a partitioned table's copies only those that were switched off: partitions come and go
     select pg_catalog.concat_ws(' on ', 'trigger ' || t.tgname, case when t.tgrelid <> (select oid from r) and exists (select from pg_catalog.pg_trigger o, r where o.tgrelid = r.oid and o.tgfoid = f.oid) then t.tgrelid::pg_catalog.regclass::text end), null,
         pg_catalog.pg_get_triggerdef(t.oid), pg_catalog.concat_ws(' ', t.tgtype, t.tgattr::text, t.tgqual::text, t.tgdeferrable, t.tgnargs),

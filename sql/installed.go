@@ -75,7 +75,8 @@ const installedSQL = `
 	       case when k.oid is null then ''
 	           when pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(k.oid, 'select') then 'readable' else 'closed' end as choices,
 	       coalesce((select pg_catalog.min(p.pronamespace::pg_catalog.regnamespace::text) from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
-	           where n.oid is null and t.tgname = 'auditstream_insert' and p.proname = 'changed'), '') as moved,
+	           where n.oid is null and t.tgname = 'auditstream_insert' and p.proname = 'changed'
+	               and exists (select from pg_catalog.pg_class v where v.relnamespace = p.pronamespace and v.relname = 'progress' and v.relkind = 'v')), '') as moved,
 	       (select coalesce(pg_catalog.json_agg(x), '[]') from (
 	           select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, a.attcollation::int8 as collation
 	           from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum) x) as columns,
@@ -92,7 +93,8 @@ const installedSQL = `
 	                  t.tgenabled as enabled, t.tgparentid <> 0 as copy, t.tgconstraint <> 0 as constraint
 	           from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
 	               join pg_catalog.pg_class r on r.oid = t.tgrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
-	           where t.tgname <> all ($1::text[]) and (p.pronamespace = n.oid or p.proname in ('changed', 'notify_change') and t.tgname like 'auditstream\_%'
+	           where t.tgname <> all ($1::text[]) and (p.pronamespace = n.oid or n.oid is null and exists (select from pg_catalog.pg_class v where v.relnamespace = p.pronamespace and v.relname = 'progress' and v.relkind = 'v')
+	               and p.proname in ('changed', 'notify_change') and t.tgname like 'auditstream\_%'
 	               and pg_catalog.substr(t.tgname, 13) in ('insert', 'update', 'delete', 'owner', 'truncate', 'key')) order by copy, display, t.tgname) x) as triggers
 	from (values (1)) one
 		left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'

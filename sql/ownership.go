@@ -54,7 +54,16 @@ func (i *installed) takeOver() []string {
 		if name == choicesTable && !i.trusts(o) { // it is made anew
 			own = append(own, "drop table auditstream.choices;")
 		} else if name != choicesTable && o.Owner != "" && o.Owner != i.Made.Installer && (name == i.viewObject() || !i.trusts(o)) {
-			own = append(own, fmt.Sprintf("alter %s owner to %s;", name, ident(i.Made.Installer)))
+			switch alter := fmt.Sprintf("alter %s owner to %s;", name, ident(i.Made.Installer)); {
+			case name == ourSchema: // what others may make there would be found in it
+				own = append(own, alter+"\n"+revokeCreate)
+			case name == ourFunction: // a function has its owner's rights where it says so
+				own = append(own, alter+" alter "+name+" security invoker;")
+			case strings.HasPrefix(name, "function "): // it is made anew
+				own = append(own, "drop "+name+";")
+			default:
+				own = append(own, alter)
+			}
 		}
 	}
 	slices.Sort(own)
@@ -77,3 +86,11 @@ func (i *installed) detach(t *table, rings []ring) []string {
 	}
 	return drop
 }
+
+// revokeCreate takes from all but the schema's owner the right to make something there.
+const revokeCreate = `do $$ declare acl text; begin
+    for acl in select format('revoke create on schema auditstream from %s cascade', case when x.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(x.grantee)) end)
+        from pg_namespace n, aclexplode(n.nspacl) x where n.nspname = 'auditstream' and x.grantee <> n.nspowner and x.privilege_type = 'CREATE' loop
+        execute acl;
+    end loop;
+end $$;`

@@ -27,6 +27,9 @@ type Plan struct {
 	// Kept are the Options.Columns of the install before that were not given again, as OURS=THEIRS.
 	Kept []string
 
+	// Last says of an uninstall that nothing is left after it.
+	Last bool
+
 	table     *table
 	own       bool     // the view is the operator's query
 	exclusive bool     // it needs the table without readers, too

@@ -48,6 +48,9 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	}
 	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t, own: m.own != nil}
 	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
+	if err == nil && len(plan.rights) == 0 {
+		err = pin(ctx, conn, m.tables(t)...)
+	}
 	if err == nil {
 		err = plan.tell(ctx, conn, o, t, m, there, found)
 	}
@@ -63,7 +66,9 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 
 // mapAgain maps the columns by what is asked for now and was before, which it adds to o; kept is what of --column was.
 func (i *installed) mapAgain(ctx context.Context, conn *pgx.Conn, t *table, given Options, encoding string) (o Options, m *mapping, kept []string, err error) {
-	o = i.keepOthers(given)
+	if o, err = i.keepOthers(given); err != nil {
+		return o, nil, nil, err
+	}
 	if t.OID == 0 && o.Feed != defaultFeed {
 		o.report = i.reportName()
 	}

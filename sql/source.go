@@ -123,10 +123,11 @@ func (s *source) at(operator, encoding string) string {
 	switch {
 	case s.column.builtInBase() == "jsonb":
 		return fmt.Sprintf(`%s %s %s`, ref, operator, path)
-	case encoding == "UTF8":
-		return fmt.Sprintf(`case when regexp_replace(%[1]s::text, '\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..', '', 'g') !~ '\\u(0000|[dD][89a-fA-F])' then %[1]s %[2]s %[3]s end`, ref, operator, path)
+	case encoding == "UTF8": // the expression takes seconds for a megabyte
+		return fmt.Sprintf(`case when strpos(%[1]s::text, '\u') = 0 then %[1]s %[2]s %[3]s when octet_length(%[1]s::text) <= 65536 then `+
+			`case when regexp_replace(%[1]s::text, '\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..', '', 'g') !~ '\\u(0000|[dD][89a-fA-F])' then %[1]s %[2]s %[3]s end end`, ref, operator, path)
 	}
-	return fmt.Sprintf(`case when %[1]s::text !~ '\\u' then %[1]s %[2]s %[3]s end`, ref, operator, path)
+	return fmt.Sprintf(`case when strpos(%[1]s::text, '\u') = 0 then %[1]s %[2]s %[3]s end`, ref, operator, path)
 }
 
 // quotedPath is a list of names as an array's text has it, inside a literal.
@@ -186,7 +187,7 @@ func (s *source) number(encoding string) string {
 func (s *source) alone(encoding string) string {
 	switch {
 	case s.inText():
-		return textNumber.of(fmt.Sprintf(`substring(%s collate "C" from '["'']%s["'']\s*:\s*["'']?([-+0-9.eE]+)')`, s.from(), s.path[0]))
+		return textNumber.of(fmt.Sprintf(`substring(left(%s, 65536) collate "C" from '["'']%s["'']\s*:\s*["'']?([-+0-9.eE]+)')`, s.from(), s.path[0]))
 	case s.path != nil:
 		return textNumber.of("(" + s.ownText(encoding) + ")")
 	}

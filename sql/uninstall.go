@@ -46,7 +46,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 		}
 		return plan, nil
 	}
-	plan := &Plan{Schema: there.version(), exclusive: true}
+	plan := &Plan{Schema: there.version(), exclusive: true, Last: true}
 	err = errors.Join(there.newer(), there.moved(), there.ownTable(plan))
 	if err != nil || !there.Schema {
 		return plan, err

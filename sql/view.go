@@ -71,8 +71,8 @@ func asTable(query string) string { return "(\n" + query + "\n)" }
 // withView makes o that of an install whose view is the operator's own: it names what it has of ours.
 func (i *installed) withView(given Options, o Options) (Options, error) {
 	if c := i.chosen; c != nil && o.View == "" && c.Options.View != "" {
-		if owner := i.Made.Objects[choicesTable]; !owner.Super && owner.Owner != i.Made.Installer { // who could have written it
-			return o, fmt.Errorf("%s is kept in auditstream.choices, which belongs to %s: give it again", viewName, owner.Owner)
+		if !i.safe() {
+			return o, fmt.Errorf("%s is kept in auditstream.choices, which belongs to %s: give it again", viewName, i.Made.Objects[choicesTable].Owner)
 		}
 		o.View = c.Options.View
 	}

@@ -147,6 +147,9 @@ func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
 		if len(plan.Warnings) > 0 {
 			return plan, "Uninstalled, but for what the warning names.", nil
 		}
+		if c.Feed != "" && !plan.Last {
+			return plan, fmt.Sprintf("Uninstalled the feed %s. Others are left.", c.Feed), nil
+		}
 		return plan, "Uninstalled. Nothing of auditstream is left in this database.", nil
 	})
 }

@@ -1,0 +1,48 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// pin holds the names of tables until the transaction ends: whoever owns one could give its name to a view in the middle, which would then be
+// read, or shown, with the rights of whoever installs. A table that the current role may not read is not read by it either.
+func pin(ctx context.Context, conn *pgx.Conn, tables ...*table) error {
+	for _, t := range tables {
+		if t.OID == 0 {
+			continue
+		}
+		const mine = `select coalesce(pg_catalog.to_regclass($2)::oid = $1, false) and pg_catalog.has_table_privilege($1, 'select')`
+		var readable, still bool
+		if err := conn.QueryRow(ctx, mine, t.OID, t.quoted()).Scan(&readable); err != nil {
+			return fmt.Errorf("look up table %s: %w", t.Display, err)
+		}
+		if !readable {
+			continue
+		}
+		if err := execScript(ctx, conn, fmt.Sprintf("lock table only %s in access share mode", t.quoted())); err != nil {
+			return fmt.Errorf("lock %s: %w", t.Display, err)
+		}
+		if err := conn.QueryRow(ctx, mine, t.OID, t.quoted()).Scan(&still); err != nil {
+			return fmt.Errorf("look up table %s: %w", t.Display, err)
+		}
+		if !still {
+			return fmt.Errorf("%s is another table than a moment ago: try again", t.Display)
+		}
+	}
+	return nil
+}
+
+// tables are all that an install reads or makes triggers on.
+func (m *mapping) tables(t *table) []*table {
+	all := []*table{t}
+	for _, l := range m.lookups {
+		all = append(all, l.table)
+	}
+	for _, r := range m.rings {
+		all = append(all, r.table)
+	}
+	return all
+}
