@@ -118,13 +118,21 @@ func TestS2TableThatBecomesAViewMeanwhileIsNotRead(t *testing.T) {
 // Any role may have a table of its own whose trigger is called as ours.
 func TestTemporaryTriggersOfOthersStopNoInstall(t *testing.T) {
 	t.Parallel()
-	_, admin, hers, _ := mallory(t)
+	dsn, admin, hers, name := mallory(t)
 	exec(t, admin, `create table audits (id bigint primary key, status text, progress int)`)
-	for _, schema := range []string{"pg_temp", "mine"} {
-		exec(t, hers, strings.ReplaceAll(`create table SCHEMA.zz (id int); create function SCHEMA.changed() returns trigger language plpgsql as $$ begin return null; end $$;
-			create trigger auditstream_insert after insert on SCHEMA.zz execute function SCHEMA.changed()`, "SCHEMA", schema))
-	}
+	exec(t, hers, `create table pg_temp.zz (id int); create function pg_temp.changed() returns trigger language plpgsql as $$ begin return null; end $$;
+		create trigger auditstream_insert after insert on pg_temp.zz execute function pg_temp.changed()`)
 	install(t, admin, sql.Options{})
+	// Of those that have USAGE on our schema also with our function, which everybody may execute.
+	exec(t, admin, `grant usage on schema auditstream to `+name)
+	exec(t, hers, `create trigger auditstream_update after update on pg_temp.zz for each row execute function auditstream.changed()`)
+	if plan := install(t, admin, sql.Options{}); plan.SQL != "" {
+		t.Errorf("a second install wants to run:\n%s", plan.SQL)
+	}
+	if found, all := kinds(t, dsn, ""); len(found) > 0 {
+		t.Errorf("found %+v", all)
+	}
+	exec(t, hers, `drop table pg_temp.zz`)
 	uninstall(t, admin)
 }
 

@@ -311,7 +311,7 @@ with n as (
     select pg_catalog.concat_ws(' on ', 'trigger ' || t.tgname, case when t.tgrelid <> (select oid from r) and exists (select from pg_catalog.pg_trigger o, r where o.tgrelid = r.oid and o.tgfoid = f.oid) then t.tgrelid::pg_catalog.regclass::text end), null,
         pg_catalog.pg_get_triggerdef(t.oid), pg_catalog.concat_ws(' ', t.tgtype, t.tgattr::text, t.tgqual::text, t.tgdeferrable, t.tgnargs),
         case t.tgenabled when 'D' then 'disabled' when 'R' then 'replica only' else '' end
-    from pg_catalog.pg_trigger t join f on f.oid = t.tgfoid where (t.tgparentid = 0 or t.tgenabled in ('D', 'R')) and t.tgname <> all (:'others'::text[])
+    from pg_catalog.pg_trigger t join f on f.oid = t.tgfoid join pg_catalog.pg_class tt on tt.oid = t.tgrelid and tt.relpersistence <> 't' where (t.tgparentid = 0 or t.tgenabled in ('D', 'R')) and t.tgname <> all (:'others'::text[])
 )
 select pg_catalog.jsonb_build_object('installer', current_user, 'server', pg_catalog.current_setting('server_version_num')::int / 10000,
     'schema', (select nspname from r), 'name', (select relname from r), 'owner', (select pg_catalog.pg_get_userbyid(relowner) from r),

@@ -93,8 +93,7 @@ const installedSQL = `
 	                  t.tgenabled as enabled, t.tgparentid <> 0 as copy, t.tgconstraint <> 0 as constraint
 	           from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
 	               join pg_catalog.pg_class r on r.oid = t.tgrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
-	           where t.tgname <> all ($1::text[]) and (p.pronamespace = n.oid or n.oid is null and exists (select from pg_catalog.pg_class v where v.relnamespace = p.pronamespace and v.relname = 'progress' and v.relkind = 'v')
-	               and p.proname in ('changed', 'notify_change') and t.tgname like 'auditstream\_%'
+	           where r.relpersistence <> 't' and t.tgname <> all ($1::text[]) and (p.pronamespace = n.oid or p.proname in ('changed', 'notify_change') and t.tgname like 'auditstream\_%'
 	               and pg_catalog.substr(t.tgname, 13) in ('insert', 'update', 'delete', 'owner', 'truncate', 'key')) order by copy, display, t.tgname) x) as triggers
 	from (values (1)) one
 		left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
