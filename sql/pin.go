@@ -14,7 +14,7 @@ func pin(ctx context.Context, conn *pgx.Conn, tables ...*table) error {
 		if t.OID == 0 {
 			continue
 		}
-		const mine = `select coalesce(pg_catalog.to_regclass($2)::oid = $1, false) and pg_catalog.has_table_privilege($1, 'select')`
+		const mine = `select coalesce(pg_catalog.to_regclass($2::text)::oid = $1::oid, false) and pg_catalog.has_table_privilege($1::oid, 'select')`
 		var readable, still bool
 		if err := conn.QueryRow(ctx, mine, t.OID, t.quoted()).Scan(&readable); err != nil {
 			return fmt.Errorf("look up table %s: %w", t.Display, err)
