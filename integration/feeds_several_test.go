@@ -51,6 +51,9 @@ func TestFeedsOfTenants(t *testing.T) {
 	if out := command(t, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + secret}, "doctor"); strings.Contains(out, "FAIL") || strings.Count(out, "its keys are of type") != 4 {
 		t.Errorf("doctor:\n%s", out)
 	}
+	if out := command(t, []string{"DATABASE_URL=" + db.Admin, "JWT_SECRET=" + secret}, "doctor"); !strings.Contains(out, "not as a superuser") || strings.Contains(out, "statuses") {
+		t.Errorf("doctor as a superuser:\n%s", out)
+	}
 	i := serve(t, db.Serve)
 	i.waitReady(t, "up")
 	alice := token(t, jwt.MapClaims{"sub": "alice"})
