@@ -231,6 +231,31 @@ func TestPayloadsAreHints(t *testing.T) {
 	})
 }
 
+// textSink takes every text for a key.
+type textSink struct{ sink }
+
+func (s textSink) Notify(row string) bool {
+	s.sink <- row
+	return true
+}
+
+// Of a feed with text keys #5 may be a row, whose change is not to wait until all that is watched is read.
+func TestKeyThatLooksLikeABucketIsARow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		texts := textSink{make(sink, 10)}
+		h := startListener(t, &station{}, func(cfg *ListenerConfig) { cfg.Sink = texts })
+		synctest.Wait()
+		texts.drain()
+		h.deliver("jobs:#5")
+		h.deliver("#5")
+		synctest.Wait()
+		if got, want := fmt.Sprint(texts.drain()), "[jobs:#5 resync resync]"; got != want {
+			t.Errorf("told %s, want %s", got, want)
+		}
+	})
+}
+
 // A canary was taken for lost because its sending timed out, came back after all, and then vouched for the next one, on a
 // connection that had died in between; and so on with each that followed.
 func TestEarlierCanaryDoesNotVouchForTheNext(t *testing.T) {

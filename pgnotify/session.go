@@ -61,6 +61,9 @@ func (s *session) hear(payload string) {
 	switch {
 	case payload == PayloadResync, strings.HasPrefix(key, bucketPrefix):
 		kind = notifyResync
+		if key != payload { // a text key may look like a bucket, and its change waits for no resync
+			s.l.cfg.Sink.Notify(payload)
+		}
 		s.l.cfg.Sink.Resync()
 	case strings.HasPrefix(payload, CanaryPrefix):
 		kind = notifyCanary
