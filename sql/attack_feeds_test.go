@@ -1,6 +1,7 @@
 package sql_test
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -141,11 +142,27 @@ func TestLongJSONIsReadInTime(t *testing.T) {
 	t.Parallel()
 	_, conn := database(t)
 	exec(t, conn, `create table jobs (id bigint primary key, status text, meta json, plain text, user_id text);
-		insert into jobs select n, 'running', case n when 1 then json_build_object('done', 1, 'total', 2, 'x', repeat('\', 1500000))
-			else json_build_object('done', 1, 'total', 2, 'x', chr(1) || repeat('\', 1500000)) end, '{"done": 1, "x": "' || repeat(' ', 3000000), 'a' from generate_series(1, 2) n`)
+		insert into jobs select n, 'running', json_build_object('done', 1, 'total', 2, 'x', x), '{"done": 1, "x": "' || repeat(y, 3000000), 'a'
+			from (values (1, repeat('\', 1500000), ' '), (2, chr(1) || repeat('\', 1500000), ' '), (3, repeat('b', 3000000), 'b')) v (n, x, y)`)
 	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs", Columns: map[string]string{"progress": "meta.done/meta.total", "message": "meta"}, Fields: []string{"meta.x"}})
 	install(t, conn, sql.Options{Feed: "plain", Table: "jobs", Columns: map[string]string{"progress": "plain.done"}})
-	exec(t, conn, `set statement_timeout = '5s'`)
-	equal(t, "progress", column(t, conn, `select concat_ws(' ', a.id, a.progress, length(a.message) > 1500000, length(a.fields) > 1500000, b.progress) from auditstream.progress_jobs a join auditstream.progress_plain b using (id) order by 1`),
-		[]string{"1 50 t t 1", "2 0 t f 1"})
+	read := func(id int) (string, time.Duration) {
+		start := time.Now()
+		return column(t, conn, fmt.Sprintf(`select concat_ws(' ', a.progress, length(a.message) > 1500000, length(a.fields) > 1500000, b.progress)
+			from auditstream.progress_jobs a join auditstream.progress_plain b using (id) where id = %d`, id))[0], time.Since(start)
+	}
+	// Beside as much text without escapes, and the best of some: the machine may stand still in any one of them.
+	best := map[int]time.Duration{}
+	for range 5 {
+		for id, want := range map[int]string{1: "50 t t 1", 2: "0 t f 1", 3: "50 t t 1"} {
+			got, took := read(id)
+			if got != want {
+				t.Errorf("row %d: got %s, want %s", id, got, want)
+			}
+			best[id] = min(took, cmp.Or(best[id], took))
+		}
+	}
+	if t.Logf("%v", best); best[1] > 10*best[3] || best[2] > 10*best[3] {
+		t.Errorf("a megabyte of escapes takes %v and %v, of letters %v", best[1], best[2], best[3])
+	}
 }

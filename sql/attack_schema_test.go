@@ -64,7 +64,7 @@ func TestS2SchemaOfSomebodyElse(t *testing.T) {
 func psqlToServer(script string) string {
 	_, script, _ = strings.Cut(script, "-- Read committed")
 	script, _, _ = strings.Cut(script, `\if :new_schema`)
-	script = strings.NewReplacer(`:'table'`, `'public.audits'`, `:'lock_timeout'`, `'200ms'`, `\if :objects`, ``, `:take_over`, ``).Replace(script)
+	script = strings.NewReplacer(`:'table'`, `'public.audits'`, `:'lock_timeout'`, `'200ms'`, `:'lock_wait'`, `'30s'`, `\if :objects`, ``, `:take_over`, ``).Replace(script)
 	_, script, _ = strings.Cut(script, "\n")
 	return script
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"sync"
 	"testing"
+	"time"
 
 	"auditstream/sql"
 
@@ -24,7 +25,7 @@ func TestInstallsOfSeveralFeedsAtATime(t *testing.T) {
 	var group sync.WaitGroup
 	for n := range feeds {
 		group.Go(func() {
-			if err := installAndUninstall(t.Context(), dsn, sql.Options{Feed: fmt.Sprintf("jobs_%d", n), Table: fmt.Sprintf("jobs_%d", n)}); err != nil {
+			if err := installAndUninstall(t.Context(), dsn, sql.Options{Feed: fmt.Sprintf("jobs_%d", n), Table: fmt.Sprintf("jobs_%d", n), LockWait: 5 * time.Minute}); err != nil {
 				t.Errorf("feed %d: %v", n, err)
 			}
 		})

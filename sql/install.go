@@ -17,7 +17,7 @@ import (
 //
 // To create triggers, the table must for a moment have no writer. Install never queues behind one for longer than LockTimeout, because
 // the application's writers queue behind Install; it lets go and tries again, for LockWait in all, and then says who held the lock.
-// Installers in several processes take turns.
+// Installers in several processes take turns, in the order in which they come.
 //
 // conn must not be in a transaction. It may go through a pooler. The errors are those of [PlanInstall].
 func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
@@ -51,8 +51,9 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 		return nil, err
 	}
 	start := time.Now()
+	turn := o.LockTimeout // the first time, so that a wait is soon told
 	for told := false; ; {
-		p, err := attempt(ctx, conn, o, operation, plan)
+		p, err := attempt(ctx, conn, o, turn, operation, plan)
 		if err == nil {
 			return p, nil
 		}
@@ -60,6 +61,7 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 			return nil, err
 		}
 		waited := time.Since(start)
+		turn = max(o.LockWait-waited, o.LockTimeout)
 		if waited >= o.LockWait {
 			return nil, busyError(ctx, conn, operation, p, waited)
 		}
@@ -78,8 +80,9 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 	}
 }
 
-// attempt returns a plan with an error as well: it says what is busy. To plan, only the view's definition is locked.
-func attempt(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan planner) (*Plan, error) {
+// attempt waits turn at most for other installs, which nobody waits behind. It returns a plan with an error as well: it says what is
+// busy. To plan, only the view's definition is locked.
+func attempt(ctx context.Context, conn *pgx.Conn, o Options, turn time.Duration, operation string, plan planner) (*Plan, error) {
 	p, err := planApart(ctx, conn, o, plan)
 	switch {
 	case err != nil:
@@ -92,7 +95,7 @@ func attempt(ctx context.Context, conn *pgx.Conn, o Options, operation string, p
 	case len(p.rights) > 0:
 		return p, errors.New(strings.Join(p.rights, "; "))
 	}
-	done, err := runOnce(ctx, conn, o, p, plan)
+	done, err := runOnce(ctx, conn, o, turn, p, plan)
 	if err != nil {
 		return p, explain(operation, err)
 	}
@@ -100,10 +103,10 @@ func attempt(ctx context.Context, conn *pgx.Conn, o Options, operation string, p
 }
 
 // runOnce begins the script, plans again now that no other install can come between, and runs the rest.
-func runOnce(ctx context.Context, conn *pgx.Conn, o Options, p *Plan, plan planner) (*Plan, error) {
+func runOnce(ctx context.Context, conn *pgx.Conn, o Options, turn time.Duration, p *Plan, plan planner) (*Plan, error) {
 	defer abandon(ctx, conn)
 	head, _, _ := strings.Cut(p.SQL, searchPath)
-	err := execScript(ctx, conn, head)
+	err := execScript(ctx, conn, strings.Replace(head, milliseconds(o.LockWait), milliseconds(turn), 1))
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@
 \else
     \set table public.audits
 \endif
-\set lock_timeout 200ms
+\set lock_wait 30s \set lock_timeout 200ms
 \set feed audits \set view progress \set id audit_id \set t_insert auditstream_insert \set t_update auditstream_update \set t_owner auditstream_owner
 \set t_delete auditstream_delete \set t_truncate auditstream_truncate \set others '{}'
 \set key id \set user_id a.user_id \set user_email a.user_email \set message a.message \set error a.error
@@ -41,11 +41,12 @@ select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.n
 
 -- Read committed, whatever the server's default: what another install did while this one waited has to be seen.
 begin isolation level read committed read write;
+set local standard_conforming_strings = on; set local quote_all_identifiers = off;
+-- One install at a time, in the order in which they come: nobody else waits behind those that wait here.
+set local lock_timeout = :'lock_wait';
+do $$ begin perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('auditstream', 0)); end $$;
 -- A waiting "create trigger" makes every later writer of the table wait behind it, so it does not wait for long.
 set local lock_timeout = :'lock_timeout';
-set local standard_conforming_strings = on; set local quote_all_identifiers = off;
--- One install at a time.
-do $$ begin perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('auditstream', 0)); end $$;
 set local search_path = pg_catalog, pg_temp;
 \if :objects
 -- What a later version has installed is not replaced by an earlier one.

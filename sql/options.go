@@ -103,7 +103,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	// PostgreSQL counts in milliseconds and takes 0 to mean for ever, which is the one thing that must not happen.
 	o.LockTimeout = max(cmp.Or(o.LockTimeout, 200*time.Millisecond), time.Millisecond)
-	o.LockWait = cmp.Or(o.LockWait, 30*time.Second)
+	o.LockWait = max(cmp.Or(o.LockWait, 30*time.Second), time.Millisecond)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o, nil
 }

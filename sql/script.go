@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -71,7 +72,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		vars[name] = strconv.FormatBool(yes)
 	}
 	vars["take_over"] = strings.Join(append(own, there.detach(t, rings)...), "\n")
-	vars["lock_timeout"], vars["grants"] = fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()), strings.Join(grants, "\n")
+	vars["lock_wait"], vars["lock_timeout"], vars["grants"] = milliseconds(o.LockWait), milliseconds(o.LockTimeout), strings.Join(grants, "\n")
 	for _, t := range there.Triggers {
 		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it
 			vars["keep_always"] += fmt.Sprintf("alter table only %s enable always trigger %s;\n", t.table().quoted(), ident(t.Trigger))
@@ -88,3 +89,6 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	}
 	return script, nil
 }
+
+// milliseconds writes d as PostgreSQL reads it.
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%dms", d.Milliseconds()) }

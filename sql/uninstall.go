@@ -42,7 +42,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 		plan := &Plan{Schema: there.version(), Table: there.tableOf(o.Feed)}
 		if more != "" {
 			more += fmt.Sprintf("delete from auditstream.choices where feed = %s;\nnotify auditstream, '*';", literal(o.Feed))
-			plan.SQL = render(uninstallSQL, map[string]string{"lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()), "more": more, "revokes": ""})
+			plan.SQL = render(uninstallSQL, map[string]string{"lock_wait": milliseconds(o.LockWait), "lock_timeout": milliseconds(o.LockTimeout), "more": more, "revokes": ""})
 		}
 		return plan, nil
 	}
@@ -74,7 +74,7 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 		return plan, nil
 	}
 	plan.SQL = render(uninstallSQL, map[string]string{
-		"table": plan.Table, "lock_timeout": fmt.Sprintf("%dms", o.LockTimeout.Milliseconds()),
+		"table": plan.Table, "lock_wait": milliseconds(o.LockWait), "lock_timeout": milliseconds(o.LockTimeout),
 		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
 		"more": more + strings.Join(there.detach(cmp.Or(plan.table, &table{}), nil), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),

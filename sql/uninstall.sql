@@ -9,7 +9,7 @@
 \else
     \set table public.audits
 \endif
-\set lock_timeout 200ms
+\set lock_wait 30s \set lock_timeout 200ms
 \set triggers true
 \set view true
 \set objects true
@@ -17,11 +17,12 @@
 \set revokes '' \set more ''
 
 begin isolation level read committed read write;
--- A waiting "drop trigger" makes every later reader and writer of the table wait behind it.
-set local lock_timeout = :'lock_timeout';
 set local standard_conforming_strings = on;
 -- One install or uninstall at a time.
+set local lock_timeout = :'lock_wait';
 do $$ begin perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('auditstream', 0)); end $$;
+-- A waiting "drop trigger" makes every later reader and writer of the table wait behind it.
+set local lock_timeout = :'lock_timeout';
 set local search_path = pg_catalog, pg_temp;
 :revokes
 \if :view
