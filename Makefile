@@ -73,7 +73,7 @@ test-race: ## All tests with the race detector in tests and servers, in random o
 .PHONY: test-user
 test-user:
 	$(TEST) -timeout 20m $(TESTFLAGS) ./cmd/... ./integration/pgtest
-	AUDITSTREAM_TEST_RACE=none $(TEST) -timeout 20m -run '^(TestUpdate|TestPageShows|TestPitfall05Terminated|TestReadme)' $(TESTFLAGS) ./integration
+	AUDITSTREAM_TEST_RACE=none $(TEST) -timeout 20m -run '^(TestUpdate|TestPageShowsDev|TestPitfall05Terminated|TestReadme)' $(TESTFLAGS) ./integration
 
 PG ?= 18
 .PHONY: test-postgres
@@ -99,9 +99,10 @@ test-postgres-whole:
 IN_CONTAINER = AUDITSTREAM_TEST_POSTGRES=container $(TEST) -timeout 20m $(TESTFLAGS)
 
 .PHONY: test-containers
-test-containers: ## The SQL, the store, an adoption and a stream on PostgreSQL in a container; needs a Docker engine; 2 minutes
+test-containers: ## Adoption, install and rights, the reads and a stream on PostgreSQL in a container; needs a Docker engine; 2 minutes
 	@.ci/setup test
-	$(IN_CONTAINER) ./sql ./store
+	$(IN_CONTAINER) -run '^(TestAdopt|TestInstall|TestUninstall|TestS[0-9])' ./sql
+	$(IN_CONTAINER) ./store
 	$(IN_CONTAINER) -run '^(TestAPIAdoptedTable|TestUpdateReachesTheStream)$$' ./integration
 
 # What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything.

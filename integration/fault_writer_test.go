@@ -63,13 +63,13 @@ func TestPitfall10WritersNeitherFailNorWaitWithFsyncOn(t *testing.T) {
 
 	t.Run("watched or not", func(t *testing.T) { writersKeepTheirSpeed(t, db, conns, rows) })
 	t.Run("many rows at once", func(t *testing.T) { bulkUpdate(t, db) })
-	t.Run("server stopped", func(t *testing.T) { modest(t, "triggers, nobody listens", 5_000) })
+	t.Run("server stopped", func(t *testing.T) { modest(t, "triggers, nobody listens", 3_000) })
 
 	i := serve(t, db.Serve)
 	i.waitReady(t, "up")
 	viewers := i.crowd(t, 20, ids[:10], nil)
 	t.Run("server running", func(t *testing.T) {
-		modest(t, "triggers, server listens", 5_000)
+		modest(t, "triggers, server listens", 3_000)
 		finish(t, db, viewers, 1_000_000)
 	})
 
@@ -77,7 +77,7 @@ func TestPitfall10WritersNeitherFailNorWaitWithFsyncOn(t *testing.T) {
 		i.signal(t, syscall.SIGSTOP)
 		resume := sync.OnceFunc(func() { i.signal(t, syscall.SIGCONT) })
 		defer resume()
-		modest(t, "triggers, server stands still", 10_000)
+		modest(t, "triggers, server stands still", 6_000)
 		resume()
 		finish(t, db, viewers, 2_000_000)
 		eventually(t, func() error {

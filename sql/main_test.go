@@ -3,8 +3,10 @@ package sql_test
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,7 +16,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// TestMain runs four of these tests at a time, however many others may: they do not wait but work, and more of them would only make
+// each take longer, and those of integration that run beside them.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if n, _ := strconv.Atoi(flag.Lookup("test.parallel").Value.String()); n > 4 {
+		_ = flag.Set("test.parallel", "4")
+	}
+	pgtest.Main(m)
+}
 
 // database returns an empty database of the test's own and a superuser's connection to it.
 func database(tb testing.TB) (dsn string, conn *pgx.Conn) {
