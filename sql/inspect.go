@@ -22,8 +22,11 @@ type Status struct {
 	Triggers []Trigger
 	// Drift is what has changed since the install.
 	Drift Drift
-	// Index is nil, or says that the server's reads by audit_id scan a whole table. It is nil, too, when View is not.
+	// Index is nil, or says that the server's reads by audit_id scan a whole table. It is nil, too, when View is not, and for a superuser.
 	Index error
+	// Super says that the role is a superuser. Nothing is read or planned then: whoever owns a table could have its view, or a policy, run code
+	// as whoever reads.
+	Super bool
 }
 
 // A Trigger of [Status]. Enabled is "enabled" (ORIGIN or ALWAYS), "disabled", "replica only" or "missing".
@@ -60,6 +63,10 @@ func inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
 	}
 	s.View, err = checkView(ctx, conn, there)
 	if s.View != nil || err != nil {
+		return s, err
+	}
+	err = conn.QueryRow(ctx, "select rolsuper from pg_catalog.pg_roles where rolname operator(pg_catalog.=) current_user").Scan(&s.Super)
+	if s.Super || err != nil {
 		return s, err
 	}
 	s.Index, err = checkIndex(ctx, conn)

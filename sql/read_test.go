@@ -75,8 +75,12 @@ func TestInspect(t *testing.T) {
 				owner := role(t, dsn)
 				test.setup = strings.ReplaceAll(strings.Replace(test.setup, "create role ROLE_owner; ", "", 1), "ROLE_owner", owner)
 			}
-			exec(t, conn, test.setup)
-			s, err := sql.Inspect(t.Context(), conn)
+			reader := role(t, dsn)
+			exec(t, conn, test.setup+fmt.Sprintf(`; do $$ begin if to_regclass('auditstream.progress') is not null then
+				grant usage on schema auditstream to %[1]s; grant select on auditstream.progress to %[1]s; end if; end $$`, reader))
+			serve := pgtest.Connect(t, dsn)
+			exec(t, serve, `set role `+reader)
+			s, err := sql.Inspect(t.Context(), serve)
 			if err != nil {
 				t.Fatal(err)
 			}

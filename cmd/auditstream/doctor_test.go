@@ -68,6 +68,24 @@ func TestDoctorNamesTheServerThatAnswers(t *testing.T) {
 	mustNotContain(t, out, "connected to 127.0.0.2:1 ")
 }
 
+// TestDoctorAsSuperuserRunsNothing: a table's owner may have a policy run whatever it likes as whoever reads, and an immutable function
+// already when a read is planned.
+func TestDoctorAsSuperuserRunsNothing(t *testing.T) {
+	t.Parallel()
+	admin := pgtest.New(t)
+	owner := asTestRole(t, admin)
+	execSQL(t, admin, `do $$ begin execute format('grant create on database %I to `+testRole+`', current_database()); end $$; grant create on schema public to `+testRole)
+	if _, err := sql.Install(t.Context(), pgtest.Connect(t, owner), sql.Options{Create: true}); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, owner, `create function mine() returns boolean immutable language plpgsql as 'begin raise exception ''ran as %'', current_user; end';
+		create policy mine on audits using (mine()); alter table audits enable row level security, force row level security`)
+	mustContain(t, examine(t, owner).out, "ran as "+testRole)
+	out := examine(t, admin).out
+	mustContain(t, out, "ok    view auditstream.progress of public.audits: columns and types are right; it is read with the DATABASE_URL of serve alone, not as a superuser\n")
+	mustNotContain(t, out, "ran as ")
+}
+
 func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	admin := pgtest.New(t)
@@ -236,12 +254,13 @@ func TestDoctorFinds(t *testing.T) {
 		"no index": {
 			func(t *testing.T) string {
 				dsn := pgtest.New(t)
+				role := asTestRole(t, dsn)
 				execSQL(t, dsn, "create table audits (id bigint not null unique, status text, progress int)")
-				if _, err := sql.Install(t.Context(), pgtest.Connect(t, dsn), sql.Options{}); err != nil {
+				if _, err := sql.Install(t.Context(), pgtest.Connect(t, dsn), sql.Options{Role: testRole}); err != nil {
 					t.Fatal(err)
 				}
 				execSQL(t, dsn, "alter table audits drop constraint audits_id_key")
-				return dsn
+				return role
 			},
 			exitFailed, []string{"warn  index: every read by audit_id scans the whole of", "FAIL  the index that made", "create unique index concurrently on"},
 		},
