@@ -3,6 +3,7 @@ package sql_test
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,5 +165,28 @@ func TestLongJSONIsReadInTime(t *testing.T) {
 	}
 	if t.Logf("%v", best); best[1] > 10*best[3] || best[2] > 10*best[3] {
 		t.Errorf("a megabyte of escapes takes %v and %v, of letters %v", best[1], best[2], best[3])
+	}
+}
+
+// Up to PostgreSQL 15 the owner of an empty table may make a view of it, under ours.
+func TestLookupThatBecameAViewIsFound(t *testing.T) {
+	t.Parallel()
+	_, admin, hers, _ := mallory(t)
+	exec(t, hers, `create table mine.jobs (id bigint primary key, status text, progress int, user_id int); create table mine.users (id int primary key, uid text)`)
+	install(t, admin, sql.Options{Feed: "jobs", Table: "mine.jobs", Lookups: []string{"user_id=mine.users.id:uid"}})
+	if version := column(t, admin, `select current_setting('server_version_num')`)[0]; version >= "160000" {
+		if _, err := hers.Exec(t.Context(), `create rule "_RETURN" as on select to mine.users do instead select 1 as id, current_user::text as uid`); err == nil {
+			t.Error("a table has become a view")
+		}
+		return
+	}
+	exec(t, hers, `alter table mine.users drop constraint users_pkey`)
+	exec(t, hers, `vacuum mine.users`) // which notes that it has no index any more
+	exec(t, hers, `create rule "_RETURN" as on select to mine.users do instead select 1 as id, current_user::text as uid`)
+	d, err := sql.Compare(t.Context(), admin)
+	if err != nil || !slices.ContainsFunc(d.Findings, func(f sql.Finding) bool {
+		return f.Feed == "jobs" && f.Kind == "table" && f.Stale && strings.Contains(f.Text, "mine.users is a view now")
+	}) {
+		t.Errorf("found %+v, %v", d.Findings, err)
 	}
 }

@@ -141,11 +141,11 @@ func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([
 				Remedy: fmt.Sprintf("look for rows that are there twice, then: create unique index concurrently on %s (%s)", i.tableName(), key)})
 		}
 	}
-	roles := []string{}
+	roles, lookups := []string{}, false
 	if i.chosen != nil {
-		roles = append(roles, i.chosen.Options.Roles...)
+		roles, lookups = append(roles, i.chosen.Options.Roles...), len(i.chosen.Options.Lookups) > 0
 	}
-	rows, err := collect(ctx, conn, "rights", toFinding, i.in(missingSQL), roles, serves)
+	rows, err := collect(ctx, conn, "rights", toFinding, i.in(missingSQL), roles, serves, lookups)
 	return append(found, rows...), err
 }
 

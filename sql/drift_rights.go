@@ -1,7 +1,8 @@
 package sql
 
 // missingSQL says which rights and rows those lack who serve ($1, and the current role when $2), the owner of the view, whose rights reading it
-// takes, and writers.
+// takes, and writers; and, where it has lookups ($3), which of their tables is none any more: up to PostgreSQL 15 the owner of an empty one may give
+// it the rule that makes a view of it, and what that calls runs as whoever reads.
 const missingSQL = `
 	with v as (
 		select v.oid, v.relowner, pg_catalog.pg_get_userbyid(v.relowner) as owner
@@ -11,7 +12,7 @@ const missingSQL = `
 			join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
 		where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> v.oid
 	), tables as (
-		select t.oid, t.relnamespace, t.relforcerowsecurity, t.relrowsecurity, pg_catalog.format('%I.%I', n.nspname, t.relname) as name,
+		select t.oid, t.relkind, t.relnamespace, t.relforcerowsecurity, t.relrowsecurity, pg_catalog.format('%I.%I', n.nspname, t.relname) as name,
 		       pg_catalog.pg_has_role(v.relowner, t.relowner, 'usage') as owns, v.relowner, v.owner
 		from v cross join (select distinct oid from columns) x join pg_catalog.pg_class t on t.oid = x.oid join pg_catalog.pg_namespace n on n.oid = t.relnamespace
 	)
@@ -31,6 +32,10 @@ const missingSQL = `
 		and not (exists (select from pg_catalog.pg_policy p where p.polrelid = t.oid and p.polpermissive and p.polcmd in ('r', '*') and pg_catalog.pg_get_expr(p.polqual, p.polrelid) = 'true'
 				and exists (select from pg_catalog.unnest(p.polroles) x where x = 0 or pg_catalog.pg_has_role(t.relowner, x, 'usage')))
 			and not exists (select from pg_catalog.pg_policy p where p.polrelid = t.oid and not p.polpermissive))
+	union all
+	select 'table', pg_catalog.format('%s is a view now, of which the view reads whose a row is: what it calls runs with the rights of those who read', name),
+		pg_catalog.format('drop view %s cascade, create the table again, and install again', name), true
+	from tables where $3 and relkind = 'v'
 	union all
 	select 'rights', pg_catalog.format('not everybody may execute %s, so that writes to the table, or serve, fail', f), pg_catalog.format('grant execute on function pg_catalog.%s to public', f), false
 	from v, pg_catalog.unnest(` + calledFunctions + `) f join pg_catalog.pg_proc p on p.oid = f::pg_catalog.regprocedure
