@@ -136,6 +136,11 @@ func TestTemporaryTriggersOfOthersStopNoInstall(t *testing.T) {
 	}
 	exec(t, hers, `drop table pg_temp.zz`)
 	uninstall(t, admin)
+	// Nor does a schema that looks like ours.
+	exec(t, hers, `create view mine.progress as select 1; create table mine.zz (id int); create function mine.changed() returns trigger language plpgsql as $$ begin return null; end $$;
+		create trigger auditstream_insert after insert on mine.zz execute function mine.changed()`)
+	install(t, admin, sql.Options{})
+	uninstall(t, admin)
 }
 
 // A megabyte of escapes took the regular expressions seconds, and with them everybody's reads.

@@ -59,6 +59,9 @@ type trigger struct {
 	Constraint bool // which no other trigger can take the place of
 }
 
+// installers are whose functions outside our schema are taken for those of an earlier install: others could otherwise stop one by a name.
+const installers = `select u.oid from pg_catalog.pg_roles u where u.rolsuper or u.rolname = current_user`
+
 // installedSQL is about audits; see naming.in.
 const installedSQL = `
 	select n.oid is not null as schema, coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') as schema_comment,
@@ -75,7 +78,7 @@ const installedSQL = `
 	       case when k.oid is null then ''
 	           when pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(k.oid, 'select') then 'readable' else 'closed' end as choices,
 	       coalesce((select pg_catalog.min(p.pronamespace::pg_catalog.regnamespace::text) from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
-	           where n.oid is null and t.tgname = 'auditstream_insert' and p.proname = 'changed'
+	           where n.oid is null and t.tgname = 'auditstream_insert' and p.proname = 'changed' and p.proowner in (` + installers + `)
 	               and exists (select from pg_catalog.pg_class v where v.relnamespace = p.pronamespace and v.relname = 'progress' and v.relkind = 'v')), '') as moved,
 	       (select coalesce(pg_catalog.json_agg(x), '[]') from (
 	           select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, a.attcollation::int8 as collation
@@ -93,7 +96,7 @@ const installedSQL = `
 	                  t.tgenabled as enabled, t.tgparentid <> 0 as copy, t.tgconstraint <> 0 as constraint
 	           from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
 	               join pg_catalog.pg_class r on r.oid = t.tgrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
-	           where r.relpersistence <> 't' and t.tgname <> all ($1::text[]) and (p.pronamespace = n.oid or p.proname in ('changed', 'notify_change') and t.tgname like 'auditstream\_%'
+	           where r.relpersistence <> 't' and t.tgname <> all ($1::text[]) and (p.pronamespace = n.oid or p.proname in ('changed', 'notify_change') and p.proowner in (` + installers + `) and t.tgname like 'auditstream\_%'
 	               and pg_catalog.substr(t.tgname, 13) in ('insert', 'update', 'delete', 'owner', 'truncate', 'key')) order by copy, display, t.tgname) x) as triggers
 	from (values (1)) one
 		left join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
