@@ -36,6 +36,7 @@ type chaosClient struct {
 	style    clientStyle
 	user     string
 	slot     *slot
+	feed     chaosFeed
 	replicas []*replica
 	sticky   bool          // stays with one instance; others change at each reconnect, as behind a balancer
 	lifetime time.Duration // of its tokens
@@ -80,6 +81,7 @@ const (
 	endedForNow   = "Internal server error"
 	endedDraining = "Server is shutting down"
 	endedDeleted  = "Audit not found"
+	endedNoRow    = "No such row" // the same, of a feed
 	endedDenied   = "Cross-user access denied"
 )
 
@@ -103,7 +105,7 @@ const (
 
 // newChaosClient makes the n-th client of a seed; run starts it.
 func newChaosClient(t testing.TB, n int, style clientStyle, s *slot, replicas []*replica, seed uint64) *chaosClient {
-	c := &chaosClient{n: n, style: style, user: s.owner(), slot: s, replicas: replicas,
+	c := &chaosClient{n: n, style: style, user: s.owner(), slot: s, feed: chaosFeeds[n/2%2], replicas: replicas,
 		rand: rand.New(rand.NewPCG(seed, uint64(1000+n))), lifetime: time.Hour}
 	c.instance, c.sticky = c.rand.IntN(len(replicas)), c.rand.IntN(2) == 0
 	if s.quiet() {
@@ -195,9 +197,9 @@ func (c *chaosClient) renew() {
 func (c *chaosClient) request(ctx context.Context, a *attempt, lastID *string, retry *time.Duration) (outcome string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	url := fmt.Sprintf("http://%s/api/v1/sse/audits/%d/progress", c.address(a.instance), a.audit)
+	url := fmt.Sprintf("http://%s/api/v1/sse/%s/%s/progress", c.address(a.instance), c.feed, c.feed.key(a.audit))
 	if c.n%2 == 1 { // a list of one keeps the promises of one
-		url = fmt.Sprintf("http://%s/api/v1/sse/audits/progress?ids=%d", c.address(a.instance), a.audit)
+		url = fmt.Sprintf("http://%s/api/v1/sse/%s/progress?ids=%s", c.address(a.instance), c.feed, c.feed.key(a.audit))
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -260,8 +262,11 @@ func (c *chaosClient) read(ctx context.Context, a *attempt, body io.Reader, last
 		}
 		s := sighting{at: at, attempt: len(c.attempts) - 1, id: event.LastEventID, text: event.Data}
 		var p progress
-		if json.Unmarshal([]byte(event.Data), &p) == nil && p.AuditID == 0 && p.Error != nil {
+		if json.Unmarshal([]byte(event.Data), &p) == nil && p.Status == "" && p.Error != nil {
 			end = *p.Error
+			if end == endedNoRow {
+				end = endedDeleted
+			}
 			switch end {
 			case endedDeleted:
 				s.kind = gone

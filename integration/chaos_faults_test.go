@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"sync"
 	"syscall"
 	"time"
@@ -154,7 +153,7 @@ func (b *breaker) unhook(ctx context.Context, f plannedFault) error {
 	statement := "alter table audits disable trigger user"
 	if f.kind == faultTriggerDrop {
 		trigger := []string{"insert", "update", "delete", "truncate"}[f.variant%4]
-		statement = "drop trigger if exists auditstream_" + trigger + " on audits"
+		statement = fmt.Sprintf("drop trigger if exists auditstream_%s on audits; drop trigger if exists %s on audits", trigger, copies.trigger(trigger))
 	}
 	if err := b.untilDone(ctx, func() error { return b.sql(ctx, statement) }); err != nil {
 		return err
@@ -179,12 +178,7 @@ func (b *breaker) untilDone(ctx context.Context, do func() error) error {
 }
 
 func (b *breaker) install(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, b.path, "install", "--role", role)
-	cmd.Env = environment([]string{"DATABASE_URL=" + b.admin})
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("auditstream install: %w: %s", err, out)
-	}
-	return nil
+	return errors.Join(installAgain(ctx, b.path, b.admin, "--role", role), installAgain(ctx, b.path, b.admin, copies.install()...))
 }
 
 // sql runs a statement on a connection of its own. A lock that the application holds is not waited for: its other

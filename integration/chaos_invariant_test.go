@@ -65,7 +65,7 @@ func (j *judge) sighting(v *verdict, s sighting, before []seen) seen {
 	}
 	if s.kind == shown {
 		version, ok := h.find(s.n)
-		switch want := version.row.text(a.audit); {
+		switch want := version.row.text(c.feed, a.audit); {
 		case !ok || version.gone || version.sent.After(s.at):
 			v.add(s.at, "audit %d: v%d was not committed: %s", a.audit, s.n, s.text)
 		case version.row.owner != c.user:

@@ -22,15 +22,19 @@ type row struct {
 
 func (r row) terminal() bool { return r.status == "completed" || r.status == "failed" }
 
-// text is the row as the contract says that viewers get it, written down here a second time, independently.
-func (r row) text(audit int64) string {
+// text is the row as the contract says that viewers of a feed get it, written down here a second time, independently.
+func (r row) text(feed chaosFeed, audit int64) string {
+	id, score, pages := fmt.Sprintf(`"audit_id":%d`, audit), "geo_score", "total_pages"
+	if feed == copies {
+		id, score, pages = fmt.Sprintf(`"id":"%s"`, feed.key(audit)), "score", "pages"
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, `{"audit_id":%d,"status":"%s","progress":%d,"message":%s`, audit, r.status, r.progress, strconv.Quote(r.message))
+	fmt.Fprintf(&b, `{%s,"status":"%s","progress":%d,"message":%s`, id, r.status, r.progress, strconv.Quote(r.message))
 	if r.geoScore != nil {
-		b.WriteString(`,"geo_score":` + strconv.FormatFloat(*r.geoScore, 'f', -1, 64))
+		fmt.Fprintf(&b, `,"%s":%s`, score, strconv.FormatFloat(*r.geoScore, 'f', -1, 64))
 	}
 	if r.pages != nil {
-		fmt.Fprintf(&b, `,"total_pages":%d`, *r.pages)
+		fmt.Fprintf(&b, `,"%s":%d`, pages, *r.pages)
 	}
 	if r.err != nil && r.status == "failed" {
 		b.WriteString(`,"error":` + strconv.Quote(*r.err))

@@ -105,6 +105,12 @@ func (c *chaos) populate(t *testing.T, db database) {
 		t.Fatal(err)
 	}
 	t.Cleanup(writers.Close)
+	if _, err := writers.Exec(t.Context(), copies.column()); err != nil {
+		t.Fatal(err)
+	}
+	if err := installAgain(t.Context(), binary(t), db.Admin, copies.install()...); err != nil {
+		t.Fatal(err)
+	}
 	c.app = &application{pool: writers, ledger: newLedger(), journal: c.journal}
 	for n := range chaosSlots {
 		s := &slot{n: n}

@@ -68,7 +68,8 @@ func reading[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Durati
 	}
 	for range 10 {
 		read, err = readOnce(ctx, conn, lockTimeout, f)
-		if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != "XX000" { // internal_error: could not open relation with OID
+		refused, ok := errors.AsType[*pgconn.PgError](err)
+		if !ok || refused.Code != "XX000" && refused.Code != "42P01" { // internal_error: could not open relation with OID; undefined_table
 			break
 		}
 	}

@@ -2,10 +2,12 @@ package bench
 
 import (
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"net/url"
 	"os/exec"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +33,7 @@ type application struct {
 	audits int // those that are watched, of all rows; audit k has the key k+1
 	rows   int
 	before bool // an earlier commit's
+	uuids  bool // see uuid
 
 	mu      sync.Mutex
 	written [][]int64 // for each audit, when the UPDATE of each state began
@@ -47,8 +50,16 @@ func newApplication(t testing.TB, pg *localpg.Server, v variant, rows, audits in
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &application{dsn: dsn.String(), audits: audits, rows: rows, before: v.name == before, written: make([][]int64, rows)}
-	install := exec.CommandContext(t.Context(), v.binary(t), append([]string{"install", "--table", "public.audits", "--create"}, v.install...)...)
+	a := &application{dsn: dsn.String(), audits: audits, rows: rows, before: v.name == before, uuids: v.uuids, written: make([][]int64, rows)}
+	a.admin = pgtest.Connect(t, a.dsn)
+	flags := append([]string{"install", "--table", "public.audits"}, v.install...)
+	if v.uuids {
+		a.exec(t, "create table audits (id uuid primary key, url text, user_id text, status text, progress int, total_pages int, message text)")
+		a.exec(t, "create sequence n; alter table audits alter id set default md5(nextval('n')::text)::uuid")
+	} else {
+		flags = append(flags, "--create")
+	}
+	install := exec.CommandContext(t.Context(), v.binary(t), flags...)
 	install.Env = bare("DATABASE_URL=" + a.dsn)
 	if v.peer {
 		install.Args = append(install.Args, "--no-triggers")
@@ -56,7 +67,6 @@ func newApplication(t testing.TB, pg *localpg.Server, v variant, rows, audits in
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("install: %v\n%s", err, out)
 	}
-	a.admin = pgtest.Connect(t, a.dsn)
 	a.exec(t, `insert into audits (url, user_id, status, total_pages, message)
 		select 'https://example.com', 'user-' || (n - 1) % $1, 'running', 0, 'Analyzing pages...' from generate_series(1, $2::int) n`, users, rows)
 	a.exec(t, "vacuum analyze audits")
@@ -76,6 +86,20 @@ func (a *application) exec(t testing.TB, sql string, args ...any) {
 	}
 }
 
+// key is the row's.
+func (a *application) key(audit int) any {
+	if a.uuids {
+		return uuid(audit)
+	}
+	return audit + 1
+}
+
+// uuid is the key that the audit's row has where keys are uuids.
+func uuid(audit int) string {
+	sum := md5.Sum([]byte(strconv.Itoa(audit + 1)))
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:])
+}
+
 // json is what an event of ours says of a state, for the peer.
 func (a *application) json(audit int, state int32) []byte {
 	return fmt.Appendf(nil, `{"audit_id":%d,"status":"running","progress":%d,"message":"Analyzing pages...","total_pages":%d}`, audit+1, state%101, state)
@@ -92,7 +116,7 @@ func (a *application) newest(audit int) int32 {
 func (a *application) write(ctx context.Context, conn *pgx.Conn, p publisher, audit int) error {
 	began := now()
 	var state int32
-	if err := conn.QueryRow(ctx, update, audit+1).Scan(&state); err != nil {
+	if err := conn.QueryRow(ctx, update, a.key(audit)).Scan(&state); err != nil {
 		return fmt.Errorf("update: %w", err)
 	}
 	a.mu.Lock()

@@ -85,11 +85,12 @@ type auditstream struct {
 	addr    string
 	drained chan struct{}
 	tokens  []string
+	uuids   bool
 }
 
 func startAuditstream(t testing.TB, binary string, a *application, env ...string) *auditstream {
 	t.Helper()
-	s := &auditstream{drained: make(chan struct{})}
+	s := &auditstream{drained: make(chan struct{}), uuids: a.uuids}
 	s.cmd = exec.Command(binary, "serve")
 	s.cmd.Env = bare(append([]string{
 		"DATABASE_URL=" + a.dsn, "JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json",
@@ -172,8 +173,12 @@ func (s *auditstream) port() int {
 func (s *auditstream) pid() int { return s.cmd.Process.Pid }
 
 func (s *auditstream) request(audit int) []byte {
-	return fmt.Appendf(nil, "GET /api/v1/sse/audits/%d/progress HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\nAuthorization: Bearer %s\r\n\r\n",
-		audit+1, s.addr, s.tokens[audit%users])
+	path := "audits/" + strconv.Itoa(audit+1)
+	if s.uuids {
+		path = "jobs/" + uuid(audit)
+	}
+	return fmt.Appendf(nil, "GET /api/v1/sse/%s/progress HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\nAuthorization: Bearer %s\r\n\r\n",
+		path, s.addr, s.tokens[audit%users])
 }
 
 // publisher does nothing: PostgreSQL tells.

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func (b *bench) measure(t testing.TB) {
 	s := b.scale
 	for round := range s.rounds {
 		t.Logf("round %d of %d", round+1, s.rounds)
-		for _, v := range inTurn(b.variants, round) {
+		for _, v := range inTurn(append(slices.Clip(b.variants), uuids), round) {
 			b.streams(t, v, s.streams, s.audits)
 		}
 		for _, v := range inTurn(b.variants, round) {

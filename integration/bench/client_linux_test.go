@@ -15,7 +15,7 @@ type client struct {
 	rest    []byte // of a line that has not come whole
 }
 
-var stateField = []byte(`"total_pages":`)
+var stateField = []byte(`pages":`) // total_pages, or the field pages of a feed
 
 // take returns the states in the events that have come whole with these bytes. An event's data is one line, of
 // whichever server; anything else (headers, ids, comments, chunk sizes) does not name the field.

@@ -50,6 +50,12 @@ func (b *bench) goals() []Goal {
 	streams(connectTime, "s", s.streams, Goal{RatioAtMost: 1.5})
 	streams(fanOutMedian, "ms", s.streams, Goal{})
 	streams(fanOut99, "ms", s.streams, Goal{RatioAtMost: 1.5})
+	for _, m := range []struct{ measure, unit string }{{rssLoaded, "kB"}, {deliveryCPU, "µs"}} {
+		k := Key{Measure: m.measure, Unit: m.unit, Variant: uuids.name, Streams: s.streams, Rows: s.audits}
+		g := Goal{Name: fmt.Sprintf("%s (%d streams, uuid keys)", m.measure, s.streams), Of: k, Than: k, RatioAtMost: 1.2}
+		g.Than.Variant = ours
+		all = append(all, g)
+	}
 	all = append(all, b.firstGoals(s.audits)...)
 	all = append(all, b.writerGoals(s.audits)...)
 	all = append(all, b.sessionGoals(s.audits)...)

@@ -13,11 +13,15 @@ type variant struct {
 	serve   []string // environment of auditstream serve
 	install []string // flags of auditstream install
 	peer    bool     // Nchan, which is told of each update after its commit
+	uuids   bool     // the rows' keys, in a feed
 }
 
 // plain is today's obvious design: a handler of net/http for each stream, and a NOTIFY for every change.
 // before is the program of another commit, BENCH_BEFORE, in place of it.
 const ours, plain, before, nchan = "auditstream", "plain", "before", "nchan"
+
+// uuids is ours where the keys are uuids and the table is a feed: its memory and deliveries are held against those of audits.
+var uuids = variant{name: "uuid keys", install: []string{"--feed", "jobs", "--field", "pages=total_pages"}, uuids: true}
 
 // plainer are our forms with an idea switched off. BENCH_PLAIN, in the words of parseVariants, names further ones.
 var plainer = []variant{{name: plain, serve: []string{"SSE_HIJACK=off", "SSE_POLL_HOT=off"}, install: []string{"--notify-always"}}}
