@@ -10,7 +10,7 @@ update delayed_jobs set locked_at = now(), locked_by = 'host:a' where id = KEY;
 --> {"id":KEY,"status":"running","progress":0,"queue":"exports","attempts":0}
 update delayed_jobs set progress = 40 where id = KEY;
 --> {"id":KEY,"status":"running","progress":40,"queue":"exports","attempts":0}
-update delayed_jobs set locked_at = null, locked_by = null, attempts = 1, last_error = 'late' where id = KEY;
+update delayed_jobs set locked_at = null, locked_by = null, attempts = 1, last_error = 'late', run_at = now() where id = KEY;
 --> {"id":KEY,"status":"pending","progress":40,"queue":"exports","attempts":1}
 delete from delayed_jobs where id = KEY;
 --> {"id":KEY,"status":"completed","progress":100,"queue":"exports","attempts":1}

@@ -1,7 +1,7 @@
 create table solid_queue_jobs (
     id bigserial primary key, queue_name character varying not null, class_name character varying not null, arguments text, priority integer not null default 0,
     active_job_id character varying, scheduled_at timestamp, finished_at timestamp, concurrency_key character varying, created_at timestamp not null default now(),
-    updated_at timestamp not null default now()
+    updated_at timestamp not null default now(), batch_id bigint
 );
 create table solid_queue_failed_executions (
     id bigserial primary key, job_id bigint not null unique references solid_queue_jobs on delete cascade, error text, created_at timestamp not null default now()
