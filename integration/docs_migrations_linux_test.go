@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,6 +59,15 @@ func (o *operator) migrate(text string) {
 		switch m.alone {
 		case mended:
 			o.terminal.run(without)
+			// Where serve compares between the two commands it ends the stream, and shows nothing before it has compared again.
+			eventually(o, func() error {
+				if a := o.app.ask(o, "GET", statusPath(id), "Authorization", "Bearer "+o.alice()); a.Status != 200 {
+					return fmt.Errorf("status %d: %s", a.Status, a.Body)
+				}
+				return nil
+			})
+			s = o.app.watch(o, id, o.alice())
+			s.nextProgress(o)
 		default:
 			if out := o.terminal.run("! psql -1 -v ON_ERROR_STOP=1 --file=migration.sql app"); !strings.Contains(out, m.alone) {
 				o.Errorf("%s without uninstall: %s\nwant %q", m.tool, out, m.alone)
