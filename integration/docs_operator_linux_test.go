@@ -23,6 +23,7 @@ type operator struct {
 	terminal *terminal
 	dir      string    // that the terminal is in
 	app      *instance // serve on the database app, which runs from the first block to the last
+	pushed   int       // changes that were to be pushed
 }
 
 func newOperator(t *testing.T) *operator {
