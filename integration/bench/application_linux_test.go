@@ -32,7 +32,6 @@ type application struct {
 	conns  []*pgx.Conn
 	audits int // those that are watched, of all rows; audit k has the key k+1
 	rows   int
-	before bool // an earlier commit's
 	uuids  bool // see uuid
 
 	mu      sync.Mutex
@@ -50,7 +49,7 @@ func newApplication(t testing.TB, pg *localpg.Server, v variant, rows, audits in
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &application{dsn: dsn.String(), audits: audits, rows: rows, before: v.name == before, uuids: v.uuids, written: make([][]int64, rows)}
+	a := &application{dsn: dsn.String(), audits: audits, rows: rows, uuids: v.uuids, written: make([][]int64, rows)}
 	a.admin = pgtest.Connect(t, a.dsn)
 	flags := append([]string{"install", "--table", "public.audits"}, v.install...)
 	if v.uuids {

@@ -73,13 +73,9 @@ const heldLocks = `select count(*) from pg_locks l, auditstream.feeds f where l.
 // forgotten waits until those who watched before are.
 func (a *application) forgotten(t testing.TB) {
 	t.Helper()
-	asked := heldLocks
-	if a.before { // who watched was a table
-		asked = `select count(*) from auditstream.watch`
-	}
 	for deadline := time.Now().Add(deliveryPatience); ; time.Sleep(50 * time.Millisecond) {
 		var watched int
-		if err := a.admin.QueryRow(t.Context(), asked).Scan(&watched); err != nil {
+		if err := a.admin.QueryRow(t.Context(), heldLocks).Scan(&watched); err != nil {
 			t.Fatal(err)
 		}
 		if watched == 0 {
