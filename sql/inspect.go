@@ -61,12 +61,12 @@ func inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.View, err = checkView(ctx, conn, there)
-	if s.View != nil || err != nil {
+	err = conn.QueryRow(ctx, "select rolsuper from pg_catalog.pg_roles where rolname operator(pg_catalog.=) current_user").Scan(&s.Super)
+	if err != nil {
 		return s, err
 	}
-	err = conn.QueryRow(ctx, "select rolsuper from pg_catalog.pg_roles where rolname operator(pg_catalog.=) current_user").Scan(&s.Super)
-	if s.Super || err != nil {
+	s.View, err = checkView(ctx, conn, there)
+	if s.View != nil || s.Super || err != nil {
 		return s, err
 	}
 	s.Index, err = checkIndex(ctx, conn)
