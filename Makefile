@@ -24,7 +24,7 @@ run: ## Try it: a private PostgreSQL, live audits and the page on http://127.0.0
 	@exec bin/auditstream dev
 
 .PHONY: test
-test: ## Install what tests need, then run all of them but the long ones; 9 minutes on 2 cores, and 4 more to compile all of it
+test: ## Install what tests need, then run all of them but the long ones; 14 minutes on 2 cores, and 4 more to compile all of it
 	@.ci/setup test
 	@$(MAKE) --no-print-directory -k test-units test-whole
 
@@ -39,7 +39,7 @@ test-units:
 # integration/main_test.go.
 .PHONY: test-whole
 test-whole:
-	$(TEST) -timeout 30m -p 2 -parallel 10 -skip '$(LONG)' $(TESTFLAGS) \
+	$(TEST) -timeout 30m -p 2 -parallel 8 -skip '$(LONG)' $(TESTFLAGS) \
 		./integration $$($(GO) list ./... | grep -vxF "$$($(GO) list ./integration $(RACED))")
 
 # Not part of make test: what is long, or random by nature.
