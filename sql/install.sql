@@ -231,8 +231,6 @@ create or replace trigger :r_truncate after truncate on :ring for each statement
 -- end of ring
 \endif
 :keep_always
--- Hearing this, serve looks for what was installed, and reads all that is watched.
-notify auditstream, '*';
 \endif
 \if :drop_triggers
 drop trigger if exists :t_insert on :table; drop trigger if exists :t_update on :table;
@@ -325,3 +323,10 @@ select pg_catalog.jsonb_build_object('installer', current_user, 'server', pg_cat
 )) on conflict (feed) do update set options = excluded.options, made = excluded.made;
 \endif
 commit;
+\if :objects
+\if :triggers
+-- Hearing this, serve looks for what was installed, and reads all that is watched. Transactions that notify commit one at a time in the
+-- whole server, and the table is not to stay locked while this one waits for others.
+notify auditstream, '*';
+\endif
+\endif

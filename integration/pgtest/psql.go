@@ -19,8 +19,8 @@ func Psql(tb TB, dsn, sql string) string {
 	if err != nil {
 		tb.Fatalf("pgtest: psql is needed: install PostgreSQL's client programs: %v", err)
 	}
-	cmd := exec.CommandContext(tb.Context(), path, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", dsn)
-	cmd.Stdin = strings.NewReader(sql) // not -c, which makes one transaction of all statements
+	cmd := exec.CommandContext(tb.Context(), path, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-f", "-")
+	cmd.Stdin = strings.NewReader(sql) // not -c, which makes one transaction of all statements; -f names the line of an error
 	out, err := cmd.Output()
 	if err != nil {
 		tb.Fatalf("pgtest: psql: %v: %s", err, stderr(err))
