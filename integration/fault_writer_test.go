@@ -175,7 +175,7 @@ func TestFaultInstallDoesNotQueueWritersBehindALongTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	binary(t) // builds it here: a goroutine must not fail the test
+	commandBinary(t) // builds it here: a goroutine must not fail the test
 	type outcome struct {
 		code           int
 		stdout, stderr string

@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 }
 
 // raced are the tests whose servers run under the race detector, which costs them several times the processor time: those of
-// the API, of faults and of hostile clients, in which a server does all that it does at once.
+// the API, of faults and of hostile clients, in which a server does all that it does at once. Once is enough: over HTTP/2 these tests
+// run without, and so do commands, of which most do one thing after the other. make test-race has all of it.
 var raced = regexp.MustCompile(`^(Test|Benchmark)(API|Chaos|Fault|Hostile|Pitfall|Security|Update)`)
 
 // binary builds the program once, for the tests above with the race detector, and returns its path. With
@@ -37,9 +38,23 @@ func binary(t testing.TB) string {
 	switch kind := os.Getenv("AUDITSTREAM_TEST_RACE"); {
 	case kind != "" && kind != "all" && kind != "none":
 		t.Fatalf("AUDITSTREAM_TEST_RACE is %q: want all, none or nothing", kind)
-	case kind == "all" || kind == "" && raced.MatchString(t.Name()):
+	case kind == "all" || kind == "" && raced.MatchString(t.Name()) && !overHTTP2(t):
 		build = buildRace
 	}
+	return built(t, build)
+}
+
+// commandBinary is the program for what is not a server.
+func commandBinary(t testing.TB) string {
+	t.Helper()
+	if os.Getenv("AUDITSTREAM_TEST_RACE") == "all" {
+		return binary(t)
+	}
+	return plainBinary(t)
+}
+
+func built(t testing.TB, build func() (string, error)) string {
+	t.Helper()
 	path, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -51,11 +66,7 @@ func binary(t testing.TB) string {
 // each byte costs several times as much.
 func plainBinary(t testing.TB) string {
 	t.Helper()
-	path, err := buildPlain()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return built(t, buildPlain)
 }
 
 var (

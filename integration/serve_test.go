@@ -101,7 +101,7 @@ func command(t testing.TB, env []string, args ...string) (stdout string) {
 // try runs the binary to its end, however that turns out.
 func try(t testing.TB, env []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	path := binary(t) // which may have to be built, for longer than the time below
+	path := commandBinary(t) // which may have to be built, for longer than the time below
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
