@@ -13,6 +13,7 @@ import (
 // Transactions that notify commit one at a time in the whole server (PreCommit_Notify, commands/async.c). One that does not end here,
 // since its standby does not answer, delays neither install nor the table's writers: what serve is told comes after both.
 func TestFaultInstallBehindANotificationThatDoesNotCommit(t *testing.T) {
+	t.Parallel()
 	server := pgtest.NewServer(t, func(c *localpg.Config) { c.Settings = map[string]string{"fsync": "off"} })
 	admin := server.DSN("postgres")
 	db := database{Admin: admin + "&options=-csynchronous_commit%3Dlocal"}

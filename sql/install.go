@@ -12,8 +12,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Install makes the views and the triggers, all in one transaction: after an error nothing has changed. A second call reads the catalog,
-// finds nothing to do and takes no lock that a writer could notice; what was dropped, disabled or altered meanwhile is repaired.
+// Install makes the views and the triggers, all in one transaction: after an error nothing has changed, unless it is one of the NOTIFY
+// that follows and tells serve, which the next call repeats. A second call reads the catalog, finds nothing to do and takes no lock that a
+// writer could notice; what was dropped, disabled or altered meanwhile is repaired.
 //
 // To create triggers, the table must for a moment have no writer. Install never queues behind one for longer than LockTimeout, because
 // the application's writers queue behind Install; it lets go and tries again, for LockWait in all, and then says who held the lock.
