@@ -325,22 +325,21 @@ func readAll(t testing.TB, body io.ReadCloser) string {
 	return string(b)
 }
 
-// eventually polls until check succeeds: for what another process does and does not announce.
+// eventually polls until check succeeds: for what another process does and does not announce. A check may start psql or read all metrics, so
+// who has waited for long asks more seldom: it learns of the end a tenth later.
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
+	start := time.Now()
 	for {
 		err := check()
 		if err == nil {
 			return
 		}
-		select {
-		case <-tick.C:
-		case <-deadline:
+		waited := time.Since(start)
+		if waited > patience {
 			t.Fatal(err)
 		}
+		<-time.After(min(max(waited/10, 10*time.Millisecond), 500*time.Millisecond))
 	}
 }
 

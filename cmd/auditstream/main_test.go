@@ -88,21 +88,19 @@ func mustNotContain(t testing.TB, text string, parts ...string) {
 	}
 }
 
-// eventually asks until check succeeds: for what a database does not announce.
+// eventually asks until check succeeds: for what a database does not announce. Who has waited for long asks more seldom.
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
+	start := time.Now()
 	for {
 		err := check()
 		if err == nil {
 			return
 		}
-		select {
-		case <-tick.C:
-		case <-deadline:
+		waited := time.Since(start)
+		if waited > patience {
 			t.Fatal(err)
 		}
+		<-time.After(min(max(waited/10, 10*time.Millisecond), 500*time.Millisecond))
 	}
 }
