@@ -72,8 +72,8 @@ test-race: ## All tests with the race detector in tests and servers, in random o
 # What depends on who runs it: finding and starting PostgreSQL, the commands, Chromium, README's commands. See .ci/as-user.
 .PHONY: test-user
 test-user:
-	$(TEST) -timeout 20m $(TESTFLAGS) ./cmd/... ./integration/pgtest
-	AUDITSTREAM_TEST_RACE=none $(TEST) -timeout 20m -run '^(TestUpdate|TestPageShowsDev|TestPitfall05Terminated|TestReadme)' $(TESTFLAGS) ./integration
+	$(TEST) -timeout 20m -skip '^(Fuzz|TestU[0-9])' $(TESTFLAGS) ./cmd/... ./integration/pgtest
+	AUDITSTREAM_TEST_RACE=none $(TEST) -timeout 20m -run '^(TestUpdate|TestPageByKeyboard|TestPitfall05Terminated|TestReadme)' $(TESTFLAGS) ./integration
 
 PG ?= 18
 .PHONY: test-postgres

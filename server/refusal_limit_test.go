@@ -124,8 +124,8 @@ func TestS4FewDeadIDsAreNotNoticed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		s := newTestServer(t, foreignHub(&asked), func(c *Config) { c.MaxRefusedPerUser, c.MaxRefusedPerAddress = 1200, 1200 })
-		for second := range 600 {
+		s := newTestServer(t, foreignHub(&asked), func(c *Config) { c.MaxRefusedPerUser, c.MaxRefusedPerAddress = 720, 720 })
+		for second := range 150 { // ten refusals a second, of twelve
 			for id := range 5 {
 				for _, path := range []string{fmt.Sprintf("/api/v1/audits/%d/status", 2*id+101), severalPath + fmt.Sprintf("?ids=7,%d", 2*id+101)} {
 					if c := serve(s, asUser(t, path, "alice", "192.0.2.1")); c.status != http.StatusNotFound {
@@ -133,7 +133,7 @@ func TestS4FewDeadIDsAreNotNoticed(t *testing.T) {
 					}
 				}
 			}
-			for range 20 {
+			for range 5 {
 				if c := serve(s, asUser(t, "/api/v1/audits/7/status", "alice", "192.0.2.1")); c.status != http.StatusOK {
 					t.Fatalf("after %d s: %d %s, want 200", second, c.status, c)
 				}
