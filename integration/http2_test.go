@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"auditstream/integration/pgtest"
 )
@@ -138,7 +139,7 @@ func TestFaultStuckHTTP2StreamIsCutOffAlone(t *testing.T) {
 	app := pgtest.Connect(t, db.Admin)
 	n := 0
 	const gone = `auditstream_streams_ended_total{reason="client gone"}`
-	eventually(t, func() error {
+	again(t, 10*time.Millisecond, func() error {
 		n++
 		exec1(t, app, `update audits set message = repeat('x', 1000000 + $1) where id = $2`, n, ids[0])
 		exec1(t, app, `update audits set total_pages = $1 where id = $2`, n, ids[1])

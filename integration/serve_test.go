@@ -326,8 +326,14 @@ func readAll(t testing.TB, body io.ReadCloser) string {
 }
 
 // eventually polls until check succeeds: for what another process does and does not announce. A check may start psql or read all metrics, so
-// who has waited for long asks more seldom: it learns of the end a tenth later.
+// who has waited for long asks more seldom.
 func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	again(t, 100*time.Millisecond, check)
+}
+
+// again is eventually for checks that do something, with a pause of most at most between them.
+func again(t testing.TB, most time.Duration, check func() error) {
 	t.Helper()
 	start := time.Now()
 	for {
@@ -339,7 +345,7 @@ func eventually(t testing.TB, check func() error) {
 		if waited > patience {
 			t.Fatal(err)
 		}
-		<-time.After(min(max(waited/10, 10*time.Millisecond), 500*time.Millisecond))
+		<-time.After(min(max(waited/10, 10*time.Millisecond), most))
 	}
 }
 

@@ -101,6 +101,6 @@ func eventually(t testing.TB, check func() error) {
 		if waited > patience {
 			t.Fatal(err)
 		}
-		<-time.After(min(max(waited/10, 10*time.Millisecond), 500*time.Millisecond))
+		<-time.After(min(max(waited/10, 10*time.Millisecond), 100*time.Millisecond))
 	}
 }
