@@ -75,10 +75,6 @@ func TestAPIWatchInATerminal(t *testing.T) {
 	}
 }
 
-type notShown struct{ want, text string }
-
-func (e *notShown) Error() string { return "no " + e.want + " in the terminal, which shows " + e.text }
-
 func modes(t *testing.T, tty *os.File) []byte {
 	t.Helper()
 	state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)

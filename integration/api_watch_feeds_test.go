@@ -124,3 +124,7 @@ func TestAPIWatchFeeds(t *testing.T) {
 		i.startWatch(t, strings.Fields(args)...).ends(t, 4, want)
 	}
 }
+
+type notShown struct{ want, text string }
+
+func (e *notShown) Error() string { return "no " + e.want + " in the terminal, which shows " + e.text }
