@@ -156,6 +156,9 @@ func testAPIMetricsNameNobody(t *testing.T) {
 	if got := i.metric(t, "auditstream_streams_open"); got != 1 {
 		t.Errorf("auditstream_streams_open %v, want 1", got)
 	}
+	// The row is read again once its lock is held. What that read finds has no notification from which the time to its event would count.
+	db.watchedBy(t, "918273645", 1)
+	i.waitMetric(t, `auditstream_read_duration_seconds_count{result="ok"}`, atLeast(2))
 	db.sql(t, "update audits set progress = 2, message = 'whisper'")
 	s.next(t)
 	// Each refusal, too.
