@@ -38,8 +38,7 @@ func testAPIDescriptionIsWhatHappens(t *testing.T) {
 			"states": stateExchanges, "refusals": refusalExchanges, "ends": endExchanges, "limits": limitExchanges,
 			"unreadable": unreadableExchanges, "refused": refusedExchanges, "shutdown": shutdownExchanges, "more": moreExchanges, "word": wordExchanges,
 		} {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
+			t.Run(name, func(t *testing.T) { // one after the other: parts of parts begin after all other tests, and alone
 				for _, i := range exchanges(t) {
 					i.traffic.mu.Lock()
 					mu.Lock()
@@ -177,15 +176,17 @@ func limitExchanges(t *testing.T) []*instance {
 	keyless := serve(t, db.Serve, iss.env()...)
 	key, _ := ecKey(t, "e1")
 	unknown := issued(t, jwt.SigningMethodES256, key, "e1", nil)
+	var waiting sync.WaitGroup // each for the issuer, and for the one before
 	for _, path := range streamPaths("1") {
 		full.gone(t, path, alice(t))
 		crowded.gone(t, path, alice(t))
 		refused.gone(t, path, alice(t))
-		keyless.gone(t, path, unknown)
+		waiting.Go(func() { keyless.gone(t, path, unknown) })
 	}
 	for _, path := range statusPaths("1") {
-		keyless.both(t, path, "Authorization", "Bearer "+unknown)
+		waiting.Go(func() { keyless.both(t, path, "Authorization", "Bearer "+unknown) })
 	}
+	waiting.Wait()
 	return []*instance{full, crowded, refused, keyless}
 }
 
