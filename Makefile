@@ -29,7 +29,7 @@ test: ## Install what tests need, then run all of them but the long ones; 14 min
 	@$(MAKE) --no-print-directory -k test-units test-whole
 
 # Where goroutines share what they have: with the race detector.
-RACED = ./server ./pgnotify/... ./store ./internal/connpool ./cmd/auditstream
+RACED = ./internal/server ./internal/pgnotify/... ./internal/store ./internal/connpool ./cmd/auditstream
 
 .PHONY: test-units
 test-units:
@@ -61,7 +61,7 @@ nightly: ## What finds faults by chance: chaos on new seeds, soak, all tests thr
 	$(MAKE) chaos CHAOS=30m
 	$(MAKE) soak SOAK=20m
 	$(MAKE) test-race TESTFLAGS=-count=3
-	LOCKS_ROUNDS=1000 $(TEST) -count=1 -timeout 1h -run '^TestLocksMissNothing$$' ./sql
+	LOCKS_ROUNDS=1000 $(TEST) -count=1 -timeout 1h -run '^TestLocksMissNothing$$' ./internal/sql
 	$(MAKE) fuzz FUZZTIME=3m
 
 .PHONY: test-race
@@ -72,7 +72,7 @@ test-race: ## All tests with the race detector in tests and servers, in random o
 # What depends on who runs it: finding and starting PostgreSQL, the commands, Chromium, README's commands. See .ci/as-user.
 .PHONY: test-user
 test-user:
-	$(TEST) -timeout 20m -skip '^(Fuzz|TestU[0-9])' $(TESTFLAGS) ./cmd/... ./integration/pgtest
+	$(TEST) -timeout 20m -skip '^(Fuzz|TestU[0-9])' $(TESTFLAGS) ./cmd/... ./internal/pgtest
 	AUDITSTREAM_TEST_RACE=none $(TEST) -timeout 20m -run '^(TestUpdate|TestPageByKeyboard|TestPitfall05Terminated|TestReadme)' $(TESTFLAGS) ./integration
 
 PG ?= 18
@@ -93,7 +93,7 @@ test-postgres-quick:
 .PHONY: test-postgres-units test-postgres-whole
 # npm's PostgreSQL has no pg_dump, and that of another version refuses to dump.
 test-postgres-units:
-	$(TEST) -timeout 20m -parallel 4 -skip '^(TestU11DumpAndRestoreKeepTheChoices$(SKIP))$$' $(TESTFLAGS) ./sql ./store ./pgnotify
+	$(TEST) -timeout 20m -parallel 4 -skip '^(TestU11DumpAndRestoreKeepTheChoices$(SKIP))$$' $(TESTFLAGS) ./internal/sql ./internal/store ./internal/pgnotify
 test-postgres-whole:
 	$(TEST) -timeout 20m -parallel 12 -run '^Test(API|Update|Upgrade|Privilege)' $(TESTFLAGS) ./integration
 
@@ -102,8 +102,8 @@ IN_CONTAINER = AUDITSTREAM_TEST_POSTGRES=container $(TEST) -timeout 20m $(TESTFL
 .PHONY: test-containers
 test-containers: ## Adoption, install and rights, the reads and a stream on PostgreSQL in a container; needs a Docker engine; 2 minutes
 	@.ci/setup test
-	$(IN_CONTAINER) -run '^(TestAdopt|TestInstall|TestUninstall|TestS[0-9])' ./sql
-	$(IN_CONTAINER) ./store
+	$(IN_CONTAINER) -run '^(TestAdopt|TestInstall|TestUninstall|TestS[0-9])' ./internal/sql
+	$(IN_CONTAINER) ./internal/store
 	$(IN_CONTAINER) -run '^(TestAPIAdoptedTable|TestUpdateReachesTheStream)$$' ./integration
 
 # What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything.
@@ -112,7 +112,7 @@ NOT_OF_THE_DATABASE = ^(TestChaos|TestFailover|TestRolling|TestBalancer|TestRead
 .PHONY: test-containers-all
 test-containers-all: ## All that asks the database, on PostgreSQL in a container; needs a Docker engine; about 10 minutes
 	@.ci/setup test
-	$(IN_CONTAINER) -skip '$(NOT_OF_THE_DATABASE)' ./integration/... ./sql/... ./store/... ./pgnotify/...
+	$(IN_CONTAINER) -skip '$(NOT_OF_THE_DATABASE)' ./integration/... ./internal/sql/... ./internal/store/... ./internal/pgnotify/...
 
 # Each only when what it is made of has changed since it passed; see .ci/changed.
 .PHONY: test-changed
@@ -194,11 +194,11 @@ BENCH_COUNT ?= 1
 .PHONY: bench-micro
 bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger, and the latency beside a bare LISTEN; BENCH_COUNT=10 for benchstat
 	@.ci/setup test
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms -count $(BENCH_COUNT) ./store/ ./pgnotify/ ./server/ ./sql/
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms -count $(BENCH_COUNT) ./internal/store/ ./internal/pgnotify/ ./internal/server/ ./internal/sql/
 	$(GO) test -run '^$$' -bench Latency -benchtime 1x -count $(BENCH_COUNT) ./integration/
 
 # Where PostgreSQL is not run by localpg, which needs Unix's signals, there are no tests either.
-PORTABLE = ./server ./pgnotify ./pgnotify/redisnotify ./store ./sql
+PORTABLE = ./internal/server ./internal/pgnotify ./internal/pgnotify/redisnotify ./internal/store ./internal/sql
 
 .PHONY: lint
 lint: lint-quick ## Check all: also staticcheck, and that it compiles for the other systems; about 5 minutes

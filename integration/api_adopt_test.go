@@ -4,7 +4,7 @@ import (
 	"net/url"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/golang-jwt/jwt/v5"
 )

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 func TestAPICommandHelp(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // nowhere is a database that nobody serves: what is refused at start is refused before it is asked for.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -27,8 +27,8 @@ func testAPIDescriptionIsWhatHappens(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := serve(t, newDatabase(t).Serve).ask(t, "GET", "/openapi.yaml").Body
-	if file, err := os.ReadFile("../server/web/openapi.yaml"); err != nil || string(file) != served {
-		t.Fatalf("/openapi.yaml is not server/web/openapi.yaml, against which answers are held: %v", err)
+	if file, err := os.ReadFile("../internal/server/web/openapi.yaml"); err != nil || string(file) != served {
+		t.Fatalf("/openapi.yaml is not internal/server/web/openapi.yaml, against which answers are held: %v", err)
 	}
 
 	var mu sync.Mutex

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // All of these have the safety net far away: what is shown was told by the triggers.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // newOwnFeeds is a database with feeds of each kind of key: exports (uuid), whose rows end by a word of its own, too; imports (text); and

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // From the commit to a client's read may take at most this multiple of what a bare LISTEN connection needs to see the

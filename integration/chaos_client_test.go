@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/tmaxmax/go-sse"

@@ -8,9 +8,9 @@ import (
 	"syscall"
 	"time"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
-	"auditstream/integration/redistest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
+	"auditstream/internal/redistest"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
-	"auditstream/integration/redistest"
+	"auditstream/internal/pgtest"
+	"auditstream/internal/redistest"
 )
 
 const shortChaosRedis = 20 * time.Second

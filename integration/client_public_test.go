@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
-// TestClientPublicOnes takes each client of the table in server/web/client/README.md, with its recipe of public.mjs,
+// TestClientPublicOnes takes each client of the table in internal/server/web/client/README.md, with its recipe of public.mjs,
 // through an audit, a restart in the middle of it, and its end: it must then leave by itself.
 func TestClientPublicOnes(t *testing.T) {
 	t.Parallel()
@@ -49,7 +49,7 @@ func TestClientPublicOnes(t *testing.T) {
 	}
 }
 
-// node is a running script of server/web/client/test.
+// node is a running script of internal/server/web/client/test.
 type node struct {
 	out  *logBuffer
 	err  *logBuffer
@@ -60,7 +60,7 @@ func startNode(t testing.TB, script string, args ...string) *node {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "node", append([]string{script}, args...)...)
-	cmd.Dir = "../server/web/client/test"
+	cmd.Dir = "../internal/server/web/client/test"
 	cmd.Env = append(os.Environ(), "TOKEN="+alice(t))
 	n := &node{out: newLogBuffer(), err: newLogBuffer(), done: make(chan error, 1)}
 	cmd.Stdout, cmd.Stderr = n.out, n.err

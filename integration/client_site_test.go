@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	clientDir     = "../server/web/client"
+	clientDir     = "../internal/server/web/client"
 	clientTestDir = clientDir + "/test"
 )
 
@@ -34,7 +34,7 @@ func nodeModules(t testing.TB) {
 		t.Fatal("the browser client's tests need Node.js 20 or later: install it (Debian: apt-get install nodejs npm) and have it on the PATH")
 	}
 	if _, err := os.Stat(clientTestDir + "/node_modules/react"); err != nil {
-		t.Fatal("the browser client is tested with packages from npm: run npm ci in server/web/client/test, as make test does")
+		t.Fatal("the browser client is tested with packages from npm: run npm ci in internal/server/web/client/test, as make test does")
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // What people paste, with passwords of any characters, encoded by nobody.

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // One of three instances has lost the database without a word; the others have not. Its streams stay open, and show what

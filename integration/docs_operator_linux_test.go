@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
 
 	"github.com/golang-jwt/jwt/v5"
 )

@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"testing"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
 )
 
 // oldPrograms makes a directory of PostgreSQL 14's programs for pg_upgrade. Those from npm lack two: pg_controldata of 15 and 16 reads 14's

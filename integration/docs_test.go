@@ -74,7 +74,7 @@ func TestDocsThirdPartyIsWhole(t *testing.T) {
 // A promise in SECURITY.md names the test that holds it, by file and by name: both exist.
 func TestDocsSecurityPromisesAreTested(t *testing.T) {
 	t.Parallel()
-	tests := map[string]bool{} // server/verifier_test.go TestName
+	tests := map[string]bool{} // internal/server/verifier_test.go TestName
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err

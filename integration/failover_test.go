@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"testing"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
 )
 
 // pair is a primary and a standby that streams from it, each behind a proxy that can cut it off.

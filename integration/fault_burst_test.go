@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/tmaxmax/go-sse"
 )

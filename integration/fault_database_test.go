@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // Open streams outlive the database, whatever happens to it, and show what was committed when it is back.

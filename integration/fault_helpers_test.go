@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/tmaxmax/go-sse"

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
 )
 
 // Transactions that notify commit one at a time in the whole server (PreCommit_Notify, commands/async.c). One that does not end here,
@@ -20,7 +20,7 @@ func TestFaultInstallBehindANotificationThatDoesNotCommit(t *testing.T) {
 	if !strings.Contains(admin, "?") {
 		db.Admin = strings.Replace(db.Admin, "&", "?", 1)
 	}
-	script, err := os.ReadFile("../sql/install.sql")
+	script, err := os.ReadFile("../internal/sql/install.sql")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 const (

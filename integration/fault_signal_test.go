@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 func TestPitfall09SIGTERMWithOpenStreamsExitsInTime(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
 
 	"github.com/jackc/pgx/v5"
 )

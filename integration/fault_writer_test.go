@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -163,7 +163,7 @@ func runLoad(t *testing.T, conns []*pgx.Conn, rows, updates int) loadTimes {
 func TestFaultInstallDoesNotQueueWritersBehindALongTransaction(t *testing.T) {
 	t.Parallel()
 	admin := pgtest.New(t)
-	table, err := os.ReadFile("../sql/audits.sql")
+	table, err := os.ReadFile("../internal/sql/audits.sql")
 	if err != nil {
 		t.Fatal(err)
 	}

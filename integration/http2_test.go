@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // suiteTLS is the certificate that the instances of tests over HTTP/2 show, and that the suite's clients trust.

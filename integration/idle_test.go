@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
 )
 
 // loud is a server that logs each statement with who sent it.

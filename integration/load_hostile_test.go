@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // Clients that take nothing, next to nothing, or send what nobody asked for: each costs little, is gone within the write

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // Every change fits into the socket's buffer, so no write ever blocks: the kernel would keep hours of old states for it.

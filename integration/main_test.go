@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 func TestMain(m *testing.M) {

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
-	"auditstream/integration/redistest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
+	"auditstream/internal/redistest"
 )
 
 // reader does what README says, with the database that it starts from: an application's, with its own role.

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/redistest"
+	"auditstream/internal/redistest"
 )
 
 // missedWithin is by when an instance has said that it hears no relay: the relay's time-out, and a canary's interval and time-out.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/redistest"
+	"auditstream/internal/redistest"
 )
 
 // relay runs auditstream relay until the test is over, and checks that it stops when it is told to. What it returns has only an

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 	"auditstream/integration/series"
 )
 

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/golang-jwt/jwt/v5"
 )

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )

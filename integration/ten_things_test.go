@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/integration/pgtest"
+	"auditstream/internal/localpg"
+	"auditstream/internal/pgtest"
 )
 
 // Ten things decide whether a design like this one works. Each has tests whose names begin with TestPitfall and its

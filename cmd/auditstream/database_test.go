@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // The documented pool_max_conns reached the server as a parameter that it does not know, on every connection that is not

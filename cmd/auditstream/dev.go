@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/server"
+	"auditstream/internal/localpg"
+	"auditstream/internal/server"
 
 	"golang.org/x/sync/errgroup"
 )

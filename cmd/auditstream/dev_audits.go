@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"auditstream/server/web"
+	"auditstream/internal/server/web"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"

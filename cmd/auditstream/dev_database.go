@@ -10,9 +10,9 @@ import (
 	"os"
 	"strings"
 
-	"auditstream/cmd/auditstream/localpg"
-	"auditstream/server"
-	"auditstream/sql"
+	"auditstream/internal/localpg"
+	"auditstream/internal/server"
+	"auditstream/internal/sql"
 
 	"github.com/jackc/pgx/v5"
 )

@@ -7,7 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"auditstream/sql"
+	"auditstream/internal/sql"
 
 	"github.com/jackc/pgx/v5"
 )

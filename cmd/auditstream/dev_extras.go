@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"auditstream/server/web"
+	"auditstream/internal/server/web"
 
 	"golang.org/x/sync/errgroup"
 )

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"auditstream/server/web"
-	"auditstream/store"
+	"auditstream/internal/server/web"
+	"auditstream/internal/store"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"

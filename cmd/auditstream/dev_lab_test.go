@@ -12,9 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"auditstream/integration/pgtest"
-	"auditstream/server/web"
-	"auditstream/sql"
+	"auditstream/internal/pgtest"
+	"auditstream/internal/server/web"
+	"auditstream/internal/sql"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )

@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
-	"auditstream/server/web"
+	"auditstream/internal/pgtest"
+	"auditstream/internal/server/web"
 )
 
 // devDir is an empty directory that the account of PostgreSQL can enter, also when root runs the tests.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/server"
-	"auditstream/server/web"
+	"auditstream/internal/server"
+	"auditstream/internal/server/web"
 )
 
 // devShow is what a newcomer gets to see: the lines in the terminal, and the page.

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 
 	"github.com/jackc/pgx/v5"
 )

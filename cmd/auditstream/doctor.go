@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/sql"
+	"auditstream/internal/sql"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )

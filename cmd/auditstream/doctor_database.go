@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/sql"
-	"auditstream/store"
+	"auditstream/internal/sql"
+	"auditstream/internal/store"
 
 	"github.com/jackc/pgx/v5"
 )

@@ -4,8 +4,8 @@ import (
 	"context"
 	"slices"
 
-	"auditstream/sql"
-	"auditstream/store"
+	"auditstream/internal/sql"
+	"auditstream/internal/store"
 )
 
 // hasAudits says whether the feed is there that others can be without.

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
-	"auditstream/sql"
+	"auditstream/internal/pgtest"
+	"auditstream/internal/sql"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"auditstream/server"
+	"auditstream/internal/server"
 )
 
 // secrets checks the tokens' configuration. It tells lengths, never keys.

@@ -9,9 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"auditstream/pgnotify"
-	"auditstream/sql"
-	"auditstream/store"
+	"auditstream/internal/pgnotify"
+	"auditstream/internal/sql"
+	"auditstream/internal/store"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"

@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
-	"auditstream/pgnotify"
-	"auditstream/server"
-	"auditstream/sql"
-	"auditstream/store"
+	"auditstream/internal/pgnotify"
+	"auditstream/internal/server"
+	"auditstream/internal/sql"
+	"auditstream/internal/store"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"

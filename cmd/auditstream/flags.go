@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/server"
+	"auditstream/internal/server"
 
 	"github.com/alecthomas/kong"
 )

@@ -17,8 +17,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"auditstream/server"
-	"auditstream/store"
+	"auditstream/internal/server"
+	"auditstream/internal/store"
 )
 
 // configure reads serve's configuration from the environment and the arguments and checks all of it, without touching the

@@ -4,10 +4,10 @@ import (
 	"context"
 	"log/slog"
 
-	"auditstream/pgnotify"
-	"auditstream/pgnotify/redisnotify"
-	"auditstream/server"
-	"auditstream/store"
+	"auditstream/internal/pgnotify"
+	"auditstream/internal/pgnotify/redisnotify"
+	"auditstream/internal/server"
+	"auditstream/internal/store"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/sql"
+	"auditstream/internal/sql"
 )
 
 type installCmd struct {

@@ -14,7 +14,7 @@ import (
 	"reflect"
 	"syscall"
 
-	"auditstream/sql"
+	"auditstream/internal/sql"
 
 	"github.com/alecthomas/kong"
 )

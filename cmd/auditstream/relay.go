@@ -5,8 +5,8 @@ import (
 	"fmt"
 
 	"auditstream/internal/dsn"
-	"auditstream/pgnotify"
-	"auditstream/pgnotify/redisnotify"
+	"auditstream/internal/pgnotify"
+	"auditstream/internal/pgnotify/redisnotify"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"

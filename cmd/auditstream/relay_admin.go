@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"time"
 
-	"auditstream/server"
+	"auditstream/internal/server"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"

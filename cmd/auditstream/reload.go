@@ -10,7 +10,7 @@ import (
 	"slices"
 	"syscall"
 
-	"auditstream/server"
+	"auditstream/internal/server"
 
 	"github.com/alecthomas/kong"
 )

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"auditstream/store"
+	"auditstream/internal/store"
 
 	"github.com/prometheus/client_golang/prometheus"
 )

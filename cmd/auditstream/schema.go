@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"auditstream/pgnotify"
-	"auditstream/sql"
+	"auditstream/internal/pgnotify"
+	"auditstream/internal/sql"
 )
 
 // schemaWatch says in the log when the database's schema is not of this program's version, and when it is again. It is the

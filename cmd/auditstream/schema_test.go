@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/integration/pgtest"
-	"auditstream/sql"
+	"auditstream/internal/pgtest"
+	"auditstream/internal/sql"
 )
 
 // earlier makes the table of audits.sql with what an earlier version installed.
@@ -17,7 +17,7 @@ func earlier(t *testing.T, version int) (dsn string) {
 	t.Helper()
 	dsn = pgtest.New(t)
 	for _, name := range []string{"audits.sql", fmt.Sprintf("testdata/schema-%d.sql", version)} {
-		script, err := os.ReadFile("../../sql/" + name)
+		script, err := os.ReadFile("../../internal/sql/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/pgnotify"
-	"auditstream/server"
-	"auditstream/server/web"
-	"auditstream/store"
+	"auditstream/internal/pgnotify"
+	"auditstream/internal/server"
+	"auditstream/internal/server/web"
+	"auditstream/internal/store"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"

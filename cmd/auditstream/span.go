@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 
-	"auditstream/pgnotify"
-	"auditstream/store"
+	"auditstream/internal/pgnotify"
+	"auditstream/internal/store"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -21,7 +21,7 @@ func traced(loader pgnotify.Loader, provider trace.TracerProvider) pgnotify.Load
 	if provider == nil {
 		return loader
 	}
-	return tracedLoader{loader: loader, tracer: provider.Tracer("auditstream/pgnotify")}
+	return tracedLoader{loader: loader, tracer: provider.Tracer("auditstream/internal/pgnotify")}
 }
 
 // Audits says in the span how many audits were asked for, not which, and that it failed, not why: that is in the log.

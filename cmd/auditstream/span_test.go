@@ -5,7 +5,7 @@ import (
 	"errors"
 	"testing"
 
-	"auditstream/store"
+	"auditstream/internal/store"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"

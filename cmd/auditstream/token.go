@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/server"
+	"auditstream/internal/server"
 
 	"github.com/golang-jwt/jwt/v5"
 )

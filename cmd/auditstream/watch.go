@@ -13,7 +13,7 @@ import (
 	"unicode"
 	"unicode/utf16"
 
-	"auditstream/store"
+	"auditstream/internal/store"
 )
 
 // The exit statuses that watch has beside the others, for scripts.

@@ -15,7 +15,7 @@ import (
 	"strconv"
 	"time"
 
-	"auditstream/server"
+	"auditstream/internal/server"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/store"
+	"auditstream/internal/store"
 )
 
 // watchDisplay shows what happens. It is used by one goroutine.

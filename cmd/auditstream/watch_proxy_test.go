@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode"
 
-	"auditstream/store"
+	"auditstream/internal/store"
 )
 
 // A proxy's own answer, whatever its status, ended the watch with status 4.

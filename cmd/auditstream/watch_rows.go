@@ -7,7 +7,7 @@ import (
 	"regexp"
 	"strings"
 
-	"auditstream/store"
+	"auditstream/internal/store"
 )
 
 // watchedRows are what watch is asked for: rows of one feed, or all in it that are the user's and have not ended.

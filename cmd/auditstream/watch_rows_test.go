@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/store"
+	"auditstream/internal/store"
 )
 
 func TestWatchNamesRows(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"auditstream/store"
+	"auditstream/internal/store"
 
 	"github.com/mattn/go-runewidth"
 	"github.com/vbauerster/cupwriter"

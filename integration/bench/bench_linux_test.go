@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // TestBench measures everything at the scale of BENCH, and writes bench.md, bench.json and bench.svg to BENCH_REPORT.

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // bulk measures one statement that updates every row, with the triggers off and on while nobody watches: how long it takes,

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // The load is this same binary, started again: it needs no second build.

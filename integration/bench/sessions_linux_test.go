@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/integration/pgtest"
+	"auditstream/internal/pgtest"
 )
 
 // sessions measures what a trigger costs an application whose sessions are short: pgbench with a connection a statement, and the

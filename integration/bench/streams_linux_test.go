@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/cmd/auditstream/localpg"
+	"auditstream/internal/localpg"
 )
 
 // bench is one run.

@@ -1,0 +1,102 @@
+package pgnotify
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"auditstream/internal/store"
+)
+
+// maxBuckets is the most that keys may be put into. A key's bucket among fewer, always a power of two, is its bucket among these
+// without the upper bits.
+const maxBuckets = 4096
+
+// beginnings is how many buckets stand for whatever begins, after the others: by its key, so that writers who insert at the same time
+// seldom look at the same lock.
+const beginnings = 64
+
+// bucketsOf returns the buckets that are a key's, of all that there are.
+func bucketsOf[B any](all []B, feed *store.Feed, key store.Key) []B {
+	first, n := bucketsOfKey(feed, key)
+	return all[first:][:n]
+}
+
+func bucketsOfKey(feed *store.Feed, key store.Key) (first, n int) {
+	if key == Beginning {
+		return maxBuckets, beginnings
+	}
+	return int(bucketOf(feed, key)), 1
+}
+
+// bucketOf is the bucket of a key among maxBuckets: what the triggers compute, of an integer of audits as hashint8(key) & (buckets - 1). All
+// feeds share the buckets, and so that keys which many of them have do not share one, each mixes its own number in.
+func bucketOf(feed *store.Feed, key store.Key) int32 {
+	return int32((hash(feed.Key, key) ^ uint32(feed.Mix)) & (maxBuckets - 1))
+}
+
+// hash is PostgreSQL's: hashint8, uuid_hash, or hashtext by a collation that compares bytes.
+func hash(keys store.KeyType, key store.Key) uint32 {
+	switch keys {
+	case store.UUIDKeys:
+		id, _ := store.UUID(key)
+		return hashBytes(id[:])
+	case store.TextKeys:
+		return hashBytes([]byte(key))
+	}
+	return hashint8(key.Int())
+}
+
+// hashint8 is PostgreSQL's function of this name (hashfunc.c, and hash_bytes_uint32 in hashfn.c).
+func hashint8(key int64) uint32 {
+	low, high := uint32(key), uint32(key>>32)
+	if key < 0 {
+		high = ^high
+	}
+	a := uint32(hashSeed + 4)
+	return final(a+(low^high), a, a)
+}
+
+const hashSeed = 0x9e3779b9 + 3923095
+
+// hashBytes is PostgreSQL's hash_bytes (hashfn.c), on a little-endian machine: Bob Jenkins' lookup3.
+func hashBytes(k []byte) uint32 {
+	a := uint32(hashSeed) + uint32(len(k))
+	b, c := a, a
+	for ; len(k) >= 12; k = k[12:] {
+		a += binary.LittleEndian.Uint32(k)
+		b += binary.LittleEndian.Uint32(k[4:])
+		c += binary.LittleEndian.Uint32(k[8:])
+		step(&a, c, 4)
+		c += b
+		step(&b, a, 6)
+		a += c
+		step(&c, b, 8)
+		b += a
+		step(&a, c, 16)
+		c += b
+		step(&b, a, 19)
+		a += c
+		step(&c, b, 4)
+		b += a
+	}
+	var rest [12]byte
+	copy(rest[:], k)
+	a += binary.LittleEndian.Uint32(rest[:])
+	b += binary.LittleEndian.Uint32(rest[4:])
+	c += binary.LittleEndian.Uint32(rest[8:]) << 8 // its lowest byte is the length's
+	return final(a, b, c)
+}
+
+func step(x *uint32, y uint32, by int) { *x = (*x - y) ^ bits.RotateLeft32(y, by) }
+
+func final(a, b, c uint32) uint32 {
+	mix := func(x *uint32, y uint32, by int) { *x = (*x ^ y) - bits.RotateLeft32(y, by) }
+	mix(&c, b, 14)
+	mix(&a, c, 11)
+	mix(&b, a, 25)
+	mix(&c, b, 16)
+	mix(&a, c, 4)
+	mix(&b, a, 14)
+	mix(&c, b, 24)
+	return c
+}

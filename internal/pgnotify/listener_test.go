@@ -1,0 +1,690 @@
+package pgnotify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"auditstream/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// sink collects what a listener tells it, as texts: "resync" or a key.
+type sink chan string
+
+func (s sink) Notify(row string) bool {
+	feed, text := SplitRow(row)
+	key, ok := store.ParseKey(text)
+	if ok = ok && feed == store.DefaultFeed; ok {
+		s <- string(key)
+	}
+	return ok
+}
+func (s sink) Resync() { s <- "resync" }
+
+// drain returns what was told since the last call.
+func (s sink) drain() (told []string) {
+	for len(s) > 0 {
+		told = append(told, <-s)
+	}
+	return told
+}
+
+// station is a Source whose payloads come back at once, unless send or open says otherwise.
+type station struct {
+	open  func(ctx context.Context) error
+	send  func(ctx context.Context, payload string) error // what it does not pass to deliver is lost
+	dials atomic.Pointer[dial]                            // the newest
+	opens atomic.Int64
+	sent  atomic.Int64
+}
+
+// dial is one connection to a station.
+type dial struct {
+	payloads chan string
+	broken   chan error
+	ended    atomic.Bool
+}
+
+func (s *station) Texts() Texts { return Texts{Up: "it works", Lost: "it is lost", Mute: "it is mute"} }
+
+func (s *station) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+	s.opens.Add(1)
+	if s.open != nil {
+		if err := s.open(ctx); err != nil {
+			return err
+		}
+	}
+	d := &dial{payloads: make(chan string, 100), broken: make(chan error, 1)}
+	defer d.ended.Store(true)
+	s.dials.Store(d)
+	opened()
+	for {
+		select {
+		case payload := <-d.payloads:
+			heard(payload)
+		case err := <-d.broken:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *station) Send(ctx context.Context, payload string) error {
+	s.sent.Add(1)
+	if s.send != nil {
+		return s.send(ctx, payload)
+	}
+	s.deliver(payload)
+	return nil
+}
+
+func (s *station) deliver(payload string) { s.dials.Load().payloads <- payload }
+
+// hearing is a listener at a station.
+type hearing struct {
+	*station
+	sink     sink
+	log      logs
+	reg      *prometheus.Registry
+	listener *Listener
+}
+
+func startListener(t *testing.T, s *station, change ...func(*ListenerConfig)) *hearing {
+	t.Helper()
+	h := &hearing{station: s, sink: make(sink, 10_000), reg: prometheus.NewRegistry()}
+	cfg := ListenerConfig{Source: s, Sink: h.sink, Registerer: h.reg, Logger: h.log.logger()}
+	for _, c := range change {
+		c(&cfg)
+	}
+	var err error
+	h.listener, err = NewListener(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := h.listener.Run(ctx); err != nil {
+			t.Errorf("Run returned %v, want nil", err)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		if h.listener.Up() {
+			t.Error("up after the end")
+		}
+	})
+	return h
+}
+
+func (h *hearing) wantUp(t *testing.T, want bool) {
+	t.Helper()
+	synctest.Wait()
+	if got := h.listener.Up(); got != want {
+		t.Errorf("up %v, want %v; log:\n%s", got, want, &h.log)
+	}
+}
+
+func (h *hearing) wantCount(t *testing.T, want float64, name string, label ...string) {
+	t.Helper()
+	synctest.Wait()
+	if got := metric(t, h.reg, name, label...); got != want {
+		t.Errorf("%s %v: %v, want %v", name, label, got, want)
+	}
+}
+
+func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := startListener(t, &station{})
+		h.wantUp(t, true)
+		time.Sleep(59 * time.Second)
+		h.wantCount(t, 15, "auditstream_canary_seconds") // one each 4 s
+		h.wantCount(t, 1, "auditstream_listener_up")
+		if h.log.count("it works") != 1 {
+			t.Errorf("log:\n%s", &h.log)
+		}
+	})
+}
+
+// 15 canaries a minute kept a database awake that sleeps while it is asked nothing.
+func TestU22NoCanaryWhileNobodyWatches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var idle, deaf atomic.Bool
+		idle.Store(true)
+		s := &station{}
+		s.send = func(_ context.Context, payload string) error {
+			if !deaf.Load() {
+				s.deliver(payload)
+			}
+			return nil
+		}
+		h := startListener(t, s, func(cfg *ListenerConfig) { cfg.Idle = idle.Load })
+		h.wantUp(t, true)
+		time.Sleep(time.Hour)
+		if n := h.sent.Load(); n != 1 {
+			t.Errorf("%d canaries in an idle hour, want the first", n)
+		}
+		h.wantCount(t, 1, "auditstream_listener_up")
+
+		deaf.Store(true) // and nobody notices
+		time.Sleep(time.Hour)
+		h.wantUp(t, true)
+		idle.Store(false) // the first viewer
+		time.Sleep(idleCheck)
+		synctest.Wait()
+		if n := h.sent.Load(); n != 2 {
+			t.Errorf("%d canaries once somebody watches, want one more at once", n)
+		}
+		time.Sleep(2 * time.Second)
+		h.wantUp(t, false)
+		deaf.Store(false)
+		time.Sleep(6 * time.Second)
+		h.wantUp(t, true)
+		before := h.sent.Load()
+		time.Sleep(time.Minute)
+		if n := h.sent.Load() - before; n < 14 {
+			t.Errorf("%d canaries in a minute that somebody watches, want 15", n)
+		}
+	})
+}
+
+// What is not proven is not left unproven because nobody watches: /readyz says it.
+func TestU22ConnectionIsProvenAlsoWhileNobodyWatches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := startListener(t, &station{send: func(context.Context, string) error { return nil }}, func(cfg *ListenerConfig) { cfg.Idle = func() bool { return true } })
+		time.Sleep(time.Minute)
+		if n := metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
+			t.Error("no connection was given up")
+		}
+	})
+}
+
+func TestPayloadsAreHints(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := startListener(t, &station{})
+		synctest.Wait()
+		for _, payload := range []string{"!another-instance", "nonsense", "0", "-3", "9223372036854775808", "42", "*", strings.Repeat("9", 8000), "", "9223372036854775807", "#1", "**"} {
+			h.deliver(payload)
+		}
+		synctest.Wait()
+		if got, want := fmt.Sprint(h.sink.drain()), "[resync 42 resync 9223372036854775807 resync]"; got != want {
+			t.Errorf("told %s, want %s", got, want)
+		}
+		for kind, want := range map[string]float64{"row": 2, "resync": 2, "ignored": 7, "canary": 2} {
+			h.wantCount(t, want, "auditstream_notifications_total", kind)
+		}
+	})
+}
+
+// textSink takes every text for a key.
+type textSink struct{ sink }
+
+func (s textSink) Notify(row string) bool {
+	s.sink <- row
+	return true
+}
+
+// Of a feed with text keys #5 may be a row, whose change is not to wait until all that is watched is read.
+func TestKeyThatLooksLikeABucketIsARow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		texts := textSink{make(sink, 10)}
+		h := startListener(t, &station{}, func(cfg *ListenerConfig) { cfg.Sink = texts })
+		synctest.Wait()
+		texts.drain()
+		h.deliver("jobs:#5")
+		h.deliver("#5")
+		synctest.Wait()
+		if got, want := fmt.Sprint(texts.drain()), "[jobs:#5 resync resync]"; got != want {
+			t.Errorf("told %s, want %s", got, want)
+		}
+	})
+}
+
+// A canary was taken for lost because its sending timed out, came back after all, and then vouched for the next one, on a
+// connection that had died in between; and so on with each that followed.
+func TestEarlierCanaryDoesNotVouchForTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s *station
+		var earlier string
+		s = &station{send: func(ctx context.Context, payload string) error {
+			if earlier != "" {
+				s.deliver(earlier)
+				return nil
+			}
+			earlier = payload
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		h := startListener(t, s)
+		for range 20 {
+			time.Sleep(time.Second)
+			h.wantUp(t, false)
+		}
+		if n := metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
+			t.Error("no connection was given up")
+		}
+	})
+}
+
+// A canary that cannot be sent says nothing about the connection: it is kept, and what it hears is heard. But nothing is up that was
+// not proven lately: where connection and pool were cut off without a word the listener said for ever that it was up.
+func TestCanaryThatCannotBeSent(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(ctx context.Context) error{
+		"refused": func(context.Context) error { return errDatabase },
+		"hangs":   func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var works atomic.Bool
+				works.Store(true)
+				var s *station
+				s = &station{send: func(ctx context.Context, payload string) error {
+					if !works.Load() {
+						return fail(ctx)
+					}
+					s.deliver(payload)
+					return nil
+				}}
+				h := startListener(t, s)
+				for _, step := range []struct {
+					works, up bool
+					after     time.Duration
+				}{{true, true, time.Second}, {false, true, 10 * time.Second}, {false, false, 12 * time.Second}, {false, false, time.Hour}, {true, true, 6 * time.Second}} {
+					works.Store(step.works)
+					time.Sleep(step.after)
+					h.wantUp(t, step.up)
+					h.deliver("42")
+					synctest.Wait()
+				}
+				h.wantCount(t, 5, "auditstream_notifications_total", "row")
+				if h.opens.Load() != 1 || h.log.count("no canary can be sent") != 1 || h.log.count("it works") != 2 {
+					t.Errorf("%d connections, want the one that works; log:\n%s", h.opens.Load(), &h.log)
+				}
+			})
+		})
+	}
+}
+
+func TestSilenceEndsTheSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var silent atomic.Bool
+		var s *station
+		s = &station{send: func(_ context.Context, payload string) error {
+			if !silent.Load() {
+				s.deliver(payload)
+			}
+			return nil
+		}}
+		h := startListener(t, s)
+		h.wantUp(t, true)
+		silent.Store(true)
+		time.Sleep(6*time.Second - time.Millisecond)
+		h.wantUp(t, true)
+		time.Sleep(2 * time.Millisecond)
+		h.wantUp(t, false)
+		silent.Store(false)
+		time.Sleep(100 * time.Millisecond)
+		h.wantUp(t, true)
+		h.wantCount(t, 1, "auditstream_listener_failures_total", failSilent)
+		h.wantCount(t, 2, "auditstream_listener_connects_total")
+		if got := h.sink.drain(); len(got) != 2 {
+			t.Errorf("told %v, want a resync of each connection", got)
+		}
+	})
+}
+
+// A flood of notifications, which any database role can send, held up the canary; the connection that heard all of them was
+// given up as silent, and after the second time only the safety net was left for a minute.
+func TestFloodIsNotSilence(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		lasts    time.Duration
+		failures float64
+	}{
+		"that ends":                   {7 * time.Second, 0},
+		"that never lets a canary by": {time.Hour, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var s *station
+				s = &station{send: func(_ context.Context, payload string) error {
+					c := s.dials.Load()
+					time.AfterFunc(tt.lasts, func() { c.payloads <- payload })
+					return nil
+				}}
+				h := startListener(t, s)
+				for range 20 {
+					time.Sleep(time.Second / 2)
+					h.deliver("forged")
+				}
+				time.Sleep(100 * time.Millisecond)
+				h.wantCount(t, tt.failures, "auditstream_listener_failures_total", failSilent)
+				h.wantUp(t, tt.failures == 0)
+			})
+		})
+	}
+}
+
+// A transaction pooler accepts LISTEN and delivers nothing. Canaries of other instances and forged ones prove nothing.
+func TestSourceThatDeliversNothingIsMute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s *station
+		s = &station{send: func(context.Context, string) error { s.deliver("!forged"); return nil }}
+		h := startListener(t, s)
+		time.Sleep(30 * time.Second)
+		h.wantUp(t, false)
+		if n := h.opens.Load(); n != muteSessions {
+			t.Errorf("%d attempts in 30 s, want %d", n, muteSessions)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := h.opens.Load(); n < 50 || n > 70 {
+			t.Errorf("%d attempts in an hour, want one a minute", n)
+		}
+		if h.log.count("it is mute") != 1 || h.log.count("it is lost") != 1 {
+			t.Errorf("log:\n%s", &h.log)
+		}
+	})
+}
+
+// Found by the chaos test on a busy machine: two canaries that were late in a row, after a pause of PostgreSQL, were taken for a
+// transaction pooler, and nothing listened for a minute.
+func TestPauseIsNotMute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var late atomic.Bool
+		var s *station
+		s = &station{send: func(_ context.Context, payload string) error {
+			if !late.Load() {
+				s.deliver(payload)
+			}
+			return nil
+		}}
+		h := startListener(t, s)
+		h.wantUp(t, true)
+		late.Store(true)
+		time.Sleep(25 * time.Second) // more sessions than muteSessions
+		late.Store(false)
+		time.Sleep(7 * time.Second)
+		h.wantUp(t, true)
+		if h.log.count("it is mute") > 0 {
+			t.Errorf("a pause is said to be unusable:\n%s", &h.log)
+		}
+		late.Store(true)
+		time.Sleep(2 * time.Minute)
+		if h.log.count("it is mute") != 1 {
+			t.Errorf("log:\n%s", &h.log)
+		}
+	})
+}
+
+func TestSourceThatCannotIsMuteAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := startListener(t, &station{open: func(context.Context) error { return fmt.Errorf("listen: %w", ErrCannot) }})
+		time.Sleep(10*time.Minute - time.Second)
+		synctest.Wait()
+		if n := h.opens.Load(); n < 10 || n > 12 {
+			t.Errorf("%d attempts in 10 minutes, want one a minute", n)
+		}
+		if h.log.count("level=ERROR") != 1 || h.log.count("level=WARN") != 0 {
+			t.Errorf("log:\n%s", &h.log)
+		}
+	})
+}
+
+func TestOutageIsLoggedOnceEachWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		h := startListener(t, &station{open: func(context.Context) error {
+			if down.Load() {
+				return errDatabase
+			}
+			return nil
+		}})
+		for outage := 1; outage <= 3; outage++ {
+			h.wantUp(t, true)
+			down.Store(true)
+			h.dials.Load().broken <- errors.New("reset by peer")
+			time.Sleep(time.Minute)
+			h.wantUp(t, false)
+			down.Store(false)
+			time.Sleep(backoffMax)
+			h.wantUp(t, true)
+			if h.log.count("it is lost") != outage || h.log.count("it works") != outage+1 {
+				t.Errorf("outage %d, log:\n%s", outage, &h.log)
+			}
+		}
+		h.wantCount(t, 3, "auditstream_listener_failures_total", failLost)
+		if n := metric(t, h.reg, "auditstream_listener_failures_total", failConnect); n < 3*10 || n > 3*30 {
+			t.Errorf("%v attempts in 3 minutes", n)
+		}
+	})
+}
+
+// A connection that breaks while a canary is sent or awaited ends at once, and there is another only when it has ended.
+func TestConnectionBreaksWhileProving(t *testing.T) {
+	t.Parallel()
+	for name, s := range map[string]*station{
+		"sending":  {send: func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }},
+		"awaiting": {send: func(context.Context, string) error { return nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := startListener(t, s)
+				synctest.Wait()
+				first := h.dials.Load()
+				first.broken <- errors.New("reset by peer")
+				synctest.Wait()
+				h.wantCount(t, 1, "auditstream_listener_failures_total", failLost)
+				time.Sleep(backoffMin)
+				synctest.Wait()
+				if h.opens.Load() != 2 || !first.ended.Load() {
+					t.Errorf("%d connections, want another", h.opens.Load())
+				}
+			})
+		})
+	}
+}
+
+func TestRunEndsWhateverItWaitsFor(t *testing.T) {
+	t.Parallel()
+	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	for name, s := range map[string]*station{
+		"open":   {open: hangs},
+		"send":   {send: func(ctx context.Context, _ string) error { return hangs(ctx) }},
+		"canary": {send: func(context.Context, string) error { return nil }},
+		"retry":  {open: func(context.Context) error { return ErrCannot }},
+		"rest":   {},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l, err := NewListener(ListenerConfig{Source: s, Sink: make(sink, 100)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- l.Run(ctx) }()
+			synctest.Wait()
+			start := time.Now()
+			cancel()
+			if err := <-done; err != nil || time.Since(start) > 0 {
+				t.Errorf("%s: Run returned %v after %v, want nil at once", name, err, time.Since(start))
+			}
+		})
+	}
+}
+
+// What is proven does not matter where changes do not arrive all the same. The log speaks of it when it lasts, once.
+func TestDoubtIsNotUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var doubt atomic.Value
+		doubt.Store("")
+		h := startListener(t, &station{}, func(cfg *ListenerConfig) { cfg.Doubt = func() string { return doubt.Load().(string) } })
+		h.wantUp(t, true)
+		for n := 1; n <= 2; n++ {
+			doubt.Store("no relay is heard")
+			time.Sleep(5 * time.Second)
+			h.wantUp(t, false)
+			if h.log.count("no relay is heard") != n-1 {
+				t.Errorf("logged at once:\n%s", &h.log)
+			}
+			time.Sleep(time.Minute)
+			doubt.Store("")
+			h.deliver("!of-a-relay") // somebody else is heard: no need to wait for the next canary
+			time.Sleep(throttleInterval)
+			h.wantUp(t, true)
+			if h.log.count("no relay is heard") != n || h.log.count("it works") != n+1 {
+				t.Errorf("doubt %d, log:\n%s", n, &h.log)
+			}
+		}
+	})
+}
+
+func TestListenerConfigIsValidated(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*ListenerConfig){
+		"Source":    func(c *ListenerConfig) { c.Source = nil },
+		"Sink":      func(c *ListenerConfig) { c.Sink = nil },
+		"durations": func(c *ListenerConfig) { c.MuteRetry = -1 },
+	} {
+		cfg := ListenerConfig{Source: &station{}, Sink: make(sink)}
+		spoil(&cfg)
+		if _, err := NewListener(cfg); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: error %v, want one that names it", name, err)
+		}
+	}
+}
+
+func TestBackoffGrowsAtRandomTo5Seconds(t *testing.T) {
+	t.Parallel()
+	var b Backoff
+	for _, top := range []time.Duration{100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000} {
+		top *= time.Millisecond
+		if got := b.Next(); got < top/2 || got > top {
+			t.Errorf("delay %v, want %v to %v", got, top/2, top)
+		}
+	}
+}
+
+// Any database role may send any text on our channel: it is a key, a call to read everything, a canary, or nothing. Each costs one of
+// these at most, wakes no canary but its own, and leaves nothing behind in the hub for a key that nobody watches.
+func FuzzPayload(f *testing.F) {
+	for _, seed := range []string{"1", "42", "9223372036854775807", "9223372036854775808", "", "0", "-1", "01", "*", "#7", "!canary", "!mine", "1\n", "٣", "**", "!", "\x00", strings.Repeat("9", 7999), "1,2,3"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, payload string) {
+		hub, err := NewHub(HubConfig{Loader: newTable(), Announcer: everything{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := hub.entry("42")
+		told := make(sink, 10)
+		l, err := NewListener(ListenerConfig{Source: &station{}, Sink: told})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &session{l: l, ready: make(chan struct{}), again: NewBell()}
+		mine := &canary{payload: CanaryPrefix + "mine", came: NewBell()}
+		s.sent.Store(mine)
+		for range 3 {
+			s.hear(payload)
+		}
+		id, err := strconv.ParseInt(payload, 10, 64)
+		want := ""
+		switch {
+		case err == nil && id > 0 && strconv.FormatInt(id, 10) == payload:
+			want = payload
+		case payload == "*" || strings.HasPrefix(payload, "#"):
+			want = "resync"
+		}
+		got := told.drain()
+		for _, text := range got {
+			if text != want {
+				t.Errorf("%q: told %q, want %q", payload, text, want)
+			}
+		}
+		if len(got) != 3 && want != "" {
+			t.Errorf("%q: told %d times of 3", payload, len(got))
+		}
+		if heard := len(mine.came) == 1; heard != (payload == mine.payload) {
+			t.Errorf("%q counts as our canary: %v", payload, heard)
+		}
+		if key, ok := store.ParseKey(payload); ok {
+			hub.Notify(key)
+		}
+		if len(hub.entries) != 1 || (e.dirty != clean) != (payload == "42") {
+			t.Errorf("%q: %d entries, dirty %v", payload, len(hub.entries), e.dirty)
+		}
+	})
+}
+
+// A connection that takes its time to end is waited for: never are there two.
+func TestOneConnectionAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := slowToEnd{station: &station{send: func(context.Context, string) error { return nil }}, open: new(atomic.Int64)}
+		l, err := NewListener(ListenerConfig{Source: s, Sink: make(sink, 100), MuteRetry: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = l.Run(ctx)
+		}()
+		defer func() {
+			cancel()
+			<-done
+		}()
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			if n := s.open.Load(); n > 1 {
+				t.Fatalf("%d connections", n)
+			}
+		}
+		if n := s.opens.Load(); n < 5 {
+			t.Errorf("%d connections in a minute", n)
+		}
+	})
+}
+
+// slowToEnd is a station whose connections end late.
+type slowToEnd struct {
+	*station
+	open *atomic.Int64
+}
+
+func (s slowToEnd) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+	s.open.Add(1)
+	defer s.open.Add(-1)
+	err := s.station.Listen(ctx, opened, heard)
+	time.Sleep(5 * time.Second)
+	return err
+}

@@ -1,0 +1,187 @@
+package pgnotify
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"auditstream/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// missedFixture is a hub with audit 1 watched at 10 %.
+type missedFixture struct {
+	tb  *table
+	hub *Hub
+	reg *prometheus.Registry
+	log *logs
+	sub *Subscription
+}
+
+func newMissedFixture(t *testing.T) *missedFixture {
+	t.Helper()
+	f := &missedFixture{tb: newTable(), reg: prometheus.NewRegistry(), log: new(logs)}
+	f.tb.set(row(1, "a", 10))
+	f.hub = startHub(t, HubConfig{Loader: f.tb, Finder: f.tb, Registerer: f.reg, Logger: f.log.logger()})
+	f.sub = subscribe(t, f.hub, 1)
+	f.sub.Confirm()
+	f.sub.Take()
+	return f
+}
+
+func (f *missedFixture) want(t *testing.T, want float64) {
+	t.Helper()
+	synctest.Wait()
+	if got := metric(t, f.reg, "auditstream_notifications_missed_total"); got != want {
+		t.Errorf("missed %v, want %v", got, want)
+	}
+}
+
+// round returns when a read has begun.
+func (f *missedFixture) round() {
+	for before := f.tb.count(); f.tb.count() == before; {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestUnannouncedChangeIsMissedAndLogged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newMissedFixture(t)
+		for n := range 30 {
+			f.tb.set(row(1, "a", 20+n))
+			f.round()
+			f.want(t, float64(n)) // it may still come
+		}
+		time.Sleep(11 * time.Second)
+		f.want(t, 30)
+		if got := f.log.count("no notification announced"); got < 4 || got > 6 {
+			t.Errorf("logged %d times in 5 minutes, want about 5:\n%s", got, f.log)
+		}
+	})
+}
+
+func TestLateNotificationIsNotMissed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newMissedFixture(t)
+		f.tb.set(row(1, "a", 20))
+		f.round()
+		time.Sleep(announceGrace - 10*time.Millisecond)
+		f.hub.Notify("1")
+		time.Sleep(time.Minute)
+		f.want(t, 0)
+	})
+}
+
+// The read of the safety net had seen the change, and its notification came before the read returned: it was counted as
+// missed, and operators were told to look for a lost trigger.
+func TestNotificationDuringTheReadThatSawItsChangeIsNotMissed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newMissedFixture(t)
+		f.tb.setTakes(100 * time.Millisecond)
+		f.tb.set(row(1, "a", 20))
+		f.round() // the read has looked and is on its way back
+		f.hub.Notify("1")
+		time.Sleep(time.Minute)
+		f.want(t, 0)
+		wantProgress(t, f.sub, map[int64]int{1: 20})
+	})
+}
+
+// A read that fails takes nothing with it of what was known: neither the notification, nor that a change proves nothing.
+func TestChangeAfterAFailedReadIsNotMissed(t *testing.T) {
+	t.Parallel()
+	for name, announce := range map[string]func(h *Hub){
+		"notification": func(h *Hub) { h.Notify("1") },
+		"resync":       (*Hub).Resync,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newMissedFixture(t)
+			f.tb.failWith(errDatabase)
+			f.tb.set(row(1, "a", 20))
+			first := time.Now()
+			announce(f.hub)
+			time.Sleep(30 * time.Second)
+			if name == "notification" {
+				announce(f.hub)
+			}
+			f.tb.failWith(nil)
+			time.Sleep(time.Minute)
+			f.want(t, 0)
+			got := f.sub.Take()
+			if len(got) != 1 || got[0].Audit.Progress != 20 {
+				t.Fatalf("%s: %d states, want the change", name, len(got))
+			}
+			if noticed := got[0].Noticed; name == "notification" && !noticed.Equal(first) || name == "resync" && !noticed.IsZero() {
+				t.Errorf("%s: noticed %v, want the first notification", name, noticed)
+			}
+		})
+	}
+}
+
+// A read for a stream that has gone was taken as the starting point of a new one, and a change in between, whose
+// notification came when nobody watched, was counted as missed.
+func TestChangeWhileNobodyWatchedIsNotMissed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newMissedFixture(t)
+		f.tb.setTakes(100 * time.Millisecond)
+		f.hub.Notify("1")
+		time.Sleep(10 * time.Millisecond) // a read has looked and is on its way back
+		f.sub.Cancel()
+		f.tb.set(row(1, "a", 20))
+		f.hub.Notify("1")
+		s := subscribe(t, f.hub, 1)
+		s.Confirm()
+		wantProgress(t, s, map[int64]int{1: 20})
+		time.Sleep(time.Minute)
+		f.want(t, 0)
+	})
+}
+
+// What a find or a lock that was only taken now brings to light had to be announced by nobody; nor what nobody was told of, in a
+// flood or otherwise.
+func TestChangeThatNobodyHadToAnnounceIsNotMissed(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(t *testing.T, f *missedFixture){
+		"resync":      func(_ *testing.T, f *missedFixture) { f.hub.Resync() },
+		"lock":        func(_ *testing.T, f *missedFixture) { f.hub.Mark(func(key store.Key) bool { return key == "1" }) },
+		"find":        func(t *testing.T, f *missedFixture) { subscribeOwned(t, f.hub, "a") },
+		"unconfirmed": func(*testing.T, *missedFixture) {},
+		"flood":       func(_ *testing.T, f *missedFixture) { f.hub.pace.in.Store(true) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newMissedFixture(t)
+			if name == "unconfirmed" {
+				subscribe(t, f.hub, 1)
+				f.sub.Cancel()
+			}
+			f.tb.set(row(1, "a", 20))
+			change(t, f)
+			time.Sleep(time.Minute)
+			if got := metric(t, f.reg, "auditstream_notifications_missed_total"); got != 0 {
+				t.Errorf("%s: missed %v, want none", name, got)
+			}
+		})
+	}
+}
+
+// While its lock is not held nobody is told of a change.
+func TestChangeInABucketThatIsNotHeldIsNotMissed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb, reg := newTable(), prometheus.NewRegistry()
+		h, _ := startWanted(t, HubConfig{Loader: tb, Registerer: reg})
+		s := subscribe(t, h, 1)
+		s.Confirm()
+		time.Sleep(time.Minute)
+		tb.set(row(1, "a", 20))
+		time.Sleep(time.Minute)
+		if got := metric(t, reg, "auditstream_notifications_missed_total"); got != 0 {
+			t.Errorf("missed %v, want none", got)
+		}
+	})
+}

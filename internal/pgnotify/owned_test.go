@@ -1,0 +1,350 @@
+package pgnotify
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"context"
+
+	"auditstream/internal/store"
+)
+
+func subscribeOwned(t *testing.T, h *Hub, user string) *Subscription {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	s, err := h.SubscribeOwned(ctx, store.Viewer{Subject: user}, nil)
+	if err != nil {
+		t.Error(err) // not Fatal: some subscribe in goroutines of their own
+	}
+	return s
+}
+
+func (tb *table) update(h *Hub, a store.Audit) {
+	tb.set(a)
+	h.Notify(a.ID)
+	synctest.Wait()
+}
+
+func TestOwnedIsWhatTheOwnerHasAndWhatBeginsLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		mail := "aLICE@example.com"
+		tb.set(row(1, "alice", 10))
+		tb.set(store.Audit{ID: "2", Status: "running", Progress: 20, UserEmail: &mail})
+		tb.set(row(3, "bob", 30))
+		tb.set(ended(4, "alice"))
+		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
+		s, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "alice", Email: "Alice@example.com"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nobodys := subscribeOwned(t, h, "")
+		wantProgress(t, s, map[int64]int{1: 10, 2: 20})
+		tb.update(h, row(6, "alice", 1))
+		wantProgress(t, s, map[int64]int{6: 1})
+		tb.update(h, row(6, "alice", 2))
+		tb.update(h, row(7, "bob", 2))
+		tb.update(h, row(3, "bob", 31))
+		wantProgress(t, s, map[int64]int{6: 2})
+		tb.update(h, ended(6, "alice"))
+		tb.update(h, row(6, "alice", 3)) // before the end was taken
+		wantProgress(t, s, map[int64]int{6: 100})
+		tb.update(h, row(6, "alice", 4))
+		wantProgress(t, s, map[int64]int{6: 4})
+		tb.drop(6)
+		h.Notify("6")
+		synctest.Wait()
+		if got := s.Take(); len(got) != 1 || got[0].Found {
+			t.Errorf("got %+v, want that it is gone", got)
+		}
+		wantProgress(t, nobodys, nil)
+		s.Cancel()
+		nobodys.Cancel()
+		wantNothingLeft(t, h)
+	})
+}
+
+// What passed from one who watches all of hers to another who does was shown to him, and then forgotten: no round read it.
+func TestAuditThatPassesToAnotherOwnerIsWatchedOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		tb.set(row(1, "alice", 10))
+		h, r := startWanted(t, HubConfig{Loader: tb, Finder: tb})
+		alice, bob := subscribeOwned(t, h, "alice"), subscribeOwned(t, h, "bob")
+		wantProgress(t, alice, map[int64]int{1: 10})
+		tb.update(h, row(1, "bob", 20))
+		wantProgress(t, alice, map[int64]int{1: 20}) // which says so
+		wantProgress(t, bob, map[int64]int{1: 20})
+		if h.entries["1"] == nil || r.wanted["1"] != 1 {
+			t.Errorf("entry %v, wanted %d times", h.entries["1"], r.wanted["1"])
+		}
+		tb.failFindsWith(errDatabase)
+		tb.set(row(1, "bob", 30))
+		time.Sleep(11 * time.Second)
+		wantProgress(t, bob, map[int64]int{1: 30})
+		alice.Cancel()
+		bob.Cancel()
+		wantNothingLeft(t, h)
+		if len(r.wanted) > 0 {
+			t.Errorf("wanted after all have left: %v", r.wanted)
+		}
+	})
+}
+
+// The stream of all of an owner's opened with a state that was older than its call, when a read was under way.
+func TestOwnedOpensWithAReadThatBeganAfterIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		tb.set(row(1, "a", 10))
+		tb.setTakes(100 * time.Millisecond)
+		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
+		go func() { _, _ = h.Subscribe(t.Context(), keys([]int64{1}), nil) }() // its read begins now and sees 10
+		time.Sleep(50 * time.Millisecond)
+		tb.set(row(1, "a", 20)) // nobody announces it
+		wantProgress(t, subscribeOwned(t, h, "a"), map[int64]int{1: 20})
+	})
+}
+
+// What begins is announced to all: a bulk insert of others' rows neither delays what is watched nor fills the memory, and what was
+// too much is found.
+func TestBulkInsertDelaysNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
+		s := subscribeOwned(t, h, "b")
+		one := subscribe(t, h, 7)
+		one.Take()
+		tb.setPerKey(20 * time.Microsecond)
+		many(tb, 20_000)
+		tb.set(row(20_001, "b", 5))
+		for id := range int64(20_001) {
+			h.Notify(store.IntKey(id + 1))
+			if id%5000 == 0 {
+				if late := waited(tb, h, one, 7, int(id)+2); late > 21*time.Millisecond {
+					t.Fatalf("a change waited %v", late)
+				}
+			}
+		}
+		h.mu.Lock()
+		if n := len(h.entries); n > maxBegun+maxRead {
+			t.Errorf("%d entries", n)
+		}
+		h.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		wantProgress(t, s, map[int64]int{20_001: 5})
+		s.Cancel()
+		one.Cancel()
+		wantNothingLeft(t, h)
+	})
+}
+
+// An audit that may have begun, and that changes while it is read, is read again: the first read may not have seen it.
+func TestWhatMayHaveBegunIsReadAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
+		s := subscribeOwned(t, h, "a")
+		tb.setTakes(100 * time.Millisecond)
+		tb.set(row(1, "b", 10))
+		h.Notify("1")
+		time.Sleep(50 * time.Millisecond) // the read has looked
+		tb.set(row(1, "a", 20))
+		h.Notify("1")
+		time.Sleep(time.Second)
+		wantProgress(t, s, map[int64]int{1: 20})
+	})
+}
+
+// What may have begun is forgotten when the last who would care has gone.
+func TestWhatMayHaveBegunIsForgotten(t *testing.T) {
+	t.Parallel()
+	for _, fail := range []error{nil, errDatabase} {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable()
+			h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
+			s := subscribeOwned(t, h, "a")
+			tb.setTakes(100 * time.Millisecond)
+			tb.failWith(fail)
+			h.Notify("1")
+			time.Sleep(50 * time.Millisecond)
+			h.Notify("1")
+			h.Notify("2")
+			s.Cancel()
+			time.Sleep(time.Minute)
+			tb.failWith(nil)
+			wantNothingLeft(t, h)
+		})
+	}
+}
+
+// A view whose owners cannot be asked for does not stop other streams, and is asked again.
+func TestOwnedThatCannotBeFoundDisturbsNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log logs
+		tb := newTable()
+		tb.set(row(1, "a", 10))
+		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Logger: log.logger()})
+		s, alone := subscribeOwned(t, h, "a"), subscribe(t, h, 1)
+		s.Take()
+		alone.Take()
+		tb.failFindsWith(errDatabase)
+		time.Sleep(30 * time.Second)
+		tb.update(h, row(1, "a", 20))
+		wantProgress(t, alone, map[int64]int{1: 20})
+		wantProgress(t, s, map[int64]int{1: 20})
+		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+		defer stop()
+		if _, err := h.SubscribeOwned(ctx, store.Viewer{Subject: "a"}, nil); !errors.Is(err, errDatabase) {
+			t.Errorf("error %v, want the cause", err)
+		}
+		tb.failFindsWith(nil)
+		tb.set(row(2, "a", 1))
+		time.Sleep(11 * time.Second)
+		wantProgress(t, s, map[int64]int{2: 1})
+		if n := log.count("cannot be found"); n != 1 {
+			t.Errorf("logged %d times, want once:\n%s", n, &log)
+		}
+	})
+}
+
+// What was found is read when reads work again.
+func TestOwnedIsReadWhenReadsWorkAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		tb.set(row(1, "a", 10))
+		h := startHub(t, HubConfig{Loader: tb, Finder: finderFunc(func(context.Context, []store.Owner) ([]store.Key, []store.Owner, error) {
+			return []store.Key{"1", "1", "9"}, nil, nil
+		}), Interval: time.Hour})
+		tb.failWith(errDatabase)
+		time.AfterFunc(3*time.Second, func() { tb.failWith(nil) })
+		s := subscribeOwned(t, h, "a")
+		wantProgress(t, s, map[int64]int{1: 10}) // what was found twice is there once, what is not there is not
+		s.Cancel()
+		wantNothingLeft(t, h)
+	})
+}
+
+type finderFunc func(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error)
+
+func (f finderFunc) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
+	return f(ctx, owners)
+}
+
+// A crowd of dashboards, as after a restart, makes few finds and reads; what takes long rests as long.
+func TestOwnedCrowdSharesFinds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		tb.set(row(1, "a", 10))
+		tb.setTakes(10 * time.Millisecond)
+		finds := 0
+		h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Finder: finderFunc(func(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
+			finds++
+			time.Sleep(time.Second)
+			return tb.Owned(ctx, owners)
+		})})
+		all := make(chan *Subscription, 100)
+		start := time.Now()
+		for range cap(all) {
+			go func() { all <- subscribeOwned(t, h, "a") }()
+			time.Sleep(10 * time.Millisecond)
+		}
+		for range cap(all) {
+			(<-all).Cancel()
+		}
+		if took := time.Since(start); finds > 2 || tb.count() > 3 || took < 3*time.Second || took > 4*time.Second {
+			t.Errorf("%d finds and %d reads for a crowd within %v, want a second of rest between two finds", finds, tb.count(), took)
+		}
+		wantNothingLeft(t, h)
+	})
+}
+
+// Beginning is wanted as long as somebody watches all of an owner's, and whatever is found or begins as long as it is watched.
+func TestOwnedIsWanted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		tb.set(row(1, "a", 10))
+		h, r := startWanted(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
+		want := func(want ...store.Key) {
+			t.Helper()
+			synctest.Wait()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			var got []store.Key
+			for key, n := range r.wanted {
+				if got = append(got, key); n != 1 {
+					t.Errorf("%q is wanted %d times", key, n)
+				}
+			}
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Errorf("wanted %q, want %q", got, want)
+			}
+		}
+		one, two := subscribeOwned(t, h, "a"), subscribeOwned(t, h, "a")
+		want("", "1")
+		one.Cancel()
+		tb.update(h, row(2, "a", 1))
+		want("", "1", "2")
+		tb.update(h, ended(1, "a"))
+		want("", "2")
+		finds := tb.findCount()
+		h.Mark(func(key store.Key) bool { return key == Beginning })
+		synctest.Wait()
+		if tb.findCount() != finds+1 {
+			t.Error("what began before it was announced is not looked for")
+		}
+		two.Cancel()
+		want()
+		finds = tb.findCount()
+		h.Mark(func(store.Key) bool { return true })
+		synctest.Wait()
+		if tb.findCount() != finds {
+			t.Error("something is looked for with nobody to care")
+		}
+	})
+}
+
+func TestOwnedNeedsAFinder(t *testing.T) {
+	t.Parallel()
+	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: everything{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, nil); err == nil {
+		t.Error("no error")
+	}
+}
+
+// Whoever asks for an audit that begins just then, and leaves during its read, took it away from those who watch all of the owner's.
+func TestBeginningIsNotForgottenDuringItsRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
+		s := subscribeOwned(t, h, "alice")
+		tb.setTakes(30 * time.Millisecond)
+		tb.set(row(1, "alice", 10))
+		h.Notify("1")
+		ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
+		defer stop()
+		if _, err := h.Subscribe(ctx, []store.Key{"1"}, nil); err == nil {
+			t.Fatal("the read was over too early")
+		}
+		time.Sleep(time.Second)
+		wantProgress(t, s, map[int64]int{1: 10})
+		s.Cancel()
+		wantNothingLeft(t, h)
+	})
+}

@@ -1,0 +1,212 @@
+package redisnotify
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"auditstream/internal/redistest"
+	"auditstream/internal/pgnotify"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+)
+
+// listen runs a Listener that is not shaken by a busy machine: what is too slow for its canary alone is not given up.
+func listen(t *testing.T, url string, change ...func(*setup)) (*pgnotify.Listener, *sink) {
+	t.Helper()
+	heard := newSink()
+	cfg := &setup{redis: options(t, url), ListenerConfig: pgnotify.ListenerConfig{
+		Sink: heard, CanaryInterval: 100 * time.Millisecond, CanaryTimeout: patience, Registerer: prometheus.NewRegistry(),
+	}}
+	for _, c := range change {
+		c(cfg)
+	}
+	source := NewSource(cfg.redis)
+	cfg.Source = source
+	if cfg.doubt != nil {
+		cfg.Doubt = func() string { return cfg.doubt(source) }
+	}
+	l, err := pgnotify.NewListener(cfg.ListenerConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, l.Run)
+	return l, heard
+}
+
+// impatient is for tests in which a canary is to be given up.
+func impatient(cfg *setup) { cfg.CanaryTimeout = 2 * time.Second }
+
+// setup is what a test may change.
+type setup struct {
+	pgnotify.ListenerConfig
+	redis *redis.Options
+	doubt func(s *Source) string
+}
+
+// A message is a hint for the id in its channel's name whatever its body says.
+func TestMessagesAreHints(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	l, heard := listen(t, s.URL())
+	eventually(t, "up", l.Up)
+	o := options(t, s.URL())
+	for _, name := range []string{"audit.progress.", "audit.progress.0", "audit.progress.-1", "audit.progress.07", "audit.progress.1 ", "audit.progress.1.2", "audit.progress.!forged", "audit.progressive.9"} {
+		publish(t, o, name, "7")
+	}
+	publish(t, o, channel(42), `{"audit_id":7,"status":"completed"}`)
+	publish(t, o, channel(9223372036854775807), strings.Repeat("\x00\r\n", 1000))
+	eventually(t, "the ids", func() bool {
+		a, _ := heard.counts(42)
+		b, _ := heard.counts(9223372036854775807)
+		return a == 1 && b == 1
+	})
+	heard.mu.Lock()
+	defer heard.mu.Unlock()
+	if len(heard.ids) != 2 || heard.resyncs != 1 {
+		t.Errorf("heard %v and %d resyncs, want two ids and the resync of the subscription", heard.ids, heard.resyncs)
+	}
+}
+
+// Push comes back after each kind of outage, with a resync for what was missed.
+func TestDeadRedisRecovers(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	registry := prometheus.NewRegistry()
+	l, heard := listen(t, s.URL(), func(cfg *setup) { cfg.Registerer = registry })
+	eventually(t, "up", l.Up)
+	for round := range 3 {
+		s.Kill()
+		eventually(t, "polling", func() bool { return !l.Up() })
+		_, before := heard.counts(0)
+		s.Restart(t)
+		eventually(t, "up again", l.Up)
+		if _, after := heard.counts(0); after <= before {
+			t.Errorf("no resync after restart %d", round)
+		}
+		id := int64(100 + round)
+		publish(t, options(t, s.URL()), channel(id), "")
+		eventually(t, "a hint", func() bool { told, _ := heard.counts(id); return told == 1 })
+	}
+	if got := counted(t, registry, "auditstream_listener_connects_total", ""); got != 4 {
+		t.Errorf("%v connects, want 4", got)
+	}
+}
+
+// A Redis that hangs keeps its connections, so only what does not come back tells.
+func TestPausedRedisIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	l, heard := listen(t, s.URL(), impatient)
+	eventually(t, "up", l.Up)
+	if err := s.Process().Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "polling", func() bool { return !l.Up() })
+	if err := s.Process().Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "up again", l.Up)
+	publish(t, options(t, s.URL()), channel(5), "")
+	eventually(t, "a hint", func() bool { told, _ := heard.counts(5); return told == 1 })
+}
+
+func TestTLSAndPassword(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	cert := write(t, "cert.pem", certPEM)
+	keyFile := write(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(certPEM)
+	trust := func(cfg *setup) { cfg.redis.TLSConfig.RootCAs = pool }
+
+	s := redistest.Start(t, "--tls-cert-file", cert, "--tls-key-file", keyFile, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no", "--requirepass", "hush-password", "--tls-port", "{port}")
+
+	l, _ := listen(t, "rediss://:hush-password@"+s.Addr+"/0", trust)
+	eventually(t, "up", l.Up)
+
+	var log buffer
+	logged := func(cfg *setup) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
+	wrong, _ := listen(t, "rediss://:hush-wrong@"+s.Addr+"/0", trust, logged)
+	untrusted, _ := listen(t, "rediss://:hush-password@"+s.Addr+"/0", logged)
+	plain, _ := listen(t, "redis://:hush-password@"+s.Addr+"/0", logged)
+	eventually(t, "three warnings", func() bool { return strings.Count(log.String(), "no subscription to Redis (REDIS_URL)") == 3 })
+	if wrong.Up() || untrusted.Up() || plain.Up() {
+		t.Error("up with a wrong password, a certificate that is not trusted, or without TLS")
+	}
+	if text := log.String(); strings.Contains(text, "hush") || !strings.Contains(text, "WRONGPASS") || !strings.Contains(text, "x509") {
+		t.Errorf("log %s, want the causes and no password", text)
+	}
+}
+
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestParseURLTellsNoPassword(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"redis://u:p@h/0?hush=hush", "redis://hu?sh@h/0", "http://h?a=b", "rediss://h/0?db=1&skip_verify=true", "redis://h?pool_size=-1", "", "http://:hush@h", "redis://u:hush@h:port/0", "redis://u:hush@h/x", "redis://u:hu%sh@h", "redis://u:hush\n@h", "redis://u:hush@h/0/1"} {
+		if _, err := ParseURL(url); err == nil || strings.Contains(err.Error(), "hu") || !strings.Contains(err.Error(), "only db is allowed") && !strings.Contains(err.Error(), "; give one like redis://") {
+			t.Errorf("ParseURL(%q): %v, want what is allowed and no password", url, err)
+		}
+	}
+}
+
+func TestParseURL(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"redis://h":                  "tcp h:6379  0 false",
+		"redis://:p@h:1/2":           "tcp h:1 :p 2 false",
+		"rediss://u:p%3Fw@h/0":       "tcp h:6379 u:p?w 0 true",
+		"redis://h?db=3":             "tcp h:6379  3 false",
+		"unix://u:p@/run/redis?db=4": "unix /run/redis u:p 4 false",
+	} {
+		o := options(t, url)
+		credentials := ""
+		if o.Username+o.Password != "" {
+			credentials = o.Username + ":" + o.Password
+		}
+		if got := fmt.Sprintf("%s %s %s %d %v", o.Network, o.Addr, credentials, o.DB, o.TLSConfig != nil); got != want {
+			t.Errorf("ParseURL(%q): %s, want %s", url, got, want)
+		}
+	}
+}

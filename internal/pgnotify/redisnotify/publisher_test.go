@@ -1,0 +1,240 @@
+package redisnotify
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"auditstream/internal/pgtest"
+	"auditstream/internal/redistest"
+	"auditstream/internal/pgnotify"
+	"auditstream/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func relay(t *testing.T, s *redistest.Server) *Publisher {
+	t.Helper()
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, s.URL())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, running(p, func() bool { return false }))
+	return p
+}
+
+// running runs a publisher.
+func running(p *Publisher, listening func() bool) func(context.Context) error {
+	return func(ctx context.Context) error { return p.Run(ctx, listening) }
+}
+
+// What one is told every listener hears; a second one does no harm.
+func TestPublishersReachAllListeners(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	a, heardA := listen(t, s.URL())
+	b, heardB := listen(t, s.URL())
+	eventually(t, "up", func() bool { return a.Up() && b.Up() })
+	for _, p := range []*Publisher{relay(t, s), relay(t, s)} {
+		p.Notify("42")
+		p.Resync()
+		p.Notify("43") // the resync says it
+	}
+	eventually(t, "resyncs", func() bool {
+		_, ra := heardA.counts(0)
+		_, rb := heardB.counts(0)
+		return ra >= 2 && rb >= 2
+	})
+	one := relay(t, s)
+	one.Notify("44")
+	eventually(t, "a hint", func() bool {
+		na, _ := heardA.counts(44)
+		nb, _ := heardB.counts(44)
+		return na == 1 && nb == 1
+	})
+}
+
+// Hints that Redis did not take are made up for by a resync, for a listener that never lost its subscription: nothing but the
+// publisher tells it to read again.
+func TestPublisherResyncsAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	registry := prometheus.NewRegistry()
+	l, heard := listen(t, s.URL(), func(cfg *setup) { cfg.Registerer = registry })
+	eventually(t, "up", l.Up)
+	proxy := pgtest.Proxy(t, s.Addr)
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, running(p, func() bool { return false }))
+	p.Notify("1")
+	eventually(t, "a hint", func() bool { told, _ := heard.counts(1); return told == 1 })
+	eventually(t, "an answer", p.Up) // which may come after the hint
+	_, before := heard.counts(0)
+	proxy.SetTarget("127.0.0.1:1")
+	proxy.DropAll()
+	p.Notify("2")
+	eventually(t, "not up", func() bool { return !p.Up() })
+	proxy.SetTarget(s.Addr)
+	eventually(t, "up again", p.Up)
+	eventually(t, "the resync", func() bool { _, resyncs := heard.counts(0); return resyncs > before })
+	if n := counted(t, registry, "auditstream_listener_connects_total", ""); n != 1 {
+		t.Errorf("%v subscriptions, want the one that was to be left alone", n)
+	}
+	p.Notify("3")
+	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told == 1 })
+}
+
+// A connection that swallows everything ends within its timeouts.
+func TestBlackHoledPublisherRecovers(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	proxy := pgtest.Proxy(t, s.Addr)
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), BeatInterval: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, running(p, func() bool { return true }))
+	eventually(t, "up", p.Up)
+	proxy.Pause()
+	eventually(t, "not up", func() bool { return !p.Up() })
+	proxy.Resume()
+	eventually(t, "up again", p.Up)
+}
+
+// A flood that Redis does not take costs no more memory than it may, and is made up for by one message.
+func TestPublisherIsBounded(t *testing.T) {
+	t.Parallel()
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://127.0.0.1:1/0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range int64(maxPending) {
+		p.Notify(string(store.IntKey(id + 1)))
+		p.Notify(string(store.IntKey(id + 1)))
+	}
+	if len(p.rows) != maxPending || p.resync {
+		t.Fatalf("%d wait, resync %v", len(p.rows), p.resync)
+	}
+	for id := range int64(maxPending) {
+		p.Notify(string(store.IntKey(maxPending + id + 1)))
+	}
+	eventually(t, "the resync", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.resync
+	})
+	if len(p.rows) > maxPending {
+		t.Errorf("%d wait, want no more than %d", len(p.rows), maxPending)
+	}
+}
+
+// A second relay passes on the same hints: a hub reads once or twice what one would have it read once, and shows it once.
+func TestTwoRelaysDoNoHarm(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	rows := new(rowReads)
+	hub, err := pgnotify.NewHub(pgnotify.HubConfig{Loader: rows, Announcer: everything{}, Interval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, hub.Run)
+	l, _ := listen(t, s.URL(), func(cfg *setup) { cfg.Sink = hubSink{hub} })
+	woken := make(chan struct{}, 1000)
+	sub, err := hub.Subscribe(t.Context(), []store.Key{"7"}, func() { woken <- struct{}{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Cancel()
+	sub.Confirm()
+	eventually(t, "up", l.Up)
+	relays := []*Publisher{relay(t, s), relay(t, s)}
+	shown := 0
+	for n := range int64(20) {
+		rows.progress.Store(n + 1)
+		for _, p := range relays {
+			p.Notify("7")
+			p.Resync()
+		}
+		eventually(t, "the change", func() bool {
+			for _, state := range sub.Take() {
+				shown++
+				if state.Audit.Progress == int(n+1) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	if reads := rows.reads.Load(); shown > 21 || reads > 2*20+20 {
+		t.Errorf("%d reads, shown %d times, of 20 changes", reads, shown)
+	}
+}
+
+// hubSink is a Sink that understands keys of audits alone.
+type hubSink struct{ *pgnotify.Hub }
+
+func (s hubSink) Notify(row string) bool {
+	key, ok := store.ParseKey(row)
+	if ok {
+		s.Hub.Notify(key)
+	}
+	return ok
+}
+
+// everything is the Announcer of triggers that ring for everything.
+type everything struct{}
+
+func (everything) Attach(func(func(store.Key) bool)) {}
+func (everything) Want(store.Key)                    {}
+func (everything) Leave(store.Key)                   {}
+func (everything) Announced(store.Key) bool          { return true }
+func (everything) Flood(bool)                        {}
+
+// rowReads is one row.
+type rowReads struct{ progress, reads atomic.Int64 }
+
+func (r *rowReads) Audits(context.Context, []store.Key) ([]*store.State, error) {
+	r.reads.Add(1)
+	return []*store.State{store.NewState(store.Audit{ID: "7", Status: "running", Progress: int(r.progress.Load())})}, nil
+}
+
+// While Redis was away the log said each second that it took hints again, when there was nothing to publish just then.
+func TestNothingToPublishIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	proxy := pgtest.Proxy(t, s.Addr)
+	var log buffer
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), BeatInterval: 100 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	turns := make(chan struct{})
+	start(t, running(p, func() bool { // which is asked whenever there may be something to publish
+		select {
+		case turns <- struct{}{}:
+		default:
+		}
+		return false
+	}))
+	for range 3 {
+		p.Resync()
+		eventually(t, "up", p.Up)
+		proxy.SetTarget("127.0.0.1:1")
+		proxy.DropAll()
+		p.Notify("1")
+		eventually(t, "not up", func() bool { return !p.Up() })
+		for range 3 { // in which no resync is due
+			<-turns
+		}
+		proxy.SetTarget(s.Addr)
+		eventually(t, "up again", p.Up)
+	}
+	if lost, found := strings.Count(log.String(), "takes no hints"), strings.Count(log.String(), "takes hints again"); lost != 3 || found < 2 || found > 3 {
+		t.Errorf("%d warnings, %d recoveries:\n%s", lost, found, log.String())
+	}
+}

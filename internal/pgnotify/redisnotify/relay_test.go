@@ -1,0 +1,71 @@
+package redisnotify
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"auditstream/internal/pgtest"
+	"auditstream/internal/redistest"
+)
+
+// A relay that hears nothing from PostgreSQL any more, or that was never there where it is needed, is missed though Redis is well.
+func TestDeadRelayIsMissed(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	var source atomic.Pointer[Source]
+	l, heard := listen(t, s.URL(), func(cfg *setup) {
+		cfg.doubt = func(s *Source) string {
+			source.Store(s)
+			if s.RelayDead(true) {
+				return "no relay is heard"
+			}
+			return ""
+		}
+	})
+	eventually(t, "a subscription", func() bool { _, resyncs := heard.counts(0); return resyncs > 0 })
+	publish(t, options(t, s.URL()), channel(7), "")
+	eventually(t, "a hint all the same", func() bool { told, _ := heard.counts(7); return told == 1 })
+	eventually(t, "a proof", func() bool { return source.Load() != nil })
+	if l.Up() || source.Load().RelayDead(false) || source.Load().Relayed() {
+		t.Error("up without a relay, or one is missed that is not needed")
+	}
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, s.URL()), BeatInterval: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listens atomic.Bool
+	start(t, running(p, listens.Load))
+	for range 2 {
+		listens.Store(true)
+		eventually(t, "up", l.Up)
+		if !source.Load().Relayed() {
+			t.Error("no relay was heard")
+		}
+		listens.Store(false)
+		eventually(t, "polling", func() bool { return !l.Up() })
+		if !source.Load().RelayDead(false) {
+			t.Error("what was there is not missed")
+		}
+	}
+}
+
+// A connection that swallows everything is given up, and so is one that a middlebox has forgotten: a canary tells.
+func TestBlackHoledSubscriptionRecovers(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	proxy := pgtest.Proxy(t, s.Addr)
+	l, heard := listen(t, "redis://"+proxy.Addr()+"/0", impatient)
+	eventually(t, "up", l.Up)
+	for range 2 {
+		proxy.Pause()
+		eventually(t, "polling", func() bool { return !l.Up() })
+		_, before := heard.counts(0)
+		proxy.DropAll()
+		proxy.Resume()
+		eventually(t, "up again", l.Up)
+		if _, after := heard.counts(0); after <= before {
+			t.Error("no resync")
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package pgtest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// absentError tells that this machine has no container to offer, which is no failure.
+type absentError struct {
+	err          error
+	worthTelling bool // there is an engine: its owner expects it to be used
+}
+
+func (e *absentError) Error() string { return e.err.Error() }
+func (e *absentError) Unwrap() error { return e.err }
+
+// startContainer has postgrescontainer start one. Testing whether an engine answers is left to testcontainers-go, unless nothing
+// points to one: compiling it takes most of a minute.
+func startContainer(ctx context.Context) (*server, error) {
+	if !mayHaveEngine() {
+		return nil, &absentError{err: errors.New("no Docker engine answers: there is no DOCKER_HOST, no docker context and no socket")}
+	}
+	args := []string{"run", "auditstream/internal/pgtest/postgrescontainer"}
+	for name, value := range settings() {
+		args = append(args, name+"="+value)
+	}
+	cmd := exec.Command("go", args...) // not with ctx: it serves all tests
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("postgrescontainer: %w", err)
+	}
+	stop := func(ctx context.Context) error {
+		kill := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+		defer kill()
+		_ = stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("postgrescontainer: %w: %s", err, strings.TrimSpace(complaint.String()))
+		}
+		return nil
+	}
+	hurry := context.AfterFunc(ctx, func() { _ = stdin.Close() })
+	defer hurry()
+	var answer struct {
+		DSN, Image, Absent string
+		Engine             bool
+	}
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, errors.Join(errors.New("postgrescontainer started no server"), stop(ctx))
+	case err != nil:
+		return nil, errors.Join(fmt.Errorf("postgrescontainer: %w", err), stop(ctx))
+	}
+	if err := json.Unmarshal(line, &answer); err != nil {
+		return nil, errors.Join(fmt.Errorf("postgrescontainer: %w", err), stop(ctx))
+	}
+	if answer.Absent != "" {
+		return nil, errors.Join(&absentError{errors.New(answer.Absent), answer.Engine}, stop(ctx))
+	}
+	return &server{dsn: answer.DSN, origin: "testcontainers image " + answer.Image, stop: stop}, nil
+}
+
+// mayHaveEngine looks where testcontainers-go would: https://golang.testcontainers.org/features/configuration
+func mayHaveEngine() bool {
+	home, _ := os.UserHomeDir() // without one there is nothing in it
+	for _, name := range []string{"DOCKER_HOST", "DOCKER_CONTEXT", "TESTCONTAINERS_HOST_OVERRIDE"} {
+		if os.Getenv(name) != "" {
+			return true
+		}
+	}
+	if properties, err := os.ReadFile(filepath.Join(home, ".testcontainers.properties")); err == nil && strings.Contains(string(properties), "host") {
+		return true
+	}
+	if config, err := os.ReadFile(filepath.Join(home, ".docker", "config.json")); err == nil && strings.Contains(string(config), `"currentContext"`) {
+		return true
+	}
+	for _, socket := range []string{
+		"/var/run/docker.sock", filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "docker.sock"), filepath.Join(home, ".docker", "run", "docker.sock"),
+		filepath.Join(home, ".docker", "desktop", "docker.sock"), fmt.Sprintf("/run/user/%d/docker.sock", os.Getuid()),
+	} {
+		conn, err := net.DialTimeout("unix", socket, time.Second)
+		if err == nil {
+			_ = conn.Close()
+			return true
+		}
+	}
+	return false
+}

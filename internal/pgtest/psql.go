@@ -1,0 +1,54 @@
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"auditstream/internal/localpg"
+)
+
+// Psql runs SQL in a psql process, as another application would, and returns what it prints: unaligned rows without
+// headings. The test fails at the first error.
+func Psql(tb TB, dsn, sql string) string {
+	tb.Helper()
+	path, err := psql()
+	if err != nil {
+		tb.Fatalf("pgtest: psql is needed: install PostgreSQL's client programs: %v", err)
+	}
+	cmd := exec.CommandContext(tb.Context(), path, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-f", "-")
+	cmd.Stdin = strings.NewReader(sql) // not -c, which makes one transaction of all statements; -f names the line of an error
+	out, err := cmd.Output()
+	if err != nil {
+		tb.Fatalf("pgtest: psql: %v: %s", err, stderr(err))
+	}
+	return strings.TrimSpace(string(out))
+}
+
+var psql = sync.OnceValues(func() (string, error) { return findPsql(context.Background()) })
+
+// findPsql looks beside the server's programs first: what Debian has in PATH is a wrapper in Perl, which takes longer than psql.
+func findPsql(ctx context.Context) (string, error) {
+	var beside []string
+	if dir, err := localpg.FindBinaries(ctx); err == nil {
+		beside = append(beside, filepath.Join(dir, "psql"))
+	}
+	debian, _ := filepath.Glob("/usr/lib/postgresql/*/bin/psql") // its only error is a bad pattern
+	for _, path := range append(beside, debian...) {
+		if path, err := exec.LookPath(path); err == nil {
+			return path, nil
+		}
+	}
+	return exec.LookPath("psql")
+}
+
+func stderr(err error) string {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return ""
+	}
+	return strings.TrimSpace(string(exit.Stderr))
+}

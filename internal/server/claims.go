@@ -1,0 +1,195 @@
+package server
+
+import (
+	"encoding/json"
+	"math"
+	"regexp"
+	"strings"
+	"time"
+
+	"auditstream/internal/store"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// claims are a token's claims, by their exact names: names have a case (RFC 7519, section 10.1.1), which encoding/json ignores in
+// structs. Where users may choose claims of their own, one called "SUB" would replace the issuer's. What a claim's value is, is
+// looked at after the signature.
+type claims struct {
+	cfg *AuthConfig
+	all map[string]json.RawMessage
+
+	// Set by Validate, which runs last.
+	viewer             store.Viewer
+	expires, notBefore *jwt.NumericDate
+}
+
+func (c *claims) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &c.all) }
+
+// wrongClaim is a claim whose value is of no use. It does not show the value.
+type wrongClaim struct{ claim, kind string }
+
+func (e *wrongClaim) Error() string { return "the claim " + e.claim + " is " + e.kind }
+
+// kind is what a claim's value is. A claim that is null is none.
+func (c *claims) kind(name string) string {
+	raw, ok := c.all[name]
+	if !ok {
+		return "missing"
+	}
+	switch raw[0] {
+	case '"':
+		return "a text"
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "missing"
+	}
+	return "a number"
+}
+
+// text returns "" for a claim that is missing.
+func (c *claims) text(name string) (text string, err error) {
+	switch kind := c.kind(name); kind {
+	case "missing":
+		return "", nil
+	case "a text":
+		return text, json.Unmarshal(c.all[name], &text)
+	default:
+		return "", &wrongClaim{name, kind}
+	}
+}
+
+// maxSeconds is how far from 1970 a date may be. Beyond what time.Time can hold a far future is a past, in which a token would be valid.
+const maxSeconds = 1e15
+
+func (c *claims) date(name string) (*jwt.NumericDate, error) {
+	if c.kind(name) == "missing" {
+		return nil, nil
+	}
+	date := new(jwt.NumericDate)
+	if err := date.UnmarshalJSON(c.all[name]); err != nil {
+		return nil, &wrongClaim{name, "no number of seconds"}
+	}
+	var seconds json.Number // as far as date is, which has taken it for a number
+	_ = json.Unmarshal(c.all[name], &seconds)
+	if s, err := seconds.Float64(); err != nil || math.Abs(s) > maxSeconds {
+		return nil, &wrongClaim{name, "no number of seconds that a date can have"}
+	}
+	return date, nil
+}
+
+func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return c.date("exp") }
+func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return c.date("iat") }
+func (c *claims) GetIssuer() (string, error)                   { return c.text("iss") }
+func (c *claims) GetSubject() (string, error)                  { return c.text("sub") }
+
+// GetNotBefore allows for an issuer's clock that is ahead; see [notBeforeSkew].
+func (c *claims) GetNotBefore() (*jwt.NumericDate, error) {
+	date, err := c.date("nbf")
+	if date == nil || err != nil {
+		return nil, err
+	}
+	return jwt.NewNumericDate(date.Add(-notBeforeSkew)), nil
+}
+
+// GetAudience is for whom the token is, by the one claim that is configured to say so.
+func (c *claims) GetAudience() (jwt.ClaimStrings, error) {
+	name := c.cfg.audienceClaim()
+	if name != "aud" {
+		text, err := c.text(name)
+		return jwt.ClaimStrings{text}, err
+	}
+	var list jwt.ClaimStrings
+	if c.kind(name) == "missing" {
+		return nil, nil
+	}
+	if err := list.UnmarshalJSON(c.all[name]); err != nil {
+		return nil, &wrongClaim{name, "neither a text nor a list of texts"}
+	}
+	return list, nil
+}
+
+// Validate is called by the parser after it has checked the signature. When iat is does not matter: RFC 7519 gives it no such
+// meaning, and clocks differ.
+func (c *claims) Validate() (err error) {
+	if _, err := c.GetIssuedAt(); err != nil {
+		return err
+	}
+	if _, err := c.GetAudience(); err != nil { // looked at by the parser only where JWT_AUDIENCE is set
+		return err
+	}
+	if c.expires, err = c.date("exp"); err != nil {
+		return err
+	}
+	if c.notBefore, err = c.date("nbf"); err != nil {
+		return err
+	}
+	email, err := c.text("email")
+	if err != nil {
+		return err
+	}
+	if c.emailVerified() && strings.TrimSpace(email) != "" {
+		c.viewer.Email = email
+	}
+	if c.viewer.Groups, err = c.groups(); err != nil {
+		return err
+	}
+	c.viewer.Subject, err = c.user()
+	return err
+}
+
+// groups are those that the token names.
+func (c *claims) groups() (list jwt.ClaimStrings, err error) {
+	if name := c.cfg.GroupsClaim; name != "" && c.kind(name) != "missing" {
+		if err := list.UnmarshalJSON(c.all[name]); err != nil {
+			return nil, &wrongClaim{name, "neither a text nor a list of texts"}
+		}
+	}
+	return list, nil
+}
+
+// wholeNumber is how a user's number must be written: 1e3 and 3.0 have several spellings, of which one would be the owner.
+var wholeNumber = regexp.MustCompile(`^(?:0|-?[1-9][0-9]*)$`)
+
+// user returns whom the token names, "" for nobody: a text of blanks is nobody, or a user_id of blanks would be somebody's. An
+// e-mail address is nobody while it is not verified, also where it is the user.
+func (c *claims) user() (string, error) {
+	name := c.cfg.userClaim()
+	switch kind := c.kind(name); {
+	case name == "email":
+		return c.viewer.Email, nil
+	case kind == "a number" && c.cfg.UserClaim != "" && wholeNumber.Match(c.all[name]):
+		return string(c.all[name]), nil
+	case kind == "a number" && c.cfg.UserClaim != "":
+		return "", &wrongClaim{name, "a number that is not written as a whole one"}
+	}
+	text, err := c.text(name)
+	if strings.TrimSpace(text) == "" {
+		return "", err
+	}
+	return text, err
+}
+
+// emailVerified is false where an issuer says that the address is not verified; one that does not say it leaves it usable. Some
+// say it as text. Only true and "true" are a yes.
+func (c *claims) emailVerified() bool {
+	if c.kind("email_verified") == "missing" {
+		return true
+	}
+	value := strings.ToLower(string(c.all["email_verified"]))
+	return value == `true` || value == `"true"`
+}
+
+// validFrom is when a token of a later nbf is accepted.
+func (c *claims) validFrom() time.Time {
+	date, err := c.GetNotBefore()
+	if date == nil || err != nil {
+		return time.Time{}
+	}
+	return date.Time
+}

@@ -1,0 +1,416 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"auditstream/internal/store"
+)
+
+// takenCount is how many connections are the server's own.
+func takenCount(s *Server) int { return s.pool.Len() }
+
+// becomes waits for what another goroutine does and does not announce.
+func becomes(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// readTo reads until what was read ends with suffix.
+func readTo(t *testing.T, conn net.Conn, suffix string) string {
+	t.Helper()
+	var got []byte
+	for b := make([]byte, 1); !strings.HasSuffix(string(got), suffix); {
+		if _, err := conn.Read(b); err != nil {
+			t.Fatalf("%v after %q", err, got)
+		}
+		got = append(got, b...)
+	}
+	return string(got)
+}
+
+// newSlots makes the slots of n streams that open one after the other, with a first state in each.
+func newSlots(n int) []*slot {
+	slots := make([]*slot, n)
+	for k := range slots {
+		slots[k] = newSlot(running(1))
+	}
+	return slots
+}
+
+// eachOwn gives every stream a slot of its own.
+func eachOwn(slots []*slot) hubFunc {
+	var taken atomic.Int64
+	return func(ctx context.Context, _ []store.Key, _ store.Viewer, wake func()) (Subscription, error) {
+		return slots[taken.Add(1)-1].subscribe(ctx, wake)
+	}
+}
+
+// countedSlot calls cancelled when its subscription is.
+type countedSlot struct {
+	*slot
+	cancelled func()
+}
+
+func (s countedSlot) Cancel() { s.slot.Cancel(); s.cancelled() }
+
+const lastChunk = "\r\n0\r\n\r\n"
+
+func TestTakenConnectionHasTheBytesOfNetHTTP(t *testing.T) {
+	t.Parallel()
+	first, second, last := running(1), running(2), ended("completed")
+	for name, end := range map[string]func(states *slot){
+		"completed": func(states *slot) { states.put(last) },
+		"deleted":   func(states *slot) { states.put(&store.State{ID: "42"}) },
+		"timeout":   func(*slot) {},
+	} {
+		var answers []string
+		for _, off := range []bool{false, true} {
+			sub, states := one(first)
+			s, _ := run(t, sub, func(c *Config) {
+				c.NoHijack, c.CORSOrigins = off, []string{"https://app.example.com"}
+				c.Heartbeat = 300 * time.Millisecond
+				if name == "timeout" {
+					c.MaxDuration = 3 * time.Second // until when the rest must have happened
+				}
+			})
+			conn := dialFrom(t, s, "https://app.example.com")
+			answer := readTo(t, conn, event(first)+"\r\n")
+			if !off && takenCount(s) != 1 {
+				t.Fatal("the stream was not taken from net/http")
+			}
+			states.put(second)
+			answer += readTo(t, conn, event(second)+"\r\n")
+			answer += readTo(t, conn, heartbeat+"\r\n")
+			end(states)
+			answer += readTo(t, conn, lastChunk)
+			answer = strings.ReplaceAll(answer, "d\r\n"+heartbeat+"\r\n", "") // some may be between the others
+			answer = regexp.MustCompile(`Date: [^\r]+ GMT\r\n`).ReplaceAllString(answer, "Date: X\r\n")
+			answers = append(answers, regexp.MustCompile(`[0-9a-f]+\r\nretry: \d+\nevent: message\ndata: {"error"`).ReplaceAllString(answer, "N\r\nretry: N\n{"))
+		}
+		if answers[0] != answers[1] {
+			t.Errorf("%s: hijacked\n%q\nnet/http\n%q", name, answers[0], answers[1])
+		}
+		if !strings.Contains(answers[0], "Access-Control-Allow-Origin: https://app.example.com\r\n") || !strings.Contains(answers[0], "Date: X\r\n") {
+			t.Errorf("%s: headers are missing in %q", name, answers[0])
+		}
+	}
+}
+
+func dialFrom(t *testing.T, s *Server, origin string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nOrigin: %s\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, origin, aliceToken(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func TestWhatIsNotPlainHTTP11StaysWithNetHTTP(t *testing.T) {
+	t.Parallel()
+	s, _ := run(t, eachOwn(newSlots(3)), nil)
+	for _, head := range []string{"HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\n", "HTTP/1.1\r\nContent-Length: 1\r\n"} {
+		conn, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(conn, "GET %s %sHost: x\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, head, aliceToken(t)); err != nil {
+			t.Fatal(err)
+		}
+		if answer := readTo(t, conn, event(running(1))); !strings.Contains(answer, " 200 OK\r\n") || takenCount(s) != 0 {
+			t.Errorf("%q: answer %q, %d hijacked, want none", head, answer, takenCount(s))
+		}
+		_ = conn.Close()
+	}
+}
+
+// After a stream net/http goes on with the connection, whether the next request comes then or has come before.
+func TestTakenConnectionServesTheNextRequest(t *testing.T) {
+	t.Parallel()
+	const question = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+	sub, states := one(running(1))
+	s, stop := run(t, sub, nil)
+	for _, early := range []string{"", question, question + question} {
+		conn := dial(t, s)
+		if _, err := io.WriteString(conn, early); err != nil {
+			t.Fatal(err)
+		}
+		readTo(t, conn, event(running(1))+"\r\n")
+		states.put(ended("completed"))
+		readTo(t, conn, lastChunk)
+		if early == "" {
+			becomes(t, "the stream rests", func() bool { return s.limit.count() == 0 })
+			if got := takenCount(s); got != 1 {
+				t.Errorf("%d connections are kept, want 1", got)
+			}
+		}
+		again := bufio.NewReader(conn)
+		for range max(1, strings.Count(early, "GET")) {
+			if early == "" {
+				if _, err := io.WriteString(conn, question); err != nil {
+					t.Fatal(err)
+				}
+			}
+			resp, err := http.ReadResponse(again, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != `{"status":"ok"}` || resp.Close {
+				t.Errorf("after %q: answer %q, %v, close %v", early, body, err, resp.Close)
+			}
+		}
+		// And the next stream, on the same connection.
+		states.put(running(1))
+		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, aliceToken(t)); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(again, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := begun + event(running(1))
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
+			t.Errorf("the next stream: %q, %v", got, err)
+		}
+		states.put(ended("completed"))
+		if _, err := io.ReadAll(resp.Body); err != nil {
+			t.Errorf("the next stream's end: %v", err)
+		}
+		becomes(t, "the stream has ended", func() bool { return s.limit.count() == 0 })
+		states.put(running(1)) // for the next
+	}
+	start := time.Now()
+	stop() // with connections that rest
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("stopped after %v", took)
+	}
+}
+
+// Nothing is written meanwhile: heartbeats are an hour apart.
+func TestDisconnectIsSeenWithoutAWrite(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		return // heartbeats see it
+	}
+	for _, how := range []struct {
+		name, extra string
+		hangUp      func(*net.TCPConn) error
+	}{
+		{"closed", "", (*net.TCPConn).Close},
+		{"half closed", "", (*net.TCPConn).CloseWrite},
+		{"reset", "", func(c *net.TCPConn) error { _ = c.SetLinger(0); return c.Close() }},
+		{"closed after garbage", "\x00garbage", (*net.TCPConn).Close},
+		{"reset after garbage", "\x00garbage", func(c *net.TCPConn) error { _ = c.SetLinger(0); return c.Close() }},
+	} {
+		sub, _ := one(running(1))
+		s, _ := run(t, sub, func(c *Config) { c.Heartbeat = time.Hour })
+		conn := dial(t, s)
+		if _, err := io.WriteString(conn, how.extra); err != nil {
+			t.Fatal(err)
+		}
+		readTo(t, conn, event(running(1)))
+		if err := how.hangUp(conn.(*net.TCPConn)); err != nil {
+			t.Fatal(err)
+		}
+		becomes(t, how.name+": the stream has ended", func() bool { return s.limit.count() == 0 && takenCount(s) == 0 })
+	}
+}
+
+// What a client sends during its stream neither ends it nor is read.
+func TestInputDoesNotEndAStream(t *testing.T) {
+	t.Parallel()
+	sub, states := one(running(1))
+	s, _ := run(t, sub, nil)
+	conn := dial(t, s)
+	readTo(t, conn, event(running(1))+"\r\n")
+	for n := range 20 {
+		if _, err := io.WriteString(conn, "garbage\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		states.put(running(n + 2))
+		readTo(t, conn, event(running(n+2))+"\r\n")
+	}
+	states.put(ended("completed"))
+	readTo(t, conn, lastChunk)
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 Bad Request\r\n") {
+		t.Errorf("the garbage is answered %q, %v, want 400", answer, err)
+	}
+}
+
+// More sockets are full than there are writers, and somebody else is served all the same.
+func TestFullSocketsHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	huge := strings.Repeat("x", 32<<20) // more than the sockets' buffers hold
+	stuckState := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("alice"), Message: &huge})
+	stuck := 4 * runtime.GOMAXPROCS(0)
+	slots := newSlots(stuck + 1)
+	s, stop := run(t, eachOwn(slots), nil)
+	var last net.Conn
+	for range stuck + 1 {
+		last = dial(t, s)
+		readTo(t, last, event(running(1))+"\r\n")
+	}
+	for _, slot := range slots[:stuck] {
+		slot.put(stuckState)
+	}
+	start := time.Now()
+	for n := 2; time.Since(start) < writeTimeout/2; n++ {
+		slots[stuck].put(running(n))
+		readTo(t, last, event(running(n))+"\r\n")
+	}
+	if got := s.limit.count(); got != stuck+1 {
+		t.Errorf("%d streams are left, want %d: this test proves nothing", got, stuck+1)
+	}
+	becomes(t, "those that do not read are cut off", func() bool { return s.limit.count() == 1 })
+	stop()
+}
+
+func TestPanicInAStreamCutsItAlone(t *testing.T) {
+	t.Parallel()
+	log := new(logLines)
+	bads := 2 * runtime.GOMAXPROCS(0) // as many as would be all writers, twice
+	slots := newSlots(bads + 1)
+	s, _ := run(t, eachOwn(slots), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	for k := range bads {
+		bad := dial(t, s)
+		readTo(t, bad, event(running(1))+"\r\n")
+		slots[k].put(nil) // a mistake
+		if rest, err := io.ReadAll(bad); len(rest) > 0 || err != nil {
+			t.Errorf("%q, %v; want that the connection is closed", rest, err)
+		}
+	}
+	good := dial(t, s)
+	readTo(t, good, event(running(1))+"\r\n")
+	slots[bads].put(ended("completed"))
+	readTo(t, good, lastChunk)
+	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "nil pointer") || !strings.Contains(got, "stream.go") {
+		t.Errorf("log %q, want the panic and where it was", got)
+	}
+	becomes(t, "no stream is left", func() bool { return s.limit.count() == 0 })
+}
+
+// Whoever serves it: the answer has no end, so that no client takes it for a whole one.
+func TestPanicOfAHandlersStreamCutsTheAnswer(t *testing.T) {
+	t.Parallel()
+	log := new(logLines)
+	hub, states := one(running(1))
+	s, _ := run(t, hub, func(c *Config) { c.NoHijack, c.Logger = true, slog.New(slog.NewTextHandler(log, nil)) })
+	conn := dial(t, s)
+	readTo(t, conn, event(running(1))+"\r\n")
+	states.put(nil) // a mistake
+	if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
+		t.Errorf("%q, %v; want that the connection is closed", rest, err)
+	}
+	if got := log.String(); strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, "stream.go") {
+		t.Errorf("log %q, want the panic once and where it was", got)
+	}
+	if got := scrape(t, s); states.times("cancel") != 1 || s.limit.count() != 0 || !strings.Contains(got, `auditstream_streams_open{feed="audits"} 0`) {
+		t.Errorf("calls %v, %d streams", states.calls, s.limit.count())
+	}
+}
+
+func TestTakenConnectionsCountForTheirAddress(t *testing.T) {
+	t.Parallel()
+	slots := newSlots(2)
+	s, _ := run(t, eachOwn(slots), func(c *Config) { c.MaxConnectionsPerAddress = 2 })
+	ask := func() bool {
+		conn, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		return err == nil && !resp.Close
+	}
+	first := dial(t, s)
+	readTo(t, first, event(running(1))+"\r\n")
+	second := dial(t, s)
+	readTo(t, second, event(running(1))+"\r\n")
+	if ask() {
+		t.Error("a third connection is served while two streams are open, want it refused")
+	}
+	_ = first.Close()
+	becomes(t, "room for another", ask)
+	slots[1].put(ended("completed"))
+	readTo(t, second, lastChunk)
+	_ = second.Close()
+	becomes(t, "nothing is counted", func() bool {
+		s.address.mu.Lock()
+		defer s.address.mu.Unlock()
+		return len(s.address.open) == 0
+	})
+}
+
+// Counts goroutines and descriptors, so it is not parallel.
+func TestThousandsOfStreamsLeaveNothingBehind(t *testing.T) {
+	const rounds, each = 20, 100
+	var watching atomic.Int64
+	s, stop := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) {
+		watching.Add(1)
+		return countedSlot{newSlot(running(1)), func() { watching.Add(-1) }}, nil
+	}), func(c *Config) { c.MaxStreamsPerUser, c.MaxConnectionsPerAddress = 0, 1000 })
+	var goroutines, files int
+	for round := range rounds {
+		var conns []net.Conn
+		for range each {
+			conns = append(conns, dial(t, s))
+		}
+		for k, conn := range conns {
+			readTo(t, conn, event(running(1)))
+			if k%2 == 0 {
+				_ = conn.(*net.TCPConn).SetLinger(0)
+			}
+			_ = conn.Close()
+		}
+		if round == 0 { // all that is kept is there, and perhaps something that is not
+			goroutines, files = runtime.NumGoroutine(), openFiles(t)
+		}
+	}
+	becomes(t, "no stream is left", func() bool {
+		return s.limit.count() == 0 && takenCount(s) == 0 && watching.Load() == 0
+	})
+	becomes(t, "no goroutine, file or address is left", func() bool {
+		s.address.mu.Lock()
+		defer s.address.mu.Unlock()
+		return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files && len(s.address.open) == 0
+	})
+	stop()
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		return 0
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}

@@ -1,0 +1,119 @@
+package server
+
+import (
+	"sync"
+	"time"
+
+	"auditstream/internal/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	streams *prometheus.GaugeVec
+	events  *prometheus.CounterVec
+	ended   *prometheus.CounterVec
+	refused *prometheus.CounterVec
+	latency *prometheus.HistogramVec
+	feeds   *sync.Map // of names: *feedMetrics
+}
+
+// feedMetrics are those of one feed. They are looked up once for a stream, and not for each event.
+type feedMetrics struct {
+	streams prometheus.Gauge
+	events  prometheus.Counter
+	latency prometheus.Observer
+}
+
+func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
+	limit := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "auditstream_streams_max",
+		Help: "Most open streams, by SSE_MAX_STREAMS; 0: no limit.",
+	})
+	limit.Set(float64(maxStreams))
+	m := metrics{
+		feeds: new(sync.Map),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "auditstream_streams_open",
+			Help: "Open streams.",
+		}, []string{"feed"}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "auditstream_events_sent_total",
+			Help: "States sent to streams.",
+		}, []string{"feed"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "auditstream_streams_ended_total",
+			Help: "Streams that ended, by reason.",
+		}, []string{"reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "auditstream_requests_refused_total",
+			Help: "Requests that were not served, by reason.",
+		}, []string{"reason"}),
+		// PostgreSQL sends a notification right after the commit, so its arrival is the commit as this process can see
+		// it without a column of its own in the application's table.
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "auditstream_commit_to_flush_seconds",
+			Help:    "From the arrival of the first notification of a change to the flush of its event, once for each stream; changes found without a notification are not counted.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
+		}, []string{"feed"}),
+	}
+	m.of(store.DefaultFeed)
+	for _, reason := range []string{endTerminal, endClient, endTimeout, endExpired, endForbidden, endDeleted, endShutdown, endError} {
+		m.ended.WithLabelValues(reason)
+	}
+	for _, label := range refusedLabels {
+		m.refused.WithLabelValues(label)
+	}
+	m.refused.WithLabelValues(refusedOther)
+	m.refused.WithLabelValues(refusedGone)
+	reg.MustRegister(limit, m.streams, m.events, m.ended, m.refused, m.latency)
+	return m
+}
+
+// of returns those of a feed that is there.
+func (m metrics) of(feed string) *feedMetrics {
+	f, ok := m.feeds.Load(feed)
+	if !ok {
+		f, _ = m.feeds.LoadOrStore(feed, &feedMetrics{m.streams.WithLabelValues(feed), m.events.WithLabelValues(feed), m.latency.WithLabelValues(feed)})
+	}
+	return f.(*feedMetrics)
+}
+
+// sent accounts for a written state. The first of a stream has waited for nobody's notification.
+func (m *feedMetrics) sent(state *store.State, first bool) {
+	m.events.Inc()
+	if !first && !state.Noticed.IsZero() {
+		m.latency.Observe(time.Since(state.Noticed).Seconds())
+	}
+}
+
+const (
+	refusedOther = "other"
+	refusedGone  = "client gone" // it did not wait for the answer
+)
+
+var refusedLabels = map[*apiError]string{
+	errMissingToken:   "missing token",
+	errInvalidToken:   "invalid token",
+	errTokenInURL:     "token in URL",
+	errMalformedAuth:  "malformed authorization",
+	errAuditID:        "invalid audit id",
+	errIDs:            "invalid audit ids",
+	errForbidden:      "forbidden",
+	errNoAudit:        "not found",
+	errNoFeed:         "no such feed",
+	errInternal:       "internal error",
+	errUnavailable:    "database unavailable",
+	errNoKeys:         "signing keys unavailable",
+	errTooManyStreams: "too many streams",
+	errTooManyConns:   "too many connections",
+	errTooManyRefused: "too many refusals",
+	errShuttingDown:   "shutting down",
+}
+
+func refusedLabel(answer *apiError) string {
+	if label, ok := refusedLabels[answer.of()]; ok {
+		return label
+	}
+	return refusedOther
+}

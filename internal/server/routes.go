@@ -1,0 +1,120 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"auditstream/internal/server/web"
+
+	"github.com/gorilla/mux"
+	"github.com/rs/cors"
+)
+
+// routes builds the handler of the public address.
+func (s *Server) routes() http.Handler {
+	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
+	s.handle(r, "/api/v1/sse/{feed}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, queryKeys) }, http.MethodGet)
+	s.handle(r, "/api/v1/sse/{feed}/{id}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, pathKey) }, http.MethodGet)
+	s.handle(r, "/api/v1/{feed}/{id}/status", s.status, http.MethodGet, http.MethodHead)
+	s.handle(r, "/healthz", s.healthz, http.MethodGet, http.MethodHead)
+	s.handle(r, "/readyz", s.readyz, http.MethodGet, http.MethodHead)
+	s.handle(r, "/openapi.yaml", s.openapi, http.MethodGet, http.MethodHead)
+	r.NotFoundHandler = s.notFound()
+	if s.cfg.Page != nil {
+		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
+		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.onRoute(w, r); s.cfg.Page.ServeHTTP(w, r) })
+	}
+	return s.traced(s.reportPanic(s.logAccess(closeOverLimit(withoutBody(s.shared(r))))))
+}
+
+// shared lets pages of other origins in, where there are any.
+func (s *Server) shared(r http.Handler) http.Handler {
+	if len(s.cfg.CORSOrigins) == 0 {
+		return r
+	}
+	// Around the router, not as its middleware: mux runs middleware only for routes that match, and a preflight's method
+	// does not.
+	return cors.New(cors.Options{
+		AllowedOrigins: s.cfg.CORSOrigins,
+		AllowedMethods: []string{http.MethodGet, http.MethodHead},
+		// Any header: browsers' tracing adds its own (traceparent, baggage, sentry-trace and more of each vendor), and a page would
+		// find us offline. It opens nothing: requests only read, no header but the token's lets anybody in, a page can set neither
+		// Cookie nor Origin, and none is believed about where a request comes from.
+		AllowedHeaders: []string{"*"},
+		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate", AnswerHeader},
+		MaxAge:         600,
+	}).Handler(r)
+}
+
+// reportPanic logs a mistake of ours where operators see it, and cuts the connection, so that the client comes back: net/http
+// would do the second alone. What the request was is in the stack at most as a pointer.
+func (s *Server) reportPanic(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			cause := recover()
+			if cause == nil {
+				return
+			}
+			if cause != http.ErrAbortHandler {
+				s.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
+				s.failSpan(r.Context())
+				s.cfg.Logger.Error("a request caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
+			}
+			panic(http.ErrAbortHandler)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) notFound() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.writeError(w, r, errNoRoute) })
+}
+
+// withoutBody answers a request that has a body at once and closes the connection: net/http would otherwise wait for the
+// body before it sends the answer, longer than the answer's deadline when it trickles, and would take what a client and a
+// proxy disagree about for the next request.
+func withoutBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 && r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// handle registers a route that answers other methods with 405 and the Allow header that RFC 9110 requires.
+func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods ...string) {
+	allow := strings.Join(methods, ", ")
+	r.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		s.onRoute(w, r)
+		for _, method := range methods {
+			if r.Method == method {
+				h(w, r)
+				return
+			}
+		}
+		s.writeError(w, r, &apiError{status: http.StatusMethodNotAllowed, text: "Method not allowed: use " + allow, allow: allow})
+	})
+}
+
+func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/yaml")
+	s.writeBody(w, r, http.StatusOK, web.OpenAPI)
+}
+
+// recoverPanic is reportPanic for a stream, which the handler may not see any more: the panic ends the stream and no other.
+func (st *stream) recoverPanic(over *bool) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	st.server.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
+	st.server.cfg.Logger.Error("a stream caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
+	if st.sub == nil { // it had ended
+		*over = st.events.out.close(st, endError, false)
+		return
+	}
+	*over = st.finish(endError, fmt.Errorf("panic: %v", cause))
+}

@@ -1,0 +1,175 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"auditstream/internal/store"
+)
+
+const (
+	// firstReadTimeout is how long a request waits for the database before its client is asked to come back later.
+	firstReadTimeout = 2 * time.Second
+	// maxIDs is how many audits one stream may be asked for.
+	maxIDs = 100
+)
+
+// serveStream serves GET /api/v1/sse/{feed}/{id}/progress and GET /api/v1/sse/{feed}/progress, which differ in where ids finds
+// what is asked for. It opens a stream and sends its first events; then whoever serves it goes on.
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, ids keys) {
+	st, first, err := s.open(r, ids)
+	if err != nil {
+		s.refuseStream(w, r, err)
+		return
+	}
+	over := !st.all && !slices.ContainsFunc(first, func(state *store.State) bool { return !state.Terminal() })
+	if over && lastEventID(r) == endID(first) {
+		st.release()
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set(AnswerHeader, answerFinal)
+		w.WriteHeader(http.StatusNoContent) // the client has seen the end; EventSource stops for good
+		return
+	}
+	if !over {
+		if c := s.take(w, r); c != nil {
+			c.serve(st, first)
+			return
+		}
+	}
+	s.endSpan(r.Context())
+	newResponse(w).serve(r.Context(), st, first)
+}
+
+// open subscribes to the audits, all of the viewer's if nil is asked for, and takes their first states. It is all or nothing: the error
+// is why one must not be shown. Writers are told nothing yet.
+func (s *Server) open(r *http.Request, asked keys) (*stream, []*store.State, error) {
+	who, err := s.authenticate(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := s.feed(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	ids, err := asked(r, f.Feed)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s.refusals.exceeded(who, r) {
+		return nil, nil, errTooManyRefused
+	}
+	if !s.limit.acquire(who.key()) {
+		return nil, nil, errTooManyStreams
+	}
+	st := &stream{server: s, feed: f.Feed, who: who, open: slices.Clone(ids), all: ids == nil, start: time.Now()}
+	st.due.Store(dueClaimed) // by the handler
+	opened := false
+	defer func() {
+		if !opened {
+			st.release()
+		}
+	}()
+	if st.sub, err = subscribe(r.Context(), f, who, ids, st.wake); err != nil {
+		return nil, nil, err
+	}
+	first := st.sub.Take()
+	if st.all {
+		slices.SortFunc(first, byKey)
+	} else if err := s.check(r, f, who, ids, first); err != nil {
+		return nil, nil, err
+	}
+	opened = true
+	return st, first, nil
+}
+
+// subscribe waits for the first states. Failing to get them is the database's fault or a shutdown's: both pass.
+func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake func()) (sub Subscription, err error) {
+	ctx, stop := context.WithTimeout(ctx, firstReadTimeout)
+	defer stop()
+	if ids == nil {
+		sub, err = f.Hub.SubscribeOwned(ctx, who.Viewer, wake)
+	} else {
+		sub, err = f.Hub.Subscribe(ctx, ids, wake)
+	}
+	switch {
+	case errors.Is(err, errDraining):
+		return nil, because(errShuttingDown, err)
+	case err != nil:
+		return nil, because(errUnavailable, err)
+	}
+	return sub, nil
+}
+
+// check puts first states into the order of ids and returns why one must not be shown, the first in that order.
+func (s *Server) check(r *http.Request, f Feed, who viewer, ids []store.Key, states []*store.State) (refused error) {
+	if len(states) < len(ids) { // or nobody would know whose the others are
+		return because(errInternal, fmt.Errorf("%d first states of %d audits", len(states), len(ids)))
+	}
+	slices.SortFunc(states, func(a, b *store.State) int { return slices.Index(ids, a.ID) - slices.Index(ids, b.ID) })
+	count := 0
+	for _, state := range states {
+		err := mayShow(state, who)
+		if answer := answerTo(err); err != nil && (answer == errForbidden || answer == errNoAudit) { // the others are not the asker's fault
+			count++
+		}
+		if answerTo(err) == errNoAudit {
+			err = wordedFor(f.Feed, errNoAudit)
+		}
+		if refused == nil && err != nil && pathVar(r, "id") == "" { // the URL does not say which
+			err = about(f.Feed, state.ID, err)
+		}
+		refused = cmp.Or(refused, err)
+	}
+	s.refusals.count(who, r, count)
+	return refused
+}
+
+var errExpired = errors.New("the token expired while its stream was open")
+
+// mayShow reports why a state must not be shown, or nil. It is asked for every state, not only the first: rows change
+// owners and disappear, and a token may expire while its stream waits for the database.
+func mayShow(state *store.State, who viewer) error {
+	switch {
+	case !time.Now().Before(who.expires):
+		return because(errInvalidToken, errExpired)
+	case state.Err != nil:
+		return because(errInternal, state.Err)
+	case !state.Found:
+		return errNoAudit
+	case !state.Audit.OwnedBy(who.Viewer):
+		return errForbidden
+	}
+	return nil
+}
+
+func (s *Server) authenticate(r *http.Request) (viewer, error) {
+	if isOverLimit(r) {
+		return viewer{}, errTooManyConns
+	}
+	token, err := s.token(r)
+	if err != nil {
+		if f := faultOf[answerTo(err)]; f != nil {
+			s.verifier.faults.log(r.Context(), f)
+		}
+		return viewer{}, err
+	}
+	return s.verifier.verify(r.Context(), token)
+}
+
+// lastEventID is the id of the last event that a reconnecting client has seen. Clients that cannot set the header send a
+// query parameter, in one of two spellings.
+func lastEventID(r *http.Request) string {
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	q := r.URL.Query()
+	if id := q.Get("last_event_id"); id != "" {
+		return id
+	}
+	return q.Get("lastEventId")
+}

@@ -1,0 +1,228 @@
+package server
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"auditstream/internal/store"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+func cachedVerifier(t testing.TB, cfg AuthConfig, most int) *verifier {
+	t.Helper()
+	cfg.MaxCached = most
+	v, err := newVerifier(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func named(name string, left time.Duration) verifiedToken {
+	return verifiedToken{viewer: viewer{Viewer: store.Viewer{Subject: name}, expires: time.Now().Add(left)}}
+}
+
+func hashOf(name string) [sha256.Size]byte { return sha256.Sum256([]byte(name)) }
+
+// What is remembered is as verified anew, and no longer than the token says.
+func TestCachedTokenExpires(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v := cachedVerifier(t, AuthConfig{Secret: testSecret}, 10)
+		token := sign(t, jwt.MapClaims{"sub": "alice", "email": "a@b.c", "exp": time.Now().Add(time.Minute).Unix()})
+		fresh, err := v.check(t.Context(), token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if who, err := v.verify(t.Context(), token); err != nil || !reflect.DeepEqual(who, fresh.viewer) {
+				t.Errorf("got %+v, %v, want %+v", who, err, fresh.viewer)
+			}
+		}
+		if _, ok := v.known.find(hashOf(token)); !ok {
+			t.Error("the token is not remembered")
+		}
+		v.known.add(hashOf("not even a token"), named("bob", time.Minute), 0)
+		if who, err := v.verify(t.Context(), "not even a token"); err != nil || who.Subject != "bob" {
+			t.Errorf("got %+v, %v: what is remembered is not asked", who, err)
+		}
+		time.Sleep(time.Until(fresh.expires) - 1)
+		if _, err := v.verify(t.Context(), token); err != nil {
+			t.Errorf("just before exp: %v", err)
+		}
+		time.Sleep(time.Nanosecond)
+		if _, ok := v.known.find(hashOf(token)); ok {
+			t.Error("an expired token is remembered")
+		}
+		if _, err := v.verify(t.Context(), token); answerTo(err) != errInvalidToken {
+			t.Errorf("at exp: %v, want errInvalidToken", err)
+		}
+		if n := len(v.known.viewers); n != 1 {
+			t.Errorf("%d entries are left, want the one that nobody asked for again", n)
+		}
+	})
+}
+
+func TestRefusedTokenIsNotCached(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v := cachedVerifier(t, AuthConfig{Secret: testSecret}, 10)
+		early := sign(t, jwt.MapClaims{"sub": "alice", "nbf": time.Now().Add(notBeforeSkew + time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix()})
+		good := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
+		for _, token := range []string{early, good + "A", good[:len(good)-2], strings.ToUpper(good), ""} {
+			if _, err := v.verify(t.Context(), token); answerTo(err) != errInvalidToken {
+				t.Errorf("%v, want errInvalidToken", err)
+			}
+		}
+		if n := len(v.known.viewers); n != 0 {
+			t.Errorf("%d refused tokens are remembered", n)
+		}
+		time.Sleep(time.Minute) // a refusal that were remembered would keep out what has become valid
+		if _, err := v.verify(t.Context(), early); err != nil {
+			t.Errorf("after nbf: %v", err)
+		}
+	})
+}
+
+// The clock may be set back after a token was found valid.
+func TestCachedTokenIsNotServedBeforeItsTime(t *testing.T) {
+	t.Parallel()
+	v := newTokenCache(10, func() uint64 { return 0 })
+	who := named("alice", time.Hour)
+	who.from = time.Now().Add(time.Minute)
+	v.add(hashOf("a"), who, 0)
+	if _, ok := v.find(hashOf("a")); ok {
+		t.Error("a token is served before its nbf")
+	}
+}
+
+// Nothing that a key has verified survives the key: not what was remembered, and not what is being verified meanwhile.
+func TestCachedTokenDoesNotSurviveItsKey(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	v := cachedVerifier(t, i.config(), 10)
+	old := i.token(t, "one")
+	if _, err := v.verify(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := v.known.find(hashOf(old)); !ok {
+		t.Fatal("the token is not remembered")
+	}
+	before := v.generation()
+	verifiedBefore, err := v.check(t.Context(), old)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	i.rotate(t, "two")
+	v.keys.started = time.Time{} // as if the last fetch were long ago
+	fresh := i.token(t, "two")
+	if _, err := v.verify(t.Context(), fresh); err != nil {
+		t.Errorf("the new key's token: %v", err)
+	}
+	v.keys.started = time.Time{}
+	if _, err := v.verify(t.Context(), old); answerTo(err) != errInvalidToken {
+		t.Errorf("the old key's token: %v, want errInvalidToken", err)
+	}
+	if _, err := v.verify(t.Context(), fresh); err != nil {
+		t.Errorf("the new key's token: %v", err)
+	}
+	if _, ok := v.known.find(hashOf(fresh)); !ok {
+		t.Error("the new key's token is not remembered")
+	}
+	v.known.add(hashOf(old), verifiedBefore, before) // by a request that was slower than the rotation
+	if _, ok := v.known.find(hashOf(old)); ok {
+		t.Error("the old key's token was remembered after the rotation")
+	}
+}
+
+// The same, where nobody has come since the keys were fetched.
+func TestCachedTokenIsForgottenAtARefresh(t *testing.T) {
+	t.Parallel()
+	var keys atomic.Uint64
+	v := newTokenCache(10, keys.Load)
+	v.add(hashOf("a"), named("alice", time.Hour), keys.Load())
+	keys.Add(1)
+	if _, ok := v.find(hashOf("a")); ok {
+		t.Error("found by keys that have changed")
+	}
+	v.add(hashOf("b"), named("bob", time.Hour), keys.Load())
+	if _, ok := v.find(hashOf("a")); ok || len(v.viewers) != 1 {
+		t.Errorf("%d entries, want the new one alone", len(v.viewers))
+	}
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	t.Parallel()
+	v := newTokenCache(10, func() uint64 { return 0 })
+	for k := range 100 {
+		name := fmt.Sprint(k)
+		v.add(hashOf(name), named(name, time.Hour), 0)
+		if who, ok := v.find(hashOf(name)); !ok || who.Subject != name {
+			t.Errorf("%s: got %+v, %v right after it was added", name, who, ok)
+		}
+		if n := len(v.viewers); n > 10 {
+			t.Fatalf("%d entries, want 10 at most", n)
+		}
+	}
+}
+
+// Nobody is ever taken for somebody else, whatever is forgotten meanwhile. For the race detector, too.
+func TestCacheIsSafeForManyAtOnce(t *testing.T) {
+	t.Parallel()
+	var keys atomic.Uint64
+	v := newTokenCache(20, keys.Load)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for k := range 2000 {
+				name := fmt.Sprint(k % 40)
+				if who, ok := v.find(hashOf(name)); ok && who.Subject != name {
+					t.Errorf("%s was taken for %s", name, who.Subject)
+				}
+				since := keys.Load()
+				if k%100 == 0 {
+					keys.Add(1)
+				}
+				v.add(hashOf(name), named(name, time.Hour), since)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// A token that was verified with a secret of before the reload is not remembered after it, even when its check was under way.
+func TestCachedTokenDoesNotSurviveAReload(t *testing.T) {
+	t.Parallel()
+	v := cachedVerifier(t, AuthConfig{Secret: testSecret}, 10)
+	token := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Minute).Unix()})
+	if _, err := v.verify(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	since := v.generation()
+	if err := v.reload(strings.Repeat("n", 32), ""); err != nil {
+		t.Fatal(err)
+	}
+	v.known.add(hashOf(token), named("alice", time.Minute), since)
+	if who, err := v.verify(t.Context(), token); err == nil {
+		t.Errorf("got %+v, want that the old secret's token is refused", who)
+	}
+	if err := v.reload("", ""); err == nil || !strings.Contains(err.Error(), "JWT_SECRET") {
+		t.Errorf("error %v, want that a way to verify tokens is missing", err)
+	}
+	if err := v.reload(strings.Repeat("n", 32), testSecret); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.verify(t.Context(), token); err != nil {
+		t.Errorf("with the previous secret: %v", err)
+	}
+}

@@ -1,0 +1,62 @@
+package sql_test
+
+import (
+	"fmt"
+	"testing"
+
+	"auditstream/internal/pgtest"
+	"auditstream/internal/sql"
+)
+
+// writable is what a role that exec was told to be may change of ours.
+const writable = `
+	select format('%s %s', p, c.oid::regclass) from pg_class c, unnest('{insert,update,delete,truncate,references,trigger}'::text[]) p
+	where (c.relnamespace = to_regnamespace('auditstream') or c.relname = 'audits') and c.relkind in ('r', 'v', 'p') and has_table_privilege(c.oid, p)
+	union all select 'create in the schema' where has_schema_privilege('auditstream', 'create')
+	union all select 'execute ' || p.oid::regprocedure from pg_proc p where p.pronamespace = to_regnamespace('auditstream') and p.prorettype <> 'trigger'::regtype
+	union all select 'runs as ' || proowner::regrole || ': ' || oid::regprocedure from pg_proc where pronamespace = to_regnamespace('auditstream') and prosecdef`
+
+// S3: giving back what was watched cost the square of it in definer code, and S4 and S5: any route made rows. serve writes nothing
+// now, so there is nothing that it may write.
+func TestS3ServingRoleWritesNothing(t *testing.T) {
+	t.Parallel()
+	for version := 0; version <= sql.SchemaVersion; version++ {
+		dsn, conn := database(t)
+		server := role(t, dsn)
+		if version > 0 {
+			old(t, dsn, version)
+			exec(t, conn, `grant usage on schema auditstream to `+server+`; grant all on all tables in schema auditstream to public; revoke all on auditstream.progress from public`)
+			if version >= 5 {
+				exec(t, conn, `revoke all on auditstream.feeds from public`)
+			}
+		}
+		install(t, conn, sql.Options{Create: true, Role: server})
+		exec(t, conn, `set session authorization `+server+`; set default_transaction_read_only = on`)
+		equal(t, fmt.Sprintf("from version %d: what the role may write", version), column(t, conn, writable), nil)
+		// All that it does, in a transaction that may write nothing.
+		exec(t, conn, `listen auditstream; begin; select pg_advisory_lock_shared(class, b) from auditstream.feeds, generate_series(0, 100) b; select * from auditstream.progress; commit;
+			select pg_advisory_unlock_shared(class, b) from auditstream.feeds, generate_series(0, 100) b`)
+		equal(t, "tables", column(t, conn, `select relname::text from pg_class where relnamespace = 'auditstream'::regnamespace and relkind = 'r'`), []string{"choices"}) // which it may read
+		exec(t, conn, `reset session authorization`)
+	}
+}
+
+// S3, the other way: whatever a role without rights holds of the locks, writers neither wait nor fail, and all that it can do to
+// them is to make them notify.
+func TestS3AnybodyHoldsTheLocks(t *testing.T) {
+	t.Parallel()
+	dsn, b := unwatched(t)
+	nobody := role(t, dsn)
+	w, keeper := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
+	class := column(t, w, `select class::text from auditstream.feeds`)[0]
+	exec(t, keeper, `set role `+nobody)
+	for _, mode := range []string{"pg_advisory_lock", "pg_advisory_lock_shared"} {
+		exec(t, keeper, fmt.Sprintf(`select %s(%s, b) from generate_series(0, 4096) b`, mode, class))
+		// A wait for keeper would have no end. A short one is PostgreSQL's: transactions that notify commit one at a time in the
+		// whole server (PreCommit_Notify, commands/async.c), and other tests notify, too.
+		b.rings(t, w, `set lock_timeout = '20s'; update audits set progress = 10 where id = 1`, "1")
+		b.rings(t, w, `delete from audits where id = 5; insert into audits (id, url) values (5, 'u')`, "5") // the same twice in one transaction
+		exec(t, keeper, `select pg_advisory_unlock_all()`)
+		b.rings(t, w, `update audits set progress = 11 where id = 1`)
+	}
+}

@@ -1,0 +1,82 @@
+package sql_test
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"auditstream/internal/sql"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Feeds that are installed and uninstalled at a time are nothing to each other: one's triggers are not taken for nobody's by another.
+func TestInstallsOfSeveralFeedsAtATime(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	const feeds = 6
+	for n := range feeds {
+		exec(t, conn, fmt.Sprintf(`create table jobs_%d (id int primary key, status text, progress int, user_id text)`, n))
+	}
+	before := catalog(t, conn)
+	var group sync.WaitGroup
+	for n := range feeds {
+		group.Go(func() {
+			if err := installAndUninstall(t.Context(), dsn, sql.Options{Feed: fmt.Sprintf("jobs_%d", n), Table: fmt.Sprintf("jobs_%d", n), LockWait: 5 * time.Minute}); err != nil {
+				t.Errorf("feed %d: %v", n, err)
+			}
+		})
+	}
+	group.Wait()
+	equal(t, "what is left", difference(catalog(t, conn), before), nil)
+}
+
+func installAndUninstall(ctx context.Context, dsn string, o sql.Options) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	for range 4 {
+		for _, change := range []func(context.Context, *pgx.Conn, sql.Options) (*sql.Plan, error){sql.Install, sql.Install, sql.Uninstall} {
+			if _, err := change(ctx, conn, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// What serve alone is told, and no view or trigger shows, is written down by a later install, too.
+func TestLaterInstallChangesWhatServeIsTold(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table jobs (id bigserial primary key, status text, progress int, user_id text)`)
+	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs"})
+	for _, o := range []sql.Options{{Ends: []string{"done"}}, {Ends: []string{"done", "gone"}, Deleted: "gone"}, {Public: true}, {Words: []sql.Word{{Stored: "x", Shown: "done"}}}, {Fields: []string{"progress2=progress"}}} {
+		o.Feed, o.Table = "jobs", "jobs"
+		if plan := install(t, conn, o); plan.SQL == "" {
+			t.Errorf("%+v: nothing to change", o)
+		}
+		if plan := install(t, conn, o); plan.SQL != "" {
+			t.Errorf("%+v: a second install wants to run", o)
+		}
+	}
+	if plan := install(t, conn, sql.Options{Feed: "jobs", Table: "jobs"}); plan.SQL != "" {
+		t.Error("an install without options wants to run")
+	}
+	feeds, err := sql.Feeds(t.Context(), conn)
+	want := sql.Feed{Name: "jobs", View: "auditstream.progress_jobs", Ends: []string{"done", "gone"}, Deleted: "gone", Public: true, Fields: true}
+	if len(feeds) == 1 {
+		want.Mix = feeds[0].Mix
+	}
+	if err != nil || len(feeds) != 1 || !reflect.DeepEqual(feeds[0], want) {
+		t.Errorf("got %+v, %v, want %+v", feeds, err, want)
+	}
+	if _, err := sql.Install(t.Context(), conn, sql.Options{Feed: "jobs", Table: "jobs", Deleted: "running"}); err == nil || err.Error() != "--deleted running: a deleted row has ended; give completed, failed, or --ends running as well" {
+		t.Errorf("got %v", err)
+	}
+}

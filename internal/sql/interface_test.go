@@ -1,0 +1,48 @@
+package sql_test
+
+import (
+	"fmt"
+	"testing"
+
+	"auditstream/internal/pgtest"
+	"auditstream/internal/sql"
+)
+
+// An older serve goes on while the schema is upgraded under it: what it reads and hears is the same in each version. How it says
+// what it watches is not: across versions changes are found by the safety net.
+func TestInterfaceOfServeIsTheSameInEachVersion(t *testing.T) {
+	t.Parallel()
+	if sql.Channel != "auditstream" {
+		t.Errorf("the channel is %s", sql.Channel)
+	}
+	for version := 1; version <= sql.SchemaVersion; version++ {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			t.Parallel()
+			dsn, conn := database(t)
+			old(t, dsn, version)
+			equal(t, "the view", column(t, conn, `select attname || ' ' || format_type(atttypid, null) from pg_attribute
+				where attrelid = 'auditstream.progress'::regclass and attnum > 0 order by attnum`), []string{
+				"audit_id bigint", "user_id text", "user_email text", "status text", "progress integer",
+				"message text", "geo_score double precision", "total_pages integer", "error text",
+			})
+			ear := pgtest.Connect(t, dsn)
+			exec(t, ear, `listen auditstream`)
+			if version > 1 && version < 5 { // serve of these versions registers here
+				const instance = int64(1)<<40 + 5
+				exec(t, ear, fmt.Sprintf(`select pg_advisory_lock_shared(%d)`, instance)) // so it lives
+				if _, err := ear.Exec(t.Context(), `insert into auditstream.watch (audit_id, instance)
+					select id, $2::bigint from unnest($1::bigint[]) as id on conflict do nothing`, []int64{1, 2}, instance); err != nil {
+					t.Fatal(err)
+				}
+				equal(t, "registered", column(t, conn, `select auditstream.unwatch($1::bigint, $2::bigint[])::text`, instance, []int64{2}), []string{"1"})
+			}
+			b := bell{ear}
+			if version >= 5 { // and from 5 on it takes these
+				b.watch(t, 1, 2)
+			}
+			b.rings(t, conn, `update audits set progress = 20`, "1")
+			b.rings(t, conn, `delete from audits where id = 1`, "1")
+			b.rings(t, conn, `truncate audits`, "*")
+		})
+	}
+}

@@ -1,0 +1,189 @@
+package sql_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"auditstream/internal/pgtest"
+	"auditstream/internal/sql"
+)
+
+// signal is a log handler that says when something was logged.
+type signal struct {
+	logged chan struct{}
+	once   *sync.Once
+	slog.Handler
+}
+
+func (s signal) Handle(ctx context.Context, r slog.Record) error {
+	err := s.Handler.Handle(ctx, r)
+	s.once.Do(func() { close(s.logged) })
+	return err
+}
+
+func newSignal(log *bytes.Buffer) signal {
+	return signal{make(chan struct{}), &sync.Once{}, slog.NewTextHandler(log, nil)}
+}
+
+// TestInstallNeverStopsTheApplication: a long transaction holds the table while other sessions go on writing to it.
+func TestInstallNeverStopsTheApplication(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	exec(t, conn, `create table audits (id bigint primary key, status text, progress integer);
+		insert into audits values (1, 'running', 1), (2, 'running', 1)`)
+	long := pgtest.Connect(t, dsn)
+	exec(t, long, `set application_name = 'long worker'`)
+	exec(t, long, `begin; update audits set progress = 2 where id = 1`)
+
+	const lockTimeout = 200 * time.Millisecond
+	var log bytes.Buffer
+	waiting := newSignal(&log)
+	installed := make(chan error, 1)
+	go func() {
+		_, err := sql.Install(t.Context(), conn, sql.Options{LockTimeout: lockTimeout, LockWait: time.Minute, Logger: slog.New(waiting)})
+		installed <- err
+	}()
+	<-waiting.logged
+
+	writer := pgtest.Connect(t, dsn)
+	var slowest time.Duration
+	writes := 0
+	for start := time.Now(); time.Since(start) < 3*time.Second; writes++ {
+		before := time.Now()
+		exec(t, writer, `update audits set progress = progress + 1 where id = 2`)
+		slowest = max(slowest, time.Since(before))
+	}
+	t.Logf("%d writes during the install, the slowest took %v", writes, slowest)
+	// The rest is what a busy machine with the race detector needs; the long transaction takes three seconds.
+	if limit := lockTimeout + 1200*time.Millisecond; slowest > limit {
+		t.Errorf("a write took %v, want at most %v", slowest, limit)
+	}
+	select {
+	case err := <-installed:
+		t.Fatalf("install ended while the table was locked: %v", err)
+	default:
+	}
+	exec(t, long, `commit`)
+	err := <-installed
+	if err != nil {
+		t.Fatalf("install: %v", err)
+	}
+	if !strings.Contains(log.String(), "long worker") || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("the log should say once who holds the lock: %s", log.String())
+	}
+	listen(t, dsn).rings(t, writer, `update audits set progress = 5 where id = 1`, "1")
+}
+
+func TestInstallGivesUp(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	exec(t, conn, `create table audits (id bigint primary key, status text, progress integer) partition by range (id);
+		create table audits_1 partition of audits for values from (0) to (10); insert into audits values (1, 'running', 1)`)
+	before := catalog(t, conn)
+	long := pgtest.Connect(t, dsn)
+	exec(t, long, `set application_name = 'long worker'`)
+	exec(t, long, `begin; update audits_1 set progress = 2`)
+	_, err := sql.Install(t.Context(), conn, sql.Options{LockTimeout: 20 * time.Millisecond, LockWait: 300 * time.Millisecond})
+	want := regexp.MustCompile(`^install: no lock on "public"."audits" within \d+(\.\d+)?m?s: it is held by process \d+ \(long worker, idle in transaction, in a transaction for \d\d:\d\d:\d\d\); nothing was changed, and it can be tried again$`)
+	if err == nil || !want.MatchString(err.Error()) {
+		t.Errorf("got %v, want %v", err, want)
+	}
+	equal(t, "catalog", catalog(t, conn), before)
+	exec(t, long, `rollback`)
+	install(t, conn, sql.Options{})
+
+	// Uninstall waits for readers, too.
+	exec(t, long, `begin; select from audits`)
+	_, err = sql.Uninstall(t.Context(), conn, sql.Options{LockTimeout: 20 * time.Millisecond, LockWait: 300 * time.Millisecond})
+	if err == nil || !strings.HasPrefix(err.Error(), `uninstall: no lock on "public"."audits" within `) || !strings.Contains(err.Error(), "long worker") {
+		t.Errorf("got %v, want who holds the lock", err)
+	}
+	exec(t, long, `rollback`)
+	uninstall(t, conn)
+	equal(t, "catalog", catalog(t, conn), before)
+}
+
+func TestInstallIsCancelledWhileItWaits(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	exec(t, conn, `create table audits (id bigint primary key, status text, progress integer)`)
+	long := pgtest.Connect(t, dsn)
+	before := catalog(t, long)
+	exec(t, long, `begin; lock table audits in row exclusive mode`)
+	ctx, cancel := context.WithCancel(t.Context())
+	var log bytes.Buffer
+	waiting := newSignal(&log)
+	installed := make(chan error, 1)
+	go func() {
+		_, err := sql.Install(ctx, conn, sql.Options{LockTimeout: 20 * time.Millisecond, Logger: slog.New(waiting)})
+		installed <- err
+	}()
+	<-waiting.logged
+	cancel()
+	err := <-installed
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	exec(t, long, `rollback`)
+	equal(t, "catalog", catalog(t, long), before)
+}
+
+func TestInstallRefusesAConnectionInATransaction(t *testing.T) {
+	t.Parallel()
+	_, conn := audits(t)
+	exec(t, conn, `begin`)
+	_, err := sql.Install(t.Context(), conn, sql.Options{})
+	if err == nil || err.Error() != "the connection is in a transaction already" {
+		t.Errorf("got %v", err)
+	}
+	equal(t, "the transaction", column(t, conn, `select (now() < clock_timestamp())::text`), []string{"true"})
+	exec(t, conn, `rollback`)
+}
+
+func TestConcurrentInstalls(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	exec(t, conn, `create table audits (id bigint primary key, status text, progress integer);
+		create table jobs (id bigint primary key, status text, progress integer)`)
+	results := make(chan error)
+	const each = 4
+	for i := range 2 * each {
+		table := []string{"audits", "jobs"}[i%2]
+		c := pgtest.Connect(t, dsn)
+		go func() {
+			_, err := sql.Install(t.Context(), c, sql.Options{Table: table})
+			results <- err
+		}()
+	}
+	failed := 0
+	for range 2 * each {
+		err := <-results
+		if err == nil {
+			continue
+		}
+		failed++
+		if !strings.HasSuffix(err.Error(), ": uninstall it first") {
+			t.Error(err)
+		}
+	}
+	if failed != each {
+		t.Errorf("%d installs failed, want those of one table: %d", failed, each)
+	}
+	// One table has it all, the other nothing.
+	equal(t, "triggers", column(t, conn, `select count(*) || ' on ' || count(distinct tgrelid) from pg_trigger where not tgisinternal`),
+		[]string{"4 on 1"})
+	s, err := sql.Inspect(t.Context(), conn)
+	if err != nil || s.View != nil {
+		t.Fatalf("inspect: %+v, %v", s, err)
+	}
+	if plan := install(t, conn, sql.Options{Table: s.Table}); plan.SQL != "" {
+		t.Error("the winner has to be installed again")
+	}
+}

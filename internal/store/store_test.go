@@ -1,0 +1,117 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"auditstream/internal/pgtest"
+	"auditstream/internal/store"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// handWritten is a view as somebody might write it for an unusual schema: with NULLs, and a conversion that fails for
+// one row.
+const handWritten = `
+	create table things (k bigint, state text, pct text);
+	insert into things values (1, 'running', '10'), (2, null, null), (3, 'running', 'a secret text'), (4, 'completed', '700');
+	create schema auditstream;
+	create view auditstream.progress as
+	select k as audit_id, 'alice'::text as user_id, null::text as user_email, state as status, pct::int as progress,
+	       null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error
+	from things`
+
+func TestAudits(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Psql(t, dsn, handWritten)
+	audits := store.New(pgtest.Connect(t, dsn), store.Audits)
+
+	states, err := audits.Audits(t.Context(), []store.Key{"1", "2", "4", "99"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[store.Key]string)
+	for _, s := range states {
+		got[s.ID] = string(s.JSON)
+	}
+	want := map[store.Key]string{
+		"1": `{"audit_id":1,"status":"running","progress":10}`,
+		"2": `{"audit_id":2,"status":"pending","progress":0}`,
+		"4": `{"audit_id":4,"status":"completed","progress":100}`,
+	}
+	if len(got) != len(want) {
+		t.Errorf("got %d audits, want %d: an id without a row is absent", len(got), len(want))
+	}
+	for id := range want {
+		if got[id] != want[id] {
+			t.Errorf("audit %s: got %s, want %s", id, got[id], want[id])
+		}
+	}
+}
+
+func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Psql(t, dsn, handWritten)
+
+	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(states) != 4 {
+		t.Fatalf("got %d states, want 4", len(states))
+	}
+	for _, s := range states {
+		if bad := s.ID == "3"; bad != (s.Err != nil) {
+			t.Errorf("audit %s: error %v", s.ID, s.Err)
+		}
+		if s.Err != nil && strings.Contains(s.Err.Error(), "secret") {
+			t.Errorf("the error quotes the row: %v", s.Err)
+		}
+	}
+}
+
+func TestMissingViewIsAnError(t *testing.T) {
+	t.Parallel()
+	_, err := store.New(pgtest.Connect(t, pgtest.New(t)), store.Audits).Audits(t.Context(), []store.Key{"1"})
+	if err == nil || !strings.Contains(err.Error(), "auditstream.progress") {
+		t.Errorf("got %v, want an error that names the view", err)
+	}
+}
+
+// What the database takes for a row without a user_id must not be less than what we do: "all of mine" would miss it.
+func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Psql(t, dsn, `
+		create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+		create schema auditstream;
+		create table things (k bigint, owner text collate ci, mail text);
+		insert into things values (1, null, 'a@b.c'), (2, '', 'a@b.c'), (3, ' ', 'a@b.c'), (4, E'\t\u00a0', 'a@b.c'), (5, E'\u200b', 'A@b.c'), (6, 'x', 'a@b.c'), (7, ' ', ' ');
+		create view auditstream.progress as
+		select k as audit_id, owner as user_id, mail as user_email, 'running'::text as status, 1 as progress,
+		       null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error
+		from things`)
+	audits := store.New(pgtest.Connect(t, dsn), store.Audits)
+	viewer := store.Viewer{Email: "a@b.c"}
+	keys, _, err := audits.Owned(t.Context(), viewer.Owners())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(keys)
+	if got := fmt.Sprint(keys); got != "[1 2 3 4 5]" {
+		t.Errorf("found %s, want [1 2 3 4 5]", got)
+	}
+	states, err := audits.Audits(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range states {
+		if s.Err != nil || !s.Audit.OwnedBy(viewer) {
+			t.Errorf("%s is not the viewer's", s.ID)
+		}
+	}
+}
