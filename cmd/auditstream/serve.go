@@ -35,7 +35,8 @@ type serveCmd struct {
 	accessFlags   `embed:"" group:"Log"`
 	envFileFlags  `embed:""`
 
-	processorFlags `embed:""`
+	processorFlags    `embed:""`
+	startInstallFlags `embed:""`
 }
 
 func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, again reparse) error {
@@ -106,6 +107,9 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 
 	warnOpenFiles(logger, int(c.SSEMaxStreams))
+	if err := c.installFirst(ctx, c.DatabaseURL, logger); err != nil {
+		return unlessStopped(ctx, err)
+	}
 	if err := firstContact(ctx, all.ping, logger); err != nil {
 		return err
 	}
