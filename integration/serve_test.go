@@ -51,13 +51,19 @@ func adopt(t testing.TB, admin string) database {
 	return adopted(t, admin)
 }
 
-// install runs install with its own table in a database, and makes the role if the server does not have it.
+// install runs install with its own table in a database.
 func install(t testing.TB, admin string) {
+	t.Helper()
+	makeRole(t, admin)
+	command(t, []string{"DATABASE_URL=" + admin}, "install", "--create", "--role", role)
+}
+
+// makeRole makes the role if the server does not have it.
+func makeRole(t testing.TB, admin string) {
 	t.Helper()
 	pgtest.Psql(t, admin, `do $$ begin
 		create role `+role+` login password 'serve-password' nosuperuser;
 	exception when duplicate_object or unique_violation then null; end $$`)
-	command(t, []string{"DATABASE_URL=" + admin}, "install", "--create", "--role", role)
 }
 
 // adopted is a database after install.
@@ -135,7 +141,7 @@ func environment(env []string) []string {
 }
 
 func configures(name string) bool {
-	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_", "OTEL_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE", "GOMAXPROCS"} {
+	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_", "OTEL_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE", "AUDITSTREAM_INSTALL", "GOMAXPROCS"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
@@ -164,7 +170,18 @@ func serve(t testing.TB, databaseURL string, env ...string) *instance {
 // serveBinary is serve with a binary of the test's choice.
 func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instance {
 	t.Helper()
-	i := &instance{log: newLogBuffer(), done: make(chan struct{})}
+	i, scheme := begin(t, path, databaseURL, env...)
+	serving := i.waitLog(t, "serving")
+	i.URL = scheme + serving["addr"].(string)
+	i.Admin = "http://" + serving["admin_addr"].(string)
+	i.record(t)
+	return i
+}
+
+// begin is serveBinary for an instance that does not serve yet, or never will; scheme is how its URL begins.
+func begin(t testing.TB, path, databaseURL string, env ...string) (i *instance, scheme string) {
+	t.Helper()
+	i = &instance{log: newLogBuffer(), done: make(chan struct{})}
 	i.cmd = exec.Command(path, "serve")
 	for k, e := range slices.Backward(env) {
 		if strings.HasPrefix(e, "--") {
@@ -172,7 +189,7 @@ func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instanc
 			env = slices.Delete(slices.Clone(env), k, k+1)
 		}
 	}
-	env, scheme := withTLS(t, env)
+	env, scheme = withTLS(t, env)
 	i.cmd.Env = environment(append([]string{
 		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret,
 		"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
@@ -195,11 +212,7 @@ func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instanc
 		ended()
 		i.showLog(t)
 	})
-	serving := i.waitLog(t, "serving")
-	i.URL = scheme + serving["addr"].(string)
-	i.Admin = "http://" + serving["admin_addr"].(string)
-	i.record(t)
-	return i
+	return i, scheme
 }
 
 // showLog adds the log's last lines to that of a test which failed; the whole is in a file.

@@ -277,7 +277,7 @@ func dropEmptyEnv() {
 func ourEnv(name string) bool {
 	for _, prefix := range []string{
 		"DATABASE_", "REDIS_", "SSE_", "JWT_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "ACCESS_LOG",
-		"AUDITSTREAM_ENV_FILE", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN", "GOMAXPROCS",
+		"AUDITSTREAM_ENV_FILE", "AUDITSTREAM_INSTALL", "AUDITSTREAM_URL", "AUDITSTREAM_TOKEN", "GOMAXPROCS",
 	} {
 		if strings.HasPrefix(name, prefix) {
 			return true

@@ -138,6 +138,8 @@ func usable(c *serveCmd, name, value string) bool {
 	case "AUDITSTREAM_ENV_FILE": // as a flag, empty is none
 		_, err := os.Stat(strings.TrimSpace(value))
 		return value == "" || err == nil
+	case "AUDITSTREAM_INSTALL":
+		return string(c.Install) == strings.TrimSpace(value) && c.Install != ""
 	case "ACCESS_LOG":
 		return c.AccessLog == "on" || c.AccessLog == "off"
 	case "SSE_UI":
@@ -215,10 +217,7 @@ func FuzzVariable(f *testing.F) {
 			t.Setenv(other, good)
 		}
 		var args []string
-		spelled := "--" + strings.ReplaceAll(strings.ToLower(name), "_", "-")
-		if name == "AUDITSTREAM_ENV_FILE" {
-			spelled = "--env-file"
-		}
+		spelled := "--" + strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(name), "auditstream_"), "_", "-")
 		t.Setenv(name, value)
 		if asFlag {
 			args = []string{spelled + "=" + value}

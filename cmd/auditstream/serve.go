@@ -38,7 +38,8 @@ type serveCmd struct {
 	accessFlags   `embed:"" group:"Log"`
 	envFileFlags  `embed:""`
 
-	processorFlags `embed:""`
+	processorFlags    `embed:""`
+	startInstallFlags `embed:""`
 }
 
 func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, again reparse) error {
@@ -92,6 +93,9 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 
 	warnOpenFiles(logger, int(c.SSEMaxStreams))
+	if err := c.installFirst(ctx, c.DatabaseURL, logger); err != nil {
+		return unlessStopped(ctx, err)
+	}
 	if err := firstContact(ctx, all.Ping, logger); err != nil {
 		return err
 	}

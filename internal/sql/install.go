@@ -94,7 +94,7 @@ func attempt(ctx context.Context, conn *pgx.Conn, o Options, turn time.Duration,
 		}
 		return p, err
 	case len(p.rights) > 0:
-		return p, errors.New(strings.Join(p.rights, "; "))
+		return p, RightsError(p.rights)
 	}
 	done, err := runOnce(ctx, conn, o, turn, p, plan)
 	if err != nil {

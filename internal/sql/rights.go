@@ -13,6 +13,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// RightsError says in sentences, which name the remedy, what the current role may not do. Nothing was changed.
+type RightsError []string
+
+func (e RightsError) Error() string { return strings.Join(e, "; ") }
+
 // rightsSQL says in sentences what the current role may not do and the script would, and what writers may not do and the triggers would.
 // The table's oid is 0 when it is going to be made.
 const rightsSQL = `
