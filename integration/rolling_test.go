@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/internal/pgtest"
 	"auditstream/integration/series"
+	"auditstream/internal/pgtest"
 )
 
 // A new release is brought in: three instances behind nginx are stopped and replaced one after the other, while 1,000

@@ -67,6 +67,8 @@ func (b *bench) measure(t testing.TB) {
 			}
 		}
 		b.reads(t, b.variants[0])
+		b.dashboards(t, b.variants[0])
+		b.mine(t, b.variants[0], round)
 	}
 	for _, n := range s.growth {
 		for _, v := range b.variants {

@@ -83,6 +83,8 @@ func (g Goal) text() string {
 // besides says in what a key differs from another.
 func (k Key) besides(other Key) string {
 	switch {
+	case k.State != other.State && k.Measure == mine99:
+		return k.State
 	case k.State != other.State:
 		return "triggers " + k.State
 	case k.Rows != other.Rows:

@@ -26,6 +26,10 @@ const (
 	statementsIdle    = "all statements a tick, idle"
 	readsConnect      = "reads while all connect"
 	statementsConnect = "all statements while all connect"
+	dashboards99      = "dashboards of 100 audits, UPDATE to read, p99"
+	dashboardsLatest  = "dashboards of 100 audits, UPDATE to read, the latest"
+	dashboardsLeave   = "all dashboards leave, to the last lock"
+	mine99            = "UPDATE to read while one asks for all of theirs, p99"
 )
 
 // goals are issue-sized promises: what is measured, beside what, and how much is allowed.
@@ -74,6 +78,7 @@ func (b *bench) goals() []Goal {
 	}
 	k := Key{Measure: readsConnect, Unit: "reads", Variant: ours, Streams: s.connects}
 	all = append(all, Goal{Name: fmt.Sprintf("%s (%d clients)", readsConnect, s.connects), Of: k, AtMost: max(float64(s.connects)/100, 1)})
+	all = append(all, b.crowdGoals()...)
 	for _, n := range s.growth {
 		for _, m := range []struct{ measure, unit string }{
 			{rssLoaded, "kB"}, {deliveryCPU, "µs"}, {latencyMedian, "ms"}, {latency99, "ms"}, {connectTime, "s"},
@@ -153,6 +158,21 @@ func (b *bench) sessionGoals(rows int) []Goal {
 		}
 	}
 	return []Goal{rate, first}
+}
+
+// crowdGoals hold what many dashboards, and one user of a large table, cost everybody.
+func (b *bench) crowdGoals() []Goal {
+	s := b.scale
+	k := Key{Measure: dashboardsLatest, Unit: "ms", Variant: ours, Streams: s.dashboards, Rows: s.dashboards * idsADashboard}
+	latest := Goal{Name: fmt.Sprintf("%s (%d of them)", k.Measure, s.dashboards), Of: k, AtMost: 250}
+	k.Measure = dashboards99
+	most := Goal{Name: fmt.Sprintf("%s (%d of them)", k.Measure, s.dashboards), Of: k}
+	k.Measure, k.Unit = dashboardsLeave, "s"
+	leave := Goal{Name: fmt.Sprintf("%s (%d of them)", k.Measure, s.dashboards), Of: k, AtMost: 5}
+	k = Key{Measure: mine99, Unit: "ms", Variant: ours, State: beside, Rows: s.large}
+	mine := Goal{Name: fmt.Sprintf("%s (%d rows)", k.Measure, s.large), Of: k, Than: k, RatioAtMost: 1.5}
+	mine.Than.State = alone
+	return []Goal{most, latest, leave, mine}
 }
 
 // rowGoals hold ours in a larger table against ours in the usual one: it should make no difference.

@@ -33,6 +33,10 @@ type scale struct {
 
 	sessions int // whose first statement is measured
 	firsts   int // streams whose first event is
+
+	dashboards    int           // of 100 audits each; a multiple of users
+	dashboardLoad time.Duration // longer than a round of the safety net, but where nothing is to be measured
+	large         int           // rows of the table in which one asks for all of theirs
 }
 
 // scales: default is for the figures, quick is for trying, and tiny, which go test runs, only shows that all of it works.
@@ -42,17 +46,20 @@ var scales = map[string]scale{
 		load: 8 * time.Second, rate: 200, fanOut: 6 * time.Second, fanOutRate: 2,
 		writers: []int{1, 8, 32}, write: 3 * time.Second, connects: 5000, idle: 5 * time.Second,
 		growth: []int{1000, 3000, 18000}, rows: []int{50000}, bulk: 100000, sessions: 60, firsts: 2000,
+		dashboards: 400, dashboardLoad: 12 * time.Second, large: 3_000_000,
 	},
 	"quick": {
 		peer: true, streams: 500, audits: 50, rounds: 3, settle: 300 * time.Millisecond,
 		load: 2 * time.Second, rate: 100, fanOut: time.Second, fanOutRate: 5,
 		writers: []int{1, 32}, write: time.Second, connects: 500, idle: 2 * time.Second,
 		growth: []int{1000}, rows: []int{5000}, bulk: 10000, sessions: 20, firsts: 500,
+		dashboards: 40, dashboardLoad: 11 * time.Second, large: 300_000,
 	},
 	"tiny": {
 		streams: 100, audits: 20, rounds: 1,
 		load: 200 * time.Millisecond, rate: 100, fanOut: 100 * time.Millisecond, fanOutRate: 50,
 		writers: []int{2}, connects: 100, idle: time.Second, growth: []int{200}, rows: []int{100}, bulk: 1000, sessions: 2, firsts: 128,
+		dashboards: 20, dashboardLoad: 100 * time.Millisecond, large: 5000,
 	},
 }
 

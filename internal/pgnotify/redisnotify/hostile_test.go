@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/internal/redistest"
 	"auditstream/internal/pgnotify"
+	"auditstream/internal/redistest"
 
 	"github.com/redis/go-redis/v9"
 )

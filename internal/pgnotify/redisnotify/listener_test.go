@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/internal/redistest"
 	"auditstream/internal/pgnotify"
+	"auditstream/internal/redistest"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"

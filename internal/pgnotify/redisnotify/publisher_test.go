@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/internal/pgnotify"
 	"auditstream/internal/pgtest"
 	"auditstream/internal/redistest"
-	"auditstream/internal/pgnotify"
 	"auditstream/internal/store"
 
 	"github.com/prometheus/client_golang/prometheus"
