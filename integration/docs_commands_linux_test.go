@@ -39,6 +39,8 @@ var documented = []documentedBlock{
 
 	{page: "docs/browser.md", begin: "import { watchAudit }", test: "TestClientDocuments"},
 	{page: "docs/react.md", begin: "import { useAuditProgress }", test: "TestClientDocuments"},
+	{page: "docs/testing.md", begin: "import { test } from", test: "TestDocsTestingFirstTestInNode"},
+	{page: "docs/testing.md", begin: "import assert from", test: "TestDocsTestingComponent"},
 	{page: "docs/terminal.md", begin: "export AUDITSTREAM_URL=", do: (*reader).watch},
 	{page: "docs/api.md", begin: "GET /api/v1/sse/audits/{audit_id}/progress", test: "TestAPIStreamIsLiterallyTheContracts"},
 	{page: "docs/api.md", begin: "HTTP/1.1 200 OK", test: "TestAPIStreamIsLiterallyTheContracts"},
@@ -57,7 +59,7 @@ var documented = []documentedBlock{
 	{page: "docs/backup-and-migrations.md", test: "TestDocsBackup"},
 
 	{page: "docs/watch-as-locks.md", begin: "when (case when new.id is null", why: "it is the trigger of install.sql in short, which TestLocksMissNothing tries"},
-	{page: "docs/contributing.md", begin: "cmd/auditstream ──▶ server", why: "it is a drawing"},
+	{page: "docs/contributing.md", begin: "cmd/auditstream ──▶ service", why: "it is a drawing"},
 	{page: "docs/contributing.md", begin: "make help ", do: (*reader).target},
 	{page: "CONTRIBUTING.md", begin: ".ci/setup test", why: "make test begins with it, also before this test"},
 	{page: "CONTRIBUTING.md", begin: "go build ./... && go vet ", do: (*reader).fastLoop},
