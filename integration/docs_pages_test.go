@@ -66,7 +66,7 @@ func TestDocsLinksLeadSomewhere(t *testing.T) {
 		for _, m := range namedPage.FindAllStringSubmatch(text, -1) {
 			targets = append(targets, m[1])
 		}
-		if strings.HasSuffix(file, ".md") {
+		if strings.HasSuffix(file, ".md") || file == "llms.txt" {
 			for _, m := range markdownLink.FindAllStringSubmatch(codeSpan.ReplaceAllString(text, ""), -1) {
 				switch {
 				case strings.Contains(m[1], "://"):
@@ -86,6 +86,19 @@ func TestDocsLinksLeadSomewhere(t *testing.T) {
 	}
 	if links < 100 {
 		t.Errorf("%d links were found", links)
+	}
+}
+
+// README and llms.txt name every page.
+func TestDocsPagesAreFound(t *testing.T) {
+	t.Parallel()
+	for _, index := range []string{"README.md", "llms.txt"} {
+		text := document(t, index)
+		for _, page := range pages(t) {
+			if !strings.Contains(text, "("+page+")") {
+				t.Errorf("%s does not link to %s", index, page)
+			}
+		}
 	}
 }
 
