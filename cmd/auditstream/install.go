@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"auditstream/internal/service"
 	"auditstream/internal/sql"
 )
 
@@ -99,7 +100,7 @@ func quoteAll(pairs []string) string {
 	for _, pair := range pairs {
 		ours, theirs, _ := strings.Cut(pair, "=")
 		if theirs != "" {
-			theirs = shellQuote(theirs)
+			theirs = service.ShellQuote(theirs)
 		}
 		quoted = append(quoted, ours+"="+theirs)
 	}
