@@ -15,8 +15,11 @@ import (
 
 // examples are the folders of examples/, and what a reader of each sees who has typed what its README says.
 var examples = map[string]func(e example){
-	"plain-html":      example.plainHTML,
-	"terminal-script": example.terminalScript,
+	"htmx":                example.htmx,
+	"node-express-pgboss": example.pgBoss,
+	"plain-html":          example.plainHTML,
+	"react-vite":          example.reactVite,
+	"terminal-script":     example.terminalScript,
 }
 
 // example is one that a reader has started.
@@ -30,6 +33,12 @@ type example struct {
 // own. With npm's packages in examples/node_modules it takes half a minute.
 func TestExamples(t *testing.T) {
 	t.Parallel()
+	if _, err := os.Stat("../examples/node_modules/pg"); err != nil {
+		t.Fatal("the examples' packages are missing: run npm ci in examples/, or .ci/setup test, as make test does")
+	}
+	if lock := document(t, "examples/package-lock.json"); strings.Contains(lock, "registry") {
+		t.Error("examples/package-lock.json names a registry: run npm install there, where .npmrc forbids it")
+	}
 	pages, err := filepath.Glob("../examples/*/README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -125,10 +134,40 @@ func (e example) plainHTML() {
 	e.quiet(p)
 }
 
+func (e example) htmx() {
+	p := e.open()
+	p.do(e, chromedp.Click(chromedp.CSS("button")))
+	p.wait(e, "a bar that moves", "[...document.querySelectorAll('progress')].some((bar) => bar.value > 0 && bar.value < 100)")
+	p.wait(e, "the end", "document.querySelector('#audits').innerText.includes('completed: Done')")
+	p.wait(e, "a row that does not listen any more", "!document.querySelector('[sse-connect]')")
+	e.quiet(p, "error: [object Event]")
+}
+
+func (e example) pgBoss() {
+	p := e.open()
+	p.do(e, chromedp.Click(chromedp.CSS("#new")), chromedp.Click(chromedp.CSS("#bad")))
+	p.wait(e, "bars that move", "[...document.querySelectorAll('.running progress')].some((bar) => bar.value > 0 && bar.value < 100)")
+	p.wait(e, "the end", "document.querySelector('.completed progress')?.value === 100")
+	p.wait(e, "the failure", "document.querySelector('.failed')?.innerText.includes('failed: Page 4 cannot be printed')")
+	e.quiet(p)
+}
+
+func (e example) reactVite() {
+	p := e.open()
+	const shows = "document.querySelector('article')?.innerText"
+	p.wait(e, "a bar that moves", "document.querySelector('progress')?.value > 0 && "+shows+".includes('running: Page')")
+	p.wait(e, "the end", shows+"?.includes('completed: Done') && document.querySelector('small').innerText === 'done'")
+	e.quiet(p)
+}
+
 // quiet checks that the page has no errors, and keeps a picture of it (go test -artifacts -outputdir DIR).
-func (e example) quiet(p *page) {
+// It may have those errors that the example's README tells of.
+func (e example) quiet(p *page, told ...string) {
 	e.Helper()
-	if problems := p.consoleProblems(); len(problems) > 0 {
+	problems := slices.DeleteFunc(p.consoleProblems(), func(problem string) bool {
+		return slices.ContainsFunc(told, func(text string) bool { return strings.HasPrefix(problem, text) })
+	})
+	if len(problems) > 0 {
 		e.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
 	}
 	picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
