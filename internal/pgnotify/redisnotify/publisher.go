@@ -135,7 +135,7 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 			return nil
 		}
 		if err != nil || p.Up() { // else there was nothing to publish
-			trouble.Log(p.cfg.Logger, slog.LevelWarn, err, "Redis (REDIS_URL) takes no hints, trying on; the instances' safety nets find changes meanwhile", "Redis takes hints again")
+			trouble.Log(p.cfg.Logger, slog.LevelWarn, err, "Redis (REDIS_URL) takes no hints, trying again; the instances' safety nets find changes meanwhile", "Redis takes hints again")
 		}
 		if err == nil {
 			if beat {
