@@ -304,8 +304,10 @@ func TestFeedsAreKnownSoonAfterAStartWithoutTheDatabase(t *testing.T) {
 	var late []time.Duration
 	for range 3 {
 		hole, url := pgtest.ProxyDSN(t, db.Serve)
+		deaf, listen := pgtest.ProxyDSN(t, db.Serve) // a connection that listens would have it looked
 		hole.Pause()
-		i := serve(t, url)
+		deaf.Pause()
+		i := serve(t, url, "DATABASE_LISTEN_URL="+listen)
 		status := func(path string) int { return i.ask(t, "GET", path, "Authorization", "Bearer "+alice).Status }
 		if got := status("/api/v1/jobs/" + id + "/status"); got != http.StatusServiceUnavailable {
 			t.Fatalf("without the database: %d, want 503", got)
