@@ -29,7 +29,7 @@ test: ## Install what tests need, then run all of them but the long ones; 14 min
 	@$(MAKE) --no-print-directory -k test-units test-whole
 
 # Where goroutines share what they have: with the race detector.
-RACED = ./internal/server ./internal/pgnotify/... ./internal/store ./internal/connpool ./cmd/auditstream
+RACED = ./internal/server ./internal/pgnotify/... ./internal/store ./internal/connpool ./internal/service ./cmd/auditstream
 
 .PHONY: test-units
 test-units:
@@ -213,6 +213,10 @@ lint-quick: ## Check formatting, the module's files, and vet; 2 minutes, most of
 	$(GO) mod verify
 	$(GO) mod tidy -diff
 	$(GO) vet -tags image,release ./...
+
+.PHONY: docs-configuration
+docs-configuration: ## Write docs/configuration.md from the flags
+	AUDITSTREAM_UPDATE_DOCS=1 $(GO) test -vet=off -count=1 -run '^TestConfigurationPageIsThatOfTheFlags$$' ./cmd/auditstream
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (needs the vulnerability database's site)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"auditstream/internal/dsn"
+	"auditstream/internal/service"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,9 +26,6 @@ const (
 	// on, and whoever needs it next would wait to find out.
 	maxConnIdle = 3 * time.Minute
 )
-
-// unproven is the context's key of those who can do with a connection that may be dead: it is not pinged for them.
-type unproven struct{}
 
 // parseDatabaseURL never quotes its input in an error: it holds a password.
 func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
@@ -77,7 +75,7 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 		cfg.MaxConnIdleTime = maxConnIdle
 	}
 	cfg.ShouldPing = func(ctx context.Context, params pgxpool.ShouldPingParams) bool {
-		return ctx.Value(unproven{}) == nil && params.IdleDuration > time.Second // as pgxpool itself does
+		return ctx.Value(service.Unproven{}) == nil && params.IdleDuration > time.Second // as pgxpool itself does
 	}
 	conn := cfg.ConnConfig
 	if !setsExecMode(url) {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"auditstream/internal/service"
 	"auditstream/internal/sql"
 	"auditstream/internal/store"
 
@@ -153,7 +153,7 @@ func (d *doctor) installation(ctx context.Context) []finding {
 	if d.status.View != nil {
 		return []finding{fail("", "view: %v", d.status.View)}
 	}
-	table := orElse(plain(d.status.Table), "several tables")
+	table := orElse(service.Plain(d.status.Table), "several tables")
 	if d.status.Super {
 		return []finding{ok("view auditstream.progress of %s: columns and types are right; it is read with the DATABASE_URL of serve alone, not as a superuser", table)}
 	}
@@ -184,14 +184,14 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 	}
 	repair := "Run auditstream install again: it repairs that."
 	if d.status.Table != "" {
-		repair = fmt.Sprintf("Run auditstream install --table '%s' again: it repairs that.", plain(d.status.Table))
+		repair = fmt.Sprintf("Run auditstream install --table '%s' again: it repairs that.", service.Plain(d.status.Table))
 	}
 	findings := d.feeds(ctx)
 	if !d.hasAudits() {
 		return findings
 	}
 	for _, t := range d.status.Triggers {
-		text := fmt.Sprintf("trigger %s on %s: %s", t.Name, orElse(plain(t.Table), "the table"), t.Enabled)
+		text := fmt.Sprintf("trigger %s on %s: %s", t.Name, orElse(service.Plain(t.Table), "the table"), t.Enabled)
 		if t.Enabled != "enabled" {
 			findings = append(findings, fail(repair, "%s, so changes are found by polling alone", text))
 			continue
@@ -199,16 +199,6 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 		findings = append(findings, ok("%s", text))
 	}
 	return findings
-}
-
-var needlessQuotes = regexp.MustCompile(`"([a-z_][a-z0-9_]*)"`)
-
-// plain takes the quotes off names that people write without.
-func plain(name string) string {
-	if strings.Contains(name, `""`) {
-		return name
-	}
-	return needlessQuotes.ReplaceAllString(name, "$1")
 }
 
 func (d *doctor) queue(ctx context.Context) []finding {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"auditstream/internal/pgtest"
+	"auditstream/internal/service"
 	"auditstream/internal/sql"
 
 	"github.com/jackc/pgx/v5"
@@ -373,7 +374,7 @@ func TestPlain(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"public.audits", "app.Audit Log", `we"ird`} {
 		parts := strings.Split(name, ".")
-		got, want := plain(pgx.Identifier(parts).Sanitize()), name
+		got, want := service.Plain(pgx.Identifier(parts).Sanitize()), name
 		switch name {
 		case "app.Audit Log":
 			want = `app."Audit Log"`

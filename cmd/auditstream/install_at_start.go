@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"auditstream/internal/service"
 	"auditstream/internal/sql"
 
 	"github.com/alecthomas/kong"
@@ -62,7 +63,7 @@ func (f startInstallFlags) installFirst(ctx context.Context, url string, logger 
 		logger.Warn("installed already, and this role may not repair it", "table", schema.Table, "missing", err)
 	default:
 		return fmt.Errorf("--install (AUDITSTREAM_INSTALL) %s: %w\nOr run it once with the table owner's DATABASE_URL, and then serve again: auditstream install --table %s --role %s",
-			f.Install, err, shellQuote(string(f.Install)), shellQuote(currentUser(ctx, conn)))
+			f.Install, err, service.ShellQuote(string(f.Install)), service.ShellQuote(currentUser(ctx, conn)))
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
 // Command auditstream shows live progress from PostgreSQL in browsers, over Server-Sent Events.
 //
-// All wiring is in serve.go; main only finds out what is asked for, and turns the outcome into an exit status:
+// All wiring is in internal/service; main only finds out what is asked for, and turns the outcome into an exit status:
 // 0 done, 1 failed, 2 wrong usage; watch has two more.
 package main
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,13 +10,15 @@ import (
 	"strings"
 	"time"
 
-	"auditstream/internal/pgnotify"
+	"auditstream/internal/admin"
 	"auditstream/internal/server"
 	"auditstream/internal/server/web"
-	"auditstream/internal/store"
+	"auditstream/internal/service"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -77,30 +80,13 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 		return err
 	}
 	defer pool.Close()
-	drift := newDriftWatch(pool, logger, registry)
-	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+	all, err := c.service(pool, tracer, logger, registry)
 	if err != nil {
 		return err
 	}
-	registrar := pgnotify.NewRegistrar(conn, pool, logger)
-	all := &feeds{pool: pool, registrar: registrar, drift: drift, cfg: c, tracer: tracer, logger: logger, registry: registry,
-		wake: pgnotify.NewBell(), feeds: make(map[string]*feed)}
-	// A notification that came back has shown that one connection of this address keeps its session, so that all do.
-	all.prepared = c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL)
-	if err := all.add(store.Audits); err != nil { // until the database says more
-		return err
-	}
-	registry.MustRegister(newQueueUsage(store.New(pool, store.Audits).QueueUsage, all.Idle))
-	schema := newSchemaWatch(all, pool, drift, logger)
-	hints, err := listen(c, conn, pool, schema, registrar, logger, registry)
-	if err != nil {
-		return err
-	}
-
 	cfg := c.server()
-	cfg.Feeds, cfg.Ping, cfg.Listening, cfg.Unreadable = all.find, all.ping, hints.up, all.unreadable
-	cfg.Drift = drift.Kinds
-	cfg.Page, cfg.Logger, cfg.Metrics, cfg.Tracer = page, logger, registry, tracer
+	all.Serve(&cfg)
+	cfg.Page, cfg.Logger, cfg.Registerer, cfg.Admin, cfg.Tracer = page, logger, registry, admin.Routes(registry), tracer
 	srv, err := server.New(ctx, cfg)
 	if err != nil {
 		return usageError{err}
@@ -110,7 +96,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	if err := c.installFirst(ctx, c.DatabaseURL, logger); err != nil {
 		return unlessStopped(ctx, err)
 	}
-	if err := firstContact(ctx, all.ping, logger); err != nil {
+	if err := firstContact(ctx, all.Ping, logger); err != nil {
 		return err
 	}
 	if err := srv.Listen(ctx); err != nil {
@@ -120,9 +106,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	listening(srv)
 
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range append(hints.run, all.run, schema.Watch) {
-		group.Go(func() error { return run(ctx) })
-	}
+	group.Go(func() error { return all.Run(ctx) })
 	group.Go(func() error { return srv.Run(ctx) })
 	if reloads != nil {
 		reloads.server = srv
@@ -131,6 +115,24 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	err = group.Wait()
 	logger.Info("stopped")
 	return err
+}
+
+// service is what the flags say about the service.
+func (c *serveCmd) service(pool *pgxpool.Pool, tracer trace.TracerProvider, logger *slog.Logger, registry prometheus.Registerer) (*service.Service, error) {
+	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", cmp.Or(c.DatabaseListenURL, c.DatabaseURL))
+	if err != nil {
+		return nil, err
+	}
+	hints, err := c.hints()
+	if err != nil {
+		return nil, err
+	}
+	return service.New(service.Config{
+		Pool: pool, Listen: conn, Hints: hints,
+		Prepared:     c.DatabaseListenURL == "" && !setsExecMode(c.DatabaseURL),
+		PollInterval: time.Duration(c.SSEFallbackDBInterval), NoFlood: c.SSEPollHot == "off", MaxRowBytes: int(c.SSEMaxRowBytes),
+		Tracer: tracer, Logger: logger, Registerer: registry,
+	})
 }
 
 // server is what the flags say about the server; what it works with is missing.

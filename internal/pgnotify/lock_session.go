@@ -159,7 +159,7 @@ func (s *lockSession) release(ctx context.Context, buckets []int32) error {
 func (s *lockSession) openTransactions(ctx context.Context) (open []uint64, next uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	err = s.conn.QueryRow(ctx, `with s as materialized( -- so that age is computed once
+	err = s.conn.QueryRow(ctx, `with s as materialized ( -- so that age is computed once
 			select s, pg_catalog.pg_snapshot_xmax(s)::text::bigint as xmax, greatest(pg_catalog.age(pg_catalog.pg_snapshot_xmax(s)::xid), 0) as newer
 			from pg_catalog.pg_current_snapshot() s)
 		select array(select x::text::bigint from pg_catalog.pg_snapshot_xip(s) x union all

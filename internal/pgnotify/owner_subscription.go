@@ -151,7 +151,7 @@ func (h *Hub) searchOwners(ctx context.Context) {
 		return
 	}
 	h.findTrouble.Log(h.cfg.Logger, slog.LevelError, err,
-		"database query for the audits of users who watch all of theirs failed, retrying",
+		"database query for the audits of users who watch all of theirs failed, trying again",
 		"database queries for the audits of users who watch all of theirs work again")
 	h.searchDone(f, keys, more, err)
 }

@@ -47,7 +47,7 @@ func (h *Hub) read(ctx context.Context) bool {
 		}
 		h.metrics.reads.WithLabelValues(result).Observe(took.Seconds())
 		h.metrics.batch.Observe(float64(len(b.keys)))
-		h.readTrouble.Log(h.cfg.Logger, slog.LevelError, err, "database read failed, retrying; open streams stay open", "database reads work again")
+		h.readTrouble.Log(h.cfg.Logger, slog.LevelError, err, "database read failed, trying again; open streams stay open", "database reads work again")
 		if err == nil {
 			h.deliver(b, states)
 			return true

@@ -100,7 +100,7 @@ func (r *Registrar) Unheld() (n int) {
 
 // Run acquires and releases locks until ctx is done, and returns nil. It retries a lost session for ever. Call it exactly once.
 func (r *Registrar) Run(ctx context.Context) error {
-	const cannot = "cannot tell the triggers what is watched, retrying; the safety net finds changes meanwhile, unless the triggers always notify. " +
+	const cannot = "the triggers cannot learn what is watched, trying again; unless they always notify, the safety net finds changes. " +
 		"DATABASE_LISTEN_URL must be a direct connection to the primary"
 	return connection{session: r.session, texts: Texts{Lost: cannot, Mute: cannot}, logger: r.logger, mutePause: mutePause, retryBell: r.checkBell}.run(ctx)
 }
@@ -129,7 +129,7 @@ func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 				r.tells.Store(unknown == nil)
 			}
 			if f != told && unknown != nil {
-				r.logger.Warn("the triggers cannot be told what is watched; the safety net finds changes, unless the triggers always notify. Run auditstream doctor",
+				r.logger.Warn("the triggers cannot learn what is watched; unless they always notify, the safety net finds changes. Run auditstream doctor",
 					"error", unknown)
 			}
 			looked, told = time.Now(), f

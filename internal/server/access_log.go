@@ -14,7 +14,7 @@ import (
 // access notes, for the access log, what became of a request. It is there only when there is an access log.
 type access struct {
 	http.ResponseWriter
-	server *Server
+	server *Handler
 	start  time.Time
 	record []slog.Attr // what the request says
 	route  string
@@ -26,7 +26,7 @@ type access struct {
 // logAccess writes one record about each request: at its end, or, when it becomes a stream, when that begins; "stream ended" is
 // its other one. Without an access log it is next itself. The record has nothing that the client chose freely, because some put tokens anywhere: no path, no query, no
 // user agent.
-func (s *Server) logAccess(next http.Handler) http.Handler {
+func (s *Handler) logAccess(next http.Handler) http.Handler {
 	if !s.cfg.AccessLog {
 		return next
 	}
@@ -78,7 +78,7 @@ func (a *access) log() {
 }
 
 // onRoute tells the access log and the tracer, where there are any, which route a request took.
-func (s *Server) onRoute(w http.ResponseWriter, r *http.Request) {
+func (s *Handler) onRoute(w http.ResponseWriter, r *http.Request) {
 	s.nameSpan(r)
 	if a, ok := w.(*access); ok {
 		a.route = routeOf(r)

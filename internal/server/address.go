@@ -6,9 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // addressLimit bounds the connections of one client address, which is all that is known of a client before its token. Up
@@ -21,12 +18,10 @@ type addressLimit struct {
 	mu      sync.Mutex
 	open    map[netip.Addr]int
 	refused func() // one was closed unread
-	warn    rate.Sometimes
 }
 
 func newAddressLimit(maximum int, refused func()) *addressLimit {
-	return &addressLimit{max: maximum, refused: refused, open: make(map[netip.Addr]int),
-		warn: rate.Sometimes{First: 1, Interval: time.Minute}}
+	return &addressLimit{max: maximum, refused: refused, open: make(map[netip.Addr]int)}
 }
 
 // clientAddr is what a connection is counted by.

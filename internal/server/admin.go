@@ -3,27 +3,19 @@ package server
 import (
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"net/netip"
 	"net/url"
-	runtime "runtime/pprof"
 	"strings"
 
 	"github.com/gorilla/mux"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// adminRoutes builds the handler of the admin address, for operators alone. net/http/pprof's cmdline is left out: it shows
-// flags, and --jwt-secret or --database-url may be among them.
+// adminRoutes builds the handler of the admin address, for operators alone.
 func (s *Server) adminRoutes() http.Handler {
 	r := mux.NewRouter().SkipClean(true)
-	metrics := promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{})
-	s.handle(r, "/metrics", metrics.ServeHTTP, http.MethodGet, http.MethodHead)
-	s.handle(r, "/debug/pprof/", pprof.Index, http.MethodGet, http.MethodHead)
-	s.handle(r, "/debug/pprof/profile", pprof.Profile, http.MethodGet)
-	s.handle(r, "/debug/pprof/symbol", pprof.Symbol, http.MethodGet, http.MethodPost) // go tool pprof posts addresses
-	s.handle(r, "/debug/pprof/trace", pprof.Trace, http.MethodGet)
-	s.handle(r, "/debug/pprof/{profile}", s.profile, http.MethodGet, http.MethodHead)
+	if s.cfg.Admin != nil {
+		s.cfg.Admin(func(path string, h http.HandlerFunc, methods ...string) { s.handle(r, path, h, methods...) })
+	}
 	r.NotFoundHandler = s.notFound()
 	return withoutBody(s.localOnly(r))
 }
@@ -56,13 +48,4 @@ func ForeignPage(adminAddr string, r *http.Request) bool {
 	host := (&url.URL{Host: r.Host}).Hostname()
 	_, err = netip.ParseAddr(host)
 	return err != nil && strings.Contains(host, ".") && !strings.EqualFold(host, configured)
-}
-
-func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
-	name := mux.Vars(r)["profile"]
-	if runtime.Lookup(name) == nil {
-		s.writeError(w, r, errNoRoute)
-		return
-	}
-	pprof.Handler(name).ServeHTTP(w, r)
 }

@@ -14,7 +14,7 @@ const maxToken = 8 << 10
 // token finds the credentials of a request after RFC 6750: the Authorization header, or else the configured cookie on a
 // same-origin request. A token in the URL is refused, whatever else the request carries: URLs end up in logs, histories
 // and Referer headers (RFC 9700, section 4.3.2).
-func (s *Server) token(r *http.Request) (string, error) {
+func (s *Handler) token(r *http.Request) (string, error) {
 	if tokenInURL(r.URL) {
 		return "", errTokenInURL
 	}

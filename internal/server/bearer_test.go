@@ -120,7 +120,7 @@ func TestWhereTheTokenIsTakenFrom(t *testing.T) {
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		tc.request(r)
-		s := &Server{cfg: Config{AuthCookie: tc.cookie}}
+		s := &Handler{cfg: Config{AuthCookie: tc.cookie}}
 		token, err := s.token(r)
 		if token != tc.token || (err == nil) != (tc.err == nil) || err != nil && answerTo(err) != tc.err {
 			t.Errorf("%s: %q, %v, want %q, %v", name, token, err, tc.token, tc.err)

@@ -49,10 +49,12 @@ type Subscription interface {
 // Config configures a Server. Zero means the default, except where a field says otherwise. The names in errors are those
 // of the environment variables.
 type Config struct {
-	// Addr is the address to serve on; default :8080.
+	// Addr is the address to serve on; default :8080. Like the next three fields it is for New and not for NewHandler.
 	Addr string
-	// AdminAddr is the address of /metrics and /debug/pprof; empty: they are not served.
+	// AdminAddr is the address of what Admin registers, for operators; empty: it is not served.
 	AdminAddr string
+	// Admin registers routes, of which other methods are answered 405; nil: there are none.
+	Admin func(handle func(path string, h http.HandlerFunc, methods ...string))
 	// CertFile and KeyFile make the server speak TLS and HTTP/2. Both or neither.
 	CertFile, KeyFile string
 
@@ -69,7 +71,9 @@ type Config struct {
 	// Drift returns the kinds of what is not as it was installed, for /readyz, which anybody may read; nil: none.
 	Drift func() []string
 
-	// Auth says which tokens are accepted. Required.
+	// Viewer says who asks, in place of tokens. Its error is made by Refuse, or passes: see there. A viewer's Expires may be zero.
+	Viewer func(*http.Request) (Viewer, error)
+	// Auth says which tokens are accepted. Required, unless there is a Viewer.
 	Auth AuthConfig
 	// AuthCookie is the name of a cookie that may carry the token on same-origin requests; empty: none.
 	AuthCookie string
@@ -99,16 +103,13 @@ type Config struct {
 	Logger *slog.Logger
 	// AccessLog writes a record about each request to Logger.
 	AccessLog bool
-	// Metrics receives the server's metrics and is served at /metrics; nil: a new registry.
-	Metrics *prometheus.Registry
+	// Registerer receives the metrics; nil: nobody does.
+	Registerer prometheus.Registerer
 	// Tracer receives a span for each request; nil: none are made.
 	Tracer trace.TracerProvider
 }
 
 func (c *Config) setDefaults() {
-	if c.Addr == "" {
-		c.Addr = ":8080"
-	}
 	if c.MaxDuration == 0 {
 		c.MaxDuration = time.Hour
 	}
@@ -121,8 +122,8 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.Metrics == nil {
-		c.Metrics = prometheus.NewRegistry()
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
 	}
 }
 
@@ -140,9 +141,6 @@ func (c *Config) validate() error {
 	if min(c.MaxStreams, c.MaxStreamsPerUser, c.MaxRefusedPerUser, c.MaxRefusedPerAddress, c.MaxConnectionsPerAddress) < 0 {
 		return errors.New("a negative limit: SSE_MAX_STREAMS, SSE_MAX_STREAMS_PER_USER, SSE_MAX_REFUSED_PER_USER, HTTP_MAX_REFUSED_PER_ADDRESS and HTTP_MAX_CONNECTIONS_PER_ADDRESS take a number from 1 on, or 0 for no limit")
 	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE: only one is set; set both or neither")
-	}
 	if c.AuthCookie != "" {
 		if err := (&http.Cookie{Name: c.AuthCookie}).Valid(); err != nil {
 			return fmt.Errorf("SSE_AUTH_COOKIE: %q cannot be a cookie's name; give one like session", c.AuthCookie)
@@ -153,7 +151,17 @@ func (c *Config) validate() error {
 			return err
 		}
 	}
-	if err := checkAddr("HTTP_ADDR", c.Addr); err != nil {
+	return nil
+}
+
+const defaultAddr = ":8080"
+
+// validateServer is about what New needs beyond NewHandler.
+func (c *Config) validateServer() error {
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE: only one is set; set both or neither")
+	}
+	if err := checkAddr("HTTP_ADDR", cmp.Or(c.Addr, defaultAddr)); err != nil {
 		return err
 	}
 	if c.AdminAddr == "" {

@@ -20,7 +20,7 @@ type connection struct {
 
 // take takes the connection of a request from net/http. It returns nil, and net/http keeps it, for HTTP/2, TLS, and answers after
 // which net/http would close it.
-func (s *Server) take(w http.ResponseWriter, r *http.Request) *connection {
+func (s *Handler) take(w http.ResponseWriter, r *http.Request) *connection {
 	if s.pool == nil || r.TLS != nil || r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.Close || w.Header().Get("Connection") != "" {
 		return nil
 	}
@@ -29,6 +29,9 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request) *connection {
 		return nil
 	}
 	setEventHeader(w.Header())
+	if !s.keeps {
+		w.Header().Set("Connection", "close")
+	}
 	return &connection{Conn: conn, head: responseHead(w.Header())}
 }
 
@@ -72,6 +75,8 @@ func (c *connection) send(text string, event []byte) error {
 func (c *connection) close(st *stream, reason string, sound bool) (over bool) {
 	switch {
 	case !sound, c.Write([]byte("0\r\n\r\n")) != nil, reason == endShutdown:
+		c.Close()
+	case !st.server.keeps:
 		c.Close()
 	case st.timer == nil, !c.Rest():
 		c.HandBack()

@@ -148,7 +148,7 @@ func answerTo(err error) *apiError {
 }
 
 // writeError answers a request that is not served, in JSON, and logs why.
-func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+func (s *Handler) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	answer := answerTo(err)
 	s.logRefusal(r, answer, err)
 	h := w.Header()
@@ -177,7 +177,7 @@ const maxEarly = time.Hour
 
 // refuseStream answers a stream request that is not served. One that cannot be served for now gets status 200, a random
 // time to come back after, and the error event: any other status ends a browser's EventSource for good.
-func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
+func (s *Handler) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
 	answer := answerTo(err)
 	if answer.final() {
 		s.writeError(w, r, err)
@@ -190,7 +190,7 @@ func (s *Server) refuseStream(w http.ResponseWriter, r *http.Request, err error)
 	}
 }
 
-func (s *Server) logRefusal(r *http.Request, answer *apiError, err error) {
+func (s *Handler) logRefusal(r *http.Request, answer *apiError, err error) {
 	level := slog.LevelDebug
 	label := refusedLabel(answer)
 	switch {
@@ -244,12 +244,12 @@ func ofFeed(r *http.Request, template string) string {
 }
 
 // writeJSON sends a whole JSON answer, with a deadline that must not outlast it on a connection that is used again.
-func (s *Server) writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+func (s *Handler) writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	s.writeBody(w, r, status, body)
 }
 
-func (s *Server) writeBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+func (s *Handler) writeBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	rc := http.NewResponseController(w)
 	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // a test's recorder has none
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))

@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/internal/admin"
 	"auditstream/internal/store"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -145,7 +147,9 @@ func ended(status string) *store.State {
 
 func newTestServer(t *testing.T, hub Hub, change func(*Config)) *Server {
 	t.Helper()
+	registry := prometheus.NewRegistry()
 	cfg := Config{
+		Registerer: registry, Admin: admin.Routes(registry),
 		Hub:       hub,
 		Ping:      func(context.Context) error { return nil },
 		Listening: func() bool { return true },

@@ -22,7 +22,7 @@ type Feed struct {
 var ErrNoFeed = errors.New("there is no such feed")
 
 // feed finds what a request's path names.
-func (s *Server) feed(r *http.Request) (Feed, error) {
+func (s *Handler) feed(r *http.Request) (Feed, error) {
 	name := pathVar(r, "feed")
 	if s.cfg.Feeds == nil {
 		if name != store.DefaultFeed {

@@ -43,7 +43,7 @@ func (l *refusalLimit) count(who viewer, r *http.Request, audits int) {
 }
 
 // tooManyRefused accounts for a request beyond the limit. The log names the settings now and then.
-func (s *Server) tooManyRefused() {
+func (s *Handler) tooManyRefused() {
 	s.metrics.refused.WithLabelValues(refusedLabels[errTooManyRefused]).Inc()
 	s.refusals.warn.Do(func() {
 		s.cfg.Logger.Warn("a user or an address asks for more audits that it may not see than SSE_MAX_REFUSED_PER_USER or HTTP_MAX_REFUSED_PER_ADDRESS allows; behind a proxy, whose address all clients have, set the second to 0",

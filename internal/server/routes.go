@@ -13,7 +13,7 @@ import (
 )
 
 // routes builds the handler of the public address.
-func (s *Server) routes() http.Handler {
+func (s *Handler) routes() http.Handler {
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
 	s.handle(r, "/api/v1/sse/{feed}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, queryKeys) }, http.MethodGet)
 	s.handle(r, "/api/v1/sse/{feed}/{id}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, pathKey) }, http.MethodGet)
@@ -30,7 +30,7 @@ func (s *Server) routes() http.Handler {
 }
 
 // shared lets pages of other origins in, where there are any.
-func (s *Server) shared(r http.Handler) http.Handler {
+func (s *Handler) shared(r http.Handler) http.Handler {
 	if len(s.cfg.CORSOrigins) == 0 {
 		return r
 	}
@@ -50,7 +50,7 @@ func (s *Server) shared(r http.Handler) http.Handler {
 
 // reportPanic logs a mistake of ours where operators see it, and cuts the connection, so that the client comes back: net/http
 // would do the second alone. What the request was is in the stack at most as a pointer.
-func (s *Server) reportPanic(next http.Handler) http.Handler {
+func (s *Handler) reportPanic(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			cause := recover()
@@ -68,7 +68,7 @@ func (s *Server) reportPanic(next http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) notFound() http.Handler {
+func (s *Handler) notFound() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.writeError(w, r, errNoRoute) })
 }
 
@@ -85,7 +85,7 @@ func withoutBody(next http.Handler) http.Handler {
 }
 
 // handle registers a route that answers other methods with 405 and the Allow header that RFC 9110 requires.
-func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods ...string) {
+func (s *Handler) handle(r *mux.Router, path string, h http.HandlerFunc, methods ...string) {
 	allow := strings.Join(methods, ", ")
 	r.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		s.onRoute(w, r)
@@ -99,7 +99,7 @@ func (s *Server) handle(r *mux.Router, path string, h http.HandlerFunc, methods 
 	})
 }
 
-func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
+func (s *Handler) openapi(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/yaml")
 	s.writeBody(w, r, http.StatusOK, web.OpenAPI)
 }

@@ -276,7 +276,7 @@ func TestBrokenListenerEndsRun(t *testing.T) {
 	if err := s.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_ = s.api.Close()
+	_ = s.public.Close()
 	if err := s.Run(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "serve: ") {
 		t.Errorf("error %v, want that of Serve", err)
 	}

@@ -1,12 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -16,58 +16,34 @@ import (
 	"auditstream/internal/connpool"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 )
 
 const (
-	// drainTimeout is how long streams and requests may take to end after the stop signal before they are cut.
-	drainTimeout = 8 * time.Second
-	maxHeader    = 16 << 10
+	maxHeader = 16 << 10
 	// idleTimeout is how long a connection may wait for its next request.
 	idleTimeout = 2 * time.Minute
 )
 
-// errDraining is the cause with which request contexts end at shutdown, to tell it from a client that has gone.
-var errDraining = errors.New("the server is shutting down")
-
-// Server serves the API. Its methods are safe for concurrent use, but Run is called once.
+// Server serves the API at addresses of its own. Its methods are safe for concurrent use, but Run is called once.
 type Server struct {
-	cfg      Config
-	verifier *verifier
-	limit    *streamLimit
-	address  *addressLimit
-	metrics  metrics
-	ready    readiness
-	refusals *refusalLimit
-	pool     *connpool.Pool // nil when all streams are net/http's
-	draining atomic.Bool
+	*Handler
+	address *addressLimit
 	// certificate is for TLS alone.
 	certificate atomic.Pointer[tls.Certificate]
-	// warnAway keeps an outage, in which everybody is refused, from filling the log.
-	warnAway rate.Sometimes
 
-	api, admin net.Listener
+	public, admin net.Listener
 }
 
-// New validates the configuration, and fetches the signing keys when there are any to fetch; ctx bounds their later
-// refreshes, so it must live as long as the server.
+// New is NewHandler with what a server needs besides.
 func New(ctx context.Context, cfg Config) (*Server, error) {
-	cfg.setDefaults()
-	if err := cfg.validate(); err != nil {
+	if err := cfg.validateServer(); err != nil {
 		return nil, err
 	}
-	v, err := newVerifier(ctx, cfg.Auth, cfg.Logger)
+	h, err := newHandler(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		cfg:      cfg,
-		warnAway: rate.Sometimes{First: 3, Interval: time.Second},
-		verifier: v,
-		limit:    newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
-		refusals: newRefusalLimit(cfg.MaxRefusedPerUser, cfg.MaxRefusedPerAddress),
-		metrics:  newMetrics(cfg.Metrics, cfg.MaxStreams),
-	}
+	s := &Server{Handler: h, address: newAddressLimit(cfg.MaxConnectionsPerAddress, h.tooManyConnections)}
 	if cfg.CertFile != "" {
 		pair, err := loadCertificate(cfg.CertFile, cfg.KeyFile)
 		if err != nil {
@@ -75,18 +51,17 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		}
 		s.certificate.Store(pair)
 	}
-	s.address = newAddressLimit(cfg.MaxConnectionsPerAddress, s.tooManyConnections)
 	return s, nil
 }
 
 // Listen binds the addresses, so that a taken port is an error at start and port 0 is known before Run. The caller calls
 // Run or Close afterwards.
 func (s *Server) Listen(ctx context.Context) error {
-	api, err := listen(ctx, "HTTP_ADDR", s.cfg.Addr)
+	api, err := listen(ctx, "HTTP_ADDR", cmp.Or(s.cfg.Addr, defaultAddr))
 	if err != nil {
 		return err
 	}
-	s.api = api
+	s.public = api
 	if s.cfg.AdminAddr != "" {
 		s.admin, err = listen(ctx, "ADMIN_ADDR", s.cfg.AdminAddr)
 		if err != nil {
@@ -94,20 +69,19 @@ func (s *Server) Listen(ctx context.Context) error {
 		}
 	}
 	if !s.cfg.NoHijack && s.cfg.CertFile == "" {
-		s.pool = connpool.New(connpool.Config{Addr: s.api.Addr(), Gone: s.address.closed, Write: writeConn, Logger: s.cfg.Logger})
+		s.keeps = true
+		s.pool = connpool.New(connpool.Config{Addr: s.public.Addr(), Gone: s.address.closed, Write: writeConn, Logger: s.cfg.Logger})
 	}
 	return nil
 }
 
 // Close releases the addresses of a server that is not run after all.
 func (s *Server) Close() error {
-	err := s.api.Close()
+	err := s.public.Close()
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
 	}
-	if s.pool != nil {
-		s.pool.Close()
-	}
+	s.Handler.Close()
 	return err
 }
 
@@ -123,7 +97,7 @@ func listen(ctx context.Context, name, addr string) (net.Listener, error) {
 }
 
 // Addr is the address served on, once Listen has returned.
-func (s *Server) Addr() net.Addr { return s.api.Addr() }
+func (s *Server) Addr() net.Addr { return s.public.Addr() }
 
 // AdminAddr is the address of the metrics, once Listen has returned; nil when there is none.
 func (s *Server) AdminAddr() net.Addr {
@@ -136,31 +110,23 @@ func (s *Server) AdminAddr() net.Addr {
 // Run serves until ctx is done, then ends every stream with a random time to come back after, and returns nil within
 // seconds. Listen must have been called.
 func (s *Server) Run(ctx context.Context) error {
-	requests, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
-	api, admin := s.newHTTPServer(s.routes()), s.newHTTPServer(s.adminRoutes())
-	api.BaseContext = func(net.Listener) context.Context { return requests }
+	api, admin := s.newHTTPServer(s.Handler), s.newHTTPServer(s.adminRoutes())
 	api.ConnContext, api.ConnState = s.address.opened, s.address.changed
 
 	group, ctx := errgroup.WithContext(ctx)
 	if s.pool != nil {
 		group.Go(func() error { return serving(api.Serve(s.pool.Listener())) })
-		group.Go(s.pool.Run)
 	}
 	group.Go(func() error { return serving(s.serve(api)) })
 	if s.admin != nil {
 		group.Go(func() error { return serving(admin.Serve(s.admin)) })
 	}
+	group.Go(func() error { return s.Handler.Run(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
-		s.draining.Store(true)
-		cancel(errDraining) // streams say goodbye; http.Server.Shutdown alone would wait for them for ever
+		s.drain()
 		stop, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer done()
-		if s.pool != nil {
-			s.pool.Drain()
-			defer s.pool.End(stop) // after api's, whose handlers may still begin a stream
-		}
 		return errors.Join(shutdown(stop, api), shutdown(stop, admin))
 	})
 	return group.Wait()
@@ -182,7 +148,7 @@ func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
 }
 
 func (s *Server) serve(api *http.Server) error {
-	l := s.address.listener(s.api)
+	l := s.address.listener(s.public)
 	if s.cfg.CertFile != "" {
 		shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil }
 		api.TLSConfig = &tls.Config{GetCertificate: shown} // ServeTLS adds HTTP/2
@@ -205,10 +171,4 @@ func shutdown(ctx context.Context, server *http.Server) error {
 		return server.Close()
 	}
 	return err
-}
-
-// retryDelay is a time to come back after: SSE_RETRY_MS, give or take a half at random, so that clients which were sent
-// away together do not return together.
-func (s *Server) retryDelay() time.Duration {
-	return s.cfg.Retry/2 + rand.N(s.cfg.Retry)
 }

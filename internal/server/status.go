@@ -12,7 +12,7 @@ import (
 )
 
 // status serves GET /api/v1/{feed}/{id}/status, the polling fallback. However many clients poll, their reads are batched.
-func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+func (s *Handler) status(w http.ResponseWriter, r *http.Request) {
 	state, err := s.read(r)
 	if err != nil {
 		s.writeError(w, r, err)
@@ -34,7 +34,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 }
 
 // read takes the first state of a subscription of a moment. Writers are told nothing.
-func (s *Server) read(r *http.Request) (*store.State, error) {
+func (s *Handler) read(r *http.Request) (*store.State, error) {
 	who, err := s.authenticate(r)
 	if err != nil {
 		return nil, err
@@ -76,14 +76,14 @@ func etagMatches(headers []string, etag string) bool {
 }
 
 // healthz serves GET /healthz: the process lives.
-func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
+func (s *Handler) healthz(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	s.writeJSON(w, r, http.StatusOK, []byte(`{"status":"ok"}`))
 }
 
 // readyz serves GET /readyz: whether streams can be served, and whether changes arrive by notification ("up") or are
 // found by the safety net alone ("polling").
-func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+func (s *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 	listener := "polling"
 	if s.cfg.Listening() {
 		listener = "up"

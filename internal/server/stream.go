@@ -16,7 +16,7 @@ import (
 // goroutine of its own. Whatever happens to it is noted in due, and its sink has one goroutine at a time call Run, whose fields
 // all others are.
 type stream struct {
-	server *Server
+	server *Handler
 	feed   *store.Feed
 	who    viewer
 	sub    Subscription // nil once the stream has ended
@@ -91,7 +91,7 @@ func (st *stream) begin(first []*store.State) (over bool) {
 }
 
 // lifetime is how long a stream may last, and whether it is the token's expiry that ends it, and not SSE_MAX_DURATION.
-func (s *Server) lifetime(who viewer) (left time.Duration, expires bool) {
+func (s *Handler) lifetime(who viewer) (left time.Duration, expires bool) {
 	left = time.Until(who.expires)
 	return min(left, s.cfg.MaxDuration), left < s.cfg.MaxDuration
 }

@@ -52,10 +52,10 @@ func (l *streamLimit) count() int {
 
 // tooManyConnections accounts for a connection beyond its address's limit. The log names the variable now and then: behind
 // a proxy it is the limit that is wrong.
-func (s *Server) tooManyConnections() {
+func (s *Handler) tooManyConnections() {
 	s.metrics.refused.WithLabelValues(refusedLabels[errTooManyConns]).Inc()
-	s.address.warn.Do(func() {
+	s.warnCrowd.Do(func() {
 		s.cfg.Logger.Warn("an address has more connections than HTTP_MAX_CONNECTIONS_PER_ADDRESS allows; behind a proxy, whose address all clients have, set it to 0",
-			"limit", s.address.max)
+			"limit", s.cfg.MaxConnectionsPerAddress)
 	})
 }

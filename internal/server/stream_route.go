@@ -21,7 +21,7 @@ const (
 
 // serveStream serves GET /api/v1/sse/{feed}/{id}/progress and GET /api/v1/sse/{feed}/progress, which differ in where ids finds
 // what is asked for. It opens a stream and sends its first events; then whoever serves it goes on.
-func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, ids keys) {
+func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keys) {
 	st, first, err := s.open(r, ids)
 	if err != nil {
 		s.refuseStream(w, r, err)
@@ -47,7 +47,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, ids keys) {
 
 // open subscribes to the audits, all of the viewer's if nil is asked for, and takes their first states. It is all or nothing: the error
 // is why one must not be shown. Writers are told nothing yet.
-func (s *Server) open(r *http.Request, asked keys) (*stream, []*store.State, error) {
+func (s *Handler) open(r *http.Request, asked keys) (*stream, []*store.State, error) {
 	who, err := s.authenticate(r)
 	if err != nil {
 		return nil, nil, err
@@ -106,7 +106,7 @@ func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake fu
 }
 
 // check puts first states into the order of ids and returns why one must not be shown, the first in that order.
-func (s *Server) check(r *http.Request, f Feed, who viewer, ids []store.Key, states []*store.State) (refused error) {
+func (s *Handler) check(r *http.Request, f Feed, who viewer, ids []store.Key, states []*store.State) (refused error) {
 	if len(states) < len(ids) { // or nobody would know whose the others are
 		return because(errInternal, fmt.Errorf("%d first states of %d audits", len(states), len(ids)))
 	}
@@ -147,9 +147,12 @@ func mayShow(state *store.State, who viewer) error {
 	return nil
 }
 
-func (s *Server) authenticate(r *http.Request) (viewer, error) {
+func (s *Handler) authenticate(r *http.Request) (viewer, error) {
 	if isOverLimit(r) {
 		return viewer{}, errTooManyConns
+	}
+	if s.cfg.Viewer != nil {
+		return s.ask(r)
 	}
 	token, err := s.token(r)
 	if err != nil {

@@ -340,7 +340,7 @@ func BenchmarkEncodeEvent(b *testing.B) {
 }
 
 func ExampleServer_retryDelay() {
-	s := &Server{cfg: Config{Retry: 5 * time.Second}}
+	s := &Handler{cfg: Config{Retry: 5 * time.Second}}
 	d := s.retryDelay()
 	fmt.Println(d >= 2500*time.Millisecond, d < 7500*time.Millisecond)
 	// Output: true true

@@ -3,10 +3,10 @@ package server
 import (
 	"context"
 	"net/http"
-	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/gorilla/mux"
-	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
@@ -14,21 +14,73 @@ import (
 )
 
 // traced makes a span of each request that is not a probe's; without a tracer it is next itself. A client's own trace is
-// linked to and not continued: clients are strangers, who would otherwise decide what is sampled.
-func (s *Server) traced(next http.Handler) http.Handler {
+// linked to and not continued: clients are strangers, who would otherwise decide what is sampled. Of what the client chose freely, and of
+// where it is, nothing is in the span, because some put tokens anywhere: that is why this is not otelhttp.
+func (s *Handler) traced(next http.Handler) http.Handler {
 	if s.cfg.Tracer == nil {
 		return next
 	}
-	return otelhttp.NewHandler(next, "",
-		otelhttp.WithTracerProvider(reticentProvider{s.cfg.Tracer}),
-		otelhttp.WithPropagators(propagation.TraceContext{}),
-		otelhttp.WithPublicEndpointFn(func(*http.Request) bool { return true }),
-		otelhttp.WithFilter(func(r *http.Request) bool { return r.URL.Path != "/healthz" && r.URL.Path != "/readyz" }),
-	)
+	tracer := s.cfg.Tracer.Tracer("auditstream/internal/server")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, span := tracer.Start(r.Context(), methodOf(r, "HTTP"), spanOf(r)...)
+		defer span.End()
+		a := &answered{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(a, r.WithContext(ctx))
+		span.SetAttributes(attribute.Int("http.response.status_code", a.status))
+		if a.bytes > 0 {
+			span.SetAttributes(attribute.Int("http.response.body.size", a.bytes))
+		}
+		if a.status >= http.StatusInternalServerError {
+			span.SetStatus(codes.Error, "")
+		}
+	})
 }
 
+func spanOf(r *http.Request) []trace.SpanStartOption {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	version := strings.TrimSuffix(strings.TrimPrefix(r.Proto, "HTTP/"), ".0") // 1.1, and 2 as OpenTelemetry has it
+	if r.ProtoMajor == 1 {
+		version = "1." + strconv.Itoa(r.ProtoMinor)
+	}
+	options := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attribute.String("http.request.method", methodOf(r, "_OTHER")), attribute.String("url.scheme", scheme),
+		attribute.String("network.protocol.version", version))}
+	theirs := propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(r.Header))
+	if remote := trace.SpanContextFromContext(theirs).WithTraceState(trace.TraceState{}); remote.IsValid() {
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: remote}))
+	}
+	return options
+}
+
+// answered notes what a request was answered.
+type answered struct {
+	http.ResponseWriter
+	status, bytes int
+}
+
+func (a *answered) WriteHeader(status int) {
+	a.status = status
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answered) Write(p []byte) (int, error) {
+	n, err := a.ResponseWriter.Write(p)
+	a.bytes += n
+	return n, err
+}
+
+// Unwrap lets an http.ResponseController flush, set deadlines and take the connection.
+func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
 // nameSpan calls the request's span, where there is one, by its route.
-func (s *Server) nameSpan(r *http.Request) {
+func (s *Handler) nameSpan(r *http.Request) {
 	if s.cfg.Tracer == nil {
 		return
 	}
@@ -42,8 +94,8 @@ func (s *Server) nameSpan(r *http.Request) {
 	span.SetAttributes(attribute.String("http.route", template))
 }
 
-// endSpan ends a stream's span when the stream begins: what follows may take an hour. otelhttp's own End is then ignored.
-func (s *Server) endSpan(ctx context.Context) {
+// endSpan ends a stream's span when the stream begins: what follows may take an hour. traced's own End is then ignored.
+func (s *Handler) endSpan(ctx context.Context) {
 	if s.cfg.Tracer == nil {
 		return
 	}
@@ -53,30 +105,8 @@ func (s *Server) endSpan(ctx context.Context) {
 }
 
 // failSpan is for a request that caused a panic.
-func (s *Server) failSpan(ctx context.Context) {
+func (s *Handler) failSpan(ctx context.Context) {
 	if s.cfg.Tracer != nil {
 		trace.SpanFromContext(ctx).SetStatus(codes.Error, "panic")
 	}
-}
-
-// reticentProvider takes from spans what the client chose freely, because some put tokens anywhere, and where it is: of what
-// otelhttp would say about a request's path, host, user agent and addresses nothing is left.
-type reticentProvider struct{ trace.TracerProvider }
-
-func (p reticentProvider) Tracer(name string, options ...trace.TracerOption) trace.Tracer {
-	return reticentTracer{p.TracerProvider.Tracer(name, options...)}
-}
-
-type reticentTracer struct{ trace.Tracer }
-
-var told = []attribute.Key{"http.request.method", "url.scheme", "network.protocol.version"}
-
-func (t reticentTracer) Start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
-	asked := trace.NewSpanStartConfig(options...)
-	attributes := slices.DeleteFunc(slices.Clone(asked.Attributes()), func(a attribute.KeyValue) bool { return !slices.Contains(told, a.Key) })
-	kept := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(asked.SpanKind()), trace.WithAttributes(attributes...)}
-	for _, link := range asked.Links() {
-		kept = append(kept, trace.WithLinks(trace.Link{SpanContext: link.SpanContext.WithTraceState(trace.TraceState{})}))
-	}
-	return t.Tracer.Start(ctx, name, kept...)
 }

@@ -73,7 +73,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 		}
 		return 0
 	})
-	p.published = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_published_total", Help: "Messages that Redis accepted: hints, resyncs and ticker."})
+	p.published = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_published_total", Help: "Messages that Redis accepted: hints, resyncs and heartbeats."})
 	p.failures = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_failures_total", Help: "Failed attempts to publish; a resync makes up for the lost hints."})
 	return p, nil
 }
@@ -136,7 +136,7 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 			return nil
 		}
 		if err != nil || p.Up() { // otherwise there was nothing to publish
-			trouble.Log(p.cfg.Logger, slog.LevelWarn, err, "Redis (REDIS_URL)takes no hints, retrying; the instances' safety nets find changes meanwhile", "Redis takes hints again")
+			trouble.Log(p.cfg.Logger, slog.LevelWarn, err, "Redis (REDIS_URL) takes no hints, trying again; the instances' safety nets find changes meanwhile", "Redis takes hints again")
 		}
 		if err == nil {
 			if heartbeat {

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"log/slog"
 	"os"
-	"strings"
 	"testing"
 
 	"auditstream/internal/pgtest"
@@ -29,7 +26,7 @@ func earlier(t *testing.T, version int) (dsn string) {
 func TestDoctorComparesVersions(t *testing.T) {
 	t.Parallel()
 	dsn := earlier(t, 1)
-	const older = "warn  schema: version 1, older than this program's, 5; until it is upgraded its triggers ring for every change"
+	const older = "warn  schema: version 1, older than this program's, 5; until it is upgraded its triggers notify of every change"
 	mustContain(t, examine(t, dsn).want(t, exitDone).out, older, "Run auditstream install --table public.audits --role ",
 		", with the --column options that it was installed with.")
 	got := command(t, "install", "--database-url="+dsn, "--dry-run").want(t, exitDone)
@@ -50,54 +47,6 @@ func TestDoctorComparesVersions(t *testing.T) {
 	}
 	execSQL(t, dsn, `comment on view auditstream.progress is 'by hand'`)
 	mustNotContain(t, examine(t, dsn).want(t, exitDone).out, "schema:")
-}
-
-func TestInstallCommand(t *testing.T) {
-	t.Parallel()
-	for want, s := range map[string]sql.Schema{
-		"auditstream install --table public.audits --role serve":            {Table: `"public"."audits"`, Role: "serve", Triggers: true},
-		"auditstream install --table app.jobs --role serve --notify-always": {Table: "app.jobs", Role: "serve", Triggers: true, Always: true},
-		"auditstream install --table app.jobs --role serve --no-triggers":   {Table: "app.jobs", Role: "serve"},
-		`auditstream install --table '"My S"."it'\''s"' --role 'a b'`:       {Table: `"My S"."it's"`, Role: "a b", Triggers: true},
-		"auditstream install --role serve --no-triggers":                    {Role: "serve"},
-	} {
-		if got := installCommand(s); got != want {
-			t.Errorf("got %s, want %s", got, want)
-		}
-	}
-}
-
-// Each difference is told once, however often it is looked at.
-func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
-	t.Parallel()
-	dsn := earlier(t, 1)
-	conn := pgtest.Connect(t, dsn)
-	var log bytes.Buffer
-	w := newSchemaWatch(nil, conn, nil, slog.New(slog.NewTextHandler(&log, nil)))
-	told := func(want ...string) {
-		t.Helper()
-		w.compare(t.Context())
-		w.compare(t.Context())
-		if got := strings.Count(log.String(), "\n"); got != min(len(want), 1) {
-			t.Errorf("%d lines, want %d:\n%s", got, min(len(want), 1), log.String())
-		}
-		mustContain(t, log.String(), want...)
-		log.Reset()
-	}
-	told("level=WARN", "older than this program", "schema=1 program=5", `run="auditstream install --table public.audits --role `,
-		`until_then="its triggers ring for every change`)
-	if _, err := sql.Install(t.Context(), conn, sql.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	told("level=INFO", "schema=5 program=5")
-	execSQL(t, dsn, `comment on view auditstream.progress is 'auditstream 6 x'`)
-	told("level=WARN", "newer than this program: upgrade the program", "schema=6 program=5")
-	execSQL(t, dsn, `comment on view auditstream.progress is 'by hand'`)
-	told()
-	if _, err := conn.Exec(t.Context(), `drop schema auditstream cascade`); err != nil {
-		t.Fatal(err)
-	}
-	told()
 }
 
 // The versions that kept a table of what is watched: the program has no part in that any more.

@@ -1,38 +1,30 @@
-package main
+package service
 
 import (
 	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
 	"sync"
-	"time"
 
 	"auditstream/internal/pgnotify"
 	"auditstream/internal/server"
 	"auditstream/internal/sql"
 	"auditstream/internal/store"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/otel/trace"
 )
 
 // feeds are all that is adopted in the database, those included that are installed or removed while serve runs. They share the connections,
 // the listener and the locks; each has a hub of its own, so that rows of one that are slow to read are nobody else's problem. What the listener hears they take apart.
 type feeds struct {
-	pool      *pgxpool.Pool
-	prepared  bool // statements may be
+	cfg       Config
 	registrar *pgnotify.Registrar
 	drift     *driftWatch
-	cfg       *serveCmd
-	tracer    trace.TracerProvider
-	logger    *slog.Logger
-	registry  *prometheus.Registry
 	wake      pgnotify.Bell // there is something to run
+	known     chan struct{} // closed when it is known which there are
 
 	mu    sync.RWMutex
 	feeds map[string]*feed
@@ -48,6 +40,11 @@ type feed struct {
 	announcer *pgnotify.FeedAnnouncer
 	metrics   *prometheus.Registry
 	gone      chan struct{} // closed when it is over
+}
+
+func newFeeds(cfg Config, registrar *pgnotify.Registrar, drift *driftWatch) *feeds {
+	return &feeds{cfg: cfg, registrar: registrar, drift: drift, wake: pgnotify.NewBell(),
+		known: make(chan struct{}), feeds: make(map[string]*feed)}
 }
 
 var errNotAsked = errors.New("the database was not asked yet which feeds there are")
@@ -135,18 +132,21 @@ func (a *feeds) ping(ctx context.Context) error {
 func (a *feeds) look(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	found, err := sql.Feeds(ctx, a.pool)
+	found, err := sql.Feeds(ctx, a.cfg.Pool)
 	if err != nil {
-		a.logger.Debug("which feeds there are is not known", "error", err)
+		a.cfg.Logger.Debug("which feeds there are is not known", "error", err)
 		return false
 	}
 	there := make(map[string]*store.Feed)
 	for _, f := range found {
-		there[f.Name] = described(f)
+		there[f.Name] = Described(f)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asked = true
+	if !a.asked {
+		a.asked = true
+		close(a.known)
+	}
 	for name, f := range a.feeds {
 		if !reflect.DeepEqual(f.Feed, there[name]) {
 			a.remove(f)
@@ -155,28 +155,29 @@ func (a *feeds) look(ctx context.Context) bool {
 	for name, f := range there {
 		if a.feeds[name] == nil {
 			if err := a.add(f); err != nil {
-				a.logger.Error("a feed cannot be served", "feed", name, "error", err)
+				a.cfg.Logger.Error("a feed cannot be served", "feed", name, "error", err)
 			}
 		}
 	}
 	return true
 }
 
-func described(f sql.Feed) *store.Feed {
+// Described is a feed of the database as the store has it.
+func Described(f sql.Feed) *store.Feed {
 	return &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Mix: f.Mix, Ends: f.Ends, Deleted: f.Deleted, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
 }
 
 // add begins a feed. The caller holds mu, where others run.
 func (a *feeds) add(described *store.Feed) error {
-	f := &feed{Feed: described, rows: store.New(a.pool, described), announcer: a.registrar.Feed(described), metrics: prometheus.NewRegistry(), gone: make(chan struct{})}
-	f.rows.LimitRows(int(a.cfg.SSEMaxRowBytes))
-	if a.prepared {
+	f := &feed{Feed: described, rows: store.New(a.cfg.Pool, described), announcer: a.registrar.Feed(described), metrics: prometheus.NewRegistry(), gone: make(chan struct{})}
+	f.rows.LimitRows(a.cfg.MaxRowBytes)
+	if a.cfg.Prepared {
 		f.rows.PrepareWhile(a.registrar.Held)
 	}
 	metrics := prometheus.WrapRegistererWith(prometheus.Labels{"feed": described.Name}, f.metrics)
 	metrics.MustRegister(rowMetrics(f.rows)...)
-	rows := guarded{Loader: traced(f.rows, a.tracer), Finder: f.rows, drift: a.drift, feed: described.Name}
-	logger := a.logger
+	rows := guarded{Loader: traced(f.rows, a.cfg.Tracer), Finder: f.rows, drift: a.drift, feed: described.Name}
+	logger := a.cfg.Logger
 	if described.Name != store.DefaultFeed {
 		logger = logger.With("feed", described.Name)
 	}
@@ -186,15 +187,15 @@ func (a *feeds) add(described *store.Feed) error {
 		Loader:     rows,
 		Announcer:  f.announcer,
 		Finder:     rows,
-		Interval:   time.Duration(a.cfg.SSEFallbackDBInterval),
-		NoFlood:    a.cfg.SSEPollHot == "off",
+		Interval:   a.cfg.PollInterval,
+		NoFlood:    a.cfg.NoFlood,
 		Logger:     logger,
 		Registerer: metrics,
 	})
 	if err != nil {
 		return err
 	}
-	if err := a.registry.Register(f.metrics); err != nil {
+	if err := a.cfg.Registerer.Register(f.metrics); err != nil {
 		return err
 	}
 	a.feeds[described.Name] = f
@@ -206,7 +207,7 @@ func (a *feeds) add(described *store.Feed) error {
 // remove ends a feed: whoever watches is told to come back, and finds another one, or none. The caller holds mu.
 func (a *feeds) remove(f *feed) {
 	delete(a.feeds, f.Name)
-	a.registry.Unregister(f.metrics)
+	a.cfg.Registerer.Unregister(f.metrics)
 	f.announcer.Detach()
 	f.hub.Retire()
 	close(f.gone)

@@ -1,11 +1,10 @@
-package main
+package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
-	"regexp"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -98,7 +97,7 @@ func (w *schemaWatch) compare(ctx context.Context) {
 	}
 	w.alwaysRings.Store(s.Version <= 1)
 	versions := []any{"schema", s.Version, "program", sql.SchemaVersion}
-	remedy := append(versions, "run", installCommand(s), "until_then", orElse(s.Lacks(), "all works"))
+	remedy := append(versions, "run", InstallCommand(s), "until_then", cmp.Or(s.Lacks(), "all works"))
 	complaint := ""
 	switch {
 	case s.Version > sql.SchemaVersion:
@@ -122,55 +121,4 @@ func (w *schemaWatch) compare(ctx context.Context) {
 		w.logger.Info("the database's schema is of this program's version now", versions...)
 	}
 	w.told = said
-}
-
-// installCommand is what upgrades a schema. Where the mapping of columns is not remembered, who has given one has to do so again.
-func installCommand(s sql.Schema) string {
-	command := "auditstream install"
-	if s.Table != "" {
-		command += " --table " + shellQuote(plain(s.Table))
-	}
-	command += " --role " + shellQuote(s.Role)
-	switch {
-	case !s.Triggers:
-		command += " --no-triggers"
-	case s.Always:
-		command += " --notify-always"
-	}
-	return command
-}
-
-// upgradeRemedy is installCommand in a sentence.
-func upgradeRemedy(s sql.Schema) string {
-	return fmt.Sprintf("Run %s, with the --column options that it was installed with.", installCommand(s))
-}
-
-var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
-
-func shellQuote(s string) string {
-	if shellSafe.MatchString(s) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-func (d *doctor) schema(ctx context.Context) []finding {
-	s, err := sql.ReadSchema(ctx, d.pool)
-	switch {
-	case err != nil:
-		return []finding{unanswered("schema", err)}
-	case s.Version == 0:
-		return nil // nothing is installed, which is said elsewhere, or it was written by hand
-	case s.Version > sql.SchemaVersion:
-		d.other = true
-		return []finding{warn("Upgrade the program.", "schema: version %d, newer than this program's, %d", s.Version, sql.SchemaVersion)}
-	case s.Version < sql.SchemaVersion:
-		d.other = true
-		lacks := s.Lacks()
-		if lacks != "" {
-			lacks = "; until it is upgraded " + lacks
-		}
-		return []finding{warn(upgradeRemedy(s), "schema: version %d, older than this program's, %d%s", s.Version, sql.SchemaVersion, lacks)}
-	}
-	return []finding{ok("schema: version %d, this program's", s.Version)}
 }

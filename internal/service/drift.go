@@ -1,4 +1,4 @@
-package main
+package service
 
 import (
 	"context"
@@ -42,7 +42,7 @@ const (
 func newDriftWatch(pool *pgxpool.Pool, logger *slog.Logger, registry prometheus.Registerer) *driftWatch {
 	w := &driftWatch{pool: pool, logger: logger, told: make(map[string]time.Time), count: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "auditstream_drift",
-		Help: "What is not as install made it or as was chosen then, by kind; the log says what, and the command that mends it.",
+		Help: "What is not as install made it or as was chosen then, by kind; the log says what, and the command that repairs it.",
 	}, []string{"kind"})}
 	for _, kind := range sql.FindingKinds {
 		w.count.WithLabelValues(kind).Set(0)
@@ -87,7 +87,7 @@ func (w *driftWatch) look(ctx context.Context, all bool) (changed bool) {
 
 // compare returns nil where the catalog is as it was, and otherwise what has changed, for role.
 func (w *driftWatch) compare(ctx context.Context, all bool) (d *sql.Drift, role string, err error) {
-	conn, err := w.pool.Acquire(context.WithValue(ctx, unproven{}, true))
+	conn, err := w.pool.Acquire(context.WithValue(ctx, Unproven{}, true))
 	if err != nil {
 		return nil, "", err
 	}
@@ -114,9 +114,9 @@ func (w *driftWatch) tell(d sql.Drift, role string) {
 		}
 		w.told[f.Text] = time.Now()
 		if f.Stale {
-			w.logger.Error("no rows are shown: whose they are is read from what is not there any more", "found", f.Text, "run", driftCommand(d, f, role))
+			w.logger.Error("no rows are shown: whose they are is read from what is not there any more", "found", f.Text, "run", DriftCommand(d, f, role))
 		} else {
-			w.logger.Warn("the database is not as it was when auditstream was installed", "found", f.Text, "run", driftCommand(d, f, role))
+			w.logger.Warn("the database is not as it was when auditstream was installed", "found", f.Text, "run", DriftCommand(d, f, role))
 		}
 	}
 	before := len(w.told)
@@ -128,14 +128,6 @@ func (w *driftWatch) tell(d sql.Drift, role string) {
 	if before > 0 && len(w.told) == 0 {
 		w.logger.Info("the database is as it was when auditstream was installed")
 	}
-}
-
-// driftCommand is what mends a finding.
-func driftCommand(d sql.Drift, f sql.Finding, role string) string {
-	if f.Remedy != "" {
-		return f.Remedy
-	}
-	return installCommand(sql.Schema{Table: d.Table, Role: role, Triggers: d.Triggers, Always: d.Always})
 }
 
 // Kinds are those of what was found last, for anybody to see.
@@ -180,22 +172,4 @@ func (g guarded) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, 
 		return nil, nil, errStale
 	}
 	return g.Finder.Owned(ctx, owners)
-}
-
-func (d *doctor) drift(context.Context) []finding {
-	if d.other || d.status.View != nil && d.hasAudits() && len(d.status.Drift.Findings) == 0 {
-		return nil // said already
-	}
-	var findings []finding
-	for _, f := range d.status.Drift.Findings {
-		remedy := f.Remedy
-		if remedy == "" {
-			remedy = "Run " + driftCommand(d.status.Drift, f, d.pool.Config().ConnConfig.User)
-		}
-		findings = append(findings, fail(remedy, "%s", f.Text))
-	}
-	if findings == nil {
-		return []finding{ok("the table, the views, the function, the triggers and the rights are as they were installed")}
-	}
-	return findings
 }

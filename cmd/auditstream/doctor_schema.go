@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"auditstream/internal/service"
+	"auditstream/internal/sql"
+)
+
+func (d *doctor) schema(ctx context.Context) []finding {
+	s, err := sql.ReadSchema(ctx, d.pool)
+	switch {
+	case err != nil:
+		return []finding{unanswered("schema", err)}
+	case s.Version == 0:
+		return nil // nothing is installed, which is said elsewhere, or it was written by hand
+	case s.Version > sql.SchemaVersion:
+		d.other = true
+		return []finding{warn("Upgrade the program.", "schema: version %d, newer than this program's, %d", s.Version, sql.SchemaVersion)}
+	case s.Version < sql.SchemaVersion:
+		d.other = true
+		lacks := s.Lacks()
+		if lacks != "" {
+			lacks = "; until it is upgraded " + lacks
+		}
+		return []finding{warn(upgradeRemedy(s), "schema: version %d, older than this program's, %d%s", s.Version, sql.SchemaVersion, lacks)}
+	}
+	return []finding{ok("schema: version %d, this program's", s.Version)}
+}
+
+// upgradeRemedy is the install command in a sentence.
+func upgradeRemedy(s sql.Schema) string {
+	return fmt.Sprintf("Run %s, with the --column options that it was installed with.", service.InstallCommand(s))
+}
+
+func (d *doctor) drift(context.Context) []finding {
+	if d.other || d.status.View != nil && d.hasAudits() && len(d.status.Drift.Findings) == 0 {
+		return nil // said already
+	}
+	var findings []finding
+	for _, f := range d.status.Drift.Findings {
+		remedy := f.Remedy
+		if remedy == "" {
+			remedy = "Run " + service.DriftCommand(d.status.Drift, f, d.pool.Config().ConnConfig.User)
+		}
+		findings = append(findings, fail(remedy, "%s", f.Text))
+	}
+	if findings == nil {
+		return []finding{ok("the table, the views, the function, the triggers and the rights are as they were installed")}
+	}
+	return findings
+}

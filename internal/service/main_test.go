@@ -1,0 +1,9 @@
+package service
+
+import (
+	"testing"
+
+	"auditstream/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
