@@ -220,7 +220,7 @@ func TestInstallMayChangeTheLocks(t *testing.T) {
 	dsn := pgtest.New(t)
 	h := newHolding(t, dsn, nil)
 	h.log.wait(t, "the triggers cannot learn what is watched") // there is no install yet
-	for _, b := range []int32{6, 70, 134} {      // which are one lock of 64
+	for _, b := range []int32{6, 70, 134} {                    // which are one lock of 64
 		h.registrar.Want(in(b))
 	}
 	h.registrar.Want(NewRows)
