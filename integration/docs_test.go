@@ -14,7 +14,7 @@ import (
 
 func document(t testing.TB, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", name))
+	text, err := os.ReadFile(repoPath(name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestDocsDependenciesHaveAReason(t *testing.T) {
 func TestDocsThirdPartyIsWhole(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./cmd/auditstream")
-	cmd.Dir, cmd.Env = "..", append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
+	cmd.Dir, cmd.Env = repoPath("."), append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -74,8 +74,9 @@ func TestDocsThirdPartyIsWhole(t *testing.T) {
 // A promise in SECURITY.md names the test that holds it, by file and by name: both exist.
 func TestDocsSecurityPromisesAreTested(t *testing.T) {
 	t.Parallel()
+	root := repoPath(".")
 	tests := map[string]bool{} // internal/server/verifier_test.go TestName
-	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -84,7 +85,7 @@ func TestDocsSecurityPromisesAreTested(t *testing.T) {
 			return err
 		}
 		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(string(text), -1) {
-			tests[filepath.ToSlash(strings.TrimPrefix(path, ".."+string(filepath.Separator)))+" "+m[1]] = true
+			tests[filepath.ToSlash(strings.TrimPrefix(path, root+string(filepath.Separator)))+" "+m[1]] = true
 		}
 		return nil
 	})

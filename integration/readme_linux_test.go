@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -49,7 +51,7 @@ func TestReadme(t *testing.T) {
 		return
 	}
 	// There is no network in there for modules that are missing.
-	if out, err := exec.CommandContext(t.Context(), "make", "-C", "..", "build").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "make", "-C", repoPath("."), "build").CombinedOutput(); err != nil {
 		t.Fatalf("make build: %v\n%s", err, out)
 	}
 	mode, namespace := "namespace", ownNetwork()
@@ -154,24 +156,20 @@ func docBlocks(t *testing.T, name string) (blocks []docBlock) {
 	return blocks
 }
 
-// isTest tells whether a test of this folder has the name, whatever its build tags.
+// isTest tells whether an integration test has the name, whatever its build tags.
 func isTest(t *testing.T, name string) bool {
 	t.Helper()
-	entries, err := os.ReadDir(".")
+	declared, found := regexp.MustCompile(`(?m)^func `+name+`\(t \*testing\.T\) \{`), false
+	err := filepath.WalkDir(repoPath("integration"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		found = found || declared.Match(text)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, entry := range entries {
-		if !strings.HasSuffix(entry.Name(), "_test.go") {
-			continue
-		}
-		text, err := os.ReadFile(entry.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if regexp.MustCompile(`(?m)^func ` + name + `\(t \*testing\.T\) \{`).Match(text) {
-			return true
-		}
-	}
-	return false
+	return found
 }
