@@ -238,6 +238,8 @@ func TestImage(t *testing.T) {
 		i.servesWhole(t, db, alice(t))
 	})
 
+	t.Run("is one container of a test in Node.js", func(t *testing.T) { besideContainers(t, image) })
+
 	t.Run("comes up with its database", func(t *testing.T) { composed(t, image) })
 }
 
