@@ -194,7 +194,7 @@ func readListening(records []logRecord, redis bool) listening {
 			hears = false
 		case begins("telling the triggers"):
 			rings = true
-		case begins("cannot tell the triggers"):
+		case begins("the triggers cannot learn what is watched, trying again"):
 			rings = false
 		case begins("Redis takes hints again"):
 			publishes = true

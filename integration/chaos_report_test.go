@@ -38,7 +38,7 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 	return sorted[int(q*float64(len(sorted)-1))]
 }
 
-// Markdown is the report as the README quotes it.
+// Markdown is the report as docs/reliability.md quotes it.
 func (r *report) Markdown() string {
 	var b strings.Builder
 	clients := 0

@@ -181,7 +181,7 @@ func TestDocsBackup(t *testing.T) {
 		{"auditstream uninstall\npg_restore --clean", o.overHalfRestored},
 		{"pg_dump --schema-only --exclude-schema=auditstream", o.structure},
 		{"pg_upgrade ", func(string) {
-			if !isTest(t, "TestPgUpgrade") {
+			if !testNames(t)["TestPgUpgrade"] {
 				t.Error("there is no test of pg_upgrade")
 			}
 		}},

@@ -21,7 +21,54 @@ func document(t testing.TB, name string) string {
 	return string(text)
 }
 
-// Every direct dependency has its reason in the README, and nothing has that is none.
+// pages are those of docs/.
+func pages(t testing.TB) (all []string) {
+	t.Helper()
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d pages in docs, error %v", len(files), err)
+	}
+	for _, file := range files {
+		all = append(all, "docs/"+filepath.Base(file))
+	}
+	return all
+}
+
+// testFiles are the tests of the repository by the file that each is in, like "internal/server/verifier_test.go TestName".
+func testFiles(t testing.TB) map[string]bool {
+	t.Helper()
+	tests := map[string]bool{}
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(string(text), -1) {
+			tests[filepath.ToSlash(strings.TrimPrefix(path, ".."+string(filepath.Separator)))+" "+m[1]] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tests
+}
+
+// testNames are those of all tests, whatever their package and build tags.
+func testNames(t testing.TB) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	for test := range testFiles(t) {
+		_, name, _ := strings.Cut(test, " ")
+		names[name] = true
+	}
+	return names
+}
+
+// Every direct dependency has its reason in docs/contributing.md, and nothing has that is none.
 func TestDocsDependenciesHaveAReason(t *testing.T) {
 	t.Parallel()
 	var required []string
@@ -30,9 +77,9 @@ func TestDocsDependenciesHaveAReason(t *testing.T) {
 			required = append(required, m[1])
 		}
 	}
-	_, list, found := strings.Cut(document(t, "README.md"), "\nDirect dependencies, and what each saves:\n")
+	_, list, found := strings.Cut(document(t, "docs/contributing.md"), "\nDirect dependencies, and what each saves:\n")
 	if !found || len(required) == 0 {
-		t.Fatalf("%d direct dependencies, README's list found: %v", len(required), found)
+		t.Fatalf("%d direct dependencies, the list in docs/contributing.md found: %v", len(required), found)
 	}
 	list, _, _ = strings.Cut(list, "\n## ")
 	var explained []string
@@ -41,7 +88,7 @@ func TestDocsDependenciesHaveAReason(t *testing.T) {
 	}
 	slices.Sort(required)
 	slices.Sort(explained)
-	wantList(t, "README.md explains", explained, required)
+	wantList(t, "docs/contributing.md explains", explained, required)
 }
 
 // THIRD_PARTY.md names every module of the program; that the licences are right, make licenses finds out.
@@ -74,23 +121,7 @@ func TestDocsThirdPartyIsWhole(t *testing.T) {
 // A promise in SECURITY.md names the test that holds it, by file and by name: both exist.
 func TestDocsSecurityPromisesAreTested(t *testing.T) {
 	t.Parallel()
-	tests := map[string]bool{} // internal/server/verifier_test.go TestName
-	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(string(text), -1) {
-			tests[filepath.ToSlash(strings.TrimPrefix(path, ".."+string(filepath.Separator)))+" "+m[1]] = true
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	tests := testFiles(t)
 	text := document(t, "SECURITY.md")
 	links := regexp.MustCompile("\\[`((?:Test|Fuzz)\\w+)`\\]\\((\\S+_test\\.go)\\)").FindAllStringSubmatch(text, -1)
 	if len(links) == 0 {
@@ -118,13 +149,12 @@ func TestDocsSecurityPromisesAreTested(t *testing.T) {
 	}
 }
 
-// The way of an update through the code, as the README tells it, is that of the code: each function is where it is said to be, and
+// The way of an update through the code, as docs/how-it-works.md tells it, is that of the code: each function is where it is said to be, and
 // there are no more than seven.
 func TestDocsFollowOneUpdate(t *testing.T) {
 	t.Parallel()
-	readme := document(t, "README.md")
-	_, way, _ := strings.Cut(readme, "One UPDATE passes through seven functions")
-	way, _, _ = strings.Cut(way, "\n`server` and `pgnotify`")
+	_, way, _ := strings.Cut(document(t, "docs/how-it-works.md"), "One UPDATE passes through seven functions")
+	way, _, _ = strings.Cut(way, "\n## ")
 	steps := regexp.MustCompile("(?m)^(\\d)\\. `(\\w+)\\.(\\w+)` \\(([\\w/.]+)\\)").FindAllStringSubmatch(way, -1)
 	if len(steps) != 7 {
 		t.Fatalf("%d steps, want 7", len(steps))

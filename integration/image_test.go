@@ -23,14 +23,14 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// hardened are the flags under which the README says that the image runs. The host's network is for the
+// hardened are the flags under which docs/deploy.md says that the image runs. The host's network is for the
 // test's database and issuer on loopback addresses.
 func hardened(t testing.TB) []string {
 	t.Helper()
-	_, command, found := strings.Cut(document(t, "README.md"), "    docker run ")
+	_, command, found := strings.Cut(document(t, "docs/deploy.md"), "    docker run ")
 	flags, _, _ := strings.Cut(command, " --env-file ")
 	if !found || !strings.HasPrefix(flags, "--read-only ") || strings.Contains(flags, "\n") {
-		t.Fatalf("README.md does not say how to run the image with less rights: %.200s", command)
+		t.Fatalf("docs/deploy.md does not say how to run the image with less rights: %.200s", command)
 	}
 	return append(strings.Fields(flags), "--network", "host")
 }
@@ -237,6 +237,8 @@ func TestImage(t *testing.T) {
 		i, _ := contained(t, image, []string{"--security-opt", "seccomp=" + profile}, "DATABASE_URL="+db.Serve, "JWT_SECRET="+secret)
 		i.servesWhole(t, db, alice(t))
 	})
+
+	t.Run("is one container of a test in Node.js", func(t *testing.T) { besideContainers(t, image) })
 
 	t.Run("comes up with its database", func(t *testing.T) { composed(t, image) })
 }

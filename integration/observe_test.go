@@ -17,6 +17,8 @@ import (
 const (
 	alertsFile    = "deploy/alerts.yml"
 	dashboardFile = "deploy/grafana-dashboard.json"
+
+	monitoringPage = "docs/monitoring.md"
 )
 
 func promtool(t *testing.T, dir string, args ...string) {
@@ -33,31 +35,31 @@ func TestObserveAlerts(t *testing.T) {
 	promtool(t, "../deploy", "check", "rules", "alerts.yml")
 	promtool(t, "../deploy", "test", "rules", "alerts_test.yml")
 
-	// Each alert says what to do, there and in README, and its test sees it fire.
-	rules, tests, readme := document(t, alertsFile), document(t, "deploy/alerts_test.yml"), document(t, "README.md")
+	// Each alert says what to do, there and in its page, and its test sees it fire.
+	rules, tests, page := document(t, alertsFile), document(t, "deploy/alerts_test.yml"), document(t, monitoringPage)
 	alerts := strings.Split(rules, "\n      - alert: ")[1:]
 	if len(alerts) == 0 {
 		t.Fatalf("no alerts in %s", alertsFile)
 	}
 	for _, alert := range alerts {
 		name, body, _ := strings.Cut(alert, "\n")
-		for _, want := range []string{"\n        for: ", "labels: {severity: ", "\n          summary: ", "\n          description: ", "\n          runbook_url: README.md#when-an-alert-fires"} {
+		for _, want := range []string{"\n        for: ", "labels: {severity: ", "\n          summary: ", "\n          description: ", "\n          runbook_url: " + monitoringPage + "#when-an-alert-fires\n"} {
 			if !strings.Contains("\n"+body, want) {
 				t.Errorf("%s lacks %q", name, strings.TrimSpace(want))
 			}
 		}
-		if !strings.Contains(readme, "\n| `"+name+"` |") {
-			t.Errorf("README.md does not say what to do about %s", name)
+		if !strings.Contains(page, "\n| `"+name+"` |") {
+			t.Errorf("%s does not say what to do about %s", monitoringPage, name)
 		}
 		if !strings.Contains(tests, `alertname="`+name+`", severity=`) {
 			t.Errorf("deploy/alerts_test.yml does not see %s fire", name)
 		}
 	}
-	if named := strings.Count(readme, "\n| `Auditstream"); named != len(alerts) {
-		t.Errorf("README.md has %d alerts, %s has %d", named, alertsFile, len(alerts))
+	if named := strings.Count(page, "\n| `Auditstream"); named != len(alerts) {
+		t.Errorf("%s has %d alerts, %s has %d", monitoringPage, named, alertsFile, len(alerts))
 	}
-	if !strings.Contains(readme, "\n### When an alert fires\n") {
-		t.Error("README.md has no section for runbook_url")
+	if !strings.Contains(page, "\n## When an alert fires\n") {
+		t.Error("the page has no section for runbook_url")
 	}
 }
 
@@ -171,9 +173,9 @@ func TestObserveMetricsAreThoseOfTheBinary(t *testing.T) {
 	}
 	name := regexp.MustCompile(`\b(?:auditstream|go|process)_[a-z][a-z0-9_]+\b`)
 	shown := map[string]bool{}
-	for _, file := range []string{alertsFile, "deploy/alerts_test.yml", dashboardFile, "README.md", "SECURITY.md"} {
+	for _, file := range append([]string{alertsFile, "deploy/alerts_test.yml", dashboardFile, "README.md", "SECURITY.md"}, pages(t)...) {
 		for _, named := range name.FindAllString(document(t, file), -1) {
-			if named == "auditstream_serve" { // a role
+			if named == "auditstream_serve" || named == "auditstream_owner" { // roles
 				continue
 			}
 			if !there[named] {

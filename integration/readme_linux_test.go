@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -17,21 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// heldElsewhere names, by a block's beginning, the test that holds what README says there; a drawing has none.
-var heldElsewhere = map[string]string{
-	"GET /api/v1/sse/audits/{audit_id}/progress": "TestAPIStreamIsLiterallyTheContracts",
-	"HTTP/1.1 200 OK":                       "TestAPIStreamIsLiterallyTheContracts",
-	"GET /api/v1/sse/audits/progress?ids=":  "TestAPISeveral",
-	"import { watchAudit }":                 "TestClientAPIPageExample",
-	"cmd/auditstream ──▶ server":            "",
-	"watchAudit(42, {":                      "TestClientAPIPageExample",
-	"auditstream install --feed exports":    "TestDocsAdoptATable",
-	"docker build -t auditstream .":         "TestImage",
-	"cp deploy/compose/env.example .env   ": "TestImage",
-}
-
-// TestReadme runs README's commands as they stand, in their order, against the ports and hosts that they name. These are free
-// in a network namespace of its own, into which the test starts itself.
+// TestReadme runs the commands of README and of the pages that it leads to as they stand, in the order in which one reads them, against the ports and
+// hosts that they name. These are free in a network namespace of its own, into which the test starts itself.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	runtime.LockOSThread() // whose end is that of the processes started here, see Pdeathsig
@@ -148,30 +134,5 @@ func docBlocks(t *testing.T, name string) (blocks []docBlock) {
 		}
 		blocks[len(blocks)-1].text += text
 	}
-	if len(blocks) == 0 {
-		t.Fatalf("%s has no command", name)
-	}
 	return blocks
-}
-
-// isTest tells whether a test of this folder has the name, whatever its build tags.
-func isTest(t *testing.T, name string) bool {
-	t.Helper()
-	entries, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, entry := range entries {
-		if !strings.HasSuffix(entry.Name(), "_test.go") {
-			continue
-		}
-		text, err := os.ReadFile(entry.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if regexp.MustCompile(`(?m)^func ` + name + `\(t \*testing\.T\) \{`).Match(text) {
-			return true
-		}
-	}
-	return false
 }

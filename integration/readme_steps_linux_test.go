@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,56 +38,19 @@ func newReader(t *testing.T) *reader {
 	return r
 }
 
-// read runs each block of README, or knows who does.
+// read does each block of README and of the pages, in the order of documented. What others hold, TestDocsCommandsAreRun looks after.
 func (r *reader) read() {
-	steps := map[string]func(text string){
-		"make run":                              r.target,
-		"make test\n":                           r.target,
-		"make help ":                            r.target,
-		"make release ":                         r.target,
-		"make build && export PATH=":            r.adopt,
-		"auditstream install --table app.jobs ": r.mapped,
-		"auditstream doctor ":                   r.upgrade,
-		"export DATABASE_URL=":                  r.serve,
-		"curl -N -H \"Authorization: Bearer ":   r.follow,
-		"export AUDITSTREAM_URL=":               r.watch,
-		"location /api/ {":                      r.nginx,
-		"export REDIS_URL=":                     r.redis,
-		"DATABASE_URL='":                        r.failover,
-		"scrape_configs:":                       r.scrape,
-	}
-	used := map[string]bool{}
-	for _, block := range docBlocks(r.T, "README.md") {
-		var step func(string)
-		for begin, s := range steps {
-			if strings.HasPrefix(block.text, begin) {
-				step, used[begin] = s, true
-			}
-		}
-		for begin, test := range heldElsewhere {
-			if strings.HasPrefix(block.text, begin) {
-				step, used[begin] = func(string) {
-					if test != "" && !isTest(r.T, test) {
-						r.Errorf("%s should hold this, but there is no such test: %v", test, block)
-					}
-				}, true
-			}
-		}
-		if step == nil {
-			r.Errorf("README.md has a command block that no test runs; add it to TestReadme: %v", block)
+	var read []string
+	for _, d := range documented {
+		if slices.Contains(read, d.page) {
 			continue
 		}
-		r.Logf("%v", block)
-		step(block.text)
-	}
-	for begin := range steps {
-		if !used[begin] {
-			r.Errorf("README.md has no block any more that begins with %q", begin)
-		}
-	}
-	for begin := range heldElsewhere {
-		if !used[begin] {
-			r.Errorf("README.md has no block any more that begins with %q", begin)
+		read = append(read, d.page)
+		for _, block := range docBlocks(r.T, d.page) {
+			if d, ok := become(block); ok && d.do != nil {
+				r.Logf("%v", block)
+				d.do(r, block.text)
+			}
 		}
 	}
 }
@@ -105,9 +70,24 @@ func (r *reader) target(text string) {
 	r.terminal.run(all)
 }
 
-// adopt is the first block: the program is built and the table adopted.
+// begin is README's first block: the program is built, the table adopted and served.
+func (r *reader) begin(text string) {
+	r.Helper()
+	r.terminal.run(text)
+	r.ready()
+}
+
+// endServe ends what the terminal serves.
+func (r *reader) endServe() {
+	r.Helper()
+	r.terminal.run("kill $!; wait $!")
+}
+
+// adopt adopts the table once more, with a role of its own.
 func (r *reader) adopt(text string) {
 	r.Helper()
+	r.endServe()
+	r.terminal.run("auditstream uninstall")
 	adopted := func() string { return r.sql(r.T, "select to_regnamespace('auditstream') is not null") }
 	for line := range strings.Lines(text) {
 		out := r.terminal.run(line)
@@ -211,27 +191,13 @@ func (r *reader) watch(text string) {
 	}
 }
 
-// nginx passes the stream through the location.
-func (r *reader) nginx(text string) {
-	r.Helper()
-	dir, addr := r.TempDir(), quietAddr(r.T)
-	config := "pid " + dir + "/pid;\nevents {}\nhttp {\naccess_log off;\n" + temporaryPaths(dir) + "server {\nlisten " + addr + ";\n" + text + "}\n}\n"
-	path := filepath.Join(dir, "nginx.conf")
-	program(r.T, "nginx", path, config)(addr, "-e", dir+"/error.log", "-p", dir, "-c", path, "-g", "daemon off;")
-	direct := r.curl
-	if !strings.Contains(direct, "localhost:8080") {
-		r.Fatalf("curl asks somebody else:\n%s", direct)
-	}
-	r.follow(strings.Replace(direct, "localhost:8080", addr, 1))
-	r.curl = direct
-}
-
 // redis takes the place of the serve that runs, in a terminal of its own, since the last command stays in the foreground.
 func (r *reader) redis(text string) {
 	r.Helper()
 	redistest.Start(r.T, "--port", "6379")
 	exported := filepath.Join(r.TempDir(), "exported")
-	r.terminal.run("kill $!; wait $!\n(umask 077; export -p >'" + exported + "')")
+	r.endServe()
+	r.terminal.run("(umask 077; export -p >'" + exported + "')")
 	second := openTerminal(r.T)
 	second.run(". '" + exported + "'")
 	second.begin(text)
@@ -261,5 +227,19 @@ func (r *reader) scrape(text string) {
 	}
 	if out, err := exec.Command("promtool", "check", "config", file).CombinedOutput(); err != nil {
 		r.Errorf("promtool (.ci/setup test installs it): %v\n%s", err, out)
+	}
+}
+
+// fastLoop finds the packages and the test that the block names; they run in any case.
+func (r *reader) fastLoop(text string) {
+	r.Helper()
+	for _, m := range regexp.MustCompile(` \./(\w[\w/]*)`).FindAllStringSubmatch(text, -1) {
+		if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
+			r.Error(err)
+		}
+	}
+	named := regexp.MustCompile(`-run '\^(\w+)\$'`).FindStringSubmatch(text)
+	if named == nil || !testNames(r.T)[named[1]] {
+		r.Errorf("the test named here does not exist:\n%s", text)
 	}
 }

@@ -198,8 +198,15 @@ func installedPackage(t *testing.T, deb string) {
 		"usr/bin/auditstream": "755", unit: "644", settings: "640", "usr/share/man/man1/auditstream.1.gz": "644",
 		"usr/share/lintian/overrides/auditstream": "644",
 	}
-	for _, doc := range []string{"copyright", "changelog.gz", "README.md", "SECURITY.md", "THIRD_PARTY.md"} {
+	for _, doc := range []string{"copyright", "changelog.gz", "README.md", "SECURITY.md", "CONTRIBUTING.md", "THIRD_PARTY.md"} {
 		installed["usr/share/doc/auditstream/"+doc] = "644"
+	}
+	pages, err := os.ReadDir("../docs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		installed["usr/share/doc/auditstream/docs/"+page.Name()] = "644"
 	}
 	dpkg("-i '" + deb + "'")
 	if got := files(); !maps.Equal(got, installed) { // and therefore not enabled either

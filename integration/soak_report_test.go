@@ -60,7 +60,7 @@ func (s *soak) report(t *testing.T, record *series.Record) {
 	}
 }
 
-// summary is the run in words and tables, for the README.
+// summary is the run in words and tables, for whoever reads it.
 func (s *soak) summary(record *series.Record) string {
 	var b strings.Builder
 	slices.Sort(s.late)

@@ -20,14 +20,17 @@ import (
 )
 
 type devCmd struct {
-	HTTPAddr string `name:"http-addr" placeholder:"ADDRESS" help:"Address to serve on. Default: 127.0.0.1:8080, or the next port that is free."`
-	Dir      string `default:".auditstream" placeholder:"DIR" help:"Where the private database is kept. Default: .auditstream."`
-	Verbose  bool   `short:"v" help:"Log what the server does, not only what goes wrong."`
+	Command  []string `arg:"" optional:"" passthrough:"" help:"Run this beside the private database, with its DATABASE_URL, in place of the page and what it shows."`
+	HTTPAddr string   `name:"http-addr" placeholder:"ADDRESS" help:"Address to serve on. Default: 127.0.0.1:8080, or the next port that is free."`
+	Dir      string   `default:".auditstream" placeholder:"DIR" help:"Where the private database is kept. Default: .auditstream."`
+	Verbose  bool     `short:"v" help:"Log what the server does, not only what goes wrong."`
 }
 
 func (c *devCmd) Help() string {
 	return `Starts a private PostgreSQL in .auditstream/, adopts a table in it, keeps a few audits and exports running, serves them on
-127.0.0.1:8080 and prints what to try. Needs PostgreSQL's programs (initdb, postgres) and nothing else. Ctrl-C stops all of it.`
+127.0.0.1:8080 and prints what to try. Needs PostgreSQL's programs (initdb, postgres) and nothing else. Ctrl-C stops all of it.
+
+With a command, as in "auditstream dev make migrate", the database is there for that alone, empty the first time, and dev ends with it.`
 }
 
 const (
@@ -48,17 +51,22 @@ func (c *devCmd) Run(ctx context.Context, std streams) error {
 	if c.Dir == "" {
 		return usageError{errors.New(`--dir="" names no directory; give one, like .auditstream`)}
 	}
-	addr, err := c.address(ctx, std.out) // before the work of starting a database
-	if err != nil {
-		return err
+	out := c.talk(std)
+	run := func(pg *localpg.Server, _ *slog.Logger) error { return c.runCommand(ctx, std, pg) }
+	if len(c.Command) == 0 {
+		addr, err := c.address(ctx, out) // before the work of starting a database
+		if err != nil {
+			return err
+		}
+		run = func(pg *localpg.Server, logger *slog.Logger) error { return c.serve(ctx, out, logger, pg, addr) }
 	}
 	logger := c.logger(std.err)
-	pg, err := c.startPostgres(ctx, std.out, logger)
+	pg, err := c.startPostgres(ctx, out, logger)
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
-	err = unlessStopped(ctx, c.serve(ctx, std.out, logger, pg, addr))
-	fmt.Fprintln(std.out, "\nStopping PostgreSQL ...")
+	err = unlessStopped(ctx, run(pg, logger))
+	fmt.Fprintln(out, "\nStopping PostgreSQL ...")
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), devStopTime)
 	defer cancel()
 	return errors.Join(err, pg.Stop(stop))

@@ -86,7 +86,7 @@ func refusedListen(name string, err error) finding {
 		case "25006", "0A000":
 			remedy = "Set DATABASE_LISTEN_URL to a direct connection to the primary: a standby cannot LISTEN."
 		case "58P01":
-			remedy = "Upgrade PostgreSQL to its latest minor version: this is a bug that was mended in November 2025."
+			remedy = "Upgrade PostgreSQL to its latest minor version: this is a bug that was fixed in November 2025."
 		}
 	}
 	return fail(remedy, "LISTEN on %s is refused: %v", name, err)

@@ -20,7 +20,7 @@ func (d *doctor) feeds(ctx context.Context) []finding {
 		return []finding{unanswered("feeds", err)}
 	case !there:
 		return []finding{fail("Run auditstream install again: it repairs that.",
-			"there is no view auditstream.feeds, so serve cannot tell the triggers what is watched, and changes are found by polling alone")}
+			"there is no view auditstream.feeds, so the triggers cannot learn what is watched, and changes are found by polling alone")}
 	case !may:
 		return []finding{fail("Run auditstream install again with --role "+name+".",
 			"role %s may not read auditstream.feeds, so changes are found by polling alone", name)}

@@ -26,7 +26,7 @@ func earlier(t *testing.T, version int) (dsn string) {
 func TestDoctorComparesVersions(t *testing.T) {
 	t.Parallel()
 	dsn := earlier(t, 1)
-	const older = "warn  schema: version 1, older than this program's, 5; until it is upgraded its triggers ring for every change"
+	const older = "warn  schema: version 1, older than this program's, 5; until it is upgraded its triggers notify of every change"
 	mustContain(t, examine(t, dsn).want(t, exitDone).out, older, "Run auditstream install --table public.audits --role ",
 		", with the --column options that it was installed with.")
 	got := command(t, "install", "--database-url="+dsn, "--dry-run").want(t, exitDone)

@@ -72,7 +72,7 @@ func (d *doctor) keySet(ctx context.Context) []finding {
 		findings = append(findings, warn("Have the issuer replace that key, and publish the public half alone.", "JWT_JWKS_URL: the private half of a key is published, with which anybody can make tokens: %s", key))
 	}
 	for _, key := range set.Odd[:min(len(set.Odd), maxKeysShown)] {
-		findings = append(findings, warn("", "JWT_JWKS_URL: a key is odd, and used: %s", key))
+		findings = append(findings, warn("", "JWT_JWKS_URL: a key is unusual, and used: %s", key))
 	}
 	for i, key := range set.LeftOut {
 		if i == maxKeysShown {

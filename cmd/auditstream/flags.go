@@ -18,7 +18,7 @@ import (
 // The flags that commands share. Each is an environment variable of the same name in capitals.
 
 type databaseFlags struct {
-	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL 14 or later: postgres://user:password@host:5432/database. It may lead through a pooler."`
+	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL 14 or later: postgres://user:password@host:5432/database. Required. It may lead through a pooler."`
 }
 
 func (f databaseFlags) check() error {
@@ -29,7 +29,7 @@ func (f databaseFlags) check() error {
 }
 
 type listenFlags struct {
-	DatabaseListenURL string `env:"DATABASE_LISTEN_URL" placeholder:"URL" help:"A direct connection for LISTEN, when DATABASE_URL leads through a transaction pooler. Default: DATABASE_URL."`
+	DatabaseListenURL string `env:"DATABASE_LISTEN_URL" placeholder:"URL" help:"A direct connection for LISTEN and for the locks, when DATABASE_URL leads through a transaction pooler. Default: DATABASE_URL."`
 }
 
 type authFlags struct {
@@ -53,43 +53,43 @@ func (f authFlags) config() server.AuthConfig {
 
 // cacheFlags are apart from authFlags, which doctor and token have too.
 type cacheFlags struct {
-	JWTCachedTokens limit `name:"jwt-cached-tokens" env:"JWT_CACHED_TOKENS" default:"4096" help:"Most tokens that are remembered once verified, until they expire or keys change; 0: none."`
+	JWTCachedTokens limit `name:"jwt-cached-tokens" env:"JWT_CACHED_TOKENS" default:"4096" help:"Most tokens that are remembered, by their hash, once they were found valid: until they expire or keys change. 0: each request verifies its token."`
 }
 
 type streamFlags struct {
-	SSESource             source       `name:"sse-source" env:"SSE_SOURCE" default:"db" help:"Where hints of changes come from: db (LISTEN/NOTIFY), or redis (channels audit.progress.ID)."`
-	SSEMaxDuration        seconds      `name:"sse-max-duration" env:"SSE_MAX_DURATION" default:"3600" max:"604800" help:"Longest life of a stream, in seconds."`
+	SSESource             source       `name:"sse-source" env:"SSE_SOURCE" default:"db" help:"Where hints of changes come from: db (LISTEN/NOTIFY), or redis (channels audit.progress.ID). The safety net runs with both."`
+	SSEMaxDuration        seconds      `name:"sse-max-duration" env:"SSE_MAX_DURATION" default:"3600" max:"604800" help:"Longest life of a stream, in seconds; after it clients reconnect."`
 	SSEHeartbeat          seconds      `name:"sse-heartbeat-seconds" env:"SSE_HEARTBEAT_SECONDS" default:"30" max:"3600" help:"Silence after which a comment is sent, in seconds."`
-	SSEFallbackDBInterval seconds      `name:"sse-fallback-db-interval-seconds" env:"SSE_FALLBACK_DB_INTERVAL_SECONDS" default:"10" max:"3600" help:"Time between reads of all watched audits, the safety net, in seconds."`
+	SSEFallbackDBInterval seconds      `name:"sse-fallback-db-interval-seconds" env:"SSE_FALLBACK_DB_INTERVAL_SECONDS" default:"10" max:"3600" help:"The safety net: time between reads of all that is watched, in seconds. Whatever was not announced is at most so late."`
 	SSERetry              milliseconds `name:"sse-retry-ms" env:"SSE_RETRY_MS" default:"5000" max:"3600000" help:"What clients are told to wait before they reconnect, in milliseconds."`
-	SSEPollHot            onOff        `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" help:"While changes are so many that announcing them makes writers wait for each other, read all that is watched on a timer of 50 ms instead: on, or off."`
-	SSEHijack             onOff        `name:"sse-hijack" env:"SSE_HIJACK" default:"on" help:"Take streams over plain HTTP/1.1 from Go's HTTP server, which makes them several times smaller: on, or off."`
-	SSEMaxRowBytes        rowBytes     `name:"sse-max-row-bytes" env:"SSE_MAX_ROW_BYTES" default:"1048576" help:"Most text that is shown of a row, in bytes; a longer error or message is cut and ends with an ellipsis."`
+	SSEPollHot            onOff        `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" help:"While changes are so many that announcing them makes writers wait for each other, read all that is watched on a timer of 50 ms instead: on, or off (each is announced)."`
+	SSEHijack             onOff        `name:"sse-hijack" env:"SSE_HIJACK" default:"on" help:"Take streams over plain HTTP/1.1 from Go's HTTP server, which makes them six times smaller: on, or off."`
+	SSEMaxRowBytes        rowBytes     `name:"sse-max-row-bytes" env:"SSE_MAX_ROW_BYTES" default:"1048576" help:"Most text that is shown of a row, in bytes, 1000 to 67108864; a longer error or message is cut and ends with an ellipsis."`
 	SSEMaxStreams         limit        `name:"sse-max-streams" env:"SSE_MAX_STREAMS" default:"10000" help:"Most open streams; 0: no limit."`
 	SSEMaxStreamsPerUser  limit        `name:"sse-max-streams-per-user" env:"SSE_MAX_STREAMS_PER_USER" default:"100" help:"Most open streams of one user; 0: no limit."`
-	SSEMaxRefusedPerUser  limit        `name:"sse-max-refused-per-user" env:"SSE_MAX_REFUSED_PER_USER" default:"1200" help:"Audits a minute that one user may ask for and be refused, before further requests are told to come back; 0: no limit."`
+	SSEMaxRefusedPerUser  limit        `name:"sse-max-refused-per-user" env:"SSE_MAX_REFUSED_PER_USER" default:"1200" help:"Audits a minute that one user may ask for and be refused (403, 404), before further requests are told to come back, unread; 0: no limit."`
 }
 
 type httpFlags struct {
+	HTTPAddr               string   `name:"http-addr" env:"HTTP_ADDR" default:":8080" help:"Address of the API: HOST:PORT or :PORT."`
+	AdminAddr              string   `name:"admin-addr" env:"ADMIN_ADDR" default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; off: none."`
 	HTTPMaxConnsPerAddress limit    `name:"http-max-connections-per-address" env:"HTTP_MAX_CONNECTIONS_PER_ADDRESS" default:"0" help:"Most open connections of one client address, before any token is looked at; 0: no limit. Leave it at 0 behind a proxy, whose address all clients have."`
 	HTTPMaxRefusedPerAddr  limit    `name:"http-max-refused-per-address" env:"HTTP_MAX_REFUSED_PER_ADDRESS" default:"0" help:"Audits a minute that one client address may ask for and be refused; 0: no limit. Leave it at 0 behind a proxy."`
-	HTTPAddr               string   `name:"http-addr" env:"HTTP_ADDR" default:":8080" help:"Address to serve on."`
-	AdminAddr              string   `name:"admin-addr" env:"ADMIN_ADDR" default:"127.0.0.1:9090" help:"Address of /metrics and /debug/pprof; off: none."`
-	TLSCertFile            string   `name:"tls-cert-file" env:"TLS_CERT_FILE" placeholder:"FILE" help:"Serve TLS and HTTP/2 with this certificate."`
+	TLSCertFile            string   `name:"tls-cert-file" env:"TLS_CERT_FILE" placeholder:"FILE" help:"Serve TLS and HTTP/2 directly, with this certificate."`
 	TLSKeyFile             string   `name:"tls-key-file" env:"TLS_KEY_FILE" placeholder:"FILE" help:"The certificate's key."`
 	SSEAuthCookie          string   `name:"sse-auth-cookie" env:"SSE_AUTH_COOKIE" placeholder:"NAME" help:"Cookie that carries the token, for pages of the same origin."`
-	SSEUI                  toggle   `name:"sse-ui" aliases:"ui" env:"SSE_UI" default:"off" help:"Serve the page at /, which asks for a token: on, or off."`
-	CORSAllowedOrigins     []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, or *."`
+	SSEUI                  toggle   `name:"sse-ui" aliases:"ui" env:"SSE_UI" default:"off" help:"Serve the page of dev at /, without its buttons: on, or off. It asks for a token, which stays in the tab."`
+	CORSAllowedOrigins     []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, comma separated, each exactly as it is, or *."`
 }
 
 // processorFlags are serve's alone.
 type processorFlags struct {
-	Processors processors `name:"processors" env:"GOMAXPROCS" default:"0" help:"Processors to use; 0: half of those there are, at least one, and PostgreSQL has the rest."`
+	Processors processors `name:"processors" env:"GOMAXPROCS" default:"0" help:"Processors to use; 0: half of those there are, at least one, because threads that wake each other cost more than they save. On a machine of its own with much TLS: all of them."`
 }
 
 // accessFlags are serve's alone.
 type accessFlags struct {
-	AccessLog toggle `env:"ACCESS_LOG" default:"off" help:"Log each request: on, or off."`
+	AccessLog toggle `env:"ACCESS_LOG" default:"off" help:"Log each request at its end, or when its stream begins: on, or off."`
 }
 
 type logFlags struct {

@@ -33,7 +33,7 @@ func doubtOf(source *redisnotify.Source, needsRelay bool, tells func() bool) str
 	case source.RelayDead(needsRelay):
 		return "no relay is heard on Redis (auditstream relay, with the same REDIS_URL)"
 	case source.Relayed() && !tells():
-		return "a relay passes on only what the triggers are told is watched, and they cannot be told"
+		return "a relay passes on only what the triggers notify of, and they cannot learn what is watched"
 	}
 	return ""
 }

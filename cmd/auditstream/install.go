@@ -28,7 +28,7 @@ type installCmd struct {
 	Deleted       string        `placeholder:"WORD" help:"The status with which a row is shown that is deleted while somebody watches it, like completed."`
 	Public        bool          `help:"Every valid token may see every row."`
 	NoTriggers    bool          `help:"Only the view: changes are found by polling alone."`
-	NotifyAlways  bool          `help:"Let the triggers ring for every change, not only for audits that somebody watches: concurrent writers then wait for each other's commits."`
+	NotifyAlways  bool          `help:"Let the triggers notify of every change, not only of rows that somebody watches: concurrent writers then wait for each other's commits."`
 	LockWait      time.Duration `default:"30s" help:"How long to try for the table's lock. Each try is short, so that your writers never queue behind it."`
 	DryRun        bool          `help:"Print the SQL and run nothing."`
 	logFlags      `embed:""`

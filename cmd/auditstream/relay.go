@@ -19,7 +19,7 @@ type redisFlags struct {
 
 // relayedFlags are serve's.
 type relayedFlags struct {
-	RedisRelay relayed `name:"redis-relay" env:"REDIS_RELAY" default:"auto" help:"Whether a relay must be heard on Redis for hints to count as arriving: on, or auto, once one has been heard."`
+	RedisRelay relayed `name:"redis-relay" env:"REDIS_RELAY" default:"auto" help:"Whether /readyz says up only while a relay is heard on Redis: on, always; auto, once one has been heard, so that none need exist."`
 }
 
 // options never quotes the URL in an error: it holds a password.

@@ -7,6 +7,12 @@ import (
 	"strings"
 )
 
+// alone and beside are states in which deliveries are measured; all others are of the triggers.
+const (
+	alone  = "alone"
+	beside = "beside one who asks for all of theirs"
+)
+
 // Goal holds one figure against another of the same run, or against a limit. A limit of 0 is none.
 type Goal struct {
 	Name  string
@@ -83,8 +89,8 @@ func (g Goal) text() string {
 // besides says in what a key differs from another.
 func (k Key) besides(other Key) string {
 	switch {
-	case k.State != other.State && k.Measure == mine99:
-		return k.State
+	case k.State == alone:
+		return alone
 	case k.State != other.State:
 		return "triggers " + k.State
 	case k.Rows != other.Rows:

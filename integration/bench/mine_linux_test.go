@@ -6,11 +6,6 @@ import (
 	"testing"
 )
 
-const (
-	alone  = "alone"
-	beside = "beside one who asks for all of theirs"
-)
-
 // mine measures the deliveries to others while one user of a large table asks for all of theirs again and again, beside those without.
 // There is no index on the owner, so that each question reads the table.
 func (b *bench) mine(t testing.TB, v variant, round int) {

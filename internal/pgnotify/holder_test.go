@@ -102,7 +102,7 @@ func TestHolderHoldsTheLocks(t *testing.T) {
 	for range 2 {
 		h.log.wait(t, "telling the triggers what is watched")
 		h.kill(t)
-		h.log.wait(t, "cannot tell the triggers")
+		h.log.wait(t, "cannot learn what is watched, trying again")
 		h.log.wait(t, "telling the triggers what is watched")
 		h.holds(t, "78:7,4096")
 		h.kill(t)
@@ -219,8 +219,8 @@ func TestInstallMayChangeTheLocks(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	h := newHolding(t, dsn, nil)
-	h.log.wait(t, "the triggers cannot be told") // there is no install yet
-	for _, b := range []int32{6, 70, 134} {      // which are one lock of 64
+	h.log.wait(t, "the triggers cannot learn what is watched") // there is no install yet
+	for _, b := range []int32{6, 70, 134} {                    // which are one lock of 64
 		h.registrar.Want(in(b))
 	}
 	h.registrar.Want(Beginning)

@@ -96,7 +96,7 @@ func (r *Registrar) Unheld() (n int) {
 // Run takes and gives back until ctx is done, and returns nil; a session that cannot be had is tried again for ever. It must run exactly
 // once.
 func (r *Registrar) Run(ctx context.Context) error {
-	const cannot = "cannot tell the triggers what is watched, trying on; unless they always ring, the safety net finds changes. DATABASE_LISTEN_URL must be a direct connection to the primary"
+	const cannot = "the triggers cannot learn what is watched, trying again; unless they always notify, the safety net finds changes. DATABASE_LISTEN_URL must be a direct connection to the primary"
 	return connection{session: r.session, texts: Texts{Lost: cannot, Mute: cannot}, logger: r.logger, rest: noSessionRest, hurry: r.again}.run(ctx)
 }
 
@@ -124,7 +124,7 @@ func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 				r.tells.Store(unknown == nil)
 			}
 			if f != told && unknown != nil {
-				r.logger.Warn("the triggers cannot be told what is watched; unless they always ring, the safety net finds changes. Run auditstream doctor", "error", unknown)
+				r.logger.Warn("the triggers cannot learn what is watched; unless they always notify, the safety net finds changes. Run auditstream doctor", "error", unknown)
 			}
 			looked, told = time.Now(), f
 		}

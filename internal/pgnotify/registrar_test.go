@@ -575,7 +575,7 @@ func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 		l.mu.Unlock()
 		time.Sleep(backoffMax)
 		synctest.Wait()
-		if log.count("cannot tell") != 1 || log.count("telling the triggers") != 1 || !r.Announced(in(1)) {
+		if log.count("cannot learn what is watched, trying again") != 1 || log.count("telling the triggers") != 1 || !r.Announced(in(1)) {
 			t.Errorf("announced %v, log:\n%s", r.Announced(in(1)), &log)
 		}
 	})

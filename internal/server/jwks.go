@@ -143,9 +143,9 @@ func (k *jwks) tell(ctx context.Context, set *KeySet) {
 	}
 	say(slog.LevelError, "the issuer publishes the private half of a signing key: anybody can make tokens that are accepted; have the issuer replace the key", set.Private)
 	say(slog.LevelWarn, "a key of JWT_JWKS_URL is left out: tokens that it signed are refused", set.LeftOut)
-	say(slog.LevelWarn, "a key of JWT_JWKS_URL is odd, and used", set.Odd)
+	say(slog.LevelWarn, "a key of JWT_JWKS_URL is unusual, and used", set.Odd)
 	if lines > jwksMaxTold {
-		k.logger.WarnContext(ctx, "more keys of JWT_JWKS_URL are odd; auditstream doctor counts them", "keys", lines-jwksMaxTold)
+		k.logger.WarnContext(ctx, "more keys of JWT_JWKS_URL are unusual; auditstream doctor counts them", "keys", lines-jwksMaxTold)
 	}
 	k.told = told
 }

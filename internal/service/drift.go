@@ -42,7 +42,7 @@ const (
 func newDriftWatch(pool *pgxpool.Pool, logger *slog.Logger, registry prometheus.Registerer) *driftWatch {
 	w := &driftWatch{pool: pool, logger: logger, told: make(map[string]time.Time), count: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "auditstream_drift",
-		Help: "What is not as install made it or as was chosen then, by kind; the log says what, and the command that mends it.",
+		Help: "What is not as install made it or as was chosen then, by kind; the log says what, and the command that repairs it.",
 	}, []string{"kind"})}
 	for _, kind := range sql.FindingKinds {
 		w.count.WithLabelValues(kind).Set(0)

@@ -326,7 +326,9 @@ commit;
 \if :objects
 \if :triggers
 -- Hearing this, serve looks for what was installed, and reads all that is watched. Transactions that notify commit one at a time in the
--- whole server, and the table is not to stay locked while this one waits for others.
+-- whole server, and the table is not to stay locked while this one waits for others. With begin and commit also psql whose AUTOCOMMIT is off sends it.
+begin;
 notify auditstream, '*';
+commit;
 \endif
 \endif

@@ -167,7 +167,7 @@ func TestWarnings(t *testing.T) {
 	equal(t, "warnings", warnings(plan), []string{
 		`no index of public.audits begins with id: every read scans the whole table; create index concurrently on "public"."audits" ("id")`,
 		`nothing makes id unique in public.audits: of several rows with one id viewers see any`,
-		`tables inherit from public.audits: their rows are shown, but their changes ring nothing and are found by the safety net`,
+		`tables inherit from public.audits: their rows are shown, but their changes notify nobody and are found by the safety net`,
 		`row level security of public.audits applies to the role that installs: rows it cannot see are hidden from every viewer`,
 		`no column of public.audits says whose a row is, so that nobody sees any: name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public`,
 		`the role ` + owner + ` may not create the schema auditstream: let the owner of the database run: grant create on database "` +

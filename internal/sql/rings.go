@@ -44,7 +44,7 @@ func loadRings(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, texts 
 		case kindOf(r.column) != kindOf(&m.key):
 			return nil, fmt.Errorf("--ring %s: %s of %s is %s, and the id, %s, is %s: name the column that holds the id", text, r.column.Name, r.table.Display, r.column.Type, m.key.Name, m.key.Type)
 		case oid == t.OID || slices.ContainsFunc(all, func(other ring) bool { return other.table.OID == oid }):
-			return nil, usagef("--ring %s: %s rings already; a table can ring by one column", text, r.table.Display)
+			return nil, usagef("--ring %s: %s is named already; a table has one column that names rows", text, r.table.Display)
 		}
 		all = append(all, r)
 	}

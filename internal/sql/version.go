@@ -104,7 +104,7 @@ func (s Schema) Lacks() string {
 	case s.Version == 0 || s.Version >= SchemaVersion || !s.Triggers:
 		return ""
 	case s.Version == 1:
-		return "its triggers ring for every change, watched or not, so that concurrent writers wait for each other's commits"
+		return "its triggers notify of every change, watched or not, so that concurrent writers wait for each other's commits"
 	default:
 		return "its triggers do not know what this program watches, so that changes are found by the safety net alone; and roles that may make" +
 			" triggers or columns can run code as whoever installed"

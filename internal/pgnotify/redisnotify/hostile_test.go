@@ -85,14 +85,14 @@ func TestEnormousBodyCostsTheSubscriptionAlone(t *testing.T) {
 	publish(t, options(t, s.URL()), channel(1), strings.Repeat("x", 8<<20))
 	eventually(t, "a new subscription", func() bool { _, resyncs := heard.counts(0); return resyncs > before })
 	if told, _ := heard.counts(1); told != 0 {
-		t.Error("the message was delivered: the limit that the README counts on did not hold")
+		t.Error("the message was delivered: the limit that SECURITY.md counts on did not hold")
 	}
 	eventually(t, "up", l.Up)
 	publish(t, options(t, s.URL()), channel(2), "")
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(2); return told == 1 })
 }
 
-// The rights that the README asks for are enough, for a relay and for an instance, and they are needed.
+// The rights that docs/redis.md asks for are enough, for a relay and for an instance, and they are needed.
 func TestACLUserNeedsNoMore(t *testing.T) {
 	t.Parallel()
 	rights := strings.Fields("on >hush resetchannels &audit.progress.* +@connection +psubscribe +publish")

@@ -72,7 +72,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 		}
 		return 0
 	})
-	p.published = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_published_total", Help: "Messages that Redis took: hints, resyncs and beats."})
+	p.published = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_published_total", Help: "Messages that Redis took: hints, resyncs and heartbeats."})
 	p.failures = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_failures_total", Help: "Attempts to publish that Redis did not take; a resync makes up for what was in them."})
 	return p, nil
 }

@@ -119,7 +119,7 @@ func TestBrowserClientPackage(t *testing.T) {
 	for k, path := range got {
 		got[k] = filepath.Base(path)
 	}
-	if want := []string{"LICENSE", "README.md", "client.d.ts", "client.js", "package.json", "react.d.ts", "react.js"}; !slices.Equal(got, want) {
+	if want := []string{"LICENSE", "README.md", "client.d.ts", "client.js", "package.json", "react.d.ts", "react.js", "testing"}; !slices.Equal(got, want) {
 		t.Errorf("the package has %q, want %q", got, want)
 	}
 
@@ -128,6 +128,15 @@ console.log(Object.keys(client).join(), await client.watchAudits([]));`)
 	const exports = "AuthEventSource,EventStreamParser,backoff,watchAudit,watchAudits,watchProgress"
 	if got, want := run(dir, onPath(t, "node"), "use.mjs"), exports+" done\n"; got != want {
 		t.Errorf("the package says %q, want %q", got, want)
+	}
+
+	write("testing.mjs", `import { fakeProgress } from 'auditstream-client/testing';
+import { watchProgress } from 'auditstream-client';
+const fake = fakeProgress();
+fake.play('jobs/7', { status: 'completed', progress: 100 });
+console.log(await watchProgress('jobs', 7));`)
+	if got := run(dir, onPath(t, "node"), "testing.mjs"); got != "done\n" {
+		t.Errorf("the package's fake says %q, want done", got)
 	}
 
 	// What is declared is there, and what is there is declared.

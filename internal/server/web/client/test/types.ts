@@ -2,6 +2,8 @@
 import { AuthEventSource, watchAudit, watchAudits, watchProgress, type Outcome, type Progress, type WatchState } from 'auditstream-client';
 import { useAuditProgress, useProgress } from 'auditstream-client/react';
 
+import { fakeProgress, testServer, type TestServer } from 'auditstream-client/testing';
+
 const outcome: Promise<Outcome> = watchAudit(42, {
   token: async () => 'T',
   onProgress: (audit, event) => { const n: number = audit.progress; const exact: string = audit.id; void exact; const id: string = event.id; void n; void id; },
@@ -38,3 +40,19 @@ void watchAudit(42, { tokn: 'T' });
 // @ts-expect-error: there is no such state
 const state: WatchState = 'lost';
 void state;
+const fake = fakeProgress();
+fake.play('42', { status: 'running', progress: 55, geo_score: 1 });
+fake.play('jobs/7', { status: 'cancelled' }, { end: true });
+fake.connection('offline', { error: 'Connection lost', retryIn: 1000 });
+// @ts-expect-error: a state has a status
+fake.play(42, { progress: 55 });
+// @ts-expect-error: a refusal has a row
+fake.connection('denied');
+const server: TestServer = await testServer({ install: 'public.audits', as: 'user-1' });
+const viewer = await server.watch(42, { as: 7 });
+const reached: Progress = await viewer.waitFor((state) => state.progress === 55, { timeout: 1000 });
+void reached;
+void server.waitFor('jobs/7', (state) => state.status === 'done', { token: server.token('user-1', { email: 'a@example.com' }) });
+// @ts-expect-error: a watch without a row
+void server.watch();
+export {};

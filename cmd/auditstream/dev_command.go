@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"auditstream/internal/localpg"
+)
+
+// devCommandStop is what a command has to end after SIGTERM. Longer, and Ctrl-C of one that hangs takes that long.
+const devCommandStop = 10 * time.Second
+
+// runCommand runs a command beside the private database until it ends, or ctx does, and returns its exit status as an exitError.
+func (c *devCmd) runCommand(ctx context.Context, std streams, pg *localpg.Server) error {
+	if err := makeCommandDatabase(ctx, pg); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, c.Command[0], c.Command[1:]...)
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+pg.DSN(devDatabase))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, std.out, std.err
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = devCommandStop
+	err := cmd.Run()
+	if ended, ok := errors.AsType[*exec.ExitError](err); ok && ended.Exited() {
+		return exitError{ended.ExitCode(), fmt.Errorf("%s has ended with exit status %d", c.Command[0], ended.ExitCode())}
+	}
+	if err != nil {
+		return fmt.Errorf("run %s: %w", c.Command[0], err)
+	}
+	return nil
+}
+
+func makeCommandDatabase(ctx context.Context, pg *localpg.Server) error {
+	root, err := connect(ctx, pg.DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	defer root.Close(context.WithoutCancel(ctx))
+	return makeDatabase(ctx, root, devDatabase)
+}
+
+// talk is where dev itself speaks: a command's output is the command's alone.
+func (c *devCmd) talk(std streams) io.Writer {
+	if len(c.Command) > 0 {
+		return std.err
+	}
+	return std.out
+}

@@ -1,0 +1,189 @@
+package integration
+
+import (
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// examples are the folders of examples/, and what a reader of each sees who has typed what its README says.
+var examples = map[string]func(e example){
+	"htmx":                example.htmx,
+	"node-express-pgboss": example.pgBoss,
+	"plain-html":          example.plainHTML,
+	"react-vite":          example.reactVite,
+	"terminal-script":     example.terminalScript,
+}
+
+// example is one that a reader has started.
+type example struct {
+	*testing.T
+	*terminal
+	shown []string // what else its README shows between its lines
+}
+
+// TestExamples types the commands of each example's README as they stand, in a copy of the tree, with a program and ports of the test's
+// own. With npm's packages in examples/node_modules it takes half a minute.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("../examples/node_modules/pg"); err != nil {
+		t.Fatal("the examples' packages are missing: run npm ci in examples/, or .ci/setup test, as make test does")
+	}
+	if lock := document(t, "examples/package-lock.json"); strings.Contains(lock, "registry") {
+		t.Error("examples/package-lock.json names a registry: run npm install there, where .npmrc forbids it")
+	}
+	pages, err := filepath.Glob("../examples/*/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var folders []string
+	for _, page := range pages {
+		folders = append(folders, filepath.Base(filepath.Dir(page)))
+	}
+	wantList(t, "examples/ has", folders, slices.Sorted(maps.Keys(examples)))
+	for _, folder := range folders {
+		t.Run(folder, func(t *testing.T) {
+			t.Parallel()
+			if strings.Count(document(t, "examples/README.md"), "("+folder+"/README.md)") != 1 {
+				t.Errorf("examples/README.md does not list %s once", folder)
+			}
+			if examples[folder] == nil {
+				t.Fatal("nobody looks at what it does: add it to the list above")
+			}
+			e := example{T: t, terminal: openTerminal(t)}
+			e.run(e.copyTree() + e.ports())
+			typed := ""
+			for _, block := range docBlocks(t, "examples/"+folder+"/README.md") {
+				if strings.HasPrefix(block.text, "cd examples/"+folder+"\n") {
+					typed += block.text
+				} else {
+					e.shown = append(e.shown, strings.TrimSpace(block.text))
+				}
+			}
+			if typed == "" {
+				t.Fatalf("examples/%s/README.md has no commands that begin with cd examples/%s", folder, folder)
+			}
+			e.begin(typed)
+			examples[folder](e)
+		})
+	}
+}
+
+// copyTree goes into a copy of what the examples are and use: the original may be in use, and gets a database.
+func (e example) copyTree() (typed string) {
+	e.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		e.Fatal(err)
+	}
+	dir := filepath.Join(e.TempDir(), "auditstream")
+	client := filepath.Join(dir, "internal/server/web")
+	bin := filepath.Join(dir, "bin")
+	for _, folder := range []string{client, bin} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			e.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{filepath.Join(client, "client"): filepath.Join(root, "internal/server/web/client"), filepath.Join(bin, "auditstream"): plainBinary(e)} {
+		if err := os.Symlink(target, link); err != nil {
+			e.Fatal(err)
+		}
+	}
+	return `(cd '` + root + `' && tar c --exclude=.auditstream --exclude=./examples/node_modules ./examples) | tar x -C '` + dir + `'
+ln -s '` + root + `/examples/node_modules' '` + dir + `/examples/node_modules'
+cd '` + dir + `' && export PATH=$PWD/bin:$PATH
+`
+}
+
+func (e example) ports() (typed string) {
+	e.Helper()
+	port := func() string {
+		_, port, err := net.SplitHostPort(quietAddr(e))
+		if err != nil {
+			e.Fatal(err)
+		}
+		return port
+	}
+	return "export PORT=" + port() + " API_PORT=" + port() + "\n"
+}
+
+// open opens the page whose link the example prints.
+func (e example) open() *page {
+	e.Helper()
+	out := e.says("\nOpen http://")
+	link := regexp.MustCompile(`\nOpen (\S+)\n`).FindStringSubmatch(out)
+	if link == nil {
+		e.Fatalf("no link in:\n%s", out)
+	}
+	return openPage(e, link[1])
+}
+
+func (e example) plainHTML() {
+	p := e.open()
+	p.wait(e, "a bar that moves", "[...document.querySelectorAll('progress')].some((bar) => bar.value > 10 && bar.value < 100)")
+	p.wait(e, "live", "document.querySelector('#connection').textContent.trim() === 'live'")
+	p.wait(e, "the end", "/^completed: Done$/m.test(document.querySelector('#audits').innerText)")
+	p.wait(e, "the next one", "document.querySelectorAll('li').length > 1")
+	e.quiet(p)
+}
+
+func (e example) htmx() {
+	p := e.open()
+	p.do(e, chromedp.Click(chromedp.CSS("button")))
+	p.wait(e, "a bar that moves", "[...document.querySelectorAll('progress')].some((bar) => bar.value > 0 && bar.value < 100)")
+	p.wait(e, "the end", "document.querySelector('#audits').innerText.includes('completed: Done')")
+	p.wait(e, "a row that does not listen any more", "!document.querySelector('[sse-connect]')")
+	e.quiet(p, "error: [object Event]")
+}
+
+func (e example) pgBoss() {
+	p := e.open()
+	p.do(e, chromedp.Click(chromedp.CSS("#new")), chromedp.Click(chromedp.CSS("#bad")))
+	p.wait(e, "bars that move", "[...document.querySelectorAll('.running progress')].some((bar) => bar.value > 0 && bar.value < 100)")
+	p.wait(e, "the end", "document.querySelector('.completed progress')?.value === 100")
+	p.wait(e, "the failure", "document.querySelector('.failed')?.innerText.includes('failed: Page 4 cannot be printed')")
+	e.quiet(p)
+}
+
+func (e example) reactVite() {
+	p := e.open()
+	const shows = "document.querySelector('article')?.innerText"
+	p.wait(e, "a bar that moves", "document.querySelector('progress')?.value > 0 && "+shows+".includes('running: Page')")
+	p.wait(e, "the end", shows+"?.includes('completed: Done') && document.querySelector('small').innerText === 'done'")
+	e.quiet(p)
+}
+
+// quiet checks that the page has no errors, and keeps a picture of it (go test -artifacts -outputdir DIR).
+// It may have those errors that the example's README tells of.
+func (e example) quiet(p *page, told ...string) {
+	e.Helper()
+	problems := slices.DeleteFunc(p.consoleProblems(), func(problem string) bool {
+		return slices.ContainsFunc(told, func(text string) bool { return strings.HasPrefix(problem, text) })
+	})
+	if len(problems) > 0 {
+		e.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
+	}
+	picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(e.ArtifactDir(), "page.png"), picture, 0o644)
+	}
+	if err != nil {
+		e.Fatal(err)
+	}
+}
+
+func (e example) terminalScript() {
+	out := e.end()
+	for _, want := range append(e.shown, "is half done", `"status":"completed","progress":100`, "is complete: publishing") {
+		if !strings.Contains(out, want) {
+			e.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
