@@ -5,6 +5,7 @@ import "strings"
 const (
 	beginScript  = "begin isolation level read committed read write;\n"
 	commitScript = "\ncommit;\n"
+	notifyScript = "notify auditstream, '*';\n"
 )
 
 // What a script sets for its transaction is somebody else's for the rest of it: a search_path without the schema of its own table would fail
@@ -21,7 +22,7 @@ const (
 // Migration is the script for a transaction that is somebody else's: without begin and commit, and what it tells serve is sent with
 // that transaction's commit.
 func (p *Plan) Migration() string {
-	before, script, found := strings.Cut(p.SQL, beginScript)
+	before, script, found := strings.Cut(strings.Replace(p.SQL, "\nbegin;\n"+notifyScript+"commit;\n", "\n"+notifyScript, 1), beginScript)
 	if !found {
 		return ""
 	}
