@@ -29,7 +29,7 @@ test: ## Install what tests need, then run all of them but the long ones; 14 min
 	@$(MAKE) --no-print-directory -k test-units test-whole
 
 # Where goroutines share what they have: with the race detector.
-RACED = . ./internal/server ./internal/pgnotify/... ./internal/store ./internal/connpool ./internal/service ./cmd/auditstream
+RACED = . ./auditstreamtest ./internal/server ./internal/pgnotify/... ./internal/store ./internal/connpool ./internal/service ./cmd/auditstream
 
 .PHONY: test-units
 test-units:
