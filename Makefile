@@ -214,6 +214,10 @@ lint-quick: ## Check formatting, the module's files, and vet; 2 minutes, most of
 	$(GO) mod tidy -diff
 	$(GO) vet -tags image,release ./...
 
+.PHONY: docs
+docs: docs-configuration ## Write the documents as a static site into dist/docs; make run serves them under /docs/
+	$(GO) run ./internal/docsite/write dist/docs
+
 .PHONY: docs-configuration
 docs-configuration: ## Write docs/configuration.md from the flags
 	AUDITSTREAM_UPDATE_DOCS=1 $(GO) test -vet=off -count=1 -run '^TestConfigurationPageIsThatOfTheFlags$$' ./cmd/auditstream

@@ -7,18 +7,19 @@ import (
 	"auditstream/internal/store"
 )
 
-// FeedAnnouncer is a feed's part of a [Registrar], and its hub's [Announcer]. All methods are safe for concurrent use, and none blocks.
+// FeedAnnouncer is the [Announcer] of one feed's hub. All feeds of a process share a [Registrar]. Its methods are safe for concurrent use and
+// do not block.
 type FeedAnnouncer struct {
 	registrar *Registrar
 	feed      *store.Feed
 	mark      func(chosen func(store.Key) bool)
-	watched   map[int]int // keys that somebody watches, by bucket; this and flooded are guarded by Registrar.mu
+	watched   map[int]int // the number of watched keys of each bucket; Registrar.mu guards this and flooded
 	flooded   bool
 }
 
 var _ Announcer = (*FeedAnnouncer)(nil)
 
-// Feed returns the announcer of one more feed. It is a hub's from Attach to Detach.
+// Feed returns an announcer for a feed. It works from Attach, which NewHub calls, to Detach.
 func (r *Registrar) Feed(feed *store.Feed) *FeedAnnouncer {
 	return &FeedAnnouncer{registrar: r, feed: feed, watched: make(map[int]int)}
 }
@@ -31,7 +32,7 @@ func (f *FeedAnnouncer) Attach(mark func(chosen func(store.Key) bool)) {
 	f.registrar.feeds = append(f.registrar.feeds, f)
 }
 
-// Detach ends it. Whoever watches still is not announced any more.
+// Detach takes the feed out of the registrar. Changes of its keys are not announced any more, even while somebody watches them.
 func (f *FeedAnnouncer) Detach() {
 	f.Flood(true)
 	f.registrar.mu.Lock()
@@ -43,16 +44,17 @@ func (f *FeedAnnouncer) Detach() {
 func (f *FeedAnnouncer) Announced(key store.Key) bool {
 	f.registrar.mu.Lock()
 	defer f.registrar.mu.Unlock()
-	return !f.flooded && !slices.ContainsFunc(bucketsOf(f.registrar.buckets[:], f.feed, key), func(b bucket) bool { return !b.held || b.since != 0 })
+	return !f.flooded && !slices.ContainsFunc(bucketsOf(f.registrar.buckets[:], f.feed, key), func(b bucket) bool { return !b.held || b.waitBelow != 0 })
 }
 
 // Want implements [Announcer].
-func (f *FeedAnnouncer) Want(key store.Key) { f.watch(key, 1) }
+func (f *FeedAnnouncer) Want(key store.Key) { f.addWatchers(key, 1) }
 
 // Leave implements [Announcer].
-func (f *FeedAnnouncer) Leave(key store.Key) { f.watch(key, -1) }
+func (f *FeedAnnouncer) Leave(key store.Key) { f.addWatchers(key, -1) }
 
-func (f *FeedAnnouncer) watch(key store.Key, more int) {
+// addWatchers adds more, which is 1 or -1, to the watchers of a key.
+func (f *FeedAnnouncer) addWatchers(key store.Key, more int) {
 	r := f.registrar
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,22 +65,23 @@ func (f *FeedAnnouncer) watch(key store.Key, more int) {
 			delete(f.watched, k)
 		}
 		if !f.flooded {
-			r.count(k, more, time.Now())
+			r.countWatchers(k, more, time.Now())
 		}
 	}
 }
 
-// count counts who watches in a bucket. A lock that nobody needs any more is kept for a while after changed. The caller holds mu.
-func (r *Registrar) count(k, more int, changed time.Time) {
+// countWatchers adds more to the watched keys of bucket k. A lock that is not needed any more is kept for lockLinger after changed. The
+// caller holds mu.
+func (r *Registrar) countWatchers(k, more int, changed time.Time) {
 	b := &r.buckets[k]
 	b.watched += more
 	if b.changed = changed; !b.held || b.watched == 0 {
-		r.pause = 0
+		r.retryPause = 0
 		r.wake.Ring()
 	}
 }
 
-// Flood implements [Announcer]: all that no other feed needs is given back meanwhile, at once.
+// Flood implements [Announcer]. During a flood, the locks that no other feed needs are released at once.
 func (f *FeedAnnouncer) Flood(flooded bool) {
 	r := f.registrar
 	r.mu.Lock()
@@ -91,6 +94,6 @@ func (f *FeedAnnouncer) Flood(flooded bool) {
 		if flooded {
 			n = -n
 		}
-		r.count(k, n, time.Time{})
+		r.countWatchers(k, n, time.Time{})
 	}
 }

@@ -7,34 +7,35 @@ import (
 	"auditstream/internal/store"
 )
 
-// maxBuckets is the most that keys may be put into. A key's bucket among fewer, always a power of two, is its bucket among these
-// without the upper bits.
+// maxBuckets is the largest number of buckets that an install may choose, which is always a power of two. A key's bucket among fewer
+// buckets is its bucket among these without the upper bits.
 const maxBuckets = 4096
 
-// beginnings is how many buckets stand for whatever begins, after the others: by its key, so that writers who insert at the same time
-// seldom look at the same lock.
-const beginnings = 64
+// newRowBuckets is the number of buckets for NewRows, after the others. A writer asks for the one that its new row's key selects, so that
+// concurrent inserts seldom ask for the same lock.
+const newRowBuckets = 64
 
-// bucketsOf returns the buckets that are a key's, of all that there are.
+// bucketsOf returns the elements of all, which has one for each bucket, that belong to a key: one, or for NewRows newRowBuckets.
 func bucketsOf[B any](all []B, feed *store.Feed, key store.Key) []B {
 	first, n := bucketsOfKey(feed, key)
 	return all[first:][:n]
 }
 
+// bucketsOfKey returns the number of a key's first bucket, and how many buckets the key has.
 func bucketsOfKey(feed *store.Feed, key store.Key) (first, n int) {
-	if key == Beginning {
-		return maxBuckets, beginnings
+	if key == NewRows {
+		return maxBuckets, newRowBuckets
 	}
 	return int(bucketOf(feed, key)), 1
 }
 
-// bucketOf is the bucket of a key among maxBuckets: what the triggers compute, of an integer of audits as hashint8(key) & (buckets - 1). All
-// feeds share the buckets, and so that keys which many of them have do not share one, each mixes its own number in.
+// bucketOf returns the bucket of a key among maxBuckets. The triggers compute the same: hashint8(key) & (buckets - 1) for an integer key of
+// the feed audits. All feeds share the buckets, so each mixes in a number of its own: otherwise equal keys of two feeds would share a bucket.
 func bucketOf(feed *store.Feed, key store.Key) int32 {
 	return int32((hash(feed.Key, key) ^ uint32(feed.Mix)) & (maxBuckets - 1))
 }
 
-// hash is PostgreSQL's: hashint8, uuid_hash, or hashtext by a collation that compares bytes.
+// hash returns what PostgreSQL's hashint8, uuid_hash, or hashtext with a bytewise collation returns.
 func hash(keys store.KeyType, key store.Key) uint32 {
 	switch keys {
 	case store.UUIDKeys:
@@ -46,7 +47,7 @@ func hash(keys store.KeyType, key store.Key) uint32 {
 	return hashint8(key.Int())
 }
 
-// hashint8 is PostgreSQL's function of this name (hashfunc.c, and hash_bytes_uint32 in hashfn.c).
+// hashint8 is PostgreSQL's function of that name (hashfunc.c, with hash_bytes_uint32 in hashfn.c).
 func hashint8(key int64) uint32 {
 	low, high := uint32(key), uint32(key>>32)
 	if key < 0 {
@@ -58,7 +59,7 @@ func hashint8(key int64) uint32 {
 
 const hashSeed = 0x9e3779b9 + 3923095
 
-// hashBytes is PostgreSQL's hash_bytes (hashfn.c), on a little-endian machine: Bob Jenkins' lookup3.
+// hashBytes is PostgreSQL's hash_bytes (hashfn.c) for a little-endian machine: Bob Jenkins' lookup3.
 func hashBytes(k []byte) uint32 {
 	a := uint32(hashSeed) + uint32(len(k))
 	b, c := a, a
@@ -83,7 +84,7 @@ func hashBytes(k []byte) uint32 {
 	copy(rest[:], k)
 	a += binary.LittleEndian.Uint32(rest[:])
 	b += binary.LittleEndian.Uint32(rest[4:])
-	c += binary.LittleEndian.Uint32(rest[8:]) << 8 // its lowest byte is the length's
+	c += binary.LittleEndian.Uint32(rest[8:]) << 8 // the lowest byte of c is for the length
 	return final(a, b, c)
 }
 

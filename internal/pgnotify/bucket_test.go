@@ -11,7 +11,7 @@ import (
 	"auditstream/internal/store"
 )
 
-// Where program and triggers disagreed about a key's bucket, every change of it would go unannounced.
+// If the program and the triggers disagreed about a key's bucket, no change of that key would be announced.
 func TestBucketsAreThoseOfPostgreSQL(t *testing.T) {
 	t.Parallel()
 	keys := []int64{0, 1, -1, 42, math.MaxInt32, math.MinInt32, math.MaxInt32 + 1, math.MaxInt64, math.MinInt64, 1 << 32, 1<<32 - 1, 1 << 22}
@@ -39,7 +39,7 @@ func TestBucketsAreThoseOfPostgreSQL(t *testing.T) {
 	}
 }
 
-// The same of other types of keys, and of feeds that are not the first.
+// The same for keys of other types, and for feeds other than the first.
 func TestBucketsOfOtherKeysAreThoseOfPostgreSQL(t *testing.T) {
 	t.Parallel()
 	texts := []string{"a", "Ä", "日本", strings.Repeat("x", store.MaxKey), "job:1", "*", " ", "'", `\`}

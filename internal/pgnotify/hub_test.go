@@ -118,18 +118,18 @@ func ended(id int64, user string) store.Audit {
 
 var errDatabase = errors.New("the database is away")
 
-// everything is the Announcer of triggers that ring for everything.
-type everything struct{}
+// alwaysAnnouncer is the Announcer for triggers that notify of every change.
+type alwaysAnnouncer struct{}
 
-func (everything) Attach(func(func(store.Key) bool)) {}
-func (everything) Want(store.Key)                    {}
-func (everything) Leave(store.Key)                   {}
-func (everything) Announced(store.Key) bool          { return true }
-func (everything) Flood(bool)                        {}
+func (alwaysAnnouncer) Attach(func(func(store.Key) bool)) {}
+func (alwaysAnnouncer) Want(store.Key)                    {}
+func (alwaysAnnouncer) Leave(store.Key)                   {}
+func (alwaysAnnouncer) Announced(store.Key) bool          { return true }
+func (alwaysAnnouncer) Flood(bool)                        {}
 
 func startHub(t *testing.T, cfg HubConfig) *Hub {
 	t.Helper()
-	cfg.Announcer = cmp.Or(cfg.Announcer, Announcer(everything{}))
+	cfg.Announcer = cmp.Or(cfg.Announcer, Announcer(alwaysAnnouncer{}))
 	h, err := NewHub(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -142,9 +142,9 @@ func startHub(t *testing.T, cfg HubConfig) *Hub {
 }
 
 // startWanted is startHub, with an Announcer.
-func startWanted(t *testing.T, cfg HubConfig) (*Hub, *wanting) {
+func startWanted(t *testing.T, cfg HubConfig) (*Hub, *countingAnnouncer) {
 	t.Helper()
-	w := &wanting{wanted: map[store.Key]int{}}
+	w := &countingAnnouncer{wanted: map[store.Key]int{}}
 	cfg.Announcer = w
 	h := startHub(t, cfg)
 	return h, w
@@ -204,26 +204,26 @@ func TestSubscribersSeeChanges(t *testing.T) {
 	})
 }
 
-// wanting is an Announcer that counts. Nothing is announced by it.
-type wanting struct {
+// countingAnnouncer is an Announcer that counts its calls and announces nothing.
+type countingAnnouncer struct {
 	mu     sync.Mutex
 	wanted map[store.Key]int
 	mark   func(chosen func(store.Key) bool)
 }
 
-func (w *wanting) Attach(mark func(chosen func(store.Key) bool)) { w.mark = mark }
+func (w *countingAnnouncer) Attach(mark func(chosen func(store.Key) bool)) { w.mark = mark }
 
-func (w *wanting) Announced(store.Key) bool { return false }
+func (w *countingAnnouncer) Announced(store.Key) bool { return false }
 
-// Want has the key read a moment later, as when its lock was taken.
-func (w *wanting) Want(key store.Key) {
+// Want makes the hub read the key a moment later, like a registrar that has acquired the lock.
+func (w *countingAnnouncer) Want(key store.Key) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wanted[key]++
 	go w.mark(func(other store.Key) bool { return other == key })
 }
 
-func (w *wanting) Leave(key store.Key) {
+func (w *countingAnnouncer) Leave(key store.Key) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.wanted[key]--; w.wanted[key] == 0 {
@@ -231,9 +231,9 @@ func (w *wanting) Leave(key store.Key) {
 	}
 }
 
-func (w *wanting) Flood(bool) {}
+func (w *countingAnnouncer) Flood(bool) {}
 
-// S4, S5: what is not known to be the viewer's is told to nobody.
+// S4, S5: before the viewer's right is confirmed, writers do not notify for the key.
 func TestS4NothingIsWantedBeforeItIsConfirmed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -293,7 +293,7 @@ func TestOwnersSeeWhatBegins(t *testing.T) {
 	})
 }
 
-// However much the safety net reads, a change waits for one bounded read.
+// A change waits for one bounded read at most, however much the safety net reads.
 func TestUrgentBeforeRoutine(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -354,7 +354,7 @@ func TestReadsAreTriedAgain(t *testing.T) {
 	})
 }
 
-// At random, with the safety net off: every subscriber ends with the newest state, and none goes back.
+// In a random run without the safety net, every subscriber ends with the newest state, and no subscriber's state goes back.
 func TestNobodyMissesAnything(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(50) {

@@ -14,36 +14,36 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Source is where notifications come from.
+// Source delivers notifications.
 type Source interface {
-	// Listen connects and subscribes, each within seconds, and calls opened, once, when whatever is sent is received; from then on it
-	// calls heard for each payload, until the connection breaks or ctx is done. The error says why.
+	// Listen connects and subscribes, each within seconds. It calls opened once, when every payload sent from then on will be received,
+	// and then calls heard for each payload. It returns why it ended: the connection broke, or ctx is done.
 	Listen(ctx context.Context, opened func(), heard func(payload string)) error
-	// Send sends a payload to all that listen, by another connection than theirs.
+	// Send sends a payload to all that listen, over another connection than theirs.
 	Send(ctx context.Context, payload string) error
-	// Texts are what the log says of it.
+	// Texts returns the log messages about this source.
 	Texts() Texts
 }
 
-// The payloads besides those that name a row. Any role of the database may send any text, so what nobody understands is ignored.
+// The payloads that do not name a row. Any role of the database may send any text, so an unknown payload is ignored.
 const (
 	PayloadResync = "*" // TRUNCATE, an install, or a change whose key is not known
 	CanaryPrefix  = "!" // a canary of this or another instance
-	bucketPrefix  = "#" // a change in a bucket, of triggers written by hand: as PayloadResync, heeded once a second at most
+	bucketPrefix  = "#" // a change somewhere in a bucket, from a handwritten trigger; handled like PayloadResync
 )
 
-// Sink is told what notifications say. Its methods must not block.
+// Sink receives what notifications say. Its methods must not block.
 type Sink interface {
-	// Notify is told which row has changed, and reports whether it understands: the key of one of audits, or FEED:KEY.
+	// Notify says that a row has changed: KEY for the feed audits, or FEED:KEY. It reports whether the Sink understood row.
 	Notify(row string) bool
-	// Resync is told that anything may have changed.
+	// Resync says that any row may have changed.
 	Resync()
 }
 
-// maxRow is how long what names a row may be.
+// maxRow is the length of the longest payload that may name a row, in bytes. Longer ones are ignored.
 const maxRow = store.MaxKey + 64
 
-// SplitRow splits what a notification names a row by into the feed's name, store.DefaultFeed where it says none, and the key.
+// SplitRow splits the payload that names a row into the feed's name and the key. Without a feed's name it returns store.DefaultFeed.
 func SplitRow(row string) (feed, key string) {
 	feed, key, named := strings.Cut(row, ":")
 	if !named || feed == "" || strings.Trim(feed, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
@@ -57,16 +57,15 @@ type ListenerConfig struct {
 	// Source and Sink are required.
 	Source Source
 	Sink   Sink
-	// Doubt says why changes may not arrive although notifications do, "" when they do; nil: they do.
+	// Doubt says why changes may not arrive although canaries do; "" means that they do. nil means no doubt, ever.
 	Doubt func() string
-	// Idle reports whether nobody watches: a canary that is due waits for the first who does, once one has come back; nil: never.
+	// Idle reports whether nobody watches. While it is true, a session that was proven sends no canaries. nil means never idle.
 	Idle func() bool
-	// CanaryInterval is the time between canaries; default 4 s.
+	// CanaryInterval is the time between canaries; default 4 s. Longer means that a silent connection is noticed later.
 	CanaryInterval time.Duration
-	// CanaryTimeout is how long a canary may be on its way, with no other notification coming meanwhile, before the
-	// connection is given up; default 2 s.
+	// CanaryTimeout is how long a canary may take while no other notification comes; default 2 s. After it the connection is closed.
 	CanaryTimeout time.Duration
-	// MuteRetry is the time between attempts once the source has shown not to work; default 1 min.
+	// MuteRetry is the time between attempts once it seems that the source cannot work; default 1 min.
 	MuteRetry time.Duration
 	// Logger's default discards.
 	Logger *slog.Logger
@@ -75,20 +74,21 @@ type ListenerConfig struct {
 }
 
 const (
-	// maxCanaryTimeouts is how many times its time-out a canary may take while other notifications come.
+	// maxCanaryTimeouts is how many CanaryTimeouts a canary may take while other notifications come. Larger means that a broken
+	// connection is noticed later during a flood; smaller, that a flood breaks a good one.
 	maxCanaryTimeouts = 5
-	// doubtGrace is how long a doubt may last before the log says so.
+	// doubtGrace is how long a doubt lasts before it is logged.
 	doubtGrace = 10 * time.Second
 )
 
-// Listener keeps one connection to a Source and tells a Sink what it hears, and to resync after each (re)connect. It proves
-// by a canary that notifications arrive, because a dead connection, a transaction pooler or a failover are all silent.
+// Listener keeps one connection to a Source. It passes what it hears to a Sink, and calls Resync after each connect. It proves with
+// canaries that notifications arrive, because a dead connection, a transaction pooler and a failover are all silent.
 type Listener struct {
-	cfg     ListenerConfig
-	metrics listenerMetrics
-	up      atomic.Bool
-	doubt   string    // the session's, as is the next
-	doubted time.Time // since when; zero: it was logged
+	cfg        ListenerConfig
+	metrics    listenerMetrics
+	up         atomic.Bool
+	doubt      string    // the last result of Doubt; only the session's goroutine touches this and doubtSince
+	doubtSince time.Time // when doubt began; zero after it was logged
 }
 
 // NewListener returns a Listener that does nothing until Run.
@@ -114,29 +114,29 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	return l, nil
 }
 
-// Up reports whether notifications are proven to arrive. While it is false the hub's safety net alone finds changes.
+// Up reports whether notifications are proven to arrive. While it is false, only the hub's safety net finds changes.
 // Safe for concurrent use.
 func (l *Listener) Up() bool { return l.up.Load() }
 
-// Run listens until ctx is done, and returns nil: a connection that cannot be had is tried again for ever, after 100 ms to
-// 5 s at random, or after MuteRetry once the source has shown not to work. It must run exactly once.
+// Run listens until ctx is done, and returns nil. It retries a lost connection for ever, with a back-off of 100 ms to 5 s, or every
+// MuteRetry once it seems that the source cannot work. Call it exactly once.
 func (l *Listener) Run(ctx context.Context) error {
 	session := func(ctx context.Context) (proven bool, err error) {
-		s := &session{l: l, ready: make(chan struct{}), failure: failConnect, again: NewBell()}
+		s := &session{l: l, listening: make(chan struct{}), failure: failConnect, proveBell: NewBell()}
 		return s.run(ctx)
 	}
-	return connection{session: session, texts: l.cfg.Source.Texts(), logger: l.cfg.Logger, rest: l.cfg.MuteRetry}.run(ctx)
+	return connection{session: session, texts: l.cfg.Source.Texts(), logger: l.cfg.Logger, mutePause: l.cfg.MuteRetry}.run(ctx)
 }
 
-// arrive notes that notifications do, and with them changes unless there is a doubt, of which the log speaks once when it lasts.
-func (l *Listener) arrive() {
+// markProven notes that a canary has arrived. The listener is then up, unless there is a doubt; a doubt that lasts is logged once.
+func (l *Listener) markProven() {
 	why := l.cfg.Doubt()
 	if why != l.doubt {
-		l.doubt, l.doubted = why, time.Now()
+		l.doubt, l.doubtSince = why, time.Now()
 	}
-	if why != "" && !l.doubted.IsZero() && time.Since(l.doubted) >= doubtGrace {
+	if why != "" && !l.doubtSince.IsZero() && time.Since(l.doubtSince) >= doubtGrace {
 		l.cfg.Logger.Warn(why + "; the safety net finds changes meanwhile")
-		l.doubted = time.Time{}
+		l.doubtSince = time.Time{}
 	}
 	if was := l.up.Swap(why == ""); !was && why == "" {
 		l.cfg.Logger.Info(l.cfg.Source.Texts().Up)

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// sink collects what a listener tells it, as texts: "resync" or a key.
+// sink collects the calls of a listener, as texts: "resync" or a key.
 type sink chan string
 
 func (s sink) Notify(row string) bool {
@@ -29,7 +29,7 @@ func (s sink) Notify(row string) bool {
 }
 func (s sink) Resync() { s <- "resync" }
 
-// drain returns what was told since the last call.
+// drain returns the calls since the last drain.
 func (s sink) drain() (told []string) {
 	for len(s) > 0 {
 		told = append(told, <-s)
@@ -37,34 +37,36 @@ func (s sink) drain() (told []string) {
 	return told
 }
 
-// station is a Source whose payloads come back at once, unless send or open says otherwise.
-type station struct {
-	open  func(ctx context.Context) error
-	send  func(ctx context.Context, payload string) error // what it does not pass to deliver is lost
-	dials atomic.Pointer[dial]                            // the newest
-	opens atomic.Int64
-	sent  atomic.Int64
+// fakeSource is a Source whose payloads come back at once, unless send or open replaces that.
+type fakeSource struct {
+	open        func(ctx context.Context) error
+	send        func(ctx context.Context, payload string) error // what it does not pass to deliver is lost
+	connections atomic.Pointer[fakeConnection]                  // the newest
+	opens       atomic.Int64
+	sent        atomic.Int64
 }
 
-// dial is one connection to a station.
-type dial struct {
+// fakeConnection is one connection to a fakeSource.
+type fakeConnection struct {
 	payloads chan string
 	broken   chan error
 	ended    atomic.Bool
 }
 
-func (s *station) Texts() Texts { return Texts{Up: "it works", Lost: "it is lost", Mute: "it is mute"} }
+func (s *fakeSource) Texts() Texts {
+	return Texts{Up: "it works", Lost: "it is lost", Mute: "it is mute"}
+}
 
-func (s *station) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+func (s *fakeSource) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
 	s.opens.Add(1)
 	if s.open != nil {
 		if err := s.open(ctx); err != nil {
 			return err
 		}
 	}
-	d := &dial{payloads: make(chan string, 100), broken: make(chan error, 1)}
+	d := &fakeConnection{payloads: make(chan string, 100), broken: make(chan error, 1)}
 	defer d.ended.Store(true)
-	s.dials.Store(d)
+	s.connections.Store(d)
 	opened()
 	for {
 		select {
@@ -78,7 +80,7 @@ func (s *station) Listen(ctx context.Context, opened func(), heard func(payload 
 	}
 }
 
-func (s *station) Send(ctx context.Context, payload string) error {
+func (s *fakeSource) Send(ctx context.Context, payload string) error {
 	s.sent.Add(1)
 	if s.send != nil {
 		return s.send(ctx, payload)
@@ -87,20 +89,20 @@ func (s *station) Send(ctx context.Context, payload string) error {
 	return nil
 }
 
-func (s *station) deliver(payload string) { s.dials.Load().payloads <- payload }
+func (s *fakeSource) deliver(payload string) { s.connections.Load().payloads <- payload }
 
-// hearing is a listener at a station.
-type hearing struct {
-	*station
+// listenerFixture is a listener on a fakeSource.
+type listenerFixture struct {
+	*fakeSource
 	sink     sink
 	log      logs
 	reg      *prometheus.Registry
 	listener *Listener
 }
 
-func startListener(t *testing.T, s *station, change ...func(*ListenerConfig)) *hearing {
+func startListener(t *testing.T, s *fakeSource, change ...func(*ListenerConfig)) *listenerFixture {
 	t.Helper()
-	h := &hearing{station: s, sink: make(sink, 10_000), reg: prometheus.NewRegistry()}
+	h := &listenerFixture{fakeSource: s, sink: make(sink, 10_000), reg: prometheus.NewRegistry()}
 	cfg := ListenerConfig{Source: s, Sink: h.sink, Registerer: h.reg, Logger: h.log.logger()}
 	for _, c := range change {
 		c(&cfg)
@@ -128,7 +130,7 @@ func startListener(t *testing.T, s *station, change ...func(*ListenerConfig)) *h
 	return h
 }
 
-func (h *hearing) wantUp(t *testing.T, want bool) {
+func (h *listenerFixture) wantUp(t *testing.T, want bool) {
 	t.Helper()
 	synctest.Wait()
 	if got := h.listener.Up(); got != want {
@@ -136,7 +138,7 @@ func (h *hearing) wantUp(t *testing.T, want bool) {
 	}
 }
 
-func (h *hearing) wantCount(t *testing.T, want float64, name string, label ...string) {
+func (h *listenerFixture) wantCount(t *testing.T, want float64, name string, label ...string) {
 	t.Helper()
 	synctest.Wait()
 	if got := metric(t, h.reg, name, label...); got != want {
@@ -147,7 +149,7 @@ func (h *hearing) wantCount(t *testing.T, want float64, name string, label ...st
 func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := startListener(t, &station{})
+		h := startListener(t, &fakeSource{})
 		h.wantUp(t, true)
 		time.Sleep(59 * time.Second)
 		h.wantCount(t, 15, "auditstream_canary_seconds") // one each 4 s
@@ -158,13 +160,13 @@ func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
 	})
 }
 
-// 15 canaries a minute kept a database awake that sleeps while it is asked nothing.
+// 15 canaries a minute kept a database awake that sleeps without queries.
 func TestU22NoCanaryWhileNobodyWatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var idle, deaf atomic.Bool
 		idle.Store(true)
-		s := &station{}
+		s := &fakeSource{}
 		s.send = func(_ context.Context, payload string) error {
 			if !deaf.Load() {
 				s.deliver(payload)
@@ -201,11 +203,11 @@ func TestU22NoCanaryWhileNobodyWatches(t *testing.T) {
 	})
 }
 
-// What is not proven is not left unproven because nobody watches: /readyz says it.
+// The first canary is sent even when nobody watches, because /readyz says whether notifications arrive.
 func TestU22ConnectionIsProvenAlsoWhileNobodyWatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := startListener(t, &station{send: func(context.Context, string) error { return nil }}, func(cfg *ListenerConfig) { cfg.Idle = func() bool { return true } })
+		h := startListener(t, &fakeSource{send: func(context.Context, string) error { return nil }}, func(cfg *ListenerConfig) { cfg.Idle = func() bool { return true } })
 		time.Sleep(time.Minute)
 		if n := metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
 			t.Error("no connection was given up")
@@ -216,7 +218,7 @@ func TestU22ConnectionIsProvenAlsoWhileNobodyWatches(t *testing.T) {
 func TestPayloadsAreHints(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := startListener(t, &station{})
+		h := startListener(t, &fakeSource{})
 		synctest.Wait()
 		for _, payload := range []string{"!another-instance", "nonsense", "0", "-3", "9223372036854775808", "42", "*", strings.Repeat("9", 8000), "", "9223372036854775807", "#1", "**"} {
 			h.deliver(payload)
@@ -231,7 +233,7 @@ func TestPayloadsAreHints(t *testing.T) {
 	})
 }
 
-// textSink takes every text for a key.
+// textSink accepts every text as a key.
 type textSink struct{ sink }
 
 func (s textSink) Notify(row string) bool {
@@ -239,12 +241,12 @@ func (s textSink) Notify(row string) bool {
 	return true
 }
 
-// Of a feed with text keys #5 may be a row, whose change is not to wait until all that is watched is read.
+// In a feed with text keys, #5 may be a row. Its change must not wait until all that is watched is read.
 func TestKeyThatLooksLikeABucketIsARow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		texts := textSink{make(sink, 10)}
-		h := startListener(t, &station{}, func(cfg *ListenerConfig) { cfg.Sink = texts })
+		h := startListener(t, &fakeSource{}, func(cfg *ListenerConfig) { cfg.Sink = texts })
 		synctest.Wait()
 		texts.drain()
 		h.deliver("jobs:#5")
@@ -256,14 +258,14 @@ func TestKeyThatLooksLikeABucketIsARow(t *testing.T) {
 	})
 }
 
-// A canary was taken for lost because its sending timed out, came back after all, and then vouched for the next one, on a
+// The sending of a canary timed out, so it counted as lost. It came back after all, and then vouched for the next one, on a
 // connection that had died in between; and so on with each that followed.
 func TestEarlierCanaryDoesNotVouchForTheNext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var s *station
+		var s *fakeSource
 		var earlier string
-		s = &station{send: func(ctx context.Context, payload string) error {
+		s = &fakeSource{send: func(ctx context.Context, payload string) error {
 			if earlier != "" {
 				s.deliver(earlier)
 				return nil
@@ -283,8 +285,8 @@ func TestEarlierCanaryDoesNotVouchForTheNext(t *testing.T) {
 	})
 }
 
-// A canary that cannot be sent says nothing about the connection: it is kept, and what it hears is heard. But nothing is up that was
-// not proven lately: where connection and pool were cut off without a word the listener said for ever that it was up.
+// A canary that cannot be sent proves nothing about the connection, which is kept and still heard. But without a recent proof the listener
+// is not up: when connection and pool were both cut off silently, it said for ever that it was.
 func TestCanaryThatCannotBeSent(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(ctx context.Context) error{
@@ -296,8 +298,8 @@ func TestCanaryThatCannotBeSent(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var works atomic.Bool
 				works.Store(true)
-				var s *station
-				s = &station{send: func(ctx context.Context, payload string) error {
+				var s *fakeSource
+				s = &fakeSource{send: func(ctx context.Context, payload string) error {
 					if !works.Load() {
 						return fail(ctx)
 					}
@@ -328,8 +330,8 @@ func TestSilenceEndsTheSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var silent atomic.Bool
-		var s *station
-		s = &station{send: func(_ context.Context, payload string) error {
+		var s *fakeSource
+		s = &fakeSource{send: func(_ context.Context, payload string) error {
 			if !silent.Load() {
 				s.deliver(payload)
 			}
@@ -353,8 +355,8 @@ func TestSilenceEndsTheSession(t *testing.T) {
 	})
 }
 
-// A flood of notifications, which any database role can send, held up the canary; the connection that heard all of them was
-// given up as silent, and after the second time only the safety net was left for a minute.
+// A flood of notifications, which any database role can send, delayed the canary. The connection, which heard all of them, was closed as
+// silent, and after the second time only the safety net was left for a minute.
 func TestFloodIsNotSilence(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -367,9 +369,9 @@ func TestFloodIsNotSilence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var s *station
-				s = &station{send: func(_ context.Context, payload string) error {
-					c := s.dials.Load()
+				var s *fakeSource
+				s = &fakeSource{send: func(_ context.Context, payload string) error {
+					c := s.connections.Load()
 					time.AfterFunc(tt.lasts, func() { c.payloads <- payload })
 					return nil
 				}}
@@ -390,8 +392,8 @@ func TestFloodIsNotSilence(t *testing.T) {
 func TestSourceThatDeliversNothingIsMute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var s *station
-		s = &station{send: func(context.Context, string) error { s.deliver("!forged"); return nil }}
+		var s *fakeSource
+		s = &fakeSource{send: func(context.Context, string) error { s.deliver("!forged"); return nil }}
 		h := startListener(t, s)
 		time.Sleep(30 * time.Second)
 		h.wantUp(t, false)
@@ -409,14 +411,14 @@ func TestSourceThatDeliversNothingIsMute(t *testing.T) {
 	})
 }
 
-// Found by the chaos test on a busy machine: two canaries that were late in a row, after a pause of PostgreSQL, were taken for a
-// transaction pooler, and nothing listened for a minute.
+// Found by the chaos test on a busy machine: after a pause of PostgreSQL, two late canaries in a row were mistaken for a transaction pooler,
+// and nothing listened for a minute.
 func TestPauseIsNotMute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var late atomic.Bool
-		var s *station
-		s = &station{send: func(_ context.Context, payload string) error {
+		var s *fakeSource
+		s = &fakeSource{send: func(_ context.Context, payload string) error {
 			if !late.Load() {
 				s.deliver(payload)
 			}
@@ -443,7 +445,7 @@ func TestPauseIsNotMute(t *testing.T) {
 func TestSourceThatCannotIsMuteAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := startListener(t, &station{open: func(context.Context) error { return fmt.Errorf("listen: %w", ErrCannot) }})
+		h := startListener(t, &fakeSource{open: func(context.Context) error { return fmt.Errorf("listen: %w", ErrCannot) }})
 		time.Sleep(10*time.Minute - time.Second)
 		synctest.Wait()
 		if n := h.opens.Load(); n < 10 || n > 12 {
@@ -459,7 +461,7 @@ func TestOutageIsLoggedOnceEachWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
-		h := startListener(t, &station{open: func(context.Context) error {
+		h := startListener(t, &fakeSource{open: func(context.Context) error {
 			if down.Load() {
 				return errDatabase
 			}
@@ -468,7 +470,7 @@ func TestOutageIsLoggedOnceEachWay(t *testing.T) {
 		for outage := 1; outage <= 3; outage++ {
 			h.wantUp(t, true)
 			down.Store(true)
-			h.dials.Load().broken <- errors.New("reset by peer")
+			h.connections.Load().broken <- errors.New("reset by peer")
 			time.Sleep(time.Minute)
 			h.wantUp(t, false)
 			down.Store(false)
@@ -485,10 +487,10 @@ func TestOutageIsLoggedOnceEachWay(t *testing.T) {
 	})
 }
 
-// A connection that breaks while a canary is sent or awaited ends at once, and there is another only when it has ended.
+// A connection that breaks while a canary is sent or awaited ends at once. The next one begins only after it has ended.
 func TestConnectionBreaksWhileProving(t *testing.T) {
 	t.Parallel()
-	for name, s := range map[string]*station{
+	for name, s := range map[string]*fakeSource{
 		"sending":  {send: func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }},
 		"awaiting": {send: func(context.Context, string) error { return nil }},
 	} {
@@ -497,7 +499,7 @@ func TestConnectionBreaksWhileProving(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := startListener(t, s)
 				synctest.Wait()
-				first := h.dials.Load()
+				first := h.connections.Load()
 				first.broken <- errors.New("reset by peer")
 				synctest.Wait()
 				h.wantCount(t, 1, "auditstream_listener_failures_total", failLost)
@@ -514,7 +516,7 @@ func TestConnectionBreaksWhileProving(t *testing.T) {
 func TestRunEndsWhateverItWaitsFor(t *testing.T) {
 	t.Parallel()
 	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	for name, s := range map[string]*station{
+	for name, s := range map[string]*fakeSource{
 		"open":   {open: hangs},
 		"send":   {send: func(ctx context.Context, _ string) error { return hangs(ctx) }},
 		"canary": {send: func(context.Context, string) error { return nil }},
@@ -539,13 +541,13 @@ func TestRunEndsWhateverItWaitsFor(t *testing.T) {
 	}
 }
 
-// What is proven does not matter where changes do not arrive all the same. The log speaks of it when it lasts, once.
+// With a doubt, the listener is not up although canaries arrive. A doubt that lasts is logged once.
 func TestDoubtIsNotUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var doubt atomic.Value
 		doubt.Store("")
-		h := startListener(t, &station{}, func(cfg *ListenerConfig) { cfg.Doubt = func() string { return doubt.Load().(string) } })
+		h := startListener(t, &fakeSource{}, func(cfg *ListenerConfig) { cfg.Doubt = func() string { return doubt.Load().(string) } })
 		h.wantUp(t, true)
 		for n := 1; n <= 2; n++ {
 			doubt.Store("no relay is heard")
@@ -573,7 +575,7 @@ func TestListenerConfigIsValidated(t *testing.T) {
 		"Sink":      func(c *ListenerConfig) { c.Sink = nil },
 		"durations": func(c *ListenerConfig) { c.MuteRetry = -1 },
 	} {
-		cfg := ListenerConfig{Source: &station{}, Sink: make(sink)}
+		cfg := ListenerConfig{Source: &fakeSource{}, Sink: make(sink)}
 		spoil(&cfg)
 		if _, err := NewListener(cfg); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: error %v, want one that names it", name, err)
@@ -592,26 +594,26 @@ func TestBackoffGrowsAtRandomTo5Seconds(t *testing.T) {
 	}
 }
 
-// Any database role may send any text on our channel: it is a key, a call to read everything, a canary, or nothing. Each costs one of
-// these at most, wakes no canary but its own, and leaves nothing behind in the hub for a key that nobody watches.
+// Any database role may send any text on our channel: it is a key, a call to read everything, a canary, or ignored. Each causes one of
+// these at most, answers no other canary, and leaves nothing behind in the hub for a key that nobody watches.
 func FuzzPayload(f *testing.F) {
 	for _, seed := range []string{"1", "42", "9223372036854775807", "9223372036854775808", "", "0", "-1", "01", "*", "#7", "!canary", "!mine", "1\n", "٣", "**", "!", "\x00", strings.Repeat("9", 7999), "1,2,3"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
-		hub, err := NewHub(HubConfig{Loader: newTable(), Announcer: everything{}})
+		hub, err := NewHub(HubConfig{Loader: newTable(), Announcer: alwaysAnnouncer{}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		e := hub.entry("42")
 		told := make(sink, 10)
-		l, err := NewListener(ListenerConfig{Source: &station{}, Sink: told})
+		l, err := NewListener(ListenerConfig{Source: &fakeSource{}, Sink: told})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &session{l: l, ready: make(chan struct{}), again: NewBell()}
-		mine := &canary{payload: CanaryPrefix + "mine", came: NewBell()}
-		s.sent.Store(mine)
+		s := &session{l: l, listening: make(chan struct{}), proveBell: NewBell()}
+		mine := &canary{payload: CanaryPrefix + "mine", arrived: NewBell()}
+		s.inFlight.Store(mine)
 		for range 3 {
 			s.hear(payload)
 		}
@@ -632,7 +634,7 @@ func FuzzPayload(f *testing.F) {
 		if len(got) != 3 && want != "" {
 			t.Errorf("%q: told %d times of 3", payload, len(got))
 		}
-		if heard := len(mine.came) == 1; heard != (payload == mine.payload) {
+		if heard := len(mine.arrived) == 1; heard != (payload == mine.payload) {
 			t.Errorf("%q counts as our canary: %v", payload, heard)
 		}
 		if key, ok := store.ParseKey(payload); ok {
@@ -644,11 +646,11 @@ func FuzzPayload(f *testing.F) {
 	})
 }
 
-// A connection that takes its time to end is waited for: never are there two.
+// The listener waits for a connection that ends slowly: there are never two.
 func TestOneConnectionAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := slowToEnd{station: &station{send: func(context.Context, string) error { return nil }}, open: new(atomic.Int64)}
+		s := slowEndSource{fakeSource: &fakeSource{send: func(context.Context, string) error { return nil }}, open: new(atomic.Int64)}
 		l, err := NewListener(ListenerConfig{Source: s, Sink: make(sink, 100), MuteRetry: time.Second})
 		if err != nil {
 			t.Fatal(err)
@@ -675,16 +677,16 @@ func TestOneConnectionAtATime(t *testing.T) {
 	})
 }
 
-// slowToEnd is a station whose connections end late.
-type slowToEnd struct {
-	*station
+// slowEndSource is a fakeSource whose connections end late.
+type slowEndSource struct {
+	*fakeSource
 	open *atomic.Int64
 }
 
-func (s slowToEnd) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
+func (s slowEndSource) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
 	s.open.Add(1)
 	defer s.open.Add(-1)
-	err := s.station.Listen(ctx, opened, heard)
+	err := s.fakeSource.Listen(ctx, opened, heard)
 	time.Sleep(5 * time.Second)
 	return err
 }

@@ -5,7 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// No label ever carries a key or a user: their number is unbounded, and /metrics is not where they belong.
+// No label has a key or a user as its value: their number is unbounded, and /metrics must not name them.
 
 type hubMetrics struct {
 	reads     *prometheus.HistogramVec
@@ -21,7 +21,7 @@ func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
 		defer h.mu.Unlock()
 		return float64(len(h.entries))
 	})
-	gauge(to, "auditstream_flooded", "1 while changes are so many that all that is watched is read on a short timer, and nothing is announced.",
+	gauge(to, "auditstream_flooded", "1 during a flood: changes are so many that nothing is announced, and all that is watched is read on a short timer.",
 		func() float64 { return oneIf(h.pace.flooded()) })
 	m := hubMetrics{
 		reads: to.NewHistogramVec(prometheus.HistogramOpts{
@@ -38,7 +38,7 @@ func newHubMetrics(h *Hub, reg prometheus.Registerer) hubMetrics {
 	return m
 }
 
-// listenerMetrics are the same whatever a listener listens to, so that alerts are, too.
+// listenerMetrics are the same for every Source, so that alerts need not know it.
 type listenerMetrics struct {
 	connects      prometheus.Counter
 	failures      *prometheus.CounterVec
@@ -47,11 +47,11 @@ type listenerMetrics struct {
 }
 
 const (
-	// Why a connection that listened, or tried to, ended.
+	// Why a listening connection, or an attempt to open one, has ended.
 	failConnect = "connect" // no connection, or LISTEN refused
 	failSilent  = "silent"  // a canary did not come back
 	failLost    = "lost"    // the connection broke
-	// What a notification was.
+	// The kinds of notifications.
 	notifyRow     = "row"
 	notifyResync  = "resync"
 	notifyCanary  = "canary"
@@ -83,7 +83,7 @@ func histogram(to promauto.Factory, name, help string, buckets []float64) promet
 	return to.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 }
 
-// counters are there from the first scrape on.
+// counters returns a counter with a label, whose values are all there from the first scrape on.
 func counters(to promauto.Factory, name, help, label string, values ...string) *prometheus.CounterVec {
 	vec := to.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	for _, value := range values {

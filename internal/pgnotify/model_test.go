@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A model of docs/watch-as-locks.md, all of whose interleavings are explored: writers of two rows of one bucket, with savepoints, and
-// instances that arm, are interrupted, give up in a flood, die and come back. What it must find is in mutant.
+// A model of docs/watch-as-locks.md. The test explores all interleavings of writers of two rows in one bucket, with savepoints, and of
+// instances that acquire the lock, are interrupted, release it in a flood, die and come back. Each mutant has a mistake that it must find.
 
 const (
 	modelRows      = 2
@@ -18,20 +18,20 @@ const (
 
 // mutant is a mistake that the design could have. Each must be found.
 type mutant struct {
-	noSettling  bool // whoever looked before the lock was taken is not waited for
-	settleFirst bool // open transactions are listed before the lock is taken
-	noReread    bool // nothing is read after the lock was taken
-	snapshot    bool // of the open transactions those above the snapshot's xmax are forgotten
-	lookFirst   bool // the writer looks before it has a transaction id, as in a before trigger
+	noSettling  bool // nobody waits for the transactions that tried the lock before it was held
+	settleFirst bool // open transactions are listed before the lock is acquired
+	noReread    bool // nothing is read after the lock was acquired
+	snapshot    bool // open transactions above the snapshot's xmax are not listed
+	tryFirst    bool // the writer tries the lock before it has a transaction id, as in a before trigger
 }
 
 type writerStep uint8
 
 const (
-	stepWrite     writerStep = iota // the row is changed; the transaction has an id from the first on
-	stepLook                        // try watched(b), exclusively, for a moment
-	stepBack                        // and give it back
-	stepSavepoint                   // what follows is rolled back by stepUndo
+	stepWrite     writerStep = iota // changes the row; the first write gives the transaction its id
+	stepTryLock                     // try watched(b), exclusively, for a moment
+	stepUnlock                      // release it
+	stepSavepoint                   // stepUndo rolls back what follows
 	stepUndo
 	stepCommit
 )
@@ -43,9 +43,9 @@ type writerOp struct {
 
 // rowWrite is one update of a row in the trigger's order.
 func (m mutant) rowWrite(row uint8) []writerOp {
-	ops := []writerOp{{stepWrite, row}, {stepLook, row}, {stepBack, row}}
-	if m.lookFirst {
-		ops = []writerOp{{stepLook, row}, {stepBack, row}, {stepWrite, row}}
+	ops := []writerOp{{stepWrite, row}, {stepTryLock, row}, {stepUnlock, row}}
+	if m.tryFirst {
+		ops = []writerOp{{stepTryLock, row}, {stepUnlock, row}, {stepWrite, row}}
 	}
 	return ops
 }
@@ -58,13 +58,13 @@ func (b set) minus(c set) set { return b &^ c }
 
 // modelWriter is one transaction.
 type modelWriter struct {
-	pc      uint8
-	xid     uint8 // 0: none yet
-	ended   bool
-	wrote   set // rows, and those before the savepoint
-	saved   set
-	rings   set
-	ringsAt set // at the savepoint
+	pc                  uint8
+	xid                 uint8 // 0: none yet
+	ended               bool
+	wrote               set // rows, and those before the savepoint
+	saved               set
+	notifies            set
+	notifiesAtSavepoint set // at the savepoint
 }
 
 type phase uint8
@@ -79,16 +79,16 @@ const (
 )
 
 type modelInstance struct {
-	phase   phase
-	armed   bool
-	waits   set  // transaction ids that may have looked before
-	listed  bool // of settleFirst
-	dirty   set  // rows
-	shown   [modelRows]uint8
-	inbox   set // rows that notifications name; * is both
-	starts  uint8
-	gaveUps uint8
-	deaths  uint8
+	phase  phase
+	armed  bool
+	waits  set  // transaction ids that may have tried the lock before
+	listed bool // with settleFirst: the open transactions are listed
+	dirty  set  // rows
+	shown  [modelRows]uint8
+	inbox  set // rows that notifications name; * is both
+	starts uint8
+	floods uint8
+	deaths uint8
 }
 
 type modelState struct {
@@ -104,9 +104,9 @@ type model struct {
 	mutant
 	programs [modelWriters][]writerOp
 	// How often an instance may begin, give its lock back in a flood, and die.
-	starts          [modelInstances]uint8
-	gaveUps, deaths uint8
-	seen            map[modelState]struct{}
+	starts         [modelInstances]uint8
+	floods, deaths uint8
+	seen           map[modelState]struct{}
 }
 
 func (s *modelState) open() (xids set) {
@@ -126,7 +126,7 @@ func (m *model) next(s modelState) (steps []string, states []modelState) {
 			continue
 		}
 		n, op := s, m.programs[i][w.pc]
-		if op.step == stepLook && s.exclusive == 0 && !s.watched() {
+		if op.step == stepTryLock && s.exclusive == 0 && !s.watched() {
 			n.exclusive = uint8(i + 1)
 		}
 		n.write(i, op)
@@ -163,18 +163,18 @@ func (s *modelState) write(i int, op writerOp) {
 			s.nextXID++
 		}
 		w.wrote = w.wrote.with(int(op.row))
-	case stepLook:
-		if s.exclusive != uint8(i+1) { // somebody watches, or another writer looks at this moment
-			w.rings = w.rings.with(int(op.row))
+	case stepTryLock:
+		if s.exclusive != uint8(i+1) { // somebody watches, or another writer tries the lock at this moment
+			w.notifies = w.notifies.with(int(op.row))
 		}
-	case stepBack:
+	case stepUnlock:
 		if s.exclusive == uint8(i+1) {
 			s.exclusive = 0
 		}
 	case stepSavepoint:
-		w.saved, w.ringsAt = w.wrote, w.rings
+		w.saved, w.notifiesAtSavepoint = w.wrote, w.notifies
 	case stepUndo:
-		w.wrote, w.rings = w.saved, w.ringsAt
+		w.wrote, w.notifies = w.saved, w.notifiesAtSavepoint
 	case stepCommit:
 		w.ended = true
 		s.completed = max(s.completed, w.xid)
@@ -183,8 +183,8 @@ func (s *modelState) write(i int, op writerOp) {
 				s.rows[row]++
 			}
 		}
-		for j := range s.instances { // those that do not watch hear it, too
-			s.instances[j].inbox |= w.rings
+		for j := range s.instances { // also those that do not watch
+			s.instances[j].inbox |= w.notifies
 		}
 	}
 }
@@ -211,7 +211,7 @@ func (m *model) instanceSteps(s modelState, in modelInstance, starts uint8, chan
 	case phaseArming:
 		if m.settleFirst && !in.listed {
 			change("lists", func(n *modelState, in *modelInstance) { list(n, in); in.listed = true })
-		} else if s.exclusive == 0 { // else it is tried again
+		} else if s.exclusive == 0 { // otherwise it is tried again
 			change("arms", func(n *modelState, in *modelInstance) {
 				in.armed, in.listed, in.phase = true, false, phaseListing
 				if m.settleFirst {
@@ -245,15 +245,15 @@ func (m *model) instanceSteps(s modelState, in modelInstance, starts uint8, chan
 	if ended := in.waits.minus(s.open()); ended != 0 && in.phase == phaseWatching {
 		change("sees transactions end", func(n *modelState, in *modelInstance) { in.waits = in.waits.minus(ended); in.dirty = all })
 	}
-	if in.phase == phaseWatching && in.gaveUps < m.gaveUps { // the flood is over at once, and it arms again
+	if in.phase == phaseWatching && in.floods < m.floods { // the flood ends at once, and it acquires the lock again
 		change("floods", func(n *modelState, in *modelInstance) {
-			in.gaveUps++
+			in.floods++
 			in.armed, in.waits, in.phase = false, 0, phaseArming
 		})
 	}
 	if in.phase > phaseOpening && in.deaths < m.deaths {
 		change("dies", func(n *modelState, in *modelInstance) {
-			*in = modelInstance{starts: in.starts, deaths: in.deaths + 1, gaveUps: in.gaveUps}
+			*in = modelInstance{starts: in.starts, deaths: in.deaths + 1, floods: in.floods}
 		})
 	}
 }
@@ -303,7 +303,7 @@ func newModels(wrong mutant) []*model {
 	b := slices.Concat([]writerOp{{step: stepSavepoint}}, wrong.rowWrite(0), []writerOp{{step: stepUndo}}, wrong.rowWrite(1), []writerOp{{step: stepCommit}})
 	short := slices.Concat(wrong.rowWrite(0), []writerOp{{step: stepCommit}})
 	return []*model{
-		{mutant: wrong, programs: [modelWriters][]writerOp{a, b}, starts: [modelInstances]uint8{2, 0}, gaveUps: 1, deaths: 1},
+		{mutant: wrong, programs: [modelWriters][]writerOp{a, b}, starts: [modelInstances]uint8{2, 0}, floods: 1, deaths: 1},
 		{mutant: wrong, programs: [modelWriters][]writerOp{a, short}, starts: [modelInstances]uint8{1, 1}},
 	}
 }
@@ -323,7 +323,7 @@ func TestModelOfTheLocksFindsEachMistake(t *testing.T) {
 		"open transactions are listed too early":          {settleFirst: true},
 		"nothing is read after the lock was taken":        {noReread: true},
 		"only what a snapshot names counts as open":       {snapshot: true},
-		"a writer looks before it has a transaction's id": {lookFirst: true},
+		"a writer looks before it has a transaction's id": {tryFirst: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newModels(wrong)[0]

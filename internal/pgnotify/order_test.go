@@ -22,7 +22,7 @@ func (tb *table) count() int {
 	return len(tb.reads)
 }
 
-// A read looks at the table when it begins: whoever comes while it goes on is shown a later one.
+// A read sees the table as it was at its beginning, so a subscriber that comes during a read gets the result of a later one.
 func TestFirstStateIsFromAReadThatBeganAfterSubscribe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestNewestStateWinsAndTheEndIsNotReplaced(t *testing.T) {
 	})
 }
 
-// Hundreds who come at once share reads, and none waits for longer than one that goes on and its own.
+// Hundreds of subscribers that come at once share reads, and each waits for the current read and its own at most.
 func TestNewcomersShareReads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestMissedChangesAreCounted(t *testing.T) {
 	})
 }
 
-// Changes beyond what concurrent writers bear are read on a timer, with nothing announced, and announced again when it is calm.
+// In a flood, changes are read on a timer and not announced. Afterwards they are announced again.
 func TestFloodIsReadOnATimer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestFloodIsReadOnATimer(t *testing.T) {
 		}
 		s.Take()
 		tb.set(row(7, "a", progress+1))
-		time.Sleep(shortest + 5*time.Millisecond)
+		time.Sleep(minFloodInterval + 5*time.Millisecond)
 		var seen *store.State
 		for _, state := range s.Take() {
 			if state.ID == "7" {
@@ -184,7 +184,7 @@ func TestFloodIsReadOnATimer(t *testing.T) {
 		if seen == nil || seen.Audit.Progress != progress+1 {
 			t.Error("in a flood a change was not seen within 55 ms")
 		}
-		time.Sleep(calmFor + time.Second)
+		time.Sleep(minCalm + time.Second)
 		if h.pace.flooded() {
 			t.Error("still a flood")
 		}

@@ -7,71 +7,73 @@ import (
 )
 
 const (
-	// floodRate is how many changes a second make writers wait for each other's commits, so that reading all that is watched on a
-	// timer is better for them; calmRate is how few end that.
+	// A flood begins above floodRate changes a second: there, notifying makes writers wait for each other's commits, and to read all that
+	// is watched on a short timer costs them less. It ends below calmRate.
 	floodRate, calmRate = 400, 100
-	// countOnce is the least time between two reads of a row that count as two: what two relays announce of one change is one.
-	countOnce = 10 * time.Millisecond
-	// window is over which changes are counted, calmFor how long there must be few; longer, up to calmMost, where there was another
-	// flood within calmMost before.
-	window   = 250 * time.Millisecond
-	calmFor  = 2 * time.Second
-	calmMost = 30 * time.Second
-	// In a flood reads take half of the time, and viewers wait no less than shortest and no longer than the safety net's interval.
-	shortest = 50 * time.Millisecond
-	// inVainTold is after how many notifications of what nobody watches Run is to look.
-	inVainTold = 50
+	// duplicateWindow is the least time between two reads of a row that count as two changes: two relays announce one change twice.
+	duplicateWindow = 10 * time.Millisecond
+	// rateWindow is the least time over which changes are counted. Longer means that a flood is noticed later.
+	rateWindow = 250 * time.Millisecond
+	// A flood ends after the rate was low for minCalm. After each flood that follows another within maxCalm, the time doubles, up to
+	// maxCalm, so that the hub does not switch back and forth.
+	minCalm = 2 * time.Second
+	maxCalm = 30 * time.Second
+	// minFloodInterval is the shortest time between two rounds in a flood, and the safety net's interval the longest. Between them, a
+	// round begins after as much time as the last one took, so that reads take half of the time.
+	minFloodInterval = 50 * time.Millisecond
+	// unwatchedBatch is after how many notifications for keys that nobody watches Run evaluates the rate.
+	unwatchedBatch = 50
 )
 
-// pace says how often all that is watched is read: one number, which follows what happens. All but the atomic is Run's alone.
+// pace decides how often all that is watched is read, from the rate of changes. Only Run touches the fields that are not atomic.
 type pace struct {
-	interval    time.Duration
-	never       bool // a flood
-	in          atomic.Bool
-	count       atomic.Int64  // changes in the window
-	start       time.Time     // of the window
-	busy        time.Time     // when there last were many
-	lasts       time.Duration // for how long there must be few
-	spent, cost time.Duration // of reading all, this time and the time before
+	interval                 time.Duration
+	noFlood                  bool // HubConfig.NoFlood
+	flood                    atomic.Bool
+	changes                  atomic.Int64 // since windowStart
+	windowStart              time.Time
+	lastBusy                 time.Time     // when the rate was last high
+	calmNeeded               time.Duration // how long the rate must be low to end this flood
+	roundCost, lastRoundCost time.Duration // time spent on the reads of this round, and of the last one
 }
 
-// flooded reports whether all is read on a short timer. Safe for concurrent use.
-func (p *pace) flooded() bool { return p.in.Load() }
+// flooded reports whether there is a flood, so that all that is watched is read on a short timer. Safe for concurrent use.
+func (p *pace) flooded() bool { return p.flood.Load() }
 
-// inVain counts a notification of what nobody watches: writers of the same buckets send them, too, and wait for each other because
-// of them. It reports whether it is time to look. Safe for concurrent use.
-func (p *pace) inVain() bool { return p.count.Add(1)%inVainTold == 0 }
+// countUnwatched counts a notification for a key that nobody watches: writers send it because somebody watches another key of the bucket,
+// and it makes them wait for each other, too. It reports whether Run should evaluate the rate now. Safe for concurrent use.
+func (p *pace) countUnwatched() bool { return p.changes.Add(1)%unwatchedBatch == 0 }
 
-// look decides whether it is a flood, and reports whether that is another answer than before.
-func (p *pace) look() bool {
+// evaluate begins or ends a flood by the rate of changes, and reports whether it did.
+func (p *pace) evaluate() bool {
 	now := time.Now()
-	since := now.Sub(p.start)
-	if since < window {
+	since := now.Sub(p.windowStart)
+	if since < rateWindow {
 		return false
 	}
-	rate := float64(p.count.Swap(0)) / since.Seconds()
-	p.start = now
-	switch quiet := now.Sub(p.busy); {
+	rate := float64(p.changes.Swap(0)) / since.Seconds()
+	p.windowStart = now
+	switch quiet := now.Sub(p.lastBusy); {
 	case p.flooded() && rate > calmRate:
-		p.busy = now
-	case p.flooded() && quiet >= p.lasts:
-		p.in.Store(false)
+		p.lastBusy = now
+	case p.flooded() && quiet >= p.calmNeeded:
+		p.flood.Store(false)
 		return true
-	case !p.flooded() && rate > floodRate && !p.never:
-		if quiet >= p.lasts+calmMost {
-			p.lasts = calmFor / 2
+	case !p.flooded() && rate > floodRate && !p.noFlood:
+		if quiet >= p.calmNeeded+maxCalm {
+			p.calmNeeded = minCalm / 2
 		}
-		p.lasts, p.busy = min(2*p.lasts, calmMost), now
-		p.in.Store(true)
+		p.calmNeeded, p.lastBusy = min(2*p.calmNeeded, maxCalm), now
+		p.flood.Store(true)
 		return true
 	}
 	return false
 }
 
-// next is the time until everything is read again.
-func (p *pace) next() time.Duration {
+// nextRound returns the time until the next read of all that is watched.
+func (p *pace) nextRound() time.Duration {
 	if p.flooded() {
-		return min(max(p.cost, p.spent, shortest), p.interval)
+		return min(max(p.lastRoundCost, p.roundCost, minFloodInterval), p.interval)
 	}
 	return p.interval - rand.N(p.interval/10+1)
 }

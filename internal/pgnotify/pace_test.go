@@ -10,9 +10,9 @@ import (
 	"auditstream/internal/store"
 )
 
-// floods is an Announcer that notes what it is told of floods.
+// floods is an Announcer that records the calls of Flood.
 type floods struct {
-	everything
+	alwaysAnnouncer
 	mu   sync.Mutex
 	told []bool
 }
@@ -33,7 +33,7 @@ func (f *floods) want(t *testing.T, want ...bool) {
 	}
 }
 
-// A flood goes on as long as there are many changes, announced or not, and ends when there have been few for a while.
+// A flood lasts while there are many changes, announced or not, and ends when there were few for a while.
 func TestFloodLastsAsLongAsItIsOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -54,14 +54,14 @@ func TestFloodLastsAsLongAsItIsOne(t *testing.T) {
 			}
 		}
 		told.want(t)
-		load(5 * calmFor)
+		load(5 * minCalm)
 		told.want(t, true)
 		for range 3 {
-			time.Sleep(calmFor / 2)
+			time.Sleep(minCalm / 2)
 			load(time.Second)
 		}
 		told.want(t, true)
-		time.Sleep(calmFor + time.Second)
+		time.Sleep(minCalm + time.Second)
 		told.want(t, true, false)
 		h.Notify("1") // and calm it is
 		time.Sleep(time.Minute)
@@ -87,8 +87,8 @@ func TestNoFloodWhereNoneIsWanted(t *testing.T) {
 	})
 }
 
-// Writers of rows that nobody watches announce them, too, where somebody watches another of the same bucket: with more watched rows than
-// buckets all of them do, and wait for each other. A flood that comes back at once ends later each time.
+// Writers of rows that nobody watches notify, too, when somebody watches another row of the bucket: with more watched rows than buckets, all
+// writers notify, and wait for each other. A flood that comes back at once ends later each time.
 func TestNotificationsInVainAreAFlood(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -106,13 +106,13 @@ func TestNotificationsInVainAreAFlood(t *testing.T) {
 		}
 		vain()
 		told.want(t, true)
-		time.Sleep(calmFor + time.Second)
+		time.Sleep(minCalm + time.Second)
 		told.want(t, true, false)
 		vain()
 		told.want(t, true, false, true)
-		time.Sleep(calmFor)
+		time.Sleep(minCalm)
 		told.want(t, true, false, true)
-		time.Sleep(calmFor + time.Second)
+		time.Sleep(minCalm + time.Second)
 		told.want(t, true, false, true, false)
 	})
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// patience bounds waits for what must happen; it only ends tests that have failed.
+// patience is the longest wait for an event that must happen. Only a failing test waits so long.
 const patience = 30 * time.Second
 
 type execFunc func(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
@@ -28,7 +28,7 @@ func (f execFunc) Exec(ctx context.Context, sql string, args ...any) (pgconn.Com
 	return f(ctx, sql, args...)
 }
 
-// lines is a log that can be waited for.
+// lines is a log whose messages a test can wait for.
 type lines struct {
 	logs
 	written chan string
@@ -70,7 +70,7 @@ func newSetup(t *testing.T, dsn string) *setup {
 	return &setup{conn: conn, pool: pool}
 }
 
-// runAll runs each until the test is over, and checks that it ends at once.
+// runAll runs each function until the test is over, and checks that it then ends at once.
 func runAll(t *testing.T, runs ...func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -130,7 +130,7 @@ func (f *fixture) logs(t *testing.T, want string) {
 	f.log.wait(t, want)
 }
 
-// wait returns when a line says so.
+// wait returns when a line contains text.
 func (l *lines) wait(t *testing.T, want string) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -299,7 +299,7 @@ func TestRunEndsWhileConnecting(t *testing.T) {
 	newHolding(t, proxied, nil)
 }
 
-// A flood of what nobody asked for ends no connection, and loses nothing.
+// A flood of foreign notifications breaks no connection and loses nothing.
 func TestFloodOfNotifications(t *testing.T) {
 	t.Parallel()
 	var rows atomic.Int64
@@ -353,7 +353,7 @@ func (s countingSink) Notify(row string) bool {
 }
 func (s countingSink) Resync() {}
 
-// otherPool is a Pool some of whose calls are somebody else's.
+// otherPool is a Pool some of whose methods are replaced.
 type otherPool struct {
 	Pool
 	exec execFunc                // nil: the Pool's

@@ -17,15 +17,15 @@ import (
 
 const audits = 2 // few, so that streams share them
 
-// stream is a subscriber of the machine, and what it has seen.
+// stream is a subscriber of the machine, with the states that it has seen.
 type stream struct {
 	*Subscription
 	ids  []int64 // nil: all of alice's
 	last map[int64]*store.State
 }
 
-// machine drives a hub with whatever may happen to it, in any order. Progress only grows, except that a row can be deleted and
-// come back, with more progress than it had.
+// machine does to a hub, in random order, everything that may happen to it. Progress only grows; a deleted row may come back with more
+// progress than it had.
 type machine struct {
 	tb      *table
 	hub     *Hub
@@ -115,7 +115,7 @@ func (m *machine) take(t *rapid.T, s *stream) {
 	}
 }
 
-// quiesce checks P1: once all is quiet, each stream that has not ended shows the row.
+// quiesce checks P1: when nothing happens any more, each stream that has not ended shows the row.
 func (m *machine) quiesce(t *rapid.T) {
 	m.tb.failWith(nil)
 	m.tb.failFindsWith(nil)
@@ -193,7 +193,7 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 			if m.lossy {
 				interval = 5 * time.Second
 			}
-			hub, err := NewHub(HubConfig{Loader: m.tb, Announcer: everything{}, Finder: m.tb, Interval: interval, ReadTimeout: 40 * time.Millisecond, Registerer: reg})
+			hub, err := NewHub(HubConfig{Loader: m.tb, Announcer: alwaysAnnouncer{}, Finder: m.tb, Interval: interval, ReadTimeout: 40 * time.Millisecond, Registerer: reg})
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -214,7 +214,7 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 	})
 }
 
-// The same promises with goroutines that really run at the same time.
+// The same promises with goroutines that run at the same time.
 func TestHubUnderConcurrentLoad(t *testing.T) {
 	t.Parallel()
 	tb := newTable()
@@ -269,7 +269,7 @@ func TestHubUnderConcurrentLoad(t *testing.T) {
 	cancel()
 	readers.Wait()
 	h.mu.Lock()
-	if n := len(h.owned.subs); n != 0 {
+	if n := len(h.byOwner.subs); n != 0 {
 		t.Errorf("%d owners are left", n)
 	}
 	h.mu.Unlock()

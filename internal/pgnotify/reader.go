@@ -10,24 +10,26 @@ import (
 )
 
 const (
-	// maxRead is how many rows one read is for: what is urgent waits for no more than that.
+	// maxRead is how many rows one read asks for. Larger means that an urgent row waits longer for the read before it; smaller, that
+	// many rows take more queries.
 	maxRead = 500
-	// readRetryMax is the longest time between a read that failed and the next.
+	// readRetryMax is the longest delay between a failed read and the next.
 	readRetryMax = time.Second
 )
 
-// batch is what one read is for.
+// batch is what one read asks for.
 type batch struct {
 	keys    []store.Key
 	entries []*entry
-	routine bool   // a part of it is
-	number  uint64 // Hub.reads
+	routine bool   // some entries are in it because of the safety net
+	number  uint64 // Hub.reads when it began
 }
 
-// read makes one query for what is dirty, the urgent first, and hands out what it found. It reports whether there was anything.
+// read makes one query for dirty entries, the urgent ones first, and hands out the result. It retries a failed query until ctx is done. It
+// reports whether anything was dirty.
 func (h *Hub) read(ctx context.Context) bool {
 	delays := Backoff{longest: readRetryMax}
-	for b := h.take(); len(b.keys) > 0; b = h.take() {
+	for b := h.nextBatch(); len(b.keys) > 0; b = h.nextBatch() {
 		start := time.Now()
 		readCtx, cancel := context.WithTimeout(ctx, h.cfg.ReadTimeout)
 		states, err := h.cfg.Loader.Audits(readCtx, b.keys)
@@ -37,7 +39,7 @@ func (h *Hub) read(ctx context.Context) bool {
 		}
 		took := time.Since(start)
 		if b.routine {
-			h.pace.spent += took
+			h.pace.roundCost += took
 		}
 		result := "ok"
 		if err != nil {
@@ -45,12 +47,12 @@ func (h *Hub) read(ctx context.Context) bool {
 		}
 		h.metrics.reads.WithLabelValues(result).Observe(took.Seconds())
 		h.metrics.batch.Observe(float64(len(b.keys)))
-		h.reading.Log(h.cfg.Logger, slog.LevelError, err, "database read failed; open streams stay open, reading is tried again", "database reads work again")
+		h.readTrouble.Log(h.cfg.Logger, slog.LevelError, err, "database read failed, trying again; open streams stay open", "database reads work again")
 		if err == nil {
 			h.deliver(b, states)
 			return true
 		}
-		h.again(b, err)
+		h.requeue(b, err)
 		select {
 		case <-ctx.Done():
 			return false
@@ -60,24 +62,24 @@ func (h *Hub) read(ctx context.Context) bool {
 	return false
 }
 
-// take takes a batch of what is dirty, the urgent first. A tenth is kept for each that is less urgent: with a stream of notifications
-// that does not end it would wait for ever.
-func (h *Hub) take() batch {
+// nextBatch takes entries out of the dirty queues, the urgent ones first. It keeps a tenth of the batch for each lower urgency: otherwise an
+// endless stream of notifications would keep them waiting for ever.
+func (h *Hub) nextBatch() batch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reads++
 	b := batch{number: h.reads}
 	for d := urgent; d > clean; d-- {
 		full := maxRead - int(d-routine)*maxRead/10
-		if len(b.keys) > 0 { // which are to wait for no more than that
+		if len(b.keys) > 0 { // more urgent entries wait for this read, so add only a tenth
 			full = min(full, len(b.keys)+maxRead/10)
 		}
 		queue := h.dirty[d]
 		for ; len(queue) > 0 && len(b.keys) < full; queue = queue[1:] {
-			if e := queue[0]; e.dirty == d && h.entries[e.key] == e { // else it is more urgent by now, in another queue, or gone
+			if e := queue[0]; e.dirty == d && h.entries[e.key] == e { // otherwise it was dropped, or is in a more urgent queue by now
 				b.routine = b.routine || d == routine
 				b.keys, b.entries = append(b.keys, e.key), append(b.entries, e)
-				e.read, e.cause = e.cause, cause{}
+				e.reading, e.cause = e.cause, cause{}
 			}
 		}
 		if h.dirty[d] = queue; len(queue) == 0 {
@@ -87,43 +89,43 @@ func (h *Hub) take() batch {
 	return b
 }
 
-// again marks a batch dirty whose read has failed.
-func (h *Hub) again(b batch, err error) {
+// requeue marks the entries of a failed read dirty again.
+func (h *Hub) requeue(b batch, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.failure = err
+	h.readError = err
 	for _, e := range b.entries {
 		if h.entries[e.key] == e {
-			if !e.read.noticed.IsZero() {
-				e.noticed = e.read.noticed
+			if !e.reading.noticed.IsZero() {
+				e.noticed = e.reading.noticed
 			}
-			e.known = e.known || e.read.known
-			h.soil(e, e.read.dirty)
-			e.read = cause{}
+			e.excused = e.excused || e.reading.excused
+			h.markDirty(e, e.reading.dirty)
+			e.reading = cause{}
 		}
 	}
 }
 
-// deliver hands out the states of a batch. Entries that nobody watches any more are left out, and those that somebody watches again: their
-// own read follows.
+// deliver hands out the states of a batch. It skips an entry that was dropped meanwhile, and also a new entry of the same key: that one
+// has its own read.
 func (h *Hub) deliver(b batch, states []*store.State) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.failure = nil
+	h.readError = nil
 	for _, state := range states {
-		if e := h.entries[state.ID]; e != nil && e.read.dirty != clean {
-			h.hand(e, state, b.number)
+		if e := h.entries[state.ID]; e != nil && e.reading.dirty != clean {
+			h.handOut(e, state, b.number)
 		}
 	}
-	for _, e := range b.entries { // what is left has no row
-		if h.entries[e.key] == e && e.read.dirty != clean {
-			h.hand(e, &store.State{ID: e.key}, b.number)
+	for _, e := range b.entries { // the entries that are left have no row
+		if h.entries[e.key] == e && e.reading.dirty != clean {
+			h.handOut(e, &store.State{ID: e.key}, b.number)
 		}
 	}
 }
 
-// hand gives a state to those who watch its row. The caller holds mu.
-func (h *Hub) hand(e *entry, state *store.State, read uint64) {
+// handOut gives a state to the members of its entry, and counts what it says about the notifications. The caller holds mu.
+func (h *Hub) handOut(e *entry, state *store.State, read uint64) {
 	if !state.Found && state.Err == nil {
 		if last := e.state.WithoutRow(); last != nil {
 			state = last
@@ -132,43 +134,46 @@ func (h *Hub) hand(e *entry, state *store.State, read uint64) {
 	first := e.state == nil
 	changed := first || !e.state.Same(state)
 	news := changed && !first
-	noticed := !e.read.noticed.IsZero()
+	noticed := !e.reading.noticed.IsZero()
 	if changed {
-		state.Noticed = e.read.noticed
+		state.Noticed = e.reading.noticed
 		e.state = state
 	}
-	if noticed && time.Since(e.counted) >= countOnce || news && h.pace.flooded() { // where nothing is announced
-		h.pace.count.Add(1)
-		e.counted = time.Now()
+	if noticed && time.Since(e.lastCounted) >= duplicateWindow || news && h.pace.flooded() { // in a flood nothing is announced
+		h.pace.changes.Add(1)
+		e.lastCounted = time.Now()
 	}
-	// Its notification may still be on its way, or have come during the read.
-	if news && !noticed && e.noticed.IsZero() && !e.read.known && e.wanted > 0 && e.silent.IsZero() && !h.pace.flooded() && h.cfg.Announcer.Announced(e.key) {
-		e.silent = time.Now()
+	// The change was not announced before the read. Its notification may have come during the read (then it is not missed), or may still
+	// be on its way: startRound decides after announceGrace.
+	if news && !noticed && e.noticed.IsZero() && !e.reading.excused && e.confirmed > 0 && e.unannounced.IsZero() && !h.pace.flooded() &&
+		h.cfg.Announcer.Announced(e.key) {
+		e.unannounced = time.Now()
 	}
-	e.read = cause{}
+	e.reading = cause{}
 	for s, m := range e.members {
-		if m.open && changed || !m.open && m.since < read {
-			h.show(s, m, e.state)
+		if m.started && changed || !m.started && m.since < read {
+			h.showState(s, m, e.state)
 		}
 	}
-	h.offer(e)
-	e.finds = slices.DeleteFunc(e.finds, func(f *find) bool { return f.hasRead(read) })
-	h.forget(e)
+	h.offerToOwners(e)
+	e.searches = slices.DeleteFunc(e.searches, func(f *ownerSearch) bool { return f.countRead(read) })
+	h.dropUnwatched(e)
 }
 
-// show gives a subscription the state of one of its rows. The caller holds mu, and calls forget.
-func (h *Hub) show(s *Subscription, m *member, state *store.State) {
+// showState gives a subscription the state of one of its rows, and removes the row after its last one: it has ended, or it is not the
+// owner's any more. The caller holds mu, and calls dropUnwatched.
+func (h *Hub) showState(s *Subscription, m *member, state *store.State) {
 	s.put(m, state)
-	if !m.open {
-		m.open = true
+	if !m.started {
+		m.started = true
 		if s.waiting--; s.waiting == 0 && s.owners == nil {
-			s.begin()
+			s.setReady()
 		}
 	}
 	last := state.Terminal() && (len(s.members) > 1 || s.owners != nil)
 	if last || s.owners != nil && state.Err == nil && !s.owns(state) {
 		k := slices.Index(s.members, m)
 		s.members = slices.Delete(s.members, k, k+1)
-		h.leave(s, m.entry)
+		h.removeMember(s, m.entry)
 	}
 }

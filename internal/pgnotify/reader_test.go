@@ -21,7 +21,7 @@ func (f loaderFunc) Audits(ctx context.Context, keys []store.Key) ([]*store.Stat
 	return f(ctx, keys)
 }
 
-// longestRead is the most keys that one read was for.
+// longestRead returns the largest number of keys of one read.
 func (tb *table) longestRead() (longest int) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
@@ -40,7 +40,7 @@ func many(tb *table, n int64) (ids []int64) {
 }
 
 // waited is how long a change takes to be shown.
-func waited(tb *table, h *Hub, s *Subscription, id int64, progress int) time.Duration {
+func delayOf(tb *table, h *Hub, s *Subscription, id int64, progress int) time.Duration {
 	start := time.Now()
 	tb.set(row(id, "a", progress))
 	h.Notify(store.IntKey(id))
@@ -54,7 +54,7 @@ func waited(tb *table, h *Hub, s *Subscription, id int64, progress int) time.Dur
 	}
 }
 
-// A read takes longer the more it is for: what is urgent waits for no more than one bounded read, whoever the others are.
+// A read of more rows takes longer, so an urgent row waits for one bounded read at most.
 func TestReadsAreBounded(t *testing.T) {
 	t.Parallel()
 	for name, others := range map[string]func(t *testing.T, h *Hub, ids []int64){
@@ -86,7 +86,7 @@ func TestReadsAreBounded(t *testing.T) {
 				const rows = 500 // not maxRead, which may be wrong
 				const read = rows * 20 * time.Microsecond
 				for p := range 50 {
-					if late := waited(tb, h, s, 7, p+2); late > 2*read+time.Millisecond {
+					if late := delayOf(tb, h, s, 7, p+2); late > 2*read+time.Millisecond {
 						t.Fatalf("a change waited %v, want %v at most", late, 2*read)
 					}
 				}
@@ -99,8 +99,7 @@ func TestReadsAreBounded(t *testing.T) {
 	}
 }
 
-// A stream of notifications kept all that was less urgent from being read: what the safety net finds, and what may have changed
-// because its lock was only taken now.
+// An endless stream of notifications kept less urgent rows from being read: those of the safety net, and those whose lock was just acquired.
 func TestNothingIsStarvedByNotifications(t *testing.T) {
 	t.Parallel()
 	for name, mark := range map[string]func(h *Hub){
@@ -191,18 +190,18 @@ func TestFailingReadsBackOffAndAreLoggedOnce(t *testing.T) {
 	})
 }
 
-// What was urgent when its read failed is urgent still.
+// A row that was urgent when its read failed is still urgent.
 func TestFailedReadIsAsUrgentAsBefore(t *testing.T) {
 	t.Parallel()
-	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: everything{}})
+	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: alwaysAnnouncer{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[store.Key]dirt{"1": routine, "2": soon, "3": urgent}
+	want := map[store.Key]urgency{"1": routine, "2": soon, "3": urgent}
 	for key, d := range want {
-		h.soil(h.entry(key), d)
+		h.markDirty(h.entry(key), d)
 	}
-	h.again(h.take(), errDatabase)
+	h.requeue(h.nextBatch(), errDatabase)
 	for key, d := range want {
 		if got := h.entries[key].dirty; got != d {
 			t.Errorf("%s: %d, want %d", key, got, d)
@@ -254,15 +253,15 @@ func TestFirstReadThatFailsIsTheSubscribersError(t *testing.T) {
 	})
 }
 
-// wantNothingLeft checks that nothing is kept for those who have gone.
+// wantNothingLeft checks that the hub keeps nothing for subscribers that have left.
 func wantNothingLeft(t rapid.TB, h *Hub) {
 	t.Helper()
 	time.Sleep(time.Minute)
 	synctest.Wait()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := len(h.entries) + len(h.owned.subs) + len(h.owned.due) + len(h.dirty[routine]) + len(h.dirty[soon]) + len(h.dirty[urgent]); n > 0 {
-		t.Errorf("left: %d entries, %d owners, %d due, %d dirty", len(h.entries), len(h.owned.subs), len(h.owned.due), n)
+	if n := len(h.entries) + len(h.byOwner.subs) + len(h.byOwner.due) + len(h.dirty[routine]) + len(h.dirty[soon]) + len(h.dirty[urgent]); n > 0 {
+		t.Errorf("left: %d entries, %d owners, %d due, %d dirty", len(h.entries), len(h.byOwner.subs), len(h.byOwner.due), n)
 	}
 }
 
@@ -295,7 +294,7 @@ func TestRunEndsDuringARead(t *testing.T) {
 	t.Parallel()
 	for name, tb := range map[string]*table{"that lasts": {takes: time.Hour}, "that fails": {fail: errDatabase}} {
 		synctest.Test(t, func(t *testing.T) {
-			h, err := NewHub(HubConfig{Loader: tb, Announcer: everything{}, Finder: tb, ReadTimeout: time.Hour})
+			h, err := NewHub(HubConfig{Loader: tb, Announcer: alwaysAnnouncer{}, Finder: tb, ReadTimeout: time.Hour})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -319,10 +318,10 @@ func TestRunEndsDuringARead(t *testing.T) {
 func TestHubConfigIsValidated(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]HubConfig{
-		"Loader":      {Announcer: everything{}},
+		"Loader":      {Announcer: alwaysAnnouncer{}},
 		"Announcer":   {Loader: newTable()},
-		"Interval":    {Loader: newTable(), Announcer: everything{}, Interval: -1},
-		"ReadTimeout": {Loader: newTable(), Announcer: everything{}, ReadTimeout: -1},
+		"Interval":    {Loader: newTable(), Announcer: alwaysAnnouncer{}, Interval: -1},
+		"ReadTimeout": {Loader: newTable(), Announcer: alwaysAnnouncer{}, ReadTimeout: -1},
 	} {
 		_, err := NewHub(cfg)
 		if err == nil || !strings.Contains(err.Error(), name) {
@@ -355,7 +354,7 @@ func TestManyNotificationsAreFewReads(t *testing.T) {
 	})
 }
 
-// Any role can send "*": however many come, they cause one read of all that is watched a second, and the last is heeded.
+// Any role can send "*". Any number of them causes one read a second of all that is watched, and the last one is not ignored.
 func TestFloodOfResyncsCausesOneASecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -432,7 +431,7 @@ func TestSafetyNet(t *testing.T) {
 	})
 }
 
-// A round that is not over is not begun again, however long reads take.
+// The next round does not begin before the last one is over, however long reads take.
 func TestRoundsDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -498,12 +497,12 @@ func TestDeletedRowIsShown(t *testing.T) {
 	})
 }
 
-// Everything of the hub's lock is map work: also when 40,000 come and go at once.
+// Under its lock the hub only works on maps, so 40,000 subscribers may come and go at once.
 func TestS3ManyComeAndGoWithinMilliseconds(t *testing.T) {
 	tb := newTable()
 	ids := keys(many(tb, 40_000))
 	reg := prometheus.NewRegistry()
-	r := withAudits(&Registrar{connect: newLockTable().connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()})
+	r := withAudits(&Registrar{connect: newLockTable().connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), checkBell: NewBell()})
 	h := startHub(t, HubConfig{Loader: tb, Announcer: r, Interval: time.Hour, Registerer: reg})
 	go func() { _ = r.Run(t.Context()) }()
 	s, err := h.Subscribe(t.Context(), ids, nil)

@@ -14,74 +14,79 @@ import (
 )
 
 const (
-	// takeBatch is how many buckets one statement takes or gives back.
-	takeBatch = 1024
-	// A bucket that could not be taken is tried again after retryMin, then less and less often; so are transactions looked for that are
-	// waited for.
+	// lockBatch is how many buckets' locks one statement acquires or releases. Larger means that one statement takes longer, up to its
+	// time-out.
+	lockBatch = 1024
+	// A lock that was not free is retried after retryMin, then after twice the time, up to retryMax. The open transactions that we wait
+	// for are listed again at the same pace.
 	retryMin, retryMax = 2 * time.Millisecond, time.Second
-	// lingers is for how long the lock of a bucket is kept in which nobody watches any more, so that a page that is reloaded finds it.
-	lingers = 2 * time.Second
-	// lookInterval is the time between questions what the triggers ask for, which also find a connection that is dead.
-	lookInterval = 4 * time.Second
-	// noSessionRest is the time between attempts where a pooler is in the way.
-	noSessionRest = time.Minute
+	// lockLinger is how long a lock is kept after the last watcher of its bucket left, so that a page that is reloaded finds it held.
+	lockLinger = 2 * time.Second
+	// checkInterval is the time between two checks of which locks the triggers ask for. A check also finds a dead connection.
+	checkInterval = 4 * time.Second
+	// mutePause is the time between attempts once it seems that a pooler makes a session impossible.
+	mutePause = time.Minute
 )
 
-// Beginning stands for whatever begins, where a key is asked for: somebody watches all of an owner's.
-const Beginning store.Key = ""
+// NewRows stands for the rows that do not exist yet, where a key is expected. It is wanted while somebody watches all rows of an owner.
+const NewRows store.Key = ""
 
-// Registrar tells writers what somebody watches: it holds the locks of the buckets that it is in, waits for whoever looked before
-// they were held, and has what is in them read. It keeps a session for them that does not LISTEN, so that it costs writers nothing.
-// Its feeds are [Announcer]s. All methods are safe for concurrent use, and none but Run blocks.
+// Registrar makes writers notify of what somebody watches. It holds the locks of the buckets that contain watched keys, waits for the
+// transactions that may have asked for a lock before it was held, and marks the keys of these buckets for reading: see
+// docs/watch-as-locks.md. Its session does not LISTEN, so that it delays no writer. [Registrar.Feed] makes its [Announcer]s. All methods
+// are safe for concurrent use, and only Run blocks.
 type Registrar struct {
-	connect func(ctx context.Context) (locks, error)
-	logger  *slog.Logger
-	wake    Bell // there is something to do
-	again   Bell // ask at once what the triggers ask for
-	looks   Throttle
-	held    atomic.Bool
-	tells   atomic.Bool
+	connect       func(ctx context.Context) (locks, error)
+	logger        *slog.Logger
+	wake          Bell // there is something to do
+	checkBell     Bell // check at once which locks the triggers ask for
+	checkThrottle Throttle
+	held          atomic.Bool // there is a session
+	tells         atomic.Bool // and the triggers ask for its locks
 
-	mu      sync.Mutex
-	feeds   []*FeedAnnouncer
-	buckets [maxBuckets + beginnings]bucket
-	keys    int           // that somebody watches
-	open    []uint64      // transactions that are waited for, ascending
-	pause   time.Duration // until what could not be taken is tried again, and whoever is waited for looked for
+	mu          sync.Mutex // guards the fields below
+	feeds       []*FeedAnnouncer
+	buckets     [maxBuckets + newRowBuckets]bucket
+	keys        int           // how many keys are watched
+	openWriters []uint64      // transactions whose end we wait for, ascending
+	retryPause  time.Duration // until locks are tried again and openWriters are listed again
 }
 
-// bucket is one of those into which the keys of all feeds are put.
+// bucket is one bucket of the keys of all feeds.
 type bucket struct {
-	watched int // keys that somebody watches, of feeds that are not flooded
+	watched int // watched keys in it, without those of flooded feeds
 	held    bool
-	since   uint64    // transactions from this one on look late enough, those before that are waited for did not; 0: none is waited for
-	changed time.Time // when somebody came or left
+	// waitBelow is the first transaction that began after the lock was held. Earlier ones may have asked for the lock before: when one
+	// of them ends, the bucket is read again. 0 means that all of them have ended.
+	waitBelow uint64
+	changed   time.Time // when a watcher last came or left
 }
 
-// NewRegistrar returns a Registrar that does nothing until Run. conn and pool are NewPostgres's.
+// NewRegistrar returns a Registrar that does nothing until Run. conn and pool are the same as for NewPostgres.
 func NewRegistrar(conn *pgx.ConnConfig, pool Pool, logger *slog.Logger) *Registrar {
 	conn = listenConfig(conn, "auditstream locks")
 	connect := func(ctx context.Context) (locks, error) { return connectLocks(ctx, conn, pool) }
-	return &Registrar{connect: connect, logger: logger, wake: NewBell(), again: NewBell()}
+	return &Registrar{connect: connect, logger: logger, wake: NewBell(), checkBell: NewBell()}
 }
 
-// Tells reports whether writers are told what is watched.
+// Tells reports whether the triggers learn what is watched.
 func (r *Registrar) Tells() bool { return r.tells.Load() }
 
-// Held reports whether there is a session of which it is known that the connection keeps it.
+// Held reports whether there is a session, on a connection that no pooler shares.
 func (r *Registrar) Held() bool { return r.held.Load() }
 
-// Look has asked at once, once a second at most, what the triggers ask for, which an install may have changed, and whether the
-// connection lives.
-func (r *Registrar) Look() { r.looks.Do(r.again.Ring) }
+// Look makes the registrar check, once a second at most, which locks the triggers ask for, because an install may have changed them, and
+// whether the connection lives.
+func (r *Registrar) Look() { r.checkThrottle.Do(r.checkBell.Ring) }
 
-func (r *Registrar) watches() bool {
+func (r *Registrar) anyWatched() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.keys > 0
 }
 
-// Unheld returns in how many buckets somebody watches without that writers know, those of a flooded feed not counted.
+// Unheld returns the number of buckets with watched keys whose lock is not held, so that writers do not notify. Keys of flooded feeds do not
+// count.
 func (r *Registrar) Unheld() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -93,14 +98,14 @@ func (r *Registrar) Unheld() (n int) {
 	return n
 }
 
-// Run takes and gives back until ctx is done, and returns nil; a session that cannot be had is tried again for ever. It must run exactly
-// once.
+// Run acquires and releases locks until ctx is done, and returns nil. It retries a lost session for ever. Call it exactly once.
 func (r *Registrar) Run(ctx context.Context) error {
-	const cannot = "the triggers cannot learn what is watched, trying again; unless they always notify, the safety net finds changes. DATABASE_LISTEN_URL must be a direct connection to the primary"
-	return connection{session: r.session, texts: Texts{Lost: cannot, Mute: cannot}, logger: r.logger, rest: noSessionRest, hurry: r.again}.run(ctx)
+	const cannot = "the triggers cannot learn what is watched, trying again; unless they always notify, the safety net finds changes. " +
+		"DATABASE_LISTEN_URL must be a direct connection to the primary"
+	return connection{session: r.session, texts: Texts{Lost: cannot, Mute: cannot}, logger: r.logger, mutePause: mutePause, retryBell: r.checkBell}.run(ctx)
 }
 
-// session is the life of one connection. It is proven when it could take what was wanted.
+// session uses one connection until it breaks or ctx is done. It is proven after the first step, in which it could acquire what was wanted.
 func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 	l, err := r.connect(ctx)
 	if err != nil {
@@ -110,27 +115,28 @@ func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 	r.held.Store(true)
 	defer r.held.Store(false)
 	defer r.tells.Store(false)
-	defer r.forget()
+	defer r.forgetLocks()
 	var looked time.Time
 	for told := (lockSpace{buckets: -1}); ; proven = true {
-		// While nobody watches nothing is asked: the database may be one that sleeps.
-		if looked.IsZero() || time.Since(looked) >= lookInterval && r.watches() {
-			f, unknown, err := l.ask(ctx)
+		// Without watchers no query is sent: the database may be one that sleeps without queries.
+		if looked.IsZero() || time.Since(looked) >= checkInterval && r.anyWatched() {
+			f, unknown, err := l.readLockSpace(ctx)
 			if err != nil {
 				return proven, err
 			}
 			if f != told {
-				r.forget()
+				r.forgetLocks()
 				r.tells.Store(unknown == nil)
 			}
 			if f != told && unknown != nil {
-				r.logger.Warn("the triggers cannot learn what is watched; unless they always notify, the safety net finds changes. Run auditstream doctor", "error", unknown)
+				r.logger.Warn("the triggers cannot learn what is watched; unless they always notify, the safety net finds changes. Run auditstream doctor",
+					"error", unknown)
 			}
 			looked, told = time.Now(), f
 		}
-		next := lookInterval
+		next := checkInterval
 		if r.Tells() {
-			if next, err = r.turn(ctx, l); err != nil {
+			if next, err = r.step(ctx, l); err != nil {
 				return proven, err
 			}
 			if !proven {
@@ -140,7 +146,7 @@ func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 		select {
 		case <-ctx.Done():
 			return proven, nil
-		case <-r.again:
+		case <-r.checkBell:
 			looked = time.Time{}
 		case <-r.wake:
 		case <-time.After(next):
@@ -148,26 +154,26 @@ func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 	}
 }
 
-// forget notes that no lock is held.
-func (r *Registrar) forget() {
+// forgetLocks notes that no lock is held any more.
+func (r *Registrar) forgetLocks() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.open, r.pause = nil, 0
+	r.openWriters, r.retryPause = nil, 0
 	for k := range r.buckets {
-		r.buckets[k].held, r.buckets[k].since = false, 0
+		r.buckets[k].held, r.buckets[k].waitBelow = false, 0
 	}
 }
 
-// turn gives back, takes, and looks who has ended. It returns how long there is nothing to do unless somebody rings.
-func (r *Registrar) turn(ctx context.Context, l locks) (next time.Duration, err error) {
-	wanted, gone, waits, next := r.due()
-	for batch := range slices.Chunk(gone, takeBatch) {
-		if err := l.giveBack(ctx, batch); err != nil {
+// step releases and acquires locks, and reads the buckets of transactions that have ended. It returns when the next step is due.
+func (r *Registrar) step(ctx context.Context, l locks) (next time.Duration, err error) {
+	wanted, gone, waits, next := r.plan()
+	for batch := range slices.Chunk(gone, lockBatch) {
+		if err := l.release(ctx, batch); err != nil {
 			return 0, err
 		}
 	}
-	for batch := range slices.Chunk(wanted, takeBatch) {
-		taken, err := l.take(ctx, batch)
+	for batch := range slices.Chunk(wanted, lockBatch) {
+		taken, err := l.acquire(ctx, batch)
 		if err != nil {
 			return 0, err
 		}
@@ -181,39 +187,42 @@ func (r *Registrar) turn(ctx context.Context, l locks) (next time.Duration, err 
 	return next, err
 }
 
-// due returns what is to be taken and to be given back, whether transactions are waited for, and turn's next.
-func (r *Registrar) due() (wanted, gone []int32, waits bool, next time.Duration) {
+// plan returns the buckets whose locks to acquire and to release, whether transactions are waited for, and when the next step is due.
+func (r *Registrar) plan() (wanted, gone []int32, waits bool, next time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next = lookInterval
+	next = checkInterval
+	now := time.Now() // once: asking the clock for each of thousands of buckets was 40 % of what the server does while viewers come and go
 	for k := range r.buckets {
 		b := &r.buckets[k]
-		lingering := lingers - time.Since(b.changed)
 		switch {
-		case b.held && b.watched == 0 && lingering <= 0:
-			gone = append(gone, int32(k))
-			b.held, b.since = false, 0
 		case b.held && b.watched == 0:
-			next = min(next, lingering)
+			if lingering := lockLinger - now.Sub(b.changed); lingering > 0 {
+				next = min(next, lingering)
+				continue
+			}
+			gone = append(gone, int32(k))
+			b.held, b.waitBelow = false, 0
 		case b.watched > 0 && !b.held:
 			wanted = append(wanted, int32(k))
 		}
 	}
-	if waits = len(r.open) > 0; waits || len(wanted) > 0 {
-		r.pause = min(max(2*r.pause, retryMin), retryMax)
-		next = min(next, r.pause)
+	if waits = len(r.openWriters) > 0; waits || len(wanted) > 0 {
+		r.retryPause = min(max(2*r.retryPause, retryMin), retryMax)
+		next = min(next, r.retryPause)
 	}
 	return wanted, gone, waits, next
 }
 
-// settle has read what is in buckets that were taken, and again what a transaction may have changed that looked too early and has ended.
+// settle marks the keys of the buckets whose locks were just acquired, and those of the buckets in which a transaction that has ended may
+// have changed something without a notification.
 func (r *Registrar) settle(ctx context.Context, l locks, taken []int32) error {
-	open, next, err := l.open(ctx)
+	open, next, err := l.openTransactions(ctx)
 	if err != nil {
 		return err
 	}
-	var chosen [maxBuckets + beginnings]bool
-	for _, k := range append(taken, r.ended(taken, open, next)...) {
+	var chosen [maxBuckets + newRowBuckets]bool
+	for _, k := range append(taken, r.noteWriters(taken, open, next)...) {
 		chosen[k] = true
 	}
 	if slices.Contains(chosen[:], true) {
@@ -227,13 +236,13 @@ func (r *Registrar) settle(ctx context.Context, l locks, taken []int32) error {
 	return nil
 }
 
-// ended notes that buckets are held and who is open, and returns the buckets in which somebody who has ended may have changed
-// something.
-func (r *Registrar) ended(taken []int32, open []uint64, next uint64) (buckets []int32) {
+// noteWriters notes that the locks of taken are held and which transactions are open. It returns the buckets in which a transaction that
+// has ended may have changed something without a notification.
+func (r *Registrar) noteWriters(taken []int32, open []uint64, next uint64) (buckets []int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := next // of those who have ended
-	r.open = slices.DeleteFunc(r.open, func(xid uint64) bool {
+	first := next // the first transaction that has ended
+	r.openWriters = slices.DeleteFunc(r.openWriters, func(xid uint64) bool {
 		_, is := slices.BinarySearch(open, xid)
 		if !is {
 			first = min(first, xid)
@@ -241,18 +250,18 @@ func (r *Registrar) ended(taken []int32, open []uint64, next uint64) (buckets []
 		return !is
 	})
 	if len(taken) > 0 {
-		r.open = open
+		r.openWriters = open
 	}
 	for _, k := range taken {
-		r.buckets[k].held, r.buckets[k].since = true, next
+		r.buckets[k].held, r.buckets[k].waitBelow = true, next
 	}
 	for k := range r.buckets {
 		b := &r.buckets[k]
-		if first < b.since {
+		if first < b.waitBelow {
 			buckets = append(buckets, int32(k))
 		}
-		if len(r.open) == 0 || r.open[0] >= b.since {
-			b.since = 0
+		if len(r.openWriters) == 0 || r.openWriters[0] >= b.waitBelow {
+			b.waitBelow = 0
 		}
 	}
 	return buckets

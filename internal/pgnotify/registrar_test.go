@@ -14,54 +14,54 @@ import (
 	"auditstream/internal/store"
 )
 
-// lockTable is a database's locks and transactions, as one session sees them.
+// lockTable implements locks: the locks of one session and the cluster's transactions.
 type lockTable struct {
-	mu   sync.Mutex
-	held map[int32]int
-	busy map[int32]bool // somebody else has it, exclusively
+	mu        sync.Mutex
+	held      map[int32]int
+	exclusive map[int32]bool // somebody else has it, exclusively
 	*transactions
-	takes   [][]int32
-	looks   int
-	asks    int
-	fail    error
-	latency time.Duration
+	acquired [][]int32
+	lists    int
+	checks   int
+	fail     error
+	latency  time.Duration
 }
 
-// transactions are the cluster's, whatever the session.
+// transactions are those of the cluster, shared by all sessions.
 type transactions struct {
 	sync.Mutex
-	open []uint64
-	xmax uint64
+	running []uint64
+	xmax    uint64
 }
 
 func newLockTable() *lockTable { return lockTableOf(&transactions{xmax: 100}) }
 
 func lockTableOf(all *transactions) *lockTable {
-	return &lockTable{held: map[int32]int{}, busy: map[int32]bool{}, transactions: all}
+	return &lockTable{held: map[int32]int{}, exclusive: map[int32]bool{}, transactions: all}
 }
 
 func (l *lockTable) connect(context.Context) (locks, error) { return l, nil }
-func (l *lockTable) ask(context.Context) (f lockSpace, unknown, err error) {
+func (l *lockTable) readLockSpace(context.Context) (f lockSpace, unknown, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.asks++
+	l.checks++
 	return lockSpace{1, maxBuckets}, nil, nil
 }
 func (l *lockTable) close() {}
 
-func (l *lockTable) take(ctx context.Context, buckets []int32) (taken []int32, err error) {
+func (l *lockTable) acquire(ctx context.Context, buckets []int32) (taken []int32, err error) {
 	time.Sleep(l.latency)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.takes = append(l.takes, slices.Sorted(slices.Values(buckets)))
+	l.acquired = append(l.acquired, slices.Sorted(slices.Values(buckets)))
 	if l.fail != nil {
 		return nil, l.fail
 	}
 	for _, b := range buckets {
-		if !l.busy[b] {
+		if !l.exclusive[b] {
 			l.held[b]++
 			taken = append(taken, b)
 		}
@@ -69,7 +69,7 @@ func (l *lockTable) take(ctx context.Context, buckets []int32) (taken []int32, e
 	return taken, nil
 }
 
-func (l *lockTable) giveBack(_ context.Context, buckets []int32) error {
+func (l *lockTable) release(_ context.Context, buckets []int32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, b := range buckets {
@@ -80,37 +80,37 @@ func (l *lockTable) giveBack(_ context.Context, buckets []int32) error {
 	return l.fail
 }
 
-func (l *lockTable) open(context.Context) (open []uint64, next uint64, err error) {
+func (l *lockTable) openTransactions(context.Context) (open []uint64, next uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.looks++
+	l.lists++
 	l.Lock()
 	defer l.Unlock()
-	return slices.Clone(l.transactions.open), l.xmax, l.fail
+	return slices.Clone(l.transactions.running), l.xmax, l.fail
 }
 
-func (l *lockTable) looked() int {
+func (l *lockTable) listCount() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.looks
+	return l.lists
 }
 
 func (l *transactions) begin(xid uint64) {
 	l.Lock()
 	defer l.Unlock()
-	l.open = append(l.open, xid)
+	l.running = append(l.running, xid)
 	l.xmax = max(l.xmax, xid+1)
-	slices.Sort(l.open)
+	slices.Sort(l.running)
 }
 
 func (l *transactions) end(xid uint64) {
 	l.Lock()
 	defer l.Unlock()
-	l.open = slices.DeleteFunc(l.open, func(x uint64) bool { return x == xid })
+	l.running = slices.DeleteFunc(l.running, func(x uint64) bool { return x == xid })
 	l.xmax = max(l.xmax, xid+1)
 }
 
-func (l *lockTable) holds() []int32 {
+func (l *lockTable) heldBuckets() []int32 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var held []int32
@@ -121,7 +121,7 @@ func (l *lockTable) holds() []int32 {
 	return held
 }
 
-// marks are the buckets that are to be read, in the order of the calls.
+// marks records the buckets of the calls of mark, in their order.
 type marks struct {
 	mu  sync.Mutex
 	all [][]int32
@@ -134,7 +134,7 @@ func (m *marks) mark(chosen func(store.Key) bool) {
 			buckets = append(buckets, b)
 		}
 	}
-	if chosen(Beginning) {
+	if chosen(NewRows) {
 		buckets = append(buckets, maxBuckets)
 	}
 	m.mu.Lock()
@@ -150,7 +150,7 @@ func (m *marks) take() [][]int32 {
 	return all
 }
 
-// keysOf has a key in each bucket.
+// keysOf returns a key for each bucket.
 var keysOf = sync.OnceValue(func() (keys [maxBuckets]store.Key) {
 	for id, missing := int64(1), maxBuckets; missing > 0; id++ {
 		if key := store.IntKey(id); keys[bucketOf(store.Audits, key)] == "" {
@@ -161,10 +161,10 @@ var keysOf = sync.OnceValue(func() (keys [maxBuckets]store.Key) {
 	return keys
 })
 
-// in is a key in a bucket of maxBuckets.
+// in returns a key in a bucket of maxBuckets.
 func in(b int32) store.Key { return keysOf()[b] }
 
-// auditsOf is a Registrar with the feed of audits.
+// auditsOf returns the announcer of the feed audits.
 type auditsOf struct {
 	*Registrar
 	*FeedAnnouncer
@@ -172,7 +172,7 @@ type auditsOf struct {
 
 func withAudits(r *Registrar) auditsOf { return auditsOf{r, r.Feed(store.Audits)} }
 
-// sessions is a Registrar that is given one session after the other.
+// sessions is a Registrar to which the test gives one session after the other.
 type sessions struct {
 	auditsOf
 	ctx context.Context
@@ -180,7 +180,7 @@ type sessions struct {
 }
 
 func newSessions(ctx context.Context, mark func(func(store.Key) bool)) *sessions {
-	s := &sessions{withAudits(&Registrar{logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()}), ctx, func() {}}
+	s := &sessions{withAudits(&Registrar{logger: slog.New(slog.DiscardHandler), wake: NewBell(), checkBell: NewBell()}), ctx, func() {}}
 	if mark != nil {
 		s.Attach(mark)
 	}
@@ -237,19 +237,19 @@ func TestBucketIsTakenThenReadAndGivenBackLater(t *testing.T) {
 			t.Error("taken, with nobody to wait for, and not announced")
 		}
 		r.Leave(in(7))
-		time.Sleep(2 * lingers)
+		time.Sleep(2 * lockLinger)
 		wantMarks(t, m)
 		r.Leave(in(7))
-		time.Sleep(lingers - time.Millisecond)
+		time.Sleep(lockLinger - time.Millisecond)
 		r.Want(in(7))
 		time.Sleep(time.Hour)
-		if got := l.holds(); !slices.Equal(got, []int32{7}) {
+		if got := l.heldBuckets(); !slices.Equal(got, []int32{7}) {
 			t.Errorf("held: %v, want 7, which somebody came back to", got)
 		}
 		r.Leave(in(7))
-		time.Sleep(lingers + time.Millisecond)
+		time.Sleep(lockLinger + time.Millisecond)
 		synctest.Wait()
-		if got := l.holds(); len(got) > 0 || r.Announced(in(7)) {
+		if got := l.heldBuckets(); len(got) > 0 || r.Announced(in(7)) {
 			t.Errorf("held: %v, want nothing", got)
 		}
 		wantMarks(t, m)
@@ -258,7 +258,7 @@ func TestBucketIsTakenThenReadAndGivenBackLater(t *testing.T) {
 	})
 }
 
-// Whoever looked before the lock was taken is waited for, and what he may have changed is read again.
+// The registrar waits for a transaction that tried the lock before it was held, and then reads again what it may have changed.
 func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -285,7 +285,7 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 		l.begin(200) // looks late enough
 		time.Sleep(5 * time.Minute)
 		wantMarks(t, m)
-		if n := l.looked(); n > 330 {
+		if n := l.listCount(); n > 330 {
 			t.Errorf("%d looks in 5 minutes, want one a second at most", n)
 		}
 		l.end(60)
@@ -295,11 +295,11 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 			t.Errorf("after both have ended: %v to be read, announced: %v", got, r.Announced(in(1)))
 		}
 		synctest.Wait()
-		looks := l.looked()
+		looks := l.listCount()
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if l.looked() > looks {
-			t.Errorf("%d looks with nobody to wait for", l.looked()-looks)
+		if l.listCount() > looks {
+			t.Errorf("%d looks with nobody to wait for", l.listCount()-looks)
 		}
 	})
 }
@@ -308,7 +308,7 @@ func TestBucketThatSomebodyElseHoldsIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
-		l.busy[3] = true
+		l.exclusive[3] = true
 		r, m := startRegistrar(t, l)
 		r.Want(in(3))
 		r.Want(in(4))
@@ -318,19 +318,19 @@ func TestBucketThatSomebodyElseHoldsIsTriedAgain(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if n := len(l.takes); n > 700 {
+		if n := len(l.acquired); n > 700 {
 			t.Errorf("tried %d times in 10 minutes", n)
 		}
 		m.take()
 		l.mu.Lock()
-		delete(l.busy, 3)
+		delete(l.exclusive, 3)
 		l.mu.Unlock()
 		time.Sleep(2 * retryMax)
 		wantMarks(t, m, []int32{3})
 	})
 }
 
-// Locks end with their session: all is taken anew, and read, and nothing that was settled is.
+// Locks end with their session: the next session acquires all of them, reads all buckets, and waits for open transactions anew.
 func TestNewSessionTakesAllAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -349,14 +349,14 @@ func TestNewSessionTakesAllAnew(t *testing.T) {
 		other := newLockTable()
 		r.Session(other)
 		synctest.Wait()
-		if n := r.Unheld(); n != 0 || len(other.holds()) != 3000 || !r.Announced(in(5)) {
+		if n := r.Unheld(); n != 0 || len(other.heldBuckets()) != 3000 || !r.Announced(in(5)) {
 			t.Errorf("%d are not held", n)
 		}
 		if got := len(slices.Concat(m.take()...)); got != 3000 {
 			t.Errorf("%d are to be read, want 3000", got)
 		}
-		if len(other.takes) != 3 {
-			t.Errorf("%d statements for 3000 buckets, want 3", len(other.takes))
+		if len(other.acquired) != 3 {
+			t.Errorf("%d statements for 3000 buckets, want 3", len(other.acquired))
 		}
 	})
 }
@@ -374,20 +374,20 @@ func TestFloodGivesAllBack(t *testing.T) {
 		synctest.Wait()
 		r.Want(in(3))
 		time.Sleep(time.Minute)
-		if got := l.holds(); len(got) > 0 {
+		if got := l.heldBuckets(); len(got) > 0 {
 			t.Errorf("held in a flood: %v", got)
 		}
 		wantMarks(t, m)
 		r.Flood(false)
 		synctest.Wait()
 		got := slices.Concat(m.take()...)
-		if slices.Sort(got); !slices.Equal(got, []int32{1, 2, 3}) || len(l.holds()) != 3 {
-			t.Errorf("after it: %v to be read, %v held", got, l.holds())
+		if slices.Sort(got); !slices.Equal(got, []int32{1, 2, 3}) || len(l.heldBuckets()) != 3 {
+			t.Errorf("after it: %v to be read, %v held", got, l.heldBuckets())
 		}
 	})
 }
 
-// S9: a failure of before has nothing to do with a new session.
+// S9: a failure of an earlier session does not affect a new one.
 func TestS9FailureIsNotTheNextSessions(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -402,7 +402,7 @@ func TestS9FailureIsNotTheNextSessions(t *testing.T) {
 	})
 }
 
-// S3: 40,000 leave at once, and nothing stays behind, within a moment and without a call that grows with their number.
+// S3: when 40,000 watchers leave at once, nothing stays behind, it takes a moment, and no statement grows with their number.
 func TestS3AllLeaveAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -415,15 +415,15 @@ func TestS3AllLeaveAtOnce(t *testing.T) {
 		for b := range int32(maxBuckets) {
 			r.Leave(in(b))
 		}
-		time.Sleep(lingers + time.Second)
+		time.Sleep(lockLinger + time.Second)
 		synctest.Wait()
-		if r.Unheld()+len(l.holds()) > 0 {
-			t.Errorf("%d not held, %d locks left", r.Unheld(), len(l.holds()))
+		if r.Unheld()+len(l.heldBuckets()) > 0 {
+			t.Errorf("%d not held, %d locks left", r.Unheld(), len(l.heldBuckets()))
 		}
 	})
 }
 
-// At random: every change of a bucket in which somebody watches is either announced or read, whatever the registrar does.
+// In a random run, every change in a bucket with watched keys is announced or read, whatever the registrar does.
 func TestRegistrarMissesNothing(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(60) {
@@ -507,16 +507,16 @@ func TestRegistrarMissesNothing(t *testing.T) {
 	}
 }
 
-// Whoever comes back while the lock is being given back has it taken again, and read.
+// When a watcher comes back while the lock is being released, the lock is acquired again and the bucket is read.
 func TestWantDuringGiveBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
-		r, m := startRegistrar(t, slowGiveBack{l})
+		r, m := startRegistrar(t, slowRelease{l})
 		r.Want(in(1))
 		wantMarks(t, m, []int32{1})
 		r.Leave(in(1))
-		time.Sleep(lingers + time.Second/2)
+		time.Sleep(lockLinger + time.Second/2)
 		r.Want(in(1))
 		time.Sleep(time.Second)
 		wantMarks(t, m, []int32{1})
@@ -526,15 +526,15 @@ func TestWantDuringGiveBack(t *testing.T) {
 	})
 }
 
-type slowGiveBack struct{ *lockTable }
+type slowRelease struct{ *lockTable }
 
-func (l slowGiveBack) giveBack(ctx context.Context, buckets []int32) error {
-	err := l.lockTable.giveBack(ctx, buckets)
+func (l slowRelease) release(ctx context.Context, buckets []int32) error {
+	err := l.lockTable.release(ctx, buckets)
 	time.Sleep(time.Second)
 	return err
 }
 
-// A session that ends while its locks are being taken has taken nothing.
+// A session that ends while it acquires locks has acquired none.
 func TestSessionEndsDuringTake(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -554,20 +554,20 @@ func TestSessionEndsDuringTake(t *testing.T) {
 	})
 }
 
-// What is refused again and again is tried less and less often, and logged once each way.
+// A session that fails again and again is tried less and less often, and logged once when it fails and once when it works.
 func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log logs
 		l := newLockTable()
 		l.fail = errors.New("out of shared memory")
-		r := withAudits(&Registrar{connect: l.connect, logger: log.logger(), wake: NewBell(), again: NewBell()})
+		r := withAudits(&Registrar{connect: l.connect, logger: log.logger(), wake: NewBell(), checkBell: NewBell()})
 		r.Attach(new(marks).mark)
 		r.Want(in(1))
 		go func() { _ = r.Run(t.Context()) }()
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if n := len(l.takes); n < 100 || n > 250 {
+		if n := len(l.acquired); n < 100 || n > 250 {
 			t.Errorf("tried %d times in 10 minutes", n)
 		}
 		l.mu.Lock()
@@ -581,7 +581,7 @@ func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 	})
 }
 
-// Each bucket waits for those that were open when it was taken, whatever the others wait for.
+// Each bucket waits for the transactions that were open when its lock was acquired, whatever other buckets wait for.
 func TestBucketsWaitForTheirOwnTransactions(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -593,7 +593,7 @@ func TestBucketsWaitForTheirOwnTransactions(t *testing.T) {
 		l.begin(101)
 		r.Want(in(2))
 		synctest.Wait()
-		r.Want(Beginning)
+		r.Want(NewRows)
 		wait := func(want ...int32) {
 			t.Helper()
 			time.Sleep(2 * retryMax)
@@ -609,20 +609,20 @@ func TestBucketsWaitForTheirOwnTransactions(t *testing.T) {
 		wait()
 		l.end(101)
 		wait(2, maxBuckets)
-		if r.Announced(in(1)) || r.Announced(in(2)) || r.Announced(Beginning) {
+		if r.Announced(in(1)) || r.Announced(in(2)) || r.Announced(NewRows) {
 			t.Error("100 is not waited for")
 		}
 		r.Want(in(3)) // while 100 goes on
 		wait(3)
 		l.end(100)
 		wait(1, 2, 3, maxBuckets)
-		if !r.Announced(in(1)) || !r.Announced(in(2)) || !r.Announced(in(3)) || !r.Announced(Beginning) || len(r.Registrar.open) > 0 {
-			t.Errorf("somebody is waited for still: %v", r.open)
+		if !r.Announced(in(1)) || !r.Announced(in(2)) || !r.Announced(in(3)) || !r.Announced(NewRows) || len(r.Registrar.openWriters) > 0 {
+			t.Errorf("somebody is waited for still: %v", r.openWriters)
 		}
 	})
 }
 
-// While one who looked early is waited for, a bucket may be given back and taken again: nobody is forgotten.
+// While the registrar waits for a transaction, a lock may be released and acquired again: the transaction is not forgotten.
 func TestBucketThatIsTakenAgainWaitsToo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -637,7 +637,7 @@ func TestBucketThatIsTakenAgainWaitsToo(t *testing.T) {
 			r.Flood(false)
 			time.Sleep(time.Second)
 			r.Leave(in(1))
-			time.Sleep(2 * lingers)
+			time.Sleep(2 * lockLinger)
 		}
 		r.Want(in(1))
 		time.Sleep(time.Second)
@@ -655,8 +655,7 @@ func TestBucketThatIsTakenAgainWaitsToo(t *testing.T) {
 	})
 }
 
-// Behind an address may be another cluster from one moment to the next, in which transactions have lower ids: those of before were
-// waited for for ever.
+// The same address may lead to another cluster, with lower transaction ids. The registrar waited for ever for the transactions of the old one.
 func TestNewSessionWaitsForNobodyOfBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -676,24 +675,24 @@ func TestNewSessionWaitsForNobodyOfBefore(t *testing.T) {
 		other.end(100)
 		time.Sleep(2 * retryMax)
 		synctest.Wait()
-		if !r.Announced(in(1)) || len(r.Registrar.open) > 0 {
-			t.Errorf("waits for %v", r.open)
+		if !r.Announced(in(1)) || len(r.Registrar.openWriters) > 0 {
+			t.Errorf("waits for %v", r.openWriters)
 		}
-		looks := other.looked()
+		looks := other.listCount()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if n := other.looked() - looks; n > 0 {
+		if n := other.listCount() - looks; n > 0 {
 			t.Errorf("%d looks with nobody to wait for", n)
 		}
 	})
 }
 
-// Each session asked fifteen times a minute what the triggers ask for, while nobody watched.
+// Each session checked fifteen times a minute which locks the triggers ask for, while nobody watched.
 func TestU22RegistrarAsksNothingWhileNobodyWatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
-		r := withAudits(&Registrar{connect: l.connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), again: NewBell()})
+		r := withAudits(&Registrar{connect: l.connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), checkBell: NewBell()})
 		r.Attach(new(marks).mark)
 		done := make(chan error)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -703,15 +702,15 @@ func TestU22RegistrarAsksNothingWhileNobodyWatches(t *testing.T) {
 			synctest.Wait()
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			if l.asks != want {
-				t.Errorf("%s: asked %d times, want %d", what, l.asks, want)
+			if l.checks != want {
+				t.Errorf("%s: asked %d times, want %d", what, l.checks, want)
 			}
 		}
 		time.Sleep(time.Hour)
 		asked(1, "an idle hour")
 		r.Want("1")
 		asked(2, "the first viewer")
-		time.Sleep(4*lookInterval + time.Second)
+		time.Sleep(4*checkInterval + time.Second)
 		asked(6, "while somebody watches")
 		r.Leave("1")
 		time.Sleep(time.Hour)
@@ -723,7 +722,7 @@ func TestU22RegistrarAsksNothingWhileNobodyWatches(t *testing.T) {
 	})
 }
 
-// Feeds share the session and the buckets: each is told of its own keys, and one that is flooded, or gone, takes no lock from another.
+// Feeds share the session and the buckets. Each feed's mark gets its own keys, and a flooded or detached feed takes no lock from another.
 func TestFeedsShareBuckets(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -743,22 +742,22 @@ func TestFeedsShareBuckets(t *testing.T) {
 		jobs.Want("x")
 		jobs.Flood(true)
 		time.Sleep(time.Minute)
-		if got := l.holds(); !slices.Equal(got, []int32{bucket}) || jobs.Announced("x") || !r.Announced(in(bucket)) || r.Unheld() != 0 {
+		if got := l.heldBuckets(); !slices.Equal(got, []int32{bucket}) || jobs.Announced("x") || !r.Announced(in(bucket)) || r.Unheld() != 0 {
 			t.Errorf("one of two is flooded, held: %v", got)
 		}
 		r.Leave(in(bucket))
 		time.Sleep(time.Minute)
-		if got := l.holds(); len(got) > 0 || r.Unheld() != 0 {
+		if got := l.heldBuckets(); len(got) > 0 || r.Unheld() != 0 {
 			t.Errorf("held: %v", got)
 		}
 		jobs.Flood(false)
 		synctest.Wait()
-		if got := l.holds(); !slices.Equal(got, []int32{bucket}) || !jobs.Announced("x") {
+		if got := l.heldBuckets(); !slices.Equal(got, []int32{bucket}) || !jobs.Announced("x") {
 			t.Errorf("after the flood, held: %v", got)
 		}
 		jobs.Detach()
 		time.Sleep(time.Minute)
-		if got := l.holds(); len(got) > 0 || jobs.Announced("x") {
+		if got := l.heldBuckets(); len(got) > 0 || jobs.Announced("x") {
 			t.Errorf("without the feed, held: %v", got)
 		}
 		other.take()

@@ -11,83 +11,85 @@ import (
 	"auditstream/internal/store"
 )
 
-// Subscription is one stream's place in the hub, for one row or several. Its methods are safe for concurrent use.
+// Subscription is one stream's subscription to one or several rows. Its methods are safe for concurrent use.
 type Subscription struct {
 	hub    *Hub
 	wake   func()
-	opened chan struct{} // closed when the first states are there
-	owners []store.Owner // whose rows it is for, all of them; nil: those that were asked for
+	ready  chan struct{} // closed when the first states can be taken
+	owners []store.Owner // for SubscribeOwned: whose rows it watches; nil for Subscribe
 
-	members []*member // guarded by Hub.mu, as are the following
-	waiting int       // members without a first state
-	open    bool      // opened is closed
-	wanted  bool      // Confirm was called
-	gone    bool      // Cancel was called
-	more    bool      // of what the owners have not all is watched
+	members   []*member // Hub.mu guards this and the fields down to hasMore
+	waiting   int       // members without a first state
+	isReady   bool      // ready is closed
+	confirmed bool      // Confirm was called
+	canceled  bool      // Cancel was called
+	hasMore   bool      // the owners have more rows than are watched
 
-	over atomic.Bool // the hub is retired
+	feedGone atomic.Bool // Hub.Retire was called
 
-	mu   sync.Mutex
-	slot []*member // those with a state that was not taken yet, in the order in which they changed
+	mu   sync.Mutex // guards slot, and fresh of the members
+	slot []*member  // members with a state that was not taken yet, in the order in which they changed
 }
 
-// member is a subscription's place at one row.
+// member is one row of a subscription. Hub.mu guards it, except fresh.
 type member struct {
-	entry *entry
-	since uint64       // Hub.reads when it came: an earlier read may be older than its question
-	open  bool         // the first state is in the slot, or has been
-	fresh *store.State // the newest, unless it was taken; guarded by the subscription's mu
+	entry   *entry
+	since   uint64       // Hub.reads when it was added: the result of an earlier read may be older than the subscription
+	started bool         // it has been given its first state
+	fresh   *store.State // the newest state that was not taken yet; nil: none
 }
 
-// Subscribe watches rows, each named once, as one subscriber. It returns once the first state of each, read after the call, can
-// be taken, also where there is no such row. Nobody is told yet that somebody watches: see Confirm. The caller calls Cancel, once.
+// Subscribe watches the rows of keys, in which no key is repeated, as one subscriber. It returns when the first state of each, from a read
+// that began after the call, can be taken; a missing row has a State, too. Writers do not notify for this subscriber before Confirm. The
+// caller must call Cancel once.
 //
-// wake, which may be nil, is called whenever there is something to take, from the first on and not after Cancel. It must not
-// block, nor call the hub.
+// wake, which may be nil, is called whenever there is something to take: from the first states on, and not after Cancel. It must neither
+// block nor call the hub.
 //
-// When ctx ends before, the error says so, with the cause of the last read that failed.
+// When ctx ends first, the error wraps its cause and the error of the last read, if that failed.
 func (h *Hub) Subscribe(ctx context.Context, keys []store.Key, wake func()) (*Subscription, error) {
-	s := &Subscription{hub: h, wake: wake, opened: make(chan struct{}), waiting: len(keys)}
+	s := &Subscription{hub: h, wake: wake, ready: make(chan struct{}), waiting: len(keys)}
 	h.mu.Lock()
-	if h.retired {
+	if h.feedGone {
 		h.mu.Unlock()
-		return nil, errRetired
+		return nil, errFeedGone
 	}
 	for _, key := range keys {
 		e := h.entry(key)
-		h.attach(s, e)
-		h.soil(e, urgent)
+		h.addMember(s, e)
+		h.markDirty(e, urgent)
 	}
 	h.mu.Unlock()
-	return s, h.await(ctx, s)
+	return s, h.awaitFirst(ctx, s)
 }
 
-func (h *Hub) await(ctx context.Context, s *Subscription) error {
+// awaitFirst waits for the first states, and cancels the subscription when ctx ends first.
+func (h *Hub) awaitFirst(ctx context.Context, s *Subscription) error {
 	select {
-	case <-s.opened:
+	case <-s.ready:
 		return nil
 	case <-ctx.Done():
 	}
 	s.Cancel()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	failure := h.failure
+	failure := h.readError
 	if s.owners != nil {
-		failure = errors.Join(failure, h.owned.failure)
+		failure = errors.Join(failure, h.byOwner.findError)
 	}
 	return fmt.Errorf("first read: %w", errors.Join(context.Cause(ctx), failure))
 }
 
-// attach makes a subscription a member of an entry. The caller holds mu.
-func (h *Hub) attach(s *Subscription, e *entry) *member {
+// addMember makes a subscription a member of an entry. The caller holds mu.
+func (h *Hub) addMember(s *Subscription, e *entry) *member {
 	m := &member{entry: e, since: h.reads}
 	e.members[s] = m
 	s.members = append(s.members, m)
 	return m
 }
 
-// Take returns the newest state of each row that changed since the last call, nil when none did. A terminal state is not
-// replaced by another: it is the last that is shown of its row.
+// Take returns the newest state of each row that changed since the last call, or nil when none did. A terminal state is never replaced
+// by a later one, so that it is the last state that the viewer sees of its row.
 func (s *Subscription) Take() (states []*store.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,23 +102,23 @@ func (s *Subscription) Take() (states []*store.State) {
 	return states
 }
 
-// Confirm says that what was asked for is the viewer's: from now on writers are told that somebody watches it, and what has
-// changed since the first read is read. It does not block.
+// Confirm says that the viewer may see the rows. From now on writers notify of their changes, and the rows are read again for changes
+// since the first read. It does not block.
 func (s *Subscription) Confirm() {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	if s.gone || s.wanted {
+	if s.canceled || s.confirmed {
 		return
 	}
-	s.wanted = true
+	s.confirmed = true
 	for _, m := range s.members {
-		s.hub.want(m.entry)
+		s.hub.confirmMember(m.entry)
 	}
 }
 
-// want counts a member whose row is its viewer's. The caller holds mu.
-func (h *Hub) want(e *entry) {
-	if e.wanted++; e.wanted == 1 {
+// confirmMember counts a confirmed member; the first one makes writers notify. The caller holds mu.
+func (h *Hub) confirmMember(e *entry) {
+	if e.confirmed++; e.confirmed == 1 {
 		h.cfg.Announcer.Want(e.key)
 	}
 }
@@ -126,44 +128,45 @@ func (s *Subscription) Cancel() {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s.gone {
+	if s.canceled {
 		return
 	}
-	s.gone = true
+	s.canceled = true
 	for _, m := range s.members {
-		h.leave(s, m.entry)
-		h.forget(m.entry)
+		h.removeMember(s, m.entry)
+		h.dropUnwatched(m.entry)
 	}
 	s.members = nil
 	if len(s.owners) > 0 {
-		h.owned.remove(s)
-		if len(h.owned.subs) == 0 {
-			h.cfg.Announcer.Leave(Beginning)
+		h.byOwner.remove(s)
+		if len(h.byOwner.subs) == 0 {
+			h.cfg.Announcer.Leave(NewRows)
 		}
 	}
 }
 
-// leave ends a subscription's place at a row. The caller holds mu, takes it out of the subscription's members, and calls forget.
-func (h *Hub) leave(s *Subscription, e *entry) {
+// removeMember removes a subscription from an entry. The caller holds mu, removes the member from the subscription, and calls
+// dropUnwatched.
+func (h *Hub) removeMember(s *Subscription, e *entry) {
 	delete(e.members, s)
-	if s.wanted {
-		if e.wanted--; e.wanted == 0 {
+	if s.confirmed {
+		if e.confirmed--; e.confirmed == 0 {
 			h.cfg.Announcer.Leave(e.key)
 		}
 	}
 }
 
-// forget drops an entry that nobody watches, unless a find waits for it, or it may have begun. A queue that has it passes it over.
-// The caller holds mu.
-func (h *Hub) forget(e *entry) {
-	announced := !e.noticed.IsZero() || !e.read.noticed.IsZero() // also when it is being read because of that
-	mayHaveBegun := announced && len(h.owned.subs) > 0
-	if len(e.members) == 0 && len(e.finds) == 0 && !mayHaveBegun {
+// dropUnwatched drops an entry that nobody watches, unless a search waits for it or it may be a new row of a watched owner. A queue that
+// still has it skips it. The caller holds mu.
+func (h *Hub) dropUnwatched(e *entry) {
+	announced := !e.noticed.IsZero() || !e.reading.noticed.IsZero() // by a notification that waits for a read, or is being read
+	mayBeNew := announced && len(h.byOwner.subs) > 0
+	if len(e.members) == 0 && len(e.searches) == 0 && !mayBeNew {
 		delete(h.entries, e.key)
 	}
 }
 
-// put is how a state reaches a subscription: it replaces one of the same row that was not taken yet.
+// put gives a subscription a state. It replaces a state of the same row that was not taken yet.
 func (s *Subscription) put(m *member, state *store.State) {
 	s.mu.Lock()
 	switch {
@@ -180,17 +183,27 @@ func (s *Subscription) put(m *member, state *store.State) {
 	}
 }
 
-// holdsEnd reports whether the terminal state of a row was not taken yet.
-func (s *Subscription) holdsEnd(e *entry) bool {
+// hasUntakenEnd reports whether the slot has a terminal state of a row.
+func (s *Subscription) hasUntakenEnd(e *entry) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.slot, func(m *member) bool { return m.entry.key == e.key && m.fresh.Terminal() })
 }
 
-// begin tells a subscription that its first states are there. The caller holds Hub.mu.
-func (s *Subscription) begin() {
-	if !s.open {
-		s.open = true
-		close(s.opened)
+// setReady says that the first states can be taken. The caller holds Hub.mu.
+func (s *Subscription) setReady() {
+	if !s.isReady {
+		s.isReady = true
+		close(s.ready)
 	}
 }
+
+// endFeed wakes the subscriber because the feed is gone.
+func (s *Subscription) endFeed() {
+	if !s.feedGone.Swap(true) && s.wake != nil {
+		s.wake()
+	}
+}
+
+// Over reports whether the subscription has ended because the feed was uninstalled or replaced. wake is called when that happens.
+func (s *Subscription) Over() bool { return s.feedGone.Load() }

@@ -62,7 +62,7 @@ func TestGroupNeverLosesATerminalState(t *testing.T) {
 	})
 }
 
-// In one read several of a row's streams may leave: each of the others is shown the state, once.
+// When several streams leave at the same state of a row, each of the others still gets the state once.
 func TestAllAreShownAStateAtWhichSomeLeave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestSubscriptionIsWokenForWhatItHas(t *testing.T) {
 	})
 }
 
-// Confirm after Cancel, and twice, wants nothing that nobody leaves.
+// Confirm after Cancel, or twice, causes no Want without a Leave.
 func TestConfirmIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,7 @@ func TestOwnedBy(t *testing.T) {
 	}
 }
 
-// user_id=' ' was somebody's whose token has sub=' '.
+// A row with user_id=' ' was shown to a token with sub=' '.
 func TestBlankOwnerIsNobody(t *testing.T) {
 	t.Parallel()
 	for _, blank := range []string{"", " ", "\t", "\r\n", "\u00a0", "\u3000", "\u200b", "\ufeff", "\u202e", "\x00", "\u00ad \u2028"} {
@@ -86,12 +86,12 @@ func TestBlankOwnerIsNobody(t *testing.T) {
 				t.Errorf("%q: %+v is somebody's", blank, audit)
 			}
 		}
-		// Of such a user_id the row has none, so that its address decides.
+		// A blank user_id counts as none, so the address decides.
 		if mailed := (Audit{UserID: &blank, UserEmail: p("a@b.c")}); !mailed.OwnedBy(Viewer{Subject: "x", Email: "A@b.c"}) || mailed.OwnedBy(viewer) {
 			t.Errorf("%q: the address does not decide", blank)
 		}
 	}
-	for _, seen := range []string{" alice", "0", "é", "-", "\u200balice"} { // as they are written, blanks included
+	for _, seen := range []string{" alice", "0", "é", "-", "\u200balice"} { // compared byte for byte, blanks included
 		if !(Audit{UserID: &seen}).OwnedBy(Viewer{Subject: seen}) || (Audit{UserID: &seen}).OwnedBy(Viewer{Subject: seen + " "}) {
 			t.Errorf("%q is not its owner's alone", seen)
 		}

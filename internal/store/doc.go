@@ -1,5 +1,13 @@
-// Package store reads audits from the view auditstream.progress, which hides how the application's table looks.
+// Package store reads the rows of one feed from its view (auditstream.progress for the feed audits). The view hides how the
+// application's table looks.
 //
-// The rule that keeps it right: the row is the truth. A [State] is what one committed read found, it is never changed
-// afterwards, and everything that a viewer is shown (JSON, fingerprint, owner) is derived from it and from nothing else.
+// The rule that keeps it right: the row is the truth. A [State] is the result of one committed read and never changes afterwards.
+// Everything that a viewer sees (JSON, fingerprint, owner) is computed from it and from nothing else.
+//
+// Who calls what: the hub of package pgnotify calls [Store.Audits] and [Store.Owned], each from one goroutine; package server reads
+// States and asks [Audit.OwnedBy]; only the command makes a [Store]. This package imports no other of ours.
+//
+// Files, in the order in which to read them: key.go and feed.go (what a row is called), audit.go (the row and its JSON), owner.go (who
+// may see it), state.go (what one read found), store.go with statements.go (the read), row_size.go and unreadable_rows.go (one bad
+// row costs the others nothing), owner_rows.go (all rows of a user), queue_usage.go.
 package store

@@ -5,59 +5,59 @@ import (
 	"slices"
 )
 
-// Feed is one adopted table, as the database describes it. It must not be changed once a [Store] has it.
+// Feed is one adopted table, as the schema auditstream describes it. Do not change it after a [Store] was made with it.
 type Feed struct {
-	// Name is what URLs and notifications call it.
+	// Name is its name in URLs and notifications.
 	Name string
-	// View is what its rows are read from, quoted for SQL and with its schema.
+	// View is the view from which its rows are read, with its schema and quoted for SQL.
 	View string
-	// Key is the type of the rows' keys.
+	// Key is the type of its keys.
 	Key KeyType
-	// Mix is the number that the triggers mix into the keys' hashes; see pgnotify.
+	// Mix is the number that the triggers mix into the hash of a key. See bucket.go in package pgnotify.
 	Mix int32
-	// Ends are the statuses after which no change is expected, besides completed and failed.
+	// Ends are the statuses that end a row, besides completed and failed.
 	Ends []string
-	// Deleted is the status with which a row is shown that was deleted while somebody watched it; empty: it is said to be gone.
+	// Deleted is the status that viewers see when a row that they watch is deleted. When it is empty, they see that the row is gone.
 	Deleted string
 	// Public says that every viewer may see every row.
 	Public bool
-	// Groups and Fields say that the view has a column group_id, and one of the fields that the operator has chosen.
+	// Groups says that the view has the column group_id, and Fields that it has the column fields, which the operator's --field options fill.
 	Groups, Fields bool
 }
 
 var feedName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
-// IsFeedName reports whether a feed may be called so.
+// IsFeedName reports whether name is valid for a feed.
 func IsFeedName(name string) bool { return feedName.MatchString(name) }
 
-// DefaultFeed is the name of the first feed, whose JSON and routes the API page fixes.
+// DefaultFeed is the name of the first feed. The API page fixes its JSON and its routes.
 const DefaultFeed = "audits"
 
-// Audits is the feed that is there without anybody's having described it: a view that was written by hand.
+// Audits is the feed that is served when the database describes none: its view was written by hand.
 var Audits = &Feed{Name: DefaultFeed, View: "auditstream.progress"}
 
-// isDefault also takes nil for a feed: what was made without one is of audits.
+// isDefault reports whether f is the feed audits, which a nil Feed also means.
 func (f *Feed) isDefault() bool { return f == nil || f.Name == DefaultFeed }
 
-// ends reports whether no change is expected after a status.
+// ends reports whether a status ends a row.
 func (f *Feed) ends(status string) bool {
 	return status == "completed" || status == "failed" || f != nil && slices.Contains(f.Ends, status)
 }
 
-// endings are all such statuses.
+// endings returns all statuses that end a row.
 func (f *Feed) endings() []string { return append([]string{"completed", "failed"}, f.Ends...) }
 
-// Owners are as whom a viewer sees rows.
+// Owners returns every Owner whose rows the viewer may see in this feed.
 func (f *Feed) Owners(v Viewer) []Owner {
 	owners := v.Owners()
 	if f.Public {
-		owners = append(owners, Owner{kind: everybody})
+		owners = append(owners, Owner{kind: everyone})
 	}
 	if !f.Groups {
 		return owners
 	}
 	for _, group := range v.Groups {
-		if o := (Owner{group, ofGroup}); !blank(group) && !slices.Contains(owners, o) {
+		if o := (Owner{group, groupOwner}); !blank(group) && !slices.Contains(owners, o) {
 			owners = append(owners, o)
 		}
 	}

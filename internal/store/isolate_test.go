@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// raising is a view some of whose rows raise an error with an SQLSTATE of any class.
-const raising = `
+// raisingView is a view some of whose rows raise an error with an SQLSTATE of any class.
+const raisingView = `
 	create table things (k bigint primary key, raises text, message text, failure text);
 	create function checked(status text, raises text) returns text stable language plpgsql as $$
 		begin
@@ -31,17 +31,17 @@ const raising = `
 func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, raising+`
+	pgtest.Psql(t, dsn, raisingView+`
 		insert into things select i, case i when 100 then 'XX001' when 200 then 'P0001' when 201 then '53200' when 300 then '42501' when 301 then '22P02' end
 		from generate_series(1, 400) i`)
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
 	s := store.New(db, store.Audits)
-	ids := make([]store.Key, 401) // the last has no row
+	ids := make([]store.Key, 401) // the last key has no row
 	for i := range ids {
 		ids[i] = store.IntKey(int64(i + 1))
 	}
 	codes := map[store.Key]string{"100": "XX001", "200": "P0001", "201": "53200", "300": "42501", "301": "22P02"}
-	for _, most := range []int{100, 1 + len(codes)} { // the second read knows
+	for _, most := range []int{100, 1 + len(codes)} { // the second read remembers the bad rows
 		db.queries = 0
 		states, err := s.Audits(t.Context(), ids)
 		if err != nil || len(states) != 400 {
@@ -71,12 +71,12 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 	}
 }
 
-// However many rows are damaged, one read takes a bounded number of queries, and the reads that follow find the rest.
+// With any number of bad rows, one read takes a bounded number of queries, and later reads find the rest.
 func TestS7ManyUnreadableRowsAreFoundBitByBit(t *testing.T) {
 	t.Parallel()
 	const rows = 1000
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, raising+fmt.Sprintf(`insert into things select i, case when i %% 2 = 0 then 'XX001' end from generate_series(1, %d) i`, rows))
+	pgtest.Psql(t, dsn, raisingView+fmt.Sprintf(`insert into things select i, case when i %% 2 = 0 then 'XX001' end from generate_series(1, %d) i`, rows))
 	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
 	s := store.New(db, store.Audits)
 	ids := make([]store.Key, rows)
@@ -102,7 +102,7 @@ func TestS7ManyUnreadableRowsAreFoundBitByBit(t *testing.T) {
 	}
 }
 
-// A view that is gone is nobody's row, and is not searched for one.
+// A missing view is not the fault of a row, so the store does not search for one.
 func TestS7WhatFailsForAllIsNotSearched(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -117,7 +117,7 @@ func TestS7WhatFailsForAllIsNotSearched(t *testing.T) {
 func TestS8HugeRowIsCut(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, raising+`insert into things values
+	pgtest.Psql(t, dsn, raisingView+`insert into things values
 		(1, '', repeat('é', 20000000), 'short'), (2, '', 'no room', repeat('x', 1000)), (3, '', repeat('m', 600), repeat('e', 600)), (4, '', repeat('m', 995), 'error')`)
 	s := store.New(pgtest.Connect(t, dsn), store.Audits)
 	s.LimitRows(1000)
@@ -146,13 +146,13 @@ func TestS8HugeRowIsCut(t *testing.T) {
 	}
 }
 
-// moody fails some of its queries, as a server does without free connections or while the view is installed anew.
-type moody struct {
+// failingDB fails some of its queries, like a server without free connections, or during an install.
+type failingDB struct {
 	store.Querier
-	fail []error // the next queries with; nil: not
+	fail []error // the results of the next queries; nil: the query runs
 }
 
-func (m *moody) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+func (m *failingDB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	if len(m.fail) > 0 {
 		err := m.fail[0]
 		m.fail = m.fail[1:]
@@ -166,7 +166,7 @@ func (m *moody) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, e
 func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, raising+`insert into things select i from generate_series(1, 8) i`)
+	pgtest.Psql(t, dsn, raisingView+`insert into things select i from generate_series(1, 8) i`)
 	full, err := pgx.ParseConfig("host=127.0.0.1 port=1")
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
 		"a lock":                                 {[]error{&pgconn.PgError{Code: "55P03"}}, []store.Key{"1", "2"}, true},
 		"no connection, in the middle of it all": {[]error{&pgconn.PgError{Code: "XX000"}, nil, refused}, []store.Key{"1", "2", "3"}, true},
 	} {
-		s := store.New(&moody{pgtest.Connect(t, dsn), tc.fail}, store.Audits)
+		s := store.New(&failingDB{pgtest.Connect(t, dsn), tc.fail}, store.Audits)
 		if states, err := s.Audits(t.Context(), tc.ids); (err != nil) != tc.err || s.Unreadable() > 0 || err == nil && len(states) != len(tc.ids) {
 			t.Errorf("%s: %d states, %v, %d unreadable; want an error: %v, and none unreadable", name, len(states), err, s.Unreadable(), tc.err)
 		}

@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// The values are sha256sum's of the JSON text, not this program's.
+// The wanted values were computed with sha256sum from the JSON text, not by this program.
 func TestFingerprintIsOfTheJSON(t *testing.T) {
 	t.Parallel()
 	for want, audit := range map[string]Audit{
@@ -87,8 +87,8 @@ func TestEncodedIsSharedByConcurrentCallers(t *testing.T) {
 	}
 }
 
-// Whatever a row holds, its JSON is one line of valid UTF-8 with the contract's fields alone, in their order, that a decoder
-// reads back; nothing of the owner is in it, and its size is bounded by the row's.
+// For any row, the JSON is one line of valid UTF-8 with the contract's fields, in their order, and a decoder reads the same values back.
+// It contains nothing about the owner, and the row's size bounds its size.
 func FuzzJSON(f *testing.F) {
 	for _, seed := range []string{"", "a", "\r\n", "\xff", "\u2028", "<b>", `"`, "\x00", "\\", `\u0000`, "failed", "\U0001f600", "\x7f"} {
 		f.Add(seed, seed, seed, 1.5, 3)
@@ -129,7 +129,7 @@ func FuzzJSON(f *testing.F) {
 	})
 }
 
-// fields are the names of a JSON object's members, in their order.
+// fields returns the names of a JSON object's members, in their order.
 func fields(t *testing.T, text []byte) (names []string) {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(text))

@@ -9,27 +9,28 @@ import (
 	"unicode/utf8"
 )
 
-// Key names a row: its key in the application's table, as PostgreSQL prints it. It is comparable; the zero Key is no row's.
+// Key names a row: the value of its key column in the application's table, as PostgreSQL prints it. Keys are comparable; no row has the
+// zero Key.
 type Key string
 
-// MaxKey is the most bytes that a key has.
+// MaxKey is the length of the longest key, in bytes. Longer ones are refused.
 const MaxKey = 255
 
-// KeyType is the type of a feed's keys; zero: integers.
+// KeyType is the type of a feed's keys. The zero value means integers.
 type KeyType string
 
-// What keys may be.
+// The types that a key may have.
 const (
-	IntegerKeys KeyType = "" // smallint, integer, bigint: greater than 0
+	IntegerKeys KeyType = "" // smallint, integer or bigint; the values are greater than 0
 	UUIDKeys    KeyType = "uuid"
 	TextKeys    KeyType = "text"
 )
 
-// IntKey is the Key of a row whose key is an integer.
+// IntKey returns the Key of a row whose key is an integer.
 func IntKey(id int64) Key { return Key(strconv.FormatInt(id, 10)) }
 
-// Parse reads a key as URLs and notifications have it, and reports whether it is one: in the form alone in which PostgreSQL prints it, so that
-// each row has one URL. The case of a uuid's digits does not matter, since many programs write it in capitals.
+// Parse reads a key from a URL or a notification, and reports whether it is valid. It accepts only the form that PostgreSQL prints, so
+// that each row has one URL. The digits of a uuid may be in either case, because many programs write them in capitals.
 func (t KeyType) Parse(text string) (Key, bool) {
 	switch {
 	case text == "" || len(text) > MaxKey:
@@ -45,14 +46,14 @@ func (t KeyType) Parse(text string) (Key, bool) {
 	if err != nil || id < 1 {
 		return "", false
 	}
-	key := IntKey(id) // a copy: text may be a part of something long
+	key := IntKey(id) // a copy: text may be a slice of something long, which it would keep in memory
 	return key, string(key) == text
 }
 
-// ParseKey reads an integer, see [KeyType.Parse].
+// ParseKey reads an integer key. See [KeyType.Parse].
 func ParseKey(text string) (Key, bool) { return IntegerKeys.Parse(text) }
 
-// UUID returns the bytes of a key that is a uuid as PostgreSQL prints it.
+// UUID returns the bytes of a uuid in the form that PostgreSQL prints, and reports whether the key is one.
 func UUID(key Key) (id [16]byte, ok bool) {
 	if len(key) != 36 || key[8] != '-' || key[13] != '-' || key[18] != '-' || key[23] != '-' {
 		return id, false
@@ -72,7 +73,7 @@ func UUID(key Key) (id [16]byte, ok bool) {
 	return id, true
 }
 
-// Int is the integer that the key is; 0: it is none.
+// Int returns the key as an integer, or 0 when it is not one.
 func (k Key) Int() int64 {
 	id, err := strconv.ParseInt(string(k), 10, 64)
 	if err != nil {
@@ -81,16 +82,16 @@ func (k Key) Int() int64 {
 	return id
 }
 
-// json is the key in JSON: a number where the table's is.
+// json encodes a key: an integer key as a number, any other as a string.
 func (t KeyType) json(k Key) json.RawMessage {
 	if t == IntegerKeys {
 		return json.RawMessage(cmp.Or(k, "null"))
 	}
-	text, _ := json.Marshal(string(k)) // a string is always written
+	text, _ := json.Marshal(string(k)) // Marshal never fails for a string
 	return text
 }
 
-// Compare orders keys that are integers by their size, and others as texts.
+// Compare orders integer keys by value and other keys as texts.
 func (k Key) Compare(other Key) int {
 	return cmp.Or(cmp.Compare(k.Int(), other.Int()), cmp.Compare(k, other))
 }

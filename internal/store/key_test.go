@@ -23,8 +23,8 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// What others send as a key is one, in the form alone in which PostgreSQL prints it, or it is refused; and what comes out is what went
-// in, as an integer, in JSON and in an order.
+// ParseKey accepts only the form that PostgreSQL prints, and refuses anything else. An accepted key keeps its value as an integer, in
+// JSON and in Compare.
 func FuzzParseKey(f *testing.F) {
 	for _, seed := range []string{"1", "42", "9223372036854775807", "9223372036854775808", "", "0", "-1", "01", "*", "!canary", "1\n", "٣", "\x00", strings.Repeat("9", 7999), "1,2,3"} {
 		f.Add(seed)

@@ -6,7 +6,8 @@ import (
 	"unicode"
 )
 
-// Owner is who owns an audit, or as whom somebody may own audits. It is comparable; the zero Owner is nobody.
+// Owner is one identity that may see rows: a user, an e-mail address, a group, or everyone. A row has Owners, and so has a viewer; the
+// viewer may see the row when they share one. Owners are comparable; the zero Owner is nobody.
 type Owner struct {
 	name string
 	kind ownerKind
@@ -15,72 +16,73 @@ type Owner struct {
 type ownerKind uint8
 
 const (
-	_         ownerKind = iota
-	bySubject           // a user_id
-	byEmail             // of rows without a user_id; folded
-	ofGroup             // a group_id, beside the above
-	everybody           // of a public feed
+	_            ownerKind = iota
+	subjectOwner           // a user_id
+	emailOwner             // a folded user_email, of rows without a user_id
+	groupOwner             // a group_id, in addition to the two above
+	everyone               // every viewer of a public feed
 )
 
-// Owner says who owns the audit: its user_id, or, where it has none, its user_email. One in which nothing can be seen is none:
-// applications write ” where they have nobody, and a blank that names nobody must not be somebody's.
+// Owner returns who owns the row: its user_id or, without one, its user_email. A blank value counts as none: applications write an empty
+// text when there is no owner, and a token with a blank claim must not see such a row.
 func (a Audit) Owner() Owner {
 	if id := deref(a.UserID); !blank(id) {
-		return Owner{id, bySubject}
+		return Owner{id, subjectOwner}
 	}
 	if email := deref(a.UserEmail); !blank(email) {
-		return Owner{foldEmail(email), byEmail}
+		return Owner{foldEmail(email), emailOwner}
 	}
 	return Owner{}
 }
 
-// Owners are all to whom the audit is shown, each once: whoever owns it, those of its group, and of a public feed everybody.
+// Owners returns all who may see the row, each once: its owner, its group, and everyone if the feed is public.
 func (a Audit) Owners() []Owner {
 	var owners []Owner
 	if owner := a.Owner(); owner != (Owner{}) {
 		owners = append(owners, owner)
 	}
 	if group := deref(a.GroupID); !blank(group) {
-		owners = append(owners, Owner{group, ofGroup})
+		owners = append(owners, Owner{group, groupOwner})
 	}
 	if a.Feed != nil && a.Feed.Public {
-		owners = append(owners, Owner{kind: everybody})
+		owners = append(owners, Owner{kind: everyone})
 	}
 	return owners
 }
 
-// blank reports whether a text names nobody: it has no character that can be seen.
+// blank reports whether a text has no visible character, and so names nobody.
 func blank(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) })
 }
 
-// Owners are the Owners that the viewer is, two at most. A blank claim is none.
+// Owners returns the viewer's identities as a user: subject and e-mail address. Blank claims are left out. [Feed.Owners] adds the groups.
 func (v Viewer) Owners() []Owner {
 	var owners []Owner
 	if !blank(v.Subject) {
-		owners = append(owners, Owner{v.Subject, bySubject})
+		owners = append(owners, Owner{v.Subject, subjectOwner})
 	}
 	if !blank(v.Email) {
-		owners = append(owners, Owner{foldEmail(v.Email), byEmail})
+		owners = append(owners, Owner{foldEmail(v.Email), emailOwner})
 	}
 	return owners
 }
 
-// is reports whether the viewer is an owner, or one of a group's. It is asked for each state that is sent, and a token may name many groups.
-func (v Viewer) is(o Owner) bool {
+// matches reports whether the viewer has this identity. It runs for each state that is sent, and a token may name many groups, so it
+// builds no list of them.
+func (v Viewer) matches(o Owner) bool {
 	switch o.kind {
-	case bySubject:
+	case subjectOwner:
 		return o.name == v.Subject
-	case byEmail:
+	case emailOwner:
 		return o.name == foldEmail(v.Email)
-	case ofGroup:
+	case groupOwner:
 		return slices.Contains(v.Groups, o.name)
 	}
-	return o.kind == everybody
+	return o.kind == everyone
 }
 
-// asciiEmail is the part of a folded address by which rows are looked up: what a database makes of other letters depends
-// on its collation. It finds all that the owner has, and may find others'.
+// asciiEmail returns the ASCII characters of a folded address, by which rows are looked up: how a database folds other letters depends
+// on its collation. The look-up finds all rows of the owner, and may find rows of others, too.
 func (o Owner) asciiEmail() string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

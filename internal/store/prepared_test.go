@@ -11,7 +11,7 @@ import (
 
 func yes() bool { return true }
 
-// Each of these would fail every read of the connection from then on, or until its statement is forgotten.
+// Without staleStatement, each of these cases fails every later read of the connection.
 func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 	t.Parallel()
 	const view = ` as select k as audit_id, 'alice'::text as user_id, null::text as user_email, state as status, 10 as progress,
@@ -24,7 +24,7 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn := pgtest.New(t)
-			pgtest.Psql(t, dsn, handWritten)
+			pgtest.Psql(t, dsn, handwrittenView)
 			db := pgtest.Connect(t, dsn)
 			audits := store.New(db, store.Audits)
 			audits.PrepareWhile(yes)
@@ -40,7 +40,7 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 					}
 				}
 			}
-			for range 8 { // from the sixth on PostgreSQL may keep the plan
+			for range 8 { // PostgreSQL may keep the plan from the sixth execution on
 				read("1")
 				read("1", "2")
 			}
@@ -55,11 +55,11 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 	}
 }
 
-// Through a pooler a connection may hold statements of those names that its last user has prepared.
+// A connection from a pooler may already have prepared statements of the same names, from its last client.
 func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handWritten)
+	pgtest.Psql(t, dsn, handwrittenView)
 	first, second := pgtest.Connect(t, dsn), pgtest.Connect(t, dsn)
 	read := func(db *pgx.Conn, ids ...store.Key) {
 		t.Helper()
@@ -90,11 +90,11 @@ func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 	}
 }
 
-// Whatever the mode, the answer is the same, the bad row alone included.
+// Every mode of executing statements gives the same answer, also for a bad row alone.
 func TestPreparedReadsFindTheSame(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handWritten)
+	pgtest.Psql(t, dsn, handwrittenView)
 	db := pgtest.Connect(t, dsn)
 	plain, prepared := store.New(db, store.Audits), store.New(db, store.Audits)
 	prepared.PrepareWhile(yes)
@@ -119,14 +119,14 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 	}
 }
 
-// Without sessions no statement may stay behind on the connection.
+// Without PrepareWhile, no prepared statement stays behind on the connection.
 func TestNothingIsPreparedWithoutSessions(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handWritten)
+	pgtest.Psql(t, dsn, handwrittenView)
 	db := pgtest.Connect(t, dsn)
 	sessions := false
-	audits := store.New(modeless{db}, store.Audits)
+	audits := store.New(execModeDB{db}, store.Audits)
 	audits.PrepareWhile(func() bool { return sessions })
 	for _, want := range []int{0, 1} {
 		if _, err := audits.Audits(t.Context(), []store.Key{"1"}); err != nil {
@@ -152,7 +152,7 @@ func BenchmarkRead(b *testing.B) {
 			10 as progress, null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error from things`)
 	for name, sessions := range map[string]bool{"plain": false, "prepared": true} {
 		b.Run(name, func(b *testing.B) {
-			audits := store.New(modeless{pgtest.Connect(b, dsn)}, store.Audits)
+			audits := store.New(execModeDB{pgtest.Connect(b, dsn)}, store.Audits)
 			audits.PrepareWhile(func() bool { return sessions })
 			for n := int64(0); b.Loop(); n++ {
 				if _, err := audits.Audits(b.Context(), []store.Key{store.IntKey(n%1000 + 1)}); err != nil {

@@ -5,40 +5,40 @@ import (
 	"time"
 )
 
-// State is what one read found for one audit id: its row, or that there is none. It is shared by all who watch the
-// audit and must not be changed.
+// State is what one read found for one key: the row, or that there is none. All who watch the row share it, so nobody may change it.
 type State struct {
-	// ID is the audit's id, also when there is no row.
+	// ID is the key that was read, also when there is no row.
 	ID Key
-	// Found is false when no row with this id is committed; Audit, JSON and Fingerprint are then zero.
+	// Found is false when no committed row has this key. Audit, JSON and Fingerprint are then zero.
 	Found bool
-	// Err says why this row, unlike others, cannot be read; everything else is then zero.
+	// Err says why this one row cannot be read although others can. Everything but ID is then zero.
 	Err   error
 	Audit Audit
-	// JSON is the audit as sent, encoded once.
+	// JSON is what clients are sent, encoded once.
 	JSON []byte
 	// Fingerprint names this state: 16 hex digits, the same on every instance and after every restart.
 	Fingerprint string
-	// Noticed is when the process learnt that the row had changed: the arrival of the first notification that led to
-	// this read, which PostgreSQL sends right after the commit. Zero when no notification announced the change.
+	// Noticed is when this process learnt of the change: when the first notification that led to this read arrived, which PostgreSQL
+	// sends right after the commit. It is zero when no notification announced the change.
 	Noticed time.Time
 
 	once    sync.Once
 	encoded []byte
 }
 
-// NewState returns the state of a row that was found.
+// NewState returns the State of an existing row.
 func NewState(a Audit) *State {
 	text := a.JSON()
 	return &State{ID: a.ID, Found: true, Audit: a, JSON: text, Fingerprint: fingerprint(text)}
 }
 
-// WithoutRow is what is shown once the row of s is gone: that it has ended, where its feed says so, else that there is none.
+// WithoutRow returns the State to show after the row of s was deleted: ended, when its feed sets [Feed.Deleted]; otherwise nil, which
+// means that there is no row any more.
 func (s *State) WithoutRow() *State {
 	if s == nil || !s.Found || s.Audit.Feed == nil || s.Audit.Feed.Deleted == "" {
 		return nil
 	}
-	if s.Terminal() { // the row is shown as it was when it ended
+	if s.Terminal() { // it had ended before: show it as it was
 		return NewState(s.Audit)
 	}
 	a := s.Audit
@@ -48,28 +48,29 @@ func (s *State) WithoutRow() *State {
 	return NewState(a)
 }
 
-// Encoded returns what encode makes of the state, computed by the first caller and shared by all the others: an event
-// that goes to a thousand streams is formatted once. All callers must pass the same function. Safe for concurrent use.
+// Encoded returns encode(s). The first caller computes it and all others share it, so that an event for a thousand streams is formatted
+// once. All callers must pass the same function. Safe for concurrent use.
 func (s *State) Encoded(encode func(*State) []byte) []byte {
 	s.once.Do(func() { s.encoded = encode(s) })
 	return s.encoded
 }
 
-// Terminal reports whether the audit was found and has ended.
+// Terminal reports whether the row exists and has ended.
 func (s *State) Terminal() bool { return s.Found && s.Audit.Terminal() }
 
-// EndsByItsWord reports whether the row has ended with a status that clients cannot know to be an end: one of [Feed.Ends].
+// EndsByItsWord reports whether the row has ended with one of the feed's own statuses, [Feed.Ends]. Clients know only completed and
+// failed, so they must be told that this one ends the stream.
 func (s *State) EndsByItsWord() bool {
 	return s.Terminal() && s.Audit.Status != "completed" && s.Audit.Status != "failed"
 }
 
-// Same reports whether nobody who watches could tell s from t: neither in what is sent nor in who owns the audit.
+// Same reports whether s and t look the same to every viewer: the same JSON, and the same owner.
 func (s *State) Same(t *State) bool {
 	return s.Found == t.Found && (s.Err == nil) == (t.Err == nil) && s.Fingerprint == t.Fingerprint &&
-		same(s.Audit.UserID, t.Audit.UserID) && same(s.Audit.UserEmail, t.Audit.UserEmail) && same(s.Audit.GroupID, t.Audit.GroupID)
+		equal(s.Audit.UserID, t.Audit.UserID) && equal(s.Audit.UserEmail, t.Audit.UserEmail) && equal(s.Audit.GroupID, t.Audit.GroupID)
 }
 
-func same(a, b *string) bool {
+func equal(a, b *string) bool {
 	if a == nil || b == nil {
 		return a == b
 	}

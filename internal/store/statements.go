@@ -2,13 +2,14 @@ package store
 
 import "fmt"
 
-// statements are a feed's queries.
-type statements struct{ several, one, owned string }
+// statements are the queries of a feed: the read of several rows, of one row, and of the keys that owners have.
+type statements struct{ several, one, ownerRows string }
 
-// columns bounds what one row may cost: of a compressed text PostgreSQL then unpacks only the beginning. A token is never as long
-// as what is left of an owner's name, so that a part of one is nobody's. The coalesces are for views written by hand.
+// columns bounds what one row may cost: with left(), PostgreSQL decompresses only the beginning of a long text. An owner's name that is
+// cut at 1 MiB matches nobody, because no token is as long. The coalesces are for handwritten views.
 const columns = `
-select p.%[1]s, left(p.user_id::text, 1048576), left(p.user_email::text, 1048576), left(coalesce(p.status::text, 'pending'), 1000), coalesce(p.progress, 0),
+select p.%[1]s, left(p.user_id::text, 1048576), left(p.user_email::text, 1048576),
+       left(coalesce(p.status::text, 'pending'), 1000), coalesce(p.progress, 0),
        left(p.message::text, $2::int), %[2]s, left(p.error::text, $2::int), left(%[3]s::text, 1048576), left(%[4]s::text, $2::int)`
 
 func statementsOf(f *Feed) statements {
@@ -16,12 +17,12 @@ func statementsOf(f *Feed) statements {
 	if f.isDefault() {
 		key, id, numbers = "audit_id", "audit_id::text", "p.geo_score, p.total_pages"
 	}
-	asked, alone := "k.id", "$1::text"
+	keyOfSeveral, keyOfOne := "k.id", "$1::text"
 	switch f.Key {
 	case IntegerKeys:
-		id, array, alone = key, "bigint", "$1::bigint"
+		id, array, keyOfOne = key, "bigint", "$1::bigint"
 	case UUIDKeys:
-		asked, alone = "k.id::uuid", "$1::text::uuid"
+		keyOfSeveral, keyOfOne = "k.id::uuid", "$1::text::uuid"
 	}
 	group, fields := "null", "null"
 	if f.Groups {
@@ -30,17 +31,17 @@ func statementsOf(f *Feed) statements {
 	if f.Fields {
 		fields = "p.fields"
 	}
-	shown := fmt.Sprintf(columns, id, numbers, group, fields)
+	selectList := fmt.Sprintf(columns, id, numbers, group, fields)
 	return statements{
-		// It joins instead of using "= any($1)" because PostgreSQL derives an index condition on the application's own key column from an
-		// equality, whatever integer type that column has; see the view in sql/install.sql.
-		several: shown + fmt.Sprintf(`
+		// A join instead of "= any($1)": from an equality, PostgreSQL derives an index condition on the application's own key column,
+		// whatever integer type that column has. See the view in sql/install.sql.
+		several: selectList + fmt.Sprintf(`
 from unnest($1::%s[]) as k(id)
-join %s as p on p.%s = %s`, array, f.View, key, asked),
-		// The read of an update that comes alone. Of an array PostgreSQL does not know how long it is, and plans each time it is
-		// prepared or not (plancache.c, choose_custom_plan); the plan for one value is kept.
-		one: shown + fmt.Sprintf(`
-from %s as p where p.%s = %s`, f.View, key, alone),
-		owned: ownedSQL(f, key, id),
+join %s as p on p.%s = %s`, array, f.View, key, keyOfSeveral),
+		// The read after a single update. PostgreSQL keeps the plan of a prepared statement for one value. For an array, whose length
+		// it does not know, it plans each time (plancache.c, choose_custom_plan).
+		one: selectList + fmt.Sprintf(`
+from %s as p where p.%s = %s`, f.View, key, keyOfOne),
+		ownerRows: ownerRowsSQL(f, key, id),
 	}
 }

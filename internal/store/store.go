@@ -18,46 +18,44 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// Store reads audits from auditstream.progress. It is as safe for concurrent use as its Querier: a pgxpool.Pool is.
+// Store reads the rows of one feed. It is safe for concurrent use when its Querier is, as a pgxpool.Pool is.
 type Store struct {
 	db         Querier
 	feed       *Feed
 	sql        statements
-	sessions   func() bool // nil: never
-	maxBytes   int         // of the text that is shown of a row
+	sessions   func() bool // reports whether statements may be prepared; nil: never
+	maxBytes   int         // the most text of one row that is shown
 	cut        atomic.Uint64
 	unreadable unreadable
 }
 
-// New returns a Store of a feed's rows that reads through db, which must lead to the primary: a replica's lag would show states that go
-// back.
+// New returns a Store that reads the rows of feed through db. db must lead to the primary: with a replica's lag, states would go back.
 func New(db Querier, feed *Feed) *Store {
 	return &Store{db: db, feed: feed, maxBytes: DefaultMaxRowBytes, sql: statementsOf(feed)}
 }
 
-// Feed is what New was given.
+// Feed returns the feed that was given to New.
 func (s *Store) Feed() *Feed { return s.feed }
 
-// PrepareWhile has reads use prepared statements while sessions returns true: PostgreSQL then neither parses nor plans the
-// read of one audit again. sessions must be false where a pooler may hand the connection to somebody else between two
-// statements. Otherwise the Querier's own mode counts. Call it before the first read.
+// PrepareWhile makes reads use prepared statements while sessions returns true, so that PostgreSQL does not parse and plan the read of
+// one row each time. sessions must return false where a pooler may give the connection to another client between two statements. While
+// it is false, the Querier's own mode applies. Call it before the first read.
 func (s *Store) PrepareWhile(sessions func() bool) { s.sessions = sessions }
 
-// Audits returns the committed state of each id. An id without a row is simply absent; the order is undefined. The error is
-// pgx's, wrapped.
+// Audits returns the committed state of each key, in no order. A key without a row is absent. The error wraps pgx's.
 //
-// It is one query, unless a row cannot be read, whatever the reason (a damaged page, a view written by hand that raises an error):
-// that fails a query for all rows. The ids are then halved until each such row is alone, and only its State has an Err. The
-// next reads ask for it in queries of their own, few of them at a time.
+// It runs one query, unless a row cannot be read (a damaged page, or a handwritten view that raises an error): then the query fails for
+// all rows. Audits then halves the keys until each bad row is alone, and only the State of that row has an Err. Later reads ask for
+// bad rows in queries of their own, a few at a time.
 func (s *Store) Audits(ctx context.Context, ids []Key) ([]*State, error) {
-	readable, again, states := s.unreadable.split(ids)
+	readable, retry, states := s.unreadable.split(ids)
 	read, err := s.isolate(ctx, readable)
-	for _, id := range again {
+	for _, id := range retry {
 		if err != nil {
 			break
 		}
 		states = append(states, read...)
-		read, err = s.again(ctx, id)
+		read, err = s.retry(ctx, id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load audits: %w", err)
@@ -67,22 +65,22 @@ func (s *Store) Audits(ctx context.Context, ids []Key) ([]*State, error) {
 
 func (s *Store) query(ctx context.Context, ids []Key) ([]*State, error) {
 	if s.sessions == nil || !s.sessions() {
-		return s.collect(ctx, s.sql.several, s.values(ids), s.asked())
+		return s.collect(ctx, s.sql.several, s.values(ids), s.textLimit())
 	}
 	var states []*State
 	var err error
 	if len(ids) == 1 {
-		states, err = s.collect(ctx, s.sql.one, pgx.QueryExecModeCacheStatement, s.value(ids[0]), s.asked())
+		states, err = s.collect(ctx, s.sql.one, pgx.QueryExecModeCacheStatement, s.value(ids[0]), s.textLimit())
 	} else {
-		states, err = s.collect(ctx, s.sql.several, pgx.QueryExecModeCacheStatement, s.values(ids), s.asked())
+		states, err = s.collect(ctx, s.sql.several, pgx.QueryExecModeCacheStatement, s.values(ids), s.textLimit())
 	}
 	if staleStatement(err) {
-		return s.collect(ctx, s.sql.several, pgx.QueryExecModeExec, s.values(ids), s.asked())
+		return s.collect(ctx, s.sql.several, pgx.QueryExecModeExec, s.values(ids), s.textLimit())
 	}
 	return states, err
 }
 
-// value is a key as PostgreSQL gets it, and values are several.
+// value returns a key as a query's argument.
 func (s *Store) value(id Key) any {
 	if s.feed.Key == IntegerKeys {
 		return id.Int()
@@ -90,8 +88,9 @@ func (s *Store) value(id Key) any {
 	return string(id)
 }
 
+// values returns several keys as one argument.
 func (s *Store) values(ids []Key) any {
-	if s.feed.Key != IntegerKeys { // of a type that pgx knows without asking for the statement's
+	if s.feed.Key != IntegerKeys { // a type that pgx encodes without asking the server
 		texts := make([]string, len(ids))
 		for k, id := range ids {
 			texts[k] = string(id)
@@ -113,9 +112,9 @@ func (s *Store) collect(ctx context.Context, sql string, args ...any) ([]*State,
 	return pgx.CollectRows(rows, s.scan)
 }
 
-// staleStatement reports whether the statement was at fault, not what it asks: the view was installed anew with other types
-// ("cached plan must not change result type" is feature_not_supported), or the connection is another's after all. pgx forgets
-// a statement that has failed.
+// staleStatement reports whether the prepared statement is the cause of err, and not the query: the view was replaced by one with other
+// types ("cached plan must not change result type" is feature_not_supported), or a pooler gave us a connection that others have used.
+// pgx forgets a statement that has failed.
 func staleStatement(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && slices.Contains([]string{"0A000", "26000", "42P05"}, pgErr.Code)
@@ -142,12 +141,13 @@ func (s *Store) scan(row pgx.CollectableRow) (*State, error) {
 		s.cut.Add(1)
 	}
 	if a.Fields != "" && !json.Valid([]byte(`{"":0`+a.Fields+"}")) {
-		return &State{ID: a.ID, Err: fmt.Errorf("row %s of %s: its fields are no JSON", a.ID, s.feed.View)}, nil
+		return &State{ID: a.ID, Err: fmt.Errorf("load row %s of %s: invalid column fields: want members of a JSON object with a comma before each; "+
+			"run auditstream install again", a.ID, s.feed.View)}, nil
 	}
 	return NewState(a), nil
 }
 
-// oneLine is JSON without line breaks, which in JSON are only between its parts.
+// oneLine replaces the line breaks of a JSON text by spaces. JSON has them between its tokens only.
 func oneLine(json string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' {

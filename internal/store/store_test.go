@@ -12,9 +12,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// handWritten is a view as somebody might write it for an unusual schema: with NULLs, and a conversion that fails for
-// one row.
-const handWritten = `
+// handwrittenView is a view for an unusual schema, with NULLs and with a conversion that fails for one row.
+const handwrittenView = `
 	create table things (k bigint, state text, pct text);
 	insert into things values (1, 'running', '10'), (2, null, null), (3, 'running', 'a secret text'), (4, 'completed', '700');
 	create schema auditstream;
@@ -26,7 +25,7 @@ const handWritten = `
 func TestAudits(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handWritten)
+	pgtest.Psql(t, dsn, handwrittenView)
 	audits := store.New(pgtest.Connect(t, dsn), store.Audits)
 
 	states, err := audits.Audits(t.Context(), []store.Key{"1", "2", "4", "99"})
@@ -55,7 +54,7 @@ func TestAudits(t *testing.T) {
 func TestPoisonedRowDoesNotHideTheOthers(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handWritten)
+	pgtest.Psql(t, dsn, handwrittenView)
 
 	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
 	if err != nil {
@@ -82,7 +81,7 @@ func TestMissingViewIsAnError(t *testing.T) {
 	}
 }
 
-// What the database takes for a row without a user_id must not be less than what we do: "all of mine" would miss it.
+// Every user_id that [store.Audit.Owner] takes for blank must be blank for the query of Owned, too. Otherwise "all of mine" misses rows.
 func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)

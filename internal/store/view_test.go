@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// sparse is a view of text columns and NULLs, some of whose rows have no key.
-const sparse = `
+// sparseView is a view of text columns and NULLs, some of whose rows have no key.
+const sparseView = `
 	create table sparse (k bigint, owner text, email text, pct int, score float8);
 	insert into sparse values (1, null, null, null, null), (2, '', 'A@b.c', -5, 'NaN'), (3, 'alice', null, 101, '-Infinity'), (null, 'x', null, 1, 1);
 	create schema auditstream;
@@ -27,7 +27,7 @@ const sparse = `
 func TestNullsAndNumbersOutOfRange(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, sparse)
+	pgtest.Psql(t, dsn, sparseView)
 	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestNoIdsIsAQueryAllTheSame(t *testing.T) {
 	if _, err := store.New(db, store.Audits).Audits(t.Context(), nil); err == nil {
 		t.Error("no error without the view: readiness asks with no ids")
 	}
-	pgtest.Psql(t, dsn, sparse)
+	pgtest.Psql(t, dsn, sparseView)
 	for _, ids := range [][]store.Key{nil, {}} {
 		if states, err := store.New(db, store.Audits).Audits(t.Context(), ids); err != nil || len(states) != 0 {
 			t.Errorf("%d states, %v", len(states), err)
@@ -69,19 +69,19 @@ func TestNoIdsIsAQueryAllTheSame(t *testing.T) {
 func TestIdAskedForTwiceIsNoError(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, sparse)
+	pgtest.Psql(t, dsn, sparseView)
 	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"1", "1"})
 	if err != nil || len(states) == 0 || states[0].ID != "1" {
 		t.Errorf("%v, %v", states, err)
 	}
 }
 
-// What the server's role may do is to read the view, and nothing else.
+// The server's role needs the right to read the view, and no other.
 func TestRoleWithSelectOnTheViewAlone(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	role, password := "store_test_"+strings.ToLower(rand.Text()), rand.Text()
-	pgtest.Psql(t, dsn, handWritten+`;
+	pgtest.Psql(t, dsn, handwrittenView+`;
 		revoke all on schema public from public;
 		create role `+role+` login password '`+password+`';
 		grant usage on schema auditstream to `+role+`;
@@ -107,7 +107,7 @@ func TestRoleWithSelectOnTheViewAlone(t *testing.T) {
 	}
 }
 
-// Many rows that cannot be read among many that can: each is named, and none hides another.
+// Among many good rows there are many bad ones: each gets its own error, and none hides another.
 func TestManyPoisonedRows(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -151,7 +151,7 @@ func (c *countingDB) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 func TestPoisonedRowIsFoundInFewQueries(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handWritten) // audit 3 is poisoned
+	pgtest.Psql(t, dsn, handwrittenView) // audit 3 is poisoned
 	ids := make([]store.Key, 1024)
 	for i := range ids {
 		ids[i] = store.IntKey(int64(i + 1))

@@ -10,14 +10,14 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// ioTimeout bounds connecting, and each answer.
+// ioTimeout bounds connecting and each answer. Longer means that a dead Redis is noticed later.
 const ioTimeout = 2 * time.Second
 
-// The library would write to standard error by itself. It returns what it would say, and we log that.
+// The library would log to standard error. It also returns these errors, and we log them.
 func init() { logging.Disable() }
 
-// ParseURL reads redis://user:password@host:port/db, with rediss for TLS, or unix://user:password@/socket?db=0. An error does
-// not show the URL, nor the name of an option, as what was not escaped may be a password.
+// ParseURL reads redis://user:password@host:port/db (rediss for TLS) or unix://user:password@/socket?db=0. Its errors show neither the URL
+// nor the name of an option, because a password that was not escaped may be in either.
 func ParseURL(text string) (*redis.Options, error) {
 	if u, err := url.Parse(text); err == nil {
 		for option := range u.Query() {
@@ -30,7 +30,7 @@ func ParseURL(text string) (*redis.Options, error) {
 	if err != nil {
 		return nil, errors.New("not a Redis URL (not shown, it may hold a password); give one like redis://user:password@host:6379/0, with rediss for TLS")
 	}
-	// What the URL may also set is ours to say: trying again, and for how long, is what Run does.
+	// Retries and time-outs are not for the URL to set: the callers' back-off decides about them.
 	return &redis.Options{
 		Network: o.Network, Addr: o.Addr, Username: o.Username, Password: o.Password, DB: o.DB, TLSConfig: o.TLSConfig,
 		ClientName: "auditstream", Protocol: 2, DisableIdentity: true,

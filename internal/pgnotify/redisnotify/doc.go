@@ -1,10 +1,13 @@
-// Package redisnotify carries the hints that rows changed over Redis in place of PostgreSQL's LISTEN: a [Source] hears
-// them, and a [Publisher] passes on what one PostgreSQL listener hears to any number of instances.
+// Package redisnotify carries hints that rows changed over Redis instead of PostgreSQL's LISTEN. A relay (cmd/auditstream) listens on
+// PostgreSQL and passes the hints to a [Publisher]; any number of instances of serve hear them through a [Source], which they give to a
+// [pgnotify.Listener].
 //
-// A hint is a message on the channel audit.progress.{payload}, whatever its body says, where the payload is what that of a NOTIFY is,
-// and as little trusted; or !relay, by which a relay says that it hears PostgreSQL and Redis hears it: that beat proves the way
-// before Redis, for all instances at once and without a NOTIFY for each.
+// The rule that keeps it right: a hint is trusted as little as a notification. A hint is a message on the channel audit.progress.PAYLOAD,
+// with the payload of a NOTIFY; the body of the message does not matter. The payload !relay is a relay's heartbeat: it proves to all
+// instances that the relay hears PostgreSQL and that Redis hears the relay, without a NOTIFY for each instance.
 //
-// The triggers ring only while somebody holds a lock, see docs/watch-as-locks.md. Here it is a pgnotify.Registrar's session, which does
-// not LISTEN; the relay, which watches nothing, hears of all that any instance watches and of nothing else.
+// The triggers notify only while somebody holds a lock: see docs/watch-as-locks.md. An instance holds its locks in the session of its
+// pgnotify.Registrar, which does not LISTEN. So the relay, which watches nothing, hears of all rows that any instance watches.
+//
+// Files, in the order in which to read them: client.go (REDIS_URL), source.go, publisher.go.
 package redisnotify

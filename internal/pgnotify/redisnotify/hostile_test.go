@@ -48,8 +48,8 @@ func flood(t *testing.T, o *redis.Options, message func(n int) (channel, body st
 	}
 }
 
-// A flood of all that is no hint, and of one that is: a hint amid it arrives, or, where Redis drops a listener that is slow, the
-// resync of its next subscription.
+// A flood of messages that are no hints, and of one that is. A hint in it arrives; or, when Redis disconnects the slow listener, the resync
+// of its next subscription does.
 func TestHintArrivesAmidAFlood(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -75,7 +75,7 @@ func TestHintArrivesAmidAFlood(t *testing.T) {
 	}
 }
 
-// A body that Redis itself finds too large for a subscriber costs the subscription, which comes back, and not the memory.
+// A body that exceeds Redis' own limit for a subscriber ends the subscription, which comes back. It does not fill the memory.
 func TestEnormousBodyCostsTheSubscriptionAlone(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, "--client-output-buffer-limit", "pubsub", "1mb", "1mb", "10")
@@ -92,7 +92,7 @@ func TestEnormousBodyCostsTheSubscriptionAlone(t *testing.T) {
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(2); return told == 1 })
 }
 
-// The rights that docs/redis.md asks for are enough, for a relay and for an instance, and they are needed.
+// A relay and an instance need exactly the rights that docs/redis.md names.
 func TestACLUserNeedsNoMore(t *testing.T) {
 	t.Parallel()
 	rights := strings.Fields("on >hush resetchannels &audit.progress.* +@connection +psubscribe +publish")
@@ -110,7 +110,7 @@ func TestACLUserNeedsNoMore(t *testing.T) {
 	p.Notify("3")
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told == 1 })
 
-	// Who may not publish hears, but sends no canary: nothing is proven.
+	// A user who may not publish hears hints but sends no canary, so nothing is proven.
 	deaf, hears := listen(t, url("reader"))
 	eventually(t, "a subscription", func() bool { _, resyncs := hears.counts(0); return resyncs > 0 })
 	p.Notify("4")
@@ -127,7 +127,7 @@ func TestACLUserNeedsNoMore(t *testing.T) {
 	}
 }
 
-// Whatever a server answers, or does not, a listener goes on trying, and ends when it is to.
+// Whatever a server answers, the listener keeps trying and ends with its context.
 func TestServersThatAreNoRedis(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]string{
@@ -157,7 +157,7 @@ func TestServersThatAreNoRedis(t *testing.T) {
 	}
 }
 
-// serve answers each connection, and says nothing more; what has been answered fully is closed.
+// serve sends an answer on each connection, and nothing more.
 func serve(t *testing.T, answer string) (addr string, connections *atomic.Int64) {
 	t.Helper()
 	server, err := net.Listen("tcp", "127.0.0.1:0")

@@ -24,7 +24,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// listen runs a Listener that is not shaken by a busy machine: what is too slow for its canary alone is not given up.
+// listen runs a Listener with long time-outs, so that a busy machine does not break its connection.
 func listen(t *testing.T, url string, change ...func(*setup)) (*pgnotify.Listener, *sink) {
 	t.Helper()
 	heard := newSink()
@@ -47,7 +47,7 @@ func listen(t *testing.T, url string, change ...func(*setup)) (*pgnotify.Listene
 	return l, heard
 }
 
-// impatient is for tests in which a canary is to be given up.
+// impatient sets short time-outs, for tests in which a canary must be given up.
 func impatient(cfg *setup) { cfg.CanaryTimeout = 2 * time.Second }
 
 // setup is what a test may change.
@@ -57,7 +57,7 @@ type setup struct {
 	doubt func(s *Source) string
 }
 
-// A message is a hint for the id in its channel's name whatever its body says.
+// A message is a hint for the id in its channel's name, whatever its body says.
 func TestMessagesAreHints(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -81,7 +81,7 @@ func TestMessagesAreHints(t *testing.T) {
 	}
 }
 
-// Push comes back after each kind of outage, with a resync for what was missed.
+// Hints come back after each kind of outage, with a resync for those that were missed.
 func TestDeadRedisRecovers(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -106,7 +106,7 @@ func TestDeadRedisRecovers(t *testing.T) {
 	}
 }
 
-// A Redis that hangs keeps its connections, so only what does not come back tells.
+// A Redis that hangs keeps its connections open, so only a missing canary shows it.
 func TestPausedRedisIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)

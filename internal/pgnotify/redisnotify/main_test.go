@@ -19,7 +19,7 @@ import (
 // patience bounds every wait for something that must happen.
 const patience = 60 * time.Second
 
-// The library's goroutine that dials in vain ends up to a second after its client is closed.
+// The library's goroutine that retries to dial ends up to a second after its client is closed.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
@@ -33,7 +33,7 @@ func options(t testing.TB, url string) *redis.Options {
 	return o
 }
 
-// publish is the application, or anybody.
+// publish sends a message like an application, or like anybody.
 func publish(t *testing.T, o *redis.Options, channel, body string) {
 	t.Helper()
 	o.ReadTimeout, o.WriteTimeout, o.DialTimeout = patience, patience, patience
@@ -44,7 +44,7 @@ func publish(t *testing.T, o *redis.Options, channel, body string) {
 	}
 }
 
-// sink counts what it is told.
+// sink counts the calls.
 type sink struct {
 	mu      sync.Mutex
 	ids     map[store.Key]int
@@ -89,7 +89,7 @@ func eventually(t *testing.T, what string, check func() bool) {
 	}
 }
 
-// start runs something until the test is over.
+// start runs a function until the test is over.
 func start(t *testing.T, run func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -114,7 +114,7 @@ func write(t *testing.T, name string, text []byte) string {
 
 func channel(id int64) string { return fmt.Sprintf("%s%d", Prefix, id) }
 
-// counted is the value of a counter; of one with a label, for that label's value.
+// counted returns the value of a counter, or that of one label's value.
 func counted(t *testing.T, registry *prometheus.Registry, name, label string) float64 {
 	t.Helper()
 	families, err := registry.Gather()

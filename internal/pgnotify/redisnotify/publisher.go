@@ -19,25 +19,26 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxPending is how many rows may wait. Beyond it everything that is watched is read instead: a resync is one message.
+// maxPending is how many rows may wait to be published. Beyond it they are replaced by one resync, which makes all instances read what they
+// watch.
 const maxPending = 10_000
 
-// beatChecks is how often in each interval it is looked whether a beat is due: the first is wanted soon.
-const beatChecks = 20
+// heartbeatChecks is how many times in each HeartbeatInterval Run checks whether a heartbeat is due. With more, the first one is sent sooner.
+const heartbeatChecks = 20
 
 // PublisherConfig configures a Publisher. Zero means the default.
 type PublisherConfig struct {
 	// Redis says where to publish. Required; made by ParseURL.
 	Redis *redis.Options
-	// BeatInterval is the time between beats; default 4 s.
-	BeatInterval time.Duration
+	// HeartbeatInterval is the time between ticker; default 4 s.
+	HeartbeatInterval time.Duration
 	// Logger's default discards.
 	Logger *slog.Logger
 	// Registerer receives the publisher's metrics; nil: none.
 	Registerer prometheus.Registerer
 }
 
-// Publisher is a Sink that passes on to Redis what it is told. A row that is told again while it waits is one message. Several
+// Publisher is a Sink that publishes hints on Redis. Several hints for a row that waits to be published become one message. Several
 // publishers of the same hints do no harm.
 type Publisher struct {
 	cfg     PublisherConfig
@@ -59,28 +60,28 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if cfg.Redis == nil {
 		return nil, errors.New("redisnotify: PublisherConfig.Redis is required")
 	}
-	if cfg.BeatInterval < 0 {
-		return nil, errors.New("redisnotify: PublisherConfig.BeatInterval must not be negative")
+	if cfg.HeartbeatInterval < 0 {
+		return nil, errors.New("redisnotify: PublisherConfig.HeartbeatInterval must not be negative")
 	}
-	cfg.BeatInterval = cmp.Or(cfg.BeatInterval, beatInterval)
+	cfg.HeartbeatInterval = cmp.Or(cfg.HeartbeatInterval, heartbeatInterval)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	p := &Publisher{cfg: cfg, wake: pgnotify.NewBell(), rows: make(map[string]struct{})}
 	to := promauto.With(cfg.Registerer)
-	to.NewGaugeFunc(prometheus.GaugeOpts{Name: "auditstream_relay_redis_up", Help: "1 while Redis takes what the relay publishes."}, func() float64 {
+	to.NewGaugeFunc(prometheus.GaugeOpts{Name: "auditstream_relay_redis_up", Help: "1 while Redis accepts what the relay publishes."}, func() float64 {
 		if p.Up() {
 			return 1
 		}
 		return 0
 	})
-	p.published = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_published_total", Help: "Messages that Redis took: hints, resyncs and heartbeats."})
-	p.failures = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_failures_total", Help: "Attempts to publish that Redis did not take; a resync makes up for what was in them."})
+	p.published = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_published_total", Help: "Messages that Redis accepted: hints, resyncs and heartbeats."})
+	p.failures = to.NewCounter(prometheus.CounterOpts{Name: "auditstream_relay_failures_total", Help: "Failed attempts to publish; a resync makes up for the lost hints."})
 	return p, nil
 }
 
-// Up reports whether Redis took what was last published, a beat at the least. Safe for concurrent use.
+// Up reports whether Redis accepted the last messages, which are heartbeats at least. Safe for concurrent use.
 func (p *Publisher) Up() bool { return p.up.Load() }
 
-// Notify has the hint for a row published, of whatever feed. It does not block, and is safe for concurrent use, as is Resync.
+// Notify publishes a hint for a row of any feed, and reports whether row is one. It does not block. Safe for concurrent use, like Resync.
 func (p *Publisher) Notify(row string) bool {
 	_, key := pgnotify.SplitRow(row)
 	types := []store.KeyType{store.IntegerKeys, store.UUIDKeys}
@@ -101,7 +102,7 @@ func (p *Publisher) Notify(row string) bool {
 	return true
 }
 
-// Resync has all instances read whatever they watch, once a second at most.
+// Resync makes all instances read what they watch, once a second at most.
 func (p *Publisher) Resync() {
 	p.resyncs.Do(func() {
 		p.mu.Lock()
@@ -111,35 +112,35 @@ func (p *Publisher) Resync() {
 	})
 }
 
-// Run publishes until ctx is done, and returns nil: what it is told, and every interval, as long as listening says that hints arrive
-// here, that they are relayed; an instance that hears none of that any more knows that it cannot count on hints. What Redis did not
-// take is made up for by a resync once it does. It must run exactly once.
+// Run publishes hints until ctx is done, and returns nil. While listening reports that hints arrive here, it also publishes heartbeats: an
+// instance that hears none knows that it cannot rely on hints. After a failure, one resync makes up for the lost hints. Call it exactly
+// once.
 func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 	client := redis.NewClient(p.cfg.Redis)
 	defer client.Close()
-	beats := time.NewTicker(p.cfg.BeatInterval / beatChecks)
-	defer beats.Stop()
+	ticker := time.NewTicker(p.cfg.HeartbeatInterval / heartbeatChecks)
+	defer ticker.Stop()
 	var delays pgnotify.Backoff
 	var trouble pgnotify.Trouble
-	var beaten time.Time
+	var lastHeartbeat time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.wake:
-		case <-beats.C:
+		case <-ticker.C:
 		}
-		beat := listening() && time.Since(beaten) >= p.cfg.BeatInterval
-		err := p.publish(ctx, client, beat)
+		heartbeat := listening() && time.Since(lastHeartbeat) >= p.cfg.HeartbeatInterval
+		err := p.publish(ctx, client, heartbeat)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil || p.Up() { // else there was nothing to publish
-			trouble.Log(p.cfg.Logger, slog.LevelWarn, err, "Redis (REDIS_URL) takes no hints, trying on; the instances' safety nets find changes meanwhile", "Redis takes hints again")
+		if err != nil || p.Up() { // otherwise there was nothing to publish
+			trouble.Log(p.cfg.Logger, slog.LevelWarn, err, "Redis (REDIS_URL) takes no hints, trying again; the instances' safety nets find changes meanwhile", "Redis takes hints again")
 		}
 		if err == nil {
-			if beat {
-				beaten = time.Now()
+			if heartbeat {
+				lastHeartbeat = time.Now()
 			}
 			if p.Up() {
 				delays = pgnotify.Backoff{}
@@ -155,13 +156,13 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 	}
 }
 
-// publish sends all that waits in one go.
-func (p *Publisher) publish(ctx context.Context, client *redis.Client, vouch bool) error {
+// publish sends all that waits, and perhaps a heartbeat, in one pipeline.
+func (p *Publisher) publish(ctx context.Context, client *redis.Client, heartbeat bool) error {
 	p.mu.Lock()
 	rows, resync := p.rows, p.resync
 	p.rows, p.resync = make(map[string]struct{}), false
 	p.mu.Unlock()
-	if len(rows) == 0 && !resync && !vouch {
+	if len(rows) == 0 && !resync && !heartbeat {
 		return nil
 	}
 	sent, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
@@ -171,8 +172,8 @@ func (p *Publisher) publish(ctx context.Context, client *redis.Client, vouch boo
 		for row := range rows {
 			pipe.Publish(ctx, Prefix+row, "")
 		}
-		if vouch { // the last: it vouches for what came before
-			pipe.Publish(ctx, Prefix+beat, "")
+		if heartbeat { // last, because it says that what came before was passed on
+			pipe.Publish(ctx, Prefix+heartbeatPayload, "")
 		}
 		return nil
 	})

@@ -26,12 +26,12 @@ func relay(t *testing.T, s *redistest.Server) *Publisher {
 	return p
 }
 
-// running runs a publisher.
+// running returns a function that runs a publisher.
 func running(p *Publisher, listening func() bool) func(context.Context) error {
 	return func(ctx context.Context) error { return p.Run(ctx, listening) }
 }
 
-// What one is told every listener hears; a second one does no harm.
+// Every listener hears what a publisher is given. A second publisher does no harm.
 func TestPublishersReachAllListeners(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -41,7 +41,7 @@ func TestPublishersReachAllListeners(t *testing.T) {
 	for _, p := range []*Publisher{relay(t, s), relay(t, s)} {
 		p.Notify("42")
 		p.Resync()
-		p.Notify("43") // the resync says it
+		p.Notify("43") // the resync includes it
 	}
 	eventually(t, "resyncs", func() bool {
 		_, ra := heardA.counts(0)
@@ -57,8 +57,8 @@ func TestPublishersReachAllListeners(t *testing.T) {
 	})
 }
 
-// Hints that Redis did not take are made up for by a resync, for a listener that never lost its subscription: nothing but the
-// publisher tells it to read again.
+// A resync makes up for hints that Redis did not accept. It matters to a listener that never lost its subscription: only the publisher can
+// make it read again.
 func TestPublisherResyncsAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -89,12 +89,12 @@ func TestPublisherResyncsAfterAnOutage(t *testing.T) {
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told == 1 })
 }
 
-// A connection that swallows everything ends within its timeouts.
+// A connection that swallows everything ends within its time-outs.
 func TestBlackHoledPublisherRecovers(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	proxy := pgtest.Proxy(t, s.Addr)
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), BeatInterval: 50 * time.Millisecond})
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), HeartbeatInterval: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestBlackHoledPublisherRecovers(t *testing.T) {
 	eventually(t, "up again", p.Up)
 }
 
-// A flood that Redis does not take costs no more memory than it may, and is made up for by one message.
+// A flood that Redis does not accept takes bounded memory, and one message makes up for it.
 func TestPublisherIsBounded(t *testing.T) {
 	t.Parallel()
 	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://127.0.0.1:1/0")})
@@ -133,12 +133,12 @@ func TestPublisherIsBounded(t *testing.T) {
 	}
 }
 
-// A second relay passes on the same hints: a hub reads once or twice what one would have it read once, and shows it once.
+// With a second relay, a hub may read a change twice, but shows it once.
 func TestTwoRelaysDoNoHarm(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	rows := new(rowReads)
-	hub, err := pgnotify.NewHub(pgnotify.HubConfig{Loader: rows, Announcer: everything{}, Interval: time.Hour})
+	hub, err := pgnotify.NewHub(pgnotify.HubConfig{Loader: rows, Announcer: alwaysAnnouncer{}, Interval: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestTwoRelaysDoNoHarm(t *testing.T) {
 	}
 }
 
-// hubSink is a Sink that understands keys of audits alone.
+// hubSink is a Sink that understands only keys of audits.
 type hubSink struct{ *pgnotify.Hub }
 
 func (s hubSink) Notify(row string) bool {
@@ -186,16 +186,16 @@ func (s hubSink) Notify(row string) bool {
 	return ok
 }
 
-// everything is the Announcer of triggers that ring for everything.
-type everything struct{}
+// alwaysAnnouncer is the Announcer for triggers that notify of every change.
+type alwaysAnnouncer struct{}
 
-func (everything) Attach(func(func(store.Key) bool)) {}
-func (everything) Want(store.Key)                    {}
-func (everything) Leave(store.Key)                   {}
-func (everything) Announced(store.Key) bool          { return true }
-func (everything) Flood(bool)                        {}
+func (alwaysAnnouncer) Attach(func(func(store.Key) bool)) {}
+func (alwaysAnnouncer) Want(store.Key)                    {}
+func (alwaysAnnouncer) Leave(store.Key)                   {}
+func (alwaysAnnouncer) Announced(store.Key) bool          { return true }
+func (alwaysAnnouncer) Flood(bool)                        {}
 
-// rowReads is one row.
+// rowReads is a Loader of one row.
 type rowReads struct{ progress, reads atomic.Int64 }
 
 func (r *rowReads) Audits(context.Context, []store.Key) ([]*store.State, error) {
@@ -203,18 +203,18 @@ func (r *rowReads) Audits(context.Context, []store.Key) ([]*store.State, error) 
 	return []*store.State{store.NewState(store.Audit{ID: "7", Status: "running", Progress: int(r.progress.Load())})}, nil
 }
 
-// While Redis was away the log said each second that it took hints again, when there was nothing to publish just then.
+// While Redis was away and there was nothing to publish, the log said each second that Redis takes hints again.
 func TestNothingToPublishIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	proxy := pgtest.Proxy(t, s.Addr)
 	var log buffer
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), BeatInterval: 100 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), HeartbeatInterval: 100 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	turns := make(chan struct{})
-	start(t, running(p, func() bool { // which is asked whenever there may be something to publish
+	start(t, running(p, func() bool { // Run calls it whenever there may be something to publish
 		select {
 		case turns <- struct{}{}:
 		default:

@@ -9,7 +9,7 @@ import (
 	"auditstream/internal/redistest"
 )
 
-// A relay that hears nothing from PostgreSQL any more, or that was never there where it is needed, is missed though Redis is well.
+// A relay that hears nothing from PostgreSQL any more, or that is needed and was never there, is noticed although Redis works.
 func TestDeadRelayIsMissed(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -30,7 +30,7 @@ func TestDeadRelayIsMissed(t *testing.T) {
 	if l.Up() || source.Load().RelayDead(false) || source.Load().Relayed() {
 		t.Error("up without a relay, or one is missed that is not needed")
 	}
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, s.URL()), BeatInterval: 50 * time.Millisecond})
+	p, err := NewPublisher(PublisherConfig{Redis: options(t, s.URL()), HeartbeatInterval: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestDeadRelayIsMissed(t *testing.T) {
 	}
 }
 
-// A connection that swallows everything is given up, and so is one that a middlebox has forgotten: a canary tells.
+// A missing canary shows that a connection swallows everything, or that a middlebox has forgotten it. The connection is closed.
 func TestBlackHoledSubscriptionRecovers(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)

@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Several rows are read at once, whatever type their keys are of and however statements are run; those that cannot be are told apart.
+// One read returns several rows, with every type of key and in every mode of executing statements, and tells apart the rows that cannot
+// be read.
 func TestSeveralKeysOfEachType(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)

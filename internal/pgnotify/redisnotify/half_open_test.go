@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// dialing has the first connection, which is the first subscription, lead to one address and all others to another.
-func dialing(first, others string) func(*setup) {
+// firstDial connects the first connection, which is the first subscription, to one address and all others to another.
+func firstDial(first, others string) func(*setup) {
 	var dials atomic.Int64
 	return func(cfg *setup) {
 		cfg.redis.Dialer = func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -29,13 +29,13 @@ func dialing(first, others string) func(*setup) {
 	}
 }
 
-// A subscription that is dead while Redis takes what we publish is silent: it is replaced, with a resync.
+// A dead subscription is silent while Redis accepts what we publish. It is replaced, with a resync.
 func TestSilentSubscriptionIsReplaced(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	hole := pgtest.Proxy(t, s.Addr)
 	registry := prometheus.NewRegistry()
-	l, heard := listen(t, s.URL(), dialing(hole.Addr(), s.Addr), func(cfg *setup) {
+	l, heard := listen(t, s.URL(), firstDial(hole.Addr(), s.Addr), func(cfg *setup) {
 		cfg.CanaryTimeout = 5 * time.Second
 		cfg.Registerer = registry
 	})
@@ -51,14 +51,14 @@ func TestSilentSubscriptionIsReplaced(t *testing.T) {
 	eventually(t, "a hint", func() bool { told, _ := heard.counts(9); return told == 1 })
 }
 
-// The other way round nothing is proven, but what the subscription hears is heard, and it is kept.
+// When only publishing fails, nothing is proven, but the subscription is kept and its messages are heard.
 func TestSubscriptionIsKeptWhileNoCanaryCanBeSent(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	hole := pgtest.Proxy(t, s.Addr)
 	registry := prometheus.NewRegistry()
 	var log buffer
-	l, heard := listen(t, s.URL(), dialing(s.Addr, hole.Addr()), impatient, func(cfg *setup) {
+	l, heard := listen(t, s.URL(), firstDial(s.Addr, hole.Addr()), impatient, func(cfg *setup) {
 		cfg.Logger, cfg.Registerer = slog.New(slog.NewTextHandler(&log, nil)), registry
 	})
 	eventually(t, "up", l.Up)

@@ -9,7 +9,7 @@ import (
 	"auditstream/internal/store"
 )
 
-// A session that listens and does not read keeps what was notified in the queue.
+// A session that listens and does not read keeps notifications in the queue.
 func TestQueueUsage(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -19,7 +19,7 @@ func TestQueueUsage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stuck := pgtest.Connect(t, dsn) // in a transaction it takes nothing from the queue
+	stuck := pgtest.Connect(t, dsn) // inside a transaction it takes nothing from the queue
 	for _, sql := range []string{"listen queue_usage_test", "begin"} {
 		if _, err := stuck.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)

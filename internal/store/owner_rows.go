@@ -10,13 +10,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// MaxOwned is how many rows of one owner are found, the newest. Whoever has more watches thousands of rows in a status that ends nothing.
+// MaxOwned is how many rows of one owner Owned returns, the newest ones. An owner reaches it only with hundreds of rows whose status
+// does not end them.
 const MaxOwned = 500
 
-// ownedSQL is a query for each kind of owner, so that each can use an index or a hash: with "or" it would compare every row to every
-// owner. A user_id in which no character of ASCII can be seen may be blank. It numbers an owner's rows instead of cutting them off by
-// LIMIT, for which PostgreSQL would read a large table by its key from the end.
-func ownedSQL(f *Feed, key, id string) string {
+// ownerRowsSQL joins one query for each kind of owner, so that each can use an index or a hash; one query with "or" would compare every
+// row with every owner. A user_id without a visible ASCII character is treated as if it might be blank, so that no row is missed. The rows
+// of an owner are numbered instead of limited: for LIMIT, PostgreSQL would read a large table by its key from the end.
+func ownerRowsSQL(f *Feed, key, id string) string {
 	order := "p." + key
 	if f.Key != IntegerKeys {
 		order += `::text collate "C"`
@@ -31,7 +32,8 @@ func ownedSQL(f *Feed, key, id string) string {
 		of(1, "p.user_id = o.name"),
 		of(2, `regexp_replace(lower(p.user_email collate "C"), '[^ -~]', '', 'g') = o.name and coalesce(p.user_id, '') collate "C" !~ '[!-~]'`),
 	}
-	third, fourth := `select 3, 0, null where $3::text[] is null`, `select 4, 0, null where $4::text[] is null` // neither is
+	// Without groups or a public feed these return no row (the argument is never null) and only give the argument its type.
+	third, fourth := `select 3, 0, null where $3::text[] is null`, `select 4, 0, null where $4::text[] is null`
 	if f.Groups {
 		third = of(3, "p.group_id = o.name")
 	}
@@ -41,15 +43,16 @@ func ownedSQL(f *Feed, key, id string) string {
 	return strings.Join(append(queries, third, fourth), "\nunion all\n")
 }
 
-// Owned returns the ids of the audits that may belong to one of the owners and have not ended, each once, and of which owners there are
-// more than MaxOwned; it misses none else. Whether one really is an owner's, its [State] says. It is one query, unless an owner's name is one that the
-// database's encoding does not have: the owners are then halved until that one is alone, and has nothing. The error is pgx's, wrapped.
+// Owned returns the keys of the rows that have not ended and may belong to one of the owners, each key once, and the owners who have more
+// than MaxOwned. It misses no other row, but may return rows of others: the [State] of a row says whose it is. It runs one query, unless
+// the database's encoding does not have a character of an owner's name: then it halves the owners until that one is alone, which has no
+// rows. The error wraps pgx's.
 func (s *Store) Owned(ctx context.Context, owners []Owner) (ids []Key, more []Owner, err error) {
-	ids, more, err = s.queryOwned(ctx, owners)
+	ids, more, err = s.queryOwnerRows(ctx, owners)
 	switch {
 	case err == nil:
 		return ids, more, nil
-	case !noSuchText(err) || len(owners) == 0:
+	case !isEncodingError(err) || len(owners) == 0:
 		return nil, nil, fmt.Errorf("find owners' audits: %w", err)
 	case len(owners) == 1:
 		return nil, nil, nil
@@ -68,19 +71,19 @@ func (s *Store) Owned(ctx context.Context, owners []Owner) (ids []Key, more []Ow
 	return slices.Compact(ids), append(more, rest...), nil
 }
 
-func (s *Store) queryOwned(ctx context.Context, owners []Owner) (ids []Key, more []Owner, err error) {
-	names := [everybody + 1][]string{{}, {}, {}, {}, {}} // none is null
-	asked := [everybody + 1][]Owner{}
+func (s *Store) queryOwnerRows(ctx context.Context, owners []Owner) (ids []Key, more []Owner, err error) {
+	names := [everyone + 1][]string{{}, {}, {}, {}, {}} // empty, because nil would be sent as null
+	ownersByKind := [everyone + 1][]Owner{}
 	for _, o := range owners {
 		name := o.name
-		if o.kind == byEmail {
+		if o.kind == emailOwner {
 			name = o.asciiEmail()
 		}
 		if o.kind != 0 {
-			names[o.kind], asked[o.kind] = append(names[o.kind], name), append(asked[o.kind], o)
+			names[o.kind], ownersByKind[o.kind] = append(names[o.kind], name), append(ownersByKind[o.kind], o)
 		}
 	}
-	rows, err := s.db.Query(ctx, s.sql.owned, names[bySubject], names[byEmail], names[ofGroup], names[everybody], s.feed.endings())
+	rows, err := s.db.Query(ctx, s.sql.ownerRows, names[subjectOwner], names[emailOwner], names[groupOwner], names[everyone], s.feed.endings())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -101,7 +104,7 @@ func (s *Store) queryOwned(ctx context.Context, owners []Owner) (ids []Key, more
 		if s.feed.Key == IntegerKeys {
 			key = IntKey(number)
 		}
-		owner := asked[kind][n-1]
+		owner := ownersByKind[kind][n-1]
 		if found[owner]++; found[owner] > MaxOwned {
 			more = append(more, owner)
 		} else if !seen[key] {
@@ -112,8 +115,8 @@ func (s *Store) queryOwned(ctx context.Context, owners []Owner) (ids []Key, more
 	return ids, more, rows.Err()
 }
 
-// noSuchText reports whether a query failed because the database cannot hold a text: SQLSTATE 22021 and 22P05.
-func noSuchText(err error) bool {
+// isEncodingError reports whether a query failed because the database's encoding does not have a character: SQLSTATE 22021 and 22P05.
+func isEncodingError(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pgErr.Code == "22021" || pgErr.Code == "22P05")
 }

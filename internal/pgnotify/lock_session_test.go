@@ -26,31 +26,31 @@ func TestLocksAreSharedAndGivenBack(t *testing.T) {
 		return free
 	}
 	for _, l := range []*lockSession{one, two} {
-		if taken, err := l.take(t.Context(), []int32{1, 2, 3}); err != nil || len(taken) != 3 {
+		if taken, err := l.acquire(t.Context(), []int32{1, 2, 3}); err != nil || len(taken) != 3 {
 			t.Fatalf("%v, %v, want all three", taken, err)
 		}
 	}
 	if free(2) || !free(4) {
 		t.Error("a writer sees what is not so")
 	}
-	if err := one.giveBack(t.Context(), []int32{2, 3}); err != nil || free(2) {
+	if err := one.release(t.Context(), []int32{2, 3}); err != nil || free(2) {
 		t.Errorf("%v; the other instance watches still", err)
 	}
-	if err := two.giveBack(t.Context(), []int32{2}); err != nil || !free(2) || free(3) {
+	if err := two.release(t.Context(), []int32{2}); err != nil || !free(2) || free(3) {
 		t.Errorf("%v; nobody watches 2, somebody 3", err)
 	}
 	if _, err := writer.Exec(t.Context(), `select pg_advisory_lock(77, 9)`); err != nil {
 		t.Fatal(err)
 	}
-	if taken, err := one.take(t.Context(), []int32{8, 9, 10}); err != nil || !slices.Equal(taken, []int32{8, 10}) {
+	if taken, err := one.acquire(t.Context(), []int32{8, 9, 10}); err != nil || !slices.Equal(taken, []int32{8, 10}) {
 		t.Errorf("%v, %v, want those that nobody has", taken, err)
 	}
-	if taken, err := one.take(t.Context(), []int32{9}); err != nil || len(taken) > 0 {
+	if taken, err := one.acquire(t.Context(), []int32{9}); err != nil || len(taken) > 0 {
 		t.Errorf("%v, %v, want nothing", taken, err)
 	}
 }
 
-// Whoever has an id and has not ended is listed, also the newest.
+// Every transaction that has an id and has not ended is listed, also the newest.
 func TestOpenTransactionsAreListed(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -68,7 +68,7 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 		}
 		open, writers = append(open, xid), append(writers, w)
 	}
-	listed, next, err := l.open(t.Context())
+	listed, next, err := l.openTransactions(t.Context())
 	if err != nil || !slices.IsSorted(listed) {
 		t.Fatalf("%v, %v", listed, err)
 	}
@@ -82,7 +82,7 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 		if _, err := writers[k].Exec(t.Context(), `commit`); err != nil {
 			t.Fatal(err)
 		}
-		listed, _, err := l.open(t.Context())
+		listed, _, err := l.openTransactions(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 	}
 }
 
-// With fewer buckets those share a lock that differ in their upper bits alone: it is held until the last is given back.
+// With fewer buckets, those that differ only in their upper bits share a lock. It is held until the last of them is released.
 func TestBucketsShareLocks(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -104,10 +104,10 @@ func TestBucketsShareLocks(t *testing.T) {
 		do   func() error
 		want string
 	}{
-		{func() error { _, err := l.take(t.Context(), []int32{6, 70, maxBuckets}); return err }, "77:6,64"},
-		{func() error { return l.giveBack(t.Context(), []int32{6}) }, "77:6,64"},
-		{func() error { return l.giveBack(t.Context(), []int32{maxBuckets}) }, "77:6"},
-		{func() error { return l.giveBack(t.Context(), []int32{70}) }, ""},
+		{func() error { _, err := l.acquire(t.Context(), []int32{6, 70, maxBuckets}); return err }, "77:6,64"},
+		{func() error { return l.release(t.Context(), []int32{6}) }, "77:6,64"},
+		{func() error { return l.release(t.Context(), []int32{maxBuckets}) }, "77:6"},
+		{func() error { return l.release(t.Context(), []int32{70}) }, ""},
 	} {
 		if err := step.do(); err != nil {
 			t.Fatal(err)

@@ -18,21 +18,21 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// feeds makes what install makes, as far as a session looks at it.
+// feeds makes the part of an install that a lock session reads.
 func feeds(t *testing.T, dsn string, class, buckets int) {
 	t.Helper()
 	pgtest.Psql(t, dsn, fmt.Sprintf(`create schema if not exists auditstream; create table if not exists auditstream.feeds (feed text primary key, class int, buckets int);
 		insert into auditstream.feeds values ('audits', %d, %d) on conflict (feed) do update set class = excluded.class, buckets = excluded.buckets`, class, buckets))
 }
 
-// held are the locks that sessions hold, as "class:bucket bucket".
+// held returns the locks that sessions hold, as "class:bucket bucket".
 func held(t *testing.T, dsn string) string {
 	t.Helper()
 	text := pgtest.Psql(t, dsn, `select coalesce(string_agg(x, ' ' order by x), '') from (select classid || ':' || string_agg(objid::text, ',' order by objid) x
 		from pg_locks where locktype = 'advisory' and objsubid = 2 and database = (select oid from pg_database where datname = current_database()) group by classid) l`)
 	for _, first := range []int{2, 64, 128, 4096} { // those of whatever begins
 		var all []string
-		for k := range beginnings {
+		for k := range newRowBuckets {
 			all = append(all, fmt.Sprint(first+k))
 		}
 		text = strings.ReplaceAll(text, strings.Join(all, ","), fmt.Sprint(first))
@@ -40,17 +40,17 @@ func held(t *testing.T, dsn string) string {
 	return text
 }
 
-// holding is a registrar with the session that holds its locks.
-type holding struct {
+// registrarFixture is a registrar with a real session.
+type registrarFixture struct {
 	dsn       string
 	registrar auditsOf
 	log       *lines
 	marked    atomic.Int64
 }
 
-func newHolding(t *testing.T, dsn string, change func(*setup)) *holding {
+func newHolding(t *testing.T, dsn string, change func(*setup)) *registrarFixture {
 	t.Helper()
-	h := &holding{dsn: dsn, log: &lines{written: make(chan string, 1000)}}
+	h := &registrarFixture{dsn: dsn, log: &lines{written: make(chan string, 1000)}}
 	logger := slog.New(slog.NewTextHandler(h.log, nil))
 	cfg := newSetup(t, dsn)
 	if change != nil {
@@ -69,8 +69,8 @@ func newHolding(t *testing.T, dsn string, change func(*setup)) *holding {
 	return h
 }
 
-// holds waits until sessions hold those locks, as held says it.
-func (h *holding) holds(t *testing.T, want string) {
+// holds waits until held returns want.
+func (h *registrarFixture) holds(t *testing.T, want string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		got := held(t, h.dsn)
@@ -84,7 +84,7 @@ func (h *holding) holds(t *testing.T, want string) {
 }
 
 // kill ends the session that holds the locks.
-func (h *holding) kill(t *testing.T) {
+func (h *registrarFixture) kill(t *testing.T) {
 	t.Helper()
 	if n := pgtest.Psql(t, h.dsn, `select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and application_name = 'auditstream locks'`); n != "1" {
 		t.Fatalf("%s sessions hold locks, want one", n)
@@ -97,7 +97,7 @@ func TestHolderHoldsTheLocks(t *testing.T) {
 	feeds(t, dsn, 78, 4096)
 	h := newHolding(t, dsn, nil)
 	h.registrar.Want(in(7))
-	h.registrar.Want(Beginning)
+	h.registrar.Want(NewRows)
 	h.holds(t, "78:7,4096")
 	for range 2 {
 		h.log.wait(t, "telling the triggers what is watched")
@@ -115,7 +115,7 @@ func TestHolderHoldsTheLocks(t *testing.T) {
 	h.holds(t, "78:4096")
 }
 
-// A connection on which nothing comes through any more is given up.
+// A connection that passes nothing any more is closed.
 func TestHalfOpenHolderIsNoticed(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -132,7 +132,7 @@ func TestHalfOpenHolderIsNoticed(t *testing.T) {
 	eventually(t, "announced again", func() bool { return h.registrar.Announced(in(7)) })
 }
 
-// Through a transaction pooler no notification comes back: no lock is taken that somebody else would keep.
+// Through a transaction pooler no notification comes back, so no lock is acquired that would stay with another client.
 func TestHolderTakesNoLockUnproven(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -158,15 +158,15 @@ func TestHolderTakesNoLockUnproven(t *testing.T) {
 	h.holds(t, "78:7") // one notification that is late is no pooler, for which it would be a minute
 }
 
-// tapped keeps what is read from a connection.
-type tapped struct {
+// recordingConn keeps what is read from a connection.
+type recordingConn struct {
 	net.Conn
 	mu   sync.Mutex
 	text []byte
 	n    int // reads
 }
 
-func (c *tapped) Read(p []byte) (int, error) {
+func (c *recordingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -175,23 +175,23 @@ func (c *tapped) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *tapped) seen() (text string, reads int) {
+func (c *recordingConn) seen() (text string, reads int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return string(c.text), c.n
 }
 
-// Once it is proven the session does not listen: it would cost the writers. What other sessions listen to PostgreSQL does not
-// tell, so it is what arrives on the connection.
+// After its proof the session does not listen any more, which would slow down writers. PostgreSQL does not show what other sessions listen
+// to, so the test looks at what arrives on the connection.
 func TestHolderListensNoMore(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	feeds(t, dsn, 78, 4096)
-	var tap atomic.Pointer[tapped]
+	var tap atomic.Pointer[recordingConn]
 	var channel atomic.Value
 	h := newHolding(t, dsn, func(cfg *setup) {
 		cfg.conn.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
-			tap.Store(&tapped{Conn: conn})
+			tap.Store(&recordingConn{Conn: conn})
 			return tap.Load(), nil
 		}
 		pool := cfg.pool
@@ -214,7 +214,7 @@ func TestHolderListensNoMore(t *testing.T) {
 	}
 }
 
-// An install may change what the triggers ask for, while sessions go on: what was held means nothing then.
+// An install may change which locks the triggers ask for while sessions run. The old locks mean nothing then.
 func TestInstallMayChangeTheLocks(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -223,7 +223,7 @@ func TestInstallMayChangeTheLocks(t *testing.T) {
 	for _, b := range []int32{6, 70, 134} {                    // which are one lock of 64
 		h.registrar.Want(in(b))
 	}
-	h.registrar.Want(Beginning)
+	h.registrar.Want(NewRows)
 	for _, step := range []struct {
 		class, buckets int
 		want           string
@@ -234,7 +234,7 @@ func TestInstallMayChangeTheLocks(t *testing.T) {
 	}
 	h.registrar.Leave(in(6))
 	h.registrar.Leave(in(70))
-	h.registrar.Leave(Beginning)
+	h.registrar.Leave(NewRows)
 	h.holds(t, "80:0") // 134's
 	h.registrar.Leave(in(134))
 	h.holds(t, "")
@@ -245,7 +245,7 @@ func TestInstallMayChangeTheLocks(t *testing.T) {
 	h.holds(t, "")
 }
 
-// What an earlier look asked for is given back: nobody else would.
+// Locks of an earlier check are released.
 func TestLocksOfAnEarlierInstallAreGivenBack(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -256,13 +256,13 @@ func TestLocksOfAnEarlierInstallAreGivenBack(t *testing.T) {
 		want           string
 	}{{78, 4096, "78:7"}, {79, 64, "79:7"}} {
 		feeds(t, dsn, step.class, step.buckets)
-		if _, unknown, err := s.ask(t.Context()); unknown != nil || err != nil {
+		if _, unknown, err := s.readLockSpace(t.Context()); unknown != nil || err != nil {
 			t.Fatal(unknown, err)
 		}
 		if got := held(t, dsn); got != "" {
 			t.Errorf("held: %q, of what was asked for before", got)
 		}
-		if taken, err := s.take(t.Context(), []int32{7}); err != nil || len(taken) != 1 {
+		if taken, err := s.acquire(t.Context(), []int32{7}); err != nil || len(taken) != 1 {
 			t.Errorf("%v, %v", taken, err)
 		}
 		if got := held(t, dsn); got != step.want {
@@ -271,7 +271,7 @@ func TestLocksOfAnEarlierInstallAreGivenBack(t *testing.T) {
 	}
 }
 
-// An install keeps auditstream.feeds to itself for a moment, or for long.
+// An install may lock auditstream.feeds, for a moment or for long.
 func TestLockedFeedsCostTheSessionAlone(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -291,8 +291,7 @@ func TestLockedFeedsCostTheSessionAlone(t *testing.T) {
 	h.holds(t, "78:7")
 }
 
-// A statement that takes locks and fails keeps those that it had taken: with a full lock table each attempt left more of them, which
-// nobody gave back.
+// A failed statement keeps the locks that it had acquired: with a full lock table, each attempt left more of them, which nobody released.
 func TestFullLockTableLeavesNoLockBehind(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.NewServer(t, func(cfg *localpg.Config) {
@@ -314,7 +313,7 @@ func TestFullLockTableLeavesNoLockBehind(t *testing.T) {
 	h.holds(t, "")
 }
 
-// After a failover the old primary may live, with all connections to it: the locks are taken where the application writes.
+// After a failover the old primary may live on, with all connections to it. The locks must be on the server to which the application writes.
 func TestHolderFollowsTheDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)

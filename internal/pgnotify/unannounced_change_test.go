@@ -75,8 +75,8 @@ func TestLateNotificationIsNotMissed(t *testing.T) {
 	})
 }
 
-// The read of the safety net had seen the change, and its notification came before the read returned: it was counted as
-// missed, and operators were told to look for a lost trigger.
+// A read of the safety net saw a change whose notification came before the read returned. It was counted as missed, and the log told
+// operators to look for a lost trigger.
 func TestNotificationDuringTheReadThatSawItsChangeIsNotMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestNotificationDuringTheReadThatSawItsChangeIsNotMissed(t *testing.T) {
 	})
 }
 
-// A read that fails takes nothing with it of what was known: neither the notification, nor that a change proves nothing.
+// After a failed read, the hub still knows that a notification has come, and that a change is excused.
 func TestChangeAfterAFailedReadIsNotMissed(t *testing.T) {
 	t.Parallel()
 	for name, announce := range map[string]func(h *Hub){
@@ -122,8 +122,8 @@ func TestChangeAfterAFailedReadIsNotMissed(t *testing.T) {
 	}
 }
 
-// A read for a stream that has gone was taken as the starting point of a new one, and a change in between, whose
-// notification came when nobody watched, was counted as missed.
+// A new stream began with the state of a read for an earlier stream. A change in between, whose notification came while nobody watched, was
+// counted as missed.
 func TestChangeWhileNobodyWatchedIsNotMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -142,8 +142,8 @@ func TestChangeWhileNobodyWatchedIsNotMissed(t *testing.T) {
 	})
 }
 
-// What a find or a lock that was only taken now brings to light had to be announced by nobody; nor what nobody was told of, in a
-// flood or otherwise.
+// A change that is found by a search, or after a lock was acquired, need not have been announced. Nor need a change during a flood or
+// without a lock.
 func TestChangeThatNobodyHadToAnnounceIsNotMissed(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, f *missedFixture){
@@ -151,7 +151,7 @@ func TestChangeThatNobodyHadToAnnounceIsNotMissed(t *testing.T) {
 		"lock":        func(_ *testing.T, f *missedFixture) { f.hub.Mark(func(key store.Key) bool { return key == "1" }) },
 		"find":        func(t *testing.T, f *missedFixture) { subscribeOwned(t, f.hub, "a") },
 		"unconfirmed": func(*testing.T, *missedFixture) {},
-		"flood":       func(_ *testing.T, f *missedFixture) { f.hub.pace.in.Store(true) },
+		"flood":       func(_ *testing.T, f *missedFixture) { f.hub.pace.flood.Store(true) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newMissedFixture(t)
@@ -169,7 +169,7 @@ func TestChangeThatNobodyHadToAnnounceIsNotMissed(t *testing.T) {
 	}
 }
 
-// While its lock is not held nobody is told of a change.
+// While the lock of its bucket is not held, a change is not announced.
 func TestChangeInABucketThatIsNotHeldIsNotMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

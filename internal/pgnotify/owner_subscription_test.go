@@ -69,7 +69,8 @@ func TestOwnedIsWhatTheOwnerHasAndWhatBeginsLater(t *testing.T) {
 	})
 }
 
-// What passed from one who watches all of hers to another who does was shown to him, and then forgotten: no round read it.
+// A row that changed its owner, between two users who each watch all of theirs, was shown to the new owner once and then forgotten: no round
+// read it.
 func TestAuditThatPassesToAnotherOwnerIsWatchedOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -97,7 +98,7 @@ func TestAuditThatPassesToAnotherOwnerIsWatchedOn(t *testing.T) {
 	})
 }
 
-// The stream of all of an owner's opened with a state that was older than its call, when a read was under way.
+// When SubscribeOwned was called during a read, the stream began with a state that was older than the call.
 func TestOwnedOpensWithAReadThatBeganAfterIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -112,8 +113,8 @@ func TestOwnedOpensWithAReadThatBeganAfterIt(t *testing.T) {
 	})
 }
 
-// What begins is announced to all: a bulk insert of others' rows neither delays what is watched nor fills the memory, and what was
-// too much is found.
+// New rows are announced to every instance: a bulk insert of other users' rows neither delays watched rows nor fills the memory, and the
+// Finder finds those that were too many.
 func TestBulkInsertDelaysNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -128,13 +129,13 @@ func TestBulkInsertDelaysNobody(t *testing.T) {
 		for id := range int64(20_001) {
 			h.Notify(store.IntKey(id + 1))
 			if id%5000 == 0 {
-				if late := waited(tb, h, one, 7, int(id)+2); late > 21*time.Millisecond {
+				if late := delayOf(tb, h, one, 7, int(id)+2); late > 21*time.Millisecond {
 					t.Fatalf("a change waited %v", late)
 				}
 			}
 		}
 		h.mu.Lock()
-		if n := len(h.entries); n > maxBegun+maxRead {
+		if n := len(h.entries); n > maxUnwatched+maxRead {
 			t.Errorf("%d entries", n)
 		}
 		h.mu.Unlock()
@@ -146,7 +147,7 @@ func TestBulkInsertDelaysNobody(t *testing.T) {
 	})
 }
 
-// An audit that may have begun, and that changes while it is read, is read again: the first read may not have seen it.
+// A row that may be new and changes during its read is read again: the first read may not have seen the change.
 func TestWhatMayHaveBegunIsReadAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -164,7 +165,7 @@ func TestWhatMayHaveBegunIsReadAgain(t *testing.T) {
 	})
 }
 
-// What may have begun is forgotten when the last who would care has gone.
+// A row that may be new is forgotten when nobody watches all rows of an owner any more.
 func TestWhatMayHaveBegunIsForgotten(t *testing.T) {
 	t.Parallel()
 	for _, fail := range []error{nil, errDatabase} {
@@ -186,7 +187,7 @@ func TestWhatMayHaveBegunIsForgotten(t *testing.T) {
 	}
 }
 
-// A view whose owners cannot be asked for does not stop other streams, and is asked again.
+// A failed search for owners' rows does not stop other streams, and is retried.
 func TestOwnedThatCannotBeFoundDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -211,13 +212,13 @@ func TestOwnedThatCannotBeFoundDisturbsNobody(t *testing.T) {
 		tb.set(row(2, "a", 1))
 		time.Sleep(11 * time.Second)
 		wantProgress(t, s, map[int64]int{2: 1})
-		if n := log.count("cannot be found"); n != 1 {
+		if n := log.count("for the audits of users who watch all of theirs failed"); n != 1 {
 			t.Errorf("logged %d times, want once:\n%s", n, &log)
 		}
 	})
 }
 
-// What was found is read when reads work again.
+// The rows that a search has found are read when reads work again.
 func TestOwnedIsReadWhenReadsWorkAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -241,7 +242,7 @@ func (f finderFunc) Owned(ctx context.Context, owners []store.Owner) ([]store.Ke
 	return f(ctx, owners)
 }
 
-// A crowd of dashboards, as after a restart, makes few finds and reads; what takes long rests as long.
+// Many dashboards that connect at once, as after a restart, cause few searches and reads. A slow search is followed by an equal pause.
 func TestOwnedCrowdSharesFinds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -270,7 +271,7 @@ func TestOwnedCrowdSharesFinds(t *testing.T) {
 	})
 }
 
-// Beginning is wanted as long as somebody watches all of an owner's, and whatever is found or begins as long as it is watched.
+// NewRows is wanted while somebody watches all rows of an owner, and each row of theirs while it is watched.
 func TestOwnedIsWanted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -300,7 +301,7 @@ func TestOwnedIsWanted(t *testing.T) {
 		tb.update(h, ended(1, "a"))
 		want("", "2")
 		finds := tb.findCount()
-		h.Mark(func(key store.Key) bool { return key == Beginning })
+		h.Mark(func(key store.Key) bool { return key == NewRows })
 		synctest.Wait()
 		if tb.findCount() != finds+1 {
 			t.Error("what began before it was announced is not looked for")
@@ -318,7 +319,7 @@ func TestOwnedIsWanted(t *testing.T) {
 
 func TestOwnedNeedsAFinder(t *testing.T) {
 	t.Parallel()
-	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: everything{}})
+	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: alwaysAnnouncer{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +328,7 @@ func TestOwnedNeedsAFinder(t *testing.T) {
 	}
 }
 
-// Whoever asks for an audit that begins just then, and leaves during its read, took it away from those who watch all of the owner's.
+// When somebody asked for a new row and left during its read, those who watch all rows of the owner missed it.
 func TestBeginningIsNotForgottenDuringItsRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

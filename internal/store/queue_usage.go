@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// QueueUsage returns how full PostgreSQL's queue of notifications is, from 0 to 1. It is one for the whole server, and at 1
-// every transaction that notifies fails at its commit. PostgreSQL answers from memory.
+// QueueUsage returns how full PostgreSQL's notification queue is, from 0 to 1. All databases of a server share the queue. At 1, every
+// transaction that notifies fails at commit. The query is cheap: PostgreSQL answers from memory.
 func (s *Store) QueueUsage(ctx context.Context) (float64, error) {
 	rows, err := s.db.Query(ctx, "select pg_catalog.pg_notification_queue_usage()")
 	if err != nil {

@@ -11,10 +11,10 @@ import (
 
 const execMode = pgx.QueryExecModeExec
 
-// modeless sends queries as serve's pool does: prepared only where the store asks for it.
-type modeless struct{ store.Querier }
+// execModeDB sends queries as serve's pool does: prepared only where the store asks for it.
+type execModeDB struct{ store.Querier }
 
-func (m modeless) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+func (m execModeDB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	if len(args) > 0 {
 		if _, ok := args[0].(pgx.QueryExecMode); ok {
 			return m.Querier.Query(ctx, sql, args...)
