@@ -65,6 +65,7 @@ func newSite(t testing.TB) *site {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(w, `<!doctype html><title>client</title><link rel="icon" href="data:,"><div id="root"></div>
 <script type="importmap">{"imports": {"auditstream-client": "/client/client.js", "auditstream-client/react": "/client/react.js",
+"auditstream-client/testing": "/client/testing/index.js",
 "react": "/npm/react", "react-dom": "/npm/react-dom", "react-dom/client": "/npm/react-dom/client", "scheduler": "/npm/scheduler"}}</script>`)
 	})
 	mux.Handle("/client/", http.StripPrefix("/client/", http.FileServer(http.Dir(repoPath(clientDir)))))

@@ -125,6 +125,9 @@ func docBlocks(t *testing.T, name string) (blocks []docBlock) {
 			section = strings.Trim(heading, "# \n")
 		}
 		text, indented := strings.CutPrefix(line, "    ")
+		if fenced {
+			text = line
+		}
 		if fence || !fenced && !indented {
 			open = false
 			continue
