@@ -41,7 +41,7 @@ func jsString(text string) string {
 // without that import, where the browser drops the header.
 func TestClientAPIPageExample(t *testing.T) {
 	t.Parallel()
-	code, err := os.ReadFile(clientTestDir + "/api-example.js")
+	code, err := os.ReadFile(repoPath(clientTestDir + "/api-example.js"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestClientAPIPageHook(t *testing.T) {
 	nodeModules(t)
 	dir := t.TempDir()
 	tsc := exec.CommandContext(t.Context(), "node", "node_modules/typescript/bin/tsc", "-p", ".", "--outDir", dir)
-	tsc.Dir = clientTestDir
+	tsc.Dir = repoPath(clientTestDir)
 	if out, err := tsc.CombinedOutput(); err != nil {
 		t.Fatalf("tsc: %v\n%s", err, out)
 	}

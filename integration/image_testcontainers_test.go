@@ -12,10 +12,8 @@ import (
 // besideContainers runs the test in Node.js that docs/testing.md shows, with testcontainers from npm: it starts PostgreSQL and the image.
 func besideContainers(t *testing.T, image string) {
 	dir := nodeProject(t)
-	modules, err := filepath.Abs("nodetests/node_modules/testcontainers")
-	if err == nil {
-		_, err = os.Stat(modules)
-	}
+	modules := repoPath("integration/nodetests/node_modules/testcontainers")
+	_, err := os.Stat(modules)
 	if err == nil {
 		err = os.Symlink(modules, filepath.Join(dir, "node_modules/testcontainers"))
 	}
