@@ -89,7 +89,10 @@ func (e example) copyTree() (typed string) {
 			e.Fatal(err)
 		}
 	}
-	for link, target := range map[string]string{filepath.Join(client, "client"): filepath.Join(root, "internal/server/web/client"), filepath.Join(bin, "auditstream"): plainBinary(e)} {
+	for link, target := range map[string]string{
+		filepath.Join(client, "client"):   filepath.Join(root, "internal/server/web/client"),
+		filepath.Join(bin, "auditstream"): plainBinary(e),
+	} {
 		if err := os.Symlink(target, link); err != nil {
 			e.Fatal(err)
 		}
@@ -164,8 +167,11 @@ func (e example) moves(p *page, button, ended string) {
 
 func (e example) reactVite() {
 	p := e.open()
-	p.wait(e, "a bar that moves", "[...document.querySelectorAll('article')].some((one) => one.querySelector('progress').value > 0 && one.innerText.includes('running: Page'))")
-	p.wait(e, "the end", "[...document.querySelectorAll('article')].some((one) => one.innerText.includes('completed: Done') && one.querySelector('small').innerText === 'done')")
+	some := func(what, condition string) {
+		p.wait(e, what, "[...document.querySelectorAll('article')].some((one) => "+condition+")")
+	}
+	some("a bar that moves", "one.querySelector('progress').value > 0 && one.innerText.includes('running: Page')")
+	some("the end", "one.innerText.includes('completed: Done') && one.querySelector('small').innerText === 'done'")
 	e.quiet(p)
 }
 
