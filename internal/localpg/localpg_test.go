@@ -266,7 +266,7 @@ func TestOldBinariesAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b, err := inspect(t.Context(), dir)
+		b, err := inspectDir(t.Context(), dir)
 		if b.version != tt.version || (err == nil) != (tt.problem == "") || err != nil && !strings.Contains(err.Error(), tt.problem) {
 			t.Errorf("%s: got %q, %v; want %q, %q", tt.says, b.version, err, tt.version, tt.problem)
 		}

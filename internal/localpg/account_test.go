@@ -261,7 +261,7 @@ func TestRecycledPIDIsDealtWith(t *testing.T) {
 func TestSweepTakesTheAbandonedOnly(t *testing.T) {
 	t.Parallel()
 	parent := tempDir(t)
-	if err := allowEntering(parent); err != nil {
+	if err := makeEnterable(parent); err != nil {
 		t.Fatal(err)
 	}
 	dirs := map[string]string{}
@@ -274,7 +274,7 @@ func TestSweepTakesTheAbandonedOnly(t *testing.T) {
 		}
 		left := time.Now() // to start a server and to stop it may have taken long
 		if name != "fresh" {
-			left = left.Add(-2 * abandonedAfter)
+			left = left.Add(-2 * sweepAge)
 		}
 		if err := os.Chtimes(filepath.Join(dir, "lock"), left, left); err != nil {
 			t.Fatal(err)
