@@ -121,12 +121,12 @@ test-changed: ## Licences, image, package, manifests and dashboard, each if its 
 	@.ci/changed kubernetes deploy/kubernetes integration/kubernetes -- make test-kubernetes
 	@.ci/changed grafana deploy/grafana-dashboard.json integration/grafana -- make test-grafana
 	@.ci/changed release deploy go.mod cmd/auditstream/man.go $(wildcard integration/release_*) -- make test-release
-	@.ci/changed image Dockerfile .dockerignore compose.yaml deploy/compose go.mod $(wildcard integration/image_*) -- make test-image
+	@.ci/changed image Dockerfile .dockerignore compose.yaml deploy/compose go.mod docs/testing.md integration/nodetests $(wildcard integration/image_*) -- make test-image
 
 .PHONY: test-image
 test-image: ## Build the container image, run it without any rights, and compose.yaml with it; needs a Docker engine
 	@.ci/setup test
-	@.ci/setup compose
+	@.ci/setup image
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration
 
 .PHONY: test-kubernetes
@@ -213,6 +213,10 @@ lint-quick: ## Check formatting, the module's files, and vet; 2 minutes, most of
 	$(GO) mod verify
 	$(GO) mod tidy -diff
 	$(GO) vet -tags image,release ./...
+
+.PHONY: docs
+docs: docs-configuration ## Write the documents as a static site into dist/docs; make run serves them under /docs/
+	$(GO) run ./internal/docsite/write dist/docs
 
 .PHONY: docs-configuration
 docs-configuration: ## Write docs/configuration.md from the flags

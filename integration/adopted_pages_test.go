@@ -46,13 +46,13 @@ func (p tablesPage) adoptions(t testing.TB) (all []adoption) {
 		}
 		delete(commands, name)
 	}
-	files, err := filepath.Glob(p.folder + "/*.sql")
+	files, err := filepath.Glob(repoPath(p.folder) + "/*.sql")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d files in %s, error %v", len(files), p.folder, err)
 	}
 	for name := range commands {
 		slug := slugOf(name)
-		text, err := os.ReadFile(filepath.Join(p.folder, slug+".sql"))
+		text, err := os.ReadFile(repoPath(p.folder + "/" + slug + ".sql"))
 		if err != nil {
 			t.Fatalf("%s has a section %q, which is not tested: %v", p.file, name, err)
 		}

@@ -197,7 +197,7 @@ func TestAPIServeBeforeInstall(t *testing.T) {
 	t.Parallel()
 	admin := pgtest.New(t)
 	i := serve(t, admin)
-	if got := i.waitLog(t, "the database cannot be read yet, trying on")["error"]; !strings.Contains(got.(string), "run auditstream install") {
+	if got := i.waitLog(t, "the database cannot be read yet, trying again")["error"]; !strings.Contains(got.(string), "run auditstream install") {
 		t.Errorf("log: %v, want what to do", got)
 	}
 	if ready := i.ask(t, "GET", "/readyz"); ready.Status != 503 {

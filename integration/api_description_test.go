@@ -27,7 +27,7 @@ func testAPIDescriptionIsWhatHappens(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := serve(t, newDatabase(t).Serve).ask(t, "GET", "/openapi.yaml").Body
-	if file, err := os.ReadFile("../internal/server/web/openapi.yaml"); err != nil || string(file) != served {
+	if file, err := os.ReadFile(repoPath("internal/server/web/openapi.yaml")); err != nil || string(file) != served {
 		t.Fatalf("/openapi.yaml is not internal/server/web/openapi.yaml, against which answers are held: %v", err)
 	}
 
@@ -253,7 +253,7 @@ func shutdownExchanges(t *testing.T) (all []*instance) {
 		ask := func(path, token string) <-chan string {
 			body := make(chan string, 1)
 			answers.Go(func() {
-				resp, err := (&http.Client{Transport: recorded{newTransport()}}).Do(request(t, t.Context(), i.URL+path, token))
+				resp, err := (&http.Client{Transport: recorded{RoundTripper: newTransport()}}).Do(request(t, t.Context(), i.URL+path, token))
 				if err != nil {
 					t.Error(err)
 					body <- ""

@@ -68,7 +68,7 @@ func TestPitfall08IdleHTTP2StreamOutlivesTheWriteDeadline(t *testing.T) {
 	h2 := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
 	t.Cleanup(h2.CloseIdleConnections)
 	eventually(t, func() error {
-		resp, err := (&http.Client{Transport: recorded{h2}}).Get(i.URL + "/readyz")
+		resp, err := (&http.Client{Transport: recorded{RoundTripper: h2}}).Get(i.URL + "/readyz")
 		if err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ var ports = []string{"127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"}
 // shipped reads a configuration of deploy/ and replaces pairs of texts, each of which must be there.
 func shipped(t testing.TB, name string, pairs ...string) string {
 	t.Helper()
-	text, err := os.ReadFile("../deploy/" + name)
+	text, err := os.ReadFile(repoPath("deploy/" + name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func measureLatency(t testing.TB, streams, audits, updates int) latencyReport {
 		if err := tx.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		listenTimes.samples <- sample{n, heard(t, id)}
+		listenTimes.samples <- sample{n: n, at: heard(t, id)}
 		for k, v := range viewers {
 			if ids[k%audits] == id {
 				v.reached(t, n)

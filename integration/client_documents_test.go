@@ -61,7 +61,7 @@ func compiled(t testing.TB, jsx string) string {
 	}
 	tsc := exec.CommandContext(t.Context(), "node", "node_modules/typescript/bin/tsc", source, "--allowJs", "--checkJs", "false", "--noResolve", "--jsx", "react",
 		"--target", "es2022", "--module", "es2022", "--typeRoots", dir, "--outDir", filepath.Join(dir, "out"))
-	tsc.Dir = clientTestDir
+	tsc.Dir = repoPath(clientTestDir)
 	if out, err := tsc.CombinedOutput(); err != nil && !strings.Contains(string(out), "TS2307") {
 		t.Fatalf("tsc: %v\n%s", err, out)
 	}

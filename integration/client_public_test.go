@@ -60,7 +60,7 @@ func startNode(t testing.TB, script string, args ...string) *node {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "node", append([]string{script}, args...)...)
-	cmd.Dir = "../internal/server/web/client/test"
+	cmd.Dir = repoPath(clientTestDir)
 	cmd.Env = append(os.Environ(), "TOKEN="+alice(t))
 	n := &node{out: newLogBuffer(), err: newLogBuffer(), done: make(chan error, 1)}
 	cmd.Stdout, cmd.Stderr = n.out, n.err

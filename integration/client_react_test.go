@@ -41,7 +41,7 @@ func jsString(text string) string {
 // without that import, where the browser drops the header.
 func TestClientAPIPageExample(t *testing.T) {
 	t.Parallel()
-	code, err := os.ReadFile(clientTestDir + "/api-example.js")
+	code, err := os.ReadFile(repoPath(clientTestDir + "/api-example.js"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestClientAPIPageHook(t *testing.T) {
 	nodeModules(t)
 	dir := t.TempDir()
 	tsc := exec.CommandContext(t.Context(), "node", "node_modules/typescript/bin/tsc", "-p", ".", "--outDir", dir)
-	tsc.Dir = clientTestDir
+	tsc.Dir = repoPath(clientTestDir)
 	if out, err := tsc.CombinedOutput(); err != nil {
 		t.Fatalf("tsc: %v\n%s", err, out)
 	}
@@ -161,5 +161,48 @@ render(%s);`, alice(t), one))
 	open(0)
 	if problems := p.consoleProblems(); len(problems) > 0 {
 		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
+	}
+}
+
+// TestClientFakeInReact tests a component as somebody would, in a browser and without a server: the hooks are told what the test plays.
+func TestClientFakeInReact(t *testing.T) {
+	t.Parallel()
+	s := newSite(t) // whose API answers 502
+	p := openPage(t, s.URL)
+	p.module(t, `
+import { createElement, StrictMode } from 'react';
+import { createRoot } from 'react-dom/client';
+import { flushSync } from 'react-dom';
+import { useProgress } from 'auditstream-client/react';
+import { fakeProgress } from 'auditstream-client/testing';
+function Job({ id }) {
+  const { progress, state, error } = useProgress('jobs', id, { token: 'none' });
+  return [id, progress?.progress, progress?.kind, state, error].join(' ');
+}
+window.fake = fakeProgress();
+const root = createRoot(document.querySelector('#root'));
+window.render = (id) => flushSync(() => root.render(createElement(StrictMode, null, createElement(Job, { id }))));
+window.play = (...played) => flushSync(() => fake.play(...played)); // act() in a test runner
+window.unmount = () => root.unmount();
+window.loaded = true;`)
+	p.wait(t, "the module", "window.loaded")
+	shows := func(does, want string) {
+		t.Helper()
+		p.eval(t, does)
+		p.wait(t, want, fmt.Sprintf("document.querySelector('#root').textContent === %q", want))
+	}
+	shows("render('a')", "a   connecting ")
+	shows("play('jobs/a', { status: 'running', progress: 55, kind: 'mail' })", "a 55 mail live ")
+	shows("fake.connection('offline', { error: 'Connection lost' })", "a 55 mail offline Connection lost")
+	shows("play('jobs/b', { status: 'running', progress: 5 })", "a 55 mail offline Connection lost")
+	shows("render('b')", "b 5  live ")
+	shows("play('jobs/b', { status: 'completed', progress: 100 })", "b 100  done ")
+	shows("fake.deny('jobs/c'); render('c')", "c   denied Audit not found")
+	shows("render('a')", "a 55 mail live ")
+	p.wait(t, "one watch, of what is mounted", "fake.watched().join() === 'jobs/a'")
+	p.eval(t, "unmount()")
+	p.wait(t, "none", "fake.watched().length === 0")
+	if len(s.asked) > 0 || len(p.consoleProblems()) > 0 {
+		t.Errorf("%d streams were asked for; the console shows:\n%s", len(s.asked), strings.Join(p.consoleProblems(), "\n"))
 	}
 }

@@ -22,8 +22,9 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
+// In the repository.
 const (
-	clientDir     = "../internal/server/web/client"
+	clientDir     = "internal/server/web/client"
 	clientTestDir = clientDir + "/test"
 )
 
@@ -33,7 +34,7 @@ func nodeModules(t testing.TB) {
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Fatal("the browser client's tests need Node.js 20 or later: install it (Debian: apt-get install nodejs npm) and have it on the PATH")
 	}
-	if _, err := os.Stat(clientTestDir + "/node_modules/react"); err != nil {
+	if _, err := os.Stat(repoPath(clientTestDir) + "/node_modules/react"); err != nil {
 		t.Fatal("the browser client is tested with packages from npm: run npm ci in internal/server/web/client/test, as make test does")
 	}
 }
@@ -63,9 +64,10 @@ func newSite(t testing.TB) *site {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(w, `<!doctype html><title>client</title><link rel="icon" href="data:,"><div id="root"></div>
 <script type="importmap">{"imports": {"auditstream-client": "/client/client.js", "auditstream-client/react": "/client/react.js",
+"auditstream-client/testing": "/client/testing/index.js",
 "react": "/npm/react", "react-dom": "/npm/react-dom", "react-dom/client": "/npm/react-dom/client", "scheduler": "/npm/scheduler"}}</script>`)
 	})
-	mux.Handle("/client/", http.StripPrefix("/client/", http.FileServer(http.Dir(clientDir))))
+	mux.Handle("/client/", http.StripPrefix("/client/", http.FileServer(http.Dir(repoPath(clientDir)))))
 	mux.HandleFunc("/npm/{name...}", serveCommonJS)
 	transport := &http.Transport{}
 	proxy := &httputil.ReverseProxy{
@@ -153,7 +155,7 @@ func serveCommonJS(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	code, err := os.ReadFile(filepath.Join(clientTestDir, "node_modules", module.file))
+	code, err := os.ReadFile(filepath.Join(repoPath(clientTestDir), "node_modules", module.file))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -19,11 +19,9 @@ func nodeProject(t testing.TB) (dir string) {
 	if err := os.Mkdir(filepath.Join(dir, "node_modules"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, from := range map[string]string{"auditstream-client": clientDir, "pg": "queues/node/node_modules/pg"} {
-		target, err := filepath.Abs(from)
-		if err == nil {
-			_, err = os.Stat(target)
-		}
+	for name, from := range map[string]string{"auditstream-client": clientDir, "pg": "integration/queues/node/node_modules/pg"} {
+		target := repoPath(from)
+		_, err := os.Stat(target)
 		if err == nil {
 			err = os.Symlink(target, filepath.Join(dir, "node_modules", name))
 		}
@@ -58,7 +56,7 @@ func nodeTest(t testing.TB, dir, file, admin string) {
 func TestClientTestingServer(t *testing.T) {
 	t.Parallel()
 	dir := nodeProject(t)
-	text, err := os.ReadFile("nodetests/server.test.mjs")
+	text, err := os.ReadFile(repoPath("integration/nodetests/server.test.mjs"))
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "server.test.mjs"), text, 0o600)
 	}
@@ -119,7 +117,7 @@ func fenced(t testing.TB, page, file string) string {
 func TestDocsTestingComponent(t *testing.T) {
 	t.Parallel()
 	dir := nodeProject(t)
-	bar, err := os.ReadFile("nodetests/bar.mjs")
+	bar, err := os.ReadFile(repoPath("integration/nodetests/bar.mjs"))
 	if err != nil {
 		t.Fatal(err)
 	}

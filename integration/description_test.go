@@ -34,7 +34,7 @@ type describedRoute struct {
 }
 
 var readDescription = sync.OnceValues(func() (*description, error) {
-	text, err := os.ReadFile("../internal/server/web/openapi.yaml")
+	text, err := os.ReadFile(repoPath("internal/server/web/openapi.yaml"))
 	if err != nil {
 		return nil, err
 	}

@@ -32,14 +32,14 @@ func TestDocsAreShort(t *testing.T) {
 func namingFiles(t testing.TB) (all []string) {
 	t.Helper()
 	kinds := []string{".md", ".txt", ".go", ".js", ".ts", ".sql", ".yml", ".yaml", ".service", ".default", ".conf", ".cfg", ".json"}
-	err := filepath.WalkDir("..", func(file string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(repoPath("."), func(file string, entry fs.DirEntry, err error) error {
 		switch name := entry.Name(); {
 		case err != nil:
 			return err
 		case entry.IsDir() && slices.Contains([]string{"node_modules", ".git", "bin", "dist", ".auditstream", "testdata", "soak"}, name):
 			return filepath.SkipDir
 		case !entry.IsDir() && (slices.Contains(kinds, filepath.Ext(name)) || slices.Contains([]string{"Makefile", "run", "release"}, name)):
-			all = append(all, filepath.ToSlash(strings.TrimPrefix(file, ".."+string(filepath.Separator))))
+			all = append(all, filepath.ToSlash(strings.TrimPrefix(file, repoPath(".")+string(filepath.Separator))))
 		}
 		return nil
 	})
@@ -105,8 +105,8 @@ func TestDocsPagesAreFound(t *testing.T) {
 // lead says what is wrong with a link; nothing, if it leads somewhere.
 func lead(target string) string {
 	name, anchor, _ := strings.Cut(target, "#")
-	text, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(name)))
-	if info, statErr := os.Stat(filepath.Join("..", filepath.FromSlash(name))); statErr == nil && info.IsDir() {
+	text, err := os.ReadFile(repoPath(filepath.FromSlash(name)))
+	if info, statErr := os.Stat(repoPath(filepath.FromSlash(name))); statErr == nil && info.IsDir() {
 		err = nil
 	}
 	if err != nil {

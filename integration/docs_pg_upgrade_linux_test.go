@@ -36,7 +36,7 @@ chmod +x "$OLD_BIN/pg_resetwal"
 func TestPgUpgrade(t *testing.T) {
 	t.Parallel()
 	newer := newerPrograms(t)
-	npm, err := exec.CommandContext(t.Context(), "../.ci/postgres", "14").Output()
+	npm, err := exec.CommandContext(t.Context(), repoPath(".ci/postgres"), "14").Output()
 	if err != nil {
 		t.Fatalf(".ci/postgres 14: %v", err)
 	}

@@ -14,7 +14,7 @@ import (
 
 func document(t testing.TB, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", name))
+	text, err := os.ReadFile(repoPath(name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func document(t testing.TB, name string) string {
 // pages are those of docs/.
 func pages(t testing.TB) (all []string) {
 	t.Helper()
-	files, err := filepath.Glob("../docs/*.md")
+	files, err := filepath.Glob(repoPath("docs/*.md"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d pages in docs, error %v", len(files), err)
 	}
@@ -38,7 +38,7 @@ func pages(t testing.TB) (all []string) {
 func testFiles(t testing.TB) map[string]bool {
 	t.Helper()
 	tests := map[string]bool{}
-	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(repoPath("."), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -47,7 +47,7 @@ func testFiles(t testing.TB) map[string]bool {
 			return err
 		}
 		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(string(text), -1) {
-			tests[filepath.ToSlash(strings.TrimPrefix(path, ".."+string(filepath.Separator)))+" "+m[1]] = true
+			tests[filepath.ToSlash(strings.TrimPrefix(path, repoPath(".")+string(filepath.Separator)))+" "+m[1]] = true
 		}
 		return nil
 	})
@@ -95,7 +95,7 @@ func TestDocsDependenciesHaveAReason(t *testing.T) {
 func TestDocsThirdPartyIsWhole(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./cmd/auditstream")
-	cmd.Dir, cmd.Env = "..", append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
+	cmd.Dir, cmd.Env = repoPath("."), append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

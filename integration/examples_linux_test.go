@@ -33,13 +33,13 @@ type example struct {
 // own. With npm's packages in examples/node_modules it takes half a minute.
 func TestExamples(t *testing.T) {
 	t.Parallel()
-	if _, err := os.Stat("../examples/node_modules/pg"); err != nil {
+	if _, err := os.Stat(repoPath("examples/node_modules/pg")); err != nil {
 		t.Fatal("the examples' packages are missing: run npm ci in examples/, or .ci/setup test, as make test does")
 	}
 	if lock := document(t, "examples/package-lock.json"); strings.Contains(lock, "registry") {
 		t.Error("examples/package-lock.json names a registry: run npm install there, where .npmrc forbids it")
 	}
-	pages, err := filepath.Glob("../examples/*/README.md")
+	pages, err := filepath.Glob(repoPath("examples/*/README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,10 +79,7 @@ func TestExamples(t *testing.T) {
 // copyTree goes into a copy of what the examples are and use: the original may be in use, and gets a database.
 func (e example) copyTree() (typed string) {
 	e.Helper()
-	root, err := filepath.Abs("..")
-	if err != nil {
-		e.Fatal(err)
-	}
+	root := repoPath(".")
 	dir := filepath.Join(e.TempDir(), "auditstream")
 	client := filepath.Join(dir, "internal/server/web")
 	bin := filepath.Join(dir, "bin")

@@ -20,7 +20,7 @@ func TestFaultInstallBehindANotificationThatDoesNotCommit(t *testing.T) {
 	if !strings.Contains(admin, "?") {
 		db.Admin = strings.Replace(db.Admin, "&", "?", 1)
 	}
-	script, err := os.ReadFile("../internal/sql/install.sql")
+	script, err := os.ReadFile(repoPath("internal/sql/install.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}

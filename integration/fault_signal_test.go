@@ -41,7 +41,7 @@ func testGoodbye(t *testing.T, sig os.Signal, streams int) {
 	}
 	i.stuckClient(t, db, ids[4])
 
-	keptAlive := &http.Client{Transport: recorded{newTransport()}}
+	keptAlive := &http.Client{Transport: recorded{RoundTripper: newTransport()}}
 	defer keptAlive.CloseIdleConnections()
 	resp, err := keptAlive.Do(request(t, t.Context(), i.URL+"/healthz", ""))
 	if err != nil {

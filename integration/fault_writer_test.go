@@ -163,7 +163,7 @@ func runLoad(t *testing.T, conns []*pgx.Conn, rows, updates int) loadTimes {
 func TestFaultInstallDoesNotQueueWritersBehindALongTransaction(t *testing.T) {
 	t.Parallel()
 	admin := pgtest.New(t)
-	table, err := os.ReadFile("../internal/sql/audits.sql")
+	table, err := os.ReadFile(repoPath("internal/sql/audits.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"auditstream/internal/pgtest"
 
@@ -287,4 +289,52 @@ func TestFeedsOutliveTheDatabase(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// A program that starts while the database cannot be reached knows its feeds as soon as it can be: streams of all but audits were told to
+// come back for up to nine seconds more. Three attempts, since the machine may stand still for two seconds.
+func TestFeedsAreKnownSoonAfterAStartWithoutTheDatabase(t *testing.T) {
+	t.Parallel()
+	const most = 2 * time.Second
+	db := newDatabase(t)
+	const id = "00000000-0000-0000-0000-000000000001"
+	db.sql(t, `create table jobs (id uuid primary key, status text, progress int, user_id text); insert into jobs values ('`+id+`', 'running', 0, 'alice')`)
+	command(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--feed", "jobs", "--role", role)
+	alice := token(t, jwt.MapClaims{"sub": "alice"})
+	var late []time.Duration
+	for range 3 {
+		hole, url := pgtest.ProxyDSN(t, db.Serve)
+		deaf, listen := pgtest.ProxyDSN(t, db.Serve) // a connection that listens would have it looked
+		hole.Pause()
+		deaf.Pause()
+		i := serve(t, url, "DATABASE_LISTEN_URL="+listen)
+		status := func(path string) int { return i.ask(t, "GET", path, "Authorization", "Bearer "+alice).Status }
+		if got := status("/api/v1/jobs/" + id + "/status"); got != http.StatusServiceUnavailable {
+			t.Fatalf("without the database: %d, want 503", got)
+		}
+		unknown := func() int { return strings.Count(i.log.String(), "which feeds there are is not known") }
+		asked := unknown()
+		eventually(t, func() error {
+			if unknown() == asked {
+				return errors.New("the database was not asked again")
+			}
+			return nil
+		})
+		hole.Resume()
+		answers := func(path string, want int) time.Time {
+			eventually(t, func() error {
+				if got := status(path); got != want {
+					return fmt.Errorf("%s: %d, want %d", path, got, want)
+				}
+				return nil
+			})
+			return time.Now()
+		}
+		read := answers("/api/v1/audits/1/status", http.StatusNotFound) // the database is read
+		late = append(late, answers("/api/v1/jobs/"+id+"/status", http.StatusOK).Sub(read))
+		if late[len(late)-1] < most {
+			return
+		}
+	}
+	t.Errorf("the feed was known %v after the database could be read, want less than %v", late, most)
 }

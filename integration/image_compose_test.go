@@ -19,7 +19,7 @@ import (
 // composed brings compose.yaml up with an image, follows an audit's update, and looks what can be reached and by whom.
 func composed(t *testing.T, image string) {
 	env := filepath.Join(t.TempDir(), "env")
-	example, err := os.ReadFile("../deploy/compose/env.example")
+	example, err := os.ReadFile(repoPath("deploy/compose/env.example"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func composed(t *testing.T, image string) {
 		compose = []string{"docker-compose"} // Debian's
 	}
 	project := fmt.Sprintf("auditstream-test-%d", os.Getpid())
-	compose = append(compose, "-p", project, "-f", "../compose.yaml", "--env-file", env)
+	compose = append(compose, "-p", project, "-f", repoPath("compose.yaml"), "--env-file", env)
 	run := func(args ...string) (string, error) {
 		args = append(slices.Clone(compose), args...)
 		cmd := exec.Command(args[0], args[1:]...)

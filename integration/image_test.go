@@ -85,7 +85,7 @@ func builder(t testing.TB, iss *httpsIssuer) string {
 		return strings.TrimSpace(string(out))
 	}
 	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: iss.Certificate().Raw})
-	sums, err := os.ReadFile("../go.sum")
+	sums, err := os.ReadFile(repoPath("go.sum"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func builder(t testing.TB, iss *httpsIssuer) string {
 	}
 	// A cache with the program's modules alone, from the one that this very test was built with.
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/auditstream")
-	list.Dir = ".."
+	list.Dir = repoPath(".")
 	list.Env = append(os.Environ(), "GOMODCACHE="+filepath.Join(root, "go/pkg/mod"), "GOFLAGS=-modcacherw", "CGO_ENABLED=0",
 		"GOPROXY=file://"+filepath.Join(goEnv("GOMODCACHE"), "cache/download"), "GONOSUMDB=*")
 	if out, err := list.CombinedOutput(); err != nil {
@@ -170,7 +170,7 @@ func contained(t testing.TB, image string, flags []string, env ...string) (i *in
 func TestImage(t *testing.T) {
 	iss := newHTTPSIssuer(t)
 	const image = "auditstream-test"
-	docker(t, nil, "build", "--quiet", "-t", image, "--build-arg", "BUILDER="+builder(t, iss), "--build-arg", "RELEASE=v0.0.0-image", "..")
+	docker(t, nil, "build", "--quiet", "-t", image, "--build-arg", "BUILDER="+builder(t, iss), "--build-arg", "RELEASE=v0.0.0-image", repoPath("."))
 
 	t.Run("holds nothing else", func(t *testing.T) {
 		container := docker(t, nil, "create", image)
@@ -238,6 +238,8 @@ func TestImage(t *testing.T) {
 		i.servesWhole(t, db, alice(t))
 	})
 
+	t.Run("is one container of a test in Node.js", func(t *testing.T) { besideContainers(t, image) })
+
 	t.Run("comes up with its database", func(t *testing.T) { composed(t, image) })
 }
 
@@ -272,7 +274,7 @@ func (i *instance) servesWhole(t *testing.T, db database, token string) {
 // seccomp is the unit's SystemCallFilter as a profile for an engine: everything else fails with EPERM.
 func seccomp(t *testing.T) []byte {
 	t.Helper()
-	unit, err := os.ReadFile(unitFile)
+	unit, err := os.ReadFile(repoPath(unitFile))
 	if err != nil {
 		t.Fatal(err)
 	}

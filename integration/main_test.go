@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"testing"
@@ -70,20 +68,6 @@ func plainBinary(t testing.TB) string {
 }
 
 var (
-	buildRace  = sync.OnceValues(func() (string, error) { return build("auditstream-race", "-race") })
-	buildPlain = sync.OnceValues(func() (string, error) { return build("auditstream-plain") })
+	buildRace  = sync.OnceValues(func() (string, error) { return build("auditstream-race", repoPath("."), "./cmd/auditstream", "-race") })
+	buildPlain = sync.OnceValues(func() (string, error) { return build("auditstream-plain", repoPath("."), "./cmd/auditstream") })
 )
-
-func build(name string, flags ...string) (string, error) {
-	path, err := filepath.Abs("../bin/" + name)
-	if err != nil {
-		return "", err
-	}
-	args := append([]string{"build", "-o", path}, flags...)
-	cmd := exec.Command("go", append(args, "../cmd/auditstream")...)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build the binary: %w", err)
-	}
-	return path, nil
-}

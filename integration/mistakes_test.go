@@ -55,7 +55,7 @@ func TestMistakeNoDatabase(t *testing.T) {
 		wantRemedy(t, 1, env, args, remedy)
 	}
 	// It may come up later, so serve serves, and says it.
-	serve(t, dsn).wantLogged(t, "the database cannot be read yet, trying on", remedy)
+	serve(t, dsn).wantLogged(t, "the database cannot be read yet, trying again", remedy)
 	// dev has a database of its own.
 	wantRemedy(t, 2, env, "dev", "unset DATABASE_URL")
 }

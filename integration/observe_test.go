@@ -32,8 +32,8 @@ func promtool(t *testing.T, dir string, args ...string) {
 
 func TestObserveAlerts(t *testing.T) {
 	t.Parallel()
-	promtool(t, "../deploy", "check", "rules", "alerts.yml")
-	promtool(t, "../deploy", "test", "rules", "alerts_test.yml")
+	promtool(t, repoPath("deploy"), "check", "rules", "alerts.yml")
+	promtool(t, repoPath("deploy"), "test", "rules", "alerts_test.yml")
 
 	// Each alert says what to do, there and in its page, and its test sees it fire.
 	rules, tests, page := document(t, alertsFile), document(t, "deploy/alerts_test.yml"), document(t, monitoringPage)

@@ -88,7 +88,7 @@ func TestProxies(t *testing.T) {
 	rows := regexp.MustCompile(`(\| through [^\n]*\n\|[ -|]*\n)((?:\|[^\n]*\n)*)`)
 	if os.Getenv("AUDITSTREAM_UPDATE_DOCS") != "" {
 		page = rows.ReplaceAllString(page, "${1}"+strings.ReplaceAll(table.String(), "$", "$$"))
-		if err := os.WriteFile("../docs/proxies.md", []byte(page), 0o600); err != nil {
+		if err := os.WriteFile(repoPath("docs/proxies.md"), []byte(page), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

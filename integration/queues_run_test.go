@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -21,19 +20,13 @@ type queueWorker struct {
 
 // buildWorkers builds those in Go, which are a module of their own.
 var buildWorkers = sync.OnceValues(func() (string, error) {
-	path, err := filepath.Abs("../bin/queue-workers")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Dir, cmd.Stderr = "queues/workers", os.Stderr
-	return path, cmd.Run()
+	return build("queue-workers", repoPath("integration/queues/workers"), ".")
 })
 
 // startWorker waits until the queue's tables are there.
 func startWorker(t testing.TB, db database, queue string) *queueWorker {
 	t.Helper()
-	command := []string{"node", "queues/node/worker.mjs", queue}
+	command := []string{"node", repoPath("integration/queues/node/worker.mjs"), queue}
 	if queue == "river" || queue == "gue" {
 		path, err := buildWorkers()
 		if err != nil {
@@ -110,7 +103,7 @@ func TestDocsJobQueuesThatRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			slug := slugOf(name)
-			text, err := os.ReadFile("queues/" + slug + ".lives")
+			text, err := os.ReadFile(repoPath("integration/queues/" + slug + ".lives"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -35,7 +35,7 @@ func TestReadme(t *testing.T) {
 		return
 	}
 	// There is no network in there for modules that are missing.
-	if out, err := exec.CommandContext(t.Context(), "make", "-C", "..", "build").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "make", "-C", repoPath("."), "build").CombinedOutput(); err != nil {
 		t.Fatalf("make build: %v\n%s", err, out)
 	}
 	mode, namespace := "namespace", ownNetwork()
@@ -125,6 +125,9 @@ func docBlocks(t *testing.T, name string) (blocks []docBlock) {
 			section = strings.Trim(heading, "# \n")
 		}
 		text, indented := strings.CutPrefix(line, "    ")
+		if fenced {
+			text = line
+		}
 		if fence || !fenced && !indented {
 			open = false
 			continue

@@ -234,7 +234,7 @@ func (r *reader) scrape(text string) {
 func (r *reader) fastLoop(text string) {
 	r.Helper()
 	for _, m := range regexp.MustCompile(` \./(\w[\w/]*)`).FindAllStringSubmatch(text, -1) {
-		if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
+		if _, err := os.Stat(repoPath(m[1])); err != nil {
 			r.Error(err)
 		}
 	}

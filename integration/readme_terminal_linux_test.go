@@ -35,7 +35,7 @@ unset MAKEFLAGS MAKELEVEL MFLAGS
 `
 	w := &terminal{t: t, dir: t.TempDir(), log: newLogBuffer(), done: make(chan struct{})}
 	w.cmd = exec.Command("bash", "--norc")
-	w.cmd.Dir, w.cmd.Env = "..", environment(nil)
+	w.cmd.Dir, w.cmd.Env = repoPath("."), environment(nil)
 	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	typed, err := w.cmd.StdinPipe()

@@ -18,10 +18,7 @@ import (
 func debian(t *testing.T) string {
 	t.Helper()
 	suite := strings.TrimSpace(shell(t, ".", nil, `. /etc/os-release; echo "$VERSION_CODENAME"`))
-	path, err := filepath.Abs("../bin/debian-" + suite + ".tar")
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := repoPath("bin/debian-" + suite + ".tar")
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}

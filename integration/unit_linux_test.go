@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-const unitFile = "../deploy/auditstream.service"
+const unitFile = "deploy/auditstream.service"
 
 // mostExposed is the most that "systemd-analyze security" may say, times ten: from 0, nothing to take away, to 100. What is
 // left is the network, which a server cannot do without.
@@ -28,7 +28,7 @@ func systemdAnalyze(t *testing.T, args ...string) string {
 
 func TestUnitIsValid(t *testing.T) {
 	t.Parallel()
-	unit, err := os.ReadFile(unitFile)
+	unit, err := os.ReadFile(repoPath(unitFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +54,6 @@ func TestUnitIsValid(t *testing.T) {
 func TestUnitIsLockedDown(t *testing.T) {
 	t.Parallel()
 	// Fails when the exposure is above the threshold.
-	out := strings.TrimSpace(systemdAnalyze(t, "security", "--offline=true", "--no-pager", "--threshold="+strconv.Itoa(mostExposed), unitFile))
+	out := strings.TrimSpace(systemdAnalyze(t, "security", "--offline=true", "--no-pager", "--threshold="+strconv.Itoa(mostExposed), repoPath(unitFile)))
 	t.Log(out[strings.LastIndexByte(out, '\n')+1:])
 }

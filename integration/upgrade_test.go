@@ -26,7 +26,7 @@ func earlier(t *testing.T, version int) database {
 	exception when duplicate_object or unique_violation then null; end $$`)
 	database{Admin: admin}.keepsRowTexts(t)
 	for _, name := range []string{"audits.sql", fmt.Sprintf("testdata/schema-%d.sql", version)} {
-		script, err := os.ReadFile("../internal/sql/" + name)
+		script, err := os.ReadFile(repoPath("internal/sql/" + name))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -203,7 +203,7 @@ func (p *pauser) run(ctx context.Context) error {
 			if err == nil {
 				break
 			}
-			p.logger.Error("PostgreSQL cannot be resumed yet, trying on", "error", err)
+			p.logger.Error("PostgreSQL cannot be resumed yet, trying again", "error", err)
 			if pause(ctx, pauseRetry) != nil {
 				return nil // stopping the server resumes it, too
 			}

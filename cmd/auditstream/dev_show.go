@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"auditstream/internal/docsite"
 	"auditstream/internal/server"
 	"auditstream/internal/server/web"
 )
@@ -39,12 +40,14 @@ PostgreSQL %s and auditstream are running.
 
     %s
 
+  Read the documents: %s/docs/
+
   Audit %d belongs to somebody else: asked for, it answers 403.
   Metrics are at http://%s/metrics. The data is kept in %s.
   Ctrl-C stops everything.
 `, version, base, base, exportsFeed,
 		d.simulation.byHand, d.token(devPrintedTokenTTL), base, d.simulation.byHand,
-		d.psql,
+		d.psql, base,
 		d.simulation.foreign, admin, dir)
 }
 
@@ -58,7 +61,7 @@ func (d devShow) page() http.Handler {
 			SQL:    d.psql,
 			Feeds:  []string{exportsFeed},
 		}
-	}}
+	}, Docs: docsite.Handler("/docs/")}
 	if d.lab != nil {
 		options.Pulse, options.Actions = d.lab.pulse, d.lab.actions()
 	}

@@ -62,6 +62,7 @@ func manual(app *kong.Application, date time.Time) string {
 	p.section("FILES")
 	for _, file := range [][2]string{
 		{"/etc/default/auditstream", "The variables of the service, in Debian's package."},
+		{"/usr/share/doc/auditstream/README.md", "What it is and how to begin; the documents are beside it, in docs/."},
 		{"/lib/systemd/system/auditstream.service", "The service. It is neither enabled nor started by being installed."},
 	} {
 		p.line(".TP")

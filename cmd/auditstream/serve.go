@@ -176,7 +176,7 @@ func firstContact(ctx context.Context, ping func(context.Context) error, logger 
 	if final {
 		return errors.New(anonymous(err.Error()))
 	}
-	logger.Error("the database cannot be read yet, trying on", "error", err)
+	logger.Error("the database cannot be read yet, trying again", "error", err)
 	return nil
 }
 

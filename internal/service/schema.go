@@ -42,8 +42,9 @@ const (
 	lookEvery = time.Minute
 	// lookRest bounds how often others can have the catalog read, by notifying. A resync within it waits for nothing.
 	lookRest = time.Second
-	// lookAgain is how soon it is looked again for feeds where the database did not answer.
-	lookAgain = 3 * time.Second
+	// lookAgain is how soon it is looked again for feeds where the database did not answer: until then streams of all but audits are
+	// told to come back, where it did not answer since the start.
+	lookAgain = time.Second / 2
 	// lookTimeout is how long a resync waits for either answer.
 	lookTimeout = 2 * time.Second
 )
@@ -67,15 +68,19 @@ func (w *schemaWatch) Watch(ctx context.Context) error {
 				continue
 			}
 		}
-		known := true
+		known, changed := true, false
 		if resync {
-			w.compare(ctx)
 			known = w.feeds.look(ctx)
 		}
-		print := w.drift.print
-		changed := w.drift.look(ctx, resync)
-		if !resync && w.drift.print != print { // where no install is heard of
-			known = w.feeds.look(ctx)
+		if known { // else each would only wait for its own time-out
+			if resync {
+				w.compare(ctx)
+			}
+			print := w.drift.print
+			changed = w.drift.look(ctx, resync)
+			if !resync && w.drift.print != print { // where no install is heard of
+				known = w.feeds.look(ctx)
+			}
 		}
 		if changed || resync && !passed {
 			w.feeds.Resync()

@@ -63,7 +63,7 @@ func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
 		log.Reset()
 	}
 	told("level=WARN", "older than this program", "schema=1 program=5", `run="auditstream install --table public.audits --role `,
-		`until_then="its triggers ring for every change`)
+		`until_then="its triggers notify of every change`)
 	if _, err := sql.Install(t.Context(), conn, sql.Options{}); err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func (s *Seen) statuses(ctx context.Context, conn *pgx.Conn, status, rows string
 		if w.Word == "completed" || w.Word == "failed" || slices.Contains(ends, w.Word) {
 			does = "ends a row"
 		} else if slices.Contains(looksLikeAnEnd, w.Word) {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("the status %q looks like an end, and ends nothing, in %d rows: streams of them stay open; give --status %[1]s=completed, or =failed, or --ends %[1]s", w.Word, w.Rows))
+			s.Warnings = append(s.Warnings, fmt.Sprintf("the status %q sounds final and ends no stream, in %d rows: their streams stay open; give --status %[1]s=completed, or =failed, or --ends %[1]s", w.Word, w.Rows))
 		}
 		listed = append(listed, fmt.Sprintf("%q (%d, %s)", w.Word, w.Rows, does))
 	}

@@ -16,7 +16,7 @@ func TestInstallSaysWhatItSees(t *testing.T) {
 		insert into jobs (state, owner, org) select (array['Success', 'busy', ' odd ', null])[1 + n % 4], case when n % 10 > 0 then n end, case when n % 20 = 0 then 'o' end from generate_series(1, 20000) n;
 		analyze jobs`)
 	o := sql.Options{Feed: "jobs", Table: "jobs", Columns: map[string]string{"status": "state", "progress": "done/total", "user_id": "owner", "group_id": "org"}, Words: []sql.Word{{Stored: "busy", Shown: "running"}}, Ends: []string{"odd"}}
-	const ends, ownerless = `the status "success" looks like an end, and ends nothing, in 5000 rows: streams of them stay open; give --status success=completed, or =failed, or --ends success`, `1000 of 20000 rows have no owner, so that nobody sees them`
+	const ends, ownerless = `the status "success" sounds final and ends no stream, in 5000 rows: their streams stay open; give --status success=completed, or =failed, or --ends success`, `1000 of 20000 rows have no owner, so that nobody sees them`
 	notes := []string{`shown: id from id, user_id from owner, status from state, progress from done/total, group_id from org`, `statuses: "odd" (5000, ends a row), "pending" (5000, ends nothing), "running" (5000, ends nothing), "success" (5000, ends nothing)`}
 	index := func(column, expression string) string {
 		return `no index finds the rows of one ` + column + `: whoever watches all that is theirs has the whole of public.jobs read; create index concurrently on "public"."jobs" ((` + expression + `))`

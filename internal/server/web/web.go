@@ -45,6 +45,8 @@ type Options struct {
 	// for a server that no other machine can reach.
 	Pulse   func(ctx context.Context) any
 	Actions map[string]Action
+	// Docs answers GET /docs/ and what is below it; nil: there is nothing.
+	Docs http.Handler
 }
 
 // Page serves the page and its parts; every other path is answered 404.
@@ -86,6 +88,9 @@ func Page(o Options) http.Handler {
 		route, allow := routes[r.URL.Path], "GET, HEAD"
 		if action, ok := actions[r.URL.Path]; ok {
 			route, allow = action, "POST"
+		}
+		if route == nil && o.Docs != nil && strings.HasPrefix(r.URL.Path, "/docs/") {
+			route = o.Docs.ServeHTTP
 		}
 		switch {
 		case route == nil:
