@@ -16,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain is also the helper process: with this variable set, the binary is an owner of a server (see owner_test.go).
+// TestMain is also the helper process: with this variable set, the binary runs a server (see directory_test.go).
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("LOCALPG_TEST_OWNER"); dir != "" {
 		if err := ownServer(dir); err != nil {
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// tempDir is not t.TempDir, whose mode closes it to the server's account.
+// tempDir is used instead of t.TempDir, which the server's account cannot enter.
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "localpg-test-")

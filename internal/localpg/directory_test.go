@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// ownServer is the helper process: it starts a server, says where, and stops it when its standard input ends.
+// ownServer is the helper process: it starts a server, prints where, and stops it when its standard input ends.
 func ownServer(dir string) error {
 	ctx := context.Background()
 	s, err := Start(ctx, fast(dir))
@@ -119,7 +119,7 @@ func TestKilledOwnerIsRecoveredFrom(t *testing.T) {
 	}
 }
 
-// abandon leaves a server running and its directory unlocked, as on a system that cannot tell it of our death.
+// abandon leaves a server running and its directory unlocked, as on a system without a signal at our death.
 func abandon(t *testing.T, s *Server) {
 	t.Helper()
 	if err := s.lock.Close(); err != nil {
@@ -223,7 +223,7 @@ func TestUnusableDataIsRefusedAndKept(t *testing.T) {
 	}
 }
 
-// The number in a stale postmaster.pid may belong to somebody else by now, and PostgreSQL would refuse to start.
+// The process id in a stale postmaster.pid may belong to another program by now, and PostgreSQL would refuse to start.
 func TestRecycledPIDIsDealtWith(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
