@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// TCPProxy forwards connections to a target. Its address stays the same whatever happens behind it, and it can fail in
-// the ways a network does. Its methods may be called concurrently.
+// TCPProxy forwards connections to a target, and can fail like a network. Its address never changes. Safe for concurrent use.
 type TCPProxy struct {
 	listener net.Listener
 	cancel   context.CancelFunc // ends dials and waits for Resume
@@ -57,15 +56,15 @@ func ProxyDSN(tb TB, dsn string) (*TCPProxy, string) {
 // Addr is the proxy's own address.
 func (p *TCPProxy) Addr() string { return p.listener.Addr().String() }
 
-// SetTarget changes where connections made from now on lead to.
+// SetTarget changes the target of new connections.
 func (p *TCPProxy) SetTarget(target string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.target = target
 }
 
-// Pause stops forwarding, both ways and also the news that a side has closed: connections stay open and new ones are
-// accepted, but nothing comes through any more, as behind a router that lost its state.
+// Pause stops forwarding in both directions, also that a side has closed. Connections stay open and new ones are accepted, but nothing comes
+// through, as behind a router that has lost its state.
 func (p *TCPProxy) Pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +75,7 @@ func (p *TCPProxy) Pause() {
 	}
 }
 
-// Resume forwards again, what was held back first.
+// Resume forwards again, beginning with what was held back.
 func (p *TCPProxy) Resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -96,7 +95,7 @@ func (p *TCPProxy) DropAll() {
 	}
 }
 
-// Close drops everything and waits until nothing of the proxy is left. It may be called twice.
+// Close closes all connections and waits until all goroutines of the proxy have ended. It may be called twice.
 func (p *TCPProxy) Close() {
 	p.mu.Lock()
 	p.closed = true
@@ -127,7 +126,7 @@ func (p *TCPProxy) accept(ctx context.Context) {
 	}
 }
 
-// serve connects one client with the target until either side ends.
+// serve connects one client to the target until either side closes.
 func (p *TCPProxy) serve(ctx context.Context, client net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -155,7 +154,7 @@ func (p *TCPProxy) serve(ctx context.Context, client net.Conn) {
 	pumps.Wait()
 }
 
-// pump copies one direction. At its end both sides are closed, which ends the other direction too.
+// pump copies one direction. At its end it closes both sides, which ends the other direction, too.
 func (p *TCPProxy) pump(ctx context.Context, to, from net.Conn) {
 	defer func() {
 		_ = to.Close()
@@ -173,7 +172,7 @@ func (p *TCPProxy) pump(ctx context.Context, to, from net.Conn) {
 	}
 }
 
-// wait blocks while the proxy is paused; false means that it closes.
+// wait blocks while the proxy is paused. It returns false when the proxy is closed.
 func (p *TCPProxy) wait(ctx context.Context) bool {
 	for {
 		p.mu.Lock()
@@ -194,7 +193,7 @@ func (p *TCPProxy) currentTarget() string {
 	return p.target
 }
 
-// track makes a connection known to DropAll; it closes one that came too late.
+// track registers a connection for DropAll and Close. After Close, it closes the connection and returns false.
 func (p *TCPProxy) track(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
