@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"syscall"
@@ -27,17 +28,12 @@ type Conn struct {
 	pool    *Pool
 	task    Task
 	key     uint64 // its number in epoll's events
-	sock    socket
-	rawConn syscall.RawConn
-	input   []byte // what net/http had read beyond the request
-	served  bool   // Serve was called, so only writers use it
+	sock    net.Conn
+	rawConn syscall.RawConn // nil when the connection is not a *net.TCPConn: then only Go's Read and Write are used
+	input   []byte          // what net/http had read beyond the request
+	served  bool            // Serve was called, so only writers use it
 
 	next *Conn // the next in the pool's queue; queue guards it
-}
-
-type socket interface {
-	net.Conn
-	syscall.Conn
 }
 
 // Take takes the connection of a request from net/http. It returns nil when the connection cannot be taken; net/http then keeps it. The
@@ -52,18 +48,12 @@ func (p *Pool) Take(w http.ResponseWriter) *Conn {
 	c := &Conn{pool: p, input: bufferedInput(buffered.Reader)}
 	if again, ok := conn.(*reusedConn); ok {
 		c.input = append(c.input, again.input...)
-		conn = again.socket
+		conn = again.Conn
 	}
-	var ok bool
-	if c.sock, ok = conn.(socket); ok { // a *net.TCPConn: with TLS, no connection is taken
-		c.rawConn, err = c.sock.SyscallConn()
+	if tcp, ok := conn.(*net.TCPConn); ok { // only this type: the Write of a wrapper, made by another listener, may do more
+		c.rawConn, _ = tcp.SyscallConn() // an error means that it is closed; the first write finds that, too
 	}
-	if !ok || err != nil { // net/http sees that the connection is closed
-		_ = conn.Close()
-		p.cfg.Gone(conn)
-		p.unexpect()
-		return nil
-	}
+	c.sock = conn
 	return c
 }
 
@@ -84,9 +74,20 @@ func (c *Conn) Begin(task Task) {
 
 // Serve leaves the connection to the writers, which run the task at once and after each Schedule. The handler must not use it any more.
 func (c *Conn) Serve() {
-	c.pool.disconnects.watch(c, false)
+	if c.rawConn != nil {
+		c.pool.disconnects.watch(c, false)
+	} else {
+		c.pool.goroutines.Go(c.readUntilEnd)
+	}
 	c.served = true
 	c.pool.push(c)
+}
+
+// readUntilEnd waits until the client disconnects, for a connection that epoll cannot watch.
+func (c *Conn) readUntilEnd() error {
+	_, _ = io.Copy(io.Discard, c.sock)
+	c.pool.noteInput(c.key)
+	return nil
 }
 
 // Schedule makes a writer run the task. It does not block. Do not call it again before that run has begun. Safe for concurrent use.
@@ -95,9 +96,12 @@ func (c *Conn) Schedule() { c.pool.push(c) }
 // Write writes all parts. It first writes what the socket accepts without waiting. If more is left, it waits for the client in Config.Write,
 // and meanwhile another writer takes this one's place.
 func (c *Conn) Write(parts ...[]byte) error {
-	n, err := tryWritev(c.rawConn, parts)
-	if err != nil {
-		return fmt.Errorf("write event: %w", err)
+	n := 0
+	if c.rawConn != nil {
+		var err error
+		if n, err = tryWritev(c.rawConn, parts); err != nil {
+			return fmt.Errorf("write event: %w", err)
+		}
 	}
 	for len(parts) > 0 && n >= len(parts[0]) {
 		n, parts = n-len(parts[0]), parts[1:]
@@ -125,7 +129,7 @@ func (c *Conn) Rest() bool { return c.input == nil && c.pool.disconnects.watch(c
 func (c *Conn) HandBack() {
 	c.pool.disconnects.unwatch(c)
 	c.pool.cfg.Gone(c.sock) // net/http counts it as a new one
-	if !c.pool.returned.offer(&reusedConn{socket: c.sock, input: c.input}) {
+	if !c.pool.returned.offer(&reusedConn{Conn: c.sock, input: c.input}) {
 		_ = c.sock.Close()
 	}
 	c.pool.remove(c)

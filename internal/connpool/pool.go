@@ -10,11 +10,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Config configures a Pool. All fields are required.
+// Config configures a Pool. Write and Logger are required.
 type Config struct {
-	// Addr is the address that the listener returned by Listener reports.
+	// Addr is the address that the listener returned by Listener reports. With nil, HandBack must not be called.
 	Addr net.Addr
-	// Gone is called for each taken connection when it is closed or goes back to net/http, which then counts it as a new one.
+	// Gone is called for each taken connection when it is closed or goes back to net/http, which then counts it as a new one. nil means
+	// no function.
 	Gone func(net.Conn)
 	// Write writes what a client does not accept at once. It may wait for the client, for a bounded time.
 	Write func(net.Conn, []byte) error
@@ -46,6 +47,9 @@ type Pool struct {
 
 // New returns a Pool. The caller must call Run or Close.
 func New(cfg Config) *Pool {
+	if cfg.Gone == nil {
+		cfg.Gone = func(net.Conn) {}
+	}
 	p := &Pool{cfg: cfg, writers: runtime.GOMAXPROCS(0), open: make(map[uint64]*Conn), returned: newReturnListener(cfg.Addr)}
 	p.closedOne.L, p.ready.L = &p.mu, &p.queue
 	var err error

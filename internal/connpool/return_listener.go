@@ -45,13 +45,13 @@ func (b *returnListener) Addr() net.Addr { return b.addr }
 
 // reusedConn is a connection of which some input was already read. Read returns that input first.
 type reusedConn struct {
-	socket
+	net.Conn
 	input []byte
 }
 
 func (c *reusedConn) Read(p []byte) (int, error) {
 	if len(c.input) == 0 {
-		return c.socket.Read(p)
+		return c.Conn.Read(p)
 	}
 	n := copy(p, c.input)
 	if c.input = c.input[n:]; len(c.input) == 0 {
