@@ -129,7 +129,7 @@ func TestRefusedRingsAndViews(t *testing.T) {
 		"no id":             {`select state as status, 0 as progress from app.jobs`, nil, `the view of --view has no column id: it selects id, status and progress`},
 		"another id":        {`select 1 as id, state as status, 0 as progress from app.jobs`, nil, `the view of --view shows an id that is integer, and id of app.jobs is uuid`},
 		"twice the column":  {`select id, state as status, 0 as progress, title as status from app.jobs`, nil, `the view of --view has two columns status: name each with as`},
-		"a parameter":       {`select id, state as status, 0 as progress from app.jobs where owner = $1`, nil, `the view of --view has a parameter, $1: write the value`},
+		"a parameter":       {`select id, state as status, 0 as progress from app.jobs where owner = $1`, nil, `the view of --view has a parameter, $1: write its value instead`},
 		"two statements":    {`select id, state as status, 0 as progress from app.jobs; drop table app.steps`, nil, `the view of --view: `},
 		"out of the braces": {`select 1) a; drop table app.steps; select * from (select 1`, nil, `the view of --view: `},
 		"it writes":         {`delete from app.jobs returning id, state as status, 0 as progress`, nil, `the view of --view: `},
