@@ -78,7 +78,7 @@ func TestInstallNeverStopsTheApplication(t *testing.T) {
 	if !strings.Contains(log.String(), "long worker") || strings.Count(log.String(), "\n") != 1 {
 		t.Errorf("the log should say once who holds the lock: %s", log.String())
 	}
-	listen(t, dsn).rings(t, writer, `update audits set progress = 5 where id = 1`, "1")
+	listen(t, dsn).notifies(t, writer, `update audits set progress = 5 where id = 1`, "1")
 }
 
 func TestInstallGivesUp(t *testing.T) {
