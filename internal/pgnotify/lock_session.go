@@ -147,7 +147,8 @@ func (s *lockSession) acquire(ctx context.Context, buckets []int32) (taken []int
 func (s *lockSession) release(ctx context.Context, buckets []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	if _, err := s.conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, s.lockNumbers(buckets), s.class); err != nil {
+	const unlock = `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`
+	if _, err := s.conn.Exec(ctx, unlock, s.lockNumbers(buckets), s.class); err != nil {
 		return fmt.Errorf("release locks: %w", err)
 	}
 	return nil
