@@ -31,6 +31,7 @@ const (
 // nodeModules fails the test when what the client is tested with is not there.
 func nodeModules(t testing.TB) {
 	t.Helper()
+	dependsOn(t, clientDir)
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Fatal("the browser client's tests need Node.js 20 or later: install it (Debian: apt-get install nodejs npm) and have it on the PATH")
 	}

@@ -34,6 +34,7 @@ type example struct {
 // own. With npm's packages in examples/node_modules it takes half a minute.
 func TestExamples(t *testing.T) {
 	t.Parallel()
+	dependsOn(t, "examples")
 	if _, err := os.Stat(repoPath("examples/node_modules/pg")); err != nil {
 		t.Fatal("the examples' packages are missing: run npm ci in examples/, or .ci/setup test, as make test does")
 	}

@@ -26,6 +26,7 @@ var buildWorkers = sync.OnceValues(func() (string, error) {
 // startWorker waits until the queue's tables are there.
 func startWorker(t testing.TB, db database, queue string) *queueWorker {
 	t.Helper()
+	dependsOn(t, "integration/queues")
 	command := []string{"node", repoPath("integration/queues/node/worker.mjs"), queue}
 	if queue == "river" || queue == "gue" {
 		path, err := buildWorkers()

@@ -27,6 +27,7 @@ type terminal struct {
 // openTerminal starts a bash at the top of the tree, which is closed with all its processes when the test is over.
 func openTerminal(t *testing.T) *terminal {
 	t.Helper()
+	dependsOn(t, ".ci", "Makefile")
 	// ERR tells of any command that fails, also between others; EXIT ends what runs in the background, even when the test
 	// was killed.
 	const manners = `set -E; trap 'echo "readme: failed: $BASH_COMMAND" >&2' ERR

@@ -2,11 +2,14 @@ package integration
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
+	"testing"
 )
 
 // repoPath is where a file of this repository is. Tests run in the folder of their package, which says nothing about others.
@@ -32,8 +35,8 @@ var repoRoot = sync.OnceValue(func() string {
 // build makes a program in bin/ from a package, as go build names it in a folder, and returns its path. Several test processes do
 // this at a time: one builds while the others wait for it, and what runs already stays as it is.
 func build(name, dir, pkg string, flags ...string) (string, error) {
-	path := repoPath("bin/" + name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	path, err := repoPath("bin/"+name), os.Mkdir(repoPath("bin"), 0o755)
+	if err != nil && !os.IsExist(err) {
 		return "", err
 	}
 	unlock, err := lockFile(path + ".lock")
@@ -42,16 +45,55 @@ func build(name, dir, pkg string, flags ...string) (string, error) {
 	}
 	defer unlock()
 
-	fresh := path + ".new" // as the old one is, so that go build leaves it alone where nothing has changed
-	if err := copyProgram(path, fresh); err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
+	// Over a copy of the old one, which go build leaves alone where nothing has changed. By cp, because go test would remember what
+	// this process has read.
+	fresh := path + ".new"
+	_ = exec.Command("cp", "-p", path, fresh).Run() // there may be no old one
 	cmd := exec.Command("go", append(append([]string{"build", "-o", fresh}, flags...), pkg)...)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)
 	}
+	if err := noteSources(dir, pkg); err != nil {
+		return "", fmt.Errorf("sources of %s: %w", name, err)
+	}
 	return path, os.Rename(fresh, path)
+}
+
+// noteSources has go test know that the result depends on a program: it sees which files a test asks for, and not which ones it
+// builds from. Otherwise it would take a result for a newer program's.
+func noteSources(dir, pkg string) error {
+	cmd := exec.Command("go", "list", "-deps", "-f", `{{if and .Module .Module.Main}}{{$dir := .Dir}}{{.Module.GoMod}}
+{{range .GoFiles}}{{$dir}}/{{.}}
+{{end}}{{range .EmbedFiles}}{{$dir}}/{{.}}
+{{end}}{{end}}`, pkg)
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	for file := range strings.FieldsFuncSeq(string(out), func(r rune) bool { return r == '\n' }) {
+		if _, err := os.Stat(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dependsOn has go test know that the result depends on folders of which other programs read the files; see noteSources.
+func dependsOn(t testing.TB, folders ...string) {
+	t.Helper()
+	for _, folder := range folders {
+		err := filepath.WalkDir(repoPath(folder), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() && (entry.Name() == "node_modules" || entry.Name() == ".auditstream") {
+				return filepath.SkipDir
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // lockFile waits until no other process has the lock. The lock ends with its process, however that ends.
@@ -65,16 +107,4 @@ func lockFile(path string) (unlock func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return func() { _ = file.Close() }, nil
-}
-
-// copyProgram copies a program, if it is there.
-func copyProgram(from, to string) error {
-	program, err := os.ReadFile(from)
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, program, 0o755)
 }
