@@ -22,7 +22,7 @@ const (
 // serveStream serves GET /api/v1/sse/{feed}/{id}/progress and GET /api/v1/sse/{feed}/progress, which differ in where ids finds
 // what is asked for. It opens a stream and sends its first events; then whoever serves it goes on.
 func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keys) {
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); errors.Is(err, http.ErrNotSupported) {
+	if !takesDeadlines(w) {
 		s.writeError(w, r, because(errInternal, errHidden))
 		return
 	}
@@ -51,6 +51,20 @@ func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keys) 
 
 var errHidden = errors.New("a stream can neither be flushed nor bounded: middleware around the handler wraps the http.ResponseWriter; " +
 	"give its wrapper the method Unwrap() http.ResponseWriter")
+
+// takesDeadlines reports whether an http.ResponseController finds what sets them.
+func takesDeadlines(w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case interface{ SetWriteDeadline(time.Time) error }:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
+		}
+	}
+}
 
 // open subscribes to the audits, all of the viewer's if nil is asked for, and takes their first states. It is all or nothing: the error
 // is why one must not be shown. Writers are told nothing yet.
