@@ -29,7 +29,7 @@ test: ## Install what tests need, then run all of them but the long ones; 14 min
 	@$(MAKE) --no-print-directory -k test-units test-whole
 
 # Where goroutines share what they have: with the race detector.
-RACED = ./internal/server ./internal/pgnotify/... ./internal/store ./internal/connpool ./internal/service ./cmd/auditstream
+RACED = . ./auditstreamtest ./internal/server ./internal/pgnotify/... ./internal/store ./internal/connpool ./internal/service ./cmd/auditstream
 
 .PHONY: test-units
 test-units:
@@ -198,7 +198,7 @@ bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger
 	$(GO) test -run '^$$' -bench Latency -benchtime 1x -count $(BENCH_COUNT) ./integration/
 
 # Where PostgreSQL is not run by localpg, which needs Unix's signals, there are no tests either.
-PORTABLE = ./internal/server ./internal/pgnotify ./internal/pgnotify/redisnotify ./internal/store ./internal/sql
+PORTABLE = . ./internal/server ./internal/pgnotify ./internal/pgnotify/redisnotify ./internal/store ./internal/sql
 
 .PHONY: lint
 lint: lint-quick ## Check all: also staticcheck, and that it compiles for the other systems; about 5 minutes
@@ -231,6 +231,16 @@ licenses: ## Check that THIRD_PARTY.md is up to date and every licence is an all
 	@.ci/licenses
 licenses-write: ## Write THIRD_PARTY.md
 	@.ci/licenses write
+
+.PHONY: module
+module: ## Rename the Go module everywhere: PATH=host/owner/auditstream, where it will be published
+	@PATH="$$PATH:$(USUAL_PATH)" $(GO) run ./internal/rename '$(PATH)'
+
+# On the command line PATH is not where programs are: those of make module are looked for in the usual places, or GO=/path/to/go says where.
+USUAL_PATH = /usr/local/go/bin:/usr/lib/go/bin:/usr/local/bin:/usr/bin:/bin
+ifeq ($(origin PATH),command line)
+unexport PATH
+endif
 
 .PHONY: image
 image: ## Build the container image auditstream

@@ -28,7 +28,7 @@ var forTests = []string{"internal/localpg", "internal/pgtest", "internal/rediste
 func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} . {{join .TestImports " "}} {{join .XTestImports " "}}`, "./internal/...")
-	cmd.Dir = ".."
+	cmd.Dir = repoRoot()
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

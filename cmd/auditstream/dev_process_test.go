@@ -161,7 +161,7 @@ func (d *devProcess) checkPage(t *testing.T) {
 	if found == nil {
 		t.Fatalf("no address on the screen:\n%s", d.screen)
 	}
-	mustContain(t, get(t, found[1]), "<!doctype html>")
+	mustContain(t, get(t, found[1]), "<!doctype html>", `<a href="/docs/">`)
 	mustContain(t, get(t, found[1]+"docs/"), "<title>Start - auditstream</title>")
 	var page web.Dev
 	if err := json.Unmarshal([]byte(get(t, found[1]+"dev.json")), &page); err != nil {

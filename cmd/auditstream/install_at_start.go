@@ -62,10 +62,15 @@ func (f startInstallFlags) installFirst(ctx context.Context, url string, logger 
 	case f.done(ctx, conn, schema): // the drift watch says what is not as it was made
 		logger.Warn("installed already, and this role may not repair it", "table", schema.Table, "missing", err)
 	default:
-		return fmt.Errorf("--install (AUDITSTREAM_INSTALL) %s: %w\nOr run it once with the table owner's DATABASE_URL, and then serve again: auditstream install --table %s --role %s",
-			f.Install, err, service.ShellQuote(string(f.Install)), service.ShellQuote(currentUser(ctx, conn)))
+		return fmt.Errorf("--install (AUDITSTREAM_INSTALL) %s: %w\n%s", f.Install, err, f.command(currentUser(ctx, conn)))
 	}
 	return nil
+}
+
+// command is what somebody with the rights runs once.
+func (f startInstallFlags) command(role string) string {
+	return fmt.Sprintf("Or run it once with the table owner's DATABASE_URL, and then serve again: auditstream install --table %s --role %s",
+		service.ShellQuote(string(f.Install)), service.ShellQuote(role))
 }
 
 func currentUser(ctx context.Context, conn *pgx.Conn) string {

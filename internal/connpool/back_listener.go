@@ -45,13 +45,13 @@ func (b *backListener) Addr() net.Addr { return b.addr }
 
 // reusedConn begins with what had been read of it already.
 type reusedConn struct {
-	socket
+	net.Conn
 	input []byte
 }
 
 func (c *reusedConn) Read(p []byte) (int, error) {
 	if len(c.input) == 0 {
-		return c.socket.Read(p)
+		return c.Conn.Read(p)
 	}
 	n := copy(p, c.input)
 	if c.input = c.input[n:]; len(c.input) == 0 {

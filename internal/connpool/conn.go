@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"syscall"
@@ -26,17 +27,12 @@ type Conn struct {
 	pool   *Pool
 	task   Task
 	key    uint64 // names it to what watches for disconnects
-	sock   socket
-	raw    syscall.RawConn
-	input  []byte // what the client sent after its request and net/http had read
-	pooled bool   // the handler has returned
+	sock   net.Conn
+	raw    syscall.RawConn // nil where the connection is no socket: it is written to and read from by Go's means alone
+	input  []byte          // what the client sent after its request and net/http had read
+	pooled bool            // the handler has returned
 
 	next *Conn // in the pool's queue, guarded by its lock
-}
-
-type socket interface {
-	net.Conn
-	syscall.Conn
 }
 
 // Take takes the connection of a request from net/http; nil: it cannot be taken, and net/http goes on. The caller writes the whole
@@ -51,18 +47,12 @@ func (p *Pool) Take(w http.ResponseWriter) *Conn {
 	c := &Conn{pool: p, input: unread(buffered.Reader)}
 	if again, ok := conn.(*reusedConn); ok {
 		c.input = append(c.input, again.input...)
-		conn = again.socket
+		conn = again.Conn
 	}
-	var ok bool
-	if c.sock, ok = conn.(socket); ok { // a *net.TCPConn: nothing else is served without TLS
-		c.raw, err = c.sock.SyscallConn()
+	if tcp, ok := conn.(*net.TCPConn); ok { // and not what somebody else's listener made of one, whose Write may do more
+		c.raw, _ = tcp.SyscallConn() // an error is that it is closed, which the first write finds, too
 	}
-	if !ok || err != nil { // net/http, asked to go on, says that the connection is gone
-		_ = conn.Close()
-		p.cfg.Gone(conn)
-		p.forget()
-		return nil
-	}
+	c.sock = conn
 	return c
 }
 
@@ -83,9 +73,20 @@ func (c *Conn) Begin(task Task) {
 
 // Serve has writers run the task from now on, beginning at once.
 func (c *Conn) Serve() {
-	c.pool.disconnects.watch(c, false)
+	if c.raw != nil {
+		c.pool.disconnects.watch(c, false)
+	} else {
+		c.pool.work.Go(c.read)
+	}
 	c.pooled = true
 	c.pool.push(c)
+}
+
+// read waits for the end of a client whose connection the kernel cannot be asked about.
+func (c *Conn) read() error {
+	_, _ = io.Copy(io.Discard, c.sock)
+	c.pool.disconnected(c.key)
+	return nil
 }
 
 // Schedule has a writer run the task. It does not block, may be called from anywhere, and is called again only after that.
@@ -93,9 +94,12 @@ func (c *Conn) Schedule() { c.pool.push(c) }
 
 // Write writes all parts. It takes the way without waiting first; while it has to wait, another writer takes this one's place.
 func (c *Conn) Write(parts ...[]byte) error {
-	n, err := tryWritev(c.raw, parts)
-	if err != nil {
-		return fmt.Errorf("write event: %w", err)
+	n := 0
+	if c.raw != nil {
+		var err error
+		if n, err = tryWritev(c.raw, parts); err != nil {
+			return fmt.Errorf("write event: %w", err)
+		}
 	}
 	for len(parts) > 0 && n >= len(parts[0]) {
 		n, parts = n-len(parts[0]), parts[1:]
@@ -123,7 +127,7 @@ func (c *Conn) Rest() bool { return c.input == nil && c.pool.disconnects.watch(c
 func (c *Conn) HandBack() {
 	c.pool.disconnects.unwatch(c)
 	c.pool.cfg.Gone(c.sock) // to be counted anew
-	if !c.pool.back.hand(&reusedConn{socket: c.sock, input: c.input}) {
+	if !c.pool.back.hand(&reusedConn{Conn: c.sock, input: c.input}) {
 		_ = c.sock.Close()
 	}
 	c.pool.remove(c)

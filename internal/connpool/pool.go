@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Config configures a Pool. All fields are required.
+// Config configures a Pool. Write and Logger are required.
 type Config struct {
-	// Addr is what the listener of Listener is said to listen on.
+	// Addr is what the listener of Listener is said to listen on. Nil: HandBack is not called.
 	Addr net.Addr
-	// Gone is told of each connection that net/http was to forget: it is closed, or net/http's again, as a new one.
+	// Gone is told of each connection that net/http was to forget: it is closed, or net/http's again, as a new one. Nil: nobody is.
 	Gone func(net.Conn)
 	// Write writes what a client does not take at once. It bounds the time.
 	Write func(net.Conn, []byte) error
@@ -51,6 +51,9 @@ type Pool struct {
 
 // New returns a pool that Run, or Close, must be called for.
 func New(cfg Config) *Pool {
+	if cfg.Gone == nil {
+		cfg.Gone = func(net.Conn) {}
+	}
 	p := &Pool{cfg: cfg, writers: runtime.GOMAXPROCS(0), open: make(map[uint64]*Conn), back: newBackListener(cfg.Addr)}
 	p.gone.L, p.ready.L = &p.mu, &p.queue
 	var err error

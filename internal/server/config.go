@@ -131,6 +131,11 @@ func (c *Config) validate() error {
 	if c.Hub == nil && c.Feeds == nil || c.Ping == nil || c.Listening == nil {
 		return errors.New("server: Config.Hub or Feeds, Ping and Listening are required")
 	}
+	return c.Validate()
+}
+
+// Validate says what is wrong with what an operator chooses. It makes no request.
+func (c *Config) Validate() error {
 	for name, d := range map[string]time.Duration{
 		"SSE_MAX_DURATION": c.MaxDuration, "SSE_HEARTBEAT_SECONDS": c.Heartbeat, "SSE_RETRY_MS": c.Retry,
 	} {
@@ -150,6 +155,9 @@ func (c *Config) validate() error {
 		if err := checkOrigin(origin); err != nil {
 			return err
 		}
+	}
+	if c.Viewer == nil {
+		return c.Auth.Validate()
 	}
 	return nil
 }

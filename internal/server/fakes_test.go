@@ -145,16 +145,20 @@ func ended(status string) *store.State {
 	return store.NewState(store.Audit{ID: "42", Status: status, Progress: 100, UserID: text("alice"), Error: text("boom")})
 }
 
-func newTestServer(t *testing.T, hub Hub, change func(*Config)) *Server {
-	t.Helper()
+func testConfig(hub Hub) Config {
 	registry := prometheus.NewRegistry()
-	cfg := Config{
+	return Config{
 		Registerer: registry, Admin: admin.Routes(registry),
 		Hub:       hub,
 		Ping:      func(context.Context) error { return nil },
 		Listening: func() bool { return true },
 		Auth:      AuthConfig{Secret: testSecret},
 	}
+}
+
+func newTestServer(t *testing.T, hub Hub, change func(*Config)) *Server {
+	t.Helper()
+	cfg := testConfig(hub)
 	if change != nil {
 		change(&cfg)
 	}

@@ -89,11 +89,13 @@ func (s *Handler) Close() {
 // ServeHTTP serves the API. A stream lasts until its end, ctx of its request is done, or that of Run; afterwards streams are told to
 // come back later, and other requests are answered 503.
 func (s *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.enter() {
-		defer s.active.Done()
-	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
+	if s.enter() {
+		defer s.active.Done()
+	} else {
+		cancel(errDraining)
+	}
 	defer context.AfterFunc(s.requests, func() { cancel(errDraining) })()
 	s.api.ServeHTTP(w, r.WithContext(ctx))
 }

@@ -22,6 +22,10 @@ const (
 // serveStream serves GET /api/v1/sse/{feed}/{id}/progress and GET /api/v1/sse/{feed}/progress, which differ in where ids finds
 // what is asked for. It opens a stream and sends its first events; then whoever serves it goes on.
 func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keys) {
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); errors.Is(err, http.ErrNotSupported) {
+		s.writeError(w, r, because(errInternal, errHidden))
+		return
+	}
 	st, first, err := s.open(r, ids)
 	if err != nil {
 		s.refuseStream(w, r, err)
@@ -44,6 +48,9 @@ func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keys) 
 	s.endSpan(r.Context())
 	newResponse(w).serve(r.Context(), st, first)
 }
+
+var errHidden = errors.New("a stream can neither be flushed nor bounded: middleware around the handler wraps the http.ResponseWriter; " +
+	"give its wrapper the method Unwrap() http.ResponseWriter")
 
 // open subscribes to the audits, all of the viewer's if nil is asked for, and takes their first states. It is all or nothing: the error
 // is why one must not be shown. Writers are told nothing yet.
@@ -89,6 +96,9 @@ func (s *Handler) open(r *http.Request, asked keys) (*stream, []*store.State, er
 
 // subscribe waits for the first states. Failing to get them is the database's fault or a shutdown's: both pass.
 func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake func()) (sub Subscription, err error) {
+	if err := context.Cause(ctx); errors.Is(err, errDraining) {
+		return nil, because(errShuttingDown, err)
+	}
 	ctx, stop := context.WithTimeout(ctx, firstReadTimeout)
 	defer stop()
 	if ids == nil {

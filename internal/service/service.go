@@ -53,6 +53,9 @@ type Service struct {
 	registrar *pgnotify.Registrar
 	listener  *pgnotify.Listener
 	announced func() bool // writers tell of what is watched
+
+	stopped context.Context // done once Run has returned
+	stop    context.CancelFunc
 }
 
 // New prepares a service, without connecting yet.
@@ -74,6 +77,7 @@ func New(cfg Config) (*Service, error) {
 		listen.Source, listen.Idle = pgnotify.NewPostgres(cfg.Listen, cfg.Pool), all.Idle
 		s.announced = func() bool { return registrar.Tells() || s.schema.alwaysRings.Load() }
 	}
+	s.stopped, s.stop = context.WithCancel(context.Background())
 	var err error
 	s.listener, err = pgnotify.NewListener(listen)
 	return s, err
@@ -93,6 +97,7 @@ func unannounced(registrar *pgnotify.Registrar, schema *schemaWatch) prometheus.
 
 // Run runs the service until ctx is done, and returns nil.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.stop()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{s.registrar.Run, s.listener.Run, s.feeds.run, s.schema.Watch} {
 		group.Go(func() error { return run(ctx) })

@@ -141,6 +141,8 @@ console.log(await watchProgress('jobs', 7));`)
 
 	// What is declared is there, and what is there is declared.
 	write("use.ts", `import * as client from 'auditstream-client';
+import { fakeProgress, testServer } from 'auditstream-client/testing';
+export const testing: [ReturnType<typeof fakeProgress>?, Awaited<ReturnType<typeof testServer>>?] = [];
 type Same<A, B> = [A] extends [B] ? [B] extends [A] ? true : false : false;
 export const same: Same<keyof typeof client, '`+strings.ReplaceAll(exports, ",", "' | '")+`'> = true;`)
 	tsc, err := filepath.Abs(compiler)

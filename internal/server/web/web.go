@@ -60,6 +60,9 @@ func Page(o Options) http.Handler {
 	}
 	routes := map[string]http.HandlerFunc{
 		"/": asset("index.html", "text/html; charset=utf-8", func(html []byte) []byte {
+			if o.Docs != nil {
+				html = bytes.Replace(html, []byte("<footer>\n    <p>"), []byte("<footer>\n    <p><a href=\"/docs/\">Documents</a> "), 1)
+			}
 			return bytes.Replace(html, []byte(`data-mode="token"`), []byte(`data-mode="`+mode+`"`), 1)
 		}),
 		"/page.css":    asset("page.css", "text/css; charset=utf-8", nil),

@@ -31,7 +31,9 @@ export function fakeProgress() {
   return {
     play(key, { status, progress = 0, ...fields } = {}, { end } = {}) {
       const { feed, id } = keyOf(key);
-      if (typeof status !== 'string') throw new TypeError(`play(${JSON.stringify(key)}): no status; give a state like { status: 'running', progress: 55 }`);
+      if (typeof status !== 'string') {
+        throw new TypeError(`play(${JSON.stringify(key)}): no status; give a state like { status: 'running', progress: 55 }`);
+      }
       const number = /^-?\d{1,15}$/.test(id) ? Number(id) : id;
       const body = { [feed === 'audits' ? 'audit_id' : 'id']: number, status, progress, ...fields };
       const event = { type: 'message', data: JSON.stringify(body), id: (++events).toString(16).padStart(16, '0'), ...end && { end: true } };

@@ -5,7 +5,8 @@ const LOG = 100; // lines that are kept
 /** Starts the program on a free port; resolves once it has an address. Ends with this process, where that ends in order. */
 export async function start({ databaseUrl = process.env.DATABASE_URL, install, bin, env, secret, timeout }) {
   if (!databaseUrl) {
-    throw new Error("testServer(): no database: give databaseUrl, or set DATABASE_URL, to that of your tests, like postgres://user:password@127.0.0.1:5432/test");
+    throw new Error('testServer(): no database: give databaseUrl, or set DATABASE_URL, to that of your tests, ' +
+      'like postgres://user:password@127.0.0.1:5432/test');
   }
   const { spawn } = await import('node:child_process');
   const program = bin ?? process.env.AUDITSTREAM_BIN ?? 'auditstream';

@@ -24,7 +24,8 @@ export async function testServer({ url, secret, databaseUrl, install, bin, env, 
     if (!key) throw new Error('token(): the server at url signs with a key that this test does not know: give secret, or set JWT_SECRET');
     const now = Math.floor(Date.now() / 1000);
     const part = (object) => Buffer.from(JSON.stringify(object)).toString('base64url');
-    const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ ...user != null && { sub: String(user) }, iat: now, exp: now + 3600, ...claims })}`;
+    const all = { ...user != null && { sub: String(user) }, iat: now, exp: now + 3600, ...claims };
+    const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(all)}`;
     return `${signed}.${createHmac('sha256', key).update(signed).digest('base64url')}`;
   };
   const viewers = new Set();

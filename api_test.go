@@ -1,0 +1,97 @@
+package auditstream_test
+
+import (
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"auditstream/internal/api"
+)
+
+// promised are the packages that other programs may import.
+var promised = []string{".", "auditstreamtest"}
+
+// What was exported at the last release is in api.txt, and whatever differs from it has an entry in CHANGELOG.md: the name, in backquotes, in
+// the part Unreleased. With UPDATE_API=1, when a release is made, the file is written.
+func TestEachChangeOfTheAPIIsInTheChangelog(t *testing.T) {
+	t.Parallel()
+	now := map[string]string{}
+	for _, dir := range promised {
+		names, err := api.Listing(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range names {
+			now[qualified(dir)+"."+name] = text
+		}
+	}
+	if os.Getenv("UPDATE_API") != "" {
+		var lines []string
+		for _, name := range slices.Sorted(maps.Keys(now)) {
+			lines = append(lines, name+"\t"+now[name]+"\n")
+		}
+		if err := os.WriteFile("api.txt", []byte(strings.Join(lines, "")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	released := map[string]string{}
+	for line := range strings.Lines(text(t, "api.txt")) {
+		name, declared, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		released[name] = declared
+	}
+	_, unreleased, found := strings.Cut(text(t, "CHANGELOG.md"), "\n## [Unreleased]\n")
+	if !found {
+		t.Fatal("CHANGELOG.md has no part [Unreleased]")
+	}
+	unreleased, _, _ = strings.Cut(unreleased, "\n## [")
+	for _, name := range unexplained(released, now, unreleased) {
+		t.Errorf("%s is not as it was released (%q, now %q): add an entry to CHANGELOG.md, under [Unreleased], with `%s` in it", name, released[name], now[name], name)
+	}
+}
+
+// unexplained are the names that differ and of which the changelog says nothing; for those of a type that is itself new, or gone, its own
+// name does.
+func unexplained(released, now map[string]string, changelog string) (names []string) {
+	all := maps.Clone(released)
+	maps.Copy(all, now)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		owner := name[:strings.LastIndexByte(name, '.')]
+		if released[name] == now[name] || strings.Contains(changelog, "`"+name+"`") ||
+			released[owner] != now[owner] && strings.Contains(changelog, "`"+owner+"`") {
+			continue
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+func TestUnexplained(t *testing.T) {
+	t.Parallel()
+	released := map[string]string{"p.New": "func New()", "p.Old": "func Old()", "p.T": "type T struct", "p.T.A": "int"}
+	now := map[string]string{"p.New": "func New(n int)", "p.T": "type T struct", "p.T.A": "string", "p.U": "type U struct", "p.U.B": "int"}
+	if got := unexplained(released, now, "nothing"); !slices.Equal(got, []string{"p.New", "p.Old", "p.T.A", "p.U", "p.U.B"}) {
+		t.Errorf("unexplained %v", got)
+	}
+	if got := unexplained(released, now, "`p.New`, `p.U`; `p.T`"); !slices.Equal(got, []string{"p.Old", "p.T.A"}) {
+		t.Errorf("unexplained %v, want the two that are not named", got)
+	}
+}
+
+func qualified(dir string) string {
+	if dir == "." {
+		return "auditstream"
+	}
+	return path.Base(dir)
+}
+
+func text(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

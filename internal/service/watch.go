@@ -1,0 +1,120 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"auditstream/internal/server"
+	"auditstream/internal/sql"
+	"auditstream/internal/store"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+var (
+	// ErrNotInstalled is that no table of the database was adopted.
+	ErrNotInstalled = errors.New("auditstream is not installed in this database, or its schema may not be used: install it, with the role that reads")
+	// ErrStopped is that the service runs no more.
+	ErrStopped = errors.New("the service has stopped")
+)
+
+// Ready is Ping, whose error is ErrNotInstalled where it is that.
+func (s *Service) Ready(ctx context.Context) error {
+	err := s.Ping(ctx)
+	// undefined_table, invalid_schema_name, insufficient_privilege
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && (pgErr.Code == "42P01" || pgErr.Code == "3F000" || pgErr.Code == "42501") {
+		return errors.Join(ErrNotInstalled, err)
+	}
+	return err
+}
+
+// Watch follows a row of a feed, whoever it belongs to: the state that is committed now, then each that differs, until there is an error.
+func (s *Service) Watch(ctx context.Context, feed, id string) iter.Seq2[*store.State, error] {
+	return func(yield func(*store.State, error) bool) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(s.stopped, func() { cancel(ErrStopped) })()
+		var last *store.State
+		for {
+			next, again, err := s.follow(ctx, cmp.Or(feed, store.DefaultFeed), id, last, yield)
+			if err != nil {
+				yield(nil, err)
+			}
+			if err != nil || !again {
+				return
+			}
+			last = next
+		}
+	}
+}
+
+// follow follows a row as long as its feed is what it is, and returns the last state; again is false when the loop has ended.
+func (s *Service) follow(ctx context.Context, feed, id string, last *store.State, yield func(*store.State, error) bool) (_ *store.State, again bool, err error) {
+	f, key, err := s.find(ctx, feed, id)
+	if err != nil {
+		return nil, false, err
+	}
+	if f.Name == store.DefaultFeed { // which is there also where nothing is
+		if err := s.Ready(ctx); errors.Is(err, ErrNotInstalled) {
+			return nil, false, err
+		}
+	}
+	wake := make(chan struct{}, 1)
+	sub, err := f.Hub.Subscribe(ctx, []store.Key{key}, func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, false, cause
+	}
+	if err != nil { // the feed was replaced just now
+		return last, true, nil
+	}
+	defer sub.Cancel()
+	for confirmed := false; ; {
+		for _, state := range sub.Take() {
+			if last != nil && state.Same(last) && state.Terminal() == last.Terminal() { // another install may know other ends
+				continue
+			}
+			if !yield(state, nil) {
+				return nil, false, nil
+			}
+			last = state
+		}
+		if !confirmed {
+			sub.Confirm()
+			confirmed = true
+		}
+		if sub.Over() {
+			return last, true, nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return nil, false, context.Cause(ctx)
+		}
+	}
+}
+
+// find waits until it is known which feeds there are.
+func (s *Service) find(ctx context.Context, feed, id string) (server.Feed, store.Key, error) {
+	select {
+	case <-s.feeds.known:
+	case <-ctx.Done():
+		return server.Feed{}, "", context.Cause(ctx)
+	}
+	f, err := s.feeds.find(feed)
+	if err != nil {
+		return server.Feed{}, "", fmt.Errorf("feed %q: %w", feed, err)
+	}
+	key, ok := f.Key.Parse(id)
+	if !ok {
+		return server.Feed{}, "", sql.UsageError{Message: fmt.Sprintf("%q is no key of feed %s: want one of type %s", id, feed, cmp.Or(string(f.Key), "integer"))}
+	}
+	return f, key, nil
+}

@@ -1,0 +1,155 @@
+package auditstream_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"auditstream"
+	"auditstream/internal/pgtest"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// database is one in which the table audits is adopted, with row 42 of alice's.
+func database(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	dsn := pgtest.New(t)
+	if _, err := auditstream.Install(t.Context(), pgtest.Connect(t, dsn), auditstream.Table{Create: true}); err != nil {
+		t.Fatal(err)
+	}
+	pool := open(t, dsn)
+	execute(t, pool, `insert into audits (id, user_id, url, status, progress) overriding system value values (42, 'alice', 'https://x.example', 'running', 25)`)
+	return pool
+}
+
+func open(t *testing.T, dsn string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func execute(t *testing.T, pool *pgxpool.Pool, sql string) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// asHeader is a session as simple as can be.
+func asHeader(r *http.Request) (auditstream.Viewer, error) {
+	user := r.Header.Get("X-User")
+	if user == "" {
+		return auditstream.Viewer{}, fmt.Errorf("no header X-User: %w", auditstream.ErrUnauthenticated)
+	}
+	return auditstream.Viewer{UserID: user}, nil
+}
+
+// run makes a service and runs it until the end of the test, or stop.
+func run(t *testing.T, pool *pgxpool.Pool, o auditstream.Options) (s *auditstream.Service, stop func()) {
+	t.Helper()
+	if o.Viewer == nil && o.Auth == (auditstream.Auth{}) {
+		o.Viewer = asHeader
+	}
+	s, err := auditstream.New(pool, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Errorf("Run returned %v, want nil", err)
+		}
+	})
+	t.Cleanup(stop)
+	return s, stop
+}
+
+// serve serves a handler until the end of the test.
+func serve(t *testing.T, h http.Handler) (url string) {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+// stream is an open answer.
+type stream struct {
+	status int
+	lines  *bufio.Scanner
+}
+
+func follow(t *testing.T, url, user string) *stream {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if user != "" {
+		r.Header.Set("X-User", user)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return &stream{resp.StatusCode, bufio.NewScanner(resp.Body)}
+}
+
+// until reads on to a line that has text.
+func (s *stream) until(t *testing.T, text string) {
+	t.Helper()
+	var seen []string
+	for s.lines.Scan() {
+		seen = append(seen, s.lines.Text())
+		if strings.Contains(s.lines.Text(), text) {
+			return
+		}
+	}
+	t.Fatalf("status %d, the answer ended without %q: %q, %v", s.status, text, seen, s.lines.Err())
+}
+
+// logBuffer is safe for concurrent use.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// within is a context that ends long after anything that a test waits for.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
