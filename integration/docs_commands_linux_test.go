@@ -34,7 +34,8 @@ var documented = []documentedBlock{
 	{page: "docs/job-queues.md", test: "TestDocsJobQueues"},
 
 	{page: "docs/tokens-and-issuers.md", begin: "auditstream ", test: "TestTokensPageCommands"},
-	{page: "docs/tokens-and-issuers.md", begin: "const { user } = ", why: "it is of an application with Auth.js; the token that it makes is what the settings above it are tried with"},
+	{page: "docs/tokens-and-issuers.md", begin: "const { user } = ",
+		why: "it is of an application with Auth.js; the token that it makes is what the settings above it are tried with"},
 	{page: "docs/tokens-and-issuers.md", test: "TestTokensPageHoldsForEachIssuer"},
 
 	{page: "docs/browser.md", begin: "import { watchAudit }", test: "TestClientDocuments"},

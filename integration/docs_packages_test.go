@@ -27,7 +27,8 @@ var forTests = []string{"internal/localpg", "internal/pgtest", "internal/rediste
 // A package imports nothing from the floors above it: server and pgnotify do not know each other, store and sql know nobody.
 func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} . {{join .TestImports " "}} {{join .XTestImports " "}}`, "./internal/...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-f",
+		`{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} . {{join .TestImports " "}} {{join .XTestImports " "}}`, "./internal/...")
 	cmd.Dir = repoRoot()
 	out, err := cmd.Output()
 	if err != nil {

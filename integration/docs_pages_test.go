@@ -148,7 +148,8 @@ func TestDocsReadmeIsWholeInArchives(t *testing.T) {
 // ofOthers are texts in docs/troubleshooting.md that another program says.
 var ofOthers = []string{
 	"address already in use", "permission denied for schema auditstream", "cannot drop column", "cannot alter type of a column used by a view",
-	"out of shared memory", "canceling statement due to lock timeout", "cannot PREPARE a transaction that has executed", "too many connections", "ulimit -n", "make run",
+	"out of shared memory", "canceling statement due to lock timeout", "cannot PREPARE a transaction that has executed",
+	"too many connections", "ulimit -n", "make run",
 }
 
 // What docs/troubleshooting.md says is seen is what our programs say.

@@ -16,6 +16,7 @@ import (
 
 // examples are the folders of examples/, and what a reader of each sees who has typed what its README says.
 var examples = map[string]func(e example){
+	"go-mux":              example.goMux,
 	"htmx":                example.htmx,
 	"node-express-pgboss": example.pgBoss,
 	"plain-html":          example.plainHTML,
@@ -61,6 +62,9 @@ func TestExamples(t *testing.T) {
 			}
 			e := example{T: t, terminal: openTerminal(t)}
 			e.run(e.copyTree() + e.ports())
+			if strings.HasPrefix(folder, "go-") {
+				e.run(e.copyModule())
+			}
 			typed := ""
 			for _, block := range docBlocks(t, "examples/"+folder+"/README.md") {
 				if strings.HasPrefix(block.text, "cd examples/"+folder+"\n") {
@@ -104,6 +108,17 @@ cd '` + dir + `' && export PATH=$PWD/bin:$PATH
 `
 }
 
+// copyModule adds what examples in Go are built of.
+func (e example) copyModule() (typed string) {
+	e.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		e.Fatal(err)
+	}
+	return "rm internal/server/web/client\n" + // a link, which go:embed does not follow
+		"(cd '" + root + "' && tar c --exclude=node_modules --exclude='*_test.go' ./go.mod ./go.sum ./*.go ./internal) | tar x\n"
+}
+
 func (e example) ports() (typed string) {
 	e.Helper()
 	port := func() string {
@@ -133,6 +148,14 @@ func (e example) plainHTML() {
 	p.wait(e, "live", "document.querySelector('#connection').textContent.trim() === 'live'")
 	p.wait(e, "the end", "/^completed: Done$/m.test(document.querySelector('#audits').innerText)")
 	p.wait(e, "the next one", "document.querySelectorAll('li').length > 1")
+	e.quiet(p)
+}
+
+func (e example) goMux() {
+	p := e.open()
+	p.do(e, chromedp.Click(chromedp.CSS("button")))
+	p.wait(e, "a bar that moves", "[...document.querySelectorAll('progress')].some((bar) => bar.value > 0 && bar.value < 100)")
+	p.wait(e, "the end", "document.querySelector('ul').innerText.includes('completed: Done')")
 	e.quiet(p)
 }
 

@@ -25,7 +25,8 @@ made from the flags (` + "`make docs-configuration`" + `).
 
 | variable | default | meaning |
 | --- | --- | --- |
-| ` + "`GOMEMLIMIT`" + ` | none | Memory from which on garbage is collected sooner, such as ` + "`400MiB`" + `. Unit and image set 512 MiB. Set nine tenths of a container's limit. |
+| ` + "`GOMEMLIMIT`" + ` | none | Memory from which on garbage is collected sooner, such as ` + "`400MiB`" +
+		`. Unit and image set 512 MiB. Set nine tenths of a container's limit. |
 
 OpenTelemetry's variables switch traces on: [monitoring](monitoring.md#traces).
 `

@@ -1,7 +1,8 @@
-// Package series keeps what a long run measures of a process, judges whether any of it grows, and draws it.
+// Package series keeps the measurements of a long run, judges whether any of them grows, and draws them.
 //
-// It belongs to no part of the program: it stands apart from the soak test so that its judgement has tests of its own.
-// The one rule: a number is judged, drawn and printed from the same samples.
+// The rule that keeps it right: numbers are judged, drawn and printed from the same samples. Only the soak test uses it; it is a package of
+// its own so that its judgement has tests. Files, in the order in which to read them: record.go, trend.go (the judgement), table.go,
+// svg.go.
 package series
 
 import (
@@ -16,7 +17,7 @@ import (
 // Record is one run: several series, sampled at the same times.
 type Record struct {
 	Title  string
-	Times  []time.Duration // since the load began
+	Times  []time.Duration // since the beginning of the load
 	WarmUp time.Duration   // samples before it are drawn but not judged
 	Series []*Series
 }
@@ -24,21 +25,21 @@ type Record struct {
 // Series is one measured quantity.
 type Series struct {
 	Name   string
-	Unit   string    // empty: it is a count
-	Values []float64 // none: it was measured at rest alone
-	// Start and End were measured at rest, before the load and after it. They are NaN where rest says nothing.
+	Unit   string    // empty: a count
+	Values []float64 // none: it was measured only at rest
+	// Start and End were measured at rest, before and after the load. They are NaN for a quantity that has no value at rest.
 	Start, End float64
-	// Limit is the growth that is allowed; nil: the series is shown for what it tells of the load, and not judged.
+	// Limit is the allowed growth. nil means that the series is shown and not judged.
 	Limit *Limit
 }
 
-// Limit is the growth over a run up to which a series counts as level: whichever of the two is more.
+// Limit is the growth over a run up to which a series counts as level: the larger of the two.
 type Limit struct {
-	Share    float64 // of the series' median
-	Absolute float64 // in its unit
+	Share    float64 // a part of the series' median
+	Absolute float64 // in the series' unit
 }
 
-// sampled leaves out the series that were measured at rest alone.
+// sampled returns the series that were measured under load, too.
 func (r *Record) sampled() []*Series {
 	var all []*Series
 	for _, s := range r.Series {
@@ -56,7 +57,7 @@ func (s *Series) label() string {
 	return s.Name + ", " + s.Unit
 }
 
-// load is the judged part of a series: what was sampled after the warm-up.
+// load returns the part of a series that is judged: the samples after the warm-up.
 func (r *Record) load(s *Series) (seconds, values []float64) {
 	if len(s.Values) == 0 {
 		return nil, nil
@@ -70,7 +71,7 @@ func (r *Record) load(s *Series) (seconds, values []float64) {
 	return seconds, values
 }
 
-// WriteCSV writes all samples, a line for each time.
+// WriteCSV writes all samples, one line for each time.
 func (r *Record) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	head := []string{"seconds"}

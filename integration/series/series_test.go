@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// record has one judged series of 240 samples, 5 s apart, warmed up after 240 s; growth of 10 % or 2 is allowed.
+// record returns a run with one judged series: 240 samples, 5 s apart, 240 s of warm-up, allowed growth 10 % or 2.
 func record(value func(k int) float64) *Record {
 	s := &Series{Name: "memory", Unit: "MiB", Limit: &Limit{Share: 0.1, Absolute: 2}}
 	r := &Record{Title: "a run of <20 min>", WarmUp: 240 * time.Second, Series: []*Series{s}}

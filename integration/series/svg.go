@@ -26,8 +26,8 @@ const style = `text{font:12px system-ui,sans-serif;fill:#475569}.title{font-size
 	`.grid{stroke:#e2e8f0}.line{fill:none;stroke:#2563eb;stroke-width:1.5;stroke-linejoin:round}` +
 	`.warm{fill:#f1f5f9}.trend{stroke:#dc2626;stroke-width:1.5;stroke-dasharray:5 4}`
 
-// WriteSVG draws a panel for each series: its least and highest value on the left and its median after the warm-up, time
-// below, the warm-up shaded, and the trend as a broken line.
+// WriteSVG draws a panel for each series: on the left its lowest and highest value and its median after the warm-up, below the time, the warm-up
+// shaded, and the trend as a broken line.
 func (r *Record) WriteSVG(w io.Writer) error {
 	sampled := r.sampled()
 	rows := (len(sampled) + columns - 1) / columns
@@ -54,7 +54,7 @@ func (r *Record) panel(b *strings.Builder, s *Series) {
 	fmt.Fprintf(b, `<text class="name" x="20" y="22">%s</text>`+"\n", html.EscapeString(s.label()))
 	end := max(r.Times[len(r.Times)-1], time.Second)
 	low, high := slices.Min(s.Values), slices.Max(s.Values)
-	// The axis starts at zero, so that a level series looks level and a slope is not made larger than it is.
+	// The axis starts at zero, so that a level series looks level and a slope does not look larger than it is.
 	top := high
 	if top <= 0 {
 		top = 1
@@ -82,11 +82,11 @@ func (r *Record) panel(b *strings.Builder, s *Series) {
 	}
 }
 
-// valueAxis marks the least and the highest value and the median, whose labels give way where they would touch.
+// valueAxis marks the lowest value, the highest and the median, and moves labels that would touch.
 func (r *Record) valueAxis(b *strings.Builder, s *Series, low, high float64, y func(float64) float64) {
 	fmt.Fprintf(b, `<line class="grid" x1="%d" x2="%d" y1="%d" y2="%d"/>`+"\n", plotLeft, plotLeft+plotWidth, plotTop+plotHeight, plotTop+plotHeight)
 	const lineHeight = 13.0
-	free := float64(plotTop + plotHeight + 4) // labels are set from below
+	free := float64(plotTop + plotHeight + 4) // labels are placed from the bottom up
 	last := -1.0
 	_, values := r.load(s)
 	for _, value := range []float64{low, min(max(median(values), low), high), high} {
@@ -102,7 +102,7 @@ func (r *Record) valueAxis(b *strings.Builder, s *Series, low, high float64, y f
 	}
 }
 
-// ticks are round times, at most nine.
+// ticks returns round times, nine at most.
 func ticks(end time.Duration) []time.Duration {
 	step := time.Second
 	for _, step = range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute,
@@ -118,7 +118,7 @@ func ticks(end time.Duration) []time.Duration {
 	return all
 }
 
-// Clock writes a duration as people do.
+// Clock writes a duration for people.
 func Clock(d time.Duration) string {
 	switch {
 	case d == 0:

@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// Markdown is the run as a table for people. Start and end are at rest; median and highest are under load after the
-// warm-up, and so is the trend: the growth over that time.
+// Markdown returns the run as a table. Start and end are at rest. Median, highest and trend are under load after the warm-up; the trend is the
+// growth over that time.
 func (r *Record) Markdown() string {
 	var b strings.Builder
 	b.WriteString("| | start | median | highest | end | trend |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, s := range r.Series {
 		seconds, values := r.load(s)
-		middle, highest, trend := "–", "–", "–" // not measured; not judged, or too short to tell
+		middle, highest, trend := "–", "–", "–" // not measured, not judged, or too short
 		if len(values) > 0 {
 			middle, highest = s.format(median(values)), s.format(slices.Max(values))
 		}
@@ -38,7 +38,7 @@ func (s *Series) trend(t Trend) string {
 	return fmt.Sprintf("%s (%+.1f %%)", rise, 100*t.Rise/math.Abs(t.Level))
 }
 
-// format writes a value with its unit: two or three digits of it, or all of its whole part.
+// format writes a value with its unit: with two or three digits, or all digits before the decimal point.
 func (s *Series) format(value float64) string {
 	if math.IsNaN(value) {
 		return "–"

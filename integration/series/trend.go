@@ -6,12 +6,11 @@ import (
 	"slices"
 )
 
-// Fewest is the number of samples below which no trend is told from noise.
+// Fewest is the number of samples below which a trend cannot be told from noise.
 const Fewest = 60
 
-// Trend is the straight line through a series that outliers do not bend: the slope of Theil and Sen, the median of the
-// slopes between all pairs of samples. Z is the score of Mann and Kendall: how surely the samples rise at all, in
-// standard deviations.
+// Trend is the straight line through a series that outliers do not bend: Theil and Sen's slope, which is the median of the slopes between all
+// pairs of samples. Z is Mann and Kendall's score: how certain it is that the samples rise at all, in standard deviations.
 type Trend struct {
 	Level float64 // the median
 	Slope float64 // per second
@@ -43,7 +42,7 @@ func fit(seconds, values []float64) Trend {
 	return t
 }
 
-// variance of Mann and Kendall's score, less for values that occur more than once.
+// variance returns the variance of Mann and Kendall's score, which is smaller when values repeat.
 func variance(values []float64) float64 {
 	weight := func(n float64) float64 { return n * (n - 1) * (2*n + 5) / 18 }
 	v := weight(float64(len(values)))
@@ -59,8 +58,8 @@ func variance(values []float64) float64 {
 	return v
 }
 
-// certain is the score from which a rise is taken for one: noise alone gets there once in a thousand runs. Samples that
-// follow their predecessors get there more often, which is why a rise must also be larger than the limit.
+// certain is the score from which on a rise counts: noise alone reaches it in one of a thousand runs. Samples that depend on their predecessors
+// reach it more often, so a rise must also exceed the limit.
 const certain = 3.1
 
 // beyond reports whether the series grows by more than the limit allows.
@@ -68,8 +67,8 @@ func (t Trend) beyond(limit Limit) bool {
 	return t.Z > certain && t.Rise > max(limit.Share*math.Abs(t.Level), limit.Absolute)
 }
 
-// Rising names each judged series that grows by more than its limit, with the figures. enough is false when the run is too
-// short to tell: then nothing was judged.
+// Rising names each judged series that grows by more than its limit, with the figures. enough is false when the run is too short, so that
+// nothing was judged.
 func (r *Record) Rising() (rising []string, enough bool) {
 	for _, s := range r.Series {
 		if s.Limit == nil {

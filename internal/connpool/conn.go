@@ -10,54 +10,55 @@ import (
 	"syscall"
 )
 
-// Task is what a connection is used for. Run is called by one writer at a time, after each call of [Conn.Schedule]; it reports
-// whether nothing will be left to do any more, and has called Close or HandBack then. The others note what has happened, and
-// neither block nor call the pool but for Schedule.
+// Task is the work on one connection, such as a stream. Input and Drain only note what has happened: they must not block, and of the pool
+// they may only call Schedule.
 type Task interface {
+	// Run does what is due. One writer at a time calls it, after each call of [Conn.Schedule]. It returns true after its last work, when
+	// it has called Close or HandBack.
 	Run() (over bool)
-	// Input is told that the client has gone, or, while the connection rests, that it sent something.
+	// Input says that the client has disconnected or, after Rest, that it may have sent something.
 	Input()
-	// Drain is told that the server is shutting down.
+	// Drain says that the server is shutting down.
 	Drain()
 }
 
-// Conn is a connection taken from net/http. Its methods are for the goroutine that has it, the handler and then the writer that
-// runs its task, but for Schedule.
+// Conn is a connection taken from net/http. Only its current goroutine may call its methods: the handler, and after Serve the writer that
+// runs its task. Schedule may be called from anywhere.
 type Conn struct {
-	pool   *Pool
-	task   Task
-	key    uint64 // names it to what watches for disconnects
-	sock   net.Conn
-	raw    syscall.RawConn // nil where the connection is no socket: it is written to and read from by Go's means alone
-	input  []byte          // what the client sent after its request and net/http had read
-	pooled bool            // the handler has returned
+	pool    *Pool
+	task    Task
+	key     uint64 // its number in epoll's events
+	sock    net.Conn
+	rawConn syscall.RawConn // nil when the connection is not a *net.TCPConn: then only Go's Read and Write are used
+	input   []byte          // what net/http had read beyond the request
+	served  bool            // Serve was called, so only writers use it
 
-	next *Conn // in the pool's queue, guarded by its lock
+	next *Conn // the next in the pool's queue; queue guards it
 }
 
-// Take takes the connection of a request from net/http; nil: it cannot be taken, and net/http goes on. The caller writes the whole
-// answer, the head included, calls Begin, and afterwards Serve, unless it has called Close or HandBack.
+// Take takes the connection of a request from net/http. It returns nil when the connection cannot be taken; net/http then keeps it. The
+// caller writes the whole response, including the head. It calls Begin, and then one of Serve, Close and HandBack.
 func (p *Pool) Take(w http.ResponseWriter) *Conn {
-	p.expect() // Shutdown knows nothing of the connection from Hijack on
+	p.expect() // from Hijack on, net/http's Shutdown does not wait for the connection, so End must
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		p.forget()
+		p.unexpect()
 		return nil
 	}
-	c := &Conn{pool: p, input: unread(buffered.Reader)}
+	c := &Conn{pool: p, input: bufferedInput(buffered.Reader)}
 	if again, ok := conn.(*reusedConn); ok {
 		c.input = append(c.input, again.input...)
 		conn = again.Conn
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok { // and not what somebody else's listener made of one, whose Write may do more
-		c.raw, _ = tcp.SyscallConn() // an error is that it is closed, which the first write finds, too
+	if tcp, ok := conn.(*net.TCPConn); ok { // only this type: the Write of a wrapper, made by another listener, may do more
+		c.rawConn, _ = tcp.SyscallConn() // an error means that it is closed; the first write finds that, too
 	}
 	c.sock = conn
 	return c
 }
 
-// unread is a copy of what a reader has buffered, which lets its buffer go.
-func unread(r *bufio.Reader) []byte {
+// bufferedInput returns a copy of what a reader has buffered, so that the reader's buffer can be freed.
+func bufferedInput(r *bufio.Reader) []byte {
 	b, err := r.Peek(r.Buffered())
 	if err != nil || len(b) == 0 {
 		return nil
@@ -65,39 +66,40 @@ func unread(r *bufio.Reader) []byte {
 	return bytes.Clone(b)
 }
 
-// Begin has the task told of what happens.
+// Begin sets the task, whose Input and Drain may be called from now on.
 func (c *Conn) Begin(task Task) {
 	c.task = task
 	c.pool.add(c)
 }
 
-// Serve has writers run the task from now on, beginning at once.
+// Serve leaves the connection to the writers, which run the task at once and after each Schedule. The handler must not use it any more.
 func (c *Conn) Serve() {
-	if c.raw != nil {
+	if c.rawConn != nil {
 		c.pool.disconnects.watch(c, false)
 	} else {
-		c.pool.work.Go(c.read)
+		c.pool.goroutines.Go(c.readUntilEnd)
 	}
-	c.pooled = true
+	c.served = true
 	c.pool.push(c)
 }
 
-// read waits for the end of a client whose connection the kernel cannot be asked about.
-func (c *Conn) read() error {
+// readUntilEnd waits until the client disconnects, for a connection that epoll cannot watch.
+func (c *Conn) readUntilEnd() error {
 	_, _ = io.Copy(io.Discard, c.sock)
-	c.pool.disconnected(c.key)
+	c.pool.noteInput(c.key)
 	return nil
 }
 
-// Schedule has a writer run the task. It does not block, may be called from anywhere, and is called again only after that.
+// Schedule makes a writer run the task. It does not block. Do not call it again before that run has begun. Safe for concurrent use.
 func (c *Conn) Schedule() { c.pool.push(c) }
 
-// Write writes all parts. It takes the way without waiting first; while it has to wait, another writer takes this one's place.
+// Write writes all parts. It first writes what the socket accepts without waiting. If more is left, it waits for the client in Config.Write,
+// and meanwhile another writer takes this one's place.
 func (c *Conn) Write(parts ...[]byte) error {
 	n := 0
-	if c.raw != nil {
+	if c.rawConn != nil {
 		var err error
-		if n, err = tryWritev(c.raw, parts); err != nil {
+		if n, err = tryWritev(c.rawConn, parts); err != nil {
 			return fmt.Errorf("write event: %w", err)
 		}
 	}
@@ -107,8 +109,8 @@ func (c *Conn) Write(parts ...[]byte) error {
 	if len(parts) == 0 {
 		return nil
 	}
-	if c.pooled {
-		defer c.pool.replace()()
+	if c.served {
+		defer c.pool.substitute()()
 	}
 	for _, part := range parts {
 		if err := c.pool.cfg.Write(c.sock, part[n:]); err != nil {
@@ -119,15 +121,15 @@ func (c *Conn) Write(parts ...[]byte) error {
 	return nil
 }
 
-// Rest has the task told when the client sends its next request. It reports whether it will; the caller hands the connection back
-// otherwise.
+// Rest waits for the client's next request: from now on, the task's Input is also called when the client sends something. It returns false
+// when that cannot be, or when input is already there; the caller then calls HandBack.
 func (c *Conn) Rest() bool { return c.input == nil && c.pool.disconnects.watch(c, true) }
 
 // HandBack gives the connection to net/http for the next request.
 func (c *Conn) HandBack() {
 	c.pool.disconnects.unwatch(c)
-	c.pool.cfg.Gone(c.sock) // to be counted anew
-	if !c.pool.back.hand(&reusedConn{Conn: c.sock, input: c.input}) {
+	c.pool.cfg.Gone(c.sock) // net/http counts it as a new one
+	if !c.pool.returned.offer(&reusedConn{Conn: c.sock, input: c.input}) {
 		_ = c.sock.Close()
 	}
 	c.pool.remove(c)
@@ -135,7 +137,7 @@ func (c *Conn) HandBack() {
 
 // Close closes the connection.
 func (c *Conn) Close() {
-	_ = c.sock.Close() // the client may have done it
+	_ = c.sock.Close() // an error means that it is closed already
 	c.pool.cfg.Gone(c.sock)
 	c.pool.remove(c)
 }

@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disconnects learns from the kernel (epoll(7)) that clients have gone, where net/http has a goroutine that reads for each. It
-// reads nothing: what a client sends stays in the kernel's buffer, which bounds it. A client that ends its side alone has
-// gone too, as for net/http. A nil disconnects watches nothing; heartbeats then find who has gone.
+// disconnects learns from the kernel, by epoll(7), which clients have disconnected; net/http has a reading goroutine for each client
+// instead. It reads nothing: what a client sends stays in the kernel's buffer, which bounds it. A client that closes only its side has
+// disconnected, too, as for net/http. A nil disconnects watches nothing; then heartbeats find the clients that have disconnected.
 type disconnects struct {
 	owner *Pool
 	fd    int
-	file  *os.File // of fd: the runtime waits for it as it does for any socket, without a thread
+	file  *os.File // of fd: the runtime waits for it like for a socket, without a thread
 }
 
 func newDisconnects(owner *Pool) (*disconnects, error) {
@@ -29,24 +29,26 @@ func newDisconnects(owner *Pool) (*disconnects, error) {
 	return &disconnects{owner: owner, fd: fd, file: os.NewFile(uintptr(fd), "epoll")}, nil
 }
 
-// watch begins to watch a stream; for input as well when it is the next request that is waited for. It reports whether it does.
+// watch begins to watch a connection for a disconnect; with input, it adds input to a connection that is watched. It reports whether that
+// worked.
 func (d *disconnects) watch(c *Conn, input bool) bool {
 	if d == nil {
 		return false
 	}
-	// Edge-triggered: each is told once. Changing what is asked for tells again what is there.
+	// Edge-triggered: each event comes once. A change of the events reports again what is already there.
 	op, events := unix.EPOLL_CTL_ADD, uint32(unix.EPOLLRDHUP|unix.EPOLLET)
 	if input {
 		op, events = unix.EPOLL_CTL_MOD, events|unix.EPOLLIN
 	}
-	// The key and not the descriptor: its number may be another connection's by the time that the event is read.
-	return d.control(c.raw, op, &unix.EpollEvent{Events: events, Fd: int32(c.key), Pad: int32(c.key >> 32)}) == nil
+	// The key and not the descriptor, which another connection may have when the event is read.
+	return d.control(c.rawConn, op, &unix.EpollEvent{Events: events, Fd: int32(c.key), Pad: int32(c.key >> 32)}) == nil
 }
 
-// unwatch is for connections that live on. Closing one has the same effect, as there are no copies of its descriptor.
+// unwatch ends the watch of a connection that stays open. To close a connection has the same effect, because there is no copy of its
+// descriptor.
 func (d *disconnects) unwatch(c *Conn) {
 	if d != nil {
-		_ = d.control(c.raw, unix.EPOLL_CTL_DEL, nil) // not watched, when watch had failed
+		_ = d.control(c.rawConn, unix.EPOLL_CTL_DEL, nil) // an error means that watch had failed
 	}
 }
 
@@ -55,7 +57,7 @@ func (d *disconnects) control(raw syscall.RawConn, op int, event *unix.EpollEven
 	return errors.Join(failed, err)
 }
 
-// run tells the owner who has disconnected, until close.
+// run passes events to the owner until close.
 func (d *disconnects) run() {
 	if d == nil {
 		return
@@ -65,7 +67,7 @@ func (d *disconnects) run() {
 		return // closed already
 	}
 	events := make([]unix.EpollEvent, 128)
-	_ = raw.Read(func(fd uintptr) bool { // ends with the error that the file is closed
+	_ = raw.Read(func(fd uintptr) bool { // its error says that the file was closed
 		for {
 			n, err := unix.EpollWait(int(fd), events, 0)
 			if errors.Is(err, unix.EINTR) {
@@ -75,13 +77,13 @@ func (d *disconnects) run() {
 				return false
 			}
 			for _, e := range events[:n] {
-				d.owner.disconnected(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
+				d.owner.noteInput(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
 			}
 		}
 	})
 }
 
-// close must come after the last watch.
+// close ends run. Call it after the last watch.
 func (d *disconnects) close() {
 	if d != nil {
 		_ = d.file.Close()

@@ -2,7 +2,7 @@
 
 package connpool
 
-// disconnects watches nothing where there is no epoll: heartbeats find who has gone.
+// disconnects watches nothing on systems without epoll: heartbeats find the clients that have disconnected.
 type disconnects struct{}
 
 func newDisconnects(*Pool) (*disconnects, error) { return nil, nil }

@@ -1,8 +1,3 @@
-// Package connpool serves connections taken from net/http without a goroutine and buffers for each: what happens to one is noted by
-// its [Task], and one of a few writers sees to it.
-//
-// The rule that keeps it right: a writer never waits for a client; while it must, another takes its place. Shutdown, which
-// net/http's does not do for connections that it no longer knows, is Drain and then End.
 package connpool
 
 import (
@@ -17,13 +12,14 @@ import (
 
 // Config configures a Pool. Write and Logger are required.
 type Config struct {
-	// Addr is what the listener of Listener is said to listen on. Nil: HandBack is not called.
+	// Addr is the address that the listener returned by Listener reports. With nil, HandBack must not be called.
 	Addr net.Addr
-	// Gone is told of each connection that net/http was to forget: it is closed, or net/http's again, as a new one. Nil: nobody is.
+	// Gone is called for each taken connection when it is closed or goes back to net/http, which then counts it as a new one. nil means
+	// no function.
 	Gone func(net.Conn)
-	// Write writes what a client does not take at once. It bounds the time.
+	// Write writes what a client does not accept at once. It may wait for the client, for a bounded time.
 	Write func(net.Conn, []byte) error
-	// Logger is told of what the system does not offer.
+	// Logger receives a warning when epoll does not work.
 	Logger *slog.Logger
 }
 
@@ -31,75 +27,75 @@ type Config struct {
 type Pool struct {
 	cfg         Config
 	disconnects *disconnects
-	back        *backListener
-	work        errgroup.Group
-	writers     int // that run starts
+	returned    *returnListener
+	goroutines  errgroup.Group
+	writers     int // how many Run starts
 
-	mu       sync.Mutex
-	open     map[uint64]*Conn
-	expected int // between expect and add
-	keys     uint64
-	draining bool
-	gone     sync.Cond // one of open or expected is
+	mu        sync.Mutex
+	open      map[uint64]*Conn
+	expected  int // connections between expect and add
+	lastKey   uint64
+	draining  bool
+	closedOne sync.Cond // open or expected has become smaller
 
-	queue      sync.Mutex
-	ready      sync.Cond // there is something in the queue, or a writer may leave
+	queue      sync.Mutex // guards the fields below
+	ready      sync.Cond  // the queue is not empty, or surplus is not 0
 	head, tail *Conn
 	queued     int
-	surplus    int // writers that may leave
+	surplus    int // how many writers should exit
 }
 
-// New returns a pool that Run, or Close, must be called for.
+// New returns a Pool. The caller must call Run or Close.
 func New(cfg Config) *Pool {
 	if cfg.Gone == nil {
 		cfg.Gone = func(net.Conn) {}
 	}
-	p := &Pool{cfg: cfg, writers: runtime.GOMAXPROCS(0), open: make(map[uint64]*Conn), back: newBackListener(cfg.Addr)}
-	p.gone.L, p.ready.L = &p.mu, &p.queue
+	p := &Pool{cfg: cfg, writers: runtime.GOMAXPROCS(0), open: make(map[uint64]*Conn), returned: newReturnListener(cfg.Addr)}
+	p.closedOne.L, p.ready.L = &p.mu, &p.queue
 	var err error
 	if p.disconnects, err = newDisconnects(p); err != nil {
-		cfg.Logger.Warn("disconnects are found by heartbeats alone", "error", err)
+		cfg.Logger.Warn("epoll does not work: only heartbeats find clients that have disconnected", "error", err)
 	}
 	return p
 }
 
-// Listener hands out the connections that are net/http's again.
-func (p *Pool) Listener() net.Listener { return p.back }
+// Listener returns the listener on which net/http accepts the connections that were handed back.
+func (p *Pool) Listener() net.Listener { return p.returned }
 
-// Close is for a pool that is not run after all.
+// Close frees a pool for which Run was not called.
 func (p *Pool) Close() { p.disconnects.close() }
 
-// Run serves until End has been called. What its goroutines do is bounded by that too.
+// Run runs the writers until End has been called, and returns when all of its goroutines have ended.
 func (p *Pool) Run() error {
 	for range p.writers {
-		p.work.Go(p.write)
+		p.goroutines.Go(p.runWriter)
 	}
 	p.disconnects.run()
-	return p.work.Wait()
+	return p.goroutines.Wait()
 }
 
-// expect announces a connection, so that End waits for it.
+// expect makes End wait for a connection that add will follow.
 func (p *Pool) expect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.expected++
 }
 
-// forget takes back an announcement.
-func (p *Pool) forget() {
+// unexpect takes back one expect.
+func (p *Pool) unexpect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.expected--
-	p.gone.Broadcast()
+	p.closedOne.Broadcast()
 }
 
-// add registers a connection that was announced.
+// add adds a connection after expect.
 func (p *Pool) add(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.expected--
-	p.keys++
-	c.key = p.keys
+	p.lastKey++
+	c.key = p.lastKey
 	p.open[c.key] = c
 	if p.draining {
 		c.task.Drain()
@@ -110,11 +106,11 @@ func (p *Pool) remove(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.open, c.key)
-	p.gone.Broadcast()
+	p.closedOne.Broadcast()
 }
 
-// disconnected is told of a connection by its key: its descriptor's number may be another's by now.
-func (p *Pool) disconnected(key uint64) {
+// noteInput calls Input of a connection's task. It takes the key, because another connection may have the same descriptor by now.
+func (p *Pool) noteInput(key uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := p.open[key]; c != nil {
@@ -122,14 +118,14 @@ func (p *Pool) disconnected(key uint64) {
 	}
 }
 
-// Len is how many connections are the pool's.
+// Len returns the number of taken connections.
 func (p *Pool) Len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.open)
 }
 
-// Drain has every task say goodbye, those included that begin later.
+// Drain calls Drain of every task, also of those that begin later.
 func (p *Pool) Drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +135,7 @@ func (p *Pool) Drain() {
 	}
 }
 
-// End waits until no connection is left, cuts what is left when ctx ends, and lets Run return.
+// End waits until no connection is left, or closes those that are left when ctx ends. Then Run returns.
 func (p *Pool) End(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() {
 		p.mu.Lock()
@@ -151,7 +147,7 @@ func (p *Pool) End(ctx context.Context) {
 	defer stop()
 	p.mu.Lock()
 	for len(p.open)+p.expected > 0 {
-		p.gone.Wait()
+		p.closedOne.Wait()
 	}
 	p.mu.Unlock()
 	p.disconnects.close()
@@ -161,8 +157,8 @@ func (p *Pool) End(ctx context.Context) {
 	p.ready.Broadcast()
 }
 
-// write is a writer: it runs one task after the other.
-func (p *Pool) write() error {
+// runWriter is one writer: it runs one task after the other.
+func (p *Pool) runWriter() error {
 	for {
 		c := p.pop()
 		if c == nil {
@@ -172,11 +168,11 @@ func (p *Pool) write() error {
 	}
 }
 
-// writerFor is how many tasks in the queue are worth waking another writer for. Waking one, on another processor, costs as
-// much as some writes; a state that few watch is written by one.
-const writerFor = 32
+// tasksPerWriter is how many queued tasks wake one more writer. To wake one on another processor costs as much as several writes, so one
+// writer alone writes a state that few watch.
+const tasksPerWriter = 32
 
-// push wakes a writer for the first in the queue, which then goes on until the queue is empty.
+// push queues a connection. It wakes a writer for the first of each tasksPerWriter; a writer continues until the queue is empty.
 func (p *Pool) push(c *Conn) {
 	p.queue.Lock()
 	defer p.queue.Unlock()
@@ -186,7 +182,7 @@ func (p *Pool) push(c *Conn) {
 		p.tail.next = c
 	}
 	p.tail = c
-	if p.queued++; p.queued%writerFor == 1 {
+	if p.queued++; p.queued%tasksPerWriter == 1 {
 		p.ready.Signal()
 	}
 }
@@ -210,9 +206,10 @@ func (p *Pool) pop() *Conn {
 	return c
 }
 
-// replace starts a writer in place of the caller, which has to wait for its client. The caller calls back when it goes on.
-func (p *Pool) replace() (back func()) {
-	p.work.Go(p.write)
+// substitute starts a writer in place of the caller, which must wait for its client. The caller calls back after the wait, and then one
+// writer exits.
+func (p *Pool) substitute() (back func()) {
+	p.goroutines.Go(p.runWriter)
 	return func() {
 		p.queue.Lock()
 		defer p.queue.Unlock()

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// task writes what it is given, one thing at a time.
+// task writes blocks, one after the other.
 type task struct {
 	conn    *Conn
 	claimed atomic.Bool
@@ -61,7 +61,7 @@ func (k *task) Run() (over bool) {
 	}
 }
 
-// start serves requests by taking their connections; tasks has what they became, gone how many were closed.
+// start serves requests by taking their connections. tasks receives the task of each; gone counts the calls of Config.Gone.
 func start(t *testing.T) (p *Pool, addr string, tasks chan *task, gone *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -123,7 +123,7 @@ func dial(t *testing.T, addr string) net.Conn {
 	return conn
 }
 
-// More clients than there are writers do not read: others are served, and the writers that took those's places leave.
+// More clients than writers do not read. Others are still served, and the substitute writers exit afterwards.
 func TestWriterThatWaitsIsReplaced(t *testing.T) {
 	t.Parallel()
 	p, addr, tasks, gone := start(t)
@@ -147,7 +147,7 @@ func TestWriterThatWaitsIsReplaced(t *testing.T) {
 		_ = c.sock.SetWriteDeadline(time.Now())
 	}
 	p.mu.Unlock()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // a writer that leaves tells nobody
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // no signal says that a writer has exited
 		p.queue.Lock()
 		surplus := p.surplus
 		p.queue.Unlock()
@@ -160,7 +160,7 @@ func TestWriterThatWaitsIsReplaced(t *testing.T) {
 	}
 }
 
-// All parts arrive, in their order, whatever the socket takes at a time.
+// All parts arrive in their order, whatever the socket accepts at a time.
 func TestPartsArriveInOrder(t *testing.T) {
 	t.Parallel()
 	_, addr, tasks, _ := start(t)

@@ -4,5 +4,5 @@ package connpool
 
 import "syscall"
 
-// tryWritev writes nothing: whoever calls it waits, then.
+// tryWritev writes nothing, so that its caller writes everything with Config.Write.
 func tryWritev(syscall.RawConn, [][]byte) (int, error) { return 0, nil }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryWritev writes what the socket takes now, which may be nothing. It does not wait.
+// tryWritev writes as much as the socket accepts now, which may be nothing, and returns how many bytes. It does not wait.
 func tryWritev(raw syscall.RawConn, parts [][]byte) (n int, err error) {
 	failed := raw.Write(func(fd uintptr) bool {
 		for {

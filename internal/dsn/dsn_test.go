@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Strings of other tools were parsed, sent to whatever PGHOST names, and quoted with their password.
+// Strings of other tools were parsed, the connection went to the server of PGHOST, and errors quoted the password.
 func TestU17ForeignStringsAreRefusedByWhatTheyAre(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -92,7 +92,7 @@ func TestU17ForeignStringsAreRefusedByWhatTheyAre(t *testing.T) {
 			continue
 		}
 		message := err.Error()
-		if !strings.HasPrefix(message, "invalid DATABASE_URL (not shown, it may hold a password): ") || !strings.Contains(message, want) || !strings.HasSuffix(message, example) {
+		if !strings.HasPrefix(message, "invalid DATABASE_URL (not shown, it may hold a password): ") || !strings.Contains(message, want) || !strings.HasSuffix(message, exampleHint) {
 			t.Errorf("%q: %s, want %q in it", text, message, want)
 		}
 		if shown := message + strings.Join(warnings, ""); strings.Contains(shown, "hunter2") || strings.Contains(shown, "ter2") {
@@ -101,7 +101,7 @@ func TestU17ForeignStringsAreRefusedByWhatTheyAre(t *testing.T) {
 	}
 }
 
-// What means nothing here was sent to the server as a parameter, which refuses it: "retried for ever".
+// Parameters without a meaning here were sent to the server, which refuses them, so that serve retried for ever.
 func TestU17ParametersOfOtherToolsAreNamedAndLeftOut(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -192,7 +192,7 @@ func TestU17WhatPostgreSQLUnderstandsIsLeftAlone(t *testing.T) {
 	}
 }
 
-// A variable of libpq's that is wrong was blamed on the connection string, which was right.
+// For a wrong variable of libpq, the error blamed the connection string.
 func TestU17VariablesOfLibpqAreBlamedThemselves(t *testing.T) { // no t.Parallel: it sets variables
 	for name, value := range map[string]string{
 		"PGSSLMODE": "no-verify", "PGTARGETSESSIONATTRS": "x", "PGSERVICE": "hunter2", "PGSSLROOTCERT": "/hunter2", "PGSSLCERT": "/hunter2",
@@ -209,7 +209,7 @@ func TestU17VariablesOfLibpqAreBlamedThemselves(t *testing.T) { // no t.Parallel
 	}
 }
 
-// Go's parser takes redis:user:password@host for a URL without a host, and the client for the local server.
+// Go's parser accepts redis:user:password@host as a URL without a host, and the client then uses the local server.
 func TestU17RedisWithoutSlashesIsNotTheLocalServer(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -223,17 +223,17 @@ func TestU17RedisWithoutSlashesIsNotTheLocalServer(t *testing.T) {
 	}
 }
 
-// FuzzConnectionString builds strings with a password of any characters, encoded and not. No piece of it of 6 characters may be in what
-// is said, nor in what an error of connecting would quote.
+// FuzzConnectionString builds strings with a password of any characters, encoded or not. No 6 characters of it in a row may appear in an error
+// or a warning, nor in the names that a connection error would quote.
 func FuzzConnectionString(f *testing.F) {
 	for i := range templates {
 		for _, password := range []string{"hunter2!", "p@ss#w/rd?", "a:b@c/d?e#f", "50%sure", "it's secret", `back\slash`, "semi;colon", "sp ace=equals", "://abcdef", "ünïcödé", "a&b&cdefgh", "[bracket]", "12/3456@7", "12345?abcdef"} {
 			f.Add(byte(i), password)
 		}
 	}
-	said := example + encode + why("", nil)
+	said := exampleHint + encodeHint + explain("", nil)
 	for name, p := range parameters {
-		said += " " + name + " " + p.of + " " + p.remedy
+		said += " " + name + " " + p.tool + " " + p.remedy
 	}
 	f.Fuzz(func(t *testing.T, which byte, password string) {
 		template := templates[int(which)%len(templates)]

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// parameter is one that others know and that means nothing to this driver.
+// parameter is a parameter of other tools that has no meaning for this driver.
 type parameter struct {
-	of       string   // whose it is
+	tool     string   // the tool that knows it, in the genitive, for messages
 	remedy   string   // what to write instead, if anything
-	refuse   bool     // because to leave it out would make the connection less safe, or lead elsewhere
-	harmless []string // values that may be left out all the same
+	refuse   bool     // without it the connection would be less safe, or lead to another server
+	harmless []string // values with which it can be left out
 }
 
-// parameters are known by their names in lower case.
+// parameters has the parameters by their names in lower case.
 var parameters = map[string]parameter{}
 
 func init() {
@@ -44,7 +44,7 @@ func init() {
 		{"of a service that hosts databases", "supa workaround topology_keys load_balance yb_servers_refresh_interval"},
 	} {
 		for _, name := range strings.Fields(tool.names) {
-			parameters[name] = parameter{of: tool.of}
+			parameters[name] = parameter{tool: tool.of}
 		}
 	}
 	for _, left := range []struct{ names, of, remedy string }{
@@ -59,7 +59,7 @@ func init() {
 		{"loadbalancehosts load_balance_hosts", "another tool's", "hosts are tried in their order"},
 	} {
 		for _, name := range strings.Fields(left.names) {
-			parameters[name] = parameter{of: left.of, remedy: left.remedy}
+			parameters[name] = parameter{tool: left.of, remedy: left.remedy}
 		}
 	}
 	const tls = "write sslmode=require, or sslmode=verify-full and sslrootcert"
@@ -90,7 +90,7 @@ func init() {
 		{"db", "another tool's", "write dbname", nil},
 	} {
 		for _, name := range strings.Fields(kept.names) {
-			parameters[name] = parameter{of: kept.of, remedy: kept.remedy, refuse: true, harmless: kept.harmless}
+			parameters[name] = parameter{tool: kept.of, remedy: kept.remedy, refuse: true, harmless: kept.harmless}
 		}
 	}
 }
@@ -105,24 +105,24 @@ func set(names string) map[string]bool {
 
 var (
 	// libpq are the parameters that the driver takes, in the only case that it knows.
-	libpq = set(`host port dbname database user password passfile connect_timeout sslmode sslkey sslcert sslcertmode sslrootcert sslnegotiation
+	libpqParameters = set(`host port dbname database user password passfile connect_timeout sslmode sslkey sslcert sslcertmode sslrootcert sslnegotiation
 		sslpassword sslsni krbspn krbsrvname target_session_attrs service servicefile min_protocol_version max_protocol_version channel_binding
 		require_auth application_name options default_query_exec_mode statement_cache_capacity description_cache_capacity pool_max_conns
 		pool_min_conns pool_min_idle_conns pool_max_conn_lifetime pool_max_conn_idle_time pool_health_check_period pool_max_conn_lifetime_jitter
 		pool_ping_timeout`)
-	// settings are those of PostgreSQL that a session may set and people do.
-	settings = set(`application_name options timezone search_path statement_timeout lock_timeout idle_in_transaction_session_timeout
+	// sessionSettings are the settings of PostgreSQL that sessions often set.
+	sessionSettings = set(`application_name options timezone search_path statement_timeout lock_timeout idle_in_transaction_session_timeout
 		idle_session_timeout transaction_timeout client_encoding client_min_messages datestyle intervalstyle extra_float_digits bytea_output
 		default_transaction_read_only default_transaction_isolation default_transaction_deferrable work_mem temp_buffers role row_security jit
 		synchronous_commit plan_cache_mode tcp_keepalives_idle tcp_keepalives_interval tcp_keepalives_count lc_messages`)
-	// foreign are schemes of other databases, and what other tools call PostgreSQL's.
-	foreign = set(`postgis jdbc jdbc:postgresql jdbc:postgres jdbc:mysql jdbc:mariadb jdbc:sqlserver jdbc:pgsql r2dbc r2dbc:postgresql r2dbc:pool:postgresql
+	// foreignSchemes are schemes of other databases, and those that other tools use for PostgreSQL.
+	foreignSchemes = set(`postgis jdbc jdbc:postgresql jdbc:postgres jdbc:mysql jdbc:mariadb jdbc:sqlserver jdbc:pgsql r2dbc r2dbc:postgresql r2dbc:pool:postgresql
 		mysql mysql2 mysqls mysqlx mariadb sqlite sqlite3 libsql file prisma prisma+postgres cockroachdb cockroach crdb crdb-postgres redshift timescaledb timescale
 		timescalegis psql pgsql pgx pgx4 pgx5 pdo_pgsql pdo-pgsql pg postgre postgress postgressql postgresqls postgresql2 postgres-gis psqlgis ecto http https tcp unix socket
 		mongodb mongodb+srv redis rediss valkey sqlserver mssql oracle oracledb odbc odbc:postgresql sqlalchemy asyncpg psycopg psycopg2 neon supabase
 		snowflake clickhouse duckdb firebird ibmdb db2 tidb yugabytedb alloydb cloudsql spatialite mongo cassandra couchdb dynamodb edgedb gel greenplum`)
-	// drivers are the schemes in which SQLAlchemy and others name one.
-	drivers = map[string]bool{}
+	// driverSchemes are schemes in which SQLAlchemy and others name a driver, such as postgresql+asyncpg.
+	driverSchemes = map[string]bool{}
 )
 
 func init() {
@@ -130,27 +130,27 @@ func init() {
 		for _, driver := range strings.Fields(`asyncpg psycopg psycopg2 psycopg2cffi psycopg_async psycopgasync pg8000 aiopg pygresql pypostgresql py-postgresql zxjdbc
 			pymysql aiomysql asyncmy mysqldb mysqlconnector mysqlclient mariadbconnector aiosqlite pysqlite pyodbc pymssql cx_oracle oracledb ssl ssh tls unix tcp
 			srv pool pgbouncer auto_prepare redshift_connector`) {
-			drivers[base+"+"+driver] = true
+			driverSchemes[base+"+"+driver] = true
 		}
 	}
-	for scheme := range drivers {
+	for scheme := range driverSchemes {
 		if strings.HasPrefix(scheme, "postgres") {
-			foreign[scheme] = true
+			foreignSchemes[scheme] = true
 		}
 	}
 }
 
-// foreignToRedis are schemes that other clients and other stores have.
-var foreignToRedis = set(`http https valkey valkeys redis-sentinel redis+sentinel rediss+sentinel redis+cluster rediss+cluster redis-cluster redis+unix
+// foreignRedisSchemes are schemes of other clients and other stores.
+var foreignRedisSchemes = set(`http https valkey valkeys redis-sentinel redis+sentinel rediss+sentinel redis+cluster rediss+cluster redis-cluster redis+unix
 	redis-socket redis+socket redis+ssl redis+tls redis-srv redis+srv tcp tls ssl keydb dragonfly memcached memcache amqp amqps kafka postgres postgresql file`)
 
-// choice is a parameter whose values the driver refuses without a word which there are.
-type choice struct {
+// enumerated is a parameter with a fixed list of values, which the driver does not name when it refuses one.
+type enumerated struct {
 	name, want string
 	instead    map[string]string
 }
 
-var choices = []choice{
+var enumeratedParameters = []enumerated{
 	{"sslmode", "disable allow prefer require verify-ca verify-full", map[string]string{
 		"no-verify": ": node-postgres' no-verify is require here", "true": ": write require", "1": ": write require", "required": ": write require",
 		"verify_full": ": write verify-full", "verify_ca": ": write verify-ca", "disabled": ": write disable", "false": ": write disable",
@@ -161,8 +161,8 @@ var choices = []choice{
 	{"default_query_exec_mode", "cache_statement cache_describe describe_exec exec simple_protocol", nil},
 }
 
-// refused is what to write instead of the choice's value in a connection string, "" where that is one of those there are, or none.
-func (c choice) refused(text string) string {
+// wrongValue says what to write instead of the parameter's value in a connection string, or "" when the value is valid or missing.
+func (c enumerated) wrongValue(text string) string {
 	for _, value := range regexp.MustCompile(`[?&\s]`+c.name+`\s*=\s*'?([^&\s']+)`).FindAllStringSubmatch(" "+text, -1) {
 		if wants := strings.Fields(c.want); !slices.Contains(wants, value[1]) {
 			return c.name + " must be one of " + strings.Join(wants, ", ") + c.instead[value[1]]

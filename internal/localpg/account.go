@@ -15,13 +15,14 @@ import (
 	"syscall"
 )
 
-// account is whom the server runs as.
+// account is the account that the server runs as.
 type account struct {
 	name       string
 	uid, gid   int
-	credential *syscall.Credential // nil: ourselves
+	credential *syscall.Credential // nil: the account of this process
 }
 
+// chooseAccount returns this process's account or, for root, postgres or nobody.
 func chooseAccount() (account, error) {
 	if os.Geteuid() != 0 {
 		return account{name: "uid " + strconv.Itoa(os.Geteuid()), uid: os.Geteuid(), gid: os.Getegid()}, nil
@@ -47,13 +48,13 @@ func chooseAccount() (account, error) {
 	return account{}, errors.New("localpg: PostgreSQL does not run as root, and there is neither an account postgres nor nobody")
 }
 
-// command prepares a program of PostgreSQL to run as the account, in a process group of its own: a Ctrl-C in the
-// terminal must reach us only, so that we can stop the server in order.
+// command returns a command that runs a program of PostgreSQL as the account, in a process group of its own: Ctrl-C in the terminal must reach
+// only this process, which then stops the server properly.
 func (a account) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = "/" // ours may be closed to the account
+	cmd.Dir = "/" // the account may be unable to enter our working directory
 	cmd.SysProcAttr = sysProcAttr(a.credential)
-	// PGDATA, PGPORT and the like would change what the programs do; the language would change the words of the log.
+	// PGDATA, PGPORT and others would change what the programs do, and the locale would change the words of the log.
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "PG") && !strings.HasPrefix(kv, "LC_") && !strings.HasPrefix(kv, "LANG") {
 			cmd.Env = append(cmd.Env, kv)
@@ -70,40 +71,40 @@ func (a account) chown(path string) error {
 	return os.Chown(path, a.uid, a.gid)
 }
 
-// chooseHome settles where the data goes: in dir, or, when root runs us in a place closed to the account (below a
-// home directory of mode 700), in a directory of the temporary directory that the same dir always leads to.
+// chooseHome sets home to dir. When root runs us where the account cannot enter (below a home directory of mode 700), home is a directory in
+// the temporary directory, always the same one for the same dir.
 func (s *Server) chooseHome(ctx context.Context) error {
 	if s.account.credential == nil {
 		s.home = s.dir
 		return nil
 	}
-	if err := s.enters(ctx, "/"); err != nil {
+	if err := s.canEnter(ctx, "/"); err != nil {
 		return fmt.Errorf("localpg: account %s cannot run %s: %w", s.account.name, s.bin.path("postgres"), err)
 	}
-	if err := allowEntering(s.dir); err != nil {
+	if err := makeEnterable(s.dir); err != nil {
 		return err
 	}
-	if s.enters(ctx, s.dir) == nil {
+	if s.canEnter(ctx, s.dir) == nil {
 		s.home = s.dir
 		return nil
 	}
 	sum := sha256.Sum256([]byte(s.dir))
 	name := "localpg-" + hex.EncodeToString(sum[:8])
-	for _, temp := range []string{os.TempDir(), "/tmp"} { // root's TMPDIR may be closed as well
-		if s.enters(ctx, temp) != nil {
+	for _, temp := range []string{os.TempDir(), "/tmp"} { // the account may be unable to enter root's TMPDIR, too
+		if s.canEnter(ctx, temp) != nil {
 			continue
 		}
 		home := filepath.Join(temp, name)
-		if err := makeOwnDir(home); err != nil {
+		if err := makeTempHome(home); err != nil {
 			return err
 		}
-		return s.moveTo(home)
+		return s.useHome(home)
 	}
 	return fmt.Errorf("localpg: account %s can enter neither %s nor %s: use a directory that is open to it",
 		s.account.name, s.dir, os.TempDir())
 }
 
-func (s *Server) moveTo(home string) error {
+func (s *Server) useHome(home string) error {
 	s.home = home
 	s.log.Info("data directory is elsewhere, since the server's account cannot enter this one",
 		"dir", s.dir, "account", s.account.name, "data", s.data())
@@ -113,14 +114,14 @@ func (s *Server) moveTo(home string) error {
 	return nil
 }
 
-// enters tries it as the account, which no reading of mode bits can replace (access lists, namespaces).
-func (s *Server) enters(ctx context.Context, dir string) error {
+// canEnter tries to enter dir as the account. Mode bits alone would not tell, because of access lists and namespaces.
+func (s *Server) canEnter(ctx context.Context, dir string) error {
 	cmd := s.account.command(ctx, s.bin.path("postgres"), "--version")
 	cmd.Dir = dir
 	return cmd.Run()
 }
 
-func allowEntering(dir string) error {
+func makeEnterable(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
@@ -131,9 +132,9 @@ func allowEntering(dir string) error {
 	return nil
 }
 
-// makeOwnDir makes a directory below a place where everybody can write, or takes it over from an earlier run. Its
-// name can be guessed, so one that somebody else made first is refused.
-func makeOwnDir(dir string) error {
+// makeTempHome makes a directory where everybody can write, or reuses that of an earlier run. Its name can be guessed, so a directory that
+// somebody else has made is refused.
+func makeTempHome(dir string) error {
 	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("localpg: %w", err)
 	}
@@ -141,13 +142,13 @@ func makeOwnDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
-	if !info.IsDir() || owner(info) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+	if !info.IsDir() || ownerUID(info) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("localpg: %s was made by somebody else: remove it", dir)
 	}
-	return allowEntering(dir)
+	return makeEnterable(dir)
 }
 
-func owner(info os.FileInfo) int {
+func ownerUID(info os.FileInfo) int {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return int(st.Uid)
 	}

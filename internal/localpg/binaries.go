@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// oldest is the first major version that has all of what this project's SQL uses.
-const oldest = 14
+// oldestVersion is the first major version that has everything that our SQL uses.
+const oldestVersion = 14
 
 // binaries is one installation of PostgreSQL.
 type binaries struct {
@@ -35,7 +35,7 @@ func FindBinaries(ctx context.Context) (string, error) {
 func findBinaries(ctx context.Context) (binaries, error) {
 	var refused []string
 	for _, dir := range candidates(ctx) {
-		b, err := inspect(ctx, dir)
+		b, err := inspectDir(ctx, dir)
 		if ctx.Err() != nil {
 			return binaries{}, fmt.Errorf("localpg: find PostgreSQL: %w", ctx.Err())
 		}
@@ -52,14 +52,14 @@ func findBinaries(ctx context.Context) (binaries, error) {
 	}
 	return binaries{}, fmt.Errorf("localpg: no PostgreSQL %d or later on this machine%s; install it with "+
 		"`apt install postgresql` (Debian, Ubuntu), `dnf install postgresql-server` (Fedora) or "+
-		"`brew install postgresql@17` (macOS)", oldest, found)
+		"`brew install postgresql@17` (macOS)", oldestVersion, found)
 }
 
 // candidates lists the directories to look in, the user's own choice (PATH) first.
 func candidates(ctx context.Context) []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// Debian users link single programs into PATH; their neighbours are beside the target.
+		// Debian users link single programs into PATH; the other programs are beside the link's target.
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			dirs = append(dirs, filepath.Dir(real))
 		}
@@ -78,7 +78,7 @@ func candidates(ctx context.Context) []string {
 		slices.SortFunc(matches, func(a, b string) int { return firstNumber(b) - firstNumber(a) })
 		dirs = append(dirs, matches...)
 	}
-	// Fedora's package is not versioned: its programs are beside everybody else's.
+	// Fedora's package has no directory of its own for a version.
 	return append(dirs, "/usr/bin", "/usr/local/bin")
 }
 
@@ -92,7 +92,7 @@ func firstNumber(path string) int {
 	return n
 }
 
-func inspect(ctx context.Context, dir string) (binaries, error) {
+func inspectDir(ctx context.Context, dir string) (binaries, error) {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
 		return binaries{}, fmt.Errorf("%s has no initdb", dir)
 	}
@@ -108,7 +108,7 @@ func inspect(ctx context.Context, dir string) (binaries, error) {
 	if err != nil {
 		return binaries{}, fmt.Errorf("%s/postgres --version: %w", dir, err)
 	}
-	if major < oldest {
+	if major < oldestVersion {
 		return binaries{}, fmt.Errorf("%s is version %s", dir, m[1])
 	}
 	return binaries{dir: dir, version: m[1], major: major}, nil

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// PID is the postmaster's process id; 0 when the server does not run.
+// PID returns the postmaster's process id, or 0 when the server does not run.
 func (s *Server) PID() int {
 	if !s.running() {
 		return 0
@@ -30,27 +30,27 @@ func (s *Server) running() bool {
 	}
 }
 
-// StopFast ends all sessions and shuts the server down in order; Restart brings it back. It waits.
+// StopFast ends all sessions, shuts the server down properly, and waits for its end. Restart starts it again.
 func (s *Server) StopFast(ctx context.Context) error {
-	return s.end(ctx, syscall.SIGINT)
+	return s.stopWith(ctx, syscall.SIGINT)
 }
 
-// StopImmediate aborts the server, so that the next start recovers from the log as after a crash. It waits.
+// StopImmediate aborts the server, so that the next start recovers from the log as after a crash, and waits for its end.
 func (s *Server) StopImmediate(ctx context.Context) error {
-	return s.end(ctx, syscall.SIGQUIT)
+	return s.stopWith(ctx, syscall.SIGQUIT)
 }
 
-// Crash kills the postmaster with SIGKILL. Its children notice that and end themselves; Crash waits for that too,
-// since they would keep a Restart from using the data directory.
+// Crash kills the postmaster with SIGKILL. Its children notice that and exit. Crash waits for them, because Restart cannot use the data
+// directory before.
 func (s *Server) Crash(ctx context.Context) error {
-	family, err := s.family()
+	family, err := s.serverProcesses()
 	if err != nil {
 		return fmt.Errorf("localpg: crash: %w", err)
 	}
-	if err := s.end(ctx, syscall.SIGKILL); err != nil {
+	if err := s.stopWith(ctx, syscall.SIGKILL); err != nil {
 		return err
 	}
-	return s.familyGone(ctx, family)
+	return s.waitServerGone(ctx, family)
 }
 
 // Restart starts the server again on the same port and data, after a fast shutdown if it still runs.
@@ -64,8 +64,8 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.startProcess(ctx)
 }
 
-// Pause stops all processes of the server with SIGSTOP: connections stay open and are still accepted by the kernel,
-// but nothing answers any more. It returns when all of them stand still.
+// Pause stops all processes of the server with SIGSTOP: connections stay open and the kernel still accepts new ones, but nothing answers. It
+// returns when all processes are stopped.
 func (s *Server) Pause() error {
 	if !s.running() {
 		return errors.New("localpg: Pause: the server does not run")
@@ -74,7 +74,7 @@ func (s *Server) Pause() error {
 	if err := s.signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("localpg: pause: %w", err)
 	}
-	still, err := waitGone(context.Background(), immediateTimeout, s.standsStill)
+	still, err := waitGone(context.Background(), immediateTimeout, s.allPaused)
 	if err != nil {
 		return fmt.Errorf("localpg: pause: %w", err)
 	}
@@ -84,8 +84,8 @@ func (s *Server) Pause() error {
 	return nil
 }
 
-func (s *Server) standsStill() (bool, error) {
-	family, err := s.family()
+func (s *Server) allPaused() (bool, error) {
+	family, err := s.serverProcesses()
 	if err != nil {
 		return false, err
 	}
@@ -93,15 +93,15 @@ func (s *Server) standsStill() (bool, error) {
 	for _, p := range family {
 		if p.state != 'T' {
 			still = false
-			_ = syscall.Kill(p.pid, syscall.SIGSTOP) // it may have ended meanwhile
+			_ = syscall.Kill(p.pid, syscall.SIGSTOP) // an error means that it has ended
 		}
 	}
 	return still, nil
 }
 
-// Resume lets a paused server go on.
+// Resume continues a paused server.
 func (s *Server) Resume() error {
-	family, err := s.family()
+	family, err := s.serverProcesses()
 	if err != nil {
 		return fmt.Errorf("localpg: resume: %w", err)
 	}
@@ -113,8 +113,8 @@ func (s *Server) Resume() error {
 	return nil
 }
 
-// family lists the postmaster and its children: all processes of a server are direct children of its postmaster.
-func (s *Server) family() ([]procInfo, error) {
+// serverProcesses lists the postmaster and its children. All processes of a server are direct children of its postmaster.
+func (s *Server) serverProcesses() ([]procInfo, error) {
 	pid := s.PID()
 	if pid == 0 {
 		return nil, nil
@@ -125,7 +125,7 @@ func (s *Server) family() ([]procInfo, error) {
 	}
 	var family []procInfo
 	for _, p := range all {
-		// Z: a child that a stopped postmaster has not reaped
+		// Z is a child that a stopped postmaster has not reaped.
 		if (p.pid == pid || p.ppid == pid) && p.state != 'Z' {
 			family = append(family, p)
 		}
@@ -140,12 +140,12 @@ func (s *Server) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// end sends one signal and waits for the postmaster, which waits for its children unless it was killed.
-func (s *Server) end(ctx context.Context, sig syscall.Signal) error {
+// stopWith sends one signal and waits for the postmaster's end. Unless it was killed, the postmaster waits for its children.
+func (s *Server) stopWith(ctx context.Context, sig syscall.Signal) error {
 	if !s.running() {
 		return nil
 	}
-	if err := s.Resume(); err != nil { // a stopped process takes no signal but SIGKILL
+	if err := s.Resume(); err != nil { // a stopped process reacts only to SIGKILL
 		return err
 	}
 	if err := s.signal(sig); err != nil {
@@ -159,12 +159,12 @@ func (s *Server) end(ctx context.Context, sig syscall.Signal) error {
 	}
 }
 
-// stopProcess ends the server whatever it takes; ctx only decides how long the gentle way may take.
+// stopProcess stops the server, with SIGKILL if nothing else works. ctx bounds only the fast shutdown.
 func (s *Server) stopProcess(ctx context.Context) error {
 	if !s.running() {
 		return nil
 	}
-	family, err := s.family()
+	family, err := s.serverProcesses()
 	if err != nil {
 		return fmt.Errorf("localpg: stop: %w", err)
 	}
@@ -179,17 +179,17 @@ func (s *Server) stopProcess(ctx context.Context) error {
 		{hard, syscall.SIGKILL, immediateTimeout},
 	} {
 		stepCtx, cancel := context.WithTimeout(step.ctx, step.limit)
-		err = s.end(stepCtx, step.sig)
+		err = s.stopWith(stepCtx, step.sig)
 		cancel()
 		if err == nil {
-			return s.familyGone(hard, family)
+			return s.waitServerGone(hard, family)
 		}
 	}
 	return err
 }
 
-// familyGone waits until none of these processes is left, and helps after a while.
-func (s *Server) familyGone(ctx context.Context, family []procInfo) error {
+// waitServerGone waits until none of these processes is left, and stops those that stay too long.
+func (s *Server) waitServerGone(ctx context.Context, family []procInfo) error {
 	gone, err := waitGone(ctx, immediateTimeout, func() (bool, error) { return allGone(family) })
 	if err != nil {
 		return fmt.Errorf("localpg: stop: %w", err)

@@ -13,10 +13,9 @@ import (
 	"time"
 )
 
-// prepareData makes sure that there is a data directory for these binaries and this account.
+// prepareData makes the data directory, or checks that it fits these binaries and this account.
 func (s *Server) prepareData(ctx context.Context) error {
-	// initdb works in a directory of another name, so what carries the name data is complete, and these are leftovers
-	// of a run that was killed.
+	// initdb works in a directory of another name, so a directory called data is complete, and these are left from a killed run.
 	leftovers, err := filepath.Glob(filepath.Join(s.home, "initdb-*"))
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
@@ -36,7 +35,7 @@ func (s *Server) prepareData(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
-	if uid := owner(info); uid != s.account.uid {
+	if uid := ownerUID(info); uid != s.account.uid {
 		return fmt.Errorf("localpg: %s belongs to uid %d, but the server would run as %s: remove %s or run as the same user as before",
 			s.data(), uid, s.account.name, s.home)
 	}
@@ -71,11 +70,11 @@ func (s *Server) initdb(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(work) }() // else the next start does
+	defer func() { _ = os.RemoveAll(work) }() // after an error, the next start removes it
 
 	s.password = rand.Text()
 	pwfile := filepath.Join(work, "password")
-	// Ours, and one that initdb can read as the account.
+	// One file for us, and one that initdb can read as the account.
 	for _, path := range []string{s.passwordFile(), pwfile} {
 		if err := writeSecret(path, s.password+"\n"); err != nil {
 			return fmt.Errorf("localpg: %w", err)
@@ -89,16 +88,16 @@ func (s *Server) initdb(ctx context.Context) error {
 	data := filepath.Join(work, "data")
 	args := []string{
 		"-D", data, "-U", "postgres", "--pwfile", pwfile, "-A", "scram-sha-256",
-		// The same order and letters on every machine.
+		// The same sort order and encoding on every machine.
 		"-E", "UTF8", "--no-locale",
 	}
 	if s.ephemeral {
 		args = append(args, "--no-sync")
 	}
 	cmd := s.account.command(ctx, s.bin.path("initdb"), args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // it tidies up
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // on SIGINT it removes its files
 	cmd.WaitDelay = 5 * time.Second
-	if err := runBound(cmd); err != nil {
+	if err := runOnThread(cmd); err != nil {
 		return fmt.Errorf("localpg: initdb: %w", err)
 	}
 	if err := os.Rename(data, s.data()); err != nil {
@@ -107,7 +106,7 @@ func (s *Server) initdb(ctx context.Context) error {
 	return nil
 }
 
-// writeSecret replaces path, so that nothing of an older file's mode or links remains.
+// writeSecret replaces the file, so that the mode and the links of an older one do not remain.
 func writeSecret(path, text string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -1,8 +1,3 @@
-// Package localpg runs a private PostgreSQL server from the binaries of this machine, for `auditstream dev` (the data
-// stays in Dir) and for the tests (Ephemeral).
-//
-// The one rule: a directory belongs to one process at a time, the holder of its lock file. Only the holder may stop
-// what it finds running there, so a second run refuses instead of stopping the first one's server.
 package localpg
 
 import (
@@ -17,14 +12,14 @@ import (
 	"time"
 )
 
-// Config says where and how a server runs. The zero value of a field means its default.
+// Config says where and how a server runs. A field's zero value means its default.
 type Config struct {
-	Dir       string            // holds the data, the log and the password; made if missing; required
-	Port      int               // on 127.0.0.1; 0: a free one
+	Dir       string            // for the data, the log and the password; made if missing; required
+	Port      int               // on 127.0.0.1; 0 means a free port
 	Settings  map[string]string // further settings of the server, such as "fsync": "off"
 	Ephemeral bool              // Stop removes Dir
-	StandbyOf *Server           // a new Dir becomes a streaming standby of this running server; nil: a server of its own
-	Logger    *slog.Logger      // nil: silent
+	StandbyOf *Server           // makes a new Dir a streaming standby of this running server; nil means an independent server
+	Logger    *slog.Logger      // nil means none
 }
 
 // Server is a running PostgreSQL server. Its methods are not safe for concurrent use, except DSN.
@@ -34,10 +29,10 @@ type Server struct {
 	account   account
 	ephemeral bool
 	settings  map[string]string
-	primary   *Server // what a new data directory is a copy of; nil: nothing
+	primary   *Server // the server of which a new data directory is a copy; nil: none
 
-	dir      string   // what the caller named: lock and, if home is elsewhere, a pointer to it
-	home     string   // data, log and password: dir, unless the account cannot enter that
+	dir      string   // Config.Dir: it has the lock and, if home is elsewhere, a file that says where
+	home     string   // for data, log and password: dir, unless the account cannot enter it
 	lock     *os.File // held until Stop
 	port     int
 	password string
@@ -51,15 +46,15 @@ const (
 	immediateTimeout = 6 * time.Second // PostgreSQL itself kills its children after 5 s
 )
 
-// Start runs a server and returns when it answers queries. It makes the data directory if there is none, and stops
-// what a killed previous run left there. ctx bounds the start only; the server runs until Stop, or, on Linux, until
-// this process dies. As root the server runs as an unprivileged account, since PostgreSQL refuses to run as root.
+// Start runs a server and returns when it answers queries. It makes the data directory if there is none, and stops the server that a killed
+// run left there. ctx bounds only the start: the server runs until Stop or, on Linux, until this process dies. For root, the server runs
+// as an unprivileged account, because PostgreSQL refuses to run as root.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Dir == "" {
-		return nil, errors.New("localpg: Dir is required")
+		return nil, errors.New("localpg: Config.Dir is required")
 	}
 	if cfg.Port < 0 || cfg.Port > 65535 {
-		return nil, fmt.Errorf("localpg: Port %d is not a port", cfg.Port)
+		return nil, fmt.Errorf("localpg: invalid Config.Port %d: want 0 to 65535", cfg.Port)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -92,7 +87,7 @@ func (s *Server) open(ctx context.Context, cfg Config) error {
 	if err := s.prepareData(ctx); err != nil {
 		return err
 	}
-	// The log of this run only: it would grow for ever otherwise.
+	// Keep only the log of this run. Otherwise it would grow for ever.
 	if err := os.Truncate(s.LogFile(), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("localpg: %w", err)
 	}
@@ -101,17 +96,17 @@ func (s *Server) open(ctx context.Context, cfg Config) error {
 
 func (s *Server) data() string { return filepath.Join(s.home, "data") }
 
-// LogFile is where the server's own log goes.
+// LogFile returns the file of the server's own log.
 func (s *Server) LogFile() string { return filepath.Join(s.home, "postgres.log") }
 
-// Version is the server's version, such as "15.18".
+// Version returns the server's version, such as "15.18".
 func (s *Server) Version() string { return s.bin.version }
 
-// BinDir is where the server's binaries are.
+// BinDir returns the directory of the server's binaries.
 func (s *Server) BinDir() string { return s.bin.dir }
 
-// DSN is the URL of a database for the superuser. The password in it is random and asked for: other accounts of this
-// machine can reach the port too.
+// DSN returns the URL of a database for the superuser. It has a random password, because other accounts of this machine can reach the port,
+// too. Safe for concurrent use.
 func (s *Server) DSN(database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -123,8 +118,8 @@ func (s *Server) DSN(database string) string {
 	return u.String()
 }
 
-// Stop ends the server: a fast shutdown first, an immediate one when that takes over 10 s or ctx ends. It waits for
-// all processes, releases Dir, and removes it when Ephemeral. Further calls do nothing.
+// Stop stops the server: with a fast shutdown, and with an immediate one when that takes over 10 s or ctx ends. It waits for all processes,
+// releases Dir, and removes it when Ephemeral. Further calls do nothing.
 func (s *Server) Stop(ctx context.Context) error {
 	if s.closed {
 		return nil
@@ -132,7 +127,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	return errors.Join(s.stopProcess(ctx), s.close())
 }
 
-// close gives back what open took, however far it came.
+// close releases what open has acquired, also after an error of open.
 func (s *Server) close() error {
 	s.closed = true
 	var errs []error

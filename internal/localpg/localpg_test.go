@@ -16,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain is also the helper process: with this variable set, the binary is an owner of a server (see owner_test.go).
+// TestMain is also the helper process: with this variable set, the binary runs a server (see directory_test.go).
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("LOCALPG_TEST_OWNER"); dir != "" {
 		if err := ownServer(dir); err != nil {
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// tempDir is not t.TempDir, whose mode closes it to the server's account.
+// tempDir is used instead of t.TempDir, which the server's account cannot enter.
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "localpg-test-")
@@ -266,7 +266,7 @@ func TestOldBinariesAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b, err := inspect(t.Context(), dir)
+		b, err := inspectDir(t.Context(), dir)
 		if b.version != tt.version || (err == nil) != (tt.problem == "") || err != nil && !strings.Contains(err.Error(), tt.problem) {
 			t.Errorf("%s: got %q, %v; want %q, %q", tt.says, b.version, err, tt.version, tt.problem)
 		}

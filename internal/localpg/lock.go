@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// lockDir makes dir and takes its lock file, or says who holds it.
+// lockDir makes dir and locks its lock file. Its error says who holds the lock.
 func (s *Server) lockDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("localpg: %w", err)
@@ -25,12 +25,12 @@ func (s *Server) lockDir(dir string) error {
 	if s.dir, err = filepath.EvalSymlinks(abs); err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
-	s.lock, err = takeLock(s.dir)
+	s.lock, err = acquireLock(s.dir)
 	return err
 }
 
-// takeLock holds until the file is closed or the process dies, whichever way.
-func takeLock(dir string) (*os.File, error) {
+// acquireLock locks a directory's lock file. The lock ends when the file is closed or the process dies.
+func acquireLock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("localpg: %s belongs to another account: remove it or run as that account: %w", dir, err)
@@ -39,7 +39,7 @@ func takeLock(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("localpg: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(f.Name()) // only to name it
+		holder, _ := os.ReadFile(f.Name()) // only for the message
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("localpg: %s is in use by another run (process %s): stop that one first, or use another directory",
@@ -47,14 +47,14 @@ func takeLock(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("localpg: lock %s: %w", dir, err)
 	}
-	if err := writeOver(f, strconv.Itoa(os.Getpid())+"\n"); err != nil {
+	if err := overwrite(f, strconv.Itoa(os.Getpid())+"\n"); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("localpg: %w", err)
 	}
 	return f, nil
 }
 
-func writeOver(f *os.File, text string) error {
+func overwrite(f *os.File, text string) error {
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
@@ -62,11 +62,11 @@ func writeOver(f *os.File, text string) error {
 	return err
 }
 
-// abandonedAfter keeps Sweep off a directory whose owner has made the lock file and not locked it yet.
-const abandonedAfter = time.Minute
+// sweepAge is how old a lock file must be for Sweep. A younger one may belong to a run that has made it and not locked it yet.
+const sweepAge = time.Minute
 
-// Sweep removes the directories of Ephemeral servers that match pattern and whose owner was killed, with the servers
-// that still run there. It leaves alone what somebody holds.
+// Sweep removes the directories of Ephemeral servers that match pattern and whose run was killed, and stops the servers that still run there. It
+// leaves locked directories alone.
 func Sweep(ctx context.Context, pattern string) error {
 	locks, err := filepath.Glob(filepath.Join(pattern, "lock"))
 	if err != nil {
@@ -75,16 +75,16 @@ func Sweep(ctx context.Context, pattern string) error {
 	var errs []error
 	for _, path := range locks {
 		info, err := os.Stat(path)
-		if err != nil || time.Since(info.ModTime()) < abandonedAfter || owner(info) != os.Geteuid() {
+		if err != nil || time.Since(info.ModTime()) < sweepAge || ownerUID(info) != os.Geteuid() {
 			continue
 		}
-		errs = append(errs, sweep(ctx, filepath.Dir(path)))
+		errs = append(errs, sweepDir(ctx, filepath.Dir(path)))
 	}
 	return errors.Join(errs...)
 }
 
-func sweep(ctx context.Context, dir string) error {
-	lock, err := takeLock(dir)
+func sweepDir(ctx context.Context, dir string) error {
+	lock, err := acquireLock(dir)
 	if err != nil {
 		return nil // in use
 	}

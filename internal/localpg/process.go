@@ -20,14 +20,14 @@ import (
 
 // process is one run of the postmaster.
 type process struct {
-	cmd    *exec.Cmd
-	logged int64         // where its part of the log begins
-	done   chan struct{} // closed when it has ended and was reaped
+	cmd      *exec.Cmd
+	logStart int64         // the offset in the log file where its part begins
+	done     chan struct{} // closed when it has ended and was reaped
 }
 
 var errPortTaken = errors.New("port is taken")
 
-// startOnPort starts on the given port, or for 0 on one after the other until nobody was quicker.
+// startOnPort starts the server on port or, for 0, on a free port. If another process takes that port first, it tries another one.
 func (s *Server) startOnPort(ctx context.Context, port int) error {
 	var err error
 	for range 5 {
@@ -44,8 +44,8 @@ func (s *Server) startOnPort(ctx context.Context, port int) error {
 	return err
 }
 
-// freePort looks below the range from which the system takes the ports of outgoing connections (32768 on Linux, 49152
-// on macOS): while the server is down for a Restart, a client that redials could be given the very port it dials.
+// freePort returns a port below the range of outgoing connections (from 32768 on Linux, from 49152 on macOS). Otherwise, while the server is
+// down for a Restart, a client that redials could get as its own port the one that it dials.
 func freePort() (int, error) {
 	var err error
 	for range 100 {
@@ -85,10 +85,10 @@ func (s *Server) launch() error {
 	// Not CommandContext: the server outlives the context of Start.
 	cmd := s.account.command(context.Background(), s.bin.path("postgres"), s.arguments()...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	p := &process{cmd: cmd, logged: logged, done: make(chan struct{})}
+	p := &process{cmd: cmd, logStart: logged, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
-		// See sysProcAttr: were this thread to end, the server would be told to.
+		// See sysProcAttr: when this thread ends, the kernel stops the server.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -96,7 +96,7 @@ func (s *Server) launch() error {
 		if err != nil {
 			return
 		}
-		_ = cmd.Wait() // how it ended stands in its log
+		_ = cmd.Wait() // its log says how it ended
 		close(p.done)
 	}()
 	if err := <-started; err != nil {
@@ -131,9 +131,9 @@ func (s *Server) arguments() []string {
 	return args
 }
 
-// ready asks until the server answers, ends, or ctx does.
+// ready polls until the server answers, the server ends, or ctx is done.
 func (s *Server) ready(ctx context.Context) error {
-	tick := time.NewTicker(poll)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		err := s.probe(ctx)
@@ -150,7 +150,7 @@ func (s *Server) ready(ctx context.Context) error {
 	}
 }
 
-// probe makes sure that it is this server that answers, and not the one that took the port.
+// probe checks that this server answers, and not another one that has taken the port.
 func (s *Server) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -180,10 +180,10 @@ func (s *Server) startError(err error) error {
 // logTail returns the last lines that this run of the server logged.
 func (s *Server) logTail() string {
 	text, err := os.ReadFile(s.LogFile())
-	if err != nil || int64(len(text)) < s.proc.logged {
+	if err != nil || int64(len(text)) < s.proc.logStart {
 		return ""
 	}
-	return lastLines(string(text[s.proc.logged:]), 12)
+	return lastLines(string(text[s.proc.logStart:]), 12)
 }
 
 func lastLines(text string, n int) string {

@@ -12,14 +12,13 @@ import (
 	"time"
 )
 
-// copyPrimary makes the data directory a copy of a running server's, set up to stream from it. The superuser is copied
-// too, and so is the password.
+// copyPrimary makes the data directory a copy of a running server's, set up to stream from it. The copy has the same superuser and password.
 func (s *Server) copyPrimary(ctx context.Context, primary *Server) error {
 	work, err := os.MkdirTemp(s.home, "initdb-")
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(work) }() // else the next start does
+	defer func() { _ = os.RemoveAll(work) }() // after an error, the next start removes it
 	if err := s.account.chown(work); err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
@@ -31,14 +30,14 @@ func (s *Server) copyPrimary(ctx context.Context, primary *Server) error {
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
-	from.User = url.User("postgres") // the password goes by the environment: everybody can read arguments
+	from.User = url.User("postgres") // the password is in the environment, because everybody can read arguments
 	data := filepath.Join(work, "data")
 	cmd := s.account.command(ctx, s.bin.path("pg_basebackup"),
 		"--dbname", from.String(), "--pgdata", data, "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync")
 	cmd.Env = append(cmd.Env, "PGPASSWORD="+s.password)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // it tidies up
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // on SIGINT it removes its files
 	cmd.WaitDelay = 5 * time.Second
-	if err := runBound(cmd); err != nil {
+	if err := runOnThread(cmd); err != nil {
 		return fmt.Errorf("localpg: pg_basebackup: %w", err)
 	}
 	if err := os.Rename(data, s.data()); err != nil {
@@ -47,9 +46,9 @@ func (s *Server) copyPrimary(ctx context.Context, primary *Server) error {
 	return nil
 }
 
-// runBound runs a program to its end on one thread, since the signal of sysProcAttr comes when the thread that started the
+// runOnThread runs a program to its end on one thread, because the kernel sends the signal of sysProcAttr when the thread that started the
 // program ends.
-func runBound(cmd *exec.Cmd) error {
+func runOnThread(cmd *exec.Cmd) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if out, err := cmd.CombinedOutput(); err != nil {

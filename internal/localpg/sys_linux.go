@@ -10,12 +10,12 @@ import (
 )
 
 // sysProcAttr asks the kernel for a fast shutdown when we die, even by SIGKILL. The kernel sends the signal when the
-// starting *thread* ends, so whoever uses this locks its goroutine to its thread until the program has ended.
+// starting *thread* ends, so the caller must lock its goroutine to its thread until the program has ended.
 func sysProcAttr(credential *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Credential: credential, Pdeathsig: syscall.SIGINT}
 }
 
-// processes reads /proc: ps is not part of every container.
+// processes reads /proc, because not every container has ps.
 func processes() ([]procInfo, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -55,9 +55,9 @@ func parseStat(text string) (procInfo, bool) {
 	return procInfo{pid: pid, ppid: ppid, name: text[open+1 : end], state: rest[0][0]}, true
 }
 
-// worksOn tells whether a process is one of a PostgreSQL server on this data directory: they all have it as their
-// working directory. A process that ended and was not reaped has none any more.
-func worksOn(p procInfo, data string) bool {
+// isServerOn reports whether a process belongs to a PostgreSQL server on this data directory, which is then its working directory. A process
+// that has ended and was not reaped has none.
+func isServerOn(p procInfo, data string) bool {
 	if p.name != "postgres" {
 		return false
 	}

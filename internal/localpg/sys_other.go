@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// sysProcAttr cannot ask for a signal at our death, which only Linux has: when we are killed by SIGKILL the server
-// lives on until the next Start in the same directory stops it.
+// sysProcAttr cannot ask for a signal when we die, which only Linux offers. After a SIGKILL the server lives on until the next Start in the
+// same directory stops it.
 func sysProcAttr(credential *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Credential: credential}
 }
@@ -42,8 +42,8 @@ func processes() ([]procInfo, error) {
 	return all, nil
 }
 
-// worksOn goes by the command line that launch gives the postmaster; its children have titles instead and end with it.
-func worksOn(p procInfo, data string) bool {
+// isServerOn uses the command line that launch gives the postmaster; its children have titles instead and end with it.
+func isServerOn(p procInfo, data string) bool {
 	program, _, _ := strings.Cut(p.name, " -D ")
 	return filepath.Base(program) == "postgres" && strings.Contains(p.name, " -D "+data+" ") && p.state != 'Z'
 }

@@ -15,17 +15,17 @@ import (
 	"time"
 )
 
-// absentError tells that this machine has no container to offer, which is no failure.
+// absentError says that this machine cannot run a container, which is not a failure.
 type absentError struct {
-	err          error
-	worthTelling bool // there is an engine: its owner expects it to be used
+	err     error
+	mustLog bool // there is an engine, so its owner expects that it is used
 }
 
 func (e *absentError) Error() string { return e.err.Error() }
 func (e *absentError) Unwrap() error { return e.err }
 
-// startContainer has postgrescontainer start one. Testing whether an engine answers is left to testcontainers-go, unless nothing
-// points to one: compiling it takes most of a minute.
+// startContainer starts a container with the program postgrescontainer. Compiling that takes most of a minute, so it is not even tried when
+// nothing points to a Docker engine.
 func startContainer(ctx context.Context) (*server, error) {
 	if !mayHaveEngine() {
 		return nil, &absentError{err: errors.New("no Docker engine answers: there is no DOCKER_HOST, no docker context and no socket")}
@@ -34,7 +34,7 @@ func startContainer(ctx context.Context) (*server, error) {
 	for name, value := range settings() {
 		args = append(args, name+"="+value)
 	}
-	cmd := exec.Command("go", args...) // not with ctx: it serves all tests
+	cmd := exec.Command("go", args...) // without ctx, because all tests use the server
 	var complaint strings.Builder
 	cmd.Stderr = &complaint
 	stdin, err := cmd.StdinPipe()
@@ -81,7 +81,7 @@ func startContainer(ctx context.Context) (*server, error) {
 
 // mayHaveEngine looks where testcontainers-go would: https://golang.testcontainers.org/features/configuration
 func mayHaveEngine() bool {
-	home, _ := os.UserHomeDir() // without one there is nothing in it
+	home, _ := os.UserHomeDir() // without a home directory there is nothing to find in it
 	for _, name := range []string{"DOCKER_HOST", "DOCKER_CONTEXT", "TESTCONTAINERS_HOST_OVERRIDE"} {
 		if os.Getenv(name) != "" {
 			return true

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// tempDir is where data goes that nobody needs after the run: into memory where that has room, because making and dropping a
-// database for each test is mostly making and removing files.
+// tempDir returns the directory for data that nobody needs after the run. It is in memory if there is room, because to make and drop a database
+// for each test is mostly to make and remove files.
 func tempDir() string {
 	const memory, room = "/dev/shm", 4 << 30
 	var fs syscall.Statfs_t

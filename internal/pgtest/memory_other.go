@@ -4,5 +4,5 @@ package pgtest
 
 import "os"
 
-// tempDir is where data goes that nobody needs after the run.
+// tempDir returns the directory for data that nobody needs after the run.
 func tempDir() string { return os.TempDir() }

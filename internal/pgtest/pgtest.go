@@ -1,9 +1,3 @@
-// Package pgtest gives every test of this repository a real PostgreSQL.
-//
-// The one rule: a test never skips and never shares. It gets an empty database of its own or it fails with the remedy.
-//
-// The server is TEST_DATABASE_URL if that is set, else a container where a Docker engine answers, else one from local
-// binaries. AUDITSTREAM_TEST_POSTGRES=local or =container allows that kind only.
 package pgtest
 
 import (
@@ -22,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TB is what this package uses of testing.TB.
+// TB is the part of testing.TB that this package uses.
 type TB interface {
 	Cleanup(func())
 	Context() context.Context
@@ -35,19 +29,18 @@ type TB interface {
 
 var _ TB = testing.TB(nil)
 
-// shared is the server of this test binary. It starts with the first New, so that pure unit tests do not wait for it.
+// shared is the server of this test binary. The first New starts it, so that tests without a database do not wait for it.
 var shared struct {
 	mu     sync.Mutex
-	main   bool // Main runs, and will stop it
+	main   bool // Main runs, and will stop the server
 	tried  bool
 	server *server
 	err    error
 
-	templates []string // the names of the databases that a Template prepared
+	templates []string // the databases that Templates have prepared
 }
 
-// Main runs the tests of a package, stops the server, looks for goroutines left behind and exits. Call it from
-// TestMain.
+// Main runs the tests of a package, calls after, stops the server, fails if goroutines are left, and exits. Call it from TestMain.
 func Main(m *testing.M, after ...func()) {
 	shared.mu.Lock()
 	shared.main = true
@@ -61,7 +54,7 @@ func Main(m *testing.M, after ...func()) {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		code = max(code, 1)
 	}
-	// Idle keep-alive connections of the default client are not leaks of the code under test.
+	// Idle keep-alive connections of the default client are not leaks of the tested code.
 	http.DefaultClient.CloseIdleConnections()
 	if err := goleak.Find(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest: goroutines are left after the tests:", err)
@@ -70,8 +63,8 @@ func Main(m *testing.M, after ...func()) {
 	os.Exit(code)
 }
 
-// New returns the URL, for the superuser, of an empty database that is the test's own. It is dropped when the test is
-// over; if the test failed and the server lives on, it is kept and its URL is logged.
+// New returns the superuser's URL of a new empty database, which is dropped when the test is over. If the test fails and the server lives on, the
+// database is kept and its URL is logged.
 func New(tb TB) string {
 	tb.Helper()
 	s, err := sharedServer()
@@ -81,7 +74,7 @@ func New(tb TB) string {
 	return s.newDatabase(tb, emptyTemplate)
 }
 
-// emptyTemplate is what PostgreSQL keeps empty: nobody is ever connected to it, which would make a copy fail, and it allows any
+// emptyTemplate is the database that PostgreSQL keeps empty. Nobody can be connected to it, which would make a copy fail, and it allows any
 // encoding.
 const emptyTemplate = "template0"
 
@@ -89,10 +82,10 @@ func (s *server) create(tb TB, name, template string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
-	// Named here, the encoding and the order are the same on every server: an image without a locale makes SQL_ASCII its default.
+	// With encoding and order named here, they are the same on every server. An image without a locale has SQL_ASCII as its default.
 	sql := "create database " + quote(name) + " template " + template + " encoding 'UTF8' lc_collate 'C' lc_ctype 'C'"
-	// Through the log, as PostgreSQL 15 and later do it otherwise, a database costs 75 ms of processor time instead of 20. On a server
-	// that others use the two checkpoints would cost more.
+	// With wal_log, the default of PostgreSQL 15 and later, a new database takes 75 ms of processor time instead of 20. On a server that
+	// others use, the two checkpoints of file_copy would cost more.
 	if s.stop != nil && !strings.HasPrefix(s.version, "14.") {
 		sql += " strategy file_copy"
 	}
@@ -144,11 +137,11 @@ func sharedServer() (*server, error) {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if !shared.main {
-		return nil, fmt.Errorf("this package has no TestMain that calls pgtest.Main, so nobody would stop the server")
+		return nil, fmt.Errorf("nobody would stop the server: add a TestMain that calls pgtest.Main to this package")
 	}
 	if !shared.tried {
 		shared.tried = true
-		// Not the test's context: the server serves the tests after it too.
+		// Not the test's context, because later tests use the server, too.
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
 		shared.server, shared.err = startServer(ctx)
@@ -175,7 +168,7 @@ func stopShared() error {
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// databaseName makes the test's name recognisable in pg_stat_activity, within the 63 bytes that PostgreSQL keeps.
+// databaseName returns a name in which the test is recognisable, in at most the 63 bytes that PostgreSQL keeps.
 func databaseName(test string) string {
 	clean := strings.Map(func(r rune) rune {
 		switch {

@@ -145,7 +145,7 @@ func TestGivenServerMustBeOfUse(t *testing.T) {
 	weak := strings.Replace(dsn, dsn[strings.Index(dsn, "//")+2:strings.IndexByte(dsn, '@')], "pgtest_weak:weak", 1)
 	for _, tt := range []struct{ dsn, want string }{
 		{weak, "TEST_DATABASE_URL: its role is not a superuser"},
-		{"host=127.0.0.1 password=hush", "TEST_DATABASE_URL is not a URL"},
+		{"host=127.0.0.1 password=hush", "invalid TEST_DATABASE_URL"},
 		{"postgres://postgres:hush@127.0.0.1:1/postgres", "TEST_DATABASE_URL: "},
 	} {
 		t.Setenv("TEST_DATABASE_URL", tt.dsn)

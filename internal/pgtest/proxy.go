@@ -7,7 +7,7 @@ import (
 	"auditstream/internal/tcpproxy"
 )
 
-// TCPProxy is a way to a server that can fail in the ways a network does.
+// TCPProxy forwards connections to a server, and can fail like a network.
 type TCPProxy = tcpproxy.Proxy
 
 // Proxy starts a proxy on 127.0.0.1 that ends with the test.

@@ -11,8 +11,8 @@ import (
 	"auditstream/internal/localpg"
 )
 
-// Psql runs SQL in a psql process, as another application would, and returns what it prints: unaligned rows without
-// headings. The test fails at the first error.
+// Psql runs SQL in a psql process, like another application, and returns its output: unaligned rows without headings. The first error fails
+// the test.
 func Psql(tb TB, dsn, sql string) string {
 	tb.Helper()
 	path, err := psql()
@@ -20,7 +20,7 @@ func Psql(tb TB, dsn, sql string) string {
 		tb.Fatalf("pgtest: psql is needed: install PostgreSQL's client programs: %v", err)
 	}
 	cmd := exec.CommandContext(tb.Context(), path, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-f", "-")
-	cmd.Stdin = strings.NewReader(sql) // not -c, which makes one transaction of all statements; -f names the line of an error
+	cmd.Stdin = strings.NewReader(sql) // not -c, which runs all statements in one transaction; -f says in which line an error is
 	out, err := cmd.Output()
 	if err != nil {
 		tb.Fatalf("pgtest: psql: %v: %s", err, stderr(err))
@@ -30,7 +30,7 @@ func Psql(tb TB, dsn, sql string) string {
 
 var psql = sync.OnceValues(func() (string, error) { return findPsql(context.Background()) })
 
-// findPsql looks beside the server's programs first: what Debian has in PATH is a wrapper in Perl, which takes longer than psql.
+// findPsql looks first in the directory of the server's programs, because Debian's psql in PATH is a Perl wrapper that takes longer than psql.
 func findPsql(ctx context.Context) (string, error) {
 	var beside []string
 	if dir, err := localpg.FindBinaries(ctx); err == nil {

@@ -17,22 +17,22 @@ import (
 
 const startTimeout = 5 * time.Minute // a first run may have to pull the image
 
-// server is where New makes its databases.
+// server is the server on which New makes databases.
 type server struct {
 	dsn     string
 	version string
-	origin  string                      // for the one line that tells which server it is
+	origin  string                      // where it comes from, for the log
 	stop    func(context.Context) error // nil: the server is not ours and lives on
 }
 
-// settings suit data that nobody needs after the run.
+// settings are the server's settings for data that nobody needs after the run.
 func settings() map[string]string {
 	return map[string]string{
 		"max_connections":    "600", // many tests in parallel, each with pools of its own
 		"fsync":              "off",
 		"synchronous_commit": "off",
 		"full_page_writes":   "off",
-		"max_wal_size":       "256MB", // it may be in memory
+		"max_wal_size":       "256MB", // the data may be in memory
 	}
 }
 
@@ -58,7 +58,7 @@ func chooseServer(ctx context.Context) (*server, error) {
 		return startLocal(ctx)
 	case "":
 	default:
-		return nil, fmt.Errorf(`AUDITSTREAM_TEST_POSTGRES is %q: it is either "local" or "container"`, kind)
+		return nil, fmt.Errorf(`invalid AUDITSTREAM_TEST_POSTGRES %q: want "local" or "container", or leave it unset`, kind)
 	}
 	if dsn := os.Getenv("TEST_DATABASE_URL"); dsn != "" {
 		return givenServer(dsn)
@@ -66,10 +66,10 @@ func chooseServer(ctx context.Context) (*server, error) {
 	s, err := startContainer(ctx)
 	var absent *absentError
 	if !errors.As(err, &absent) {
-		// A container that failed to start is no reason to test something else in silence.
+		// A container that fails to start must not silently be replaced by another server.
 		return s, err
 	}
-	if absent.worthTelling {
+	if absent.mustLog {
 		fmt.Fprintf(os.Stderr, "pgtest: %v; taking local binaries\n", absent)
 	}
 	s, localErr := startLocal(ctx)
@@ -82,14 +82,14 @@ func chooseServer(ctx context.Context) (*server, error) {
 func givenServer(dsn string) (*server, error) {
 	u, err := url.Parse(dsn)
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
-		// Not the error: it repeats the password.
-		return nil, errors.New("TEST_DATABASE_URL is not a URL such as postgres://postgres:secret@127.0.0.1:5432/postgres")
+		// Without the parser's error, which repeats the password.
+		return nil, errors.New("invalid TEST_DATABASE_URL (not shown, it may hold a password): want a URL like postgres://postgres:secret@127.0.0.1:5432/postgres")
 	}
 	return &server{dsn: dsn, origin: "TEST_DATABASE_URL"}, nil
 }
 
 func startLocal(ctx context.Context) (*server, error) {
-	// What test binaries left that were killed (a time-out of go test, Ctrl-C).
+	// Remove what killed test binaries have left (after a time-out of go test, or Ctrl-C).
 	for _, dir := range []string{os.TempDir(), tempDir()} {
 		if err := localpg.Sweep(ctx, filepath.Join(dir, tempPattern)); err != nil {
 			fmt.Fprintln(os.Stderr, "pgtest: clear up after killed runs:", err)
@@ -117,8 +117,8 @@ func startTemporary(ctx context.Context, parent string, cfg localpg.Config) (*lo
 	return s, nil
 }
 
-// NewServer returns a private server for tests that stop, pause or kill one. It runs from local binaries with
-// PostgreSQL's own settings and on a disk, in a directory that is removed with it when the test is over.
+// NewServer returns a private server, for tests that stop, pause or kill it. It runs from local binaries, with PostgreSQL's default settings
+// and on disk, in a directory that is removed when the test is over.
 func NewServer(tb TB, options ...func(*localpg.Config)) *localpg.Server {
 	tb.Helper()
 	var cfg localpg.Config
@@ -139,7 +139,7 @@ func NewServer(tb TB, options ...func(*localpg.Config)) *localpg.Server {
 	return s
 }
 
-// check reads the version and makes sure that the tests can do what they need to.
+// check reads the server's version, and checks that the role is a superuser.
 func (s *server) check(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, s.dsn)
 	if err != nil {
@@ -154,7 +154,7 @@ func (s *server) check(ctx context.Context) error {
 	}
 	s.version, _, _ = strings.Cut(s.version, " ") // "15.18 (Debian 15.18-0+deb12u1)"
 	if !super {
-		return fmt.Errorf("%s: its role is not a superuser, but the tests create databases and roles", s.origin)
+		return fmt.Errorf("%s: its role is not a superuser; give a superuser, because the tests create databases and roles", s.origin)
 	}
 	return nil
 }

@@ -9,29 +9,29 @@ import (
 	"time"
 )
 
-// A Template is a database that many tests begin with: it is prepared when the first of them asks, and copied for each,
-// which takes a fraction of the time. Safe for concurrent use.
+// A Template is a database with which many tests begin. The first New prepares it, and each New copies it, which takes a fraction of the time.
+// Safe for concurrent use.
 type Template struct {
-	// Prepare fills an empty database, given by the superuser's URL, and leaves no connection to it: PostgreSQL copies only
-	// what nobody uses. It fails tb when it cannot.
+	// Prepare fills an empty database, for which it gets the superuser's URL, or fails tb. It must close all connections to the database,
+	// because PostgreSQL does not copy one that is in use.
 	Prepare func(tb TB, dsn string)
 
 	mu   sync.Mutex
 	name string // empty: not prepared yet
 }
 
-// New returns the URL, for the superuser, of a copy that is the test's own, and is dropped or kept like New's.
+// New returns the superuser's URL of a new copy, which is dropped or kept like a database of the function New.
 func (t *Template) New(tb TB) string {
 	tb.Helper()
 	s, err := sharedServer()
 	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
-	return s.newDatabase(tb, t.prepared(tb, s))
+	return s.newDatabase(tb, t.prepare(tb, s))
 }
 
-// prepared is the template's name. A test that fails to prepare it leaves that to the next one.
-func (t *Template) prepared(tb TB, s *server) string {
+// prepare returns the template's name, and prepares it if necessary. If that fails the test, the next test tries again.
+func (t *Template) prepare(tb TB, s *server) string {
 	tb.Helper()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -52,7 +52,7 @@ func (t *Template) prepared(tb TB, s *server) string {
 	return name
 }
 
-// drop is for the templates in a server that lives on after the tests.
+// drop drops the templates on a server that lives on after the tests.
 func (s *server) drop(names []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -1,5 +1,7 @@
-// Package redistest starts Debian's redis-server for tests that break it: each has its own, which keeps its port when it is
-// started again and writes nothing to disk.
+// Package redistest starts Debian's redis-server for tests.
+//
+// The rule that keeps it right: each test has a server of its own, and may break it. The server keeps its port over a restart and writes
+// nothing to disk. Only tests import this package.
 package redistest
 
 import (
@@ -17,16 +19,16 @@ import (
 
 const startTimeout = time.Minute
 
-// Server is a redis-server of a test's own.
+// Server is the redis-server of one test. Its methods are not safe for concurrent use.
 type Server struct {
 	Addr string
 	args []string
 	cmd  *exec.Cmd
-	read chan struct{} // closed when its output has ended
+	read chan struct{} // closed at the end of the server's output
 }
 
-// Start returns a server that is killed when the test is over. Of the arguments {port} stands for the port; with --tls-port
-// among them there is no other.
+// Start returns a server that is killed when the test is over. In args, {port} stands for its port. With --tls-port in args it has no plain
+// port.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -52,7 +54,7 @@ func Start(t testing.TB, args ...string) *Server {
 	return s
 }
 
-// URL is the server's without TLS and password.
+// URL returns the server's URL, without TLS and password.
 func (s *Server) URL() string { return "redis://" + s.Addr + "/0" }
 
 // Restart starts the server after Kill.
@@ -63,7 +65,7 @@ func (s *Server) Restart(t testing.TB) {
 	}
 }
 
-// Resume is Restart for who has no test at hand.
+// Resume is Restart for callers without a testing.TB.
 func (s *Server) Resume() error {
 	s.cmd, s.read = exec.Command("redis-server", s.args...), make(chan struct{})
 	out, err := s.cmd.StdoutPipe()
@@ -93,15 +95,15 @@ func (s *Server) Resume() error {
 	}
 }
 
-// Process is for SIGSTOP and SIGCONT.
+// Process returns the server's process, for SIGSTOP and SIGCONT.
 func (s *Server) Process() *os.Process { return s.cmd.Process }
 
-// Kill ends the server, if it runs, without a goodbye.
+// Kill kills the server with SIGKILL, if it runs.
 func (s *Server) Kill() {
 	if s.cmd == nil || s.cmd.ProcessState != nil || s.cmd.Process == nil {
 		return
 	}
-	_ = s.cmd.Process.Kill() // it may have ended
+	_ = s.cmd.Process.Kill() // an error means that it has ended
 	<-s.read
-	_ = s.cmd.Wait() // it was killed
+	_ = s.cmd.Wait() // always an error, because it was killed
 }

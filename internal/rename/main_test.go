@@ -15,7 +15,7 @@ func TestRenamedModuleIsBuilt(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"go.mod", "go.sum", "cmd", "internal", "auditstreamtest", "examples", "CHANGELOG.md", "."} {
+	for _, name := range []string{"go.mod", "go.sum", "cmd", "internal", "docs", "auditstreamtest", "examples", "CHANGELOG.md", "."} {
 		copyTo(t, filepath.Join("../..", name), filepath.Join(dir, name), name == ".")
 	}
 	const path = "example.com/acme/auditstream"

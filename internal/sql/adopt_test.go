@@ -14,7 +14,7 @@ type change struct {
 
 func rings(statement string, payloads ...string) change { return change{statement, payloads} }
 
-// An adoption is a table as some application has it: what viewers see of it, and what rings.
+// An adoption is a table of some application, what viewers see of it, and which notifications its writers send.
 type adoption struct {
 	name    string
 	setup   string
@@ -196,7 +196,7 @@ func TestAdoptTables(t *testing.T) {
 	})
 }
 
-// triggersOf is how many triggers a plan makes: where a column says whose a row is there is one more, for changed owners.
+// triggersOf returns how many triggers a plan makes. With a column that names an owner there is one more, for changed owners.
 func triggersOf(plan *sql.Plan) int {
 	if strings.Contains(plan.SQL, "create or replace trigger auditstream_owner") {
 		return 5

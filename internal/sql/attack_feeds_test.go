@@ -25,7 +25,7 @@ func mallory(t *testing.T) (dsn string, admin, hers *pgx.Conn, name string) {
 	return dsn, admin, hers, name
 }
 
-// bob is somebody else who owns her table by now, so that the superuser takes over what is hers.
+// bob owns her table by now, so that the superuser takes over her objects.
 func takenOver(t *testing.T, dsn string, admin *pgx.Conn, table string, o sql.Options) {
 	t.Helper()
 	exec(t, admin, `alter table `+table+` owner to `+role(t, dsn))
@@ -73,7 +73,7 @@ func TestS2TakenOverViewsHaveNoRulesOfStrangers(t *testing.T) {
 	}
 }
 
-// Her lookups and rings would be the superuser's.
+// Her lookups and rings would run with the superuser's rights.
 func TestS2KeptLookupsOfAStrangerAreRefused(t *testing.T) {
 	t.Parallel()
 	_, admin, hers, _ := mallory(t)
@@ -117,7 +117,7 @@ func TestS2TableThatBecomesAViewMeanwhileIsNotRead(t *testing.T) {
 	}
 }
 
-// Any role may have a table of its own whose trigger is called as ours.
+// Any role may have a table of its own with a trigger that has the name of one of ours.
 func TestTemporaryTriggersOfOthersStopNoInstall(t *testing.T) {
 	t.Parallel()
 	dsn, admin, hers, name := mallory(t)
@@ -125,7 +125,7 @@ func TestTemporaryTriggersOfOthersStopNoInstall(t *testing.T) {
 	exec(t, hers, `create table pg_temp.zz (id int); create function pg_temp.changed() returns trigger language plpgsql as $$ begin return null; end $$;
 		create trigger auditstream_insert after insert on pg_temp.zz execute function pg_temp.changed()`)
 	install(t, admin, sql.Options{})
-	// Of those that have USAGE on our schema also with our function, which everybody may execute.
+	// A role that has USAGE on our schema may also use our function, which everybody may execute.
 	exec(t, admin, `grant usage on schema auditstream to `+name)
 	exec(t, hers, `create trigger auditstream_update after update on pg_temp.zz for each row execute function auditstream.changed()`)
 	if plan := install(t, admin, sql.Options{}); plan.SQL != "" {
@@ -143,7 +143,7 @@ func TestTemporaryTriggersOfOthersStopNoInstall(t *testing.T) {
 	uninstall(t, admin)
 }
 
-// A megabyte of escapes took the regular expressions seconds, and with them everybody's reads.
+// The regular expressions took seconds for a megabyte of escapes, and so did everybody's reads.
 func TestLongJSONIsReadInTime(t *testing.T) {
 	t.Parallel()
 	_, conn := database(t)
@@ -157,7 +157,7 @@ func TestLongJSONIsReadInTime(t *testing.T) {
 		return column(t, conn, fmt.Sprintf(`select concat_ws(' ', a.progress, length(a.message) > 1500000, length(a.fields) > 1500000, b.progress)
 			from auditstream.progress_jobs a join auditstream.progress_plain b using (id) where id = %d`, id))[0], time.Since(start)
 	}
-	// Beside as much text without escapes, and the best of some: the machine may stand still in any one of them.
+	// Compared with as much text without escapes, the best of several: the machine may pause in any one of them.
 	best := map[int]time.Duration{}
 	for range 5 {
 		for id, want := range map[int]string{1: "50 t t 1", 2: "0 t f 1", 3: "50 t t 1"} {
@@ -173,7 +173,7 @@ func TestLongJSONIsReadInTime(t *testing.T) {
 	}
 }
 
-// Up to PostgreSQL 15 the owner of an empty table may make a view of it, under ours.
+// Up to PostgreSQL 15 the owner of an empty table may turn it into a view, below our view.
 func TestLookupThatBecameAViewIsFound(t *testing.T) {
 	t.Parallel()
 	_, admin, hers, _ := mallory(t)

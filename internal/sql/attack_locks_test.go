@@ -8,7 +8,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// writable is what a role that exec was told to be may change of ours.
+// writable returns the objects of ours that a role may change; exec runs as that role.
 const writable = `
 	select format('%s %s', p, c.oid::regclass) from pg_class c, unnest('{insert,update,delete,truncate,references,trigger}'::text[]) p
 	where (c.relnamespace = to_regnamespace('auditstream') or c.relname = 'audits') and c.relkind in ('r', 'v', 'p') and has_table_privilege(c.oid, p)
@@ -16,8 +16,8 @@ const writable = `
 	union all select 'execute ' || p.oid::regprocedure from pg_proc p where p.pronamespace = to_regnamespace('auditstream') and p.prorettype <> 'trigger'::regtype
 	union all select 'runs as ' || proowner::regrole || ': ' || oid::regprocedure from pg_proc where pronamespace = to_regnamespace('auditstream') and prosecdef`
 
-// S3: giving back what was watched cost the square of it in definer code, and S4 and S5: any route made rows. serve writes nothing
-// now, so there is nothing that it may write.
+// S3: to end many watches took quadratic time in definer code. S4 and S5: any route wrote rows. Now serve writes nothing, so it needs no
+// right to write.
 func TestS3ServingRoleWritesNothing(t *testing.T) {
 	t.Parallel()
 	for version := 0; version <= sql.SchemaVersion; version++ {
@@ -33,7 +33,7 @@ func TestS3ServingRoleWritesNothing(t *testing.T) {
 		install(t, conn, sql.Options{Create: true, Role: server})
 		exec(t, conn, `set session authorization `+server+`; set default_transaction_read_only = on`)
 		equal(t, fmt.Sprintf("from version %d: what the role may write", version), column(t, conn, writable), nil)
-		// All that it does, in a transaction that may write nothing.
+		// Everything that it does, in a read-only transaction.
 		exec(t, conn, `listen auditstream; begin; select pg_advisory_lock_shared(class, b) from auditstream.feeds, generate_series(0, 100) b; select * from auditstream.progress; commit;
 			select pg_advisory_unlock_shared(class, b) from auditstream.feeds, generate_series(0, 100) b`)
 		equal(t, "tables", column(t, conn, `select relname::text from pg_class where relnamespace = 'auditstream'::regnamespace and relkind = 'r'`), []string{"choices"}) // which it may read
@@ -41,8 +41,7 @@ func TestS3ServingRoleWritesNothing(t *testing.T) {
 	}
 }
 
-// S3, the other way: whatever a role without rights holds of the locks, writers neither wait nor fail, and all that it can do to
-// them is to make them notify.
+// S3, the other way round: a role without rights that holds locks of ours can only make writers notify. They neither wait nor fail.
 func TestS3AnybodyHoldsTheLocks(t *testing.T) {
 	t.Parallel()
 	dsn, b := unwatched(t)

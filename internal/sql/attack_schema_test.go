@@ -11,7 +11,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// S2: who has made the schema before, or something in it, could replace what writers and serve run afterwards.
+// S2: a role that had made the schema, or something in it, before the install could replace later what writers and serve run.
 func TestS2SchemaOfSomebodyElse(t *testing.T) {
 	t.Parallel()
 	script, err := os.ReadFile("install.sql")
@@ -60,7 +60,7 @@ func TestS2SchemaOfSomebodyElse(t *testing.T) {
 	}
 }
 
-// psqlToServer is as much of install.sql as comes before the first variable that matters.
+// psqlToServer is the beginning of install.sql, before the first variable that matters.
 func psqlToServer(script string) string {
 	_, script, _ = strings.Cut(script, "-- Read committed")
 	script, _, _ = strings.Cut(script, `\if :new_schema`)
@@ -69,8 +69,8 @@ func psqlToServer(script string) string {
 	return script
 }
 
-// S2, found while that was closed: the table is looked up by the connection's search_path, and operators of somebody's own schema
-// that come first there ran as the installer; so they did when install says who holds the lock that it waits for.
+// S2, found while that was fixed: install looked up the table with the connection's search_path, and operators of a schema that comes first
+// there ran as the installer. The same happened when install looked for the holder of a lock.
 func TestS2InstallRunsNoOperatorsOfTheSearchPath(t *testing.T) {
 	t.Parallel()
 	dsn, conn := database(t)

@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The findings S1 to S3 of an outside hunt, as attacks. Somebody's code that runs says as whom in the table public.called: what is
-// written there must be the attacker's name, or nothing.
+// The findings S1 to S3 of an external security review, as attacks. The attacker's code writes into the table public.called as whom it runs:
+// only the attacker's own name may appear there.
 
-// ran makes that table, and returns a query of who ran an attacker's code that was somebody else.
+// ran makes that table, and returns a query for the other roles that ran the attacker's code.
 func ran(tb testing.TB, conn *pgx.Conn) {
 	tb.Helper()
 	exec(tb, conn, `create table public.called (who text, session text, what text); grant insert on public.called to public; grant create on schema public to public`)
@@ -26,8 +26,8 @@ func others(tb testing.TB, conn *pgx.Conn, attacker string) []string {
 	return column(tb, conn, `select distinct concat_ws(' ', what, 'as', who, 'in a session of', session) from public.called where who <> $1 or session <> $1`, attacker)
 }
 
-// evil is a type of a schema of the attacker's with every hook that a role without rights can make: casts to and from whatever is
-// ours, implicit and not, operators of all the names that we use, and functions of the names that we call.
+// evil is a type in the attacker's schema with every hook that a role without rights can make: casts from and to our types, implicit and
+// explicit; operators with all names that we use; and functions with the names that we call.
 func evil(schema string) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, `create schema if not exists %[1]s; create type %[1]s.evil as enum ('1', 'running', 'failed'); create type %[1]s.pair as (a text, b %[1]s.evil);

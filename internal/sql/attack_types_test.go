@@ -7,7 +7,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// S2: a column of a type whose cast is the owner's code, read, compared or announced, ran it as the installer.
+// S2: for a column of a type whose cast is the owner's code, to read, compare or notify ran that code as the installer.
 func TestS2TypesOfOthersRunNothing(t *testing.T) {
 	t.Parallel()
 	for name, columns := range map[string]string{
@@ -95,7 +95,7 @@ func TestS2TypesOfOthersRunNothing(t *testing.T) {
 	}
 }
 
-// S2: what is shown of such a type is what its output function writes, and null where there is none.
+// S2: the output function of such a type writes what is shown of it; null stays null.
 func TestS2TypesOfOthersAreShownAsTheyAreWritten(t *testing.T) {
 	t.Parallel()
 	_, conn := database(t)
@@ -109,7 +109,7 @@ func TestS2TypesOfOthersAreShownAsTheyAreWritten(t *testing.T) {
 	equal(t, "what ran", column(t, conn, `select what from called`), nil)
 }
 
-// S2: the table changes under what is installed, in every way that its owner can think of.
+// S2: after the install, the table's owner changes the table in every possible way.
 func TestS2OwnerChangesTheTableLater(t *testing.T) {
 	t.Parallel()
 	for name, attack := range map[string]string{

@@ -3,7 +3,7 @@
 --     psql -v ON_ERROR_STOP=1 -f audits.sql                   public.audits
 --     psql -v ON_ERROR_STOP=1 -v table=app.audits -f ...      under another name
 --
--- The program reads this file too: it leaves out the lines that start with a backslash and fills in :table itself.
+-- The program also reads this file. It leaves out the lines that start with a backslash, and fills in :table itself.
 \if :{?table}
 \else
     \set table public.audits

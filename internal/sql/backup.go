@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// dumpersSQL lists the roles that may read all tables and sequences of the database but those of the schema auditstream, as pg_dump does: it
-// locks and reads each table, and no view.
+// dumpersSQL lists the roles that may read all tables and sequences of the database except those of the schema auditstream. pg_dump locks and
+// reads each table, and no view.
 const dumpersSQL = `
 	with relation as materialized (
 		select c.oid, c.relnamespace, n.nspname = 'auditstream' as ours from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -26,11 +26,11 @@ const dumpersSQL = `
 			and not (pg_catalog.has_schema_privilege(r.oid, c.relnamespace, 'usage') and pg_catalog.has_table_privilege(r.oid, c.oid, 'select')))
 	order by r.rolname`
 
-// dumpWarning is one sentence on the roles that could dump the database until a table of ours was in it; "" when there is none. conn must not
-// be in a transaction.
+// dumpWarning returns one sentence about the roles that could run pg_dump on the database before a table of ours was in it; "" when there is
+// none. conn must not be in a transaction.
 func dumpWarning(ctx context.Context, conn *pgx.Conn) string {
-	roles, err := reading(ctx, conn, time.Second, func() ([]string, error) {
-		err := emptySearchPath(ctx, conn) // operators are pg_catalog's
+	roles, err := inReadTransaction(ctx, conn, time.Second, func() ([]string, error) {
+		err := emptySearchPath(ctx, conn) // so that operators are those of pg_catalog
 		if err != nil {
 			return nil, err
 		}

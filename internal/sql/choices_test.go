@@ -7,7 +7,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// What was left out on purpose stays so when somebody upgrades or repairs without saying it again.
+// A column that was left out on purpose stays left out when somebody upgrades or repairs without repeating the option.
 func TestInstallRemembersTheColumns(t *testing.T) {
 	t.Parallel()
 	_, conn := database(t)
@@ -55,7 +55,7 @@ func TestInstallRemembersTheColumns(t *testing.T) {
 	}
 }
 
-// Earlier versions remember nothing. What is shown does not change behind anybody's back all the same.
+// Earlier versions do not record their options. An upgrade still does not change silently what is shown.
 func TestUpgradeDoesNotShowOtherColumns(t *testing.T) {
 	t.Parallel()
 	for version := 1; version <= sql.SchemaVersion; version++ {

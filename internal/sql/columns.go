@@ -8,17 +8,17 @@ import (
 // The oids of "default" and "C" in pg_collation are constants of PostgreSQL.
 const defaultCollation, collationC = 100, 950
 
-// A column of the view: one of ours, where it comes from, and how it is shown. Without a source it is left out.
+// A column is one column of the view.
 type column struct {
 	name   string
-	source *source
-	shown  string // in SQL
+	source *source // nil: it is left out
+	shown  string  // its SQL expression; "": null
 }
 
-// from is the column of a row called alias, without its domains, whose checks and casts are of no use here. Of a type that somebody else
-// defined it is what the type's output function writes, which only a superuser can define: anybody may define a cast, and it would run as whoever
-// reads.
-func (a *attribute) from(alias string) string {
+// ref returns the SQL for the column in a row called alias, cast to the type below its domains. For a type that is not built in, it returns
+// the output of the type's output function, which only a superuser can define: anybody can define a cast, which would run with the rights
+// of the reader.
+func (a *attribute) ref(alias string) string {
 	ref := alias + "." + ident(a.Name)
 	switch {
 	case !a.BuiltIn:
@@ -29,7 +29,7 @@ func (a *attribute) from(alias string) string {
 	return ref
 }
 
-// value is the column's expression in the view.
+// value returns the column's expression in the view.
 func (c column) value() string {
 	if c.shown == "" {
 		return "null::" + viewTypes[c.name]
@@ -37,7 +37,7 @@ func (c column) value() string {
 	return c.shown
 }
 
-// collation is what the view's column has, as far as it can depend on the table.
+// collation returns the collation of the view's column.
 func (c column) collation() uint32 {
 	switch {
 	case viewTypes[c.name] != "text":
@@ -45,13 +45,13 @@ func (c column) collation() uint32 {
 	case c.name == "status":
 		return collationC
 	}
-	if c.source == nil || !c.source.plain() || c.source.column.Collation == 0 {
+	if c.source == nil || !c.source.isColumn() || c.source.column.Collation == 0 {
 		return defaultCollation
 	}
 	return c.source.column.Collation
 }
 
-// viewTypes are the contract's, as pg_catalog.format_type writes them.
+// viewTypes are the types of the view's columns, as pg_catalog.format_type writes them.
 var viewTypes = map[string]string{
 	"audit_id": "bigint", "group_id": "text", "fields": "text", "user_id": "text", "user_email": "text", "status": "text", "progress": "integer",
 	"message": "text", "geo_score": "double precision", "total_pages": "integer", "error": "text",
@@ -59,21 +59,21 @@ var viewTypes = map[string]string{
 
 // A mapping is everything that the view and the triggers take from the table.
 type mapping struct {
-	key     attribute  // the table's, which triggers take
-	shown   *attribute // the same in what the view reads
-	columns []column   // in the order of ours, which what not every feed has follows
-	fields  []field
-	hidden  *attribute // of rows that have it nobody sees anything
-	lookups []lookup
-	rules   []rule
-	rings   []ring
+	key      attribute  // the table's key, for the triggers
+	shownKey *attribute // the same key in what the view reads
+	columns  []column   // in the order of viewColumns; those that not every feed has come last
+	fields   []field
+	hidden   *attribute // Options.Hide; nil: none
+	lookups  []lookup
+	rules    []rule
+	rings    []ring
 
-	own       *table // what the view reads in place of the table, where it is the operator's query; see loadView
-	query     string
-	ownOwners []string // the table's columns that say whose a row is, as far as their names tell
+	own       *table   // describes Options.View, which the view then reads instead of the table; nil: none; see loadView
+	query     string   // Options.View
+	ownOwners []string // with own, the table's columns that name an owner, judged by their names
 }
 
-// base is what the view reads.
+// base returns what the view reads from.
 func (m *mapping) base(t *table) string {
 	if m.own != nil {
 		return asTable(m.query)
@@ -81,16 +81,16 @@ func (m *mapping) base(t *table) string {
 	return t.quoted()
 }
 
-// A lookup finds an owner in another table, by a column of the table.
+// A lookup finds an owner in another table: in the row whose key equals a column of the adopted table.
 type lookup struct {
 	column     *attribute
 	table      *table
 	key, shown *attribute
 }
 
-// sources are the columns of the table that the view shows, the key first.
+// sources returns the columns that the view reads, the key first.
 func (m *mapping) sources() []*attribute {
-	all := []*attribute{m.shown}
+	all := []*attribute{m.shownKey}
 	for _, c := range m.columns {
 		if c.source != nil {
 			all = append(all, c.source.columns()...)
@@ -108,7 +108,7 @@ func (m *mapping) sources() []*attribute {
 	return all
 }
 
-// owners are the columns of the table that say whose a row is, quoted, each once.
+// owners returns the table's columns that name an owner, quoted, each once.
 func (m *mapping) owners() []string {
 	if m.own != nil {
 		return m.ownOwners
@@ -127,28 +127,28 @@ func (m *mapping) owners() []string {
 	return names
 }
 
-// owned says whether the view says whose a row is.
-func (m *mapping) owned() bool {
+// hasOwner reports whether the view has a column that names an owner.
+func (m *mapping) hasOwner() bool {
 	return slices.ContainsFunc(m.columns, func(c column) bool {
 		return c.source != nil && (c.name == "user_id" || c.name == "user_email" || c.name == "group_id")
 	})
 }
 
-// mapColumns decides what each of our columns comes from. encoding is the server's.
+// mapColumns decides from which source each column of the view comes. encoding is the server's.
 func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mapping, error) {
 	key, err := findKey(t, o.Columns["id"], o.feed())
 	if err != nil {
 		return nil, err
 	}
-	m := &mapping{key: *key, shown: key, lookups: lookups}
+	m := &mapping{key: *key, shownKey: key, lookups: lookups}
 	if m.rules, err = parseRules(t, o.Words); err != nil {
 		return nil, err
 	}
-	for _, name := range append(slices.Clone(ours), "group_id") {
+	for _, name := range append(slices.Clone(viewColumns), "group_id") {
 		switch {
 		case name == "group_id" && o.Columns[name] == "":
 			continue
-		case o.feed() != defaultFeed && (name == "geo_score" || name == "total_pages"): // which audits alone have
+		case o.feed() != defaultFeed && (name == "geo_score" || name == "total_pages"): // only audits have them
 			m.columns = append(m.columns, column{name: name})
 			continue
 		}
@@ -156,7 +156,7 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		if err != nil {
 			return nil, err
 		}
-		c := column{name: name, source: m.looked(s)}
+		c := column{name: name, source: m.throughLookup(s)}
 		if c.source == nil && name == "progress" { // it was left out
 			c.shown = m.unknownProgress()
 		} else if err = c.adapt(t, m, o.Words, encoding); err != nil {
@@ -175,29 +175,29 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 		m.columns = append(m.columns, column{name: "fields", shown: m.shownFields(encoding)})
 	}
 	if o.Hide != "" {
-		if m.hidden = t.written(o.Hide); m.hidden == nil {
+		if m.hidden = t.columnByName(o.Hide); m.hidden == nil {
 			return nil, fmt.Errorf("%s has no column %s, which --hide names (it has %s)", t.Display, o.Hide, t.names())
 		}
 	}
 	return m, nil
 }
 
-// unknownProgress is the progress of rows of which none is known.
+// unknownProgress returns the expression for a progress that is not known: 100 at completed, otherwise 0.
 func (m *mapping) unknownProgress() string {
-	return "case when " + m.columns[slices.Index(ours, "status")].shown + " = 'completed' then 100 else 0 end"
+	return "case when " + m.columns[slices.Index(viewColumns, "status")].shown + " = 'completed' then 100 else 0 end"
 }
 
-// looked is a source in the other table, where a lookup finds it.
-func (m *mapping) looked(s *source) *source {
+// throughLookup returns s or, when a lookup uses its column, the source in the other table.
+func (m *mapping) throughLookup(s *source) *source {
 	for n, l := range m.lookups {
-		if s != nil && s.plain() && s.column.Name == l.column.Name {
-			return &source{column: l.column, elsewhere: l.shown, alias: fmt.Sprintf("l%d", n+1)}
+		if s != nil && s.isColumn() && s.column.Name == l.column.Name {
+			return &source{column: l.column, lookedUp: l.shown, alias: fmt.Sprintf("l%d", n+1)}
 		}
 	}
 	return s
 }
 
-// findSource finds the table's column for one of ours; nil when there is none and there need not be one.
+// findSource returns the source for a column of the view. It returns nil when there is none and none is needed.
 func findSource(t *table, o Options, name string) (*source, error) {
 	mapped, given := o.Columns[name]
 	a := t.column(name)
@@ -208,7 +208,7 @@ func findSource(t *table, o Options, name string) (*source, error) {
 		return parseSource(t, "--column "+name, mapped)
 	}
 	if name == "error" {
-		// A flag called error beside the text called error_message is not what a viewer wants to read.
+		// Beside a text error_message, a column error that is not a text is a flag, which viewers do not want to read.
 		isText := func(a *attribute) bool {
 			return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
 		}
@@ -226,7 +226,7 @@ func findSource(t *table, o Options, name string) (*source, error) {
 	return &source{column: a}, nil
 }
 
-// adapt chooses the expression for the source's type, or refuses it. A text takes every type there is.
+// adapt chooses the expression for the source's type, or refuses it. Every type can be shown as a text.
 func (c *column) adapt(t *table, m *mapping, words []Word, encoding string) (err error) {
 	s := c.source
 	if s == nil {
@@ -240,19 +240,19 @@ func (c *column) adapt(t *table, m *mapping, words []Word, encoding string) (err
 	case !number:
 		c.shown = s.text(encoding)
 		return nil
-	case s.plain() && byType[s.column.builtInBase()] != "":
-		c.shown = byType[s.column.builtInBase()].of(s.from())
+	case s.isColumn() && byType[s.column.builtInBase()] != "":
+		c.shown = byType[s.column.builtInBase()].of(s.ref())
 		return nil
-	case s.plain() && s.column.Category != "S":
+	case s.isColumn() && s.column.Category != "S":
 		wayOut := "leave it out with --column " + c.name + "="
 		return fmt.Errorf("column %s of %s is %s: %s must be a number (smallint, integer, bigint, real, double precision or numeric), or a text that is one; %s", s.column.Name, t.Display,
 			s.column.Type, c.name, wayOut)
 	}
 	n := "(" + s.number(encoding) + ")"
-	switch c.name { // a millionth of a millionth makes up for what 29 of 100 lose in double precision
+	switch c.name { // 1e-9 makes up for rounding in double precision: 100 * 0.29 must be 29
 	case "progress":
 		unknown := "0"
-		if !s.plain() { // queues put a job's result where its progress was
+		if !s.isColumn() { // queues replace a job's progress by its result
 			unknown = m.unknownProgress()
 		}
 		c.shown = fmt.Sprintf("least(greatest(floor(coalesce(%s, %s) + 1e-9), 0), 100)::int", n, unknown)
@@ -264,7 +264,7 @@ func (c *column) adapt(t *table, m *mapping, words []Word, encoding string) (err
 	return nil
 }
 
-// builtInBase is the type's name when it is PostgreSQL's own; nobody else's "int4" is one.
+// builtInBase returns Base if the type is PostgreSQL's own, otherwise "": somebody else may have defined a type int4.
 func (a *attribute) builtInBase() string {
 	if !a.BuiltIn {
 		return ""

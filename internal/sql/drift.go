@@ -11,38 +11,38 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Finding is a difference between what was chosen and what there is. Install mends it, unless Remedy says what else does.
+// A Finding is one difference between what was chosen and what there is. An install repairs it, unless Remedy says otherwise.
 type Finding struct {
-	// Feed is what it is about.
+	// Feed is the name of the feed.
 	Feed string
-	// Kind is one of [FindingKinds]: what strangers may know.
+	// Kind is one of [FindingKinds]. It may be shown to everybody.
 	Kind string
 	// Text is a sentence for operators, with names of tables, columns and roles.
 	Text string
-	// Remedy is what to do where an install cannot do it; "": install again.
+	// Remedy says what to do when an install cannot repair it; "" means: install again.
 	Remedy string
-	// Stale says that whose a row is may be out of date in what the view shows: nothing may be shown.
+	// Stale says that the owners that the view shows may be out of date, so that nothing may be shown.
 	Stale bool
 }
 
-// FindingKinds are all that a [Finding] can be of: a table or column that another one has taken the place of, an owner who is not the one of
-// then, a right that somebody lacks, row level security that hides rows, an object of install's that is missing or altered, a key that nothing
-// makes unique any more, and choices that are not known.
+// FindingKinds are the kinds of a [Finding]: a table or a column was replaced by another one; an object has a new owner; somebody lacks a
+// right; row level security hides rows; an object of install's is missing or altered; the key is not unique any more; the choices are not
+// known.
 var FindingKinds = []string{"table", "column", "owner", "rights", "row_security", "object", "key", "choices"}
 
 // A Drift is what has changed in the database since the install.
 type Drift struct {
 	Findings []Finding
-	// Table, quoted and with its schema, Triggers and Always are what was chosen, for the command that mends it.
+	// Table (quoted and with its schema), Triggers and Always are what was chosen, for the command that repairs it.
 	Table            string
 	Triggers, Always bool
 }
 
-// Compare finds what has changed under the current role, which serve runs as. It needs no right but those of serve, runs no code of anybody's,
-// takes no lock that a writer waits for, and changes nothing. conn must not be in a transaction. Of a database where no install of this
-// version has been, nothing is found.
+// Compare finds what has changed since the install, for serve, which runs as the current role. It needs only the rights of serve, runs no code
+// of others, takes no lock for which a writer waits, and changes nothing. conn must not be in a transaction. Without an install of this
+// version it finds nothing.
 func Compare(ctx context.Context, conn *pgx.Conn) (Drift, error) {
-	return reading(ctx, conn, time.Second, func() (Drift, error) {
+	return inReadTransaction(ctx, conn, time.Second, func() (Drift, error) {
 		err := emptySearchPath(ctx, conn)
 		if err != nil {
 			return Drift{}, err
@@ -55,8 +55,8 @@ func Compare(ctx context.Context, conn *pgx.Conn) (Drift, error) {
 	})
 }
 
-// driftOfOthers adds what is found of the other feeds, and was not said of what all share.
-func (i *installed) driftOfOthers(ctx context.Context, conn *pgx.Conn, found []Finding) ([]Finding, error) {
+// driftOfOthers adds the findings about the other feeds, without those about objects that all feeds share.
+func (i *installation) driftOfOthers(ctx context.Context, conn *pgx.Conn, found []Finding) ([]Finding, error) {
 	said := make(map[string]bool)
 	for n := range found {
 		found[n].Feed = defaultFeed
@@ -90,8 +90,8 @@ func (i *installed) driftOfOthers(ctx context.Context, conn *pgx.Conn, found []F
 	return found, nil
 }
 
-func (i *installed) drift(ctx context.Context, conn *pgx.Conn) (d Drift, err error) {
-	s, err := ReadSchema(ctx, conn) // what is not known is as it is
+func (i *installation) drift(ctx context.Context, conn *pgx.Conn) (d Drift, err error) {
+	s, err := ReadSchema(ctx, conn) // for what the choices do not say
 	if err != nil {
 		return d, err
 	}
@@ -113,22 +113,22 @@ const (
 	ourFunction  = "function auditstream.changed()"
 )
 
-// compare finds all differences; serves says that the current role is to serve.
-func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([]Finding, error) {
+// compare finds all differences of one feed. serves says that the current role is that of serve, so its rights count, too.
+func (i *installation) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([]Finding, error) {
 	if v := i.version(); i.Moved != "" {
 		return []Finding{{Kind: "object", Text: "the schema auditstream is called " + i.Moved + " now",
 			Remedy: "give it back its name: alter schema " + i.Moved + " rename to auditstream"}}, nil
 	} else if i.chosen == nil && v != SchemaVersion && (v != 0 || i.Choices != "closed") {
-		return nil, nil // nothing is there, or it was made by hand or by another version
+		return nil, nil // nothing is installed, or it is handwritten or of another version
 	}
 	var found []Finding
-	if way := i.inTheWay(); way != "" {
+	if way := i.dropForeign(); way != "" {
 		found = append(found, Finding{Kind: "object", Text: "something else has the name of what install makes", Remedy: way + "; and install again"})
 	}
 	if i.chosen == nil && found == nil {
 		found = append(found, i.unknownChoices())
 	} else if i.chosen != nil {
-		replaced, err := i.replaced(ctx, conn)
+		replaced, err := i.replacedNames(ctx, conn)
 		if err != nil {
 			return nil, err
 		}
@@ -145,34 +145,35 @@ func (i *installed) compare(ctx context.Context, conn *pgx.Conn, serves bool) ([
 	if i.chosen != nil {
 		roles, lookups = append(roles, i.chosen.Options.Roles...), len(i.chosen.Options.Lookups) > 0
 	}
-	rows, err := collect(ctx, conn, "rights", toFinding, i.in(missingSQL), roles, serves, lookups)
+	rows, err := collect(ctx, conn, "rights", toFinding, i.in(missingRightsSQL), roles, serves, lookups)
 	return append(found, rows...), err
 }
 
-func (i *installed) tableName() string { return ident(i.Made.Schema, i.Made.Name) }
+func (i *installation) tableName() string { return ident(i.Made.Schema, i.Made.Name) }
 
-// inTheWay is the statement that drops what install neither made nor replaces.
-func (i *installed) inTheWay() string {
-	if i.Foreign == "" && i.Kind == "v" && i.chosen != nil && !i.ours() {
+// dropForeign returns the statement that drops what install did not make and cannot replace.
+func (i *installation) dropForeign() string {
+	if i.Foreign == "" && i.Kind == "v" && i.chosen != nil && !i.madeByInstall() {
 		return "drop view auditstream." + i.view()
 	}
 	return i.Foreign
 }
 
-func (i *installed) unknownChoices() Finding {
+func (i *installation) unknownChoices() Finding {
 	if i.Choices == "closed" {
 		return Finding{Kind: "choices", Text: "the current role may not read auditstream.choices, so what has changed since the install is not known"}
 	}
 	return Finding{Kind: "choices", Text: "auditstream.choices does not say what was chosen"}
 }
 
-// replaced finds the table and columns whose names belong to others now. What was only renamed is followed, and no finding.
-func (i *installed) replaced(ctx context.Context, conn *pgx.Conn) ([]Finding, error) {
+// replacedNames finds the table and the columns whose names belong to others now. A rename alone is not a finding, because the view follows
+// it.
+func (i *installation) replacedNames(ctx context.Context, conn *pgx.Conn) ([]Finding, error) {
 	was, now := i.chosen.Made, i.Made
 	if now.Name == "" || was.Name == "" {
-		return nil, nil // several tables, or none: the view is altered or missing
+		return nil, nil // the view reads several tables or none: it is altered or missing
 	}
-	names := map[string][]string{} // the view's columns by the names that their sources had
+	names := map[string][]string{} // from the former name of a source to the view's columns
 	for view, name := range was.Sources {
 		if source := now.Sources[view]; source != "" && source != name {
 			names[name] = append(names[name], view)
@@ -182,7 +183,7 @@ func (i *installed) replaced(ctx context.Context, conn *pgx.Conn) ([]Finding, er
 	if !moved && len(names) == 0 {
 		return nil, nil
 	}
-	type holder struct{ Kind, Name string } // a view that reads the table stands in for it, so that a rename is not noticed
+	type holder struct{ Kind, Name string } // a view that reads the renamed table and has its old name does not count
 	there, err := collect(ctx, conn, "names", pgx.RowToStructByPos[holder], `
 		select c.relkind::text, '' from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where $5 and n.nspname = $1 and c.relname = $2
 			and not exists (select from pg_catalog.pg_rewrite w join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
@@ -200,7 +201,7 @@ func (i *installed) replaced(ctx context.Context, conn *pgx.Conn) ([]Finding, er
 		if holder.Kind != "" {
 			f := Finding{Kind: "table", Stale: true, Text: fmt.Sprintf("another table is called %s now, and what is shown are the rows of the one of then, which is called %s",
 				ident(was.Schema, was.Name), i.tableName())}
-			if holder.Kind != "r" && holder.Kind != "p" { // which install cannot adopt
+			if holder.Kind != "r" && holder.Kind != "p" { // install cannot adopt it
 				f.Remedy = fmt.Sprintf("auditstream install --table '%s', if that is still the table; else auditstream uninstall, and install with the --table that it is",
 					strings.ReplaceAll(i.tableName(), "'", `'\''`))
 			}
@@ -223,11 +224,11 @@ func toFinding(row pgx.CollectableRow) (f Finding, err error) {
 	return f, err
 }
 
-// replacedBy says that a table has the name of the one that was adopted, which is another now.
-func (i *installed) replacedBy(t *table) bool { return i.chosen != nil && t.named(i.chosen.Made) }
+// replacedBy reports whether t has the name that the adopted table had at the install.
+func (i *installation) replacedBy(t *table) bool { return i.chosen != nil && t.named(i.chosen.Made) }
 
-// changedObjects finds what of install's is missing, altered or switched off, and triggers that are not its own.
-func (i *installed) changedObjects() []Finding {
+// changedObjects finds install's objects that are missing, altered or disabled, and triggers that install did not make.
+func (i *installation) changedObjects() []Finding {
 	var found []Finding
 	add := func(format string, args ...any) {
 		found = append(found, Finding{Kind: "object", Text: fmt.Sprintf(format, args...)})
@@ -236,17 +237,17 @@ func (i *installed) changedObjects() []Finding {
 	if len(was.Objects) == 0 {
 		return []Finding{i.unknownChoices()}
 	}
-	way := i.inTheWay()
+	way := i.dropForeign()
 	for _, name := range slices.Sorted(maps.Keys(was.Objects)) {
 		before := was.Objects[name]
 		after, there := now.Objects[name]
 		switch {
-		case strings.HasSuffix(way, name[strings.Index(name, " "):]): // said already
+		case strings.HasSuffix(way, name[strings.Index(name, " "):]): // dropForeign's finding says it
 		case !there:
 			add("the %s is missing", name)
 		case before.Off != after.Off:
 			add("the %s is %s", name, orEnabled(after.Off))
-		// Another major version writes and keeps definitions in other ways.
+		// Another major version of PostgreSQL writes and stores definitions in another way.
 		case was.Server != now.Server:
 		case before.Text != after.Text && before.Tree != after.Tree:
 			add("the %s is not as install made it", name)
@@ -259,7 +260,7 @@ func (i *installed) changedObjects() []Finding {
 		case before:
 		case after.Off != "":
 			add("the %s is %s", name, after.Off)
-		case strings.HasPrefix(name, "trigger ") && i.renamed(name) == "":
+		case strings.HasPrefix(name, "trigger ") && i.originalTrigger(name) == "":
 			add("the %s calls a function of auditstream's and is not install's", name)
 			found[len(found)-1].Remedy = "unless it is meant, " + i.dropTrigger(name) + ": install leaves it alone"
 		}
@@ -267,8 +268,8 @@ func (i *installed) changedObjects() []Finding {
 	return found
 }
 
-// dropTrigger is the statement for one of Made.Objects.
-func (i *installed) dropTrigger(object string) string {
+// dropTrigger returns the statement that drops a trigger of Made.Objects.
+func (i *installation) dropTrigger(object string) string {
 	for _, g := range i.Triggers {
 		if name := "trigger " + g.Trigger; name == object || name+" on "+g.Display == object {
 			return fmt.Sprintf("drop trigger %s on %s", ident(g.Trigger), g.table().quoted())
@@ -284,8 +285,8 @@ func orEnabled(off string) string {
 	return off
 }
 
-// renamed is what a trigger was called that is as one of install's that is missing; "": it is none.
-func (i *installed) renamed(name string) string {
+// originalTrigger returns the former name of a renamed trigger of install's; "" when it is not one.
+func (i *installation) originalTrigger(name string) string {
 	for was, before := range i.chosen.Made.Objects {
 		if _, there := i.Made.Objects[was]; !there && strings.HasPrefix(was, "trigger ") && before.Tree == i.Made.Objects[name].Tree {
 			return was

@@ -1,9 +1,9 @@
 package sql
 
-// missingSQL says which rights and rows those lack who serve ($1, and the current role when $2), the owner of the view, whose rights reading it
-// takes, and writers; and, where it has lookups ($3), which of their tables is none any more: up to PostgreSQL 15 the owner of an empty one may give
-// it the rule that makes a view of it, and what that calls runs as whoever reads.
-const missingSQL = `
+// missingRightsSQL finds missing rights and hidden rows: for the roles of serve ($1, and the current role when $2), for the view's owner, with
+// whose rights it is read, and for writers. With lookups ($3) it also finds a table that became a view: up to PostgreSQL 15 the owner of
+// an empty table can do that with a rule, and what the view calls would run with the reader's rights.
+const missingRightsSQL = `
 	with v as (
 		select v.oid, v.relowner, pg_catalog.pg_get_userbyid(v.relowner) as owner
 		from pg_catalog.pg_class v join pg_catalog.pg_namespace n on n.oid = v.relnamespace where n.nspname = 'auditstream' and v.relname = 'progress' and v.relkind = 'v'
@@ -41,5 +41,5 @@ const missingSQL = `
 	from v, pg_catalog.unnest(` + calledFunctions + `) f join pg_catalog.pg_proc p on p.oid = f::pg_catalog.regprocedure
 	where not exists (select from pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x where x.grantee = 0)`
 
-// calledFunctions are what the triggers' conditions and serve call.
+// calledFunctions are the functions that the triggers' conditions and serve call.
 const calledFunctions = `'{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", hashint8(bigint), "pg_try_advisory_lock_shared(integer,integer)", "pg_advisory_unlock_shared(integer,integer)", "pg_advisory_unlock_all()"}'::text[]`

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// kinds are what a comparison finds, as a role that serves and has no other right.
+// kinds returns the kinds that Compare finds as a role with only the rights of serve.
 func kinds(tb testing.TB, dsn, server string) (found []string, all []sql.Finding) {
 	tb.Helper()
 	conn := pgtest.Connect(tb, dsn)
@@ -34,7 +34,7 @@ func kinds(tb testing.TB, dsn, server string) (found []string, all []sql.Finding
 	return slices.Compact(found), d.Findings
 }
 
-// served is a database with the table of audits.sql, installed for a role.
+// served returns a database with the table of audits.sql, installed for a role.
 func served(tb testing.TB) (dsn string, conn *pgx.Conn, server string) {
 	tb.Helper()
 	dsn, conn = audits(tb)
@@ -46,7 +46,8 @@ func served(tb testing.TB) (dsn string, conn *pgx.Conn, server string) {
 	return dsn, conn, server
 }
 
-// drifts does damage, sees that it is found as one of the kinds, and that an install mends it: by is who installs, "" a superuser.
+// drifts does damage, and checks that it is found as one of the kinds and that an install repairs it. by is the role that installs; "" means a
+// superuser.
 func drifts(t *testing.T, damage string, mends bool, want ...string) {
 	t.Helper()
 	t.Run(damage, func(t *testing.T) {
@@ -234,7 +235,7 @@ func TestU2NameIsHeldByNoTable(t *testing.T) {
 	}
 }
 
-// What install neither made nor may drop is said once, with the statement that does, and then install works.
+// An object that install neither made nor may drop is reported once, with the statement that drops it; after that, install works.
 func TestU10WhatIsInTheWayHasARemedyThatWorks(t *testing.T) {
 	t.Parallel()
 	const columns = `id as audit_id, user_id, user_email, status, progress, message, geo_score, total_pages, error from audits; grant select on auditstream.progress to SERVER`
@@ -287,7 +288,7 @@ func TestU10CommentOfSomebodyElsesIsNoDrift(t *testing.T) {
 
 const leftSQL = `select tgname::text from pg_trigger where tgname like 'auditstream%' union all select nspname from pg_namespace where nspname = 'auditstream'`
 
-// Whatever somebody has changed, no trigger stays, and no object of install's.
+// Whatever somebody has changed, uninstall leaves no trigger and no object of install's.
 func TestU9UninstallFindsAWayOut(t *testing.T) {
 	t.Parallel()
 	for damage, left := range map[string][]string{
@@ -318,7 +319,7 @@ func TestU9UninstallFindsAWayOut(t *testing.T) {
 	}
 }
 
-// The command that mends names the table and the options also where nobody knows what was chosen.
+// The command for the repair names the table and the options even when the choices are not known.
 func TestU11CommandIsWholeWithoutTheChoices(t *testing.T) {
 	t.Parallel()
 	for _, o := range []sql.Options{{Table: "app.jobs"}, {Table: "app.jobs", NotifyAlways: true}, {Table: "app.jobs", NoTriggers: true}} {
@@ -443,7 +444,7 @@ func TestU11HiddenStaysHidden(t *testing.T) {
 	}
 }
 
-// Choices are data: whoever owns the schema writes there what he likes, and a superuser's install runs none of it.
+// Choices are data: the owner of the schema can write anything there, and a superuser's install runs none of it.
 func TestU11ChoicesAreData(t *testing.T) {
 	t.Parallel()
 	const evil = `x"; alter role current_user superuser; --`

@@ -2,8 +2,8 @@ package sql
 
 import "fmt"
 
-// An expression is SQL for a column that is referred to as %[1]s: a."progress". None of them may be able to raise an error, whatever
-// the column holds: one row would make the server's batched read fail for everybody.
+// An expression is SQL in which %[1]s stands for a column, such as a."progress". It must not raise an error for any value, because one row
+// would then fail the read of all rows in the same query.
 type expression string
 
 func (e expression) of(ref string) string { return fmt.Sprintf(string(e), ref) }
@@ -11,15 +11,15 @@ func (e expression) of(ref string) string { return fmt.Sprintf(string(e), ref) }
 const (
 	asIs   expression = `%[1]s`
 	asText expression = `%[1]s::text`
-	// Lower case by the rules of "C": those of Turkish would make FAILED faıled.
+	// Lower case by the rules of "C", because those of Turkish turn FAILED into faıled.
 	statusText   expression = `coalesce(lower(%[1]s::text collate "C"), 'pending')`
 	wholePercent expression = `least(greatest(coalesce(%[1]s, 0), 0), 100)::int`
-	// Clamped before it is cast: 1e300 is not an int.
+	// Clamped before the cast, because 1e300 is not an int.
 	percent    expression = `least(greatest(floor(coalesce(nullif(%[1]s, 'NaN'), 0)), 0), 100)::int`
 	wholeCount expression = `case when %[1]s is not null then least(greatest(%[1]s, 0), 2147483647)::int end`
-	// Through double precision because 2147483647 is not a real: it would round up and out of range.
+	// Through double precision, because 2147483647 as a real is rounded up and out of range.
 	count expression = `case when %[1]s <> 'NaN' then least(greatest(floor(%[1]s::float8), 0), 2147483647)::int end`
-	// Numeric has values that are no double precision.
+	// Not through double precision, which cannot hold all values of numeric.
 	numericCount expression = `case when %[1]s <> 'NaN' then least(greatest(floor(%[1]s), 0), 2147483647)::int end`
 	wholeScore   expression = `%[1]s::float8`
 	// JSON has no NaN and no Infinity.

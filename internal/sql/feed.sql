@@ -1,5 +1,5 @@
--- feed.sql: the table that `auditstream install --create --feed NAME` makes, for progress of what has no table of its own, or whose rows are
--- locked while it runs. auditstream.report() of install.sql writes to it.
+-- feed.sql: the table that `auditstream install --create --feed NAME` makes, for the progress of work that has no table of its own, or whose
+-- rows are locked while it runs. The function auditstream.report() of install.sql writes to it.
 create table if not exists :table (
     id          text primary key check (octet_length(id) between 1 and 255),
     user_id     text,

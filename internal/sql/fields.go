@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A field is one that the operator wants to be shown beside ours.
+// A field is a value that the operator shows besides ours, with --field.
 type field struct {
 	name   string
 	source *source
@@ -20,8 +20,8 @@ func parseField(t *table, text string) (field, error) {
 		name = strings.ReplaceAll(text, ".", "_")
 		from = text
 	}
-	if !fieldName.MatchString(name) || slices.Contains(ours, name) || name == "id" || name == "audit_id" || name == "group_id" {
-		return field{}, usagef("--field %s: give NAME or NAME=SOURCE, NAME of letters, digits and _, and none that is shown already (id, %s)", text, strings.Join(ours[2:], ", "))
+	if !fieldName.MatchString(name) || slices.Contains(viewColumns, name) || name == "id" || name == "audit_id" || name == "group_id" {
+		return field{}, usagef("--field %s: give NAME or NAME=SOURCE, NAME of letters, digits and _, and none that is shown already (id, %s)", text, strings.Join(viewColumns[2:], ", "))
 	}
 	s, err := parseSource(t, "--field "+name, from)
 	return field{name, s}, err
@@ -29,7 +29,7 @@ func parseField(t *table, text string) (field, error) {
 
 var fieldName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 
-// shownFields is the fields as members of a JSON object, with a comma before each.
+// shownFields returns the expression of the fields: members of a JSON object, with a comma before each.
 func (m *mapping) shownFields(encoding string) string {
 	var all []string
 	for _, f := range m.fields {

@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// fingerprintSQL sums up which transactions last changed what the catalog says of our schema, of the tables that its views read or its
-// triggers are on, and of what hangs on those. VACUUM and ANALYZE change it in place, which leaves these ids as they are. That the choices
-// were changed the statistics say, seconds later, without reading what may be somebody else's by now.
+// fingerprintSQL computes a checksum of the transaction ids (xmin) of the catalog's rows about our schema, the tables that its views read or
+// its triggers are on, and what belongs to them. VACUUM and ANALYZE do not change these ids. A change of the choices is seen in the
+// statistics, seconds later; the table itself may belong to somebody else by now, and is not read.
 const fingerprintSQL = `
 	with ours as (
 		select n.oid from pg_catalog.pg_namespace n where n.nspname = 'auditstream'
@@ -33,8 +33,8 @@ const fingerprintSQL = `
 			from pg_catalog.pg_class c join ours on c.relnamespace = ours.oid where c.relname = 'choices')))
 	from found`
 
-// Fingerprint returns a text that differs once the catalog says something else of what [Compare] looks at, in one statement. It does not
-// tell of roles and of the rights to PostgreSQL's own functions.
+// Fingerprint returns a text that changes when the catalog changes about something that [Compare] looks at, except for roles and the rights to
+// PostgreSQL's own functions. It takes one statement.
 func Fingerprint(ctx context.Context, q Querier) (string, error) {
 	var sum string
 	err := q.QueryRow(ctx, fingerprintSQL).Scan(&sum)

@@ -8,8 +8,8 @@ import (
 	"auditstream/internal/sql"
 )
 
-// Serve compares all only when the fingerprint is another one: it has to be, a moment after whatever Compare looks at has changed, and not
-// because of what the application does all day.
+// serve calls Compare only when the fingerprint has changed. So it must change a moment after anything that Compare looks at has changed, and
+// must not change because of the application's normal work.
 func TestU11FingerprintTellsOfEachChange(t *testing.T) {
 	t.Parallel()
 	dsn, conn, _ := served(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A columnType is what a fuzzed column is declared as, and which of ours it may become.
+// A columnType is the type of a fuzzed column, and for which of our columns it may be used.
 type columnType struct {
 	declared            string
 	key, status, number bool
@@ -56,8 +56,8 @@ func identifier(text string) string {
 
 func quoted(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 
-// Whatever a table and its columns are called and typed, it is either adopted and works, or refused with the column's
-// name. PostgreSQL never finds a mistake in our script, and nothing else in the database changes.
+// With any names and types, a table is either adopted and works, or is refused with the column's name. PostgreSQL never finds a mistake in our
+// script, and nothing else in the database changes.
 func FuzzAdopt(f *testing.F) {
 	dsn := pgtest.New(f)
 	conn := pgtest.Connect(f, dsn)

@@ -10,25 +10,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// connectPrefix begins the comment on the schema that lists, as JSON, the roles that install granted CONNECT, so that
-// uninstall can take back exactly that. The other grants go with the objects they are on.
+// connectPrefix is the beginning of the comment on the schema, which lists as JSON the roles that got CONNECT from install, so that uninstall
+// revokes exactly that. The other grants end with their objects.
 const connectPrefix = "auditstream granted connect to "
 
-// connected reads the roles from the comment on the schema.
-func connected(comment string) []string {
+// rolesWithConnect reads the roles from the comment on the schema.
+func rolesWithConnect(comment string) []string {
 	list, ok := strings.CutPrefix(comment, connectPrefix)
 	var roles []string
 	if !ok || json.Unmarshal([]byte(list), &roles) != nil {
-		return nil // written by somebody else: nothing of it is ours to revoke
+		return nil // somebody else has written the comment: there is nothing to revoke
 	}
 	return roles
 }
 
-// grantsFor are the statements that the views, the role and those who serve already need.
-func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dropView, anew bool) (names, grants []string, err error) {
+// grantsFor returns the grants for the views, for Options.Role, and for the roles of earlier installs; names are all of these roles.
+func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installation, dropView, anew bool) (names, grants []string, err error) {
 	names = i.roles()
-	trusted := i.trusts(i.Made.Objects[i.viewObject()]) // whom a stranger let read his view is his choice
-	grants, err = texts(ctx, conn, "the grants on the view", i.in(keptSQL), dropView && trusted, i.ours() && !i.Feeds && !o.NoTriggers, anew && trusted)
+	trusted := i.trusts(i.Made.Objects[i.viewObject()]) // grants on a view of an untrusted owner are not kept
+	grants, err = texts(ctx, conn, "the grants on the view", i.in(keptSQL), dropView && trusted, i.madeByInstall() && !i.Feeds && !o.NoTriggers, anew && trusted)
 	for _, name := range names {
 		if err == nil {
 			grants, err = grantRole(ctx, conn, o, i, grants, name, dropView, anew)
@@ -38,7 +38,7 @@ func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dro
 		return names, grants, err
 	}
 	roles, err := texts(ctx, conn, "the roles", `select rolname::text from pg_catalog.pg_roles where rolname in ($1::text, pg_catalog.lower($1::text))
-		order by rolname = $1::text desc limit 1`, o.Role) // as it is spelled, else as SQL folds it
+		order by rolname = $1::text desc limit 1`, o.Role) // exactly as spelled, or else as SQL folds it
 	if err != nil {
 		return nil, nil, err
 	}
@@ -52,16 +52,16 @@ func grantsFor(ctx context.Context, conn *pgx.Conn, o Options, i *installed, dro
 	return append(names, roles[0]), grants, err
 }
 
-// roles are those that installs were given, unless somebody else may have written them down.
-func (i *installed) roles() []string {
+// roles returns the roles of earlier installs, or none when somebody else may have written the choices.
+func (i *installation) roles() []string {
 	if i.chosen == nil || !i.trusts(i.Made.Objects[choicesTable]) {
 		return nil
 	}
 	return slices.Clone(i.chosen.Options.Roles)
 }
 
-// grantRole adds what a role needs; nothing, when there is no such role any more.
-func grantRole(ctx context.Context, conn *pgx.Conn, o Options, i *installed, grants []string, role string, dropView, anew bool) ([]string, error) {
+// grantRole adds the grants that a role needs; none when the role does not exist any more.
+func grantRole(ctx context.Context, conn *pgx.Conn, o Options, i *installation, grants []string, role string, dropView, anew bool) ([]string, error) {
 	needs, err := texts(ctx, conn, "the rights of role "+role, i.in(roleGrantsSQL), role, ident(role), dropView, o.NoTriggers, anew)
 	if err != nil {
 		return nil, err
@@ -71,8 +71,8 @@ func grantRole(ctx context.Context, conn *pgx.Conn, o Options, i *installed, gra
 			grants = append(grants, grant)
 		}
 		if strings.HasPrefix(grant, "grant connect") {
-			all := slices.Compact(slices.Sorted(slices.Values(append(connected(i.SchemaComment), role))))
-			list, _ := json.Marshal(all) // strings are always written
+			all := slices.Compact(slices.Sorted(slices.Values(append(rolesWithConnect(i.SchemaComment), role))))
+			list, _ := json.Marshal(all) // Marshal never fails for strings
 			grants = append(grants, "-- so that uninstall takes back what was granted here, and no more",
 				fmt.Sprintf("comment on schema auditstream is %s;", literal(connectPrefix+string(list))))
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// busyError says that the lock could not be had, and whom to ask for it.
+// busyError returns the error that no lock was free, with the sessions that hold it.
 func busyError(ctx context.Context, conn *pgx.Conn, operation string, p *Plan, waited time.Duration) error {
 	held := "nobody holds it now"
 	if who := holders(ctx, conn, p); len(who) > 0 {
@@ -19,16 +19,15 @@ func busyError(ctx context.Context, conn *pgx.Conn, operation string, p *Plan, w
 		operation, p.Table, waited.Round(100*time.Millisecond), held)
 }
 
-// holders describes the sessions that keep a lock that install or uninstall needs: on the table and its partitions
-// every lock but a reader's, on the view every lock, and the lock of another install. They are for people, so an error
-// here says no more than that nobody is known.
+// holders describes the sessions that hold a lock in the way of install or uninstall: on the table and its partitions any lock but a reader's,
+// on the view any lock, and the lock of another install. The result is only for messages, so after an error it is empty.
 func holders(ctx context.Context, conn *pgx.Conn, p *Plan) []string {
 	var oid uint32
 	if p.table != nil {
 		oid = p.table.OID
 	}
-	defer abandon(ctx, conn)
-	if execScript(ctx, conn, beginReading+"; "+searchPath) != nil { // operators of somebody's in the session's search_path must not run
+	defer rollback(ctx, conn)
+	if execScript(ctx, conn, beginReading+"; "+searchPath) != nil { // with it, operators of others in the session's search_path cannot run
 		return nil
 	}
 	who, _ := texts(ctx, conn, "pg_locks", `
@@ -48,6 +47,6 @@ func holders(ctx context.Context, conn *pgx.Conn, p *Plan) []string {
 				or l.locktype = 'advisory' and l.objsubid = 1 and ((l.classid::bigint << 32) | l.objid::bigint) = pg_catalog.hashtextextended('auditstream', 0))
 			group by l.pid
 		) l left join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		order by a.xact_start limit 5`, oid, p.exclusive)
+		order by a.xact_start limit 5`, oid, p.lockReaders)
 	return who
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Install makes the views and the triggers, all in one transaction: after an error nothing has changed, unless it is one of the NOTIFY
-// that follows and tells serve, which the next call repeats. A second call reads the catalog, finds nothing to do and takes no lock that a
-// writer could notice; what was dropped, disabled or altered meanwhile is repaired.
+// Install makes the views and the triggers in one transaction. After an error nothing has changed, unless only the NOTIFY failed that tells
+// serve afterwards; the next call repeats it. A second call finds nothing to do, and takes no lock that a writer could notice; it repairs
+// what was dropped, disabled or altered meanwhile.
 //
-// To create triggers, the table must for a moment have no writer. Install never queues behind one for longer than LockTimeout, because
-// the application's writers queue behind Install; it lets go and tries again, for LockWait in all, and then says who held the lock.
-// Installers in several processes take turns, in the order in which they come.
+// To create triggers, Install needs the table for a moment without writers. While it waits for one, later writers wait behind it, so it
+// waits for LockTimeout at most, then lets them pass and tries again. After LockWait it fails and says who holds the lock. Several
+// installs at once take turns, in the order in which they come.
 //
 // conn must not be in a transaction. It may go through a pooler. The errors are those of [PlanInstall].
 func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
@@ -29,7 +29,7 @@ func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 	if warning := dumpWarning(ctx, conn); warning != "" {
 		plan.Warnings = append(plan.Warnings, warning)
 	}
-	if plan.own { // whose tables were not looked at before
+	if plan.ownView { // its tables are known only now, from the view that was made
 		d, err := Compare(ctx, conn)
 		if err != nil {
 			return nil, err
@@ -45,15 +45,15 @@ func Install(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 
 type planner = func(context.Context, *pgx.Conn, Options) (*Plan, error)
 
-// run plans, and runs the plan, in short attempts until one of them gets its locks.
+// run plans and runs the plan, in short attempts until one of them gets its locks.
 func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan planner) (*Plan, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	start := time.Now()
-	turn := o.LockTimeout // the first time, so that a wait is soon told
-	for told := false; ; {
+	turn := o.LockTimeout // a short first attempt, so that a wait is logged soon
+	for logged := false; ; {
 		p, err := attempt(ctx, conn, o, turn, operation, plan)
 		if err == nil {
 			return p, nil
@@ -66,12 +66,12 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 		if waited >= o.LockWait {
 			return nil, busyError(ctx, conn, operation, p, waited)
 		}
-		if !told {
-			told = true
+		if !logged {
+			logged = true
 			o.Logger.InfoContext(ctx, "waiting for a lock", "operation", operation, "table", p.Table, "for_at_most", o.LockWait,
 				"held_by", strings.Join(holders(ctx, conn, p), "; "))
 		}
-		// Jitter: several installers, or the application's own transactions, may come at a fixed rhythm.
+		// With jitter, because other installs, or the application's transactions, may come at a fixed rhythm.
 		pause := min(100*time.Millisecond+rand.N(900*time.Millisecond), o.LockWait-waited)
 		select {
 		case <-ctx.Done():
@@ -81,15 +81,15 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 	}
 }
 
-// attempt waits turn at most for other installs, which nobody waits behind. It returns a plan with an error as well: it says what is
-// busy. To plan, only the view's definition is locked.
+// attempt makes one attempt. It waits for other installs for turn at most; nobody waits behind it meanwhile. With an error it also returns
+// the plan, which says what is locked. Planning locks only the view's definition.
 func attempt(ctx context.Context, conn *pgx.Conn, o Options, turn time.Duration, operation string, plan planner) (*Plan, error) {
-	p, err := planApart(ctx, conn, o, plan)
+	p, err := planReadOnly(ctx, conn, o, plan)
 	switch {
 	case err != nil:
 		return &Plan{Table: "auditstream.progress"}, err
 	case p.SQL == "":
-		if operation == "install" && !o.NoTriggers { // after a restore all is there, and a serve that runs has not been told
+		if operation == "install" && !o.NoTriggers { // after a restore everything is there, but a running serve does not know it yet
 			_, err = conn.Exec(ctx, "notify auditstream, '*'")
 		}
 		return p, err
@@ -103,16 +103,16 @@ func attempt(ctx context.Context, conn *pgx.Conn, o Options, turn time.Duration,
 	return done, nil
 }
 
-// runOnce begins the script, plans again now that no other install can come between, and runs the rest.
+// runOnce runs the beginning of the script, which excludes other installs, then plans again, and runs the rest of the new script.
 func runOnce(ctx context.Context, conn *pgx.Conn, o Options, turn time.Duration, p *Plan, plan planner) (*Plan, error) {
-	defer abandon(ctx, conn)
+	defer rollback(ctx, conn)
 	head, _, _ := strings.Cut(p.SQL, searchPath)
 	err := execScript(ctx, conn, strings.Replace(head, milliseconds(o.LockWait), milliseconds(turn), 1))
 	if err != nil {
 		return nil, err
 	}
 	if p.Table != "" {
-		o.Table = p.Table // the name as typed may mean something else without the connection's search_path
+		o.Table = p.Table // without the connection's search_path, the name as typed may mean another table
 	}
 	p, err = plan(ctx, conn, o)
 	if err != nil || p.SQL == "" {
@@ -122,13 +122,13 @@ func runOnce(ctx context.Context, conn *pgx.Conn, o Options, turn time.Duration,
 	return p, execScript(ctx, conn, searchPath+body)
 }
 
-// execScript runs several statements as they stand, which is what the simple protocol is for.
+// execScript runs several statements with the simple protocol.
 func execScript(ctx context.Context, conn *pgx.Conn, script string) error {
 	_, err := conn.PgConn().Exec(ctx, script).ReadAll()
 	return err
 }
 
-// isBusy says whether another session was in the way.
+// isBusy reports whether a lock of another session is the cause of err.
 func isBusy(err error) bool {
 	var refused *pgconn.PgError
 	return errors.As(err, &refused) && (refused.Code == "55P03" || refused.Code == "40P01") // lock_not_available, deadlock_detected

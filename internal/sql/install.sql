@@ -1,10 +1,10 @@
--- install.sql: the view auditstream.progress and the triggers that announce its changes. Safe to run twice.
+-- install.sql: the view auditstream.progress and the triggers that notify of its changes. Safe to run twice.
 --
 --     psql -v ON_ERROR_STOP=1 -f install.sql                   adopts public.audits, the table of audits.sql
 --     psql -v ON_ERROR_STOP=1 -v table=app.audits -f ...       adopts the same table under another name
 --
--- Any other table is adopted by `auditstream install`: it reads the table's columns from the catalog, fills in the
--- variables below, leaves out the lines that start with a backslash, and runs the rest (`--dry-run` prints it).
+-- `auditstream install` adopts any other table: it reads the table's columns from the catalog, fills in the variables below, leaves out the
+-- lines that start with a backslash, and runs the rest (`--dry-run` prints it).
 \if :{?table}
 \else
     \set table public.audits
@@ -20,8 +20,8 @@
 \set from :table ' as a' \set where 'a.' :key ' = a.' :key '::bigint' \set more '' \set shown_key 'a.' :key '::bigint' \set same 'old.' :key ' operator(pg_catalog.=) new.' :key
 \set new_none 'new.' :key ' is null' \set old_none 'old.' :key ' is null' \set new_row 'new.' :key '::pg_catalog.text' \set old_row 'old.' :key '::pg_catalog.text'
 \set new_hash 'pg_catalog.hashint8(new.' :key '::pg_catalog.int8)' \set old_hash 'pg_catalog.hashint8(old.' :key '::pg_catalog.int8)'
--- Who is watched is a set of advisory locks, docs/watch-as-locks.md: these are the class and the number of them, a sixth of the lock
--- table at most.
+-- Advisory locks say what is watched: see docs/watch-as-locks.md. class is their first number; buckets is how many there are, which is a sixth
+-- of the server's lock table at most.
 \set class 1635087465 \set buckets 1024 \set mask 1023
 select coalesce((select n from pg_class c, lateral (select substring(pg_get_viewdef(c.oid) from '([0-9]{1,4}) AS buckets')::int as n) x
             where c.oid = to_regclass('auditstream.feeds') and n between 64 and 4096 and n & (n - 1) = 0),
@@ -29,7 +29,7 @@ select coalesce((select n from pg_class c, lateral (select substring(pg_get_view
     from (select current_setting('max_locks_per_transaction')::int
         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as locks) s \gset
 select :buckets - 1 as mask \gset
--- false: the triggers notify without looking.
+-- false: the triggers notify of every change, without trying a lock.
 \set look true
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
 \set rings '' \set one_ring false \set ring '' \set r_insert '' \set r_update '' \set r_delete '' \set r_truncate '' \set reports false \set report ''
@@ -39,24 +39,24 @@ select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.n
     or to_regproc('auditstream.unwatch') is not null or to_regproc('auditstream.prepare_watch') is not null
     or exists (select from pg_trigger where tgname = 'auditstream_key' and tgfoid = to_regproc('auditstream.changed')) as old_schema \gset
 
--- Read committed, whatever the server's default: what another install did while this one waited has to be seen.
+-- Read committed, whatever the server's default: this install must see what another one did while it waited.
 begin isolation level read committed read write;
 set local standard_conforming_strings = on; set local quote_all_identifiers = off;
--- One install at a time, in the order in which they come: nobody else waits behind those that wait here.
+-- One install at a time, in the order in which they come. Nobody but other installs waits for this lock.
 set local lock_timeout = :'lock_wait';
 do $$ begin perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('auditstream', 0)); end $$;
--- A waiting "create trigger" makes every later writer of the table wait behind it, so it does not wait for long.
+-- While "create trigger" waits for a lock, all later writers of the table wait behind it, so its wait must be short.
 set local lock_timeout = :'lock_timeout';
 set local search_path = pg_catalog, pg_temp;
 \if :objects
--- What a later version has installed is not replaced by an earlier one.
+-- An earlier version must not replace a later one.
 do $$ begin
     if substring(obj_description(to_regclass('auditstream.progress'), 'pg_class') from '^auditstream ([0-9]{1,9}) ')::int > 5 then
         raise 'the schema auditstream is newer than this install.sql, which is of version 5' using hint = 'Take the newer one.';
     end if;
 end $$;
 :take_over
--- Whoever owns what is in the schema can replace it later, and then writers and serve run it.
+-- The owner of an object in the schema can replace it later, and then writers and serve run it. So the owner must be trusted.
 set local auditstream.installed_on = :'table';
 do $$ declare owner oid; begin
     select r.oid into owner from pg_roles r, pg_roles me where me.rolname = current_user and not r.rolsuper and r.oid in (
@@ -74,8 +74,9 @@ end $$;
 create schema if not exists auditstream;
 \endif
 
--- What was chosen and what came of it: installs, doctor and serve compare that with what there is. It stays when the table or the views go.
--- Nothing of anybody else's may run when it is written, so a table that others own, or have changed or may change, makes room for a new one.
+-- The options of the install and the objects that it made. Later installs, doctor and serve compare them with the catalog. The rows stay when the
+-- table or the views are dropped. To write them must run no code of others, so a table that others own, have changed or may change is
+-- replaced by a new one.
 do $choices$ begin
     if to_regclass('auditstream.choices') is not null then
         lock table auditstream.choices in share row exclusive mode;
@@ -92,7 +93,7 @@ do $choices$ begin
     end if;
 end $choices$;
 create table if not exists auditstream.choices (feed text primary key, options jsonb not null, made jsonb not null);
--- Default privileges are somebody else's choice.
+-- Revoke what default privileges have granted.
 do $$ declare acl text; begin
     for acl in select format('revoke all on auditstream.choices from %s', case when x.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(x.grantee)) end)
         from pg_class c, aclexplode(c.relacl) x where c.oid = 'auditstream.choices'::regclass and x.grantee <> c.relowner and x.privilege_type <> 'SELECT' loop
@@ -100,7 +101,7 @@ do $$ declare acl text; begin
     end loop;
 end $$;
 
--- All that `auditstream serve` reads. Its columns are fixed; what a table calls or types differently is adapted here.
+-- The only view of the rows that `auditstream serve` reads. Its columns are fixed; it adapts a table's other names and types.
 \if :drop_view
 drop view auditstream.:view;
 \endif
@@ -108,12 +109,12 @@ create or replace view auditstream.:view as
 select :shown_key as :id, :user_id as user_id, :user_email as user_email, :status as status, :progress as progress,
     :message as message, :geo_score as geo_score, :total_pages as total_pages, :error as error:more
 from :from
--- Where keys are integers it is always true, and not idle: it tells the planner that an integer or smallint key equals the bigint shown, so
--- that reads use its index.
+-- With integer keys the condition is always true but not useless: it tells the planner that an integer or smallint key equals the bigint that the
+-- view shows, so that reads use its index.
 where :where;
 \if :reports
--- Whoever reports writes to the table with its own rights. What is left out of a later report is as it was, but for the message; a failure's
--- message is its error. Viewers see it once the caller's transaction commits.
+-- Writes one row with the rights of its caller. Arguments that a later call leaves out keep their values, except the message. With status failed,
+-- the message becomes the error. Viewers see the change when the caller's transaction commits.
 create or replace function auditstream.:report(key text, progress double precision, message text default null, status text default null, user_id text default null, user_email text default null)
 returns void language sql begin atomic
     insert into :table as t (id, progress, status, message, error, user_id, user_email)
@@ -132,23 +133,23 @@ grant execute on function auditstream.:report(text, double precision, text, text
 \if :new_feeds
 drop view if exists auditstream.feeds;
 \endif
--- What serve has to know to take the locks by which the triggers' conditions see that somebody watches. All feeds share them.
+-- Which locks serve must hold for the triggers' conditions. All feeds share them.
 create or replace view auditstream.feeds as
 select 'audits'::text as feed, :class::int as class, :buckets::int as buckets;
 
--- '*' asks the server to read everything that is watched. Whoever runs a statement of the application's runs this with its own rights.
+-- '*' asks the server to read everything that is watched. The function runs with the rights of the application's own statement.
 create or replace function auditstream.changed() returns trigger language plpgsql as $auditstream$
 begin
     perform pg_catalog.pg_notify('auditstream', '*');
     return null;
 end
 $auditstream$;
--- PostgreSQL asks whoever makes a partition for this, and the function has no rights of its own.
+-- PostgreSQL requires this right from a role that makes a partition. It is harmless, because the function runs with its caller's rights.
 grant execute on function auditstream.changed() to public;
 \endif
 \endif
 \if :objects
--- Our views have no rules and triggers, and nobody may do more than read them: whoever owned one before may have added some.
+-- Our views have no rules and no triggers, and others may only read them. A former owner may have added some.
 set local auditstream.view = :'view';
 do $$ declare change text; begin
     for change in
@@ -169,10 +170,11 @@ end $$;
 \if :objects
 \if :triggers
 
--- From here to the commit writers of the table wait (create trigger takes share row exclusive): keep this part last.
--- A condition of a trigger for each row is evaluated right after the row was changed, as whoever writes it. It looks: a lock that can be
--- had is held by nobody who watches, and is given back at once. Else it notifies by itself. It is never true, so nothing is queued, and
--- can raise no error. A row without a key is nobody's. A column that is renamed is followed by its number.
+-- From here to the commit, writers of the table wait, because create trigger takes a share row exclusive lock. Keep this part last.
+-- PostgreSQL evaluates the condition of a trigger for each row right after the change, with the writer's rights. The condition tries the lock
+-- of the row's bucket. If it gets the lock, nobody watches, and it releases the lock at once. Otherwise the condition itself notifies. It
+-- is never true, so no trigger is queued, and it cannot raise an error. A row without a key is ignored. The condition knows columns by
+-- their number, so it follows a renamed column.
 create or replace trigger :t_insert after insert on :table for each row when (
     case when :new_none then false
          when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
@@ -240,8 +242,8 @@ drop view if exists auditstream.feeds; drop function if exists auditstream.chang
 \endif
 \endif
 \if :old_schema
--- What versions up to 4 had. To drop a trigger a lock is needed for which readers are waited for, too. Where it cannot be had the trigger is
--- left without an effect, and is dropped by the next install.
+-- The objects of versions up to 4. To drop a trigger needs a lock that also waits for readers. If the lock is not free, the trigger stays without
+-- an effect, and the next install drops it.
 do $key$ declare t regclass := (select tgrelid from pg_trigger where tgname = 'auditstream_key' and tgparentid = 0
     and tgfoid in (select oid from pg_proc where pronamespace = 'auditstream'::regnamespace) limit 1); begin
     if t is not null then execute format('drop trigger auditstream_key on %s', t); end if;
@@ -256,8 +258,8 @@ drop table if exists auditstream.watch;
 
 comment on view auditstream.:view is 'auditstream 5 by install.sql; auditstream.choices has what was chosen';
 insert into auditstream.choices as c (feed, options, made) values (:'feed', :'options', (
--- state: all that compare it later read it with this same query
--- Of a view and a trigger there are two sums: what was written survives a dump and its restore, the tree that PostgreSQL keeps survives renames.
+-- state: later installs, doctor and serve compare the result of this query with the stored one
+-- A view and a trigger have two checksums: that of the written definition survives a dump and restore, that of PostgreSQL's tree survives renames.
 with n as (
     select oid, nspowner from pg_catalog.pg_namespace where nspname = 'auditstream'
 ), c as (
@@ -273,14 +275,14 @@ with n as (
     select r.*, rn.nspname from pg_catalog.pg_class r join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
     where r.oid = any ((select tables from rules where relname = :'view' and rulename = '_RETURN')::oid[]) and (array[r.oid] = (select tables from rules where relname = :'view' and rulename = '_RETURN')
         or exists (select from pg_catalog.pg_trigger t join f on f.oid = t.tgfoid where t.tgrelid = r.oid and t.tgname = :'t_truncate'))
-), sources as ( -- of each column of the view the only column of the table that it is made of; those of other tables, which it joins, are not among them
+), sources as ( -- for each column of the view the only column of the table that it uses; columns of joined tables are left out
     select m[2] as name, a.attnum, a.attname
     from rules cross join pg_catalog.regexp_matches(tree, '[{]TARGETENTRY [:]expr (.*?) [:]resno [0-9]+ [:]resname ([a-z_]+) ', 'g') m
         cross join lateral (select pg_catalog.min(v[2]::int2) as low, pg_catalog.max(v[2]::int2) as high, pg_catalog.max(v[1]::int) as no
             from pg_catalog.regexp_matches(m[1], '[:]varno ([0-9]+) [:]varattno ([0-9]+) ', 'g') v) v
         cross join lateral (select pg_catalog.min(v[1]::int) as first from pg_catalog.regexp_matches(tree, '[:]varno ([0-9]+) [:]varattno', 'g') v) t
         join r on true join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum = v.low and v.low = v.high and v.no = t.first
-    where rules.relname = :'view' and rulename = '_RETURN' and tree !~ '[:]subquery [{]' -- of a query in between nothing is known
+    where rules.relname = :'view' and rulename = '_RETURN' and tree !~ '[:]subquery [{]' -- with a subquery the sources are not known
 ), indexes as (
     select i.indisunique and i.indnkeyatts = 1 as alone from pg_catalog.pg_index i join r on r.oid = i.indrelid join sources s on s.attnum = i.indkey[0] and s.name = :'id'
     where i.indisvalid and i.indpred is null
@@ -306,7 +308,7 @@ with n as (
     union all
     select 'function ' || p.oid::pg_catalog.regprocedure, p.proowner, pg_catalog.pg_get_functiondef(p.oid), pg_catalog.concat_ws(' ', p.prosqlbody::text, p.prosrc, p.prosecdef, p.proconfig::text, p.provolatile), ''
     from pg_catalog.pg_proc p join n on n.oid = p.pronamespace where p.proname = :'report' and p.prokind = 'f' and p.pronargs = 6
-    union all -- of a partitioned table's copies only those that were switched off: partitions come and go
+    union all -- of the copies on partitions only the disabled ones, because partitions come and go
     select pg_catalog.concat_ws(' on ', 'trigger ' || t.tgname, case when t.tgrelid <> (select oid from r) and exists (select from pg_catalog.pg_trigger o, r where o.tgrelid = r.oid and o.tgfoid = f.oid) then t.tgrelid::pg_catalog.regclass::text end), null,
         pg_catalog.pg_get_triggerdef(t.oid), pg_catalog.concat_ws(' ', t.tgtype, t.tgattr::text, t.tgqual::text, t.tgdeferrable, t.tgnargs),
         case t.tgenabled when 'D' then 'disabled' when 'R' then 'replica only' else '' end
@@ -325,8 +327,9 @@ select pg_catalog.jsonb_build_object('installer', current_user, 'server', pg_cat
 commit;
 \if :objects
 \if :triggers
--- Hearing this, serve looks for what was installed, and reads all that is watched. Transactions that notify commit one at a time in the
--- whole server, and the table is not to stay locked while this one waits for others. With begin and commit also psql whose AUTOCOMMIT is off sends it.
+-- On this notification serve reads the list of feeds and all that is watched. It is a transaction of its own, because in the whole server only one
+-- transaction that notifies commits at a time, and the table must not stay locked meanwhile. begin and commit are for psql without
+-- AUTOCOMMIT.
 begin;
 notify auditstream, '*';
 commit;

@@ -8,8 +8,8 @@ import (
 	"auditstream/internal/sql"
 )
 
-// An older serve goes on while the schema is upgraded under it: what it reads and hears is the same in each version. How it says
-// what it watches is not: across versions changes are found by the safety net.
+// An older serve continues while the schema is upgraded: what it reads and hears is the same in each version. How it says what it watches is
+// not, so across versions the safety net finds changes.
 func TestInterfaceOfServeIsTheSameInEachVersion(t *testing.T) {
 	t.Parallel()
 	if sql.Channel != "auditstream" {

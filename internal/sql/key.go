@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// where is of whom nobody sees anything. Of integers it is always true, and not idle: it tells the planner that an integer or smallint key
-// equals the bigint shown, so that reads use its index.
-func (m *mapping) where() string {
+// rowCondition returns the condition of the view's rows, which leaves out hidden ones. For an integer key it has a part that is always true
+// but not useless: it tells the planner that an integer or smallint key equals the bigint that the view shows, so that reads use its index.
+func (m *mapping) rowCondition() string {
 	where := "true"
 	if m.keyType() == "" {
-		where = fmt.Sprintf("a.%[1]s = a.%[1]s::bigint", ident(m.shown.Name))
+		where = fmt.Sprintf("a.%[1]s = a.%[1]s::bigint", ident(m.shownKey.Name))
 	}
 	if m.hidden != nil {
 		where += " and a." + ident(m.hidden.Name) + " is not distinct from null"
@@ -18,7 +18,7 @@ func (m *mapping) where() string {
 	return where
 }
 
-// keyType is what [Feed.Key] says.
+// keyType returns the value for [Feed.Key].
 func (m *mapping) keyType() string {
 	switch m.key.builtInBase() {
 	case "uuid":
@@ -29,19 +29,19 @@ func (m *mapping) keyType() string {
 	return ""
 }
 
-// keyVars are what install.sql makes of keys. A text that is too long for a notification, or for a URL, is nobody's.
+// keyVars sets install.sql's variables for keys. A text key that is too long for a notification or a URL counts as missing.
 func (m *mapping) keyVars(vars map[string]string, n naming, t *table) {
 	kind := m.keyType()
-	vars["from"], vars["where"] = m.base(t)+" as a", m.where()
-	vars["shown_key"] = map[string]string{"": "a." + ident(m.shown.Name) + "::bigint", "uuid": m.shown.from("a"), "text": m.shown.from("a") + "::text"}[kind]
+	vars["from"], vars["where"] = m.base(t)+" as a", m.rowCondition()
+	vars["shown_key"] = map[string]string{"": "a." + ident(m.shownKey.Name) + "::bigint", "uuid": m.shownKey.ref("a"), "text": m.shownKey.ref("a") + "::text"}[kind]
 	for n, l := range m.lookups {
-		vars["from"] += fmt.Sprintf(" left join %s as l%d on l%[2]d.%[3]s = %[4]s", l.table.quoted(), n+1, ident(l.key.Name), l.column.from("a"))
+		vars["from"] += fmt.Sprintf(" left join %s as l%d on l%[2]d.%[3]s = %[4]s", l.table.quoted(), n+1, ident(l.key.Name), l.column.ref("a"))
 	}
-	conditions(vars, n, m.key.Name, kind)
+	keyConditions(vars, n, m.key.Name, kind)
 }
 
-// conditions are what the triggers' conditions make of a key, or of a column that holds one.
-func conditions(vars map[string]string, n naming, column, kind string) {
+// keyConditions sets the variables of the triggers' conditions for a key, or for a ring's column that holds one.
+func keyConditions(vars map[string]string, n naming, column, kind string) {
 	name := ident(column)
 	for _, row := range []string{"new", "old"} {
 		key := row + "." + name
@@ -56,7 +56,7 @@ func conditions(vars map[string]string, n naming, column, kind string) {
 		if mix := n.mix(); mix != 0 {
 			hash = fmt.Sprintf("(%s operator(pg_catalog.#) %d)", hash, mix)
 		}
-		if !n.first() || kind == "text" { // which may look like anything
+		if !n.first() || kind == "text" { // a text key may look like anything
 			shown = fmt.Sprintf("pg_catalog.textcat('%s:', %s)", n, shown)
 		}
 		vars[row+"_none"], vars[row+"_row"], vars[row+"_hash"] = none, shown, hash
@@ -70,22 +70,22 @@ func conditions(vars map[string]string, n naming, column, kind string) {
 	}
 }
 
-// keyCollation is the shown key's.
+// keyCollation returns the collation of the shown key.
 func (m *mapping) keyCollation() uint32 {
 	if m.keyType() != "text" {
 		return 0
 	}
-	return m.shown.Collation
+	return m.shownKey.Collation
 }
 
-// findKey finds the column that holds the audit's id.
+// findKey finds the column that identifies a row.
 func findKey(t *table, mapped, feed string) (*attribute, error) {
 	key := t.column("id")
 	if mapped != "" {
-		key = t.written(mapped)
+		key = t.columnByName(mapped)
 	}
 	if mapped != "" && key == nil {
-		return nil, t.lacks(mapped, "id")
+		return nil, t.noColumnError(mapped, "id")
 	}
 	for i := range t.Columns {
 		if key == nil && t.Columns[i].PrimaryKey {

@@ -23,15 +23,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// What docs/watch-as-locks.md says, against a real server: the triggers that install makes, and instances that are as simple as they
-// can be.
+// docs/watch-as-locks.md on a real server: the triggers that install makes, and instances that are as simple as possible.
 
 const (
 	lockBuckets = 4 // so that rows share them
 	lockRows    = 12
 )
 
-// fewBuckets installs the table of audits.sql as install does but for the number of buckets, which is less than it ever chooses.
+// fewBuckets installs the table of audits.sql with fewer buckets than install ever chooses.
 func fewBuckets(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	plan, err := sql.PlanInstall(t.Context(), conn, sql.Options{Create: true})
@@ -289,7 +288,7 @@ func writeAtRandom(ctx context.Context, conn *pgx.Conn, random *rand.Rand, chang
 	return nil
 }
 
-// missedChanges has ten writers and two instances meet for some rounds, and returns what the instances missed, of how many changes.
+// missedChanges runs ten writers and two instances for some rounds, and returns how many changes the instances missed, of how many.
 func missedChanges(t *testing.T, rounds int) (missed []string, of int64) {
 	dsn, admin := database(t)
 	fewBuckets(t, admin)
@@ -359,7 +358,7 @@ func TestLocksMissNothing(t *testing.T) {
 	}
 }
 
-// Whoever does not wait for those that looked before misses their change, which shows that the wait is needed; whoever does, finds it.
+// An instance that does not wait for the transactions that tried the lock before misses their changes; one that waits finds them.
 func TestLocksAreTakenWhileAWriterIsOpen(t *testing.T) {
 	t.Parallel()
 	dsn, admin := database(t)

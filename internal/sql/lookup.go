@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// loadLookups reads COLUMN=SCHEMA.TABLE.KEY:OWNER: the owner of a row is OWNER of the row of TABLE whose KEY is the row's COLUMN. The
-// search_path is empty, so that the schema has to be given.
+// loadLookups reads COLUMN=SCHEMA.TABLE.KEY:OWNER. The owner of a row is OWNER in the row of TABLE whose KEY equals the row's COLUMN. The
+// search_path is empty, so the schema must be given.
 func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) (all []lookup, err error) {
 	for _, text := range texts {
 		column, target, ok := strings.Cut(text, "=")
@@ -25,11 +25,11 @@ func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) 
 		if oid == 0 {
 			return nil, fmt.Errorf("--lookup %s: there is no table %s", text, ident(parts[:2]...))
 		}
-		l := lookup{column: t.written(column)}
+		l := lookup{column: t.columnByName(column)}
 		if l.table, err = loadTable(ctx, conn, oid); err != nil {
 			return nil, err
 		}
-		l.key, l.shown = l.table.column(parts[2]), l.table.written(owner)
+		l.key, l.shown = l.table.column(parts[2]), l.table.columnByName(owner)
 		switch {
 		case l.column == nil:
 			return nil, fmt.Errorf("--lookup %s: %s has no column %s (it has %s)", text, t.Display, column, t.names())
@@ -47,7 +47,7 @@ func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) 
 	return all, nil
 }
 
-// kindOf is what a key can be compared with; empty: nothing.
+// kindOf returns which keys a column can be compared with: integer, text, uuid, or "" for none.
 func kindOf(a *attribute) string {
 	switch base := a.builtInBase(); base {
 	case "int2", "int4", "int8":

@@ -90,7 +90,7 @@ var installed = pgtest.Template{Prepare: func(tb pgtest.TB, dsn string) {
 	exec(tb.(testing.TB), conn, `insert into audits (url, status, progress) values ('https://example.com', 'running', 10)`)
 }}
 
-// A bell hears what the triggers ring.
+// A bell receives the triggers' notifications.
 type bell struct{ conn *pgx.Conn }
 
 func listen(tb testing.TB, dsn string) bell {
@@ -102,7 +102,7 @@ func listen(tb testing.TB, dsn string) bell {
 	return b
 }
 
-// watchAll watches what tests write, because the triggers ring for nothing else.
+// watchAll watches the rows that tests write, because the triggers notify of no others.
 func (b bell) watchAll(tb testing.TB) {
 	tb.Helper()
 	ids := []int64{}
@@ -113,8 +113,8 @@ func (b bell) watchAll(tb testing.TB) {
 	b.watchNew(tb)
 }
 
-// watch takes what serve takes while somebody watches these rows. It is the session that listens, because a session's own locks
-// are in nobody's way in that session.
+// watch takes the locks that serve holds while somebody watches these rows. The listening session takes them, because a session's own locks do
+// not conflict with each other.
 func (b bell) watch(tb testing.TB, ids ...int64) {
 	tb.Helper()
 	switch column(tb, b.conn, `select coalesce(to_regclass('auditstream.feeds')::text, to_regclass('auditstream.watch')::text, '')`)[0] {
@@ -126,7 +126,7 @@ func (b bell) watch(tb testing.TB, ids ...int64) {
 	}
 }
 
-// watchNew takes what serve takes while somebody watches all that is an owner's.
+// watchNew takes the locks that serve holds while somebody watches all rows of an owner.
 func (b bell) watchNew(tb testing.TB) {
 	tb.Helper()
 	if column(tb, b.conn, `select (to_regclass('auditstream.feeds') is null)::text`)[0] == "false" {
@@ -160,7 +160,7 @@ func (b bell) heard(tb testing.TB, writer *pgx.Conn) []string {
 	}
 }
 
-// rings runs a statement and compares what it rings.
+// rings runs a statement and compares the notifications that it causes.
 func (b bell) rings(tb testing.TB, writer *pgx.Conn, statement string, want ...string) {
 	tb.Helper()
 	exec(tb, writer, statement)
@@ -172,7 +172,7 @@ func (b bell) rings(tb testing.TB, writer *pgx.Conn, statement string, want ...s
 	}
 }
 
-// install rings for everything, for a serve that runs meanwhile.
+// The install notifies with *, for a serve that runs meanwhile.
 func (b bell) install(tb testing.TB, conn *pgx.Conn, o sql.Options) *sql.Plan {
 	tb.Helper()
 	plan := install(tb, conn, o)

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// A naming is how a feed's objects are called.
+// A naming is a feed's name, from which the names of its objects follow.
 type naming string
 
 func (n naming) first() bool { return n == defaultFeed }
 
-// view is the name of the feed's view in the schema auditstream, and id that of its first column.
+// view returns the name of the feed's view in the schema auditstream, and id that of its first column.
 func (n naming) view() string {
 	if n.first() {
 		return "progress"
@@ -28,7 +28,7 @@ func (n naming) id() string {
 	return "id"
 }
 
-// trigger is the name of one of the feed's triggers: insert, update, delete, owner, truncate.
+// trigger returns the name of one of the feed's triggers: insert, update, delete, owner or truncate.
 func (n naming) trigger(event string) string {
 	if n.first() {
 		return "auditstream_" + event
@@ -36,9 +36,9 @@ func (n naming) trigger(event string) string {
 	return "auditstream_" + string(n) + "_" + event
 }
 
-var events = []string{"insert", "update", "delete", "owner", "truncate"} // owner where a column says whose a row is
+var events = []string{"insert", "update", "delete", "owner", "truncate"} // owner only when the table has a column that names one
 
-// triggers are the names of all.
+// triggers returns the names of all of the feed's triggers.
 func (n naming) triggers() (names []string) {
 	for _, event := range events {
 		names = append(names, n.trigger(event))
@@ -46,23 +46,23 @@ func (n naming) triggers() (names []string) {
 	return names
 }
 
-// ring is the name of one of the triggers on another table whose changes ring a row of the feed's. No feed has a $ in its name.
+// ring returns the name of one of the triggers on a ring's table. It cannot be another feed's name, because no feed has a $ in its name.
 func (n naming) ring(event string) string { return "auditstream_" + string(n) + "$" + event }
 
-// known says whether a trigger is called as one of install's.
+// known reports whether install makes a trigger of this name.
 func (n naming) known(trigger string) bool {
 	return slices.Contains(n.triggers(), trigger) || n.rings(trigger) || n.first() && trigger == "auditstream_key"
 }
 
-// rings says whether a trigger is called as one on another table.
+// rings reports whether install makes a trigger of this name on a ring's table.
 func (n naming) rings(trigger string) bool {
 	return strings.HasPrefix(trigger, n.ring(""))
 }
 
-// viewObject is what made.Objects call the view.
+// viewObject returns the view's key in madeObjects.Objects.
 func (n naming) viewObject() string { return "view auditstream." + n.view() }
 
-// in is a query about the view of audits, about the feed's.
+// in changes a query about the view of audits into one about the feed's view.
 func (n naming) in(query string) string {
 	if n.first() {
 		return query
@@ -70,7 +70,8 @@ func (n naming) in(query string) string {
 	return strings.NewReplacer("auditstream.progress", "auditstream."+n.view(), "'progress'", "'"+n.view()+"'").Replace(query)
 }
 
-// mix is the number that the triggers mix into the hashes of keys: all feeds share the buckets.
+// mix returns the number that the triggers mix into the hash of a key. All feeds share the buckets, so equal keys of two feeds must not share
+// one.
 func (n naming) mix() int32 {
 	if n.first() {
 		return 0
@@ -79,7 +80,7 @@ func (n naming) mix() int32 {
 	return int32(binary.BigEndian.Uint32(sum[:]) & 0x7fffffff)
 }
 
-// vars are what install.sql calls the feed's objects. others are the triggers of other feeds.
+// vars returns install.sql's variables for the names of the feed's objects. others are the triggers of other feeds.
 func (n naming) vars(others []string) map[string]string {
 	vars := map[string]string{"feed": string(n), "view": n.view(), "id": n.id(), "others": "{" + strings.Join(others, ",") + "}"}
 	for _, event := range events {
@@ -88,15 +89,15 @@ func (n naming) vars(others []string) map[string]string {
 	return vars
 }
 
-// reportName is what the function is called that writes to the table that install makes: one feed has the short name.
-func (i *installed) reportName() string {
+// reportName returns the name of the function that writes to the table made by Create. Only one feed can have the short name report.
+func (i *installation) reportName() string {
 	if slices.ContainsFunc(i.all, func(c *choices) bool { return c.Options.Report == "report" && c.Feed != string(i.naming) }) {
 		return "report_" + string(i.naming)
 	}
 	return "report"
 }
 
-// reportSQL drops such a function.
+// reportSQL returns the statements that drop such a function.
 func reportSQL(name string) (statements string) {
 	for _, key := range []string{"bigint", "text"} { // the first calls the second
 		statements += fmt.Sprintf("drop function if exists auditstream.%s(%s, double precision, text, text, text, text);\n", ident(name), key)
@@ -104,7 +105,7 @@ func reportSQL(name string) (statements string) {
 	return statements
 }
 
-// othersTriggers are those of all feeds but one.
+// othersTriggers returns the names of the triggers of all feeds but n.
 func othersTriggers(all []*choices, n naming) (names []string) {
 	for _, c := range all {
 		if other := naming(c.Feed); other != n && feedName.MatchString(c.Feed) {

@@ -96,8 +96,8 @@ func (d dice) options(feed string, columns, types []string) sql.Options {
 	return o
 }
 
-// FuzzOptions: whatever is installed on whatever table, writes do what they do in a table without triggers, each row can be read, strangers see none,
-// and another feed is as it was.
+// FuzzOptions: with any options on any table, writes do the same as on a table without triggers, each row can be read, strangers see none, and
+// another feed does not change.
 func FuzzOptions(f *testing.F) {
 	for seed := range uint64(12) {
 		f.Add(seed)

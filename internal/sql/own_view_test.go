@@ -33,7 +33,7 @@ func feedShown(tb testing.TB, conn *pgx.Conn, view string) []string {
 	return column(tb, conn, `select json_strip_nulls(row_to_json(p))::text from auditstream.`+view+` p order by 1`)
 }
 
-// What is in other tables is announced by --ring and shown by --view.
+// --ring notifies of changes in other tables, and --view shows them.
 func TestRingsAndOwnView(t *testing.T) {
 	t.Parallel()
 	dsn, conn := database(t)
@@ -147,7 +147,7 @@ func TestRefusedRingsAndViews(t *testing.T) {
 	equal(t, "catalog", catalog(t, conn), before)
 }
 
-// What the query names may be somebody else's by the time that a superuser installs again, and so may the choices.
+// When a superuser installs again, the objects that the query names may belong to somebody else by then, and so may the choices.
 func TestKeptViewOfAStrangerIsNotRun(t *testing.T) {
 	t.Parallel()
 	dsn, conn := database(t)

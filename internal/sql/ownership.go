@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// changedOwners finds objects that belong to a role that is neither a superuser, nor the table's owner, nor whoever has installed for the
-// owner that the table still has.
-func (i *installed) changedOwners() []Finding {
+// changedOwners finds objects whose owner is not trusted: neither a superuser, nor the table's owner, nor the role that has installed, while the
+// table has the same owner.
+func (i *installation) changedOwners() []Finding {
 	strangers := make(map[string][]string)
 	for name, o := range i.Made.Objects {
 		if !i.trusts(o) {
@@ -25,13 +25,13 @@ func (i *installed) changedOwners() []Finding {
 	return found
 }
 
-func (i *installed) trusts(o object) bool {
+func (i *installation) trusts(o object) bool {
 	return i.chosen == nil || o.Owner == "" || o.Super || i.Made.Name == "" || o.Owner == i.Made.Owner ||
 		o.Owner == i.chosen.Made.Installer && i.Made.Owner == i.chosen.Made.Owner
 }
 
-// strangers are the owners that are not trusted.
-func (i *installed) strangers() []string {
+// untrustedOwners returns the owners that are not trusted.
+func (i *installation) untrustedOwners() []string {
 	return owners(i.Made.Objects, func(o object) bool { return !i.trusts(o) })
 }
 
@@ -46,18 +46,18 @@ func owners(objects map[string]object, which func(object) bool) []string {
 	return slices.Compact(all)
 }
 
-// takeOver are the statements by which whoever installs owns what belongs to strangers, or the view that its owner cannot read. The table of
-// choices is made anew in any case, and so is a view of a stranger's.
-func (i *installed) takeOver() []string {
+// takeOwnership returns the statements that give the current role the objects of untrusted owners, and a view that its owner cannot read. The
+// table of choices and the view of an untrusted owner are made anew instead.
+func (i *installation) takeOwnership() []string {
 	var own []string
 	for name, o := range i.Made.Objects {
 		if name == choicesTable && !i.trusts(o) { // it is made anew
 			own = append(own, "drop table auditstream.choices;")
 		} else if name != choicesTable && o.Owner != "" && o.Owner != i.Made.Installer && (name == i.viewObject() || !i.trusts(o)) {
 			switch alter := fmt.Sprintf("alter %s owner to %s;", name, ident(i.Made.Installer)); {
-			case name == ourSchema: // what others may make there would be found in it
+			case name == ourSchema: // objects that others make there would be used
 				own = append(own, alter+"\n"+revokeCreate)
-			case name == ourFunction: // a function has its owner's rights where it says so
+			case name == ourFunction: // security definer would run it with its owner's rights
 				own = append(own, alter+" alter "+name+" security invoker;")
 			case strings.HasPrefix(name, "function "): // it is made anew
 				own = append(own, "drop "+name+";")
@@ -70,24 +70,24 @@ func (i *installed) takeOver() []string {
 	return own
 }
 
-// detach are the statements that drop triggers of install's from a table that t has taken the place of, and those that were renamed
-// or made constraint triggers, which "create or replace trigger" refuses; and those of tables that ring no more.
-func (i *installed) detach(t *table, rings []ring) []string {
+// dropStaleTriggers returns the statements that drop triggers of install's: on a table that t has replaced; those that were renamed or made
+// constraint triggers, which "create or replace trigger" refuses; and those of former rings.
+func (i *installation) dropStaleTriggers(t *table, rings []ring) []string {
 	var drop []string
 	for _, g := range i.Triggers {
 		known := i.known(g.Trigger)
 		elsewhere := g.OID != t.OID
 		if i.rings(g.Trigger) {
-			elsewhere = !wants(rings, g)
+			elsewhere = !hasTrigger(rings, g)
 		}
-		if !g.Copy && (known && (elsewhere || g.Constraint) || !known && i.chosen != nil && i.renamed("trigger "+g.Trigger) != "") {
+		if !g.Copy && (known && (elsewhere || g.Constraint) || !known && i.chosen != nil && i.originalTrigger("trigger "+g.Trigger) != "") {
 			drop = append(drop, fmt.Sprintf("drop trigger if exists %s on %s;", ident(g.Trigger), g.table().quoted()))
 		}
 	}
 	return drop
 }
 
-// revokeCreate takes from all but the schema's owner the right to make something there.
+// revokeCreate revokes CREATE on the schema from all but its owner.
 const revokeCreate = `do $$ declare acl text; begin
     for acl in select format('revoke create on schema auditstream from %s cascade', case when x.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(x.grantee)) end)
         from pg_namespace n, aclexplode(n.nspacl) x where n.nspname = 'auditstream' and x.grantee <> n.nspowner and x.privilege_type = 'CREATE' loop

@@ -14,36 +14,36 @@ import (
 type Plan struct {
 	// Table is the application's table, quoted and with its schema; empty when Uninstall found none.
 	Table string
-	// SQL is the exact script, transaction and all, as psql runs it too. Empty: nothing has to change.
+	// SQL is the exact script, with its transaction; psql can run it, too. Empty means that nothing has to change.
 	SQL string
-	// Warnings are sentences about what works, but not as somebody might expect.
+	// Warnings are sentences about what works, but perhaps not as expected.
 	Warnings []string
-	// Schema is the version of what is installed before SQL runs; 0: nothing that install made.
+	// Schema is the version that is installed before SQL runs; 0 means that install has made nothing.
 	Schema int
-	// Unmended counts the warnings of what is not as it was chosen, and what install cannot mend.
+	// Unmended counts the warnings about differences from what was chosen that install cannot repair.
 	Unmended int
-	// Notes are sentences about what install sees in the table and makes of it.
+	// Notes are sentences about how install maps the table, and what is in it.
 	Notes []string
-	// Kept are the Options.Columns of the install before that were not given again, as OURS=THEIRS.
+	// Kept are the Options.Columns of the last install that were not given again, as OURS=THEIRS.
 	Kept []string
 
-	// Last says of an uninstall that nothing is left after it.
+	// Last says that an uninstall removes the last feed.
 	Last bool
 
-	table     *table
-	own       bool     // the view is the operator's query
-	exclusive bool     // it needs the table without readers, too
-	rights    []string // that the current role lacks: warnings in a plan, an error when it is run
+	table       *table
+	ownView     bool     // the feed has Options.View
+	lockReaders bool     // it needs the table without readers, too
+	rights      []string // what rights the current role lacks: warnings in a plan, an error when it is run
 }
 
-// PlanInstall decides what [Install] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not be in
-// one. The error is for whoever typed the command: a [UsageError] when the options make no sense, else what is wrong with the table.
+// PlanInstall returns what [Install] would run. It only reads, in a transaction of its own, so conn must not be in one. Its error is for the
+// user of the command: a [UsageError] when the options make no sense, otherwise what is wrong with the table.
 func PlanInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	return planned(planApart(ctx, conn, o, planInstall))
+	return withMissingRights(planReadOnly(ctx, conn, o, planInstall))
 }
 
-// planned is a plan for whoever only wants to see it.
-func planned(plan *Plan, err error) (*Plan, error) {
+// withMissingRights makes the missing rights warnings, for a plan that is only shown.
+func withMissingRights(plan *Plan, err error) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -51,18 +51,18 @@ func planned(plan *Plan, err error) (*Plan, error) {
 	return plan, nil
 }
 
-// planApart plans in a read-only transaction, because planners change the search_path.
-func planApart(ctx context.Context, conn *pgx.Conn, o Options, plan planner) (*Plan, error) {
+// planReadOnly plans in a read-only transaction of its own, because planners change the search_path.
+func planReadOnly(ctx context.Context, conn *pgx.Conn, o Options, plan planner) (*Plan, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	return reading(ctx, conn, o.LockTimeout, func() (*Plan, error) { return plan(ctx, conn, o) })
+	return inReadTransaction(ctx, conn, o.LockTimeout, func() (*Plan, error) { return plan(ctx, conn, o) })
 }
 
-// reading runs f in a transaction that only reads. Even to read how a view is defined takes a lock on it, for which somebody may have to
-// be waited; 0 is for as long as it takes. What f reads may have been dropped since the transaction began: then it begins again.
-func reading[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Duration, f func() (T, error)) (read T, err error) {
+// inReadTransaction runs f in a read-only transaction. To read a view's definition takes a lock on the view; lockTimeout bounds the wait for
+// it, and 0 means no bound. When something that f reads was dropped after the transaction began, f runs again in a new one.
+func inReadTransaction[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Duration, f func() (T, error)) (read T, err error) {
 	if conn.PgConn().TxStatus() != 'I' {
 		return read, errors.New("the connection is in a transaction already")
 	}
@@ -81,16 +81,16 @@ func readOnce[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Durat
 	if err != nil {
 		return none, fmt.Errorf("begin: %w", err)
 	}
-	defer abandon(ctx, conn)
+	defer rollback(ctx, conn)
 	return f()
 }
 
-// beginReading makes the server write names and types always the same way. All statements see one state: between two of them another feed could
-// be installed, whose triggers would then be there and nobody's.
+// beginReading begins the transaction. Its settings make the server write names and types always in the same way. With repeatable read all
+// statements see one state: otherwise a feed could be installed between two of them, and its triggers would seem to belong to nobody.
 const beginReading = "begin isolation level repeatable read read only; set local quote_all_identifiers = off"
 
-// abandon ends the transaction, also when ctx has ended.
-func abandon(ctx context.Context, conn *pgx.Conn) {
+// rollback ends the transaction, also when ctx has ended.
+func rollback(ctx context.Context, conn *pgx.Conn) {
 	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
 		return
 	}

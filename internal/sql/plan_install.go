@@ -10,10 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// planInstall runs inside a transaction, whose search_path it empties once the table is found.
+// planInstall plans inside a transaction. It empties the transaction's search_path after it has found the table.
 func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 	o.Feed = o.feed()
-	t, err := adoptable(ctx, conn, o)
+	t, err := tableToAdopt(ctx, conn, o)
 	if err != nil {
 		return nil, err
 	}
@@ -34,11 +34,11 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(there.newer(), there.moved(), there.conflict(t))
+	err = errors.Join(there.checkVersion(), there.checkSchemaName(), there.checkConflict(t))
 	if err != nil {
 		return nil, err
 	}
-	o, m, kept, err := there.mapAgain(ctx, conn, t, o, encoding)
+	o, m, kept, err := there.mapWithEarlier(ctx, conn, t, o, encoding)
 	if err != nil {
 		return nil, err
 	}
@@ -46,13 +46,13 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t, own: m.own != nil}
-	plan.rights, err = lackingRights(ctx, conn, o, t, m, there)
+	plan := &Plan{Table: t.quoted(), Warnings: warnings(t, m, twoPhase && !o.NoTriggers, there.Kind == ""), Schema: there.version(), Kept: kept, table: t, ownView: m.own != nil}
+	plan.rights, err = missingRights(ctx, conn, o, t, m, there)
 	if err == nil && len(plan.rights) == 0 {
-		err = pin(ctx, conn, m.tables(t)...)
+		err = lockNames(ctx, conn, m.tables(t)...)
 	}
 	if err == nil {
-		err = plan.tell(ctx, conn, o, t, m, there, found)
+		err = plan.addFindings(ctx, conn, o, t, m, there, found)
 	}
 	if err != nil {
 		return nil, err
@@ -64,9 +64,10 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	return plan, err
 }
 
-// mapAgain maps the columns by what is asked for now and was before, which it adds to o; kept is what of --column was.
-func (i *installed) mapAgain(ctx context.Context, conn *pgx.Conn, t *table, given Options, encoding string) (o Options, m *mapping, kept []string, err error) {
-	if o, err = i.keepOthers(given); err != nil {
+// mapWithEarlier maps the columns by the given options and, where they say nothing, by those of the last install. It returns the completed
+// options, and in kept the --column values that it took from the last install.
+func (i *installation) mapWithEarlier(ctx context.Context, conn *pgx.Conn, t *table, given Options, encoding string) (o Options, m *mapping, kept []string, err error) {
+	if o, err = i.keepOptions(given); err != nil {
 		return o, nil, nil, err
 	}
 	if t.OID == 0 && o.Feed != defaultFeed {
@@ -79,7 +80,7 @@ func (i *installed) mapAgain(ctx context.Context, conn *pgx.Conn, t *table, give
 	if o.Deleted != "" && o.Deleted != "completed" && o.Deleted != "failed" && !slices.Contains(o.Ends, o.Deleted) {
 		return o, nil, nil, usagef("--deleted %s: a deleted row has ended; give completed, failed, or --ends %[1]s as well", o.Deleted)
 	}
-	m, err = mapped(ctx, conn, t, o, encoding)
+	m, err = mapTable(ctx, conn, t, o, encoding)
 	if o.View != "" {
 		kept = nil
 	}
@@ -87,7 +88,7 @@ func (i *installed) mapAgain(ctx context.Context, conn *pgx.Conn, t *table, give
 		err = fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
 	}
 	if err == nil {
-		err = i.unlike(given.Columns, m)
+		err = i.checkColumnChange(given.Columns, m)
 	}
 	if err == nil {
 		m.rings, err = loadRings(ctx, conn, t, m, o.Rings)
@@ -95,15 +96,15 @@ func (i *installed) mapAgain(ctx context.Context, conn *pgx.Conn, t *table, give
 	return o, m, kept, err
 }
 
-// tell adds what install sees: what it cannot mend, whose the rows are, and what is in them.
-func (p *Plan) tell(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed, found []Finding) error {
+// addFindings adds warnings about what install cannot repair and about owners, and notes about what is in the table.
+func (p *Plan) addFindings(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installation, found []Finding) error {
 	for _, f := range found {
 		if f.Remedy != "" && f.Kind != "table" && (f.Kind != "row_security" || t.RowSecurity) {
 			p.Unmended++
 			p.Warnings = append(p.Warnings, f.Text+"; "+f.Remedy)
 		}
 	}
-	if !m.owned() && !o.Public {
+	if !m.hasOwner() && !o.Public {
 		const remedy = "name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public"
 		if there.Kind == "" && !there.naming.first() {
 			return fmt.Errorf("no column of %s says whose a row is, so that nobody would see any: %s (it has %s)", t.Display, remedy, t.names())
@@ -111,7 +112,7 @@ func (p *Plan) tell(ctx context.Context, conn *pgx.Conn, o Options, t *table, m 
 		p.Warnings = append(p.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, remedy))
 	}
 	if len(p.rights) == 0 && !t.RowSecurity {
-		s, err := seen(ctx, conn, t, m, o)
+		s, err := inspectTable(ctx, conn, t, m, o)
 		if err != nil {
 			return err
 		}
@@ -124,8 +125,8 @@ func (p *Plan) tell(ctx context.Context, conn *pgx.Conn, o Options, t *table, m 
 	return nil
 }
 
-// mapped maps the table's columns, or those of the operator's own view.
-func mapped(ctx context.Context, conn *pgx.Conn, t *table, o Options, encoding string) (*mapping, error) {
+// mapTable maps the columns of the table, or of the operator's own view.
+func mapTable(ctx context.Context, conn *pgx.Conn, t *table, o Options, encoding string) (*mapping, error) {
 	from, columns := t, o
 	if o.View != "" {
 		own, err := loadView(ctx, conn, o.View)
@@ -143,11 +144,11 @@ func mapped(ctx context.Context, conn *pgx.Conn, t *table, o Options, encoding s
 		return m, err
 	}
 	m.query = o.View
-	return m, m.ownKey(t, o, from)
+	return m, m.useOwnView(t, o, from)
 }
 
-// adoptable finds the table, or describes the one that is going to be made.
-func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
+// tableToAdopt finds the table, or describes the one that the script will make.
+func tableToAdopt(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 	oid, schema, name, err := findTable(ctx, conn, o.Table)
 	if err != nil {
 		return nil, err
@@ -167,6 +168,7 @@ func adoptable(ctx context.Context, conn *pgx.Conn, o Options) (*table, error) {
 	return createdTable(schema, name, o.Feed), nil
 }
 
+// warnings returns what operators should know about the table. first says that nothing is installed yet.
 func warnings(t *table, m *mapping, twoPhase, first bool) (warnings []string) {
 	warn := func(is bool, format string, args ...any) {
 		if is {

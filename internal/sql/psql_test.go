@@ -10,8 +10,8 @@ import (
 	"auditstream/internal/sql"
 )
 
-// Whoever has "\set AUTOCOMMIT off" in ~/.psqlrc installs as others do: psql would open a transaction for the NOTIFY behind the commit and
-// give it up at the end, and serve would learn of the install a minute later.
+// An install works with "\set AUTOCOMMIT off" in ~/.psqlrc: psql would open a transaction for the NOTIFY after the commit and roll it back at
+// the end, and serve would learn of the install a minute later.
 func TestPsqlWithoutAutocommitNotifies(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)

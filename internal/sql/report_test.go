@@ -8,7 +8,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// Whoever has no table, or a queue that locks its rows, has one made and reports to it.
+// For work without a table, or with a queue that locks its rows, install makes a table and a function that reports to it.
 func TestReport(t *testing.T) {
 	t.Parallel()
 	dsn, conn := database(t)

@@ -13,13 +13,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// RightsError says in sentences, which name the remedy, what the current role may not do. Nothing was changed.
+// RightsError says in sentences, with the remedy, what the current role may not do. Nothing was changed.
 type RightsError []string
 
 func (e RightsError) Error() string { return strings.Join(e, "; ") }
 
-// rightsSQL says in sentences what the current role may not do and the script would, and what writers may not do and the triggers would.
-// The table's oid is 0 when it is going to be made.
+// rightsSQL says in sentences which rights the script needs and the current role lacks, and which the triggers need and writers lack. The
+// table's oid is 0 when the script will make it.
 const rightsSQL = `
 	with me as (
 		select current_user::text as name, pg_catalog.format('"%s"', pg_catalog.replace(current_user, '"', '""')) as quoted,
@@ -54,19 +54,19 @@ const rightsSQL = `
 			join pg_catalog.pg_proc p on p.oid = f::pg_catalog.regprocedure
 		where $8 and not exists (select from pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x where x.grantee = 0))`
 
-func lackingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed) ([]string, error) {
+func missingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installation) ([]string, error) {
 	var columns []string
-	if m.own == nil { // else its query has been tried
+	if m.own == nil { // otherwise the query was prepared, which checks the rights
 		for _, source := range m.sources() {
 			columns = append(columns, source.Name)
 		}
 	}
-	strangers := there.strangers()
+	strangers := there.untrustedOwners()
 	if there.Choices == "closed" {
 		strangers = owners(there.Made.Objects, func(object) bool { return true })
 	}
-	if lacking, err := notMine(ctx, conn, strangers); err != nil || len(lacking) > 0 {
-		return there.wayOut(lacking, "install"), err
+	if lacking, err := rolesNotHeld(ctx, conn, strangers); err != nil || len(lacking) > 0 {
+		return there.rightsRemedy(lacking, "install"), err
 	}
 	lacking, err := texts(ctx, conn, "the rights of the current role", there.in(rightsSQL), t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
 	for _, r := range m.rings {
@@ -84,13 +84,13 @@ const ringRightsSQL = `
 		pg_catalog.format('"%s"', pg_catalog.replace(current_user, '"', '""')))
 	where not pg_catalog.has_table_privilege($1::oid, 'trigger')`
 
-// notMine are those of some roles whose rights the current one does not have.
-func notMine(ctx context.Context, conn *pgx.Conn, roles []string) ([]string, error) {
+// rolesNotHeld returns those of some roles whose rights the current role does not have.
+func rolesNotHeld(ctx context.Context, conn *pgx.Conn, roles []string) ([]string, error) {
 	return texts(ctx, conn, "roles", `select rolname::text from pg_catalog.pg_roles where rolname = any ($1::text[]) and not pg_catalog.pg_has_role(oid, 'usage') order by 1`, roles)
 }
 
-// wayOut says who may install or uninstall what belongs to several roles, which the current one lacks the rights of.
-func (i *installed) wayOut(lacking []string, operation string) []string {
+// rightsRemedy says who may install or uninstall what belongs to roles whose rights the current role lacks.
+func (i *installation) rightsRemedy(lacking []string, operation string) []string {
 	if len(lacking) == 0 {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (i *installed) wayOut(lacking []string, operation string) []string {
 		strings.Join(lacking, " and of "), i.Made.Installer, operation, strings.Join(names, ", "), ident(i.Made.Installer))}
 }
 
-// explain turns what the server says while a script runs into a sentence, where the server's own is not one.
+// explain adds to a server error of a script what it means for the user.
 func explain(operation string, err error) error {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) {

@@ -123,7 +123,7 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 	uninstall(t, conn)
 }
 
-// The conditions of the triggers run as whoever writes: without these rights the application's statements would fail.
+// The conditions of the triggers run with the writer's rights: without these rights the application's statements would fail.
 func TestInstallRefusesWhereWritersMayNotLook(t *testing.T) {
 	t.Parallel()
 	for _, function := range []string{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", "hashint8(bigint)"} {

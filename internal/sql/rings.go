@@ -9,13 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A ring is a table whose rows are about rows of the feed's: what changes there is announced as a change of the row that its column names.
+// A ring is another table whose rows belong to rows of the feed. A change there notifies of the row that its column names.
 type ring struct {
 	table  *table
 	column *attribute
 }
 
-// loadRings reads TABLE=COLUMN. The search_path is empty, so that a table without a schema is looked for beside the feed's.
+// loadRings reads TABLE=COLUMN. The search_path is empty, so a table without a schema is looked for in the schema of the feed's table.
 func loadRings(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, texts []string) (all []ring, err error) {
 	for _, text := range texts {
 		name, column, ok := strings.Cut(text, "=")
@@ -37,7 +37,7 @@ func loadRings(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, texts 
 		if r.table, err = loadTable(ctx, conn, oid); err != nil {
 			return nil, err
 		}
-		r.column = r.table.written(column)
+		r.column = r.table.columnByName(column)
 		switch {
 		case r.column == nil:
 			return nil, fmt.Errorf("--ring %s: %s has no column %s (it has %s)", text, r.table.Display, column, r.table.names())
@@ -51,10 +51,10 @@ func loadRings(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, texts 
 	return all, nil
 }
 
-// ringSQL is the part of install.sql that makes one ring's triggers.
+// ringSQL is the part of install.sql that makes the triggers of one ring.
 var ringSQL = between(installSQL, "-- of one ring\n", "-- end of ring\n")
 
-// ringTriggers are the statements that make the rings' triggers. vars are install.sql's.
+// ringTriggers returns the statements that make the triggers of all rings. vars are those of install.sql.
 func ringTriggers(rings []ring, m *mapping, n naming, vars map[string]string) string {
 	var all []string
 	for _, r := range rings {
@@ -62,13 +62,13 @@ func ringTriggers(rings []ring, m *mapping, n naming, vars map[string]string) st
 		for _, event := range events {
 			own["r_"+event] = ident(n.ring(event))
 		}
-		conditions(own, n, r.column.Name, m.keyType())
+		keyConditions(own, n, r.column.Name, m.keyType())
 		all = append(all, substitute(ringSQL, own))
 	}
 	return strings.Join(all, "")
 }
 
-// wants says whether one of some rings has a trigger.
-func wants(rings []ring, g trigger) bool {
+// hasTrigger reports whether a trigger belongs to one of the rings.
+func hasTrigger(rings []ring, g trigger) bool {
 	return slices.ContainsFunc(rings, func(r ring) bool { return r.table.OID == g.OID })
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// installScript fills in install.sql; "" when nothing has to change.
-func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installed, found []Finding) (string, error) {
+// installScript fills in install.sql. It returns "" when nothing has to change.
+func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *mapping, there *installation, found []Finding) (string, error) {
 	owners := m.owners()
 	vars := map[string]string{
 		"table": t.quoted(), "key": ident(m.key.Name), "objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
@@ -24,11 +24,11 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	}
 	maps.Copy(vars, there.vars(nil))
 	vars["more"], vars["report"], vars["reports"] = "", o.report, strconv.FormatBool(o.report != "")
-	for _, name := range ours {
+	for _, name := range viewColumns {
 		vars[name] = "null::" + viewTypes[name]
 	}
 	for _, c := range m.columns {
-		if vars[c.name] = c.value(); !slices.Contains(ours, c.name) {
+		if vars[c.name] = c.value(); !slices.Contains(viewColumns, c.name) {
 			vars["more"] += fmt.Sprintf(", %s as %s", c.value(), c.name)
 		}
 	}
@@ -38,7 +38,8 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		rings = nil
 	}
 	vars["rings"] = strings.TrimSuffix(ringTriggers(rings, m, there.naming, vars), "\n")
-	sum := md5.Sum([]byte(render(installSQL, vars) + choose(o, nil, m, ""))) // of what was asked for
+	// A checksum of the script and the options, without what depends on the state of the database.
+	sum := md5.Sum([]byte(render(installSQL, vars) + recordChoices(o, nil, m, "")))
 	asked := hex.EncodeToString(sum[:])
 	maps.Copy(vars, there.vars(othersTriggers(there.all, there.naming)))
 	current := versionOf(there.Comment, there.Watch, there.Prepare) > 0 && there.Feeds == !o.NoTriggers && there.chosen != nil && there.chosen.Options.Asked == asked && !there.Old &&
@@ -46,7 +47,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		(slices.Contains(there.roles(), o.Role) || o.Role == "" || there.Made.Objects[choicesTable].Owner == there.Made.Installer)
 	var own []string
 	if slices.ContainsFunc(found, func(f Finding) bool { return f.Kind == "owner" || f.Kind == "row_security" && !t.RowSecurity }) {
-		own, current = there.takeOver(), false
+		own, current = there.takeOwnership(), false
 	}
 
 	dropView := !current && there.Kind != "" && (!there.replaceable(m) || there.chosen != nil && !there.trusts(there.Made.Objects[there.viewObject()]))
@@ -54,7 +55,7 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	if err != nil {
 		return "", err
 	}
-	vars["options"] = choose(o, roles, m, asked)
+	vars["options"] = recordChoices(o, roles, m, asked)
 	if current && !slices.Equal(roles, there.chosen.Options.Roles) {
 		grants = append(grants, fmt.Sprintf("update auditstream.choices set options = %s where feed = %s;", literal(vars["options"]), literal(o.Feed)))
 	}
@@ -71,10 +72,10 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	} {
 		vars[name] = strconv.FormatBool(yes)
 	}
-	vars["take_over"] = strings.Join(append(own, there.detach(t, rings)...), "\n")
+	vars["take_over"] = strings.Join(append(own, there.dropStaleTriggers(t, rings)...), "\n")
 	vars["lock_wait"], vars["lock_timeout"], vars["grants"] = milliseconds(o.LockWait), milliseconds(o.LockTimeout), strings.Join(grants, "\n")
 	for _, t := range there.Triggers {
-		if t.Enabled == "A" { // an operator has set it, and "create or replace trigger" would reset it
+		if t.Enabled == "A" { // an operator has set ALWAYS, which "create or replace trigger" would reset
 			vars["keep_always"] += fmt.Sprintf("alter table only %s enable always trigger %s;\n", t.table().quoted(), ident(t.Trigger))
 		}
 	}

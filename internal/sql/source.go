@@ -8,38 +8,40 @@ import (
 	"strings"
 )
 
-// A source is what a shown value comes from: a column of the table, a path in one of json or jsonb, a ratio of two of these, one of them times a
-// number, or what is left of 100; or a number that a text has under a name, as JSON is kept in columns of text. None of its expressions can raise an error, whatever the row holds: the rows of one read are read together.
+// A source is where a shown value comes from: a column, a path in json or jsonb, or a number under a name in a text column that holds JSON; and
+// calculations with them: a ratio of two, one times a number, and 100 minus one. None of its expressions can raise an error, whatever
+// the row holds, because one query reads many rows.
 type source struct {
-	column *attribute
-	path   []string // in column, which is json or jsonb
-	over   *source  // what it is divided by, in per cent; nil: nothing
-	times  string   // what it is multiplied by; "": nothing
-	left   bool     // what is left of 100
+	column     *attribute
+	path       []string // in column; nil: the column itself
+	divisor    *source  // the result is 100 * value / divisor; nil: no division
+	multiplier string   // the result is value * multiplier; "": no multiplication
+	remainder  bool     // the result is 100 - value
 
-	elsewhere *attribute // of another table, which is called alias in the view, found by column; nil: it is column itself
-	alias     string
+	lookedUp *attribute // the column of another table, called alias in the view, that a lookup finds by column; nil: no lookup
+	alias    string
 }
 
-// ofNumbers are the options whose sources may be numbers in a text. Whose a row is cannot be: such a text may have a name several times.
-var ofNumbers = []string{"--column progress", "--column geo_score", "--column total_pages", "--status"}
+// numberOptions are the options whose sources may be numbers in a text. Owners are not among them, because a text may have a name several
+// times.
+var numberOptions = []string{"--column progress", "--column geo_score", "--column total_pages", "--status"}
 
 var nameInText = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 var factor = regexp.MustCompile(`^(.+)\*([0-9]{1,9}(?:\.[0-9]{1,9})?)$`)
 
-// parseSource reads what was typed for --column NAME= or --field. A column that is called just so comes before what else it may mean.
+// parseSource reads the source of an option, such as --column NAME= or --field. A column of exactly that name comes first.
 func parseSource(t *table, option, text string) (*source, error) {
-	if a := t.written(text); a != nil {
+	if a := t.columnByName(text); a != nil {
 		return &source{column: a}, nil
 	}
 	if counted, ok := strings.CutPrefix(text, "100-"); ok {
 		s, err := parseSource(t, option, counted)
-		if err == nil && s.left {
+		if err == nil && s.remainder {
 			err = usagef("invalid %s=%s: want 100- once, like 100-pending/total", option, text)
 		}
 		if err == nil {
-			s.left = true
+			s.remainder = true
 		}
 		return s, err
 	}
@@ -48,8 +50,8 @@ func parseSource(t *table, option, text string) (*source, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.over, err = parseSource(t, option, whole)
-		if err == nil && (s.over.over != nil || s.over.times != "" || s.times != "" || s.over.left) {
+		s.divisor, err = parseSource(t, option, whole)
+		if err == nil && (s.divisor.divisor != nil || s.divisor.multiplier != "" || s.multiplier != "" || s.divisor.remainder) {
 			err = usagef("%s=%s: a ratio is of two columns or paths, like done/total", option, text)
 		}
 		return s, err
@@ -57,19 +59,19 @@ func parseSource(t *table, option, text string) (*source, error) {
 	if match := factor.FindStringSubmatch(text); match != nil {
 		s, err := parseSource(t, option, match[1])
 		if err == nil {
-			s.times = match[2]
+			s.multiplier = match[2]
 		}
 		return s, err
 	}
 	name, path, ok := strings.Cut(text, ".")
-	a := t.written(name)
+	a := t.columnByName(name)
 	if !ok || a == nil {
 		return nil, fmt.Errorf("%s has no column %s, which %s=%s names (it has %s)", t.Display, text, option, text, t.names())
 	}
 	parts := strings.Split(path, ".")
 	switch base := a.builtInBase(); {
 	case base == "json", base == "jsonb":
-	case (base == "text" || base == "varchar") && slices.Contains(ofNumbers, option):
+	case (base == "text" || base == "varchar") && slices.Contains(numberOptions, option):
 		if !nameInText.MatchString(path) {
 			return nil, fmt.Errorf("invalid %s=%s: column %s is %s, of which a number is found by one name alone: want %[3]s.NAME", option, text, a.Name, a.Type)
 		}
@@ -82,44 +84,44 @@ func parseSource(t *table, option, text string) (*source, error) {
 	return &source{column: a, path: parts}, nil
 }
 
-// plain reports whether it is a column as it is.
-func (s *source) plain() bool {
-	return s.path == nil && !s.calculated() && s.elsewhere == nil
+// isColumn reports whether the source is just a column of the table.
+func (s *source) isColumn() bool {
+	return s.path == nil && !s.calculated() && s.lookedUp == nil
 }
 
-// calculated reports whether it is a number, and nothing as it is stored.
+// calculated reports whether the source is a calculated number, and not a stored value.
 func (s *source) calculated() bool {
-	return s.over != nil || s.times != "" || s.left || s.inText()
+	return s.divisor != nil || s.multiplier != "" || s.remainder || s.inText()
 }
 
-// inText reports whether it is a number in a text.
+// inText reports whether the source is a number in a text column.
 func (s *source) inText() bool {
 	return s.path != nil && s.column.builtInBase() != "json" && s.column.builtInBase() != "jsonb"
 }
 
-// columns are those of the table that it is made of.
+// columns returns the table's columns that the source uses.
 func (s *source) columns() []*attribute {
 	all := []*attribute{s.column}
-	if s.over != nil {
-		all = append(all, s.over.column)
+	if s.divisor != nil {
+		all = append(all, s.divisor.column)
 	}
 	return all
 }
 
-func (s *source) from() string {
-	if s.elsewhere != nil {
-		return s.elsewhere.from(s.alias)
+func (s *source) ref() string {
+	if s.lookedUp != nil {
+		return s.lookedUp.ref(s.alias)
 	}
-	return s.column.from("a")
+	return s.column.ref("a")
 }
 
-// shown is the column whose value it is.
-func (s *source) shown() *attribute { return cmp.Or(s.elsewhere, s.column) }
+// shown returns the column that holds the value.
+func (s *source) shown() *attribute { return cmp.Or(s.lookedUp, s.column) }
 
-// at is the part of json at the path, by an operator, or null where its text could not be had: see jsonText.
-func (s *source) at(operator, encoding string) string {
+// jsonPath returns the json at the path, by an operator, or null when its text cannot be shown in this encoding: see jsonText.
+func (s *source) jsonPath(operator, encoding string) string {
 	path := "'{" + quotedPath(s.path) + "}'"
-	ref := s.from()
+	ref := s.ref()
 	switch {
 	case s.column.builtInBase() == "jsonb":
 		return fmt.Sprintf(`%s %s %s`, ref, operator, path)
@@ -130,7 +132,7 @@ func (s *source) at(operator, encoding string) string {
 	return fmt.Sprintf(`case when strpos(%[1]s::text, '\u') = 0 then %[1]s %[2]s %[3]s end`, ref, operator, path)
 }
 
-// quotedPath is a list of names as an array's text has it, inside a literal.
+// quotedPath writes names as the text of an array, inside a literal.
 func quotedPath(path []string) string {
 	quoted := make([]string, len(path))
 	for i, name := range path {
@@ -139,59 +141,59 @@ func quotedPath(path []string) string {
 	return strings.Join(quoted, ",")
 }
 
-// text is its value as a text.
+// text returns the expression of the value as a text.
 func (s *source) text(encoding string) string {
 	if s.calculated() {
 		return "(" + s.number(encoding) + ")::text"
 	}
-	return s.ownText(encoding)
+	return s.operandText(encoding)
 }
 
-// ownText is text without what it is divided or multiplied by.
-func (s *source) ownText(encoding string) string {
+// operandText returns text before any calculation.
+func (s *source) operandText(encoding string) string {
 	switch base := s.shown().builtInBase(); {
 	case s.path != nil:
-		return s.at("#>>", encoding)
+		return s.jsonPath("#>>", encoding)
 	case base == "text":
-		return s.from()
+		return s.ref()
 	case base == "jsonb":
-		return jsonbText.of(s.from())
+		return jsonbText.of(s.ref())
 	case base == "json" && encoding == "UTF8":
-		return jsonText.of(s.from())
+		return jsonText.of(s.ref())
 	case base == "json":
-		return jsonTextASCII.of(s.from())
+		return jsonTextASCII.of(s.ref())
 	}
-	return s.from() + "::text"
+	return s.ref() + "::text"
 }
 
-// textNumber is a text that is a number, null otherwise. What it lets through is within double precision.
+// textNumber converts a text to a number; one that is not a number becomes null. Its pattern allows only what double precision can hold.
 const textNumber expression = `case when %[1]s collate "C" ~ '^\s*[-+]?[0-9]{1,20}(\.[0-9]{0,20})?([eE][-+]?[0-9]{1,2})?\s*%%?\s*$' then rtrim(%[1]s collate "C", E' \t\r\n%%')::float8 end`
 
-// number is its value in double precision, null where it is none.
+// number returns the expression of the value in double precision, null when it is not a number.
 func (s *source) number(encoding string) string {
-	n := s.alone(encoding)
+	n := s.operand(encoding)
 	switch {
-	case s.over != nil:
-		whole := s.over.alone(encoding)
+	case s.divisor != nil:
+		whole := s.divisor.operand(encoding)
 		n = fmt.Sprintf(`case when (%[2]s) > 0 then 100 * (%[1]s) / (%[2]s) end`, n, whole)
-	case s.times != "":
-		n = fmt.Sprintf(`(%s) * %s::float8`, n, s.times)
+	case s.multiplier != "":
+		n = fmt.Sprintf(`(%s) * %s::float8`, n, s.multiplier)
 	}
-	if s.left {
+	if s.remainder {
 		n = fmt.Sprintf("100 - (%s)", n)
 	}
 	return n
 }
 
-// alone is number without what it is divided or multiplied by, bounded so that neither raises an error.
-func (s *source) alone(encoding string) string {
+// operand returns number before any calculation, bounded so that no calculation overflows.
+func (s *source) operand(encoding string) string {
 	switch {
 	case s.inText():
-		return textNumber.of(fmt.Sprintf(`substring(left(%s, 65536) collate "C" from '["'']%s["'']\s*:\s*["'']?([-+0-9.eE]+)')`, s.from(), s.path[0]))
+		return textNumber.of(fmt.Sprintf(`substring(left(%s, 65536) collate "C" from '["'']%s["'']\s*:\s*["'']?([-+0-9.eE]+)')`, s.ref(), s.path[0]))
 	case s.path != nil:
-		return textNumber.of("(" + s.ownText(encoding) + ")")
+		return textNumber.of("(" + s.operandText(encoding) + ")")
 	}
-	ref := s.from()
+	ref := s.ref()
 	switch s.column.builtInBase() {
 	case "int2", "int4", "int8":
 		return ref + "::float8"
@@ -200,19 +202,19 @@ func (s *source) alone(encoding string) string {
 	case "numeric":
 		return fmt.Sprintf(`case when abs(%[1]s) < 1e-100 then 0 when abs(%[1]s) < 1e100 then %[1]s::float8 end`, ref)
 	}
-	return textNumber.of("(" + s.ownText(encoding) + ")")
+	return textNumber.of("(" + s.operandText(encoding) + ")")
 }
 
-// json is its value in JSON, null where there is none to show. Timestamps that have no zone are taken for UTC, which is how frameworks store
-// them; RFC 3339 has no years of other than four digits.
+// json returns the expression of the value in JSON, null when there is none. Timestamps without a zone count as UTC, which is how frameworks
+// store them. Years that do not have four digits become null, because RFC 3339 cannot write them.
 func (s *source) json(encoding string) string {
 	if s.calculated() {
 		return "(" + s.number(encoding) + ")::text"
 	}
 	if s.path != nil {
-		return fmt.Sprintf(`nullif((%s)::text, 'null')`, s.at("#>", encoding))
+		return fmt.Sprintf(`nullif((%s)::text, 'null')`, s.jsonPath("#>", encoding))
 	}
-	ref := s.from()
+	ref := s.ref()
 	quoted := fmt.Sprintf(`to_json(%s)::text`, s.text(encoding))
 	const iso = `YYYY-MM-DD"T"HH24:MI:SS.US"Z"`
 	switch s.column.builtInBase() {

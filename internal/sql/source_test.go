@@ -9,7 +9,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// nasty has in each column what could raise an error where it is shown: the ends of its type, what is no number, and what is null.
+// nasty has in each column values that could raise an error when they are shown: the limits of its type, texts that are not numbers, and null.
 const nasty = `
 	create type mood as enum ('', 'glad', ' Sad ');
 	create domain percent as int check (value < 1000);

@@ -48,7 +48,7 @@ func TestSearchPathIsTheApplicationsAgain(t *testing.T) {
 	want("app, public")
 }
 
-// Each row is looked at by itself, and only the rows that are watched ring, however many a statement changes.
+// The trigger decides for each row, and only watched rows notify, however many rows a statement changes.
 func TestStatementsOfManyRows(t *testing.T) {
 	t.Parallel()
 	dsn, b := unwatched(t)
@@ -134,7 +134,7 @@ func TestBulkUpdateHardlyNotices(t *testing.T) {
 	}
 }
 
-// TestBulkUpdateOfWhatIsWatched guards the order of magnitude when a part of the rows, or all of them, ring.
+// TestBulkUpdateOfWhatIsWatched guards the order of magnitude when some or all of the rows notify.
 func TestBulkUpdateOfWhatIsWatched(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]sql.Options{"watched": {Create: true}, "always": {Create: true, NotifyAlways: true}} {
@@ -198,8 +198,8 @@ func BenchmarkTrigger(b *testing.B) {
 	}
 }
 
-// PostgreSQL asks whoever makes a partition for EXECUTE on the functions of the triggers that it gets copies of. The application's
-// migrations must not fail for want of it, whatever the database's defaults are.
+// PostgreSQL requires of a role that makes a partition the right to execute the functions of the copied triggers. The application's migrations
+// must not fail because of it, whatever the database's default privileges are.
 func TestOwnerOfAPartitionedTableStillMakesPartitions(t *testing.T) {
 	t.Parallel()
 	dsn, conn := database(t)

@@ -11,15 +11,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A table is what the catalog says about the table to adopt.
+// A table describes a relation of the application, from the catalog.
 type table struct {
-	OID     uint32 // 0: Install is going to create it
+	OID     uint32 // 0: Install will create it
 	Schema  string
 	Name    string
-	Display string // for people: quoted only where SQL wants it
+	Display string // for messages: quoted only where SQL requires it
 	Kind    string // pg_class.relkind
 	Owner   string
-	Rows    float64 // about how many, as the last ANALYZE says
+	Rows    float64 // an estimate, from the last ANALYZE
 
 	Temporary, System, Inherited, RowSecurity bool
 
@@ -36,31 +36,31 @@ func (t *table) column(name string) *attribute {
 	return &t.Columns[i]
 }
 
-// An attribute is a column of the table. Base is its type, or what lies below its domains.
+// An attribute is a column of a table. Base is its type; of a domain, the type below all domains.
 type attribute struct {
 	Name      string
 	Type      string // as declared, for people
 	Domain    bool
 	Base      string // pg_type.typname
-	BaseSQL   string // the same, to be written in a cast
+	BaseSQL   string // Base as written in a cast
 	BaseKind  string // pg_type.typtype
 	Category  string // pg_type.typcategory
 	BuiltIn   bool   // the base type is PostgreSQL's own
 	Collation uint32
 
-	PrimaryKey, Indexed, Unique bool // alone the primary key; first in an index; alone in a unique index
+	PrimaryKey, Indexed, Unique bool // it is the primary key; the first column of an index; the only column of a unique index
 }
 
-// findTable looks up a name as SQL would, with the connection's search_path, and then as it is spelled: quotes around
-// a name in mixed case rarely survive a shell. When there is no such relation oid is 0, and schema and relation are what
-// the name says, or empty when it is none.
+// findTable looks up a name as SQL would, with the connection's search_path, and then exactly as spelled, because shells remove the quotes
+// around a name in mixed case. When there is no such relation, oid is 0, and schema and relation are the parts of the name, or empty
+// when it is not a valid name.
 func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, schema, relation string, err error) {
 	parts := parseName(name)
 	for _, spelling := range [][]string{parts, strings.SplitN(name, ".", 2), {name}} {
 		if len(spelling) == 0 || len(spelling) > 2 {
 			continue
 		}
-		// The connection's search_path counts, so the operators need their schema: somebody's own might be found before.
+		// With the connection's search_path, operators need their schema: an operator of somebody else could be found first.
 		err = conn.QueryRow(ctx, `
 			select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
 			where c.relname operator(pg_catalog.=) $2::pg_catalog.name and case when $1::pg_catalog.text operator(pg_catalog.=) ''::pg_catalog.text
@@ -83,10 +83,10 @@ func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, sc
 	return 0, "", "", nil
 }
 
-// part is a name between dots, as SQL lets it be written: in quotes, or plain and then folded to lower case.
+// part matches one part of a name, as SQL allows it: in quotes, or plain and then folded to lower case.
 var part = regexp.MustCompile(`^\s*(?:"((?:[^"]|"")+)"|([\pL_][\pL\pN_$]*))\s*(\.|$)`)
 
-// parseName splits a name as SQL would; nil when it is none. The server's parse_ident would abort the transaction.
+// parseName splits a name as SQL would. It returns nil when the name is invalid. (The server's parse_ident would abort the transaction.)
 func parseName(name string) []string {
 	var parts []string
 	for {
@@ -102,7 +102,7 @@ func parseName(name string) []string {
 	}
 }
 
-// notFound says that there is no such table, and which ones look as if they were meant.
+// notFound returns the error that there is no such table, with a list of tables that look similar.
 func notFound(ctx context.Context, conn *pgx.Conn, name string) error {
 	var database, similar string
 	err := conn.QueryRow(ctx, `
@@ -121,8 +121,8 @@ func notFound(ctx context.Context, conn *pgx.Conn, name string) error {
 	return errors.New(message)
 }
 
-// loadTable reads the table and refuses what is not a table of the application. The search_path has to be empty, so
-// that types are written with their schema.
+// loadTable reads a table's description, and refuses what is not a table of the application. The search_path must be empty, so that the
+// server writes types with their schema.
 func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) {
 	found, err := collect(ctx, conn, "table", pgx.RowToAddrOfStructByName[table], tableSQL, oid)
 	if err != nil {
@@ -176,7 +176,7 @@ const tableSQL = `
 	from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 	where c.oid = $1`
 
-// createdTable is the table of audits.sql, or feed.sql, before it exists.
+// createdTable describes the table of audits.sql or feed.sql before it exists.
 func createdTable(schema, name, feed string) *table {
 	t := &table{Schema: schema, Name: name, Display: schema + "." + name, Kind: "r"}
 	columns := []string{"id int8", "user_id text", "user_email text", "status text", "progress int4", "message text", "geo_score float8", "total_pages int4", "error text"}
@@ -195,8 +195,8 @@ func createdTable(schema, name, feed string) *table {
 	return t
 }
 
-// written finds a column by the name somebody typed: as it is spelled, then as SQL folds it.
-func (t *table) written(name string) *attribute {
+// columnByName returns the column for a name from the command line: first exactly as spelled, then as SQL folds it.
+func (t *table) columnByName(name string) *attribute {
 	if a := t.column(name); a != nil {
 		return a
 	}
@@ -206,11 +206,11 @@ func (t *table) written(name string) *attribute {
 	return t.column(strings.ToLower(name))
 }
 
-func (t *table) lacks(mapped, name string) error {
+func (t *table) noColumnError(mapped, name string) error {
 	return fmt.Errorf("%s has no column %s, which --column %s=%[2]s names (it has %[4]s)", t.Display, mapped, name, t.names())
 }
 
-// names lists the columns for a message; the first twenty are enough to recognise a table.
+// names lists the columns for a message: the first twenty, which are enough to recognise a table.
 func (t *table) names() string {
 	names := make([]string, len(t.Columns))
 	for i, a := range t.Columns {

@@ -12,15 +12,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PlanUninstall decides what [Uninstall] would run. It reads the catalog and nothing else, in a transaction of its own, so conn must not
-// be in one. Of the options it uses the lock times and the logger: the table is found from the triggers and the view.
+// PlanUninstall returns what [Uninstall] would run. It only reads, in a transaction of its own, so conn must not be in one. Of the options it
+// uses the feed, the lock time-outs and the logger; the triggers and the view say which table it is.
 func PlanUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
-	return planned(planApart(ctx, conn, o, planUninstall))
+	return withMissingRights(planReadOnly(ctx, conn, o, planUninstall))
 }
 
-// Uninstall takes away the triggers, the view, the function, the schema and what install granted, in one transaction
-// and with the care for the application that [Install] takes. Plan.SQL is empty when there is nothing to take away.
-// What somebody else made in the schema is never dropped: the schema then stays, and a warning says why.
+// Uninstall removes the triggers, the view, the function, the schema and what install granted, in one transaction, and waits for locks as
+// carefully as [Install]. Plan.SQL is empty when there is nothing to remove. It never drops what somebody else made in the schema; then
+// the schema stays, and a warning says why.
 func Uninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) {
 	return run(ctx, conn, o, "uninstall", planUninstall)
 }
@@ -46,12 +46,12 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 		}
 		return plan, nil
 	}
-	plan := &Plan{Schema: there.version(), exclusive: true, Last: true}
-	err = errors.Join(there.newer(), there.moved(), there.ownTable(plan))
+	plan := &Plan{Schema: there.version(), lockReaders: true, Last: true}
+	err = errors.Join(there.checkVersion(), there.checkSchemaName(), there.ownTable(plan))
 	if err != nil || !there.Schema {
 		return plan, err
 	}
-	foreign, err := texts(ctx, conn, "schema auditstream", foreignSQL, there.ours(), views)
+	foreign, err := texts(ctx, conn, "schema auditstream", foreignSQL, there.madeByInstall(), views)
 	if err != nil {
 		return nil, err
 	}
@@ -59,32 +59,32 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 		plan.Warnings = append(plan.Warnings, "the schema auditstream stays, because it holds what install did not make: "+strings.Join(foreign, ", "))
 	}
 	revokes, err := texts(ctx, conn, "roles", `select pg_catalog.format('revoke connect on database %I from %I;', pg_catalog.current_database(), rolname)
-		from pg_catalog.pg_roles where rolname = any ($1::text[]) order by rolname`, connected(there.SchemaComment))
+		from pg_catalog.pg_roles where rolname = any ($1::text[]) order by rolname`, rolesWithConnect(there.SchemaComment))
 	if err != nil {
 		return nil, err
 	}
 	if len(foreign) > 0 && strings.HasPrefix(there.SchemaComment, connectPrefix) {
 		revokes = append(revokes, "comment on schema auditstream is null;")
 	}
-	plan.rights, err = there.mayNotDrop(ctx, conn)
+	plan.rights, err = there.missingDropRights(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
-	if !there.ours() && !there.Old && !there.Feeds && there.Choices == "" && len(there.Triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
+	if !there.madeByInstall() && !there.Old && !there.Feeds && there.Choices == "" && len(there.Triggers) == 0 && len(revokes) == 0 && len(foreign) > 0 {
 		return plan, nil
 	}
 	plan.SQL = render(uninstallSQL, map[string]string{
 		"table": plan.Table, "lock_wait": milliseconds(o.LockWait), "lock_timeout": milliseconds(o.LockTimeout),
-		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.ours()),
-		"more": more + strings.Join(there.detach(cmp.Or(plan.table, &table{}), nil), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
+		"triggers": strconv.FormatBool(len(there.Triggers) > 0), "view": strconv.FormatBool(there.madeByInstall()),
+		"more": more + strings.Join(there.dropStaleTriggers(cmp.Or(plan.table, &table{}), nil), "\n"), "objects": "true", "schema": strconv.FormatBool(len(foreign) == 0),
 		"revokes": strings.Join(revokes, "\n"),
 	})
 	return plan, nil
 }
 
-// otherFeeds are the statements that take away one feed, or, where that was the last or none is named, all but audits; views are what
-// their views and functions are called.
-func (i *installed) otherFeeds(ctx context.Context, conn *pgx.Conn, feed string) (statements string, views []string, last bool, err error) {
+// otherFeeds returns the statements that remove one feed or, when it is the last one or feed is empty, all feeds but audits. views are the
+// names of their views and functions.
+func (i *installation) otherFeeds(ctx context.Context, conn *pgx.Conn, feed string) (statements string, views []string, last bool, err error) {
 	views = []string{}
 	last = feed == "" || !slices.ContainsFunc(i.all, func(c *choices) bool { return c.Feed != feed })
 	for _, c := range i.all {
@@ -110,8 +110,8 @@ func (i *installed) otherFeeds(ctx context.Context, conn *pgx.Conn, feed string)
 	return statements, views, last, nil
 }
 
-// tableOf is a feed's table, for people.
-func (i *installed) tableOf(feed string) string {
+// tableOf returns a feed's table, for messages.
+func (i *installation) tableOf(feed string) string {
 	for _, c := range i.all {
 		if c.Feed == feed {
 			return ident(c.Made.Schema, c.Made.Name)
@@ -120,12 +120,12 @@ func (i *installed) tableOf(feed string) string {
 	return ""
 }
 
-// ownTable finds the table from the triggers that call our function, else from our view, and refuses to guess about
-// triggers that install did not make.
-func (i *installed) ownTable(plan *Plan) error {
+// ownTable finds the table by the triggers that call our function, or else by our view. It fails when there are triggers that install did not
+// make.
+func (i *installation) ownTable(plan *Plan) error {
 	var strangers []string
 	for _, t := range i.Triggers {
-		known := i.known(t.Trigger) || i.chosen != nil && i.renamed("trigger "+t.Trigger) != ""
+		known := i.known(t.Trigger) || i.chosen != nil && i.originalTrigger("trigger "+t.Trigger) != ""
 		switch {
 		case t.Copy || i.rings(t.Trigger):
 			continue
@@ -139,7 +139,7 @@ func (i *installed) ownTable(plan *Plan) error {
 	if len(strangers) > 0 {
 		return fmt.Errorf("triggers that install did not make call functions of auditstream's; drop them first, with: %s", strings.Join(strangers, "; "))
 	}
-	if plan.table == nil && i.ours() && len(i.Reads) == 1 {
+	if plan.table == nil && i.madeByInstall() && len(i.Reads) == 1 {
 		plan.table = i.Reads[0].table()
 	}
 	if plan.table != nil {
@@ -148,17 +148,17 @@ func (i *installed) ownTable(plan *Plan) error {
 	return nil
 }
 
-// mayNotDrop says whose rights uninstall takes that the current role does not have.
-func (i *installed) mayNotDrop(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+// missingDropRights says which roles' rights uninstall needs and the current role does not have.
+func (i *installation) missingDropRights(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 	lacking, err := texts(ctx, conn, "roles", `
 		select distinct u.rolname::text from pg_catalog.pg_namespace n, pg_catalog.pg_roles u where n.nspname = 'auditstream' and not pg_catalog.pg_has_role(u.oid, 'usage')
 		  and (u.oid = n.nspowner or not pg_catalog.pg_has_role(n.nspowner, 'usage') and u.rolname = any ($1::text[])
 			or exists (select from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_proc p on p.oid = t.tgfoid
 				where p.pronamespace = n.oid and t.tgparentid = 0 and c.relowner = u.oid)) order by 1`, owners(i.Made.Objects, func(object) bool { return true }))
-	return i.wayOut(lacking, "uninstall"), err
+	return i.rightsRemedy(lacking, "uninstall"), err
 }
 
-// foreignSQL names what is in the schema and not ours.
+// foreignSQL lists what is in the schema and was not made by install.
 const foreignSQL = `
 	select pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
 	from pg_catalog.pg_depend d

@@ -1,10 +1,10 @@
--- uninstall.sql: takes away all that install.sql made, and the schema with it. Safe to run twice.
+-- uninstall.sql: removes everything that install.sql made, with the schema. Safe to run twice.
 --
 --     psql -v ON_ERROR_STOP=1 -f uninstall.sql                 from public.audits
 --     psql -v ON_ERROR_STOP=1 -v table=app.audits -f ...       from another table
 --
--- `auditstream uninstall` finds the table itself, takes back what `install --role` granted on the database, fills in the
--- variables below and runs the rest.
+-- `auditstream uninstall` finds the table itself, revokes what `install --role` granted on the database, fills in the variables below, and
+-- runs the rest.
 \if :{?table}
 \else
     \set table public.audits
@@ -21,7 +21,7 @@ set local standard_conforming_strings = on;
 -- One install or uninstall at a time.
 set local lock_timeout = :'lock_wait';
 do $$ begin perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('auditstream', 0)); end $$;
--- A waiting "drop trigger" makes every later reader and writer of the table wait behind it.
+-- While "drop trigger" waits for a lock, all later readers and writers of the table wait behind it, so its wait must be short.
 set local lock_timeout = :'lock_timeout';
 set local search_path = pg_catalog, pg_temp;
 :revokes
@@ -39,11 +39,11 @@ drop trigger if exists auditstream_truncate on :table;
 :more
 \if :objects
 drop function if exists auditstream.changed();
--- Of versions up to 4.
+-- The objects of versions up to 4.
 drop function if exists auditstream.notify_change();
 drop function if exists auditstream.unwatch(bigint, bigint[]);
 drop function if exists auditstream.prepare_watch();
-do $$ declare gone text; begin -- what somebody else gave one of these names stays
+do $$ declare gone text; begin -- objects of other kinds with these names stay
     for gone in select format('drop %s auditstream.%I', case c.relkind when 'v' then 'view' else 'table' end, c.relname)
         from pg_class c where c.relnamespace = to_regnamespace('auditstream') and (c.relname, c.relkind) in (('feeds', 'v'), ('choices', 'r'), ('watch', 'r')) loop
         execute gone;
@@ -51,7 +51,7 @@ do $$ declare gone text; begin -- what somebody else gave one of these names sta
 end $$;
 \endif
 \if :schema
--- Never cascade: what somebody else put there is not ours to drop.
+-- Never cascade: it would drop what somebody else has put there.
 drop schema if exists auditstream;
 \endif
 commit;

@@ -12,7 +12,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// released is the install.sql of a version, as it was.
+// released returns the install.sql of an earlier version.
 func released(tb testing.TB, version int) string {
 	tb.Helper()
 	name := fmt.Sprintf("testdata/schema-%d.sql", version)
@@ -26,7 +26,7 @@ func released(tb testing.TB, version int) string {
 	return string(script)
 }
 
-// old makes the table of audits.sql with what a version installed.
+// old makes the table of audits.sql and runs the install of an earlier version.
 func old(tb testing.TB, dsn string, version int) {
 	tb.Helper()
 	table, err := os.ReadFile("audits.sql")

@@ -10,26 +10,26 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SchemaVersion is that of what install.sql makes. Every change there that is more than a comment raises it:
+// SchemaVersion is the version of what install.sql makes. Every change of that file, except of comments, raises it:
 //
-//	1  triggers for each row, which ring for every change
-//	2  the table auditstream.watch: they ring for what somebody watches
+//	1  triggers for each row, which notify of every change
+//	2  the table auditstream.watch: they notify only of watched rows
 //	3  triggers for each statement
-//	4  which never compare each of its rows with each other one
-//	5  locks in place of the table: triggers for each row whose conditions look and notify
+//	4  these no longer compare each row of a statement with each other
+//	5  locks instead of the table: triggers for each row, whose conditions try a lock and notify
 //
-// testdata holds the install.sql of each.
+// testdata has the install.sql of each earlier version.
 const SchemaVersion = 5
 
 var stamped = regexp.MustCompile(`^auditstream ([0-9]{1,9}) `)
 
-// versionOf reads the number from the comment on the view. Up to version 3 it was always 1: what is there tells them apart.
+// versionOf reads the version from the comment on the view. The comments of versions 1 to 3 all say 1; their objects tell them apart.
 func versionOf(comment string, watch, prepare bool) int {
 	match := stamped.FindStringSubmatch(comment)
 	if match == nil {
 		return 0
 	}
-	n, _ := strconv.Atoi(match[1]) // nine digits fit
+	n, _ := strconv.Atoi(match[1]) // nine digits fit into an int
 	if n == 1 && watch {
 		n = 2
 		if prepare {
@@ -39,8 +39,8 @@ func versionOf(comment string, watch, prepare bool) int {
 	return n
 }
 
-// newer refuses to touch what a later program installed: this one does not know all of it.
-func (i *installed) newer() error {
+// checkVersion refuses an installation of a later program, because this one does not know all of it.
+func (i *installation) checkVersion() error {
 	if v := i.version(); v > SchemaVersion {
 		return fmt.Errorf("the installed schema has version %d, newer than this program's, which is %d, so it is left alone: upgrade the program;"+
 			" to go back to this one, run the newer program's uninstall first", v, SchemaVersion)
@@ -48,15 +48,15 @@ func (i *installed) newer() error {
 	return nil
 }
 
-// A Schema is what serve wants to know of what is installed: of audits, or where that is not there of another feed.
+// A Schema is what serve needs to know about the installation: that of audits or, without it, of another feed.
 type Schema struct {
-	// Version is that of install.sql; 0 when there is no view, or one that was written by hand.
+	// Version is the installed version; 0 when there is no view, or a handwritten one.
 	Version int
-	// Table is quoted and with its schema; empty when the catalog does not tell.
+	// Table is the adopted table, quoted and with its schema; empty when the catalog does not say.
 	Table string
-	// Role is the current one.
+	// Role is the current role.
 	Role string
-	// Triggers says that there are some, and Always that they ring for every change because install was asked for that.
+	// Triggers says that there are triggers, and Always that they notify of every change because install was asked to.
 	Triggers, Always bool
 }
 

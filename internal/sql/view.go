@@ -11,12 +11,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// viewName is what messages call the operator's own query.
+// viewName is the name of the operator's own query in messages.
 const viewName = "the view of --view"
 
-// loadView describes a query of the operator's, which the view then reads in place of the table: what of ours it has, it calls as we do. It
-// is never run here: what it names, views and functions, may be others' by now, and whoever installs may be a superuser. What it makes of a
-// row can raise errors; such a row is told apart from the others when it is read.
+// loadView describes the operator's own query, which the view then reads instead of the table. Its columns have our names. Install never runs
+// the query: the views and functions that it names may belong to others by now, and the current role may be a superuser. The query may
+// raise an error for a row; package store then isolates that row.
 func loadView(ctx context.Context, conn *pgx.Conn, query string) (*table, error) {
 	fail := func(err error) error {
 		var refused *pgconn.PgError
@@ -59,19 +59,19 @@ func loadView(ctx context.Context, conn *pgx.Conn, query string) (*table, error)
 	}
 	for _, name := range []string{"id", "status", "progress"} {
 		if v.column(name) == nil {
-			return nil, fmt.Errorf("%s has no column %s: it selects id, status and progress, and what else it has of %s (it has %s)", viewName, name, strings.Join(ours, ", "), v.names())
+			return nil, fmt.Errorf("%s has no column %s: it selects id, status and progress, and what else it has of %s (it has %s)", viewName, name, strings.Join(viewColumns, ", "), v.names())
 		}
 	}
 	return v, nil
 }
 
-// asTable is a query where SQL wants a table. A comment may end it.
+// asTable returns a query in parentheses, as SQL wants it in place of a table. The line breaks are there because a comment may end the query.
 func asTable(query string) string { return "(\n" + query + "\n)" }
 
-// withView makes o that of an install whose view is the operator's own: it names what it has of ours.
-func (i *installed) withView(given Options, o Options) (Options, error) {
+// withView checks and completes the options of an install with the operator's own query, given now or in the last install.
+func (i *installation) withView(given Options, o Options) (Options, error) {
 	if c := i.chosen; c != nil && o.View == "" && c.Options.View != "" {
-		if !i.safe() {
+		if !i.choicesAreTrusted() {
 			return o, fmt.Errorf("%s is kept in auditstream.choices, which belongs to %s: give it again", viewName, i.Made.Objects[choicesTable].Owner)
 		}
 		o.View = c.Options.View
@@ -94,14 +94,14 @@ func (i *installed) withView(given Options, o Options) (Options, error) {
 	return o, nil
 }
 
-// ownKey makes the mapping one of the operator's view v: the triggers take the key from the table, and viewers see that of v.
-func (m *mapping) ownKey(t *table, o Options, v *table) error {
+// useOwnView makes the mapping one of the operator's query v: the triggers use the table's key, and viewers see the id of v.
+func (m *mapping) useOwnView(t *table, o Options, v *table) error {
 	key, err := findKey(t, o.Columns["id"], o.feed())
 	if err != nil {
 		return err
 	}
-	if kindOf(key) != kindOf(m.shown) {
-		return fmt.Errorf("%s shows an id that is %s, and %s of %s is %s: select the column that identifies a row, or name it with --column id=NAME", viewName, m.shown.Type, key.Name, t.Display, key.Type)
+	if kindOf(key) != kindOf(m.shownKey) {
+		return fmt.Errorf("%s shows an id that is %s, and %s of %s is %s: select the column that identifies a row, or name it with --column id=NAME", viewName, m.shownKey.Type, key.Name, t.Display, key.Type)
 	}
 	m.key, m.own = *key, v
 	for _, name := range []string{"user_id", "user_email", "group_id"} {
@@ -112,8 +112,8 @@ func (m *mapping) ownKey(t *table, o Options, v *table) error {
 	return nil
 }
 
-// notShown are the columns of the operator's view that nobody sees.
-func (m *mapping) notShown() []string {
+// unusedColumns returns the columns of the operator's query that are not shown.
+func (m *mapping) unusedColumns() []string {
 	if m.own == nil {
 		return nil
 	}

@@ -6,15 +6,16 @@ import (
 	"strings"
 )
 
-// A Word is one of a status: what the table has, and what viewers see. Null and set are words of any column: that it is, and that it is not, null.
+// A Word maps a stored status to the one that viewers see. For a column of any type, the stored word null matches null, and set matches
+// every other value.
 type Word struct {
-	// Source is what has the word, as in Options.Columns. Empty: the status. A word of another source comes before those of the status, and the
-	// first that a row has counts.
+	// Source is where the word is stored, as in Options.Columns; empty means the status column. Words of other sources come before those of
+	// the status, and the first one that matches a row counts.
 	Source        string `json:",omitempty"`
 	Stored, Shown string
 }
 
-// ParseWords reads WORD=SHOWN or SOURCE=WORD=SHOWN, several times; the error is a [UsageError].
+// ParseWords reads texts of the form WORD=SHOWN or SOURCE=WORD=SHOWN. Its error is a [UsageError].
 func ParseWords(texts []string) (words []Word, err error) {
 	for _, text := range texts {
 		w, err := parseWord(text)
@@ -45,13 +46,13 @@ func parseWord(text string) (Word, error) {
 	return w, nil
 }
 
-// A rule is a word of another source than the status.
+// A rule is a word of a source other than the status.
 type rule struct {
 	source *source
 	word   Word
 }
 
-// parseRules finds the sources of the words that have one.
+// parseRules returns the words that have a source of their own, with it.
 func parseRules(t *table, words []Word) (rules []rule, err error) {
 	for _, w := range words {
 		if w.Source == "" {
@@ -70,7 +71,7 @@ func parseRules(t *table, words []Word) (rules []rule, err error) {
 	return rules, nil
 }
 
-// condition is true of rows that have the word.
+// condition returns an expression that is true for rows with the word.
 func (r rule) condition(encoding string) string {
 	switch r.word.Stored {
 	case "null":
@@ -81,35 +82,35 @@ func (r rule) condition(encoding string) string {
 	return stored(r.source.words(encoding)) + " = " + literal(r.word.Stored)
 }
 
-// words is the text in which words are looked for; empty where null and set alone can be told apart.
+// words returns the text that is compared with words, or "" when only null and set can be told apart.
 func (s *source) words(encoding string) string {
 	base := s.column.builtInBase()
 	switch {
 	case s.calculated(), s.path != nil:
 		return s.text(encoding)
 	case s.column.Category == "S" || s.column.BaseKind == "e", isInteger(base) || base == "bool":
-		return s.from() + "::text"
+		return s.ref() + "::text"
 	}
 	return ""
 }
 
-// isNull is true of rows that have no value.
+// isNull returns an expression that is true for rows without a value.
 func (s *source) isNull(encoding string) string {
 	if s.calculated() || s.path != nil {
 		return "(" + s.text(encoding) + ") is null"
 	}
-	return s.from() + " is not distinct from null"
+	return s.ref() + " is not distinct from null"
 }
 
-// stored is a text as words are compared with it.
+// stored returns a text in the form in which it is compared with words: lower case, without white space at its ends.
 func stored(text string) string {
 	return fmt.Sprintf(`btrim(lower((%s) collate "C"), E' \t\r\n')`, text)
 }
 
 func isInteger(base string) bool { return base == "int2" || base == "int4" || base == "int8" }
 
-// statusOf is the expression of a status: what the first rule makes of a row, or else what a word makes of what is stored, or that, in lower case,
-// without blanks at its ends where there are words. A row without one is pending.
+// statusOf returns the expression of the status: the word of the first rule that matches; else the word for the stored status; else the stored
+// status in lower case (and trimmed, when there are words). A row without a status is pending.
 func statusOf(s *source, rules []rule, words []Word, encoding string) (string, error) {
 	if s.calculated() {
 		return "", fmt.Errorf("invalid --column status=%s: a status is a word, not a number that is calculated; name the column that holds it", s)
@@ -125,7 +126,7 @@ func statusOf(s *source, rules []rule, words []Word, encoding string) (string, e
 	return shown + " else " + own + " end", nil
 }
 
-// ownStatus is statusOf without rules.
+// ownStatus returns statusOf without rules.
 func ownStatus(s *source, words []Word, encoding string) (string, error) {
 	text := s.words(encoding)
 	var null, set string
@@ -161,10 +162,10 @@ func ownStatus(s *source, words []Word, encoding string) (string, error) {
 	return fmt.Sprintf("case when %s then %s else %s end", s.isNull(encoding), null, rest), nil
 }
 
-// statusRef is what statusText takes.
+// statusRef returns the argument of statusText.
 func (s *source) statusRef(text string) string {
 	if s.path != nil {
 		return "(" + text + ")"
 	}
-	return s.from()
+	return s.ref()
 }

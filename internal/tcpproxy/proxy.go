@@ -1,4 +1,4 @@
-// Package tcpproxy is a way to a server that can fail in the ways a network does, for tests.
+// Package tcpproxy forwards connections for tests, and can fail like a network.
 package tcpproxy
 
 import (
@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// Proxy forwards connections to a target. Its address stays the same whatever happens behind it, and it can fail in
-// the ways a network does. Its methods may be called concurrently.
+// Proxy forwards connections to a target, and can fail like a network. Its address never changes. Safe for concurrent use.
 type Proxy struct {
 	listener net.Listener
 	cancel   context.CancelFunc // ends dials and waits for Resume
@@ -37,7 +36,7 @@ func New(network, target string) (*Proxy, error) {
 	return p, nil
 }
 
-// Addr is the proxy's own address.
+// Addr returns the proxy's own address.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
 // SetTarget changes where connections made from now on lead to.
@@ -47,8 +46,8 @@ func (p *Proxy) SetTarget(target string) {
 	p.target = target
 }
 
-// Pause stops forwarding, both ways and also the news that a side has closed: connections stay open and new ones are
-// accepted, but nothing comes through any more, as behind a router that lost its state.
+// Pause stops forwarding in both directions, also that a side has closed. Connections stay open and new ones are accepted, but nothing comes
+// through, as behind a router that has lost its state.
 func (p *Proxy) Pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,7 +58,7 @@ func (p *Proxy) Pause() {
 	}
 }
 
-// Resume forwards again, what was held back first.
+// Resume forwards again, beginning with what was held back.
 func (p *Proxy) Resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,7 +78,7 @@ func (p *Proxy) DropAll() {
 	}
 }
 
-// Close drops everything and waits until nothing of the proxy is left. It may be called twice.
+// Close closes all connections and waits until all goroutines of the proxy have ended. It may be called twice.
 func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true
@@ -110,7 +109,7 @@ func (p *Proxy) accept(ctx context.Context) {
 	}
 }
 
-// serve connects one client with the target until either side ends.
+// serve connects one client to the target until either side closes.
 func (p *Proxy) serve(ctx context.Context, client net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -138,7 +137,7 @@ func (p *Proxy) serve(ctx context.Context, client net.Conn) {
 	pumps.Wait()
 }
 
-// pump copies one direction. At its end both sides are closed, which ends the other direction too.
+// pump copies one direction. At its end it closes both sides, which ends the other direction, too.
 func (p *Proxy) pump(ctx context.Context, to, from net.Conn) {
 	defer func() {
 		_ = to.Close()
@@ -156,7 +155,7 @@ func (p *Proxy) pump(ctx context.Context, to, from net.Conn) {
 	}
 }
 
-// wait blocks while the proxy is paused; false means that it closes.
+// wait blocks while the proxy is paused. It returns false when the proxy is closed.
 func (p *Proxy) wait(ctx context.Context) bool {
 	for {
 		p.mu.Lock()
@@ -177,7 +176,7 @@ func (p *Proxy) currentTarget() string {
 	return p.target
 }
 
-// track makes a connection known to DropAll; it closes one that came too late.
+// track registers a connection for DropAll and Close. After Close, it closes the connection and returns false.
 func (p *Proxy) track(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,9 +1,10 @@
-// Command testreport runs go test and prints what a reader needs of it: a line for each package, of each test that failed its own
-// log and the command that runs it alone, and at the end the ten slowest tests.
+// Command testreport runs go test and prints what a reader needs: one line for each package; for each failed test its log and the command that
+// runs it alone; and at the end the ten slowest tests.
 //
 //	go run ./internal/testreport -race -timeout 10m ./...
 //
-// The one rule: it decides nothing. Its exit status is go test's, and what it does not understand it prints as it is.
+// The rule that keeps it right: it decides nothing. Its exit status is that of go test, and it prints unchanged what it does not understand.
+// Files, in the order in which to read them: main.go (the process), report.go (the text).
 package main
 
 import (
@@ -18,13 +19,13 @@ import (
 )
 
 func main() {
-	// go test has the same Ctrl-C from the terminal, and prints what it knows before it ends.
+	// On Ctrl-C the terminal also interrupts go test, which still prints its results.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is go test with args, reported on stdout. It returns go test's exit status, and 1 when that cannot be had.
+// run runs go test with args and prints the report on stdout. It returns go test's exit status, or 1 when there is none.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	cmd.Stderr = stderr
@@ -44,7 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			r.line(line)
 		}
 		if err != nil {
-			break // the end, or Wait says what went wrong
+			break // the end, or an error that Wait returns, too
 		}
 	}
 	err = cmd.Wait()

@@ -12,20 +12,20 @@ import (
 	"strings"
 )
 
-// slowest is how many tests the end of a report names.
+// slowest is how many slow tests a report lists.
 const slowest = 10
 
-// event is a line of go test -json: https://pkg.go.dev/cmd/test2json
+// event is one line of go test -json: https://pkg.go.dev/cmd/test2json
 type event struct {
 	Action     string
 	Package    string
-	ImportPath string // of build-output and build-fail
-	Test       string // empty: the package's own
+	ImportPath string // in build-output and build-fail
+	Test       string // empty: the event is about the package
 	Output     string
-	Elapsed    float64 // s
+	Elapsed    float64 // in seconds
 }
 
-// A report follows the events of one go test. It is not safe for concurrent use.
+// A report collects the events of one go test. It is not safe for concurrent use.
 type report struct {
 	out      io.Writer
 	args     []string
@@ -34,9 +34,9 @@ type report struct {
 }
 
 type packageReport struct {
-	log    map[string]*strings.Builder // by test; that of a test which passed is forgotten
+	log    map[string]*strings.Builder // by test; without the tests that passed
 	failed []string                    // in the order in which they ended
-	tests  int                         // top-level ones that ran
+	tests  int                         // number of top-level tests that ran
 }
 
 type timed struct {
@@ -105,11 +105,11 @@ func (r *report) packageEnd(e event, p *packageReport) {
 	delete(r.packages, e.Package)
 }
 
-// failures prints the logs of the tests that failed, of a package that failed otherwise (a panic, a time-out, TestMain) all that
-// was not a test's.
+// failures prints the logs of the failed tests. For a package that failed in another way (a panic, a time-out, TestMain), it prints all output
+// that belongs to no test.
 func (r *report) failures(name string, p *packageReport) {
 	for _, test := range p.failed {
-		// A test that failed because a part of it did says nothing itself.
+		// A test that failed only because a subtest did has no log of its own.
 		part := slices.ContainsFunc(p.failed, func(other string) bool { return strings.HasPrefix(other, test+"/") })
 		text := p.text(test)
 		if part && strings.Count(text, "\n") <= 1 {
@@ -117,7 +117,7 @@ func (r *report) failures(name string, p *packageReport) {
 		}
 		fmt.Fprintf(r.out, "\n%s\n    alone: %s\n\n", strings.TrimRight(text, "\n"), r.alone(name, test))
 	}
-	// What did not end has no verdict: it is what the package died of, or was running meanwhile.
+	// A test without a result ended the package, or was running when it ended.
 	for _, test := range slices.Sorted(maps.Keys(p.log)) {
 		if !slices.Contains(p.failed, test) && (test == "" || len(p.failed) == 0) {
 			fmt.Fprintf(r.out, "%s\n", strings.TrimRight(p.text(test), "\n"))
@@ -132,7 +132,7 @@ func (p *packageReport) text(test string) string {
 	return p.log[test].String()
 }
 
-// alone is the command that runs a test again, in the same way and by itself.
+// alone returns the command that runs one test alone, with the same flags.
 func (r *report) alone(name, test string) string {
 	var words []string
 	for _, variable := range os.Environ() {
@@ -163,7 +163,7 @@ func (r *report) alone(name, test string) string {
 	return strings.Join(append(words, "-count=1", "-run", "'"+strings.Join(parts, "/")+"'", name), " ")
 }
 
-// end prints the slowest tests, and the packages that never ended.
+// end prints the slowest tests, and the packages without a result.
 func (r *report) end() {
 	for name, p := range r.packages {
 		if len(p.log) > 0 {

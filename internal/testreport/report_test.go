@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// module is one with a test that passes, one that fails in a part, one that panics, and one that does not compile.
+// module makes a module with a test that passes, one with a failing subtest, one that panics, and a package that does not compile.
 func module(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -31,7 +31,7 @@ func module(t *testing.T) {
 		}
 	}
 	t.Chdir(dir)
-	t.Setenv("GOFLAGS", "-trimpath") // as the Makefile has it, so that nothing is compiled for this
+	t.Setenv("GOFLAGS", "-trimpath") // as in the Makefile, so that nothing must be compiled again
 }
 
 func report1(t *testing.T, args ...string) (code int, out string) {

@@ -1,6 +1,6 @@
-// Command postgrescontainer runs a PostgreSQL server in a container for pgtest, as long as its standard input is open. It is a
-// program of its own because the packages that talk to Docker are as large as all the others together: tests that find no
-// engine do not compile them, and none links them.
+// Command postgrescontainer runs a PostgreSQL server in a container for pgtest while its standard input is open. It is a program of its own
+// because the packages for Docker are as large as all others together: tests without an engine do not compile them, and no test links
+// them.
 //
 // It prints one line of JSON, an [Answer], and exits with status 0 when the container is gone.
 package main
@@ -35,11 +35,11 @@ const (
 type Answer struct {
 	DSN    string // of the superuser
 	Image  string
-	Absent string // there is no container to be had on this machine, and why; which is no failure
-	Engine bool   // with Absent: there is an engine, so its owner expects it to be used
+	Absent string // why this machine cannot run a container, which is not a failure
+	Engine bool   // with Absent: there is an engine, so its owner expects that it is used
 }
 
-// absentError tells that this machine has no container to offer.
+// absentError says that this machine cannot run a container.
 type absentError struct {
 	err    error
 	engine bool
@@ -48,7 +48,7 @@ type absentError struct {
 func (e *absentError) Error() string { return e.err.Error() }
 func (e *absentError) Unwrap() error { return e.err }
 
-// main takes settings of the server, such as fsync=off, as arguments.
+// The arguments are settings of the server, such as fsync=off.
 func main() {
 	// Ctrl-C reaches the tests, too, which then close our standard input.
 	signal.Ignore(os.Interrupt)
@@ -61,7 +61,7 @@ func main() {
 }
 
 func run(ctx context.Context, settings []string) error {
-	log.SetDefault(log.NewNoopLogger()) // what goes wrong comes as an error
+	log.SetDefault(log.NewNoopLogger()) // failures are returned as errors, too
 	image := cmp.Or(os.Getenv("TEST_POSTGRES_IMAGE"), defaultImage)
 	err := haveImage(ctx, image)
 	if absent := new(absentError); errors.As(err, &absent) {
@@ -74,12 +74,12 @@ func run(ctx context.Context, settings []string) error {
 	for _, setting := range settings {
 		args = append(args, "-c", setting)
 	}
-	// A password of its own, so that tests find it where it must not be; the module's is also the user's name.
-	// Its data is in memory: making and dropping a database for each test is mostly making and removing files.
+	// An unusual password, so that tests find it where it must not be: the module's default is also the user's name. The data is in memory,
+	// because to make and drop a database for each test is mostly to make and remove files.
 	const memory = "/auditstream"
 	ctr, err := postgres.Run(ctx, image, testcontainers.WithCmdArgs(args...), postgres.WithPassword(rand.Text()), postgres.BasicWaitStrategies(),
 		testcontainers.WithTmpfs(map[string]string{memory: "rw"}), testcontainers.WithEnv(map[string]string{"PGDATA": memory + "/data"}))
-	// No grace for data that nobody needs. It has time limits of its own.
+	// A short stop time-out, because nobody needs the data. TerminateContainer has time-outs of its own.
 	remove := func() error { return testcontainers.TerminateContainer(ctr, testcontainers.StopTimeout(time.Second)) }
 	if err != nil {
 		return errors.Join(fmt.Errorf("testcontainers: %w", err), remove())
@@ -93,7 +93,7 @@ func run(ctx context.Context, settings []string) error {
 	}
 	closed := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // its end is all that matters, and comes with that of the tests, too
+		_, _ = io.Copy(io.Discard, os.Stdin) // wait for its end, which also comes when the tests end
 		close(closed)
 	}()
 	select {
@@ -103,7 +103,7 @@ func run(ctx context.Context, settings []string) error {
 	return remove()
 }
 
-// haveImage asks for the engine and the image itself, because testcontainers retries a pull for minutes.
+// haveImage checks that the engine and the image are there, because testcontainers would retry a pull for minutes.
 func haveImage(ctx context.Context, image string) error {
 	engineCtx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
@@ -117,14 +117,14 @@ func haveImage(ctx context.Context, image string) error {
 	}
 	if err := pull(ctx, docker, image); err != nil {
 		return &absentError{
-			err:    fmt.Errorf("a Docker engine answers, but image %s (TEST_POSTGRES_IMAGE) is neither there nor to be pulled: %w", image, err),
+			err:    fmt.Errorf("a Docker engine answers, but image %s (TEST_POSTGRES_IMAGE) is not there and cannot be pulled: %w", image, err),
 			engine: true,
 		}
 	}
 	return nil
 }
 
-// pull works for public images; a private one has to be there already.
+// pull pulls a public image. A private one must be there already.
 func pull(ctx context.Context, docker *testcontainers.DockerClient, image string) error {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()

@@ -500,7 +500,7 @@ const errorOf = (status, text) => {
   return typeof error === 'string' ? error : `HTTP status ${status}`;
 };
 
-/** In how many ms a server asks to be asked again, which others are heeded in within bounds. */
+/** How long a server asks to wait before the next request, in ms; what a proxy says counts within bounds. */
 function retryAfter({ headers }) {
   const text = headers.get('Retry-After');
   const ms = /^\d+$/.test(text) ? text * 1000 : Date.parse(text) - Date.now();

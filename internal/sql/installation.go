@@ -9,30 +9,30 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// installed is what the catalog says about an earlier install.
-type installed struct {
+// installation is what the catalog says about an earlier install of one feed.
+type installation struct {
 	naming `db:"-"`
 
 	Schema        bool
 	SchemaComment string
-	Kind          string // of what is called auditstream.progress; "": nothing is
+	Kind          string // pg_class.relkind of auditstream.progress; "": there is no such relation
 	Comment       string
-	Old           bool   // there is something of what versions up to 4 made beside the view
-	Watch         bool   // the table of what was watched, of versions 2 to 4
-	Prepare       bool   // prepare_watch, of 3 and 4
-	Feeds         bool   // the view of version 5, as it is to be
-	Buckets       int    // that it says; 0: none, or none that install chose
-	Made          made   // what there is of install's objects, and of the table
-	Choices       string // where they are kept: "" nowhere, "readable", or "closed" to the current role
-	Foreign       string // the statement that drops what has the name of a view or the table of install's, and is none
-	Moved         string // the schema, if ours is called so now
+	Old           bool        // something is left of what versions up to 4 made besides the view
+	Watch         bool        // the table watch of versions 2 to 4 is there
+	Prepare       bool        // the function prepare_watch of versions 3 and 4 is there
+	Feeds         bool        // the view feeds of version 5 is there, with the right columns
+	Buckets       int         // the number in that view; 0: none, or one that install does not choose
+	Made          madeObjects // the current objects of install, and the table
+	Choices       string      // the table choices: "" missing, "readable", or "closed" to the current role
+	Foreign       string      // the statement that drops an object of another kind that has a name of install's; "": none
+	Moved         string      // the new name of the schema auditstream, if it was renamed
 
-	chosen *choices   // nil: not known
-	all    []*choices // of all feeds
+	chosen *choices   // this feed's; nil: not known
+	all    []*choices // those of all feeds
 
 	Columns  []viewColumn
 	Reads    []relation // the tables that the view reads
-	Triggers []trigger  // those that call our function, whatever their names and tables
+	Triggers []trigger  // all that call our function, with any name and on any table
 }
 
 type viewColumn struct {
@@ -43,7 +43,7 @@ type viewColumn struct {
 type relation struct {
 	OID                   uint32
 	Schema, Name, Display string
-	Columns               []string // that the view reads
+	Columns               []string // those that the view reads
 }
 
 func (r relation) table() *table {
@@ -54,15 +54,16 @@ type trigger struct {
 	relation // its table
 	Trigger  string
 	Enabled  string // pg_trigger.tgenabled
-	Copy     bool   // of a partitioned table's trigger, on a partition
+	Copy     bool   // it is a partition's copy of its partitioned table's trigger
 
-	Constraint bool // which no other trigger can take the place of
+	Constraint bool // it is a constraint trigger, which "create or replace trigger" cannot replace
 }
 
-// installers are whose functions outside our schema are taken for those of an earlier install: others could otherwise stop one by a name.
+// installers selects the roles whose functions outside our schema count as those of an earlier install. With those of any role, anybody could
+// stop an install with a function of that name.
 const installers = `select u.oid from pg_catalog.pg_roles u where u.rolsuper or u.rolname = current_user`
 
-// installedSQL is about audits; see naming.in.
+// installedSQL reads an installation of the feed audits; naming.in changes it for another feed.
 const installedSQL = `
 	select n.oid is not null as schema, coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') as schema_comment,
 	       coalesce(c.relkind::text, '') as kind, coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '') as comment,
@@ -108,8 +109,8 @@ const installedSQL = `
 		left join pg_catalog.pg_class f on f.relnamespace = n.oid and f.relname = 'feeds' and f.relkind = 'v' and '{"feed text","class integer","buckets integer"}' = array(
 			select a.attname || ' ' || pg_catalog.format_type(a.atttypid, null) from pg_catalog.pg_attribute a where a.attrelid = f.oid and a.attnum > 0 order by a.attnum)`
 
-// loadInstalled wants an empty search_path.
-func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installed, error) {
+// loadInstalled reads the installation of a feed. The search_path must be empty.
+func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installation, error) {
 	all, err := loadChoices(ctx, conn)
 	if err != nil {
 		return nil, err
@@ -127,7 +128,7 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installed
 		vars["report"] = chosen.Options.Report
 	}
 	query := strings.Replace(n.in(installedSQL), ":state", substitute(stateSQL, vars), 1)
-	found, err := collect(ctx, conn, "schema auditstream", pgx.RowToAddrOfStructByName[installed], query, others)
+	found, err := collect(ctx, conn, "schema auditstream", pgx.RowToAddrOfStructByName[installation], query, others)
 	if err != nil {
 		return nil, err
 	}
@@ -136,11 +137,11 @@ func loadInstalled(ctx context.Context, conn *pgx.Conn, feed string) (*installed
 	return i, nil
 }
 
-// ours tells install.sql's view from one that somebody wrote by hand.
-func (i *installed) ours() bool { return i.version() > 0 }
+// madeByInstall reports whether install.sql made the view, and not somebody by hand.
+func (i *installation) madeByInstall() bool { return i.version() > 0 }
 
-// version is that of what install made; 0 when it made nothing, or somebody wrote the view by hand.
-func (i *installed) version() int {
+// version returns the installed version; 0 when there is none, or the view is handwritten.
+func (i *installation) version() int {
 	if i.Kind != "v" {
 		return 0
 	}
@@ -154,17 +155,17 @@ func (i *installed) version() int {
 	return v
 }
 
-// moved refuses to touch what hangs on a schema that has another name now.
-func (i *installed) moved() error {
+// checkSchemaName refuses an installation whose schema was renamed.
+func (i *installation) checkSchemaName() error {
 	if i.Moved == "" {
 		return nil
 	}
 	return fmt.Errorf("the triggers of auditstream are there, and its schema is called %[1]s now: give it back its name, with: alter schema %[1]s rename to auditstream", i.Moved)
 }
 
-// conflict refuses to install over what belongs to another table or was made by somebody else.
-func (i *installed) conflict(t *table) error {
-	if i.Kind != "" && !i.ours() {
+// checkConflict refuses to replace what belongs to another table or was made by somebody else.
+func (i *installation) checkConflict(t *table) error {
+	if i.Kind != "" && !i.madeByInstall() {
 		return fmt.Errorf("auditstream.%s exists and was not made by install, so it is left alone: drop it, or keep it and do not install", i.view())
 	}
 	if i.Foreign != "" {
@@ -184,8 +185,8 @@ func (i *installed) conflict(t *table) error {
 	return nil
 }
 
-// replaceable says whether "create or replace view" would take the place of the view that is there.
-func (i *installed) replaceable(m *mapping) bool {
+// replaceable reports whether "create or replace view" can replace the current view.
+func (i *installation) replaceable(m *mapping) bool {
 	want := []viewColumn{{Name: i.id(), Type: map[string]string{"": "bigint", "uuid": "uuid", "text": "text"}[m.keyType()], Collation: m.keyCollation()}}
 	for _, c := range m.columns {
 		want = append(want, viewColumn{Name: c.name, Type: viewTypes[c.name], Collation: c.collation()})

@@ -9,25 +9,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// sampled is how many rows are looked at to say what there is, and large how many a table has at least of which an index is missed.
-const sampled, large = 100_000, 10_000
+// sampleRows is how many rows are read at most to see what is in a table. largeTable is from how many rows on a missing index is a warning.
+const sampleRows, largeTable = 100_000, 10_000
 
-// looksLikeAnEnd are words that end a row where nobody has said what they do.
+// looksLikeAnEnd are statuses that probably mean an end. A warning names those that end no row.
 var looksLikeAnEnd = []string{"done", "finished", "complete", "success", "succeeded", "successful", "ok", "cancelled", "canceled", "aborted", "error", "errored", "failure", "dead", "discarded",
 	"expired", "skipped", "stopped", "terminated", "timeout", "timed_out", "revoked", "rejected", "resolved", "closed", "ended", "archived"}
 
-// What is Seen of a feed, in sentences for operators.
+// Seen is what install or doctor sees in the rows of a feed, in sentences for operators.
 type Seen struct{ Notes, Warnings []string }
 
-// See says of a feed that is installed which statuses its rows have, what each does, and how many rows have no owner. It reads the feed's view,
-// as serve does, and at most 100,000 rows. conn must not be in a transaction.
+// See says which statuses the rows of an installed feed have, what each does, and how many rows have no owner. It reads at most 100,000 rows
+// of the feed's view, with the rights that serve has. conn must not be in a transaction.
 func See(ctx context.Context, conn *pgx.Conn, f Feed) (Seen, error) {
-	return reading(ctx, conn, 0, func() (s Seen, err error) {
+	return inReadTransaction(ctx, conn, 0, func() (s Seen, err error) {
 		owner := []string{"coalesce(a.user_id, '') collate \"C\" !~ '[^[:space:]]'", "coalesce(a.user_email, '') collate \"C\" !~ '[^[:space:]]'"}
 		if f.Groups {
 			owner = append(owner, "coalesce(a.group_id, '') collate \"C\" !~ '[^[:space:]]'")
 		}
-		rows := fmt.Sprintf("(select * from %s limit %d) a", f.View, sampled)
+		rows := fmt.Sprintf("(select * from %s limit %d) a", f.View, sampleRows)
 		err = s.statuses(ctx, conn, "a.status", rows, f.Ends)
 		if err == nil && !f.Public {
 			err = s.ownerless(ctx, conn, owner, rows)
@@ -36,9 +36,9 @@ func See(ctx context.Context, conn *pgx.Conn, f Feed) (Seen, error) {
 	})
 }
 
-// seen says where what is shown comes from, which words the table has and what each does, how many rows have no owner, and of a large table
-// whether an index finds an owner's.
-func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) (s Seen, err error) {
+// inspectTable says from where each shown value comes, which statuses the table has and what each does, how many rows have no owner, and
+// whether an index of a large table finds an owner's rows.
+func inspectTable(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) (s Seen, err error) {
 	var from []string
 	for _, c := range m.columns {
 		if c.source != nil && c.source.String() != c.name {
@@ -59,21 +59,21 @@ func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) 
 	for _, f := range m.fields {
 		from = append(from, f.name+" from "+f.source.String())
 	}
-	s.Notes = append(s.Notes, fmt.Sprintf("shown: id from %s, %s", m.shown.Name, strings.Join(from, ", ")))
-	if rest := m.notShown(); len(rest) > 0 {
+	s.Notes = append(s.Notes, fmt.Sprintf("shown: id from %s, %s", m.shownKey.Name, strings.Join(from, ", ")))
+	if rest := m.unusedColumns(); len(rest) > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s selects %s, which nobody sees: give --field for each that is to be shown", viewName, strings.Join(rest, ", ")))
 	}
-	if t.OID == 0 || m.own != nil { // which is not run here
+	if t.OID == 0 || m.own != nil { // the table does not exist yet; or it is the operator's query, which install never runs
 		return s, nil
 	}
 	var columns []string
-	for _, a := range m.sources() { // which whoever installs may read
+	for _, a := range m.sources() { // the current role may read these
 		if name := ident(a.Name); !slices.Contains(columns, name) {
 			columns = append(columns, name)
 		}
 	}
-	rows := fmt.Sprintf("(select %s from %s a limit %d) a", strings.Join(columns, ", "), t.quoted(), sampled)
-	err = s.statuses(ctx, conn, m.columns[slices.Index(ours, "status")].shown, rows, o.Ends)
+	rows := fmt.Sprintf("(select %s from %s a limit %d) a", strings.Join(columns, ", "), t.quoted(), sampleRows)
+	err = s.statuses(ctx, conn, m.columns[slices.Index(viewColumns, "status")].shown, rows, o.Ends)
 	if err != nil || o.Public {
 		return s, err
 	}
@@ -82,7 +82,7 @@ func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) 
 		if c.source == nil || c.name != "user_id" && c.name != "user_email" && c.name != "group_id" {
 			continue
 		}
-		if c.source.elsewhere != nil { // in a table that is not read here
+		if c.source.lookedUp != nil { // it is in another table, which is not read here
 			return s, nil
 		}
 		nobody = append(nobody, fmt.Sprintf(`coalesce(%s, '') collate "C" !~ '[^[:space:]]'`, c.shown))
@@ -96,7 +96,7 @@ func seen(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) 
 	return s, err
 }
 
-// statuses adds which there are among some rows, the commonest twenty, and what each does.
+// statuses adds the twenty most frequent statuses of rows, and what each does.
 func (s *Seen) statuses(ctx context.Context, conn *pgx.Conn, status, rows string, ends []string) error {
 	type word struct {
 		Word string
@@ -123,7 +123,7 @@ func (s *Seen) statuses(ctx context.Context, conn *pgx.Conn, status, rows string
 	return nil
 }
 
-// ownerless adds how many of some rows nobody sees. nobody are conditions that all hold of those.
+// ownerless adds how many of rows have no owner: those for which all conditions of nobody are true.
 func (s *Seen) ownerless(ctx context.Context, conn *pgx.Conn, nobody []string, rows string) error {
 	var all, without int
 	err := conn.QueryRow(ctx, fmt.Sprintf(`select count(*)::int, count(*) filter (where %s)::int from %s`, strings.Join(nobody, " and "), rows)).Scan(&all, &without)
@@ -136,16 +136,17 @@ func (s *Seen) ownerless(ctx context.Context, conn *pgx.Conn, nobody []string, r
 	return nil
 }
 
-// unindexed adds for which owners of a large table no index is there. What finds users by their address would take an expression of its own.
+// unindexed adds the kinds of owners whose rows no index of a large table finds. It skips user_email, which would need an index on an
+// expression.
 func (s *Seen) unindexed(ctx context.Context, conn *pgx.Conn, t *table, m *mapping) error {
-	if t.Rows < large {
+	if t.Rows < largeTable {
 		return nil
 	}
 	for _, c := range m.columns {
 		if c.source == nil || c.name != "user_id" && c.name != "group_id" {
 			continue
 		}
-		scanned, err := scanned(ctx, conn, fmt.Sprintf("select from %s a where (%s) = 'x'", t.quoted(), c.shown))
+		scanned, err := tableScanned(ctx, conn, fmt.Sprintf("select from %s a where (%s) = 'x'", t.quoted(), c.shown))
 		if err != nil {
 			return fmt.Errorf("explain a read of %s: %w", t.Display, err)
 		}
@@ -157,26 +158,26 @@ func (s *Seen) unindexed(ctx context.Context, conn *pgx.Conn, t *table, m *mappi
 	return nil
 }
 
-// Scanned is the table that serve reads as a whole to find one row of a feed; "": none. It takes the right to read the view.
+// Scanned returns the table that serve scans to find one row of a feed, or "" when it uses an index. It needs the right to read the view.
 func Scanned(ctx context.Context, conn *pgx.Conn, f Feed) (string, error) {
 	value := map[string]string{"": "1", "uuid": "'00000000-0000-0000-0000-000000000000'::pg_catalog.uuid", "text": "'x'::pg_catalog.text"}[f.Key]
-	return reading(ctx, conn, 0, func() (string, error) {
-		return scanned(ctx, conn, fmt.Sprintf("select * from %s a where a.%s = %s", f.View, naming(f.Name).id(), value))
+	return inReadTransaction(ctx, conn, 0, func() (string, error) {
+		return tableScanned(ctx, conn, fmt.Sprintf("select * from %s a where a.%s = %s", f.View, naming(f.Name).id(), value))
 	})
 }
 
-// String is the source as it is written for --column.
+// String returns the source as it is written for --column.
 func (s *source) String() string {
 	text := strings.Join(append([]string{s.column.Name}, s.path...), ".")
-	if s.left {
+	if s.remainder {
 		text = "100-" + text
 	}
 	switch {
-	case s.over != nil:
-		return text + "/" + s.over.String()
-	case s.times != "":
-		return text + "*" + s.times
-	case s.elsewhere != nil:
+	case s.divisor != nil:
+		return text + "/" + s.divisor.String()
+	case s.multiplier != "":
+		return text + "*" + s.multiplier
+	case s.lookedUp != nil:
 		return text + " by --lookup"
 	}
 	return text

@@ -15,7 +15,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// signal is a log handler that says when something was logged.
+// signal is a log handler that signals each message.
 type signal struct {
 	logged chan struct{}
 	once   *sync.Once

@@ -8,7 +8,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// TestRefuse asserts the whole sentence: it is all that a newcomer gets.
+// TestRefuse asserts the whole sentence, because it is all that a new user sees.
 func TestRefuse(t *testing.T) {
 	t.Parallel()
 	const table = `create table audits (id bigint primary key, status text, progress integer)`
@@ -109,7 +109,7 @@ func TestUsageErrors(t *testing.T) {
 			`--column colour=x: there is no column "colour" to map; it can be id, group_id, user_id, user_email, status, progress, message, geo_score, total_pages, error`},
 		{sql.Options{Columns: map[string]string{"status": ""}},
 			`--column status=: the column status cannot be left out; name the column of your table that holds it`},
-		{sql.Options{LockWait: -1}, `a lock time-out of less than nothing: 0s, -1ns in all`},
+		{sql.Options{LockWait: -1}, `invalid lock time-outs 0s (one attempt) and -1ns (in all): want durations of 0 or more`},
 		{sql.Options{Table: "a; drop table b", Create: true},
 			`a; drop table b is not the name of a table; write it as in SQL: audits, public.audits, "My Schema"."Audit Log"`},
 	} {

@@ -11,25 +11,25 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A Feed is one adopted table, as its install wrote it down.
+// A Feed is one adopted table, as recorded in auditstream.choices.
 type Feed struct {
 	Name string
-	// View is what serve reads, quoted and with its schema.
+	// View is the view that serve reads, quoted and with its schema.
 	View string
-	// Key is the keys' type: uuid, text, or empty for integers.
+	// Key is the type of the keys: uuid, text, or empty for integers.
 	Key string
-	// Mix is the number that the triggers mix into the keys' hashes.
+	// Mix is the number that the triggers mix into the hash of a key.
 	Mix int32
-	// Ends are the statuses besides completed and failed after which nothing more is expected.
+	// Ends are the statuses that end a row, besides completed and failed.
 	Ends []string
-	// Deleted is the status with which a row is shown that was deleted while somebody watched it; empty: none.
+	// Deleted is the status that viewers see when a row that they watch is deleted; empty means that the row is gone.
 	Deleted string
-	// Public says that every viewer may see every row. Groups and Fields say that the view has group_id, and fields.
+	// Public says that every viewer may see every row. Groups and Fields say that the view has the columns group_id and fields.
 	Public, Groups, Fields bool
 }
 
-// Feeds returns what is adopted in the database, and audits, too, where its view was written by hand or nothing else is adopted. It takes one
-// statement and the right to read auditstream.choices, which serve has; without it, audits is taken to be all.
+// Feeds returns the feeds of the database. Audits is among them when its view is handwritten, or when there is no other feed. It takes one
+// statement, and the right to read auditstream.choices, which serve has; without that right it returns only audits.
 func Feeds(ctx context.Context, q Querier) ([]Feed, error) {
 	var text string
 	var audits bool
@@ -38,27 +38,27 @@ func Feeds(ctx context.Context, q Querier) ([]Feed, error) {
 	refused, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), ok && (refused.Code == "42P01" || refused.Code == "3F000" || refused.Code == "42501" || refused.Code == "42703" || refused.Code == "42809"):
-		return []Feed{handMade}, nil
+		return []Feed{handwrittenFeed}, nil
 	case err != nil:
 		return nil, fmt.Errorf("read auditstream.choices: %w", err)
 	}
 	var rows [][2]string
 	if err := json.Unmarshal([]byte(text), &rows); err != nil {
-		return nil, fmt.Errorf("auditstream.choices is not as install makes it: %w", err)
+		return nil, fmt.Errorf("auditstream.choices is not as install makes it (run auditstream install again): %w", err)
 	}
 	var feeds []Feed
 	for _, row := range rows {
-		var c chosen
+		var c chosenOptions
 		if name := row[0]; feedName.MatchString(name) && json.Unmarshal([]byte(row[1]), &c) == nil {
 			n := naming(name)
 			feeds = append(feeds, Feed{Name: name, View: "auditstream." + n.view(), Key: c.Key, Mix: n.mix(), Ends: c.Ends, Deleted: c.Deleted, Public: c.Public, Groups: c.Groups, Fields: c.HasFields})
 		}
 	}
 	if len(feeds) == 0 || audits && !slices.ContainsFunc(feeds, func(f Feed) bool { return f.Name == defaultFeed }) {
-		feeds = append(feeds, handMade)
+		feeds = append(feeds, handwrittenFeed)
 	}
 	return feeds, nil
 }
 
-// handMade is what a view is that nobody has described.
-var handMade = Feed{Name: defaultFeed, View: "auditstream.progress"}
+// handwrittenFeed is the feed of a handwritten view.
+var handwrittenFeed = Feed{Name: defaultFeed, View: "auditstream.progress"}

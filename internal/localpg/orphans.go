@@ -14,19 +14,19 @@ import (
 	"time"
 )
 
-// procInfo is what the system tells about a process.
+// procInfo is what the system says about a process.
 type procInfo struct {
 	pid, ppid int
-	name      string // of the program, or its whole command line where worksOn needs that
+	name      string // the program's name, or its whole command line where isServerOn needs that
 	state     byte   // T: stopped by a signal
 }
 
-const poll = 10 * time.Millisecond
+const pollInterval = 10 * time.Millisecond
 
-// stopOrphans ends the server that a killed run left on data, and what is left of one that was killed itself. The
-// caller holds the lock of the directory, so none of it belongs to a living run.
+// stopOrphans stops the server that a killed run left on data, and the remaining processes of a killed server. The caller holds the
+// directory's lock, so they do not belong to a living run.
 func stopOrphans(ctx context.Context, log *slog.Logger, data string) error {
-	found, err := serverProcesses(data)
+	found, err := processesOn(data)
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
@@ -42,14 +42,14 @@ func stopOrphans(ctx context.Context, log *slog.Logger, data string) error {
 func endOrphans(ctx context.Context, data string) error {
 	for _, step := range []struct {
 		signal syscall.Signal
-		all    bool // else the postmaster only, which tells the others
+		all    bool // to all processes; otherwise only to the postmaster, which stops the others
 		wait   time.Duration
 	}{
 		{syscall.SIGINT, false, fastTimeout},
 		{syscall.SIGQUIT, true, immediateTimeout},
 		{syscall.SIGKILL, true, immediateTimeout},
 	} {
-		found, err := serverProcesses(data)
+		found, err := processesOn(data)
 		if err != nil {
 			return fmt.Errorf("localpg: %w", err)
 		}
@@ -57,13 +57,13 @@ func endOrphans(ctx context.Context, data string) error {
 		alone := !slices.ContainsFunc(found, func(p procInfo) bool { return p.pid == postmaster })
 		for _, p := range found {
 			_ = syscall.Kill(p.pid, syscall.SIGCONT) // a test may have paused it
-			// Without a postmaster nobody tells the others.
+			// Without a postmaster nobody else stops the others.
 			if step.all || alone || p.pid == postmaster {
 				_ = syscall.Kill(p.pid, step.signal) // it may have ended meanwhile
 			}
 		}
 		gone, err := waitGone(ctx, step.wait, func() (bool, error) {
-			left, err := serverProcesses(data)
+			left, err := processesOn(data)
 			return len(left) == 0, err
 		})
 		if err != nil {
@@ -76,11 +76,11 @@ func endOrphans(ctx context.Context, data string) error {
 	return fmt.Errorf("localpg: the server of an earlier run on %s does not end", data)
 }
 
-// waitGone asks until gone says yes, for at most limit. These processes are not our children: nothing wakes us.
+// waitGone polls until gone returns true, for limit at most. It must poll, because these processes are not our children.
 func waitGone(ctx context.Context, limit time.Duration, gone func() (bool, error)) (bool, error) {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
-	tick := time.NewTicker(poll)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		ok, err := gone()
@@ -97,21 +97,21 @@ func waitGone(ctx context.Context, limit time.Duration, gone func() (bool, error
 	}
 }
 
-func serverProcesses(data string) ([]procInfo, error) {
+func processesOn(data string) ([]procInfo, error) {
 	all, err := processes()
 	if err != nil {
 		return nil, err
 	}
 	var found []procInfo
 	for _, p := range all {
-		if worksOn(p, data) {
+		if isServerOn(p, data) {
 			found = append(found, p)
 		}
 	}
 	return found, nil
 }
 
-// postmasterPID is what the lock file of the data directory says, 0 if it says nothing.
+// postmasterPID returns the process id in postmaster.pid of the data directory, or 0 without one.
 func postmasterPID(data string) int {
 	text, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
 	if err != nil {
@@ -125,8 +125,8 @@ func postmasterPID(data string) int {
 	return pid
 }
 
-// removeRecycledPID removes a postmaster.pid whose number now belongs to another program, which PostgreSQL would take
-// for a running server. All other stale ones are left to PostgreSQL: it also checks the shared memory named there.
+// removeRecycledPID removes a postmaster.pid whose process id now belongs to another program, because PostgreSQL would think that a server
+// runs. It leaves other stale files to PostgreSQL, which also checks the shared memory that they name.
 func removeRecycledPID(data string) error {
 	pid := postmasterPID(data)
 	if pid <= 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {

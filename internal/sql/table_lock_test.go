@@ -7,7 +7,7 @@ import (
 	"auditstream/internal/pgtest"
 )
 
-// The name of a table that was looked up may be a view's by the time that it is to be held.
+// Between the look-up and the lock, a table's name may have been given to a view.
 func TestS2NameThatWasGivenAwayIsNotHeld(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -27,7 +27,7 @@ func TestS2NameThatWasGivenAwayIsNotHeld(t *testing.T) {
 		if _, err := conn.Exec(t.Context(), `begin; set local search_path = pg_catalog, pg_temp`); err != nil {
 			t.Fatal(err)
 		}
-		err := pin(t.Context(), conn, held)
+		err := lockNames(t.Context(), conn, held)
 		switch {
 		case name == "kept" && err != nil:
 			t.Errorf("%s: %v", name, err)

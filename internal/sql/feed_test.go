@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Feeds that are installed and uninstalled at a time are nothing to each other: one's triggers are not taken for nobody's by another.
+// Installs and uninstalls of several feeds at the same time do not disturb each other: none takes another feed's triggers for foreign ones.
 func TestInstallsOfSeveralFeedsAtATime(t *testing.T) {
 	t.Parallel()
 	dsn, conn := database(t)
@@ -50,7 +50,7 @@ func installAndUninstall(ctx context.Context, dsn string, o sql.Options) error {
 	return nil
 }
 
-// What serve alone is told, and no view or trigger shows, is written down by a later install, too.
+// A later install also records the options that only serve needs and that no view or trigger shows.
 func TestLaterInstallChangesWhatServeIsTold(t *testing.T) {
 	t.Parallel()
 	_, conn := database(t)

@@ -8,7 +8,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// Whoever installs is told what viewers will see, and of a large table what its reads cost; doctor is told the same later.
+// Install says what viewers will see, and for a large table which reads are slow. Doctor says the same later.
 func TestInstallSaysWhatItSees(t *testing.T) {
 	t.Parallel()
 	_, conn := database(t)

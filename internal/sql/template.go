@@ -20,11 +20,11 @@ var installSQL string
 //go:embed uninstall.sql
 var uninstallSQL string
 
-// searchPath is the first statement of a script after the one that waits for other installs.
+// searchPath is the first statement of a script after it has waited for other installs.
 const searchPath = "set local search_path = pg_catalog, pg_temp;\n"
 
-// stateSQL computes anew what install.sql leaves in auditstream.choices.made.
-var stateSQL = between(installSQL, "-- state: all that compare it later read it with this same query\n", "-- end of state\n")
+// stateSQL is the query of install.sql whose result it stores in auditstream.choices.made.
+var stateSQL = between(installSQL, "-- state: later installs, doctor and serve compare the result of this query with the stored one\n", "-- end of state\n")
 
 func between(s, start, end string) string {
 	_, s, _ = strings.Cut(s, start)
@@ -32,12 +32,12 @@ func between(s, start, end string) string {
 	return s
 }
 
-// render is the little of psql that the .sql files use: it fills in :name and :'name', keeps the lines between
-// \if :name and \endif when the variable is "true", and drops every other line that starts with a backslash: those are
-// psql's defaults. What comes before the first statement explains the file, not the script, and is dropped as well.
+// render does what psql does with the .sql files: it fills in :name and :'name', and keeps the lines between \if :name and \endif when the
+// variable is "true". It drops all other lines that start with a backslash, which set psql's defaults, and what comes before the first
+// statement, which explains the file and not the script.
 func render(template string, vars map[string]string) string {
-	// Line by line, and each line's variables in one pass: what a variable holds is never read as template again. Names
-	// in PostgreSQL may hold anything, line breaks, backslashes and colons too.
+	// Line by line, and all variables of a line in one pass, so that a variable's value is never read as a template. Names in PostgreSQL may
+	// contain anything, also line breaks, backslashes and colons.
 	var out []string
 	keep := []bool{true}
 	started := false
@@ -57,7 +57,7 @@ func render(template string, vars map[string]string) string {
 				continue
 			}
 			line = substitute(line, vars)
-			// An empty variable that had a line to itself leaves a gap.
+			// An empty variable on a line of its own leaves an empty line: keep only one of several.
 			if line != "" || out[len(out)-1] != "" {
 				out = append(out, line)
 			}
@@ -68,7 +68,7 @@ func render(template string, vars map[string]string) string {
 
 var startsScript = regexp.MustCompile(`^(-- Read committed|begin |create table )`)
 
-// The first alternative eats the casts.
+// The first alternative matches casts, so that they are left alone.
 var variable = regexp.MustCompile(`::|:'[a-z_]+'|:[a-z_]+`)
 
 func substitute(line string, vars map[string]string) string {

@@ -12,34 +12,35 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Status is what doctor reports about a database.
+// Status is what doctor reports about an installation.
 type Status struct {
-	// Table is the application's, quoted and with its schema: the one with the triggers, else the only one that the view reads, else empty.
+	// Table is the application's table, quoted and with its schema: the one with the triggers, or else the only one that the view reads, or
+	// empty.
 	Table string
-	// View is nil when auditstream.progress exists, is readable and has the contract's columns.
+	// View is nil when auditstream.progress exists, is readable, and has the columns that serve needs. Otherwise it says what is wrong.
 	View error
-	// Triggers are those of install.sql, also when they are missing, others that call the function, and those on partitions that are not enabled.
+	// Triggers are those of install.sql, including missing ones; others that call our function; and partitions' copies that are not enabled.
 	Triggers []Trigger
 	// Drift is what has changed since the install.
 	Drift Drift
-	// Index is nil, or says that the server's reads by audit_id scan a whole table. It is nil, too, when View is not, and for a superuser.
+	// Index says that a read by audit_id scans a whole table. It is nil when that is not so, when View is not nil, and for a superuser.
 	Index error
-	// Super says that the role is a superuser. Nothing is read or planned then: whoever owns a table could have its view, or a policy, run code
-	// as whoever reads.
+	// Super says that the current role is a superuser. Then nothing is read or planned, because a table's owner could make a view or a policy
+	// run code with the reader's rights.
 	Super bool
 }
 
-// A Trigger of [Status]. Enabled is "enabled" (ORIGIN or ALWAYS), "disabled", "replica only" or "missing".
+// A Trigger is one trigger of a [Status]. Enabled is "enabled" (ORIGIN or ALWAYS), "disabled", "replica only" or "missing".
 type Trigger struct {
 	Name    string
 	Table   string // quoted and with its schema
 	Enabled string
 }
 
-// Inspect looks at what is installed, or was written by hand. It needs no right but SELECT on the view and changes nothing. conn must not
-// be in a transaction. The error is about the connection: what is wrong with the installation is in the Status.
+// Inspect reports about what is installed or handwritten. It needs only the right to SELECT from the view, and changes nothing. conn must not
+// be in a transaction. The error is about the connection; the Status says what is wrong with the installation.
 func Inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
-	s, err := reading(ctx, conn, 0, func() (Status, error) { return inspect(ctx, conn) })
+	s, err := inReadTransaction(ctx, conn, 0, func() (Status, error) { return inspect(ctx, conn) })
 	if err != nil {
 		return Status{}, fmt.Errorf("inspect: %w", err)
 	}
@@ -76,14 +77,14 @@ func inspect(ctx context.Context, conn *pgx.Conn) (Status, error) {
 	return s, err
 }
 
-func describeTriggers(i *installed) []Trigger {
+func describeTriggers(i *installation) []Trigger {
 	words := map[string]string{"O": "enabled", "A": "enabled", "D": "disabled", "R": "replica only"}
 	var triggers []Trigger
 	table := ""
 	if len(i.Reads) == 1 {
 		table = i.Reads[0].table().quoted()
 	}
-	there := map[string]bool{i.trigger("owner"): true} // which not every table has
+	there := map[string]bool{i.trigger("owner"): true} // not every table has it
 	for _, t := range i.Triggers {
 		if !t.Copy && !i.rings(t.Trigger) {
 			table, there[t.Trigger] = t.table().quoted(), true
@@ -100,8 +101,8 @@ func describeTriggers(i *installed) []Trigger {
 	return triggers
 }
 
-// checkView returns what is wrong with the view, and apart from that an error of the connection.
-func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err error) {
+// checkView returns in wrong what is wrong with the view, and in err an error of the connection.
+func checkView(ctx context.Context, conn *pgx.Conn, i *installation) (wrong, err error) {
 	if i.Kind == "" {
 		return errors.New("there is no view auditstream.progress: run auditstream install --table YOUR_TABLE"), nil
 	}
@@ -115,7 +116,7 @@ func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err er
 		return fmt.Errorf("the role %s may not read auditstream.progress: run auditstream install --role %[1]s", me), nil
 	}
 	var problems []string
-	for _, name := range append([]string{"audit_id"}, ours...) {
+	for _, name := range append([]string{"audit_id"}, viewColumns...) {
 		at := slices.IndexFunc(i.Columns, func(c viewColumn) bool { return c.Name == name })
 		switch {
 		case at < 0:
@@ -130,9 +131,9 @@ func checkView(ctx context.Context, conn *pgx.Conn, i *installed) (wrong, err er
 	return nil, nil
 }
 
-// checkIndex says what is wrong where the server's read scans a table.
+// checkIndex returns in wrong which table the server's read scans.
 func checkIndex(ctx context.Context, conn *pgx.Conn) (wrong, err error) {
-	table, err := scanned(ctx, conn, `select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`)
+	table, err := tableScanned(ctx, conn, `select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`)
 	if err != nil {
 		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
 	}
@@ -142,9 +143,9 @@ func checkIndex(ctx context.Context, conn *pgx.Conn) (wrong, err error) {
 	return wrong, nil
 }
 
-// scanned is the table that a query reads as a whole; "": none. It asks the planner with everything priced away that would hide a missing
-// index: on a small table a scan is cheaper than any index.
-func scanned(ctx context.Context, conn *pgx.Conn, query string) (table string, err error) {
+// tableScanned returns the table that a query scans as a whole, or "". For this plan it turns off sequential scans and the joins that need
+// them, because on a small table a scan is cheaper than any index and would hide that one is there.
+func tableScanned(ctx context.Context, conn *pgx.Conn, query string) (table string, err error) {
 	_, err = conn.Exec(ctx, `select pg_catalog.set_config(name, 'off', true)
 		from pg_catalog.unnest('{enable_seqscan, enable_hashjoin, enable_mergejoin, jit}'::text[]) name`)
 	if err != nil {
@@ -156,7 +157,7 @@ func scanned(ctx context.Context, conn *pgx.Conn, query string) (table string, e
 		return "", err
 	}
 	for n, line := range plan {
-		scan := scans.FindStringSubmatch(line) // an index can be read from one end to the other, too
+		scan := scanLine.FindStringSubmatch(line) // an index can be scanned as a whole, too
 		if scan != nil && (scan[1] == "Seq" || n+1 == len(plan) || !strings.Contains(plan[n+1], "Index Cond")) {
 			return scan[2], nil
 		}
@@ -164,4 +165,4 @@ func scanned(ctx context.Context, conn *pgx.Conn, query string) (table string, e
 	return "", nil
 }
 
-var scans = regexp.MustCompile(`(Seq|Index|Index Only) Scan.* on ("(?:[^"]|"")+"|\S+)`)
+var scanLine = regexp.MustCompile(`(Seq|Index|Index Only) Scan.* on ("(?:[^"]|"")+"|\S+)`)

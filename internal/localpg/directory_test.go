@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// ownServer is the helper process: it starts a server, says where, and stops it when its standard input ends.
+// ownServer is the helper process: it starts a server, prints where, and stops it when its standard input ends.
 func ownServer(dir string) error {
 	ctx := context.Background()
 	s, err := Start(ctx, fast(dir))
@@ -119,7 +119,7 @@ func TestKilledOwnerIsRecoveredFrom(t *testing.T) {
 	}
 }
 
-// abandon leaves a server running and its directory unlocked, as on a system that cannot tell it of our death.
+// abandon leaves a server running and its directory unlocked, as on a system without a signal at our death.
 func abandon(t *testing.T, s *Server) {
 	t.Helper()
 	if err := s.lock.Close(); err != nil {
@@ -223,7 +223,7 @@ func TestUnusableDataIsRefusedAndKept(t *testing.T) {
 	}
 }
 
-// The number in a stale postmaster.pid may belong to somebody else by now, and PostgreSQL would refuse to start.
+// The process id in a stale postmaster.pid may belong to another program by now, and PostgreSQL would refuse to start.
 func TestRecycledPIDIsDealtWith(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
@@ -261,7 +261,7 @@ func TestRecycledPIDIsDealtWith(t *testing.T) {
 func TestSweepTakesTheAbandonedOnly(t *testing.T) {
 	t.Parallel()
 	parent := tempDir(t)
-	if err := allowEntering(parent); err != nil {
+	if err := makeEnterable(parent); err != nil {
 		t.Fatal(err)
 	}
 	dirs := map[string]string{}
@@ -274,7 +274,7 @@ func TestSweepTakesTheAbandonedOnly(t *testing.T) {
 		}
 		left := time.Now() // to start a server and to stop it may have taken long
 		if name != "fresh" {
-			left = left.Add(-2 * abandonedAfter)
+			left = left.Add(-2 * sweepAge)
 		}
 		if err := os.Chtimes(filepath.Join(dir, "lock"), left, left); err != nil {
 			t.Fatal(err)

@@ -1,0 +1,61 @@
+package connpool
+
+import (
+	"net"
+	"sync"
+)
+
+// returnListener gives connections back to net/http for their next request, after their stream has ended.
+type returnListener struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newReturnListener(addr net.Addr) *returnListener {
+	return &returnListener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// offer waits until net/http accepts the connection, and reports whether it did. After Close it does not.
+func (b *returnListener) offer(conn net.Conn) bool {
+	select {
+	case b.conns <- conn:
+		return true
+	case <-b.closed:
+		return false
+	}
+}
+
+func (b *returnListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-b.conns:
+		return conn, nil
+	case <-b.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (b *returnListener) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return nil
+}
+
+func (b *returnListener) Addr() net.Addr { return b.addr }
+
+// reusedConn is a connection of which some input was already read. Read returns that input first.
+type reusedConn struct {
+	net.Conn
+	input []byte
+}
+
+func (c *reusedConn) Read(p []byte) (int, error) {
+	if len(c.input) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.input)
+	if c.input = c.input[n:]; len(c.input) == 0 {
+		c.input = nil
+	}
+	return n, nil
+}
