@@ -129,6 +129,10 @@ test-image: ## Build the container image, run it without any rights, and compose
 	@.ci/setup image
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration
 
+.PHONY: test-container-module
+test-container-module: ## Run the testcontainers-go module with the image of make image; needs a Docker engine; POSTGRES_IMAGE=postgres:15 for another
+	cd auditstreamtest/container && $(GO) vet . && $(GO) test -count=1 .
+
 .PHONY: test-kubernetes
 test-kubernetes: ## Check the manifests in deploy/kubernetes against Kubernetes' types
 	cd integration/kubernetes && $(GO) vet . && $(GO) test -count=1 .

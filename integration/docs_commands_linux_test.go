@@ -40,6 +40,7 @@ var documented = []documentedBlock{
 
 	{page: "docs/browser.md", begin: "import { watchAudit }", test: "TestClientDocuments"},
 	{page: "docs/react.md", begin: "import { useAuditProgress }", test: "TestClientDocuments"},
+	{page: "docs/go-package.md", test: "TestDocsGoPackageIsItsExamples"},
 	{page: "docs/testing.md", begin: "func TestProgressIsSeen(", test: "TestFirstTestIsShortAndFast"},
 	{page: "docs/testing.md", begin: "import { test } from", test: "TestDocsTestingFirstTestInNode"},
 	{page: "docs/testing.md", begin: "import assert from", test: "TestDocsTestingComponent"},

@@ -175,6 +175,22 @@ func TestDocsTroubleshootingQuotes(t *testing.T) {
 	}
 }
 
+// The code of docs/go-package.md is that of the package's examples, which are compiled and vetted.
+func TestDocsGoPackageIsItsExamples(t *testing.T) {
+	t.Parallel()
+	indented := regexp.MustCompile(`(?m)^[ \t]+`)
+	examples := indented.ReplaceAllString(document(t, "example_test.go"), "")
+	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(document(t, "docs/go-package.md"), -1)
+	if len(blocks) < 5 {
+		t.Errorf("%d blocks of code, want at least 5", len(blocks))
+	}
+	for _, block := range blocks {
+		if !strings.Contains(examples, indented.ReplaceAllString(block[1], "")) {
+			t.Errorf("no example has this:\n%s", block[1])
+		}
+	}
+}
+
 // docs/api.md names every path that openapi.yaml has, and each status.
 func TestDocsAPIIsWhole(t *testing.T) {
 	t.Parallel()

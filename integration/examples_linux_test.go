@@ -17,6 +17,7 @@ import (
 // examples are the folders of examples/, and what a reader of each sees who has typed what its README says.
 var examples = map[string]func(e example){
 	"go-mux":              example.goMux,
+	"go-river":            example.goMux,
 	"htmx":                example.htmx,
 	"node-express-pgboss": example.pgBoss,
 	"plain-html":          example.plainHTML,
@@ -151,6 +152,7 @@ func (e example) plainHTML() {
 	e.quiet(p)
 }
 
+// goMux is also for go-river, whose page is the same.
 func (e example) goMux() {
 	p := e.open()
 	p.do(e, chromedp.Click(chromedp.CSS("button")))

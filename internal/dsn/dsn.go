@@ -33,12 +33,12 @@ func Parse(name, text string) (*pgxpool.Config, []string, error) {
 		return nil, nil, refuse("%s", explain(text, err))
 	}
 	if slices.ContainsFunc(hosts(conn), func(host string) bool { return !hostName.MatchString(host) }) {
-		return nil, nil, refuse("the host is no name, address or directory; %s", encodeHint)
+		return nil, nil, refuse("the host is not a name, an address or a directory; %s", encodeHint)
 	}
 	cfg, err := pgxpool.ParseConfig(text)
 	// pgxpool panics at a health check period of 0, and starts a goroutine for each connection of pool_min_conns.
 	if err != nil || cfg.HealthCheckPeriod <= 0 || cfg.MinConns < 0 || cfg.MinIdleConns < 0 || cfg.MinConns > cfg.MaxConns || cfg.MinIdleConns > cfg.MaxConns {
-		return nil, nil, refuse("a setting of the pool cannot be; give pool_max_conns from 1, pool_min_conns and pool_min_idle_conns from 0 to that, " +
+		return nil, nil, refuse("a setting of the pool is invalid; give pool_max_conns from 1, pool_min_conns and pool_min_idle_conns from 0 to that, " +
 			"and durations like 30s, for pool_health_check_period longer than 0")
 	}
 	warnings, err := checkParameters(cfg.ConnConfig.RuntimeParams, canShowNames(text))
@@ -146,7 +146,7 @@ func canShowNames(text string) bool {
 // explain returns the cause of pgx's error without its quotations.
 func explain(text string, err error) string {
 	if _, err := pgx.ParseConfig("postgres://user@localhost/database"); err != nil {
-		return "one of libpq's variables in the environment cannot be (" + strings.Join(libpqVariables(), ", ") + "); correct or unset it"
+		return "one of libpq's variables in the environment is invalid (" + strings.Join(libpqVariables(), ", ") + "); correct or unset it"
 	}
 	if file, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Sprintf("a file cannot be read that sslrootcert, sslcert, sslkey or service names: %v", file.Err)

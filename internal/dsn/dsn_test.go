@@ -59,7 +59,7 @@ func TestU17ForeignStringsAreRefusedByWhatTheyAre(t *testing.T) {
 		"postgres://app:hunter2@::1/app":                                        "[brackets]",
 		"postgres://app:hunter2@[::1/app":                                       "[brackets]",
 		"postgres://app:hunter2@db\n/app":                                       "a line break",
-		"postgres://app:hunter2@db;x/app":                                       "the host is no name",
+		"postgres://app:hunter2@db;x/app":                                       "the host is not a name",
 		"postgres://app:hunter2@db/app?sslmode=no-verify":                       "no-verify is require here",
 		"postgres://app:hunter2@db/app?sslmode=true":                            "write require",
 		"host=db password=hunter2 sslmode='verify_full'":                        "write verify-full",

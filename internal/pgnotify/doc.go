@@ -8,7 +8,7 @@
 // safety net and a reconnect only mark a key dirty. One goroutine reads what is dirty, one read after the other, so states can arrive
 // late but never go back. A mark that is set during a read leads to another read.
 //
-// Who calls what: the command makes one Listener and one Registrar for the process and one Hub for each feed, and runs them. Package
+// Who calls what: package service makes one Listener and one Registrar for the process and one Hub for each feed, and runs them. Package
 // server sees a Hub through an interface of its own. The Listener calls a [Sink], which calls [Hub.Notify] and [Hub.Resync]; the Hub
 // calls [Announcer.Want] and [Announcer.Leave], and the Registrar answers with [Hub.Mark]. Nothing here calls the server.
 //

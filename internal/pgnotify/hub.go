@@ -251,7 +251,8 @@ func (h *Hub) startRound() {
 	h.byOwner.findAll()
 	h.mu.Unlock()
 	if h.missedChanges > 0 && time.Since(h.missedLogged) >= time.Minute {
-		h.cfg.Logger.Warn("changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? Run auditstream doctor: it says which, and what to do",
+		h.cfg.Logger.Warn("changes were found that no notification announced; is a trigger missing or disabled, or LISTEN blocked by a pooler? "+
+			"Run auditstream doctor: it says which, and what to do",
 			"changes", h.missedChanges)
 		h.missedChanges, h.missedLogged = 0, time.Now()
 	}

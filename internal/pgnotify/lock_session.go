@@ -18,7 +18,7 @@ import (
 type locks interface {
 	// readLockSpace reads which locks the triggers ask for; unknown says why that cannot be read. When the result differs from the last
 	// one, it releases all locks.
-	readLockSpace(ctx context.Context) (f lockSpace, unknown, err error)
+	readLockSpace(ctx context.Context) (space lockSpace, unknown, err error)
 	// acquire tries the locks of buckets, and returns the buckets whose lock it got. A writer may be trying one of the others at this moment.
 	acquire(ctx context.Context, buckets []int32) (taken []int32, err error)
 	release(ctx context.Context, buckets []int32) error
@@ -84,35 +84,35 @@ func connectLocks(ctx context.Context, cfg *pgx.ConnConfig, pool Pool) (s *lockS
 }
 
 // readLockSpace implements locks. It also fails when the pool reaches another server, because after a failover the old primary may live on.
-func (s *lockSession) readLockSpace(ctx context.Context) (f lockSpace, unknown, err error) {
+func (s *lockSession) readLockSpace(ctx context.Context) (space lockSpace, unknown, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	unknown = s.conn.QueryRow(ctx, `select class, buckets from auditstream.feeds where feed = 'audits'`).Scan(&f.class, &f.buckets)
-	if unknown == nil && (f.buckets < 1 || f.buckets > maxBuckets || f.buckets&(f.buckets-1) != 0) {
-		unknown = fmt.Errorf("auditstream.feeds has %d buckets: want a power of two up to %d", f.buckets, maxBuckets)
+	unknown = s.conn.QueryRow(ctx, `select class, buckets from auditstream.feeds where feed = 'audits'`).Scan(&space.class, &space.buckets)
+	if unknown == nil && (space.buckets < 1 || space.buckets > maxBuckets || space.buckets&(space.buckets-1) != 0) {
+		unknown = fmt.Errorf("auditstream.feeds has %d buckets: want a power of two up to %d", space.buckets, maxBuckets)
 	}
 	if unknown != nil {
-		f = lockSpace{}
+		space = lockSpace{}
 	}
-	if f != s.lockSpace { // no trigger asks for the old locks any more
-		s.lockSpace = f
+	if space != s.lockSpace { // no trigger asks for the old locks any more
+		s.lockSpace = space
 		if _, err := s.conn.Exec(ctx, `select pg_catalog.pg_advisory_unlock_all()`); err != nil {
-			return f, unknown, errors.Join(unknown, err)
+			return space, unknown, errors.Join(unknown, err)
 		}
 	}
 	const began = `select (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8::pg_catalog.text`
 	var here, there string
 	if err := s.conn.QueryRow(ctx, began).Scan(&here); err != nil {
-		return f, unknown, errors.Join(unknown, err)
+		return space, unknown, errors.Join(unknown, err)
 	}
 	poolCtx, stop := context.WithTimeout(ctx, poolTimeout)
 	defer stop()
 	// When the pool does not answer, that proves nothing about this session.
 	if err := s.pool.QueryRow(poolCtx, began).Scan(&there); err == nil && here != there {
-		return f, unknown, errors.New("the session that holds the locks is on another server than the database: " +
+		return space, unknown, errors.New("the session that holds the locks is on another server than the database: " +
 			"DATABASE_LISTEN_URL must lead to the same server as DATABASE_URL")
 	}
-	return f, unknown, nil
+	return space, unknown, nil
 }
 
 // close closes the connection, which releases the locks.
@@ -147,7 +147,8 @@ func (s *lockSession) acquire(ctx context.Context, buckets []int32) (taken []int
 func (s *lockSession) release(ctx context.Context, buckets []int32) error {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	if _, err := s.conn.Exec(ctx, `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`, s.lockNumbers(buckets), s.class); err != nil {
+	const unlock = `select pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($2::int, b)) from pg_catalog.unnest($1::int[]) b`
+	if _, err := s.conn.Exec(ctx, unlock, s.lockNumbers(buckets), s.class); err != nil {
 		return fmt.Errorf("release locks: %w", err)
 	}
 	return nil

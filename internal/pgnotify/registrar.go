@@ -116,23 +116,23 @@ func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 	defer r.held.Store(false)
 	defer r.tells.Store(false)
 	defer r.forgetLocks()
-	var looked time.Time
-	for told := (lockSpace{buckets: -1}); ; proven = true {
+	var lastCheck time.Time
+	for lastSpace := (lockSpace{buckets: -1}); ; proven = true {
 		// Without watchers no query is sent: the database may be one that sleeps without queries.
-		if looked.IsZero() || time.Since(looked) >= checkInterval && r.anyWatched() {
-			f, unknown, err := l.readLockSpace(ctx)
+		if lastCheck.IsZero() || time.Since(lastCheck) >= checkInterval && r.anyWatched() {
+			space, unknown, err := l.readLockSpace(ctx)
 			if err != nil {
 				return proven, err
 			}
-			if f != told {
+			if space != lastSpace {
 				r.forgetLocks()
 				r.tells.Store(unknown == nil)
 			}
-			if f != told && unknown != nil {
+			if space != lastSpace && unknown != nil {
 				r.logger.Warn("the triggers cannot learn what is watched; unless they always notify, the safety net finds changes. Run auditstream doctor",
 					"error", unknown)
 			}
-			looked, told = time.Now(), f
+			lastCheck, lastSpace = time.Now(), space
 		}
 		next := checkInterval
 		if r.Tells() {
@@ -147,7 +147,7 @@ func (r *Registrar) session(ctx context.Context) (proven bool, err error) {
 		case <-ctx.Done():
 			return proven, nil
 		case <-r.checkBell:
-			looked = time.Time{}
+			lastCheck = time.Time{}
 		case <-r.wake:
 		case <-time.After(next):
 		}

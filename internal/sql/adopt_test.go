@@ -9,10 +9,10 @@ import (
 
 type change struct {
 	statement string
-	rings     []string
+	payloads  []string
 }
 
-func rings(statement string, payloads ...string) change { return change{statement, payloads} }
+func notifies(statement string, payloads ...string) change { return change{statement, payloads} }
 
 // An adoption is a table of some application, what viewers see of it, and which notifications its writers send.
 type adoption struct {
@@ -37,33 +37,33 @@ func TestAdoptTables(t *testing.T) {
 				`{"audit_id":2,"status":"pending","progress":0}`,
 			},
 			changes: []change{
-				rings(`insert into audits (status) values ('pending')`, "3"),
-				rings(`update audits set status = 'failed' where id = 1`, "1"),
-				rings(`update audits set progress = 26 where id = 1`, "1"),
-				rings(`update audits set message = 'x' where id = 1`, "1"),
-				rings(`update audits set geo_score = 1 where id = 1`, "1"),
-				rings(`update audits set total_pages = 13 where id = 1`, "1"),
-				rings(`update audits set error = null where id = 1`, "1"),
-				rings(`update audits set user_id = 'u2' where id = 1`, "1"),
-				rings(`update audits set user_email = 'b@example.com' where id = 1`, "1"),
-				rings(`update audits set id = 9 where id = 1`, "1", "9"),
-				rings(`update audits set notes = 'not shown' where id = 2`, "2"), // columns are not compared: serve finds nothing new
-				rings(`update audits set status = 'PENDING', progress = -3 where id = 2`, "2"),
-				rings(`update audits set progress = progress`, "2", "3", "9"),
-				rings(`begin; update audits set progress = 99; rollback`),
-				rings(`begin; update audits set progress = 1 where id = 2; update audits set progress = 2 where id = 2; commit`, "2"),
-				rings(`delete from audits where id = 2`, "2"),
-				rings(`truncate audits`, "*"),
+				notifies(`insert into audits (status) values ('pending')`, "3"),
+				notifies(`update audits set status = 'failed' where id = 1`, "1"),
+				notifies(`update audits set progress = 26 where id = 1`, "1"),
+				notifies(`update audits set message = 'x' where id = 1`, "1"),
+				notifies(`update audits set geo_score = 1 where id = 1`, "1"),
+				notifies(`update audits set total_pages = 13 where id = 1`, "1"),
+				notifies(`update audits set error = null where id = 1`, "1"),
+				notifies(`update audits set user_id = 'u2' where id = 1`, "1"),
+				notifies(`update audits set user_email = 'b@example.com' where id = 1`, "1"),
+				notifies(`update audits set id = 9 where id = 1`, "1", "9"),
+				notifies(`update audits set notes = 'not shown' where id = 2`, "2"), // columns are not compared: serve finds nothing new
+				notifies(`update audits set status = 'PENDING', progress = -3 where id = 2`, "2"),
+				notifies(`update audits set progress = progress`, "2", "3", "9"),
+				notifies(`begin; update audits set progress = 99; rollback`),
+				notifies(`begin; update audits set progress = 1 where id = 2; update audits set progress = 2 where id = 2; commit`, "2"),
+				notifies(`delete from audits where id = 2`, "2"),
+				notifies(`truncate audits`, "*"),
 			},
 		},
 		{
 			name:    "bigint key, the table of audits.sql",
 			options: sql.Options{Create: true},
 			changes: []change{
-				rings(`insert into audits (url) values ('https://example.com')`, "1"),
-				rings(`update audits set updated_at = now()`, "1"),
-				rings(`update audits set progress = 3`, "1"),
-				rings(`delete from audits`, "1"),
+				notifies(`insert into audits (url) values ('https://example.com')`, "1"),
+				notifies(`update audits set updated_at = now()`, "1"),
+				notifies(`update audits set progress = 3`, "1"),
+				notifies(`delete from audits`, "1"),
 			},
 		},
 		{
@@ -72,30 +72,30 @@ func TestAdoptTables(t *testing.T) {
 				insert into audits values (7, 'running', 1000)`,
 			shown: []string{`{"audit_id":7,"status":"running","progress":100}`},
 			changes: []change{
-				rings(`update audits set progress = 101`, "7"),
-				rings(`update audits set progress = 99`, "7"),
-				rings(`delete from audits`, "7"),
+				notifies(`update audits set progress = 101`, "7"),
+				notifies(`update audits set progress = 99`, "7"),
+				notifies(`delete from audits`, "7"),
 			},
 		},
 		{
 			name:    "nothing but the essentials",
 			setup:   `create table audits (id integer primary key, status text, progress integer); insert into audits values (1, 'running', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"running","progress":1}`},
-			changes: []change{rings(`update audits set progress = 2`, "1")},
+			changes: []change{notifies(`update audits set progress = 2`, "1")},
 		},
 		{
 			name: "error_message",
 			setup: `create table audits (id integer primary key, status text, progress integer, error_message text);
 				insert into audits values (1, 'failed', 1, 'boom')`,
 			shown:   []string{`{"audit_id":1,"status":"failed","progress":1,"error":"boom"}`},
-			changes: []change{rings(`update audits set error_message = 'bang'`, "1")},
+			changes: []change{notifies(`update audits set error_message = 'bang'`, "1")},
 		},
 		{
 			name: "a flag called error beside error_message",
 			setup: `create table audits (id integer primary key, status text, progress integer, error boolean, error_message text);
 				insert into audits values (1, 'failed', 1, true, 'boom')`,
 			shown:   []string{`{"audit_id":1,"status":"failed","progress":1,"error":"boom"}`},
-			changes: []change{rings(`update audits set error = false`, "1")},
+			changes: []change{notifies(`update audits set error = false`, "1")},
 		},
 		{
 			name: "names that need quoting, another schema, every column mapped",
@@ -106,8 +106,8 @@ func TestAdoptTables(t *testing.T) {
 				"progress": "%", "message": "Why?", "user_id": "SELECT", "error": "FAILURE_REASON", "user_email": ""}},
 			shown: []string{`{"audit_id":4,"user_id":"u","status":"failed","progress":50,"message":"m","error":"boom"}`},
 			changes: []change{
-				rings(`update "My Schema"."Audit Log" set failure_reason = 'bang'`, "4"),
-				rings(`delete from "My Schema"."Audit Log"`, "4"),
+				notifies(`update "My Schema"."Audit Log" set failure_reason = 'bang'`, "4"),
+				notifies(`delete from "My Schema"."Audit Log"`, "4"),
 			},
 		},
 		{
@@ -124,8 +124,8 @@ func TestAdoptTables(t *testing.T) {
 			options: sql.Options{Table: `"a""; drop table b; --"`, Columns: map[string]string{"geo_score": `geo"score`}},
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1,"geo_score":2}`},
 			changes: []change{
-				rings(`update "a""; drop table b; --" set progress = 5`, "1"),
-				rings(`delete from "a""; drop table b; --"`, "1"),
+				notifies(`update "a""; drop table b; --" set progress = 5`, "1"),
+				notifies(`delete from "a""; drop table b; --"`, "1"),
 			},
 		},
 		{
@@ -133,7 +133,7 @@ func TestAdoptTables(t *testing.T) {
 			setup: `create table audits (audit_no bigint primary key, status text, progress integer);
 				insert into audits values (1, 'x', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
-			changes: []change{rings(`delete from audits`, "1")},
+			changes: []change{notifies(`delete from audits`, "1")},
 		},
 		{
 			name: "a column left out",
@@ -141,14 +141,14 @@ func TestAdoptTables(t *testing.T) {
 				insert into audits values (1, 'x', 1, 'high')`,
 			options: sql.Options{Columns: map[string]string{"geo_score": ""}},
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
-			changes: []change{rings(`update audits set geo_score = 'low'`, "1")},
+			changes: []change{notifies(`update audits set geo_score = 'low'`, "1")},
 		},
 		{
 			name: "an unlogged table",
 			setup: `create unlogged table audits (id bigint primary key, status text, progress integer);
 				insert into audits values (1, 'x', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
-			changes: []change{rings(`update audits set progress = 2`, "1")},
+			changes: []change{notifies(`update audits set progress = 2`, "1")},
 		},
 		{
 			name: "a partitioned table",
@@ -158,15 +158,15 @@ func TestAdoptTables(t *testing.T) {
 				insert into audits values (1, 'x', 1), (11, 'x', 1)`,
 			shown: []string{`{"audit_id":1,"status":"x","progress":1}`, `{"audit_id":11,"status":"x","progress":1}`},
 			changes: []change{
-				rings(`insert into audits values (2, 'x', 1)`, "2"),
-				rings(`insert into audits_2 values (12, 'x', 1)`, "12"),
-				rings(`update audits set progress = 2 where id = 1`, "1"),
-				rings(`update audits set id = 13 where id = 2`, "2", "13"),
-				rings(`create table audits_3 partition of audits for values from (20) to (30); insert into audits values (21, 'x', 1)`, "21"),
-				rings(`create table audits_4 (like audits including all); insert into audits_4 values (31, 'x', 1);
+				notifies(`insert into audits values (2, 'x', 1)`, "2"),
+				notifies(`insert into audits_2 values (12, 'x', 1)`, "12"),
+				notifies(`update audits set progress = 2 where id = 1`, "1"),
+				notifies(`update audits set id = 13 where id = 2`, "2", "13"),
+				notifies(`create table audits_3 partition of audits for values from (20) to (30); insert into audits values (21, 'x', 1)`, "21"),
+				notifies(`create table audits_4 (like audits including all); insert into audits_4 values (31, 'x', 1);
 					alter table audits attach partition audits_4 for values from (30) to (40); update audits set progress = 9 where id = 31`, "31"),
-				rings(`delete from audits where id = 1`, "1"),
-				rings(`truncate audits`, "*"),
+				notifies(`delete from audits where id = 1`, "1"),
+				notifies(`truncate audits`, "*"),
 			},
 		},
 		{
@@ -177,21 +177,21 @@ func TestAdoptTables(t *testing.T) {
 				insert into audits values (1, 'x', 1), (11, 'x', 1)`,
 			options: sql.Options{Table: "audits_1"},
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
-			changes: []change{rings(`update audits set progress = 2`, "1")},
+			changes: []change{notifies(`update audits set progress = 2`, "1")},
 		},
 		{
 			name: "a key that may be null",
 			setup: `create table audits (id integer unique, status text, progress integer);
 				insert into audits values (1, 'x', 1), (null, 'x', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
-			changes: []change{rings(`update audits set progress = 2`, "1"), rings(`delete from audits where id is null`), rings(`insert into audits default values`)},
+			changes: []change{notifies(`update audits set progress = 2`, "1"), notifies(`delete from audits where id is null`), notifies(`insert into audits default values`)},
 		},
 		{
 			name: "row level security",
 			setup: `create table audits (id integer primary key, status text, progress integer); alter table audits enable row level security;
 				insert into audits values (1, 'x', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
-			changes: []change{rings(`update audits set progress = 2`, "1")},
+			changes: []change{notifies(`update audits set progress = 2`, "1")},
 		},
 	})
 }
@@ -229,7 +229,7 @@ func adopt(t *testing.T, tests []adoption) {
 			}
 			b := listen(t, dsn)
 			for _, c := range test.changes {
-				b.rings(t, conn, c.statement, c.rings...)
+				b.notifies(t, conn, c.statement, c.payloads...)
 			}
 			_ = shown(t, conn) // whatever the changes made of it, it can be read
 			s, err := sql.Inspect(t.Context(), conn)

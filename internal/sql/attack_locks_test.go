@@ -53,9 +53,9 @@ func TestS3AnybodyHoldsTheLocks(t *testing.T) {
 		exec(t, keeper, fmt.Sprintf(`select %s(%s, b) from generate_series(0, 4096) b`, mode, class))
 		// A wait for keeper would have no end. A short one is PostgreSQL's: transactions that notify commit one at a time in the
 		// whole server (PreCommit_Notify, commands/async.c), and other tests notify, too.
-		b.rings(t, w, `set lock_timeout = '20s'; update audits set progress = 10 where id = 1`, "1")
-		b.rings(t, w, `delete from audits where id = 5; insert into audits (id, url) values (5, 'u')`, "5") // the same twice in one transaction
+		b.notifies(t, w, `set lock_timeout = '20s'; update audits set progress = 10 where id = 1`, "1")
+		b.notifies(t, w, `delete from audits where id = 5; insert into audits (id, url) values (5, 'u')`, "5") // the same twice in one transaction
 		exec(t, keeper, `select pg_advisory_unlock_all()`)
-		b.rings(t, w, `update audits set progress = 11 where id = 1`)
+		b.notifies(t, w, `update audits set progress = 11 where id = 1`)
 	}
 }

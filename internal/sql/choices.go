@@ -142,7 +142,7 @@ func (i *installation) keepOptions(o Options) (Options, error) {
 		return o, nil
 	}
 	if owner := i.Made.Objects[choicesTable]; !i.choicesAreTrusted() && (o.Lookups == nil && i.chosen.Options.Lookups != nil || o.Rings == nil && i.chosen.Options.Rings != nil) {
-		return o, fmt.Errorf("--lookup and --ring of the install before are kept in auditstream.choices, which belongs to %s: give them again", owner.Owner)
+		return o, fmt.Errorf("--lookup and --ring of the last install are kept in auditstream.choices, which belongs to %s: give them again", owner.Owner)
 	}
 	c := i.chosen.Options
 	if o.Words == nil {
@@ -211,7 +211,7 @@ func (i *installation) checkColumnChange(given map[string]string, m *mapping) er
 	if len(changes) == 0 {
 		return nil
 	}
-	return fmt.Errorf("auditstream was installed with other columns: this would %s; give the --column options of then, or"+
+	return fmt.Errorf("auditstream was installed with other columns: this would %s; give the --column options of that install, or"+
 		" --column OURS=THEIRS for what is to change (OURS= leaves it out)", strings.Join(changes, ", and "))
 }
 

@@ -66,7 +66,7 @@ func TestUpgradeDoesNotShowOtherColumns(t *testing.T) {
 		before := versions(t, conn)
 		_, err := sql.Install(t.Context(), conn, sql.Options{})
 		const want = "auditstream was installed with other columns: this would show message, error, and no longer show url; give the" +
-			" --column options of then, or --column OURS=THEIRS for what is to change (OURS= leaves it out)"
+			" --column options of that install, or --column OURS=THEIRS for what is to change (OURS= leaves it out)"
 		if err == nil || err.Error() != want {
 			t.Errorf("from version %d: %v, want %s", version, err, want)
 		}

@@ -13,8 +13,8 @@
 // are notified to read everything. While it is installed, a column that a view or a condition uses can neither change its type nor be
 // dropped.
 //
-// Who calls what: the commands install, uninstall, doctor and serve call the exported functions with a connection that is not in a
-// transaction. This package imports no other of ours, and the server does not import it.
+// Who calls what: the commands, package service, the root package and auditstreamtest call the exported functions, with a connection that is
+// not in a transaction. This package imports no other of ours, and the server does not import it.
 //
 // Files, in the order in which to read them: install.sql, uninstall.sql, audits.sql and feed.sql, with template.go, which fills them in.
 // To decide: options.go, plan.go, plan_install.go, uninstall.go; install.go runs a plan. What is there: table.go (the application's

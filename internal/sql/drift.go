@@ -199,7 +199,7 @@ func (i *installation) replacedNames(ctx context.Context, conn *pgx.Conn) ([]Fin
 	var found []Finding
 	for _, holder := range there {
 		if holder.Kind != "" {
-			f := Finding{Kind: "table", Stale: true, Text: fmt.Sprintf("another table is called %s now, and what is shown are the rows of the one of then, which is called %s",
+			f := Finding{Kind: "table", Stale: true, Text: fmt.Sprintf("another table is called %s now, and viewers still see the rows of the adopted table, which is called %s now",
 				ident(was.Schema, was.Name), i.tableName())}
 			if holder.Kind != "r" && holder.Kind != "p" { // install cannot adopt it
 				f.Remedy = fmt.Sprintf("auditstream install --table '%s', if that is still the table; else auditstream uninstall, and install with the --table that it is",
@@ -212,7 +212,7 @@ func (i *installation) replacedNames(ctx context.Context, conn *pgx.Conn) ([]Fin
 		slices.Sort(names[name])
 		for _, view := range names[name] {
 			found = append(found, Finding{Kind: "column", Stale: view == "user_id" || view == "user_email",
-				Text: fmt.Sprintf("another column of %s is called %s now, and what is shown as %s is the one of then, which is called %s",
+				Text: fmt.Sprintf("another column of %s is called %s now, and viewers still see as %s the adopted column, which is called %s now",
 					i.tableName(), ident(name), view, ident(now.Sources[view]))})
 		}
 	}

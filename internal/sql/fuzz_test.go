@@ -133,12 +133,12 @@ func FuzzAdopt(f *testing.F) {
 		if got := shown(t, conn); len(got) != 1 || !strings.HasPrefix(got[0], `{"audit_id":1,"status":"pending","progress":0`) {
 			t.Errorf("shown: %q", got)
 		}
-		bell{ear}.unwatch(t)
-		bell{ear}.watchAll(t)
-		equal(t, "what the install rings", bell{ear}.heard(t, conn), []string{"*"})
-		bell{ear}.rings(t, conn, "update "+table+" set "+quoted(names[2])+" = 2", "1")
-		bell{ear}.rings(t, conn, "delete from "+table, "1")
-		if plan := (bell{ear}).install(t, conn, options); plan.SQL != "" {
+		listener{ear}.unwatch(t)
+		listener{ear}.watchAll(t)
+		equal(t, "the notifications of the install", listener{ear}.heard(t, conn), []string{"*"})
+		listener{ear}.notifies(t, conn, "update "+table+" set "+quoted(names[2])+" = 2", "1")
+		listener{ear}.notifies(t, conn, "delete from "+table, "1")
+		if plan := (listener{ear}).install(t, conn, options); plan.SQL != "" {
 			t.Errorf("a second install wants to run:\n%s", plan.SQL)
 		}
 		uninstall(t, conn)

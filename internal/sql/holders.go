@@ -15,7 +15,7 @@ func busyError(ctx context.Context, conn *pgx.Conn, operation string, p *Plan, w
 	if who := holders(ctx, conn, p); len(who) > 0 {
 		held = "it is held by " + strings.Join(who, "; ")
 	}
-	return fmt.Errorf("%s: no lock on %s within %v: %s; nothing was changed, and it can be tried again",
+	return fmt.Errorf("%s: no lock on %s within %v: %s; nothing was changed; try again when it is free",
 		operation, p.Table, waited.Round(100*time.Millisecond), held)
 }
 

@@ -155,7 +155,7 @@ func TestDisabledOnAPartition(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	install(t, conn, sql.Options{})
-	listen(t, dsn).rings(t, conn, `insert into audits values (1, 'x', 1)`, "1")
+	listen(t, dsn).notifies(t, conn, `insert into audits values (1, 'x', 1)`, "1")
 	// Partitions come and go without a reason to install again.
 	exec(t, conn, `create table audits_2 partition of audits for values from (10) to (20)`)
 	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {

@@ -36,13 +36,13 @@ func TestInterfaceOfServeIsTheSameInEachVersion(t *testing.T) {
 				}
 				equal(t, "registered", column(t, conn, `select auditstream.unwatch($1::bigint, $2::bigint[])::text`, instance, []int64{2}), []string{"1"})
 			}
-			b := bell{ear}
+			b := listener{ear}
 			if version >= 5 { // and from 5 on it takes these
 				b.watch(t, 1, 2)
 			}
-			b.rings(t, conn, `update audits set progress = 20`, "1")
-			b.rings(t, conn, `delete from audits where id = 1`, "1")
-			b.rings(t, conn, `truncate audits`, "*")
+			b.notifies(t, conn, `update audits set progress = 20`, "1")
+			b.notifies(t, conn, `delete from audits where id = 1`, "1")
+			b.notifies(t, conn, `truncate audits`, "*")
 		})
 	}
 }

@@ -78,7 +78,7 @@ func TestInstallNeverStopsTheApplication(t *testing.T) {
 	if !strings.Contains(log.String(), "long worker") || strings.Count(log.String(), "\n") != 1 {
 		t.Errorf("the log should say once who holds the lock: %s", log.String())
 	}
-	listen(t, dsn).rings(t, writer, `update audits set progress = 5 where id = 1`, "1")
+	listen(t, dsn).notifies(t, writer, `update audits set progress = 5 where id = 1`, "1")
 }
 
 func TestInstallGivesUp(t *testing.T) {
@@ -91,7 +91,7 @@ func TestInstallGivesUp(t *testing.T) {
 	exec(t, long, `set application_name = 'long worker'`)
 	exec(t, long, `begin; update audits_1 set progress = 2`)
 	_, err := sql.Install(t.Context(), conn, sql.Options{LockTimeout: 20 * time.Millisecond, LockWait: 300 * time.Millisecond})
-	want := regexp.MustCompile(`^install: no lock on "public"."audits" within \d+(\.\d+)?m?s: it is held by process \d+ \(long worker, idle in transaction, in a transaction for \d\d:\d\d:\d\d\); nothing was changed, and it can be tried again$`)
+	want := regexp.MustCompile(`^install: no lock on "public"."audits" within \d+(\.\d+)?m?s: it is held by process \d+ \(long worker, idle in transaction, in a transaction for \d\d:\d\d:\d\d\); nothing was changed; try again when it is free$`)
 	if err == nil || !want.MatchString(err.Error()) {
 		t.Errorf("got %v, want %v", err, want)
 	}
@@ -140,7 +140,7 @@ func TestInstallRefusesAConnectionInATransaction(t *testing.T) {
 	_, conn := audits(t)
 	exec(t, conn, `begin`)
 	_, err := sql.Install(t.Context(), conn, sql.Options{})
-	if err == nil || err.Error() != "the connection is in a transaction already" {
+	if err == nil || err.Error() != "the connection is in a transaction: use one that is not, because this needs a transaction of its own" {
 		t.Errorf("got %v", err)
 	}
 	equal(t, "the transaction", column(t, conn, `select (now() < clock_timestamp())::text`), []string{"true"})

@@ -23,7 +23,7 @@ func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) 
 			return nil, err
 		}
 		if oid == 0 {
-			return nil, fmt.Errorf("--lookup %s: there is no table %s", text, ident(parts[:2]...))
+			return nil, fmt.Errorf("--lookup %s: there is no table %s: name one that exists", text, ident(parts[:2]...))
 		}
 		l := lookup{column: t.columnByName(column)}
 		if l.table, err = loadTable(ctx, conn, oid); err != nil {
@@ -34,13 +34,13 @@ func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) 
 		case l.column == nil:
 			return nil, fmt.Errorf("--lookup %s: %s has no column %s (it has %s)", text, t.Display, column, t.names())
 		case l.key == nil || l.shown == nil:
-			return nil, fmt.Errorf("--lookup %s: %s has no such column (it has %s)", text, l.table.Display, l.table.names())
+			return nil, fmt.Errorf("--lookup %s: %s lacks the column %s or %s (it has %s)", text, l.table.Display, parts[2], owner, l.table.names())
 		case !l.key.Unique:
 			return nil, fmt.Errorf("--lookup %s: nothing makes %s of %s unique, so that a row could have several owners: name its primary key", text, l.key.Name, l.table.Display)
 		case kindOf(l.key) == "" || kindOf(l.key) != kindOf(l.column):
 			return nil, fmt.Errorf("--lookup %s: %s is %s and %s is %s: both must be integers, uuids or texts", text, l.key.Name, l.key.Type, l.column.Name, l.column.Type)
 		case l.key.Collation != l.column.Collation:
-			return nil, fmt.Errorf("--lookup %s: %s and %s have two collations, and PostgreSQL compares no texts of two: name columns of one", text, l.key.Name, l.column.Name)
+			return nil, fmt.Errorf("--lookup %s: %s and %s have different collations, which PostgreSQL cannot compare: name columns with the same collation", text, l.key.Name, l.column.Name)
 		}
 		all = append(all, l)
 	}

@@ -90,20 +90,20 @@ var installed = pgtest.Template{Prepare: func(tb pgtest.TB, dsn string) {
 	exec(tb.(testing.TB), conn, `insert into audits (url, status, progress) values ('https://example.com', 'running', 10)`)
 }}
 
-// A bell receives the triggers' notifications.
-type bell struct{ conn *pgx.Conn }
+// A listener receives the triggers' notifications.
+type listener struct{ conn *pgx.Conn }
 
-func listen(tb testing.TB, dsn string) bell {
+func listen(tb testing.TB, dsn string) listener {
 	tb.Helper()
 	conn := pgtest.Connect(tb, dsn)
 	exec(tb, conn, `listen `+sql.Channel)
-	b := bell{conn}
+	b := listener{conn}
 	b.watchAll(tb)
 	return b
 }
 
 // watchAll watches the rows that tests write, because the triggers notify of no others.
-func (b bell) watchAll(tb testing.TB) {
+func (b listener) watchAll(tb testing.TB) {
 	tb.Helper()
 	ids := []int64{}
 	for id := range int64(201) {
@@ -115,7 +115,7 @@ func (b bell) watchAll(tb testing.TB) {
 
 // watch takes the locks that serve holds while somebody watches these rows. The listening session takes them, because a session's own locks do
 // not conflict with each other.
-func (b bell) watch(tb testing.TB, ids ...int64) {
+func (b listener) watch(tb testing.TB, ids ...int64) {
 	tb.Helper()
 	switch column(tb, b.conn, `select coalesce(to_regclass('auditstream.feeds')::text, to_regclass('auditstream.watch')::text, '')`)[0] {
 	case "auditstream.feeds":
@@ -127,7 +127,7 @@ func (b bell) watch(tb testing.TB, ids ...int64) {
 }
 
 // watchNew takes the locks that serve holds while somebody watches all rows of an owner.
-func (b bell) watchNew(tb testing.TB) {
+func (b listener) watchNew(tb testing.TB) {
 	tb.Helper()
 	if column(tb, b.conn, `select (to_regclass('auditstream.feeds') is null)::text`)[0] == "false" {
 		_ = column(tb, b.conn, `select pg_advisory_lock_shared(class, buckets + k)::text from auditstream.feeds, generate_series(0, 63) k`)
@@ -135,14 +135,14 @@ func (b bell) watchNew(tb testing.TB) {
 }
 
 // unwatch watches nothing any more.
-func (b bell) unwatch(tb testing.TB) {
+func (b listener) unwatch(tb testing.TB) {
 	tb.Helper()
 	exec(tb, b.conn, `select pg_advisory_unlock_all()`)
 }
 
 // heard returns the payloads up to now. The sentinel is committed after everything that writer has done, and
 // notifications arrive in the order of commits, so nothing has to be waited for in vain.
-func (b bell) heard(tb testing.TB, writer *pgx.Conn) []string {
+func (b listener) heard(tb testing.TB, writer *pgx.Conn) []string {
 	tb.Helper()
 	sentinel := rand.Text()
 	// Not as the writer's role, which may know nothing of us.
@@ -160,8 +160,8 @@ func (b bell) heard(tb testing.TB, writer *pgx.Conn) []string {
 	}
 }
 
-// rings runs a statement and compares the notifications that it causes.
-func (b bell) rings(tb testing.TB, writer *pgx.Conn, statement string, want ...string) {
+// notifies runs a statement and compares the notifications that it causes.
+func (b listener) notifies(tb testing.TB, writer *pgx.Conn, statement string, want ...string) {
 	tb.Helper()
 	exec(tb, writer, statement)
 	got := b.heard(tb, writer)
@@ -173,10 +173,10 @@ func (b bell) rings(tb testing.TB, writer *pgx.Conn, statement string, want ...s
 }
 
 // The install notifies with *, for a serve that runs meanwhile.
-func (b bell) install(tb testing.TB, conn *pgx.Conn, o sql.Options) *sql.Plan {
+func (b listener) install(tb testing.TB, conn *pgx.Conn, o sql.Options) *sql.Plan {
 	tb.Helper()
 	plan := install(tb, conn, o)
-	equal(tb, "what the install rings", b.heard(tb, conn), []string{"*"})
+	equal(tb, "the notifications of the install", b.heard(tb, conn), []string{"*"})
 	return plan
 }
 

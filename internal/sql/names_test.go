@@ -17,7 +17,7 @@ func TestNamesAreNotReadAsTemplate(t *testing.T) {
 			table := quoted("public", key)
 			exec(t, conn, `create table `+table+` (`+quoted(key)+` integer primary key, status text, progress integer); insert into `+table+` values (1, 'x', 1)`)
 			install(t, conn, sql.Options{Table: table, Columns: map[string]string{"id": key}})
-			listen(t, dsn).rings(t, conn, `update `+table+` set progress = 2`, "1")
+			listen(t, dsn).notifies(t, conn, `update `+table+` set progress = 2`, "1")
 			equal(t, "the view", shown(t, conn), []string{`{"audit_id":1,"status":"x","progress":2}`})
 		})
 	}
@@ -32,5 +32,5 @@ func TestBackslashInTheKeyWhereStringsAreNotStandard(t *testing.T) {
 	install(t, conn, sql.Options{Columns: map[string]string{"id": `i\`}})
 	b := listen(t, dsn)
 	exec(t, conn, `set standard_conforming_strings = off`)
-	b.rings(t, conn, `update audits set progress = 2`, "1")
+	b.notifies(t, conn, `update audits set progress = 2`, "1")
 }

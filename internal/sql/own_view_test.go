@@ -12,9 +12,9 @@ import (
 )
 
 // everything watches whatever there may be, of any feed.
-func everything(tb testing.TB, dsn string) bell {
+func everything(tb testing.TB, dsn string) listener {
 	tb.Helper()
-	b := bell{pgtest.Connect(tb, dsn)}
+	b := listener{pgtest.Connect(tb, dsn)}
 	exec(tb, b.conn, `listen `+sql.Channel+`; select pg_advisory_lock_shared(class, k) from auditstream.feeds, generate_series(0, buckets + 63) k`)
 	return b
 }
@@ -49,17 +49,17 @@ func TestRingsAndOwnView(t *testing.T) {
 	}
 	b := everything(t, dsn)
 	const one, two = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"
-	b.rings(t, conn, `insert into app.steps (job_id) values ('`+one+`'), ('`+one+`'), ('`+two+`'), (null)`, "jobs:"+one, "jobs:"+two)
-	b.rings(t, conn, `update app.steps set done = true where n = 1`, "jobs:"+one)
+	b.notifies(t, conn, `insert into app.steps (job_id) values ('`+one+`'), ('`+one+`'), ('`+two+`'), (null)`, "jobs:"+one, "jobs:"+two)
+	b.notifies(t, conn, `update app.steps set done = true where n = 1`, "jobs:"+one)
 	equal(t, "shown", feedShown(t, conn, "progress_jobs"), []string{
 		`{"id":"` + one + `","user_id":"alice","status":"running","progress":50,"fields":",\"title\":\"one\""}`, `{"id":"` + two + `","user_id":"bob","status":"running","progress":0,"fields":",\"title\":\"two\""}`})
-	b.rings(t, conn, `update app.steps set job_id = '`+two+`' where n = 1`, "jobs:"+one, "jobs:"+two)
-	b.rings(t, conn, `update app.steps set job_id = null where n = 1`, "jobs:"+two)
-	b.rings(t, conn, `delete from app.steps where n in (1, 2)`, "jobs:"+one)
-	b.rings(t, conn, `update app.jobs set state = 'completed' where id = '`+one+`'`, "jobs:"+one)
-	b.rings(t, conn, `truncate app.steps`, "*")
+	b.notifies(t, conn, `update app.steps set job_id = '`+two+`' where n = 1`, "jobs:"+one, "jobs:"+two)
+	b.notifies(t, conn, `update app.steps set job_id = null where n = 1`, "jobs:"+two)
+	b.notifies(t, conn, `delete from app.steps where n in (1, 2)`, "jobs:"+one)
+	b.notifies(t, conn, `update app.jobs set state = 'completed' where id = '`+one+`'`, "jobs:"+one)
+	b.notifies(t, conn, `truncate app.steps`, "*")
 	exec(t, conn, `alter table app.steps rename to parts; alter table app.jobs rename to work`)
-	b.rings(t, conn, `insert into app.parts (job_id) values ('`+two+`')`, "jobs:"+two)
+	b.notifies(t, conn, `insert into app.parts (job_id) values ('`+two+`')`, "jobs:"+two)
 	exec(t, conn, `alter table app.parts rename to steps; alter table app.work rename to jobs`)
 	if found, all := kinds(t, dsn, ""); len(found) > 0 {
 		t.Errorf("after renames and back: %+v", all)
@@ -74,7 +74,7 @@ func TestRingsAndOwnView(t *testing.T) {
 	}
 	install(t, conn, sql.Options{Feed: "jobs", Table: "app.jobs", Rings: []string{}})
 	b.heard(t, conn)
-	b.rings(t, conn, `insert into app.steps (job_id) values ('`+two+`')`) // rings no more
+	b.notifies(t, conn, `insert into app.steps (job_id) values ('`+two+`')`) // rings no more
 	install(t, conn, o)
 	uninstall(t, conn)
 	equal(t, "after uninstall", catalog(t, conn), before)
@@ -90,8 +90,8 @@ func TestRingsOfTwoFeeds(t *testing.T) {
 	install(t, conn, sql.Options{Rings: []string{"events=audit"}})
 	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs", Rings: []string{`public."events"=job`}})
 	b := everything(t, dsn)
-	b.rings(t, conn, `insert into events (audit, job) values (1, 2)`, "1", "jobs:2")
-	b.rings(t, conn, `update events set job = 3`, "1", "jobs:2", "jobs:3")
+	b.notifies(t, conn, `insert into events (audit, job) values (1, 2)`, "1", "jobs:2")
+	b.notifies(t, conn, `update events set job = 3`, "1", "jobs:2", "jobs:3")
 	if found, all := kinds(t, dsn, ""); len(found) > 0 {
 		t.Errorf("found %+v", all)
 	}
@@ -102,7 +102,7 @@ func TestRingsOfTwoFeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.heard(t, conn)
-	b.rings(t, conn, `delete from events`, "1")
+	b.notifies(t, conn, `delete from events`, "1")
 	uninstall(t, conn)
 	equal(t, "after uninstall", catalog(t, conn), before)
 }
@@ -129,7 +129,7 @@ func TestRefusedRingsAndViews(t *testing.T) {
 		"no id":             {`select state as status, 0 as progress from app.jobs`, nil, `the view of --view has no column id: it selects id, status and progress`},
 		"another id":        {`select 1 as id, state as status, 0 as progress from app.jobs`, nil, `the view of --view shows an id that is integer, and id of app.jobs is uuid`},
 		"twice the column":  {`select id, state as status, 0 as progress, title as status from app.jobs`, nil, `the view of --view has two columns status: name each with as`},
-		"a parameter":       {`select id, state as status, 0 as progress from app.jobs where owner = $1`, nil, `the view of --view has a parameter, $1: write the value`},
+		"a parameter":       {`select id, state as status, 0 as progress from app.jobs where owner = $1`, nil, `the view of --view has a parameter, $1: write its value instead`},
 		"two statements":    {`select id, state as status, 0 as progress from app.jobs; drop table app.steps`, nil, `the view of --view: `},
 		"out of the braces": {`select 1) a; drop table app.steps; select * from (select 1`, nil, `the view of --view: `},
 		"it writes":         {`delete from app.jobs returning id, state as status, 0 as progress`, nil, `the view of --view: `},

@@ -64,7 +64,7 @@ func planReadOnly(ctx context.Context, conn *pgx.Conn, o Options, plan planner) 
 // it, and 0 means no bound. When something that f reads was dropped after the transaction began, f runs again in a new one.
 func inReadTransaction[T any](ctx context.Context, conn *pgx.Conn, lockTimeout time.Duration, f func() (T, error)) (read T, err error) {
 	if conn.PgConn().TxStatus() != 'I' {
-		return read, errors.New("the connection is in a transaction already")
+		return read, errors.New("the connection is in a transaction: use one that is not, because this needs a transaction of its own")
 	}
 	for range 10 {
 		read, err = readOnce(ctx, conn, lockTimeout, f)

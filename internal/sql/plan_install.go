@@ -85,7 +85,7 @@ func (i *installation) mapWithEarlier(ctx context.Context, conn *pgx.Conn, t *ta
 		kept = nil
 	}
 	if err != nil && len(kept) > 0 {
-		err = fmt.Errorf("%w; from the install before are --column %s", err, strings.Join(kept, ", --column "))
+		err = fmt.Errorf("%w; from the last install are --column %s", err, strings.Join(kept, ", --column "))
 	}
 	if err == nil {
 		err = i.checkColumnChange(given.Columns, m)

@@ -37,10 +37,10 @@ func TestReport(t *testing.T) {
 		{`'a/1', 1e300, 'all of it'`, `{"id":"a/1","user_id":"alice","status":"completed","progress":100,"message":"all of it"}`},
 		{`'a/1', -5::smallint, status => 'running', user_id => 'bob', user_email => 'b@example.com'`, `{"id":"a/1","user_id":"bob","user_email":"b@example.com","status":"running","progress":0}`},
 	} {
-		b.rings(t, caller, `select auditstream.report(`+r.call+`)`, "imports:a/1")
+		b.notifies(t, caller, `select auditstream.report(`+r.call+`)`, "imports:a/1")
 		equal(t, r.call, feedShown(t, conn, "progress_imports"), []string{r.shown})
 	}
-	b.rings(t, caller, `select auditstream.report(42, 7); select auditstream.report(k, 8) from (values (43::bigint)) x (k)`, "imports:42", "imports:43")
+	b.notifies(t, caller, `select auditstream.report(42, 7); select auditstream.report(k, 8) from (values (43::bigint)) x (k)`, "imports:42", "imports:43")
 	for _, call := range []string{`null, 1`, `'', 1`, `repeat('x', 256), 1`} {
 		if _, err := caller.Exec(t.Context(), `select auditstream.report(`+call+`)`); err == nil {
 			t.Errorf("report(%s) has no error", call)

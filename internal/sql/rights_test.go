@@ -119,7 +119,7 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
 	exec(t, conn, `reset role`)
-	listen(t, dsn).rings(t, conn, `update audits set progress = 2`, "1")
+	listen(t, dsn).notifies(t, conn, `update audits set progress = 2`, "1")
 	uninstall(t, conn)
 }
 

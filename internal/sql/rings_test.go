@@ -23,8 +23,8 @@ func TestEveryWayToWriteRings(t *testing.T) {
 	}
 	const upsert = `insert into audits (id, url, progress) overriding system value values (50, 'u', 7)
 		on conflict (id) do update set progress = excluded.progress`
-	b.rings(t, conn, upsert, "50")
-	b.rings(t, conn, upsert, "50") // the same again
+	b.notifies(t, conn, upsert, "50")
+	b.notifies(t, conn, upsert, "50") // the same again
 	merge := `merge into audits a using (values (50, 8), (52, 1)) v (id, progress) on a.id = v.id
 		when matched then update set progress = v.progress
 		when not matched then insert (id, url, progress) overriding system value values (v.id, 'u', v.progress)`
@@ -32,26 +32,26 @@ func TestEveryWayToWriteRings(t *testing.T) {
 		merge = `with v (id, progress) as (values (50, 8), (52, 1)), u as (update audits a set progress = v.progress from v where a.id = v.id)
 			insert into audits (id, url, progress) overriding system value select id, 'u', progress from v where id = 52`
 	}
-	b.rings(t, conn, merge, "50", "52")
-	b.rings(t, conn, `update audits set customer = 1 where id = 50`, "50") // not shown
-	b.rings(t, conn, `delete from customers`, "50")
-	b.rings(t, conn, `prepare p as update audits set progress = $1 where id = 51; execute p (3); execute p (4)`, "51")
-	b.rings(t, conn, `begin; update audits set progress = 5 where id = 51; savepoint s; update audits set progress = 6 where id = 52;
+	b.notifies(t, conn, merge, "50", "52")
+	b.notifies(t, conn, `update audits set customer = 1 where id = 50`, "50") // not shown
+	b.notifies(t, conn, `delete from customers`, "50")
+	b.notifies(t, conn, `prepare p as update audits set progress = $1 where id = 51; execute p (3); execute p (4)`, "51")
+	b.notifies(t, conn, `begin; update audits set progress = 5 where id = 51; savepoint s; update audits set progress = 6 where id = 52;
 		rollback to s; commit`, "51")
-	b.rings(t, conn, `create function clamp() returns trigger language plpgsql as $$ begin new.progress := 5; return new; end $$;
+	b.notifies(t, conn, `create function clamp() returns trigger language plpgsql as $$ begin new.progress := 5; return new; end $$;
 		create trigger clamp before update on audits for each row execute function clamp(); update audits set progress = 77 where id = 51`, "51")
-	b.rings(t, conn, `drop trigger clamp on audits; begin; insert into audits (id, url) overriding system value values (60, 'u');
+	b.notifies(t, conn, `drop trigger clamp on audits; begin; insert into audits (id, url) overriding system value values (60, 'u');
 		delete from audits where id = 60; commit`, "60")
-	b.rings(t, conn, `truncate customers cascade`, "*")
+	b.notifies(t, conn, `truncate customers cascade`, "*")
 }
 
 func TestLargeTextDoesNotFailTheWriter(t *testing.T) {
 	t.Parallel()
 	dsn, conn := audits(t)
 	b := listen(t, dsn)
-	b.rings(t, conn, `update audits set status = 'failed', error = repeat('ä', 500000), message = repeat('x', 1000000)`, "1")
-	b.rings(t, conn, `update audits set error = error || 'x'`, "1")
-	b.rings(t, conn, `update audits set error = error || ''`, "1")
+	b.notifies(t, conn, `update audits set status = 'failed', error = repeat('ä', 500000), message = repeat('x', 1000000)`, "1")
+	b.notifies(t, conn, `update audits set error = error || 'x'`, "1")
+	b.notifies(t, conn, `update audits set error = error || ''`, "1")
 }
 
 // TestRenamedColumns: the view and the conditions know columns by number, so they follow a renamed one by themselves.
@@ -70,15 +70,15 @@ func TestRenamedColumns(t *testing.T) {
 			b := listen(t, dsn)
 			renamed := strings.Replace(name, "status", "state", 1) + "_x"
 			exec(t, conn, fmt.Sprintf(`alter table audits rename column %s to %s`, name, renamed))
-			b.rings(t, conn, fmt.Sprintf(change, set), "1")
-			b.rings(t, conn, `insert into audits (url) values ('u')`, "2")
-			b.rings(t, conn, `delete from audits where url = 'u'`, "2")
+			b.notifies(t, conn, fmt.Sprintf(change, set), "1")
+			b.notifies(t, conn, `insert into audits (url) values ('u')`, "2")
+			b.notifies(t, conn, `delete from audits where url = 'u'`, "2")
 			if got := len(shown(t, conn)); got != 1 {
 				t.Errorf("the view shows %d rows, want 1", got)
 			}
 			// Install puts it right when it is told.
 			b.install(t, conn, sql.Options{Columns: map[string]string{name: renamed}})
-			b.rings(t, conn, `insert into audits (url) values ('u')`, "3")
+			b.notifies(t, conn, `insert into audits (url) values ('u')`, "3")
 		})
 	}
 }
@@ -87,7 +87,7 @@ func TestRenamedTable(t *testing.T) {
 	t.Parallel()
 	dsn, conn := audits(t)
 	exec(t, conn, `create schema app; alter table audits set schema app; alter table app.audits rename to jobs`)
-	listen(t, dsn).rings(t, conn, `update app.jobs set progress = 11`, "1")
+	listen(t, dsn).notifies(t, conn, `update app.jobs set progress = 11`, "1")
 	if plan := install(t, conn, sql.Options{Table: "app.jobs"}); plan.SQL == "" {
 		t.Error("install did not notice the new name")
 	}
@@ -100,10 +100,10 @@ func TestDroppedColumn(t *testing.T) {
 	dsn, conn := audits(t)
 	b := listen(t, dsn)
 	exec(t, conn, `alter table audits drop column id cascade`)
-	b.rings(t, conn, `insert into audits (url) values ('u')`)
-	b.rings(t, conn, `update audits set progress = 44`)
-	b.rings(t, conn, `delete from audits`)
-	b.rings(t, conn, `truncate audits`, "*")
+	b.notifies(t, conn, `insert into audits (url) values ('u')`)
+	b.notifies(t, conn, `update audits set progress = 44`)
+	b.notifies(t, conn, `delete from audits`)
+	b.notifies(t, conn, `truncate audits`, "*")
 	equal(t, "triggers", column(t, conn, `select tgname::text from pg_trigger where tgname ~ '^auditstream'`), []string{"auditstream_truncate"})
 }
 
@@ -117,11 +117,11 @@ func TestWriterKnowsNothingOfUs(t *testing.T) {
 	app := pgtest.Connect(t, dsn)
 	exec(t, app, `set role `+writer)
 	equal(t, "usage on the schema", column(t, app, `select has_schema_privilege('auditstream', 'usage')::text`), []string{"false"})
-	b.rings(t, app, `insert into audits (url) values ('u')`, "2")
-	b.rings(t, app, `update audits set progress = 50 where id = 2`, "2")
-	b.rings(t, app, `set search_path = ''; update public.audits set progress = 51 where id = 2`, "2")
-	b.rings(t, app, `delete from public.audits where id = 2`, "2")
-	b.rings(t, app, `truncate public.audits`, "*")
+	b.notifies(t, app, `insert into audits (url) values ('u')`, "2")
+	b.notifies(t, app, `update audits set progress = 50 where id = 2`, "2")
+	b.notifies(t, app, `set search_path = ''; update public.audits set progress = 51 where id = 2`, "2")
+	b.notifies(t, app, `delete from public.audits where id = 2`, "2")
+	b.notifies(t, app, `truncate public.audits`, "*")
 }
 
 // TestImpostors: whatever is in the writer's search_path, the conditions and the function call PostgreSQL's own.
@@ -141,9 +141,9 @@ func TestImpostors(t *testing.T) {
 		create function evil.pg_advisory_unlock(integer, integer) returns boolean language plpgsql as $$ begin raise 'called'; end $$;
 		create domain evil.int8 as bigint check (false); create domain evil.text as pg_catalog.text check (false);
 		create temporary table pg_attribute (attrelid oid); set search_path = evil, public, pg_catalog`)
-	b.rings(t, conn, `update audits set progress = 12, status = 'failed'`, "1")
-	b.rings(t, conn, `update audits set id = default`, "1", "2")
-	b.rings(t, conn, `insert into audits (url) values ('u')`, "3")
-	b.rings(t, conn, `delete from audits where url operator(pg_catalog.=) 'u'`, "3")
-	b.rings(t, conn, `truncate audits`, "*")
+	b.notifies(t, conn, `update audits set progress = 12, status = 'failed'`, "1")
+	b.notifies(t, conn, `update audits set id = default`, "1", "2")
+	b.notifies(t, conn, `insert into audits (url) values ('u')`, "3")
+	b.notifies(t, conn, `delete from audits where url operator(pg_catalog.=) 'u'`, "3")
+	b.notifies(t, conn, `truncate audits`, "*")
 }

@@ -151,7 +151,7 @@ func (s *Seen) unindexed(ctx context.Context, conn *pgx.Conn, t *table, m *mappi
 			return fmt.Errorf("explain a read of %s: %w", t.Display, err)
 		}
 		if scanned != "" {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("no index finds the rows of one %s: whoever watches all that is theirs has the whole of %s read; create index concurrently on %s ((%s))",
+			s.Warnings = append(s.Warnings, fmt.Sprintf("no index finds the rows of one %s: each stream of all rows of one owner reads the whole of %s; create index concurrently on %s ((%s))",
 				c.name, t.Display, t.quoted(), strings.ReplaceAll(c.shown, `a."`, `"`)))
 		}
 	}

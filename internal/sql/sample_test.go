@@ -19,7 +19,7 @@ func TestInstallSaysWhatItSees(t *testing.T) {
 	const ends, ownerless = `the status "success" sounds final and ends no stream, in 5000 rows: their streams stay open; give --status success=completed, or =failed, or --ends success`, `1000 of 20000 rows have no owner, so that nobody sees them`
 	notes := []string{`shown: id from id, user_id from owner, status from state, progress from done/total, group_id from org`, `statuses: "odd" (5000, ends a row), "pending" (5000, ends nothing), "running" (5000, ends nothing), "success" (5000, ends nothing)`}
 	index := func(column, expression string) string {
-		return `no index finds the rows of one ` + column + `: whoever watches all that is theirs has the whole of public.jobs read; create index concurrently on "public"."jobs" ((` + expression + `))`
+		return `no index finds the rows of one ` + column + `: each stream of all rows of one owner reads the whole of public.jobs; create index concurrently on "public"."jobs" ((` + expression + `))`
 	}
 	for name, install := range map[string]func() (*sql.Plan, error){
 		"planned": func() (*sql.Plan, error) { return sql.PlanInstall(t.Context(), conn, o) },

@@ -23,7 +23,7 @@ func TestSearchPathIsTheApplicationsAgain(t *testing.T) {
 		}
 	}
 	exec(t, conn, `create schema app; set search_path = app, public`)
-	b.rings(t, conn, `update audits set progress = 20`, "1")
+	b.notifies(t, conn, `update audits set progress = 20`, "1")
 	want("app, public")
 	exec(t, conn, `begin; set local search_path = public; update audits set progress = 21`)
 	want("public")
@@ -41,10 +41,10 @@ func TestSearchPathIsTheApplicationsAgain(t *testing.T) {
 	_ = b.heard(t, conn)
 	exec(t, conn, `begin; update audits set progress = 26`)
 	want("app, public")
-	b.rings(t, conn, `commit`, "1")
+	b.notifies(t, conn, `commit`, "1")
 	exec(t, conn, `begin; truncate audits`)
 	want("app, public")
-	b.rings(t, conn, `commit`, "*")
+	b.notifies(t, conn, `commit`, "*")
 	want("app, public")
 }
 
@@ -54,22 +54,22 @@ func TestStatementsOfManyRows(t *testing.T) {
 	dsn, b := unwatched(t)
 	w := pgtest.Connect(t, dsn)
 	b.watch(t, 2, 4, 12)
-	b.rings(t, w, `insert into audits (id, url) select n, 'u' from generate_series(10, 13) n`)
-	b.rings(t, w, `update audits set progress = case when id = 2 then progress else 50 end`, "2", "4", "12")
-	b.rings(t, w, `with a as (update audits set progress = 51 where id = 2), b as (update audits set message = 'm' where id = 4)
+	b.notifies(t, w, `insert into audits (id, url) select n, 'u' from generate_series(10, 13) n`)
+	b.notifies(t, w, `update audits set progress = case when id = 2 then progress else 50 end`, "2", "4", "12")
+	b.notifies(t, w, `with a as (update audits set progress = 51 where id = 2), b as (update audits set message = 'm' where id = 4)
 		delete from audits where id = 12`, "2", "4", "12")
-	b.rings(t, w, `update audits set id = id + 100 where id in (2, 3)`, "2")
-	b.rings(t, w, `do $$ declare c cursor for select * from audits where id = 4 for update; begin
+	b.notifies(t, w, `update audits set id = id + 100 where id in (2, 3)`, "2")
+	b.notifies(t, w, `do $$ declare c cursor for select * from audits where id = 4 for update; begin
 		for r in c loop update audits set progress = 52 where current of c; end loop; end $$`, "4")
-	b.rings(t, w, `create function again() returns trigger language plpgsql as $$ begin
+	b.notifies(t, w, `create function again() returns trigger language plpgsql as $$ begin
 			if pg_trigger_depth() < 3 then update audits set progress = progress + 1 where id = 4; end if; return null; end $$;
 		create trigger zz after update on audits for each statement execute function again();
 		update audits set url = 'v' where id = 5; drop trigger zz on audits`, "4")
 	b.unwatch(t)
 	b.watchNew(t)
-	b.rings(t, w, `insert into audits (id, url) values (20, 'u'), (21, 'u')`, "20", "21")
-	b.rings(t, w, `update audits set progress = 60`)
-	b.rings(t, w, `delete from audits where id = 20`)
+	b.notifies(t, w, `insert into audits (id, url) values (20, 'u'), (21, 'u')`, "20", "21")
+	b.notifies(t, w, `update audits set progress = 60`)
+	b.notifies(t, w, `delete from audits where id = 20`)
 }
 
 // What install does of itself psql does, too: partitions are written by their own names.
@@ -86,9 +86,9 @@ func TestPsqlInstallsOnAPartitionedTable(t *testing.T) {
 	}
 	pgtest.Psql(t, dsn, string(script))
 	b := listen(t, dsn)
-	b.rings(t, conn, `update audits_1 set progress = 2`, "1")
-	b.rings(t, conn, `update audits set progress = 3`, "1")
-	b.rings(t, conn, `delete from audits`, "1")
+	b.notifies(t, conn, `update audits_1 set progress = 2`, "1")
+	b.notifies(t, conn, `update audits set progress = 3`, "1")
+	b.notifies(t, conn, `delete from audits`, "1")
 }
 
 // A table that has become a parent has nothing to install anew: what changes in its children is found by the safety net.
@@ -100,11 +100,11 @@ func TestChildTablesRingNothing(t *testing.T) {
 	if plan := b.install(t, conn, sql.Options{}); plan.SQL != "" {
 		t.Errorf("install wants to run because of a child:\n%s", plan.SQL)
 	}
-	b.rings(t, conn, `insert into child (id, url, progress) values (7, 'u', 3)`)
-	b.rings(t, conn, `update audits set progress = 31`, "1")
-	b.rings(t, conn, `delete from child`)
+	b.notifies(t, conn, `insert into child (id, url, progress) values (7, 'u', 3)`)
+	b.notifies(t, conn, `update audits set progress = 31`, "1")
+	b.notifies(t, conn, `delete from child`)
 	exec(t, conn, `drop table child`)
-	b.rings(t, conn, `update audits set progress = 32`, "1")
+	b.notifies(t, conn, `update audits set progress = 32`, "1")
 }
 
 // TestBulkUpdateHardlyNotices guards the order of magnitude; make bench has the figures.
@@ -144,7 +144,7 @@ func TestBulkUpdateOfWhatIsWatched(t *testing.T) {
 			install(t, conn, o)
 			exec(t, conn, `alter table audits set (autovacuum_enabled = off)`)
 			exec(t, conn, `insert into audits (url, status, progress) select 'u', 'running', 1 from generate_series(1, 10000)`)
-			b := bell{pgtest.Connect(t, dsn)}
+			b := listener{pgtest.Connect(t, dsn)}
 			for id := range int64(1000) {
 				b.watch(t, id+1)
 			}
@@ -186,7 +186,7 @@ func BenchmarkTrigger(b *testing.B) {
 				exec(b, conn, fmt.Sprintf(`insert into audits (url, status, progress) select 'u', 'running', 1 from generate_series(1, %d)`, rows))
 				exec(b, conn, `vacuum analyze audits`)
 				if form == "watched" {
-					bell{pgtest.Connect(b, dsn)}.watch(b, 1)
+					listener{pgtest.Connect(b, dsn)}.watch(b, 1)
 				}
 				w := pgtest.Connect(b, dsn)
 				exec(b, w, `set synchronous_commit = off`) // the disk's time would hide ours
@@ -211,9 +211,9 @@ func TestOwnerOfAPartitionedTableStillMakesPartitions(t *testing.T) {
 	install(t, conn, sql.Options{})
 	b := listen(t, dsn)
 	exec(t, conn, `set role `+owner)
-	b.rings(t, conn, `create table audits_2 partition of audits for values from (10) to (20); insert into audits values (11, 'running', 1)`, "11")
+	b.notifies(t, conn, `create table audits_2 partition of audits for values from (10) to (20); insert into audits values (11, 'running', 1)`, "11")
 	exec(t, conn, `reset role; alter table audits owner to `+other+`; set role `+other)
-	b.rings(t, conn, `create table audits_3 partition of audits for values from (20) to (30); insert into audits values (21, 'running', 1)`, "21")
+	b.notifies(t, conn, `create table audits_3 partition of audits for values from (20) to (30); insert into audits values (21, 'running', 1)`, "21")
 	exec(t, conn, `reset role`)
 	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
 		t.Errorf("install wants to run because of a new owner:\n%s", plan.SQL)
@@ -229,10 +229,10 @@ func TestRowWithoutAKeyIsNotAnnounced(t *testing.T) {
 		exec(t, conn, `create table audits (id integer unique, user_id text, status text, progress integer); insert into audits values (null, 'u', 'x', 1), (3, 'u', 'x', 1)`)
 		install(t, conn, sql.Options{NotifyAlways: always})
 		b := listen(t, dsn)
-		b.rings(t, conn, `insert into audits values (null, 'u', 'x', 1)`)
-		b.rings(t, conn, `update audits set user_id = 'v' where id is null`)
-		b.rings(t, conn, `update audits set id = 1 where ctid = (select min(ctid) from audits where id is null)`, "1")
-		b.rings(t, conn, `update audits set id = null where id = 3`, "3")
-		b.rings(t, conn, `delete from audits where id is null`)
+		b.notifies(t, conn, `insert into audits values (null, 'u', 'x', 1)`)
+		b.notifies(t, conn, `update audits set user_id = 'v' where id is null`)
+		b.notifies(t, conn, `update audits set id = 1 where ctid = (select min(ctid) from audits where id is null)`, "1")
+		b.notifies(t, conn, `update audits set id = null where id = 3`, "3")
+		b.notifies(t, conn, `delete from audits where id is null`)
 	}
 }

@@ -129,7 +129,7 @@ func loadTable(ctx context.Context, conn *pgx.Conn, oid uint32) (*table, error) 
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, errors.New("the table has just been dropped")
+		return nil, errors.New("the table was dropped a moment ago: make it again, or name another one with --table")
 	}
 	t := found[0]
 	kinds := map[string]string{"v": "a view: name the table that it reads", "m": "a materialized view: name the table that it reads",

@@ -16,8 +16,8 @@ func TestAdoptTypes(t *testing.T) {
 				insert into audits values (1, 'COMPLETED', 100), (2, null, 0)`,
 			shown: []string{`{"audit_id":1,"status":"completed","progress":100}`, `{"audit_id":2,"status":"pending","progress":0}`},
 			changes: []change{
-				rings(`update audits set status = 'FAILED' where id = 1`, "1"),
-				rings(`update audits set status = 'PENDING' where id = 2`, "2"),
+				notifies(`update audits set status = 'FAILED' where id = 1`, "1"),
+				notifies(`update audits set status = 'PENDING' where id = 2`, "2"),
 			},
 		},
 		{
@@ -33,10 +33,10 @@ func TestAdoptTypes(t *testing.T) {
 				`{"audit_id":5,"status":"x","progress":99,"total_pages":2147483647}`,
 			},
 			changes: []change{
-				rings(`update audits set progress = 55.2, total_pages = 12.1 where id = 1`, "1"),
-				rings(`update audits set progress = 'NaN', total_pages = 'Infinity' where id = 1`, "1"),
-				rings(`update audits set progress = -1e30 where id = 1`, "1"),
-				rings(`update audits set status = 'RUNNING' where id = 1`, "1"),
+				notifies(`update audits set progress = 55.2, total_pages = 12.1 where id = 1`, "1"),
+				notifies(`update audits set progress = 'NaN', total_pages = 'Infinity' where id = 1`, "1"),
+				notifies(`update audits set progress = -1e30 where id = 1`, "1"),
+				notifies(`update audits set status = 'RUNNING' where id = 1`, "1"),
 			},
 		},
 		{
@@ -49,9 +49,9 @@ func TestAdoptTypes(t *testing.T) {
 				`{"audit_id":3,"status":"running","progress":0,"geo_score":0}`,
 			},
 			changes: []change{
-				rings(`update audits set progress = -1e300 where id = 2`, "2"),
-				rings(`update audits set progress = 1.5 where id = 2`, "2"),
-				rings(`update audits set progress = 1.9 where id = 2`, "2"),
+				notifies(`update audits set progress = -1e300 where id = 2`, "2"),
+				notifies(`update audits set progress = 1.5 where id = 2`, "2"),
+				notifies(`update audits set progress = 1.9 where id = 2`, "2"),
 			},
 		},
 		{
@@ -68,10 +68,10 @@ func TestAdoptTypes(t *testing.T) {
 				`{"audit_id":6,"status":"x","progress":99,"geo_score":-1e+300,"total_pages":0}`,
 			},
 			changes: []change{
-				rings(`update audits set progress = 55.4 where id = 1`, "1"),
-				rings(`update audits set geo_score = 78.1 where id = 1`, "1"),
-				rings(`update audits set progress = 1e400 where id = 1`, "1"),
-				rings(`update audits set progress = 1e500 where id = 1`, "1"),
+				notifies(`update audits set progress = 55.4 where id = 1`, "1"),
+				notifies(`update audits set geo_score = 78.1 where id = 1`, "1"),
+				notifies(`update audits set progress = 1e400 where id = 1`, "1"),
+				notifies(`update audits set progress = 1e500 where id = 1`, "1"),
 			},
 		},
 		{
@@ -89,9 +89,9 @@ func TestAdoptTypes(t *testing.T) {
 				`{"audit_id":6,"status":"x","progress":1,"message":"\"\\\\\\\\ud83d\\ude00\"","error":"é\\"}`,
 			},
 			changes: []change{
-				rings(`update audits set error = '{"code": 8}' where id = 1`, "1"),
-				rings(`update audits set error = error`, "1", "2", "3", "4", "5", "6"),
-				rings(`update audits set message = '"\ud83d"'`, "1", "2", "3", "4", "5", "6"),
+				notifies(`update audits set error = '{"code": 8}' where id = 1`, "1"),
+				notifies(`update audits set error = error`, "1", "2", "3", "4", "5", "6"),
+				notifies(`update audits set message = '"\ud83d"'`, "1", "2", "3", "4", "5", "6"),
 			},
 		},
 		{
@@ -103,9 +103,9 @@ func TestAdoptTypes(t *testing.T) {
 				`{"audit_id":2,"status":"x","progress":1}`,
 			},
 			changes: []change{
-				rings(`update audits set error = '{"code":7}' where id = 1`, "1"),
-				rings(`update audits set error = '{"code":8}' where id = 1`, "1"),
-				rings(`update audits set message = null where id = 2`, "2"),
+				notifies(`update audits set error = '{"code":7}' where id = 1`, "1"),
+				notifies(`update audits set error = '{"code":8}' where id = 1`, "1"),
+				notifies(`update audits set message = null where id = 2`, "2"),
 			},
 		},
 		{
@@ -115,10 +115,10 @@ func TestAdoptTypes(t *testing.T) {
 				insert into audits values (1, 'Failed', 1, '(1,2)', 'boom', '00000000-0000-0000-0000-000000000001', 'A@example.com')`,
 			shown: []string{`{"audit_id":1,"user_id":"00000000-0000-0000-0000-000000000001","user_email":"A@example.com","status":"failed","progress":1,"message":"(1,2)","error":"boom"}`},
 			changes: []change{
-				rings(`update audits set message = '(1,3)'`, "1"),
-				rings(`update audits set message = '(1,3)'`, "1"),
-				rings(`update audits set user_email = 'a@example.com'`, "1"),
-				rings(`update audits set status = 'FAILED'`, "1"),
+				notifies(`update audits set message = '(1,3)'`, "1"),
+				notifies(`update audits set message = '(1,3)'`, "1"),
+				notifies(`update audits set user_email = 'a@example.com'`, "1"),
+				notifies(`update audits set status = 'FAILED'`, "1"),
 			},
 		},
 		{
@@ -128,9 +128,9 @@ func TestAdoptTypes(t *testing.T) {
 				insert into audits values (1, 'FAILED', 1, 'boom', 'u')`,
 			shown: []string{`{"audit_id":1,"user_id":"u","status":"failed","progress":1,"message":"boom"}`},
 			changes: []change{
-				rings(`update audits set message = 'Boom'`, "1"),
-				rings(`update audits set user_id = 'U'`, "1"),
-				rings(`update audits set status = 'failed'`, "1"),
+				notifies(`update audits set message = 'Boom'`, "1"),
+				notifies(`update audits set user_id = 'U'`, "1"),
+				notifies(`update audits set status = 'failed'`, "1"),
 			},
 		},
 		{
@@ -141,9 +141,9 @@ func TestAdoptTypes(t *testing.T) {
 				insert into audits values (1, 'Running', 12.34, '"m"', 'e')`,
 			shown: []string{`{"audit_id":1,"status":"running","progress":12,"message":"m","error":"e"}`},
 			changes: []change{
-				rings(`update audits set progress = 12.99`, "1"),
-				rings(`update audits set progress = 13`, "1"),
-				rings(`update audits set message = '"n"'`, "1"),
+				notifies(`update audits set progress = 12.99`, "1"),
+				notifies(`update audits set progress = 13`, "1"),
+				notifies(`update audits set message = '"n"'`, "1"),
 			},
 		},
 	})
@@ -162,11 +162,11 @@ func TestGeneratedColumnsRing(t *testing.T) {
 		insert into audits values (1, 'running', 0, 10)`)
 	install(t, conn, sql.Options{})
 	b := listen(t, dsn)
-	b.rings(t, conn, `update audits set done = 5`, "1")
+	b.notifies(t, conn, `update audits set done = 5`, "1")
 	equal(t, "the view", shown(t, conn), []string{`{"audit_id":1,"status":"running","progress":50,"message":"page 5"}`})
-	b.rings(t, conn, `update audits set done = 5`, "1")
-	b.rings(t, conn, `insert into audits values (2, 'running', 0, 10)`, "2")
-	b.rings(t, conn, `delete from audits where id = 2`, "2")
+	b.notifies(t, conn, `update audits set done = 5`, "1")
+	b.notifies(t, conn, `insert into audits values (2, 'running', 0, 10)`, "2")
+	b.notifies(t, conn, `delete from audits where id = 2`, "2")
 	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
 		t.Errorf("a second install wants to run:\n%s", plan.SQL)
 	}

@@ -130,10 +130,10 @@ func TestUpgradeIsAsNew(t *testing.T) {
 					ear := pgtest.Connect(t, dsn)
 					exec(t, ear, `listen `+sql.Channel)
 					write()
-					equal(t, "while nobody watches", bell{ear}.heard(t, conn), []string{})
-					bell{ear}.watchAll(t)
+					equal(t, "while nobody watches", listener{ear}.heard(t, conn), []string{})
+					listener{ear}.watchAll(t)
 					write()
-					if got := (bell{ear}).heard(t, conn); !slices.Equal(got, slices.Repeat([]string{"1"}, 8)) {
+					if got := (listener{ear}).heard(t, conn); !slices.Equal(got, slices.Repeat([]string{"1"}, 8)) {
 						t.Errorf("rang %q, want 1 eight times", got)
 					}
 				})
@@ -253,10 +253,10 @@ func TestUpgradeBesideAReader(t *testing.T) {
 			reader := pgtest.Connect(t, dsn)
 			exec(t, reader, `begin isolation level repeatable read; select count(*) from audits`)
 			install(t, conn, sql.Options{})
-			ear := bell{pgtest.Connect(t, dsn)}
+			ear := listener{pgtest.Connect(t, dsn)}
 			exec(t, ear.conn, `listen `+sql.Channel)
 			ear.watchAll(t)
-			ear.rings(t, conn, `update audits set progress = 5 where id = 1`, "1")
+			ear.notifies(t, conn, `update audits set progress = 5 where id = 1`, "1")
 			exec(t, reader, `commit`)
 			install(t, conn, sql.Options{})
 			equal(t, "catalog", difference(catalog(t, conn), fresh), nil)

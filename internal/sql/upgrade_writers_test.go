@@ -73,6 +73,6 @@ func TestUpgradeUnderWriters(t *testing.T) {
 			t.Errorf("from version %d: heard %d notifications, want that of row 1 and the install's", version, len(heard))
 		}
 		b.watchAll(t)
-		b.rings(t, inTheWay, `update audits set progress = 8 where id = 1`, "1")
+		b.notifies(t, inTheWay, `update audits set progress = 8 where id = 1`, "1")
 	}
 }

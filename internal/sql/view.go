@@ -30,7 +30,7 @@ func loadView(ctx context.Context, conn *pgx.Conn, query string) (*table, error)
 		return nil, fail(err)
 	}
 	if len(described.ParamOIDs) > 0 {
-		return nil, fmt.Errorf("%s has a parameter, $1: write the value", viewName)
+		return nil, fmt.Errorf("%s has a parameter, $1: write its value instead", viewName)
 	}
 	var types []uint32
 	v := &table{Display: viewName, Kind: "v"}

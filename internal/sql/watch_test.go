@@ -9,7 +9,7 @@ import (
 )
 
 // unwatched is an installed table with five rows, of which nobody watches any, and an ear.
-func unwatched(t *testing.T) (dsn string, b bell) {
+func unwatched(t *testing.T) (dsn string, b listener) {
 	t.Helper()
 	dsn, conn := audits(t)
 	exec(t, conn, `insert into audits (url, progress) select 'u', 1 from generate_series(2, 5);
@@ -23,18 +23,18 @@ func TestRingsOnlyForWhatIsWatched(t *testing.T) {
 	t.Parallel()
 	dsn, b := unwatched(t)
 	w := pgtest.Connect(t, dsn)
-	b.rings(t, w, `update audits set progress = 10`)
+	b.notifies(t, w, `update audits set progress = 10`)
 	b.watch(t, 2, 4)
-	b.rings(t, w, `update audits set progress = 11`, "2", "4")
-	b.rings(t, w, `update audits set progress = 12 where id = 3`)
-	b.rings(t, w, `begin; update audits set progress = 13 where id = 3; update audits set progress = 13 where id = 4; commit`, "4")
-	b.rings(t, w, `begin; update audits set progress = 14 where id = 5; update audits set progress = 14 where id = 1; update audits set progress = 14 where id = 2; commit`, "2")
-	b.rings(t, w, `insert into audits (id, url) values (6, 'u')`)
-	b.rings(t, w, `delete from audits where id in (4, 5)`, "4")
-	b.rings(t, w, `update audits set id = 9 where id = 3`)
-	b.rings(t, w, `update audits set id = 4 where id = 9`, "4") // a key's change rings for both
-	b.rings(t, w, `update audits set id = 9 where id = 4`, "4")
-	b.rings(t, w, `truncate audits`, "*")
+	b.notifies(t, w, `update audits set progress = 11`, "2", "4")
+	b.notifies(t, w, `update audits set progress = 12 where id = 3`)
+	b.notifies(t, w, `begin; update audits set progress = 13 where id = 3; update audits set progress = 13 where id = 4; commit`, "4")
+	b.notifies(t, w, `begin; update audits set progress = 14 where id = 5; update audits set progress = 14 where id = 1; update audits set progress = 14 where id = 2; commit`, "2")
+	b.notifies(t, w, `insert into audits (id, url) values (6, 'u')`)
+	b.notifies(t, w, `delete from audits where id in (4, 5)`, "4")
+	b.notifies(t, w, `update audits set id = 9 where id = 3`)
+	b.notifies(t, w, `update audits set id = 4 where id = 9`, "4") // a key's change rings for both
+	b.notifies(t, w, `update audits set id = 9 where id = 4`, "4")
+	b.notifies(t, w, `truncate audits`, "*")
 }
 
 // Who watches all that is an owner's is told of new rows, and of rows that are somebody else's now.
@@ -42,14 +42,14 @@ func TestRingsForOwners(t *testing.T) {
 	t.Parallel()
 	dsn, b := unwatched(t)
 	w := pgtest.Connect(t, dsn)
-	b.rings(t, w, `update audits set user_id = 'a' where id = 1`)
-	b.rings(t, w, `insert into audits (id, url) values (6, 'u')`)
+	b.notifies(t, w, `update audits set user_id = 'a' where id = 1`)
+	b.notifies(t, w, `insert into audits (id, url) values (6, 'u')`)
 	b.watchNew(t)
-	b.rings(t, w, `insert into audits (id, url) values (7, 'u'), (8, 'u')`, "7", "8")
-	b.rings(t, w, `update audits set user_id = 'b' where id = 1`, "1")
-	b.rings(t, w, `update audits set user_email = 'b@example.com' where id in (1, 2)`, "1", "2")
-	b.rings(t, w, `update audits set progress = 20`)
-	b.rings(t, w, `delete from audits where id = 8`)
+	b.notifies(t, w, `insert into audits (id, url) values (7, 'u'), (8, 'u')`, "7", "8")
+	b.notifies(t, w, `update audits set user_id = 'b' where id = 1`, "1")
+	b.notifies(t, w, `update audits set user_email = 'b@example.com' where id in (1, 2)`, "1", "2")
+	b.notifies(t, w, `update audits set progress = 20`)
+	b.notifies(t, w, `delete from audits where id = 8`)
 }
 
 // A writer looks anew at each row. What it has changed before somebody watched is found when it has ended: it is among the
@@ -64,11 +64,11 @@ func TestWriterThatLookedBeforeIsInTheSnapshot(t *testing.T) {
 	if got := column(t, b.conn, `select (not pg_visible_in_snapshot($1::xid8, pg_current_snapshot()))::text`, open); got[0] != "true" {
 		t.Error("the snapshot after the lock does not show that the writer that looked before is open")
 	}
-	b.rings(t, w, `commit`)
-	b.rings(t, w, `update audits set progress = 11 where id = 1`, "1")
-	b.rings(t, w, `begin; savepoint s; update audits set progress = 12 where id = 1; rollback to s; update audits set progress = 12 where id = 2; commit`)
+	b.notifies(t, w, `commit`)
+	b.notifies(t, w, `update audits set progress = 11 where id = 1`, "1")
+	b.notifies(t, w, `begin; savepoint s; update audits set progress = 12 where id = 1; rollback to s; update audits set progress = 12 where id = 2; commit`)
 	b.watch(t, 2)
-	b.rings(t, w, `begin; savepoint s; update audits set progress = 13 where id = 1; rollback to s; update audits set progress = 13 where id = 2; commit`, "2")
+	b.notifies(t, w, `begin; savepoint s; update audits set progress = 13 where id = 1; rollback to s; update audits set progress = 13 where id = 2; commit`, "2")
 }
 
 // The look is at locks, which are in no snapshot, and no read that a serializable transaction could fail for.
@@ -78,12 +78,12 @@ func TestEveryIsolationLevelLooksAtThePresent(t *testing.T) {
 	w := pgtest.Connect(t, dsn)
 	for n, level := range []string{"read committed", "repeatable read", "serializable"} {
 		b.unwatch(t)
-		b.rings(t, w, fmt.Sprintf(`begin isolation level %s; update audits set progress = %d where id = 1; commit`, level, 40+n))
+		b.notifies(t, w, fmt.Sprintf(`begin isolation level %s; update audits set progress = %d where id = 1; commit`, level, 40+n))
 		exec(t, w, `begin isolation level `+level+`; select count(*) from audits`)
 		b.watch(t, 1)
 		exec(t, w, fmt.Sprintf(`update audits set progress = %d where id = 1`, 20+n))
-		b.rings(t, w, `commit`, "1")
-		b.rings(t, w, fmt.Sprintf(`begin isolation level %s; insert into audits (id, url) values (%d, 'u'); delete from audits where id = %[2]d; commit`, level, 50+n))
+		b.notifies(t, w, `commit`, "1")
+		b.notifies(t, w, fmt.Sprintf(`begin isolation level %s; insert into audits (id, url) values (%d, 'u'); delete from audits where id = %[2]d; commit`, level, 50+n))
 	}
 	// Two serializable writers of two audits, and somebody who begins to watch between them.
 	other := pgtest.Connect(t, dsn)
@@ -135,7 +135,7 @@ func TestUnwatchedCanBePrepared(t *testing.T) {
 		return
 	}
 	exec(t, w, `begin; update audits set progress = 10 where id = 1; prepare transaction 'unwatched'`)
-	b.rings(t, w, `commit prepared 'unwatched'`)
+	b.notifies(t, w, `commit prepared 'unwatched'`)
 }
 
 func TestNotifyAlways(t *testing.T) {
@@ -145,13 +145,13 @@ func TestNotifyAlways(t *testing.T) {
 	if plan := b.install(t, conn, sql.Options{NotifyAlways: true}); plan.SQL == "" {
 		t.Error("install did not notice the option")
 	}
-	b.rings(t, conn, `update audits set progress = 10 where id in (1, 2)`, "1", "2")
-	b.rings(t, conn, `begin; update audits set progress = 11 where id = 1; update audits set progress = 12 where id = 2; commit`, "1", "2")
-	b.rings(t, conn, `insert into audits (id, url) values (6, 'u')`, "6")
-	b.rings(t, conn, `update audits set id = 7 where id = 6`, "6", "7")
-	b.rings(t, conn, `delete from audits where id = 7`, "7")
+	b.notifies(t, conn, `update audits set progress = 10 where id in (1, 2)`, "1", "2")
+	b.notifies(t, conn, `begin; update audits set progress = 11 where id = 1; update audits set progress = 12 where id = 2; commit`, "1", "2")
+	b.notifies(t, conn, `insert into audits (id, url) values (6, 'u')`, "6")
+	b.notifies(t, conn, `update audits set id = 7 where id = 6`, "6", "7")
+	b.notifies(t, conn, `delete from audits where id = 7`, "7")
 	b.install(t, conn, sql.Options{})
-	b.rings(t, conn, `update audits set progress = 13 where id = 1`)
+	b.notifies(t, conn, `update audits set progress = 13 where id = 1`)
 }
 
 // What an instance has said of what it watches ends with its session, however that ends.
@@ -159,13 +159,13 @@ func TestDeadInstancesLocksGoAway(t *testing.T) {
 	t.Parallel()
 	dsn, b := unwatched(t)
 	w := pgtest.Connect(t, dsn)
-	killed := bell{pgtest.Connect(t, dsn)}
+	killed := listener{pgtest.Connect(t, dsn)}
 	killed.watch(t, 1, 2)
 	b.watch(t, 2)
-	b.rings(t, w, `update audits set progress = 10`, "1", "2")
+	b.notifies(t, w, `update audits set progress = 10`, "1", "2")
 	pid := column(t, killed.conn, `select pg_backend_pid()::text`)[0]
 	exec(t, w, `select pg_terminate_backend(`+pid+`, 10000)`)
-	b.rings(t, w, `update audits set progress = 11`, "2")
+	b.notifies(t, w, `update audits set progress = 11`, "2")
 }
 
 // A writer leaves no lock of ours behind, in its transaction or in its session.

@@ -63,7 +63,7 @@ func parseRules(t *table, words []Word) (rules []rule, err error) {
 			return nil, err
 		}
 		if w.Stored != "null" && w.Stored != "set" && s.words("") == "" {
-			return nil, fmt.Errorf("invalid --status %s=%s=%s: column %s is %s, and of such a column null and set can be told apart: want %[1]s=set=%[3]s or %[1]s=null=%[3]s",
+			return nil, fmt.Errorf("invalid --status %s=%s=%s: column %s is %s, for which only the words null and set can be given: want %[1]s=set=%[3]s or %[1]s=null=%[3]s",
 				w.Source, w.Stored, w.Shown, s.column.Name, s.column.Type)
 		}
 		rules = append(rules, rule{s, w})
@@ -143,7 +143,7 @@ func ownStatus(s *source, words []Word, encoding string) (string, error) {
 		}
 	}
 	if text == "" && (set == "" || len(cases) > 0) {
-		return "", fmt.Errorf("column %s, the status, is %s: of such a column null and set can be told apart, with --status set=completed --status null=running; or name one of text, an enum, an integer or a boolean",
+		return "", fmt.Errorf("column %s, the status, is %s: only the words null and set can be given for it, with --status set=completed --status null=running; or name one of text, an enum, an integer or a boolean",
 			s.column.Name, s.column.Type)
 	}
 	if base := s.column.builtInBase(); null+set == "" && len(cases) == 0 && !isInteger(base) && base != "bool" {

@@ -1,4 +1,6 @@
-// Package tcpproxy forwards connections for tests, and can fail like a network.
+// Package tcpproxy forwards connections for tests, and can fail like a network. Packages pgtest and auditstreamtest use it.
+//
+// The rule that keeps it right: its address never changes, whatever happens to the target.
 package tcpproxy
 
 import (

@@ -136,7 +136,8 @@ func (p *Publisher) Run(ctx context.Context, listening func() bool) error {
 			return nil
 		}
 		if err != nil || p.Up() { // otherwise there was nothing to publish
-			trouble.Log(p.cfg.Logger, slog.LevelWarn, err, "Redis (REDIS_URL) takes no hints, trying again; the instances' safety nets find changes meanwhile", "Redis takes hints again")
+			trouble.Log(p.cfg.Logger, slog.LevelWarn, err,
+				"Redis (REDIS_URL) takes no hints, trying again; the instances' safety nets find changes meanwhile", "Redis takes hints again")
 		}
 		if err == nil {
 			if heartbeat {
