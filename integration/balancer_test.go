@@ -144,14 +144,7 @@ func program(t testing.TB, name, path, config string) (run func(addr string, arg
 		cmd := exec.Command(binary, args...)
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(path)) // Caddy keeps its data there
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = cmd.Wait()
-		}()
+		done := startProcess(t, cmd)
 		t.Cleanup(func() {
 			_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 			select {

@@ -38,18 +38,12 @@ func startDev(t testing.TB) string {
 
 func runDev(t testing.TB, dir, addr string) *devServer {
 	t.Helper()
-	d := &devServer{out: newLogBuffer(), done: make(chan struct{})}
+	d := &devServer{out: newLogBuffer()}
 	d.cmd = exec.Command(binary(t), "dev", "--dir", filepath.Join(dir, "dev"), "--http-addr", addr)
 	d.cmd.Dir = dir
 	d.cmd.Env = environment(nil)
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(d.done)
-		_ = d.cmd.Wait() // the exit status is looked at in stop
-	}()
+	d.done = startProcess(t, d.cmd)
 	t.Cleanup(func() { d.stop(t) })
 
 	address := regexp.MustCompile(`http://127\.0\.0\.1:\d+/\n`)

@@ -42,11 +42,7 @@ func told(t *testing.T, env []string, args ...string) string {
 	var out bytes.Buffer
 	log := newLogBuffer()
 	cmd.Stdout, cmd.Stderr = &out, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = cmd.Wait() }()
+	done := startProcess(t, cmd)
 	pages := ""
 	for running := true; running; {
 		changed := log.changed()

@@ -47,21 +47,7 @@ func exec1(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 // launch starts an instance from any binary, for tests that end it in their own way: at the end it is killed.
 func launch(t testing.TB, path, databaseURL string, env ...string) *instance {
 	t.Helper()
-	i := &instance{log: newLogBuffer(), done: make(chan struct{})}
-	i.cmd = exec.Command(path, "serve")
-	env, scheme := withTLS(t, env)
-	i.cmd.Env = environment(append([]string{
-		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0",
-		"LOG_FORMAT=json", "SSE_MAX_STREAMS_PER_USER=0",
-	}, env...))
-	i.cmd.Stderr = i.log
-	if err := i.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(i.done)
-		_ = i.cmd.Wait() // however it ended
-	}()
+	i, scheme := start(t, path, append([]string{"DATABASE_URL=" + databaseURL}, env...))
 	t.Cleanup(func() {
 		ended := i.keepsSecrets(t)
 		i.signal(t, syscall.SIGKILL)
@@ -69,9 +55,7 @@ func launch(t testing.TB, path, databaseURL string, env ...string) *instance {
 		ended()
 		i.showLog(t)
 	})
-	serving := i.waitLog(t, "serving")
-	i.URL, i.Admin = scheme+serving["addr"].(string), "http://"+serving["admin_addr"].(string)
-	i.record(t)
+	i.serves(t, scheme)
 	return i
 }
 

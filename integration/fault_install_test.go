@@ -50,7 +50,7 @@ func TestFaultInstallBehindANotificationThatDoesNotCommit(t *testing.T) {
 		defer func() { ended <- struct{}{} }()
 		pgtest.Psql(t, db.Admin, string(script))
 	}()
-	eventually(t, func() error { return waits("notify auditstream") })
+	eventually(t, func() error { return waits("commit") }) // of the transaction that notifies
 	db.sql(t, `set lock_timeout = '5s'; update audits set progress = 5`)
 	db.sql(t, `alter system reset synchronous_standby_names`)
 	db.sql(t, `select pg_reload_conf()`)

@@ -112,14 +112,7 @@ default_pool_size = 10
 
 	log := newLogBuffer()
 	cmd.Stderr = log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = cmd.Wait() // it is told to end below
-	}()
+	done := startProcess(t, cmd)
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // an immediate shutdown
 		<-done

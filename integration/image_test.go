@@ -144,16 +144,10 @@ func contained(t testing.TB, image string, flags []string, env ...string) (i *in
 	for _, e := range append([]string{"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json"}, env...) {
 		args = append(args, "--env", e)
 	}
-	i = &instance{log: newLogBuffer(), done: make(chan struct{})}
+	i = &instance{log: newLogBuffer()}
 	i.cmd = exec.Command("docker", append(args, image)...) // which hands signals on
 	i.cmd.Stderr = i.log
-	if err := i.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(i.done)
-		_ = i.cmd.Wait()
-	}()
+	i.done = startProcess(t, i.cmd)
 	t.Cleanup(func() {
 		i.signal(t, syscall.SIGTERM)
 		if code := i.end(t); code != 0 {

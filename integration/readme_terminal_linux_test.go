@@ -34,7 +34,7 @@ func openTerminal(t *testing.T) *terminal {
 trap 'trap "" TERM; trap - EXIT; kill 0' EXIT
 unset MAKEFLAGS MAKELEVEL MFLAGS
 `
-	w := &terminal{t: t, dir: t.TempDir(), log: newLogBuffer(), done: make(chan struct{})}
+	w := &terminal{t: t, dir: t.TempDir(), log: newLogBuffer()}
 	w.cmd = exec.Command("bash", "--norc")
 	w.cmd.Dir, w.cmd.Env = repoPath("."), environment(nil)
 	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
@@ -44,13 +44,7 @@ unset MAKEFLAGS MAKELEVEL MFLAGS
 		t.Fatal(err)
 	}
 	w.typed = typed
-	if err := w.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(w.done)
-		_ = w.cmd.Wait() // it was told to end, or the test finds a command without its end
-	}()
+	w.done = startProcess(t, w.cmd)
 	t.Cleanup(func() {
 		w.close()
 		if t.Failed() {

@@ -17,17 +17,11 @@ import (
 // admin address.
 func relay(t *testing.T, db database, redisURL string) *instance {
 	t.Helper()
-	i := &instance{log: newLogBuffer(), done: make(chan struct{})}
+	i := &instance{log: newLogBuffer()}
 	i.cmd = exec.Command(binary(t), "relay")
 	i.cmd.Env = environment([]string{"DATABASE_URL=" + db.Serve, "REDIS_URL=" + redisURL, "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug"})
 	i.cmd.Stderr = i.log
-	if err := i.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(i.done)
-		_ = i.cmd.Wait() // the exit status is looked at below
-	}()
+	i.done = startProcess(t, i.cmd)
 	t.Cleanup(func() {
 		_ = i.cmd.Process.Signal(syscall.SIGTERM) // it may have been killed
 		select {

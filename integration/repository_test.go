@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"debug/buildinfo"
 	"fmt"
 	"io/fs"
 	"os"
@@ -107,4 +108,31 @@ func lockFile(path string) (unlock func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return func() { _ = file.Close() }, nil
+}
+
+// Whoever builds a program has it whole, also while others build the same one.
+func TestProgramIsWholeWhileOthersBuildIt(t *testing.T) {
+	t.Parallel()
+	name := fmt.Sprint("test-program-", os.Getpid())
+	t.Cleanup(func() {
+		for _, suffix := range []string{"", ".lock"} {
+			if err := os.Remove(repoPath("bin/" + name + suffix)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	var builders sync.WaitGroup
+	for range 4 {
+		builders.Go(func() {
+			path, err := build(name, repoPath("."), "./internal/testreport")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := buildinfo.ReadFile(path); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	builders.Wait()
 }

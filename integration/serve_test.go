@@ -171,38 +171,23 @@ func serve(t testing.TB, databaseURL string, env ...string) *instance {
 func serveBinary(t testing.TB, path, databaseURL string, env ...string) *instance {
 	t.Helper()
 	i, scheme := begin(t, path, databaseURL, env...)
+	i.serves(t, scheme)
+	return i
+}
+
+// serves waits until the instance serves; from then on its answers are judged.
+func (i *instance) serves(t testing.TB, scheme string) {
+	t.Helper()
 	serving := i.waitLog(t, "serving")
 	i.URL = scheme + serving["addr"].(string)
 	i.Admin = "http://" + serving["admin_addr"].(string)
 	i.record(t)
-	return i
 }
 
 // begin is serveBinary for an instance that does not serve yet, or never will; scheme is how its URL begins.
 func begin(t testing.TB, path, databaseURL string, env ...string) (i *instance, scheme string) {
 	t.Helper()
-	i = &instance{log: newLogBuffer(), done: make(chan struct{})}
-	i.cmd = exec.Command(path, "serve")
-	for k, e := range slices.Backward(env) {
-		if strings.HasPrefix(e, "--") {
-			i.cmd.Args = append(i.cmd.Args, e)
-			env = slices.Delete(slices.Clone(env), k, k+1)
-		}
-	}
-	env, scheme = withTLS(t, env)
-	i.cmd.Env = environment(append([]string{
-		"DATABASE_URL=" + databaseURL, "JWT_SECRET=" + secret,
-		"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
-		"SSE_MAX_STREAMS_PER_USER=0",
-	}, env...))
-	i.cmd.Stderr = i.log
-	if err := i.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(i.done)
-		_ = i.cmd.Wait() // the exit status is looked at in end
-	}()
+	i, scheme = start(t, path, append([]string{"DATABASE_URL=" + databaseURL, "LOG_LEVEL=debug"}, env...))
 	t.Cleanup(func() {
 		ended := i.keepsSecrets(t)
 		i.signal(t, syscall.SIGTERM)
@@ -212,6 +197,26 @@ func begin(t testing.TB, path, databaseURL string, env ...string) (i *instance, 
 		ended()
 		i.showLog(t)
 	})
+	return i, scheme
+}
+
+// start runs serve with free ports; what ends it is the caller's.
+func start(t testing.TB, path string, env []string) (i *instance, scheme string) {
+	t.Helper()
+	i = &instance{log: newLogBuffer()}
+	i.cmd = exec.Command(path, "serve")
+	for k, e := range slices.Backward(env) {
+		if strings.HasPrefix(e, "--") {
+			i.cmd.Args = append(i.cmd.Args, e)
+			env = slices.Delete(slices.Clone(env), k, k+1)
+		}
+	}
+	env, scheme = withTLS(t, env)
+	i.cmd.Env = environment(append([]string{
+		"JWT_SECRET=" + secret, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "SSE_MAX_STREAMS_PER_USER=0",
+	}, env...))
+	i.cmd.Stderr = i.log
+	i.done = startProcess(t, i.cmd)
 	return i, scheme
 }
 

@@ -30,7 +30,10 @@ func Routes(metrics prometheus.Gatherer) func(handle func(path string, h http.Ha
 func profile(w http.ResponseWriter, r *http.Request) {
 	name := mux.Vars(r)["profile"]
 	if runtime.Lookup(name) == nil {
-		w.Header().Set("Content-Type", "application/json")
+		h := w.Header() // as of each refusal of the server
+		h.Set("Content-Type", "application/json")
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = w.Write([]byte(`{"error":"Not found"}`)) // whoever asked has gone
 		return
