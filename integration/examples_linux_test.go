@@ -112,10 +112,7 @@ cd '` + dir + `' && export PATH=$PWD/bin:$PATH
 // copyModule adds what examples in Go are built of.
 func (e example) copyModule() (typed string) {
 	e.Helper()
-	root, err := filepath.Abs("..")
-	if err != nil {
-		e.Fatal(err)
-	}
+	root := repoPath(".")
 	return "rm internal/server/web/client\n" + // a link, which go:embed does not follow
 		"(cd '" + root + "' && tar c --exclude=node_modules --exclude='*_test.go' ./go.mod ./go.sum ./*.go ./internal) | tar x\n"
 }
