@@ -36,11 +36,14 @@ test-units:
 	$(TEST) -race -timeout 30m $(TESTFLAGS) $(RACED)
 
 # The whole program, and the packages that are left. Most of these tests wait; which servers have the race detector is in
-# integration/main_test.go.
+# integration/harness/binary.go.
+# Those that take longest come first. Two packages at a time, with four tests each, keep two cores busy; with more, tests are late.
+INTEGRATION = $(addprefix ./integration/,api faults ops web chaos load)
+
 .PHONY: test-whole
 test-whole:
-	$(TEST) -timeout 30m -p 2 -parallel 8 -skip '$(LONG)' $(TESTFLAGS) \
-		./integration $$($(GO) list ./... | grep -vxF "$$($(GO) list ./integration $(RACED))")
+	$(TEST) -timeout 30m -p 2 -parallel 4 -skip '$(LONG)' $(TESTFLAGS) \
+		$(INTEGRATION) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(INTEGRATION) $(RACED))")
 
 # Not part of make test: what is long, or random by nature.
 LONG = ^(TestSoak|TestRollingRestart|TestPgUpgrade)$$
@@ -67,13 +70,13 @@ nightly: ## What finds faults by chance: chaos on new seeds, soak, all tests thr
 .PHONY: test-race
 test-race: ## All tests with the race detector in tests and servers, in random order; about 20 minutes on 2 cores
 	@.ci/setup test
-	AUDITSTREAM_TEST_RACE=all $(TEST) -race -shuffle=on -timeout 3h -parallel 12 $(TESTFLAGS) ./...
+	AUDITSTREAM_TEST_RACE=all $(TEST) -race -shuffle=on -timeout 3h -p 2 -parallel 6 $(TESTFLAGS) ./...
 
 # What depends on who runs it: finding and starting PostgreSQL, the commands, Chromium, README's commands. See .ci/as-user.
 .PHONY: test-user
 test-user:
 	$(TEST) -timeout 20m -skip '^(Fuzz|TestU[0-9])' $(TESTFLAGS) ./cmd/... ./internal/pgtest
-	AUDITSTREAM_TEST_RACE=none $(TEST) -timeout 20m -run '^(TestUpdate|TestPageByKeyboard|TestPitfall05Terminated|TestReadme)' $(TESTFLAGS) ./integration
+	AUDITSTREAM_TEST_RACE=none $(TEST) -timeout 20m -run '^(TestUpdate|TestPageByKeyboard|TestPitfall05Terminated|TestReadme)' $(TESTFLAGS) $(addprefix ./integration/,api faults ops web)
 
 PG ?= 18
 .PHONY: test-postgres
@@ -95,7 +98,7 @@ test-postgres-quick:
 test-postgres-units:
 	$(TEST) -timeout 20m -parallel 4 -skip '^(TestU11DumpAndRestoreKeepTheChoices$(SKIP))$$' $(TESTFLAGS) ./internal/sql ./internal/store ./internal/pgnotify
 test-postgres-whole:
-	$(TEST) -timeout 20m -parallel 12 -run '^Test(API|Update|Upgrade|Privilege)' $(TESTFLAGS) ./integration
+	$(TEST) -timeout 20m -p 2 -parallel 6 -run '^Test(API|Update|Upgrade|Privilege)' $(TESTFLAGS) ./integration/api ./integration/faults
 
 IN_CONTAINER = AUDITSTREAM_TEST_POSTGRES=container $(TEST) -timeout 20m $(TESTFLAGS)
 
@@ -104,7 +107,7 @@ test-containers: ## Adoption, install and rights, the reads and a stream on Post
 	@.ci/setup test
 	$(IN_CONTAINER) -run '^(TestAdopt|TestInstall|TestUninstall|TestS[0-9])' ./internal/sql
 	$(IN_CONTAINER) ./internal/store
-	$(IN_CONTAINER) -run '^(TestAPIAdoptedTable|TestUpdateReachesTheStream)$$' ./integration
+	$(IN_CONTAINER) -run '^(TestAPIAdoptedTable|TestUpdateReachesTheStream)$$' ./integration/api
 
 # What starts its own PostgreSQL in any case, to break it, or hardly asks the database anything.
 NOT_OF_THE_DATABASE = ^(TestChaos|TestFailover|TestRolling|TestBalancer|TestReadme|TestSoak|TestLoad|TestPage|TestClient|TestHostileRequest|TestBench$$)
@@ -120,14 +123,14 @@ test-changed: ## Licences, image, package, manifests and dashboard, each if its 
 	@.ci/changed licenses go.mod go.sum THIRD_PARTY.md .ci/licenses -- make licenses
 	@.ci/changed kubernetes deploy/kubernetes integration/kubernetes -- make test-kubernetes
 	@.ci/changed grafana deploy/grafana-dashboard.json integration/grafana -- make test-grafana
-	@.ci/changed release deploy go.mod cmd/auditstream/man.go $(wildcard integration/release_*) -- make test-release
-	@.ci/changed image Dockerfile .dockerignore compose.yaml deploy/compose go.mod docs/testing.md integration/nodetests $(wildcard integration/image_*) -- make test-image
+	@.ci/changed release deploy go.mod cmd/auditstream/man.go $(wildcard integration/ops/release_*) -- make test-release
+	@.ci/changed image Dockerfile .dockerignore compose.yaml deploy/compose go.mod docs/testing.md integration/nodetests $(wildcard integration/ops/image_*) -- make test-image
 
 .PHONY: test-image
 test-image: ## Build the container image, run it without any rights, and compose.yaml with it; needs a Docker engine
 	@.ci/setup test
 	@.ci/setup image
-	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration
+	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration/ops
 
 .PHONY: test-container-module
 test-container-module: ## Run the testcontainers-go module with the image of make image; needs a Docker engine; POSTGRES_IMAGE=postgres:15 for another
@@ -148,26 +151,26 @@ release: ## Make a release in dist/: RELEASE=v1.2.3; archives, Debian packages, 
 .PHONY: test-release
 test-release: ## Make a release twice, compare its bytes, take it apart, install its Debian package into a folder and, as root, under systemd
 	@.ci/setup test
-	$(GO) test -tags release -count=1 -run '^TestRelease$$' -timeout 30m -v ./integration
+	$(GO) test -tags release -count=1 -run '^TestRelease$$' -timeout 30m -v ./integration/ops
 
 CHAOS ?= 1m
 CHAOS_SEED ?=
 .PHONY: chaos
 chaos: ## Random faults under random load for CHAOS=1m; CHAOS_SEED=n replays a schedule
 	@.ci/setup test
-	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -count=1 -run '^TestChaos' -v -timeout 3h ./integration
+	CHAOS=$(CHAOS) CHAOS_SEED=$(CHAOS_SEED) $(GO) test -count=1 -run '^TestChaos' -v -timeout 3h ./integration/chaos
 
 .PHONY: rolling
 rolling: ## A rolling restart of three instances behind nginx under 1,000 clients, drawn anew in docs/rolling-restart.svg
 	@.ci/setup test
-	ROLLING_RESTART=$(abspath docs/rolling-restart.svg) $(GO) test -count=1 -run '^TestRollingRestart$$' -v ./integration
+	ROLLING_RESTART=$(abspath docs/rolling-restart.svg) $(GO) test -count=1 -run '^TestRollingRestart$$' -v ./integration/rolling
 
 SOAK ?= 20m
 SOAK_REPORT ?= soak
 .PHONY: soak
 soak: ## Constant churn for SOAK=20m; fails when anything grows; samples and drawing in SOAK_REPORT=soak/
 	@.ci/setup test
-	SOAK=$(SOAK) SOAK_REPORT=$(abspath $(SOAK_REPORT)) $(GO) test -count=1 -run '^TestSoak$$' -v -timeout 48h ./integration
+	SOAK=$(SOAK) SOAK_REPORT=$(abspath $(SOAK_REPORT)) $(GO) test -count=1 -run '^TestSoak$$' -v -timeout 48h ./integration/soak
 
 # Each target by itself, as go test wants it; go test names them, so that none is forgotten. Two workers, because the
 # targets that need PostgreSQL start one for each; and hardly any minimizing, which is slow there and finds nothing.
@@ -199,7 +202,7 @@ BENCH_COUNT ?= 1
 bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger, and the latency beside a bare LISTEN; BENCH_COUNT=10 for benchstat
 	@.ci/setup test
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms -count $(BENCH_COUNT) ./internal/store/ ./internal/pgnotify/ ./internal/server/ ./internal/sql/
-	$(GO) test -run '^$$' -bench Latency -benchtime 1x -count $(BENCH_COUNT) ./integration/
+	$(GO) test -run '^$$' -bench Latency -benchtime 1x -count $(BENCH_COUNT) ./integration/load
 
 # Where PostgreSQL is not run by localpg, which needs Unix's signals, there are no tests either.
 PORTABLE = . ./internal/server ./internal/pgnotify ./internal/pgnotify/redisnotify ./internal/store ./internal/sql

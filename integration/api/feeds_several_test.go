@@ -1,0 +1,341 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"auditstream/integration/harness"
+	"auditstream/internal/pgtest"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/jackc/pgx/v5"
+)
+
+// several is a database without audits, with feeds of these install commands.
+func several(t *testing.T, ddl string, installs ...string) (harness.Database, func(command string) string) {
+	t.Helper()
+	dsn := pgtest.New(t)
+	harness.Install(t, pgtest.New(t)) // makes the role
+	pgtest.Psql(t, dsn, ddl)
+	run := func(line string) string {
+		return harness.RunCommand(t, []string{"DATABASE_URL=" + dsn}, strings.Split(line, " ")...)
+	}
+	for _, line := range installs {
+		run("install --role " + harness.ServeRole + " " + line)
+	}
+	return harness.Adopted(t, dsn), run
+}
+
+// A schema for each tenant, with the same table and the same ids in each, and two feeds of one table: what one shows, no other does.
+func TestFeedsOfTenants(t *testing.T) {
+	t.Parallel()
+	var ddl string
+	var installs []string
+	for n := range 3 {
+		ddl += fmt.Sprintf(`create schema t%[1]d; create table t%[1]d.jobs (id bigserial primary key, status text not null default 'running', progress int not null default 0, owner text, org text);
+			insert into t%[1]d.jobs (owner, org) values ('alice', 'a'), ('bob', 'b'); `, n)
+		installs = append(installs, fmt.Sprintf("--feed tenant_%d --table t%[1]d.jobs --column user_id=owner", n))
+	}
+	installs = append(installs, "--feed everybodys --table t0.jobs --column user_id= --field org --public")
+	db, run := several(t, ddl, installs...)
+	if again := run("install " + installs[1]); !strings.Contains(again, "nothing to change") {
+		t.Errorf("a second install: %s", again)
+	}
+	if out := harness.RunCommand(t, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + harness.JWTSecret}, "doctor"); strings.Contains(out, "FAIL") || strings.Count(out, "its keys are of type") != 4 {
+		t.Errorf("doctor:\n%s", out)
+	}
+	if out := harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin, "JWT_SECRET=" + harness.JWTSecret}, "doctor"); !strings.Contains(out, "not as a superuser") || strings.Contains(out, "statuses") {
+		t.Errorf("doctor as a superuser:\n%s", out)
+	}
+	i := harness.Serve(t, db.Serve)
+	i.WaitReady(t, "up")
+	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
+	streams := make([]*harness.Stream, 4)
+	for n, feed := range []string{"tenant_0", "tenant_1", "tenant_2", "everybodys"} {
+		streams[n] = i.Open(t, "/api/v1/sse/"+feed+"/1/progress", alice)
+		streams[n].Next(t)
+		want := http.StatusForbidden
+		if feed == "everybodys" {
+			want = http.StatusOK
+		}
+		if got := i.Ask(t, "GET", "/api/v1/"+feed+"/2/status", "Authorization", "Bearer "+alice); got.Status != want {
+			t.Errorf("bob's of %s: %d %s", feed, got.Status, got.Body)
+		}
+	}
+	for n := range 3 {
+		db.SQL(t, fmt.Sprintf(`update t%d.jobs set progress = %d`, n, 10*n+10))
+		if got, want := streams[n].Next(t).Data, fmt.Sprintf(`{"id":1,"status":"running","progress":%d}`, 10*n+10); got != want {
+			t.Errorf("tenant %d: got %s, want %s", n, got, want)
+		}
+	}
+	if got, want := streams[3].Next(t).Data, `{"id":1,"status":"running","progress":10,"org":"a"}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	// Audits is not there, and nobody misses it.
+	if got := i.Ask(t, "GET", "/api/v1/audits/1/status", "Authorization", "Bearer "+alice); got.Status != http.StatusNotFound {
+		t.Errorf("audits: %d %s", got.Status, got.Body)
+	}
+	db.SQL(t, `update t0.jobs set status = 'completed'`)
+	for _, n := range []int{0, 3} {
+		streams[n].Next(t)
+		streams[n].Ended(t)
+	}
+	db.SQL(t, `update t2.jobs set progress = 99`)
+	if got := streams[2].Next(t).Data; got != `{"id":1,"status":"running","progress":99}` {
+		t.Errorf("tenant 2: got %s", got)
+	}
+	run("uninstall")
+	if left := db.SQL(t, `select (select count(*) from pg_trigger where tgname ~ '^auditstream_') + (select count(*) from pg_namespace where nspname = 'auditstream')`); left != "0" {
+		t.Errorf("%s things of ours are left", left)
+	}
+}
+
+// Feeds come and go while writers write to all tables and others are watched: nobody else notices, and no write fails.
+func TestFeedsComeAndGoWhileOthersAreWatched(t *testing.T) {
+	t.Parallel()
+	db, run := several(t, `create table jobs (id uuid primary key default gen_random_uuid(), status text, progress int, user_id text); insert into jobs values ('00000000-0000-0000-0000-000000000001', 'running', 0, 'alice');
+		create table mails (id text primary key, status text, progress int, user_id text); insert into mails values ('a/b', 'running', 0, 'alice')`, "--feed jobs")
+	i := harness.Serve(t, db.Serve)
+	i.WaitReady(t, "up")
+	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
+	const id = "00000000-0000-0000-0000-000000000001"
+	st := i.Open(t, "/api/v1/sse/jobs/"+id+"/progress", alice)
+	st.Next(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	var wrote atomic.Int64
+	for _, table := range []string{"jobs", "mails"} {
+		writers.Go(func() {
+			conn, err := pgx.Connect(ctx, db.Admin)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+			for ctx.Err() == nil {
+				if _, err := conn.Exec(ctx, `update `+table+` set progress = (progress + 1) % 90`); err != nil && ctx.Err() == nil {
+					t.Errorf("a write to %s: %v", table, err)
+					return
+				}
+				wrote.Add(1)
+			}
+		})
+	}
+	for round := range 4 {
+		run("install --feed mails --role " + harness.ServeRole)
+		harness.Eventually(t, func() error {
+			if got := i.Ask(t, "GET", "/api/v1/mails/a%2Fb/status", "Authorization", "Bearer "+alice); got.Status != http.StatusOK {
+				return fmt.Errorf("round %d: %d %s", round, got.Status, got.Body)
+			}
+			return nil
+		})
+		mail := i.Open(t, "/api/v1/sse/mails/a%2Fb/progress", alice)
+		for range 3 {
+			mail.Next(t)
+		}
+		run("uninstall --feed mails")
+		harness.Eventually(t, func() error {
+			if got := i.Ask(t, "GET", "/api/v1/mails/a%2Fb/status", "Authorization", "Bearer "+alice); got.Status != http.StatusNotFound {
+				return fmt.Errorf("round %d: a feed that is gone: %d %s", round, got.Status, got.Body)
+			}
+			return nil
+		})
+		before := wrote.Load()
+		for range 5 {
+			st.Next(t)
+		}
+		t.Logf("round %d: %d writes", round, wrote.Load()-before)
+	}
+	stop()
+	writers.Wait()
+	db.SQL(t, `update jobs set status = 'completed', progress = 100`)
+	for !strings.Contains(st.Next(t).Data, "completed") {
+	}
+	st.Ended(t)
+	if missed := i.Metric(t, `auditstream_notifications_missed_total{feed="jobs"}`); missed != 0 {
+		t.Errorf("%v changes were not announced", missed)
+	}
+}
+
+// Progress that is in a child table is shown by a view of the operator's own, and a change there is pushed.
+func TestOwnViewWithRing(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "view.sql")
+	err := os.WriteFile(file, []byte(`-- how far each is
+select j.id, j.state as status, j.owner as user_id, j.title, j.trouble as error, (select 100 * count(*) filter (where s.done) / nullif(count(*), 0) from public.steps s where s.job_id = j.id) as progress
+from public.jobs j;
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, run := several(t, `create table jobs (id bigserial primary key, title text, owner text, state text, trouble text); create table steps (id bigserial primary key, job_id int, done boolean default false);
+		create index on steps (job_id); insert into jobs (title, owner, state) values ('one', 'alice', 'working'); insert into steps (job_id) values (1), (1)`,
+		"--feed jobs --table jobs --view "+file+" --ring steps=job_id --field title --status working=running")
+	if again := run("install --feed jobs"); !strings.Contains(again, "nothing to change") {
+		t.Errorf("a second install: %s", again)
+	}
+	i := harness.Serve(t, db.Serve)
+	i.WaitReady(t, "up")
+	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
+	st, all := i.Open(t, "/api/v1/sse/jobs/1/progress", alice), i.Open(t, "/api/v1/sse/jobs/progress", alice)
+	for _, step := range []struct{ change, want string }{
+		{`select 1`, `{"id":1,"status":"running","progress":0,"title":"one"}`},
+		{`update steps set done = true where id = 1`, `{"id":1,"status":"running","progress":50,"title":"one"}`},
+		{`delete from steps where id = 2`, `{"id":1,"status":"running","progress":100,"title":"one"}`},
+		{`insert into steps (job_id) select 1 from generate_series(1, 3)`, `{"id":1,"status":"running","progress":25,"title":"one"}`},
+		{`update jobs set state = 'failed', trouble = 'no paper'`, `{"id":1,"status":"failed","progress":25,"title":"one","error":"no paper"}`},
+	} {
+		db.SQL(t, step.change)
+		for _, s := range []*harness.Stream{st, all} {
+			if got := s.Next(t).Data; got != step.want {
+				t.Fatalf("after %s: got %s, want %s", step.change, got, step.want)
+			}
+		}
+	}
+	st.Ended(t)
+	if got := i.Ask(t, "GET", "/api/v1/jobs/1/status", "Authorization", "Bearer "+harness.Token(t, jwt.MapClaims{"sub": "mallory"})); got.Status != http.StatusForbidden {
+		t.Errorf("a stranger: %d %s", got.Status, got.Body)
+	}
+	if missed := i.Metric(t, `auditstream_notifications_missed_total{feed="jobs"}`); missed != 0 {
+		t.Errorf("%v changes were not announced", missed)
+	}
+}
+
+// Whoever has no table has one made, and reports from any language, as docs/adopt-a-table.md says.
+func TestReportIsShown(t *testing.T) {
+	t.Parallel()
+	const page = "docs/adopt-a-table.md"
+	made := strings.TrimPrefix(harness.CommandsOf(t, page)["No table at all"][0], "sh\nauditstream ")
+	reports := regexp.MustCompile(`(?m)^    (select auditstream\.report\(.*\))$`).FindAllStringSubmatch(harness.Document(t, page), -1)
+	if len(reports) != 3 {
+		t.Fatalf("%d reports in %s, want 3", len(reports), page)
+	}
+	db, run := several(t, `select 1`)
+	run(strings.TrimSpace(made) + " --role " + harness.ServeRole)
+	if out := run(strings.TrimSpace(made)); !strings.Contains(out, "nothing to change") {
+		t.Errorf("a second install: %s", out)
+	}
+	i := harness.Serve(t, db.Serve)
+	i.WaitReady(t, "up")
+	var st *harness.Stream
+	for n, want := range []string{`{"id":"file 7","status":"running","progress":0}`, `{"id":"file 7","status":"running","progress":40,"message":"page 4 of 10"}`,
+		`{"id":"file 7","status":"completed","progress":100}`} {
+		db.SQL(t, reports[n][1])
+		if st == nil {
+			st = i.Open(t, "/api/v1/sse/jobs/file%207/progress", harness.Token(t, jwt.MapClaims{"sub": "alice"}))
+		}
+		if got := st.Next(t).Data; got != want {
+			t.Fatalf("after %s: got %s, want %s", reports[n][1], got, want)
+		}
+	}
+	st.Ended(t)
+}
+
+// Streams of all feeds outlive the database, and feeds are found that are installed when it is back.
+func TestFeedsOutliveTheDatabase(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	db := harness.Adopt(t, server.DSN("postgres"))
+	const id = "00000000-0000-0000-0000-000000000001"
+	db.SQL(t, `create table jobs (id uuid primary key, status text, progress int, user_id text); insert into jobs values ('`+id+`', 'running', 0, 'alice');
+		create table mails (id text primary key, status text, progress int, user_id text); insert into mails values ('ä/1', 'running', 0, 'alice')`)
+	run := func(args ...string) { harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, args...) }
+	for _, feed := range []string{"jobs", "mails"} {
+		run("install", "--feed", feed, "--role", harness.ServeRole)
+	}
+	audit := db.Insert(t, "", "")
+	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
+	i.WaitReady(t, "up")
+	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
+	streams := map[string]*harness.Stream{}
+	for table, path := range map[string]string{"audits": "audits/" + audit, "jobs": "jobs/" + id, "mails": "mails/%C3%A4%2F1"} {
+		streams[table] = i.Open(t, "/api/v1/sse/"+path+"/progress", alice)
+		streams[table].Next(t)
+	}
+	for n, down := range []func() error{
+		func() error { return server.StopImmediate(t.Context()) }, func() error { return server.Crash(t.Context()) }, func() error { return server.StopFast(t.Context()) },
+	} {
+		if err := down(); err != nil {
+			t.Fatal(err)
+		}
+		harness.Eventually(t, func() error {
+			if status, body := i.Get(t, "/readyz"); status != http.StatusServiceUnavailable {
+				return fmt.Errorf("/readyz: %d %s, want 503", status, body)
+			}
+			return nil
+		})
+		if err := server.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		feed := fmt.Sprintf("late_%d", n)
+		run("install", "--feed", feed, "--table", "jobs", "--role", harness.ServeRole)
+		for table, st := range streams {
+			db.SQL(t, fmt.Sprintf(`update %s set progress = %d`, table, 10*n+10))
+			st.Until(t, func(p harness.Progress) bool { return p.Progress == 10*n+10 })
+		}
+		harness.Eventually(t, func() error {
+			if got := i.Ask(t, "GET", "/api/v1/"+feed+"/"+id+"/status", "Authorization", "Bearer "+alice); got.Status != http.StatusOK {
+				return fmt.Errorf("a feed that was installed when the database was back: %d %s", got.Status, got.Body)
+			}
+			return nil
+		})
+	}
+}
+
+// A program that starts while the database cannot be reached knows its feeds as soon as it can be: streams of all but audits were told to
+// come back for up to nine seconds more. Three attempts, since the machine may stand still for two seconds.
+func TestFeedsAreKnownSoonAfterAStartWithoutTheDatabase(t *testing.T) {
+	t.Parallel()
+	const most = 2 * time.Second
+	db := harness.NewDatabase(t)
+	const id = "00000000-0000-0000-0000-000000000001"
+	db.SQL(t, `create table jobs (id uuid primary key, status text, progress int, user_id text); insert into jobs values ('`+id+`', 'running', 0, 'alice')`)
+	harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--feed", "jobs", "--role", harness.ServeRole)
+	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
+	var late []time.Duration
+	for range 3 {
+		hole, url := pgtest.ProxyDSN(t, db.Serve)
+		deaf, listen := pgtest.ProxyDSN(t, db.Serve) // a connection that listens would have it looked
+		hole.Pause()
+		deaf.Pause()
+		i := harness.Serve(t, url, "DATABASE_LISTEN_URL="+listen)
+		status := func(path string) int { return i.Ask(t, "GET", path, "Authorization", "Bearer "+alice).Status }
+		if got := status("/api/v1/jobs/" + id + "/status"); got != http.StatusServiceUnavailable {
+			t.Fatalf("without the database: %d, want 503", got)
+		}
+		unknown := func() int { return strings.Count(i.Log.String(), "which feeds there are is not known") }
+		asked := unknown()
+		harness.Eventually(t, func() error {
+			if unknown() == asked {
+				return errors.New("the database was not asked again")
+			}
+			return nil
+		})
+		hole.Resume()
+		answers := func(path string, want int) time.Time {
+			harness.Eventually(t, func() error {
+				if got := status(path); got != want {
+					return fmt.Errorf("%s: %d, want %d", path, got, want)
+				}
+				return nil
+			})
+			return time.Now()
+		}
+		read := answers("/api/v1/audits/1/status", http.StatusNotFound) // the database is read
+		late = append(late, answers("/api/v1/jobs/"+id+"/status", http.StatusOK).Sub(read))
+		if late[len(late)-1] < most {
+			return
+		}
+	}
+	t.Errorf("the feed was known %v after the database could be read, want less than %v", late, most)
+}

@@ -1,0 +1,94 @@
+package api
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"auditstream/integration/harness"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+)
+
+// TestAPIWatchInATerminal follows two audits with the program in a terminal of its own, and stops it by Ctrl-C.
+func TestAPIWatchInATerminal(t *testing.T) {
+	t.Parallel()
+	db := harness.NewDatabase(t)
+	i := harness.Serve(t, db.Serve, noSafetyNet)
+	i.WaitReady(t, "up")
+	ids := db.InsertMany(t, 2)
+	cmd := exec.Command(harness.Binary(t), append([]string{"watch"}, ids...)...)
+	cmd.Env = harness.Environment([]string{"AUDITSTREAM_URL=" + i.URL, "AUDITSTREAM_TOKEN=" + harness.AliceToken(t), "TERM=xterm"})
+	master, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	if err := pty.Setsize(master, &pty.Winsize{Cols: 100, Rows: 24}); err != nil {
+		t.Fatal(err)
+	}
+	before := modes(t, tty)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	shown := new(harness.RawBody)
+	var reading sync.WaitGroup
+	reading.Go(func() { _, _ = io.Copy(shown, master) }) // fails when nobody has the terminal open any more
+	wait := func(want string) {
+		t.Helper()
+		harness.Eventually(t, func() error {
+			if text := shown.String(); !strings.Contains(text, want) {
+				return &notShown{want, text[max(0, len(text)-2000):]}
+			}
+			return nil
+		})
+	}
+	wait("  0 %")
+	i.WaitMetric(t, "auditstream_streams_open", func(open float64) bool { return open == 1 }) // for both; bars are there before it is
+	db.SQL(t, "update audits set progress = 55, message = 'Running competitor analysis...' where id = "+ids[1])
+	wait("55 %  ")
+	wait("Running competitor analysis...")
+	db.SQL(t, "update audits set status = 'completed', progress = 100 where id = "+ids[0])
+	wait("✓ completed")
+	if _, err := master.WriteString("\x03"); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the status says how it went
+	if code := cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit status %d after Ctrl-C, want 1", code)
+	}
+	wait("audit " + ids[1] + ": stopped before the end\r\n")
+	if after := modes(t, tty); !bytes.Equal(before, after) {
+		t.Errorf("the terminal's modes were changed from %x to %x", before, after)
+	}
+	_ = tty.Close()
+	reading.Wait()
+	text := shown.String()
+	t.Logf("at the end:\n%s", text[strings.LastIndex(text, "\x1b[J")+len("\x1b[J"):])
+	if strings.Contains(text, "\x1b[?") {
+		t.Errorf("private modes of the terminal were set: %q", text)
+	}
+}
+
+func modes(t *testing.T, tty *os.File) []byte {
+	t.Helper()
+	state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	for _, flag := range []uint32{state.Iflag, state.Oflag, state.Cflag, state.Lflag} {
+		for shift := 0; shift < 32; shift += 8 {
+			b.WriteByte(byte(flag >> shift))
+		}
+	}
+	b.Write(state.Cc[:])
+	return b.Bytes()
+}

@@ -1,0 +1,47 @@
+package faults
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"auditstream/integration/harness"
+)
+
+// serve, its listener and doctor need no more than install --role grants, even where PUBLIC has nothing.
+func TestPrivilegeServeNeedsNoMore(t *testing.T) {
+	t.Parallel()
+	db := harness.NewFirstAuditDatabase(t)
+	db.LockUp(t)
+	if public := db.SQL(t, "select has_database_privilege('public', current_database(), 'connect') or has_schema_privilege('public', 'public', 'usage')"); public != "f" {
+		t.Fatal("the database is not locked up")
+	}
+	i := harness.Serve(t, db.Serve)
+	i.WaitReady(t, "up")
+	s := i.Watch(t, "1", harness.AliceToken(t))
+	s.Next(t)
+	for progress := 30; progress < 33; progress++ {
+		db.SQL(t, "update audits set progress = "+string(rune('0'+progress/10))+string(rune('0'+progress%10)))
+		if got := s.NextProgress(t); got.Progress != progress {
+			t.Errorf("progress %d, want %d", got.Progress, progress)
+		}
+	}
+	if got := i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t)); got.Status != http.StatusOK || !strings.Contains(got.Body, `"progress":32`) {
+		t.Errorf("status: %d %s", got.Status, got.Body)
+	}
+	out := harness.RunCommand(t, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + harness.JWTSecret}, "doctor")
+	if strings.Contains(out, "FAIL") || !strings.Contains(out, "role "+harness.ServeRole+": no superuser, may not write the table") {
+		t.Errorf("doctor:\n%s", out)
+	}
+	db.SQL(t, "update audits set status = 'completed'")
+	if got := s.NextProgress(t); got.Status != "completed" {
+		t.Errorf("status %q, want completed", got.Status)
+	}
+	s.Ended(t)
+	if roles := db.SQL(t, "select string_agg(distinct usename, ' ') from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"); roles != harness.ServeRole {
+		t.Errorf("sessions of %s, want of %s alone", roles, harness.ServeRole)
+	}
+	if got := i.Metric(t, "auditstream_notifications_missed_total"); got != 0 {
+		t.Errorf("%v notifications missed, want none", got)
+	}
+}

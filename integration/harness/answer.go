@@ -1,0 +1,115 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// Answer is a whole answer that is no stream.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Ask makes a request with headers given as pairs; an Authorization header is one of them.
+func (i *Instance) Ask(t testing.TB, method, path string, headers ...string) Answer {
+	t.Helper()
+	r := Request(t, t.Context(), i.URL+path, "", headers...)
+	r.Method = method
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Answer{resp.StatusCode, resp.Header, ReadAll(t, resp.Body)}
+}
+
+// WantRefusal compares an answer with the literal status, body and WWW-Authenticate of a refusal.
+func (a Answer) WantRefusal(t testing.TB, status int, body, challenge string) {
+	t.Helper()
+	if a.Status != status || a.Body != body {
+		t.Errorf("answer %d %s, want %d %s", a.Status, a.Body, status, body)
+	}
+	if got := a.Header.Get("WWW-Authenticate"); got != challenge {
+		t.Errorf("WWW-Authenticate: %s\nwant              %s", got, challenge)
+	}
+	for name, want := range map[string]string{
+		"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
+		"Content-Length": fmt.Sprint(len(body)),
+	} {
+		if got := a.Header.Get(name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+const (
+	InvalidToken     = `{"error":"Invalid authentication token"}`
+	CrossUser        = `{"error":"Cross-user access denied"}`
+	InvalidChallenge = `Bearer realm="auditstream", error="invalid_token", error_description="The access token is malformed, expired or not meant for this service"`
+)
+
+// WantOpen compares an answer that needs no token.
+func (a Answer) WantOpen(t testing.TB, status int, body string) {
+	t.Helper()
+	if a.Status != status || a.Body != body {
+		t.Errorf("answer %d %s, want %d %s", a.Status, a.Body, status, body)
+	}
+	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
+		if got := a.Header.Get(name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+// Request makes a GET request with a token, if it is not empty, and headers given as pairs.
+func Request(t testing.TB, ctx context.Context, url, token string, headers ...string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	for k := 0; k+1 < len(headers); k += 2 {
+		r.Header.Add(headers[k], headers[k+1])
+	}
+	return r
+}
+
+// Get fetches a path of the API without a token.
+func (i *Instance) Get(t testing.TB, path string) (status int, body string) {
+	t.Helper()
+	resp, err := http.Get(i.URL + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, ReadAll(t, resp.Body)
+}
+
+// ReadAll reads a body to its end and closes it.
+func ReadAll(t testing.TB, body io.ReadCloser) string {
+	t.Helper()
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// CORSHeaders are the headers of an answer that let pages of other origins read it.
+func (a Answer) CORSHeaders() map[string]string {
+	cors := map[string]string{}
+	for name, values := range a.Header {
+		if strings.HasPrefix(name, "Access-Control-") {
+			cors[name] = strings.Join(values, " | ")
+		}
+	}
+	return cors
+}

@@ -1,0 +1,132 @@
+package load
+
+import (
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/integration/harness"
+)
+
+// Clients that never finish a request are cut off, and keep nobody out meanwhile, however many there are.
+func TestLoadSlowRequestsAreCutOffAndKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	const each = 200
+	db := harness.NewDatabase(t)
+	i := harness.Serve(t, db.Serve)
+	i.WaitReady(t, "up")
+	id := db.InsertMany(t, 1)[0]
+	v := i.View(t, id, nil)
+	v.Reached(t, 0)
+	goroutines := i.Metric(t, "go_goroutines")
+	alone := askTimes(t, i, 20)
+
+	kinds := []struct {
+		name, begin, drop string
+		limit             time.Duration // of the server
+	}{
+		{"says nothing", "", "", 5 * time.Second},
+		{"header", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "x", 5 * time.Second},
+		{"header of the second request", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nX-Slow: ", "x", 5 * time.Second},
+		{"body", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", "x", 10 * time.Second},
+		{"body of a stream's request", "GET " + harness.StreamPath(id) + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", "x", 10 * time.Second},
+	}
+	begun := time.Now()
+	clients := make(map[string][]*slowClient)
+	for _, kind := range kinds {
+		for range each {
+			clients[kind.name] = append(clients[kind.name], openSlowly(t, i, kind.begin, kind.drop))
+		}
+	}
+	connected := time.Since(begun)
+	beside := askTimes(t, i, 20)
+	n := 0
+	for time.Since(begun) < 4*time.Second { // all are there
+		n++
+		db.SetAll(t, n)
+		v.Reached(t, n)
+		s := i.Watch(t, id, harness.AliceToken(t))
+		s.Next(t)
+		s.Cancel()
+	}
+	for _, kind := range kinds {
+		var slowest time.Duration
+		for _, c := range clients[kind.name] {
+			select {
+			case took := <-c.ended:
+				slowest = max(slowest, took)
+			case <-time.After(harness.Patience):
+				t.Fatalf("%s: still open", kind.name)
+			}
+		}
+		t.Logf("%s: cut off after %v at most", kind.name, slowest.Round(time.Millisecond))
+		if slowest > kind.limit+5*time.Second {
+			t.Errorf("%s: cut off after %v, want %v and a little", kind.name, slowest, kind.limit)
+		}
+	}
+	t.Logf("%d slow clients connected within %v; a request takes %v without them, %v with them", each*len(kinds), connected.Round(time.Millisecond), alone, beside)
+	if beside > 10*alone+50*time.Millisecond {
+		t.Errorf("a request takes %v without slow clients, %v with them", alone, beside)
+	}
+	if !v.IsOpen() {
+		t.Error("another's stream has ended")
+	}
+	i.WaitMetric(t, "go_goroutines", harness.AtMost(goroutines+5))
+}
+
+// openSlowly sends the beginning of a request, and then a drop every now and then.
+type slowClient struct {
+	ended chan time.Duration // how long the server kept the connection
+}
+
+func openSlowly(t testing.TB, i *harness.Instance, begin, drop string) *slowClient {
+	t.Helper()
+	start := time.Now()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(i.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &slowClient{ended: make(chan time.Duration, 1)}
+	done := make(chan struct{})
+	t.Cleanup(func() { _ = conn.Close(); <-done })
+	go func() {
+		defer close(done)
+		defer conn.Close()
+		_, err := conn.Write([]byte(begin))
+		for buf := make([]byte, 4096); err == nil; {
+			// The connection has ended when a read says so; until then its deadline is the pause between drops.
+			_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			if _, err = conn.Read(buf); isTimeout(err) {
+				_, err = conn.Write([]byte(drop))
+			}
+		}
+		c.ended <- time.Since(start)
+	}()
+	return c
+}
+
+func isTimeout(err error) bool {
+	failed, ok := err.(net.Error)
+	return ok && failed.Timeout()
+}
+
+// askTimes is the median time of n requests, each on a connection of its own.
+func askTimes(t testing.TB, i *harness.Instance, n int) time.Duration {
+	t.Helper()
+	var took []time.Duration
+	for range n {
+		start := time.Now()
+		transport := &http.Transport{DisableKeepAlives: true}
+		resp, err := transport.RoundTrip(harness.Request(t, t.Context(), i.URL+"/healthz", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		harness.ReadAll(t, resp.Body)
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	return took[n/2]
+}

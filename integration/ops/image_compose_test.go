@@ -1,0 +1,123 @@
+//go:build image
+
+package ops
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/integration/harness"
+)
+
+// composed brings compose.yaml up with an image, follows an audit's update, and looks what can be reached and by whom.
+func composed(t *testing.T, image string) {
+	env := filepath.Join(t.TempDir(), "env")
+	example, err := os.ReadFile(harness.Path("deploy/compose/env.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := regexp.MustCompile(`(?m)=$`).ReplaceAll(example, []byte("="+harness.JWTSecret))
+	if err := os.WriteFile(env, filled, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	compose := []string{"docker", "compose"}
+	if exec.CommandContext(t.Context(), "docker", "compose", "version").Run() != nil {
+		compose = []string{"docker-compose"} // Debian's
+	}
+	project := fmt.Sprintf("auditstream-test-%d", os.Getpid())
+	compose = append(compose, "-p", project, "-f", harness.Path("compose.yaml"), "--env-file", env)
+	run := func(args ...string) (string, error) {
+		args = append(slices.Clone(compose), args...)
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "AUDITSTREAM_IMAGE="+image, "PUBLISH=127.0.0.1:0")
+		if postgres := os.Getenv("TEST_POSTGRES_IMAGE"); postgres != "" {
+			cmd.Env = append(cmd.Env, "POSTGRES_IMAGE="+postgres)
+		}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			logs, _ := run("logs", "--no-color")
+			t.Log(logs)
+		}
+		if out, err := run("down", "-v"); err != nil {
+			t.Errorf("compose down: %v\n%s", err, out)
+		}
+	})
+	if out, err := run("up", "-d", "--no-build"); err != nil {
+		t.Fatalf("compose up: %v\n%s", err, out)
+	}
+	container := func(service string) string {
+		t.Helper()
+		id := docker(t, nil, "ps", "-aq", "--filter", "label=com.docker.compose.project="+project, "--filter", "label=com.docker.compose.service="+service)
+		if id == "" || strings.Contains(id, "\n") {
+			t.Fatalf("containers of %s: %q, want one", service, id)
+		}
+		return id
+	}
+	serve, database := container("auditstream"), container("postgres")
+	if published := docker(t, nil, "port", database); published != "" {
+		t.Errorf("the database is published: %s", published)
+	}
+	if code := docker(t, nil, "inspect", "-f", "{{.State.ExitCode}}", container("install")); code != "0" {
+		t.Errorf("install: exit status %s", code)
+	}
+	address := docker(t, nil, "port", serve, "8080/tcp")
+	waitFor(t, "the health check", func() bool {
+		return docker(t, nil, "inspect", "-f", "{{.State.Health.Status}}", serve) == "healthy"
+	})
+	waitFor(t, "/readyz", func() bool {
+		resp, err := http.Get("http://" + address + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		var ready struct{ Status, Listener string }
+		return json.NewDecoder(resp.Body).Decode(&ready) == nil && ready.Status == "ready" && ready.Listener == "up"
+	})
+	psql := func(statement string) string {
+		t.Helper()
+		return docker(t, nil, "exec", "-u", "postgres", database, "psql", "-U", "postgres", "-d", "app", "-qAtc", statement)
+	}
+	if got := psql("select rolsuper from pg_roles where rolname = 'auditstream_serve'"); got != "f" {
+		t.Errorf("serve's role is a superuser: %q", got)
+	}
+	id := psql("insert into audits (url, user_id) values ('https://example.com', 'alice') returning id")
+	i := &harness.Instance{URL: "http://" + address}
+	s := i.Watch(t, id, harness.AliceToken(t))
+	s.NextProgress(t)
+	psql("update audits set progress = 26 where id = " + id)
+	if got := s.NextProgress(t); got.Progress != 26 {
+		t.Errorf("progress %d, want 26", got.Progress)
+	}
+	psql("update audits set status = 'completed' where id = " + id)
+	s.NextProgress(t)
+	s.Ended(t)
+
+	// A restart would not bring the database back, so its absence is no reason for one.
+	docker(t, nil, "stop", database)
+	docker(t, nil, "exec", serve, "/auditstream", "doctor", "--live")
+}
+
+func waitFor(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(2 * harness.Patience)
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, 2*harness.Patience)
+		}
+		<-tick.C
+	}
+}

@@ -1,0 +1,323 @@
+//go:build image
+
+package ops
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"auditstream/integration/harness"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// hardened are the flags under which docs/deploy.md says that the image runs. The host's network is for the
+// test's database and issuer on loopback addresses.
+func hardened(t testing.TB) []string {
+	t.Helper()
+	_, command, found := strings.Cut(harness.Document(t, "docs/deploy.md"), "    docker run ")
+	flags, _, _ := strings.Cut(command, " --env-file ")
+	if !found || !strings.HasPrefix(flags, "--read-only ") || strings.Contains(flags, "\n") {
+		t.Fatalf("docs/deploy.md does not say how to run the image with less rights: %.200s", command)
+	}
+	return append(strings.Fields(flags), "--network", "host")
+}
+
+func docker(t testing.TB, stdin *bytes.Buffer, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "docker", args...)
+	// The Dockerfile needs nothing that only BuildKit has, and not every engine comes with it.
+	if exec.CommandContext(t.Context(), "docker", "buildx", "version").Run() != nil {
+		cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")
+	}
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("docker %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// httpsIssuer is an issuer whose certificate only those trust who have the builder's list of authorities.
+type httpsIssuer struct {
+	*httptest.Server
+	mu   sync.Mutex
+	keys []map[string]string
+}
+
+func newHTTPSIssuer(t testing.TB) *httpsIssuer {
+	t.Helper()
+	iss := new(httpsIssuer)
+	iss.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		iss.mu.Lock()
+		defer iss.mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": iss.keys})
+	}))
+	t.Cleanup(iss.Close)
+	return iss
+}
+
+// builder imports a stand-in for the image golang, which may be out of reach: this machine's Go, sh, the program's modules
+// and, as the only authority, the issuer.
+func builder(t testing.TB, iss *httpsIssuer) string {
+	t.Helper()
+	goEnv := func(name string) string {
+		out, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: iss.Certificate().Raw})
+	sums, err := os.ReadFile(harness.Path("go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Made once for all that it is made of, so that a second run finds what the first has built.
+	made := sha256.Sum256(slices.Concat([]byte(goEnv("GOVERSION")), sums, authority))
+	name := fmt.Sprintf("auditstream-test-builder:%x", made[:8])
+	if exec.CommandContext(t.Context(), "docker", "image", "inspect", name).Run() == nil {
+		return name
+	}
+	root := t.TempDir()
+	certs := filepath.Join(root, "etc/ssl/certs")
+	for _, dir := range []string{certs, filepath.Join(root, "tmp")} {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(certs, "ca-certificates.crt"), authority, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// A cache with the program's modules alone, from the one that this very test was built with.
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/auditstream")
+	list.Dir = harness.Path(".")
+	list.Env = append(os.Environ(), "GOMODCACHE="+filepath.Join(root, "go/pkg/mod"), "GOFLAGS=-modcacherw", "CGO_ENABLED=0",
+		"GOPROXY=file://"+filepath.Join(goEnv("GOMODCACHE"), "cache/download"), "GONOSUMDB=*")
+	if out, err := list.CombinedOutput(); err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	files := []string{"bin/sh"}
+	libraries, err := exec.CommandContext(t.Context(), "ldd", "/bin/sh").Output()
+	if err != nil {
+		t.Fatalf("ldd /bin/sh: %v", err)
+	}
+	for _, path := range regexp.MustCompile(`/\S+`).FindAllString(string(libraries), -1) {
+		files = append(files, strings.TrimPrefix(path, "/"))
+	}
+	goroot := goEnv("GOROOT")
+	for _, part := range []string{"bin", "lib", "pkg/include", "pkg/tool", "src", "VERSION", "go.env"} {
+		files = append(files, strings.TrimPrefix(filepath.Join(goroot, part), "/"))
+	}
+	var image bytes.Buffer
+	tar := exec.CommandContext(t.Context(), "tar", slices.Concat([]string{"-ch", "-C", "/", "--exclude=testdata", "--exclude=*_test.go"}, files,
+		[]string{"-C", root, "go", "etc", "tmp"})...)
+	tar.Stdout, tar.Stderr = &image, os.Stderr
+	if err := tar.Run(); err != nil {
+		t.Fatalf("tar: %v", err)
+	}
+	docker(t, &image, "import", "-c", "ENV PATH="+filepath.Join(goroot, "bin")+":/bin", "-c", "ENV GOPATH=/go", "-c", "ENV GOPROXY=off", "-", name)
+	return name
+}
+
+// contained runs serve from the image.
+func contained(t testing.TB, image string, flags []string, env ...string) (i *harness.Instance, container string) {
+	t.Helper()
+	container = strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
+	args := slices.Concat([]string{"run", "--rm", "--name", container}, hardened(t), flags)
+	for _, e := range append([]string{"HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json"}, env...) {
+		args = append(args, "--env", e)
+	}
+	i = &harness.Instance{Log: harness.NewLogBuffer()}
+	i.Cmd = exec.Command("docker", append(args, image)...) // which hands signals on
+	i.Cmd.Stderr = i.Log
+	i.Done = harness.StartProcess(t, i.Cmd)
+	t.Cleanup(func() {
+		i.Signal(t, syscall.SIGTERM)
+		if code := i.End(t); code != 0 {
+			t.Errorf("auditstream serve in the container: exit status %d\n%s", code, i.Log.String())
+		}
+		_ = exec.Command("docker", "rm", "-f", container).Run() // it is gone, unless something hangs
+	})
+	serving := i.WaitLog(t, "serving")
+	i.URL, i.Admin = "http://"+serving["addr"].(string), "http://"+serving["admin_addr"].(string)
+	return i, container
+}
+
+// The image of the Dockerfile, built and run.
+func TestImage(t *testing.T) {
+	iss := newHTTPSIssuer(t)
+	const image = "auditstream-test"
+	docker(t, nil, "build", "--quiet", "-t", image, "--build-arg", "BUILDER="+builder(t, iss), "--build-arg", "RELEASE=v0.0.0-image", harness.Path("."))
+
+	t.Run("holds nothing else", func(t *testing.T) {
+		container := docker(t, nil, "create", image)
+		defer docker(t, nil, "rm", container)
+		list, err := exec.CommandContext(t.Context(), "sh", "-c", "docker export "+container+" | tar -tv").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var files []string
+		for line := range strings.Lines(string(list)) {
+			fields := strings.Fields(line)
+			name := fields[5]
+			// What an engine puts into every container.
+			if strings.HasSuffix(name, "/") || slices.Contains([]string{".dockerenv", "dev/console", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}, name) {
+				continue
+			}
+			if strings.ContainsAny(fields[0], "sS") {
+				t.Errorf("setuid or setgid: %s", line)
+			}
+			files = append(files, name)
+		}
+		harness.WantList(t, "files", files, []string{"auditstream", "etc/ssl/certs/ca-certificates.crt"})
+		if user := docker(t, nil, "inspect", "-f", "{{.Config.User}}", image); user != "65532:65532" {
+			t.Errorf("user %q, want a number that is not root's", user)
+		}
+		if got := docker(t, nil, append([]string{"run", "--rm"}, append(hardened(t), image, "version")...)...); !strings.Contains(got, "v0.0.0-image") {
+			t.Errorf("version: %s", got)
+		}
+		if out, err := exec.CommandContext(t.Context(), "docker", "run", "--rm", "--entrypoint", "sh", image, "-c", "true").CombinedOutput(); err == nil {
+			t.Errorf("there is a shell: %s", out)
+		}
+	})
+
+	t.Run("serves with no rights", func(t *testing.T) {
+		db := harness.NewFirstAuditDatabase(t)
+		db.LockUp(t)
+		key, public := harness.ECKey(t, "k1")
+		iss.mu.Lock()
+		iss.keys = []map[string]string{public}
+		iss.mu.Unlock()
+		i, container := contained(t, image, nil, "DATABASE_URL="+db.Serve, "JWT_SECRET="+harness.JWTSecret,
+			"JWT_JWKS_URL="+iss.URL+"/keys", "JWT_ISSUER=https://issuer.example", "JWT_AUDIENCE=auditstream")
+		servesWhole(t, i, db, harness.IssuedToken(t, jwt.SigningMethodES256, key, "k1", nil))
+
+		pid := docker(t, nil, "inspect", "-f", "{{.State.Pid}}", container)
+		status, err := os.ReadFile("/proc/" + pid + "/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{`Uid:\t65532\t65532\t65532\t65532`, `Gid:\t65532\t65532\t65532\t65532`, `CapEff:\t0{16}`, `CapPrm:\t0{16}`, `CapBnd:\t0{16}`, `NoNewPrivs:\t1`, `Seccomp:\t2`} {
+			if !regexp.MustCompile(`(?m)^` + want + `$`).Match(status) {
+				t.Errorf("the process's status has no line %s:\n%s", want, status)
+			}
+		}
+	})
+
+	// systemd itself does not run in tests, but its filter can be had: what the unit allows is all that this one may call.
+	t.Run("serves with the system calls of the unit", func(t *testing.T) {
+		db := harness.NewFirstAuditDatabase(t)
+		profile := filepath.Join(t.TempDir(), "seccomp.json")
+		if err := os.WriteFile(profile, seccomp(t), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		i, _ := contained(t, image, []string{"--security-opt", "seccomp=" + profile}, "DATABASE_URL="+db.Serve, "JWT_SECRET="+harness.JWTSecret)
+		servesWhole(t, i, db, harness.AliceToken(t))
+	})
+
+	t.Run("is one container of a test in Node.js", func(t *testing.T) { besideContainers(t, image) })
+
+	t.Run("comes up with its database", func(t *testing.T) { composed(t, image) })
+}
+
+// servesWhole follows the audit of harness.NewFirstAuditDatabase to its end.
+func servesWhole(t *testing.T, i *harness.Instance, db harness.Database, token string) {
+	t.Helper()
+	if status, body := i.Get(t, "/healthz"); status != http.StatusOK || body != `{"status":"ok"}` {
+		t.Errorf("/healthz: %d %s", status, body)
+	}
+	i.WaitReady(t, "up")
+	s := i.Watch(t, "1", token)
+	if got := s.NextProgress(t); got.Progress != 25 {
+		t.Errorf("progress %d, want 25", got.Progress)
+	}
+	db.SQL(t, "update audits set progress = 26")
+	if got := s.NextProgress(t); got.Progress != 26 {
+		t.Errorf("progress %d, want 26", got.Progress)
+	}
+	if got := i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+token); got.Status != http.StatusOK {
+		t.Errorf("status: %d %s", got.Status, got.Body)
+	}
+	if got := i.Metric(t, "auditstream_streams_open"); got != 1 {
+		t.Errorf("%v streams open, want 1", got)
+	}
+	db.SQL(t, "update audits set status = 'completed'")
+	if got := s.NextProgress(t); got.Status != "completed" {
+		t.Errorf("status %q, want completed", got.Status)
+	}
+	s.Ended(t)
+}
+
+// seccomp is the unit's SystemCallFilter as a profile for an engine: everything else fails with EPERM.
+func seccomp(t *testing.T) []byte {
+	t.Helper()
+	unit, err := os.ReadFile(harness.Path(unitFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets := map[string]string{}
+	var name string
+	for line := range strings.Lines(systemdAnalyze(t, "syscall-filter", "--no-pager")) {
+		if strings.HasPrefix(line, "@") {
+			name = strings.TrimSpace(line)
+		} else {
+			sets[name] += strings.SplitN(line, "#", 2)[0]
+		}
+	}
+	var apply func(allowed map[string]bool, set string, may bool)
+	apply = func(allowed map[string]bool, set string, may bool) {
+		if members, ok := sets[set]; ok {
+			for member := range strings.FieldsSeq(members) {
+				apply(allowed, member, may)
+			}
+			return
+		}
+		if strings.HasPrefix(set, "@") {
+			t.Fatalf("systemd knows no %s", set)
+		}
+		if allowed[set] = may; !may {
+			delete(allowed, set)
+		}
+	}
+	allowed := map[string]bool{}
+	filters := regexp.MustCompile(`(?m)^SystemCallFilter=(~?)(.*)$`).FindAllStringSubmatch(string(unit), -1)
+	if len(filters) == 0 {
+		t.Fatal("the unit has no SystemCallFilter")
+	}
+	for _, filter := range filters {
+		for set := range strings.FieldsSeq(filter[2]) {
+			apply(allowed, set, filter[1] == "")
+		}
+	}
+	names := []string{}
+	for call := range allowed {
+		names = append(names, call)
+	}
+	profile, err := json.Marshal(map[string]any{
+		"defaultAction": "SCMP_ACT_ERRNO",
+		"syscalls":      []map[string]any{{"names": names, "action": "SCMP_ACT_ALLOW"}},
+	})
+	if err != nil {
+		t.Fatal(fmt.Errorf("seccomp profile: %w", err))
+	}
+	return profile
+}

@@ -1,0 +1,181 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"auditstream/integration/harness"
+	"auditstream/internal/pgtest"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// The likeliest mistakes of a first try. Each command that meets one says what to do about it.
+
+// wantRemedy runs a command that fails with a status, and checks that what it prints names the remedy.
+func wantRemedy(t testing.TB, status int, env []string, args string, remedies ...string) {
+	t.Helper()
+	code, stdout, stderr := harness.TryCommand(t, env, strings.Fields(args)...)
+	if code != status {
+		t.Errorf("auditstream %s: exit status %d, want %d", args, code, status)
+	}
+	for _, remedy := range remedies {
+		if !strings.Contains(stdout+stderr, remedy) {
+			t.Errorf("auditstream %s said\n%s%s\nand not %q", args, stdout, stderr, remedy)
+		}
+	}
+}
+
+// wantLogged waits until the log of an instance has a text.
+func wantLogged(t testing.TB, i *harness.Instance, texts ...string) {
+	t.Helper()
+	harness.Eventually(t, func() error {
+		for _, text := range texts {
+			if !strings.Contains(i.Log.String(), text) {
+				return fmt.Errorf("the log does not say %q:\n%s", text, i.Log.String())
+			}
+		}
+		return nil
+	})
+}
+
+func TestMistakeNoDatabase(t *testing.T) {
+	t.Parallel()
+	const remedy = "Start it, or correct host and port in DATABASE_URL"
+	server := pgtest.NewServer(t)
+	dsn := server.DSN("postgres")
+	if err := server.StopFast(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"DATABASE_URL=" + dsn, "JWT_SECRET=" + harness.JWTSecret}
+	for _, args := range []string{"install", "uninstall", "doctor"} {
+		wantRemedy(t, 1, env, args, remedy)
+	}
+	// It may come up later, so serve serves, and says it.
+	wantLogged(t, harness.Serve(t, dsn), "the database cannot be read yet, trying again", remedy)
+	// dev has a database of its own.
+	wantRemedy(t, 2, env, "dev", "unset DATABASE_URL")
+}
+
+func TestMistakeNothingServes(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	log := harness.NewLogBuffer()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	watch := exec.CommandContext(ctx, harness.Binary(t), "watch", "1") // it tries on until it is stopped
+	watch.Env, watch.Stderr = harness.Environment([]string{"AUDITSTREAM_URL=http://" + addr, "AUDITSTREAM_TOKEN=" + harness.AliceToken(t)}), log
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { stop(); _ = watch.Wait() }() // killed
+	harness.Eventually(t, func() error {
+		if got := log.String(); !strings.Contains(got, "is auditstream serve running there? AUDITSTREAM_URL or --url says where") {
+			return fmt.Errorf("watch says %q", got)
+		}
+		return nil
+	})
+}
+
+func TestMistakeNotInstalled(t *testing.T) {
+	t.Parallel()
+	const remedy = "run auditstream install --table YOUR_TABLE"
+	dsn := pgtest.New(t)
+	env := []string{"DATABASE_URL=" + dsn, "JWT_SECRET=" + harness.JWTSecret}
+	wantRemedy(t, 1, env, "doctor", remedy)
+	wantRemedy(t, 1, env, "install", "name yours with --table, or let --create make it")
+	wantLogged(t, harness.Serve(t, dsn), remedy)
+}
+
+func TestMistakeNoTriggers(t *testing.T) {
+	t.Parallel()
+	db := harness.NewFirstAuditDatabase(t)
+	for _, trigger := range []string{"insert", "update", "delete", "truncate"} {
+		db.SQL(t, "drop trigger auditstream_"+trigger+" on audits")
+	}
+	env := []string{"DATABASE_URL=" + db.Admin, "JWT_SECRET=" + harness.JWTSecret}
+	wantRemedy(t, 1, env, "doctor", "Run auditstream install --table 'public.audits' again: it repairs that.")
+	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
+	i.WaitMetric(t, harness.ListenerUp, harness.AtLeast(1))
+	s := i.Watch(t, "1", harness.AliceToken(t))
+	s.Next(t)
+	// One change alone may be of a transaction that was open when the audit's lock was taken, and need not have been announced:
+	// other tests' are in the same server.
+	changes := 0
+	harness.Eventually(t, func() error {
+		changes++
+		db.SQL(t, "update audits set progress = progress % 90 + 1")
+		s.Next(t)
+		const complaint = "is a trigger missing or disabled, or LISTEN blocked by a pooler? Run auditstream doctor: it says which, and what to do"
+		if got := i.Log.String(); !strings.Contains(got, complaint) {
+			return fmt.Errorf("after %d changes the log does not say %q:\n%s", changes, complaint, got)
+		}
+		return nil
+	})
+	harness.RunCommand(t, env, "install", "--role", harness.ServeRole)
+	wantRemedy(t, 0, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + harness.JWTSecret}, "doctor", "trigger auditstream_update on public.audits: enabled")
+}
+
+func TestMistakeWrongSecret(t *testing.T) {
+	t.Parallel()
+	const complaint = "a token's signature is refused, and none has been valid yet: set JWT_SECRET, or JWT_JWKS_URL, to the key with which your application signs its users' tokens"
+	db := harness.NewFirstAuditDatabase(t)
+	i := harness.Serve(t, db.Serve, "LOG_LEVEL=info")
+	foreign := harness.Remember(strings.TrimSpace(harness.RunCommand(t, []string{"JWT_SECRET=" + strings.Repeat("another", 5)}, "token", "--sub", "alice")))
+	client := func(token string) []string { return []string{"AUDITSTREAM_URL=" + i.URL, "AUDITSTREAM_TOKEN=" + token} }
+	wantRemedy(t, 4, client(foreign), "watch 1", "signed with another key", "auditstream token makes one with serve's JWT_SECRET")
+	wantRemedy(t, 4, client(""), "watch 1", "set AUDITSTREAM_TOKEN")
+	for range 3 {
+		if got := i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+foreign); got.Status != 401 {
+			t.Errorf("status %d, want 401", got.Status)
+		}
+	}
+	wantLogged(t, i, complaint)
+	if n := strings.Count(i.Log.String(), complaint); n != 1 {
+		t.Errorf("the log says it %d times, want once", n)
+	}
+	// Once tokens have been valid a bad one is its client's mistake.
+	well := harness.Serve(t, db.Serve)
+	for _, token := range []string{harness.AliceToken(t), foreign, harness.Token(t, jwt.MapClaims{"sub": "alice", "exp": 1})} {
+		well.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+token)
+	}
+	if strings.Contains(well.Log.String(), complaint) {
+		t.Errorf("the log complains of the key, which is right:\n%s", well.Log.String())
+	}
+}
+
+// That serve says it is tested in TestPitfall06TransactionPoolerWithoutListenURLPolls.
+func TestMistakePooler(t *testing.T) {
+	t.Parallel()
+	const remedy = "DATABASE_LISTEN_URL is needed: set it to a direct connection to the primary. DATABASE_URL may stay as it is."
+	db := harness.NewDatabase(t)
+	pooled := harness.StartPgBouncer(t, db.Serve)
+	env := []string{"DATABASE_URL=" + pooled, "JWT_SECRET=" + harness.JWTSecret}
+	wantRemedy(t, 1, env, "doctor", "a transaction pooler is in the way", remedy)
+	wantRemedy(t, 0, append(env, "DATABASE_LISTEN_URL="+db.Serve), "doctor", "LISTEN on DATABASE_LISTEN_URL hears NOTIFY on DATABASE_URL")
+}
+
+func TestMistakePortTaken(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	addr := taken.Addr().String()
+	env := []string{"DATABASE_URL=" + harness.NewDatabase(t).Serve, "JWT_SECRET=" + harness.JWTSecret}
+	wantRemedy(t, 1, append(env, "HTTP_ADDR="+addr, "ADMIN_ADDR=127.0.0.1:0"), "serve", "stop the program that has this port, or set HTTP_ADDR to another")
+	wantRemedy(t, 1, append(env, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR="+addr), "serve", "stop the program that has this port, or set ADMIN_ADDR to another")
+	wantRemedy(t, 1, nil, "dev --http-addr="+addr, "choose another port, or leave --http-addr out, which finds a free one")
+}

@@ -1,0 +1,232 @@
+package ops
+
+import (
+	"encoding/json"
+	"maps"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"auditstream/integration/harness"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// recipe is what docs/tokens-and-issuers.md says of an issuer: settings, a token of its shape, and whose it is.
+type recipe struct {
+	issuer         string
+	env            []string
+	header, claims map[string]any
+	owner          string
+}
+
+func (r recipe) setting(name string) string {
+	for _, line := range r.env {
+		if value, ok := strings.CutPrefix(line, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func recipes(t testing.TB) []recipe {
+	t.Helper()
+	var all []recipe
+	pair := regexp.MustCompile("(?s)```env\n(.*?)```\n```json\n(.*?)```\n\n`user_id` is `([^`]+)`")
+	for _, section := range regexp.MustCompile(`(?m)^## `).Split(harness.Document(t, "docs/tokens-and-issuers.md"), -1)[1:] {
+		name, _, _ := strings.Cut(section, "\n")
+		for _, m := range pair.FindAllStringSubmatch(section, -1) {
+			r := recipe{issuer: name, env: strings.Split(strings.TrimSpace(m[1]), "\n"), owner: m[3]}
+			decoder := json.NewDecoder(strings.NewReader(m[2]))
+			decoder.UseNumber()
+			for _, target := range []*map[string]any{&r.header, &r.claims} {
+				if err := decoder.Decode(target); err != nil {
+					t.Fatalf("%s: %v in %s", name, err, m[2])
+				}
+			}
+			all = append(all, r)
+		}
+		if strings.Count(section, "```env\n") != len(pair.FindAllString(section, -1)) {
+			t.Errorf("%s: settings without a token and an owner", name)
+		}
+	}
+	return all
+}
+
+// insertFor adds an audit of somebody's and returns its id.
+func insertFor(t testing.TB, d harness.Database, owner string) string {
+	t.Helper()
+	id := d.Insert(t, "", "")
+	d.SQL(t, "update audits set user_id = '"+owner+"' where id = "+id)
+	return id
+}
+
+// A token of each issuer's shape is accepted with the settings that the page gives for it, as its user, and no other one is.
+func TestTokensPageHoldsForEachIssuer(t *testing.T) {
+	t.Parallel()
+	all := recipes(t)
+	issuers := map[string]bool{}
+	for _, r := range all {
+		name, _, _ := strings.Cut(r.issuer, " (")
+		issuers[name] = true
+	}
+	for _, name := range []string{"Auth0", "Cognito", "Clerk", "Keycloak", "Supabase", "Firebase", "Django", "Rails", "Laravel", "Auth.js"} {
+		if !issuers[name] {
+			t.Errorf("the page has no recipe for %s", name)
+		}
+	}
+	db := harness.NewDatabase(t)
+	foreign := insertFor(t, db, "somebody else")
+	for _, r := range all {
+		t.Run(r.issuer, func(t *testing.T) { r.try(t, db, foreign) })
+	}
+}
+
+func (r recipe) try(t *testing.T, db harness.Database, foreign string) {
+	mine := insertFor(t, db, r.owner)
+	kid, _ := r.header["kid"].(string)
+	rs, rsPublic := harness.RSAKey(t, kid)
+	es, esPublic := harness.ECKey(t, kid)
+	enc, encPublic := harness.RSAKey(t, "enc") // Keycloak's
+	_, encPublic["use"], encPublic["alg"] = enc, "enc", "RSA-OAEP"
+	method := jwt.GetSigningMethod(r.header["alg"].(string))
+	keys := map[string]any{"HS256": []byte(harness.JWTSecret), "RS256": rs, "ES256": es}
+	published := map[string]map[string]string{"RS256": rsPublic, "ES256": esPublic}[method.Alg()]
+	var env []string
+	for _, line := range r.env {
+		name, _, _ := strings.Cut(line, "=")
+		switch name {
+		case "JWT_JWKS_URL":
+			line = "JWT_JWKS_URL=" + harness.NewIssuer(t, encPublic, published).URL
+			env = append(env, "JWT_SECRET=")
+		case "JWT_SECRET":
+			line = "JWT_SECRET=" + harness.JWTSecret
+		}
+		env = append(env, line)
+	}
+	i := harness.Serve(t, db.Serve, env...)
+
+	issued, _ := r.claims["iat"].(json.Number).Int64()
+	ago := time.Now().Unix() - issued
+	token := func(change func(jwt.MapClaims)) string {
+		claims := jwt.MapClaims(maps.Clone(r.claims))
+		for _, name := range []string{"exp", "iat", "nbf", "auth_time"} {
+			if number, ok := claims[name].(json.Number); ok {
+				at, _ := number.Int64()
+				claims[name] = at + ago
+			}
+		}
+		if change(claims); claims["sub"] == nil { // sign adds one
+			claims["sub"] = nil
+		}
+		return harness.SignToken(t, method, keys[method.Alg()], r.header, claims)
+	}
+	status := func(id, token string) int {
+		return i.Ask(t, "GET", harness.StatusPath(id), "Authorization", "Bearer "+token).Status
+	}
+	user := r.setting("JWT_USER_CLAIM")
+	if user == "" {
+		user = "sub"
+	}
+	audience := r.setting("JWT_AUDIENCE_CLAIM")
+	if audience == "" {
+		audience = "aud"
+	}
+	good := func(jwt.MapClaims) {}
+	if got := status(mine, token(good)); got != 200 {
+		t.Fatalf("the token of the page: %d, want 200", got)
+	}
+	if got := status(foreign, token(good)); got != 403 {
+		t.Errorf("somebody else's audit: %d, want 403", got)
+	}
+	if _, isNumber := r.claims[user].(json.Number); isNumber || r.setting("JWT_USER_CLAIM") != "" { // versions differ
+		for _, value := range []any{r.owner, json.Number(r.owner)} {
+			if got := status(mine, token(func(c jwt.MapClaims) { c[user] = value })); got != 200 {
+				t.Errorf("%s as a %T: %d, want 200", user, value, got)
+			}
+		}
+	}
+	for name, tc := range map[string]struct {
+		change func(jwt.MapClaims)
+		want   int
+	}{
+		"another user":  {func(c jwt.MapClaims) { c[user] = "mallory" }, 403},
+		"no user":       {func(c jwt.MapClaims) { c[user] = nil }, 403},
+		"expired":       {func(c jwt.MapClaims) { c["exp"] = time.Now().Unix() - 1 }, 401},
+		"of an hour on": {func(c jwt.MapClaims) { c["nbf"] = time.Now().Unix() + 3600 }, 401},
+	} {
+		if got := status(mine, token(tc.change)); got != tc.want {
+			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+	for claim, setting := range map[string]string{"iss": "JWT_ISSUER", audience: "JWT_AUDIENCE"} {
+		if r.setting(setting) == "" {
+			continue
+		}
+		for _, value := range []any{"other", r.setting(setting) + "/", nil, "", []string{"other"}} {
+			if got := status(mine, token(func(c jwt.MapClaims) { c[claim] = value })); got != 401 {
+				t.Errorf("%s %v: %d, want 401", claim, value, got)
+			}
+		}
+	}
+	if audience != "aud" { // an ID token, say
+		if got := status(mine, token(func(c jwt.MapClaims) { delete(c, audience); c["aud"] = r.setting("JWT_AUDIENCE") })); got != 401 {
+			t.Errorf("the audience in aud: %d, want 401", got)
+		}
+	}
+}
+
+// The page's commands run, and the token of one is what the serve beside it takes.
+func TestTokensPageCommands(t *testing.T) {
+	t.Parallel()
+	db := harness.NewDatabase(t)
+	id := insertFor(t, db, "42")
+	env := []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + harness.JWTSecret, "JWT_USER_CLAIM=https://app.example/uid", "JWT_AUDIENCE=auditstream", "JWT_AUDIENCE_CLAIM=azp", "JWT_ISSUER=https://id.example"}
+	i := harness.Serve(t, db.Serve, env[2:]...)
+	ran := 0
+	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(harness.Document(t, "docs/tokens-and-issuers.md"), -1) {
+		for line := range strings.Lines(m[1]) {
+			args := strings.Fields(strings.ReplaceAll(line, "--env-file auditstream.env", ""))
+			switch ran++; args[1] {
+			case "doctor":
+				if out := harness.RunCommand(t, env, args[1:]...); !strings.Contains(out, `iss must be "https://id.example" and azp "auditstream"; the user is the claim "https://app.example/uid"`) {
+					t.Errorf("doctor: %s", out)
+				}
+			case "token":
+				token := harness.Remember(strings.TrimSpace(harness.RunCommand(t, env, args[1:]...)))
+				if got := i.Ask(t, "GET", harness.StatusPath(id), "Authorization", "Bearer "+token); got.Status != 200 {
+					t.Errorf("%s: %d %s", line, got.Status, got.Body)
+				}
+			case "serve": // runs above
+			default:
+				t.Errorf("no test runs %s", line)
+			}
+		}
+	}
+	if ran < 4 {
+		t.Errorf("%d commands were found", ran)
+	}
+	number := harness.Remember(strings.TrimSpace(harness.RunCommand(t, env, "token", "--claim", "https://app.example/uid=42")))
+	if got := i.Ask(t, "GET", harness.StatusPath(id), "Authorization", "Bearer "+number); got.Status != 200 {
+		t.Errorf("the user as a number: %d %s", got.Status, got.Body)
+	}
+}
+
+// A key that ends with a line break: serve and doctor say so, and do not show it.
+func TestU18SecretThatEndsWithALineBreak(t *testing.T) {
+	t.Parallel()
+	db := harness.NewDatabase(t)
+	key := harness.JWTSecret + "\n"
+	i := harness.Serve(t, db.Serve, "JWT_SECRET="+key)
+	wantLogged(t, i, "JWT_SECRET ends with white space")
+	out := harness.RunCommand(t, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + key, "JWT_SECRET_PREVIOUS=\"" + harness.JWTSecret + "\""}, "doctor")
+	for _, want := range []string{"warn  tokens: JWT_SECRET ends with white space", "warn  tokens: JWT_SECRET_PREVIOUS is in quotes"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("doctor does not say %q:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out+i.Log.String(), harness.JWTSecret) {
+		t.Error("the key is shown")
+	}
+}

@@ -1,0 +1,192 @@
+package rolling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"auditstream/integration/harness"
+	"auditstream/integration/series"
+	"auditstream/internal/pgtest"
+)
+
+// A new release is brought in: three instances behind nginx are stopped and replaced one after the other, while 1,000
+// clients watch and audits change and end. Every client sees its audit's end, and none meets anything but a stream. They
+// come back spread over the time that each was told at random: 2.5 to 7.5 s, of which a second is a fifth.
+//
+// ROLLING_RESTART=file.svg draws it. It has a thousand connections, and is not parallel.
+func TestRollingRestart(t *testing.T) {
+	const (
+		clients = 1000
+		audits  = 100
+		// A third of the clients is sent away by an instance. Without the random times that third comes back within a second.
+		most = clients / 4
+	)
+	db := harness.NewDatabase(t)
+	ids := db.InsertMany(t, audits)
+	addrs := []string{harness.QuietAddr(t), harness.QuietAddr(t), harness.QuietAddr(t)}
+	f := &harness.Fleet{Running: make([]*harness.Instance, len(addrs))}
+	start := func(k int) {
+		f.Set(k, harness.Launch(t, harness.PlainBinary(t), db.Serve, "HTTP_ADDR="+addrs[k]))
+		f.Get(k).WaitReady(t, "up")
+	}
+	for k := range addrs {
+		start(k)
+	}
+	b := harness.StartNginx(t, addrs)
+	a := b.Followed(t, clients, ids)
+	allThere := func(n int) {
+		t.Helper()
+		harness.Eventually(t, func() error {
+			if open := f.Streams(); open < n {
+				return fmt.Errorf("%d streams are open, want %d", open, n)
+			}
+			return nil
+		})
+	}
+	allThere(clients)
+	updates := startUpdates(t, db)
+	record := sampleFleet(t, f, a)
+
+	for k := range addrs {
+		f.Get(k).Signal(t, syscall.SIGTERM)
+		// Some end while their viewers are on their way.
+		gone := ids[5*k : 5*k+5]
+		db.SQL(t, `update audits set status = 'completed' where id in (`+strings.Join(gone, ",")+`)`)
+		if code := f.Get(k).End(t); code != 0 {
+			t.Errorf("instance %d: exit status %d after SIGTERM, want 0", k, code)
+		}
+		f.Set(k, nil)
+		start(k)
+		allThere(clients - (k+1)*5*clients/audits)
+	}
+	// nginx once gave an instance that had been away one stream every two seconds, and the others to the rest.
+	for k := range len(addrs) - 1 {
+		if open := f.Open(k); open < clients/20 {
+			t.Errorf("instance %d has %d streams after the restart of the last one, want %d at least", k, open, clients/20)
+		}
+	}
+	newest := updates()
+	harness.Eventually(t, func() error {
+		if behind := a.Behind(newest); behind > 15*clients/audits {
+			return fmt.Errorf("%d clients have not seen state %d", behind-15*clients/audits, newest)
+		}
+		return nil
+	})
+	rates := record()
+	db.SQL(t, `update audits set status = 'failed', error = 'e' where status <> 'completed'`)
+	harness.Eventually(t, func() error {
+		if left := a.Left(); left > 0 {
+			return fmt.Errorf("%d of %d clients have not seen their audit's end", left, clients)
+		}
+		return nil
+	})
+	a.Check(t)
+	if a.Ended["completed"] != 15*clients/audits || a.Ended["failed"] != clients-15*clients/audits {
+		t.Errorf("clients saw these ends: %v, want %d completed, %d failed", a.Ended, 15*clients/audits, clients-15*clients/audits)
+	}
+	peak := slices.Max(rates.Series[0].Values)
+	t.Logf("%d reconnects, %.0f in the worst second, %d new streams refused for now", a.Reconnects.Load(), peak, a.Refused.Load())
+	if peak > most {
+		t.Errorf("%.0f of %d clients reconnected in one second, want %d at most", peak, clients, most)
+	}
+	if a.Reconnects.Load() < clients*2/3 {
+		t.Errorf("%d reconnects of %d clients, want most of them: were the instances in use?", a.Reconnects.Load(), clients)
+	}
+	draw(t, rates, os.Getenv("ROLLING_RESTART"))
+}
+
+// startUpdates numbers all audits' states, four times a second, until the function that it returns is called, which returns
+// the last number.
+func startUpdates(t testing.TB, db harness.Database) (stop func() int) {
+	t.Helper()
+	conn := pgtest.Connect(t, db.Admin)
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	n := 0
+	group.Go(func() {
+		tick := time.NewTicker(250 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if _, err := conn.Exec(context.Background(), `update audits set total_pages = $1, progress = $1 % 100 where status <> 'completed'`, n+1); err != nil {
+				t.Errorf("update: %v", err)
+				return
+			}
+			n++
+		}
+	})
+	stop = sync.OnceValue(func() int {
+		cancel()
+		group.Wait()
+		return n
+	})
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// sampleFleet counts reconnects and streams each second until the function that it returns is called.
+func sampleFleet(t testing.TB, f *harness.Fleet, a *harness.Followers) (stop func() *series.Record) {
+	t.Helper()
+	r := &series.Record{Title: fmt.Sprintf("Rolling restart of three instances behind nginx, %d clients", len(a.Newest)),
+		Series: []*series.Series{{Name: "reconnects a second"}}}
+	for k := range f.Running {
+		r.Series = append(r.Series, &series.Series{Name: fmt.Sprintf("streams of instance %d", k+1)})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		start, before := time.Now(), a.Reconnects.Load()
+		last := start
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			now, count := time.Now(), a.Reconnects.Load()
+			r.Times = append(r.Times, now.Sub(start))
+			// A tick that comes late has counted for longer than a second.
+			r.Series[0].Values = append(r.Series[0].Values, float64(count-before)/max(1, now.Sub(last).Seconds()))
+			last, before = now, count
+			for k := range f.Running {
+				r.Series[k+1].Values = append(r.Series[k+1].Values, float64(f.Open(k)))
+			}
+		}
+	})
+	stop = sync.OnceValue(func() *series.Record {
+		cancel()
+		group.Wait()
+		return r
+	})
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// draw writes the record where the operator of the test wants it, if anywhere.
+func draw(t testing.TB, r *series.Record, path string) {
+	t.Helper()
+	if path == "" {
+		return
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.WriteSVG(file), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
