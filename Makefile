@@ -124,17 +124,13 @@ test-changed: ## Licences, image, package, manifests and dashboard, each if its 
 	@.ci/changed kubernetes deploy/kubernetes integration/kubernetes -- make test-kubernetes
 	@.ci/changed grafana deploy/grafana-dashboard.json integration/grafana -- make test-grafana
 	@.ci/changed release deploy go.mod cmd/auditstream/man.go $(wildcard integration/ops/release_*) -- make test-release
-	@.ci/changed image Dockerfile .dockerignore compose.yaml deploy/compose go.mod docs/testing.md integration/nodetests $(wildcard integration/ops/image_*) -- make test-image
+	@.ci/changed image Dockerfile .dockerignore compose.yaml deploy/compose go.mod docs/testing.md integration/nodetests auditstreamtest/container examples/testcontainers-go $(wildcard integration/ops/image_*) -- make test-image
 
 .PHONY: test-image
-test-image: ## Build the container image, run it without any rights, and compose.yaml with it; needs a Docker engine
+test-image: ## Build the container image, run it without any rights, in compose.yaml, and in tests with testcontainers; needs a Docker engine
 	@.ci/setup test
 	@.ci/setup image
 	AUDITSTREAM_TEST_POSTGRES=container $(GO) test -tags image -count=1 -run '^TestImage$$' -timeout 20m ./integration/ops
-
-.PHONY: test-container-module
-test-container-module: ## Run the testcontainers-go module with the image of make image; needs a Docker engine; POSTGRES_IMAGE=postgres:15 for another
-	cd auditstreamtest/container && $(GO) vet . && $(GO) test -count=1 .
 
 .PHONY: test-kubernetes
 test-kubernetes: ## Check the manifests in deploy/kubernetes against Kubernetes' types

@@ -235,6 +235,9 @@ func TestImage(t *testing.T) {
 	})
 
 	t.Run("is one container of a test in Node.js", func(t *testing.T) { besideContainers(t, image) })
+	for _, folder := range []string{"auditstreamtest/container", "examples/testcontainers-go"} {
+		t.Run("is one container of a test in Go, "+folder, func(t *testing.T) { besideContainersInGo(t, image, folder) })
+	}
 
 	t.Run("comes up with its database", func(t *testing.T) { composed(t, image) })
 }
