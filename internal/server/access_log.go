@@ -11,30 +11,30 @@ import (
 	"time"
 )
 
-// access notes, for the access log, what became of a request. It is there only when there is an access log.
-type access struct {
+// accessRecorder is a ResponseWriter that collects what the access log says about a request. There is none without an access log.
+type accessRecorder struct {
 	http.ResponseWriter
 	server *Handler
 	start  time.Time
-	record []slog.Attr // what the request says
+	record []slog.Attr // what is known from the request itself
 	route  string
 	status int
 	bytes  int
 	logged bool
 }
 
-// logAccess writes one record about each request: at its end, or, when it becomes a stream, when that begins; "stream ended" is
-// its other one. Without an access log it is next itself. The record has nothing that the client chose freely, because some put tokens anywhere: no path, no query, no
-// user agent.
+// logAccess logs one record for each request: when it ends, or, for a stream, when it begins, because "stream ended" is logged anyway.
+// Without an access log it returns next. The record has no path, query or user agent: clients choose these freely, and some put tokens
+// there.
 func (s *Handler) logAccess(next http.Handler) http.Handler {
 	if !s.cfg.AccessLog {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := &access{ResponseWriter: w, server: s, start: time.Now(), route: "none", record: requestAttrs(r)}
+		a := &accessRecorder{ResponseWriter: w, server: s, start: time.Now(), route: "none", record: requestAttrs(r)}
 		returned := false
 		defer func() {
-			if !returned { // a panic: the connection is cut, whatever was written
+			if !returned { // a panic, after which net/http cuts the connection
 				a.record = append(a.record, slog.Bool("cut", true))
 			}
 			a.log()
@@ -44,7 +44,7 @@ func (s *Handler) logAccess(next http.Handler) http.Handler {
 	})
 }
 
-// requestIDs are what proxies make: a UUID, or hexadecimal digits. A token does not look like one.
+// requestIDs matches the ids that proxies make: a UUID, or hexadecimal digits. No token matches.
 var requestIDs = regexp.MustCompile(`^[0-9A-Fa-f-]{8,64}$`)
 
 func requestAttrs(r *http.Request) []slog.Attr {
@@ -59,7 +59,7 @@ func requestAttrs(r *http.Request) []slog.Attr {
 	return attrs
 }
 
-// methodOf is a request's method, or other when that is a word of the client's own.
+// methodOf returns a request's method, or other for a method that the client made up.
 func methodOf(r *http.Request, other string) string {
 	if slices.Contains([]string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}, r.Method) {
 		return r.Method
@@ -67,7 +67,7 @@ func methodOf(r *http.Request, other string) string {
 	return other
 }
 
-func (a *access) log() {
+func (a *accessRecorder) log() {
 	if a.logged {
 		return
 	}
@@ -77,15 +77,15 @@ func (a *access) log() {
 	a.server.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
-// onRoute tells the access log and the tracer, where there are any, which route a request took.
+// onRoute records in the access log and the span, where there are any, which route a request took.
 func (s *Handler) onRoute(w http.ResponseWriter, r *http.Request) {
 	s.nameSpan(r)
-	if a, ok := w.(*access); ok {
+	if a, ok := w.(*accessRecorder); ok {
 		a.route = routeOf(r)
 	}
 }
 
-func (a *access) WriteHeader(status int) {
+func (a *accessRecorder) WriteHeader(status int) {
 	if a.status == 0 {
 		a.status = status
 		if a.Header().Get("Content-Type") == "text/event-stream" {
@@ -95,7 +95,7 @@ func (a *access) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-func (a *access) Write(p []byte) (int, error) {
+func (a *accessRecorder) Write(p []byte) (int, error) {
 	if a.status == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
@@ -105,10 +105,10 @@ func (a *access) Write(p []byte) (int, error) {
 }
 
 // Unwrap lets an http.ResponseController flush and set deadlines.
-func (a *access) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (a *accessRecorder) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// Hijack is for a stream, which writes its status itself.
-func (a *access) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+// Hijack logs the record now: a stream on a hijacked connection writes its status without WriteHeader.
+func (a *accessRecorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err == nil {
 		a.status = http.StatusOK

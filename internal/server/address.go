@@ -8,23 +8,22 @@ import (
 	"sync"
 )
 
-// addressLimit bounds the connections of one client address, which is all that is known of a client before its token. Up
-// to max they are served. Those beyond it are told to come back later, so that an honest client behind a crowded address
-// is not lost; beyond twice max they are closed unread, so that nobody takes all of the process's file descriptors. Safe
-// for concurrent use.
+// addressLimit limits the connections of one client address, which is all that is known of a client before its token. Up to max they
+// are served. Beyond max, requests are told to come back later, so that an honest client who shares the address with many is not lost.
+// Beyond twice max, connections are closed unread, so that no client can use up the process's file descriptors. Safe for concurrent use.
 type addressLimit struct {
 	max int // 0: no limit
 
 	mu      sync.Mutex
 	open    map[netip.Addr]int
-	refused func() // one was closed unread
+	refused func() // called for each connection that is closed unread
 }
 
 func newAddressLimit(maximum int, refused func()) *addressLimit {
 	return &addressLimit{max: maximum, refused: refused, open: make(map[netip.Addr]int)}
 }
 
-// clientAddr is what a connection is counted by.
+// clientAddr returns the address that a connection counts for.
 func clientAddr(conn net.Conn) netip.Addr {
 	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
 	if !ok {
@@ -33,7 +32,7 @@ func clientAddr(conn net.Conn) netip.Addr {
 	return oneClient(tcp.AddrPort().Addr())
 }
 
-// requestAddr is clientAddr of a request's connection.
+// requestAddr returns the same for a request's connection.
 func requestAddr(r *http.Request) netip.Addr {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -42,23 +41,23 @@ func requestAddr(r *http.Request) netip.Addr {
 	return oneClient(addr.Addr())
 }
 
-// oneClient is the same for all addresses that one client has. An IPv6 client commands at least a /64 (RFC 6177).
+// oneClient returns one address for all that a client has: of IPv6 its /64, the least that a client gets (RFC 6177).
 func oneClient(addr netip.Addr) netip.Addr {
 	addr = addr.Unmap().WithZone("")
 	if addr.Is6() {
 		prefix, err := addr.Prefix(64)
-		if err == nil { // always: 64 is a length that IPv6 has
+		if err == nil { // always: 64 is a valid length for IPv6
 			return prefix.Addr()
 		}
 	}
 	return addr
 }
 
-// overLimit marks the context of a connection beyond the limit.
+// overLimit is a context key: the connection is over its address's limit.
 type overLimit struct{}
 
-// opened is an http.Server's ConnContext: it counts a connection, and marks one beyond the limit.
-func (l *addressLimit) opened(ctx context.Context, conn net.Conn) context.Context {
+// connContext is the http.Server's ConnContext: it counts a connection, and marks one over the limit.
+func (l *addressLimit) connContext(ctx context.Context, conn net.Conn) context.Context {
 	if l.max == 0 {
 		return ctx
 	}
@@ -72,15 +71,14 @@ func (l *addressLimit) opened(ctx context.Context, conn net.Conn) context.Contex
 	return ctx
 }
 
-// changed is an http.Server's ConnState: it stops counting a connection that has ended. One that is hijacked counts until
-// closed is called.
-func (l *addressLimit) changed(conn net.Conn, state http.ConnState) {
+// connState is the http.Server's ConnState: it releases a connection that has ended. A hijacked one counts until release is called.
+func (l *addressLimit) connState(conn net.Conn, state http.ConnState) {
 	if state == http.StateClosed {
-		l.closed(conn)
+		l.release(conn)
 	}
 }
 
-func (l *addressLimit) closed(conn net.Conn) {
+func (l *addressLimit) release(conn net.Conn) {
 	if l.max == 0 {
 		return
 	}
@@ -98,8 +96,8 @@ func (l *addressLimit) full(conn net.Conn) bool {
 	return l.open[clientAddr(conn)] >= 2*l.max
 }
 
-// listener closes what its address may not have.
-func (l *addressLimit) listener(inner net.Listener) net.Listener {
+// limitListener returns a listener that closes connections beyond twice the limit.
+func (l *addressLimit) limitListener(inner net.Listener) net.Listener {
 	if l.max == 0 {
 		return inner
 	}
@@ -111,7 +109,7 @@ type limitedListener struct {
 	limit *addressLimit
 }
 
-// Accept is called by one goroutine, which counts each connection before it asks for the next.
+// Accept has one caller, which counts each connection (connContext) before it accepts the next.
 func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
@@ -119,14 +117,14 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return conn, err
 		}
 		l.limit.refused()
-		_ = conn.Close() // nothing was written to it that could be lost
+		_ = conn.Close() // nothing was written that an error could lose
 	}
 }
 
-// isOverLimit reports whether the request came on a connection beyond its address's limit.
+// isOverLimit reports whether the request came on a connection over its address's limit.
 func isOverLimit(r *http.Request) bool { return r.Context().Value(overLimit{}) != nil }
 
-// closeOverLimit ends the connections beyond the limit after one answer each, so that they count no longer than it takes.
+// closeOverLimit closes each connection over the limit after one answer, so that it counts only briefly.
 func closeOverLimit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isOverLimit(r) {

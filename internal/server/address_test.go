@@ -47,16 +47,16 @@ func TestConnectionsThatEndAreForgotten(t *testing.T) {
 	t.Parallel()
 	l := newAddressLimit(1, func() {})
 	for range 3 {
-		l.opened(t.Context(), from("192.0.2.1"))
-		l.opened(t.Context(), from("192.0.2.2"))
+		l.connContext(t.Context(), from("192.0.2.1"))
+		l.connContext(t.Context(), from("192.0.2.2"))
 	}
 	if !l.full(from("192.0.2.1")) || l.full(from("192.0.2.3")) {
 		t.Error("an address is full that is not, or the other way round")
 	}
 	for range 3 {
 		for _, state := range []http.ConnState{http.StateNew, http.StateActive, http.StateIdle, http.StateClosed} {
-			l.changed(from("192.0.2.1"), state)
-			l.changed(from("192.0.2.2"), state)
+			l.connState(from("192.0.2.1"), state)
+			l.connState(from("192.0.2.2"), state)
 		}
 	}
 	if len(l.open) != 0 {

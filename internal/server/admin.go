@@ -20,7 +20,7 @@ func (s *Server) adminRoutes() http.Handler {
 	return withoutBody(s.localOnly(r))
 }
 
-// localOnly answers 421 to what [ForeignPage] says.
+// localOnly answers 421 to the requests that [ForeignPage] reports.
 func (s *Server) localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ForeignPage(s.cfg.AdminAddr, r) {
@@ -31,10 +31,10 @@ func (s *Server) localOnly(next http.Handler) http.Handler {
 	})
 }
 
-// ForeignPage reports whether a request to the operators' address may be that of a web page which a browser on an operator's machine
-// shows: one of another origin, or one whose name was made to point at this address (DNS rebinding), which the browser takes for our
-// own. An IP address is no such name, nor is one without a dot, which is nobody's to publish. Where others reach the address, they
-// reach its metrics without a browser: those are served under any name that a collector knows us by.
+// ForeignPage reports whether a request to the admin address may come from a foreign web page in a browser on an operator's machine. Such
+// a page has another origin, or its host name was made to resolve to this address (DNS rebinding), so that the browser takes the address
+// for the page's own. An IP address cannot be rebound, nor can a name without a dot, which nobody can publish. Where other machines reach
+// the address, they can read its metrics without a browser anyway, so metrics are then served under any name.
 func ForeignPage(adminAddr string, r *http.Request) bool {
 	if !sameOrigin(r) {
 		return true

@@ -25,7 +25,7 @@ func (s *Handler) token(r *http.Request) (string, error) {
 		if err != errMissingToken {
 			return token, err
 		}
-		// Another scheme is a proxy's business, as Basic often is; the cookie still counts.
+		// Another scheme, often Basic, is meant for a proxy; the cookie still counts.
 	default:
 		return "", errMalformedAuth
 	}
@@ -64,12 +64,12 @@ func checkToken(token string) (string, error) {
 	return token, nil
 }
 
-// jwtLike finds a compact JWS in a text: three parts, of which the first is a JSON object in base64url, and the second is
-// another or unknown. It may stand among other things.
+// jwtLike finds a compact JWS anywhere in a text: three parts in base64url, of which the first begins like a JSON object. For other first
+// parts the second has to begin like one, too.
 var jwtLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*|e[wy][A-Za-z0-9_-]+\.e[wy][A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`)
 
-// tokenInURL reports whether any part of the URL holds a JWT, or the query a parameter that is meant for a token. It reads
-// the text itself: net/url drops parameters that are separated by semicolons or badly escaped, and logs do not.
+// tokenInURL reports whether any part of the URL holds a JWT, or the query has a parameter that is meant for a token. It reads the raw
+// text, because net/url drops parameters with semicolons or bad escapes, and logs keep them.
 func tokenInURL(u *url.URL) bool {
 	text := u.String()
 	for range maxEscapes {
@@ -91,11 +91,11 @@ func tokenInURL(u *url.URL) bool {
 	return false
 }
 
-// maxEscapes is how many times escapes are undone in search of a token: the page, what passes the URL on, and net/url, which
-// escapes a path again, have made them. It bounds the work.
+// maxEscapes is how many levels of percent-encoding are decoded in search of a token: the page, a proxy and net/url each may add one. A
+// larger number finds more and costs more.
 const maxEscapes = 4
 
-// unescape undoes one percent-encoding, and leaves alone what is none.
+// unescape decodes one level of percent-encoding, and keeps invalid escapes as they are.
 func unescape(text string) string {
 	if !strings.ContainsAny(text, "%+") {
 		return text
@@ -118,8 +118,8 @@ func unescape(text string) string {
 	return string(out)
 }
 
-// sameOrigin reports whether a browser sent the request from a page of this very origin. Browsers attach cookies to
-// requests from foreign pages too.
+// sameOrigin reports whether the request came from a page of this origin, or from no browser. Browsers attach cookies to requests of
+// foreign pages, too.
 func sameOrigin(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":

@@ -12,9 +12,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// claims are a token's claims, by their exact names: names have a case (RFC 7519, section 10.1.1), which encoding/json ignores in
-// structs. Where users may choose claims of their own, one called "SUB" would replace the issuer's. What a claim's value is, is
-// looked at after the signature.
+// claims holds a token's claims by their exact names. Names are case-sensitive (RFC 7519, section 10.1.1), but encoding/json ignores the
+// case of a struct's fields: where users may add claims, "SUB" would replace the issuer's "sub". Values are checked after the signature.
 type claims struct {
 	cfg *AuthConfig
 	all map[string]json.RawMessage
@@ -26,12 +25,12 @@ type claims struct {
 
 func (c *claims) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &c.all) }
 
-// wrongClaim is a claim whose value is of no use. It does not show the value.
+// wrongClaim is the error of a claim whose value cannot be used. It does not show the value.
 type wrongClaim struct{ claim, kind string }
 
 func (e *wrongClaim) Error() string { return "the claim " + e.claim + " is " + e.kind }
 
-// kind is what a claim's value is. A claim that is null is none.
+// kind describes the type of a claim's value, "missing" for one that is absent or null.
 func (c *claims) kind(name string) string {
 	raw, ok := c.all[name]
 	if !ok {
@@ -64,7 +63,8 @@ func (c *claims) text(name string) (text string, err error) {
 	}
 }
 
-// maxSeconds is how far from 1970 a date may be. Beyond what time.Time can hold a far future is a past, in which a token would be valid.
+// maxSeconds is how far from 1970 a date may be. A date in the far future overflows time.Time and becomes one in the past: a token with
+// such an nbf would be valid.
 const maxSeconds = 1e15
 
 func (c *claims) date(name string) (*jwt.NumericDate, error) {
@@ -75,7 +75,7 @@ func (c *claims) date(name string) (*jwt.NumericDate, error) {
 	if err := date.UnmarshalJSON(c.all[name]); err != nil {
 		return nil, &wrongClaim{name, "no number of seconds"}
 	}
-	var seconds json.Number // as far as date is, which has taken it for a number
+	var seconds json.Number // date was parsed, so this is a number
 	_ = json.Unmarshal(c.all[name], &seconds)
 	if s, err := seconds.Float64(); err != nil || math.Abs(s) > maxSeconds {
 		return nil, &wrongClaim{name, "no number of seconds that a date can have"}
@@ -97,7 +97,7 @@ func (c *claims) GetNotBefore() (*jwt.NumericDate, error) {
 	return jwt.NewNumericDate(date.Add(-notBeforeSkew)), nil
 }
 
-// GetAudience is for whom the token is, by the one claim that is configured to say so.
+// GetAudience returns the audience from the configured claim.
 func (c *claims) GetAudience() (jwt.ClaimStrings, error) {
 	name := c.cfg.audienceClaim()
 	if name != "aud" {
@@ -114,13 +114,13 @@ func (c *claims) GetAudience() (jwt.ClaimStrings, error) {
 	return list, nil
 }
 
-// Validate is called by the parser after it has checked the signature. When iat is does not matter: RFC 7519 gives it no such
-// meaning, and clocks differ.
+// Validate is called by the parser after it has checked the signature. It checks that iat is a date, but compares it with nothing:
+// RFC 7519 does not ask for that, and clocks differ.
 func (c *claims) Validate() (err error) {
 	if _, err := c.GetIssuedAt(); err != nil {
 		return err
 	}
-	if _, err := c.GetAudience(); err != nil { // looked at by the parser only where JWT_AUDIENCE is set
+	if _, err := c.GetAudience(); err != nil { // the parser reads it only if JWT_AUDIENCE is set
 		return err
 	}
 	if c.expires, err = c.date("exp"); err != nil {
@@ -143,7 +143,7 @@ func (c *claims) Validate() (err error) {
 	return err
 }
 
-// groups are those that the token names.
+// groups returns the groups that the token names.
 func (c *claims) groups() (list jwt.ClaimStrings, err error) {
 	if name := c.cfg.GroupsClaim; name != "" && c.kind(name) != "missing" {
 		if err := list.UnmarshalJSON(c.all[name]); err != nil {
@@ -153,11 +153,11 @@ func (c *claims) groups() (list jwt.ClaimStrings, err error) {
 	return list, nil
 }
 
-// wholeNumber is how a user's number must be written: 1e3 and 3.0 have several spellings, of which one would be the owner.
+// wholeNumber matches the one spelling of a whole number that may name a user: 1000, but neither 1e3 nor 1000.0.
 var wholeNumber = regexp.MustCompile(`^(?:0|-?[1-9][0-9]*)$`)
 
-// user returns whom the token names, "" for nobody: a text of blanks is nobody, or a user_id of blanks would be somebody's. An
-// e-mail address is nobody while it is not verified, also where it is the user.
+// user returns the user whom the token names, "" for nobody. Blanks name nobody, so that a row with a blank user_id has no owner. An e-mail
+// address that is not verified names nobody, even if it is the claim that names the user.
 func (c *claims) user() (string, error) {
 	name := c.cfg.userClaim()
 	switch kind := c.kind(name); {
@@ -175,8 +175,7 @@ func (c *claims) user() (string, error) {
 	return text, err
 }
 
-// emailVerified is false where an issuer says that the address is not verified; one that does not say it leaves it usable. Some
-// say it as text. Only true and "true" are a yes.
+// emailVerified reports whether the address may be used: if email_verified is missing, true, or the text "true", as some issuers write it.
 func (c *claims) emailVerified() bool {
 	if c.kind("email_verified") == "missing" {
 		return true
@@ -185,7 +184,7 @@ func (c *claims) emailVerified() bool {
 	return value == `true` || value == `"true"`
 }
 
-// validFrom is when a token of a later nbf is accepted.
+// validFrom returns when a token with an nbf in the future becomes valid.
 func (c *claims) validFrom() time.Time {
 	date, err := c.GetNotBefore()
 	if date == nil || err != nil {

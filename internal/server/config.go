@@ -21,26 +21,25 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Hub hands out the states of audits. In both methods wake, which may be nil, is called whenever there is something to take, until
-// Cancel; it neither blocks nor calls the hub. When ctx ends before the first states are there, the error has its cause.
+// Hub gives out the states of a feed's rows. Both methods call wake, unless it is nil, whenever there is a state to take, until Cancel;
+// wake must neither block nor call the hub. If ctx ends before the first states are there, the error wraps its cause.
 type Hub interface {
-	// Subscribe returns once the first state of each key, read after the call, can be taken, also where there is no such row.
+	// Subscribe returns when the first state of each key can be taken. It was read after the call; a row that does not exist has one, too.
 	Subscribe(ctx context.Context, keys []store.Key, wake func()) (Subscription, error)
-	// SubscribeOwned is for all audits of the viewer's that have not ended, the newest if there are very many, those included that begin
-	// later. It returns once the states of those that there are can be taken; there may be none.
+	// SubscribeOwned subscribes to all rows of the viewer that have not ended, and to those that begin later; of very many to the newest.
+	// It returns when the states of the present ones can be taken; there may be none.
 	SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (Subscription, error)
 }
 
-// Subscription is a viewer's place in the hub. Its methods do not block, and are safe for concurrent use.
+// Subscription is one stream's subscription to a hub. Its methods do not block, and are safe for concurrent use.
 type Subscription interface {
-	// Take returns the newest state of each audit that has changed since the last call. A terminal state is never replaced.
+	// Take returns the newest state of each row that has changed since the last call. A terminal state is never replaced.
 	Take() []*store.State
-	// Confirm says that what was asked for is the viewer's: from now on writers are told that somebody watches, and what has
-	// changed since the first read is read.
+	// Confirm says that the viewer may see the rows: from now on writers learn that somebody watches, and the rows are read once more.
 	Confirm()
-	// More reports whether the viewer has more that has not ended than is shown.
+	// More reports whether the viewer has more rows that have not ended than the subscription shows.
 	More() bool
-	// Over reports whether nothing follows any more, because the feed was uninstalled or is another one by now; wake says so, too.
+	// Over reports whether no state follows, because the feed was uninstalled or replaced; wake is called for that, too.
 	Over() bool
 	// Cancel ends the subscription. It is called once.
 	Cancel()
@@ -49,63 +48,63 @@ type Subscription interface {
 // Config configures a Server. Zero means the default, except where a field says otherwise. The names in errors are those
 // of the environment variables.
 type Config struct {
-	// Addr is the address to serve on; default :8080. Like the next three fields it is for New and not for NewHandler.
+	// Addr is the address to serve on; default :8080. This field and the next three are for New, not for NewHandler.
 	Addr string
-	// AdminAddr is the address of what Admin registers, for operators; empty: it is not served.
+	// AdminAddr is the address for the routes that Admin registers, for operators; empty: they are not served.
 	AdminAddr string
-	// Admin registers routes, of which other methods are answered 405; nil: there are none.
+	// Admin registers routes with handle, which answers other methods 405; nil: there are none.
 	Admin func(handle func(path string, h http.HandlerFunc, methods ...string))
 	// CertFile and KeyFile make the server speak TLS and HTTP/2. Both or neither.
 	CertFile, KeyFile string
 
-	// Hub is that of audits, where Feeds is nil. One of both is required.
+	// Hub is the hub of the feed audits, used if Feeds is nil. One of the two is required.
 	Hub Hub
-	// Feeds finds a feed by its name; the error is ErrNoFeed, or why that is not known now.
+	// Feeds finds a feed by its name; the error is ErrNoFeed, or says why the feeds are not known yet.
 	Feeds func(name string) (Feed, error)
-	// Ping reports whether audits can be read. Required.
+	// Ping reports whether rows can be read. Required.
 	Ping func(context.Context) error
 	// Listening reports whether notifications arrive; while they do not, changes are found by polling. Required.
 	Listening func() bool
-	// Unreadable returns how many rows that somebody asks for cannot be read, for /readyz; nil: none.
+	// Unreadable returns how many watched rows cannot be read, for /readyz; nil: /readyz does not say.
 	Unreadable func() int
-	// Drift returns the kinds of what is not as it was installed, for /readyz, which anybody may read; nil: none.
+	// Drift returns the kinds of differences from the install, for /readyz. Anybody may read them. Nil: /readyz does not say.
 	Drift func() []string
 
-	// Viewer says who asks, in place of tokens. Its error is made by Refuse, or passes: see there. A viewer's Expires may be zero.
+	// Viewer returns who sends a request, in place of tokens. For its errors see ErrUnauthenticated. A viewer's Expires may be zero.
 	Viewer func(*http.Request) (Viewer, error)
 	// Auth says which tokens are accepted. Required, unless there is a Viewer.
 	Auth AuthConfig
 	// AuthCookie is the name of a cookie that may carry the token on same-origin requests; empty: none.
 	AuthCookie string
-	// CORSOrigins are the origins of foreign pages that may use the API, or "*".
+	// CORSOrigins are the origins of other sites whose pages may use the API, or "*".
 	CORSOrigins []string
 
 	// MaxDuration of a stream; default 1 h.
 	MaxDuration time.Duration
 	// Heartbeat is the time without an event after which a comment is sent; default 30 s.
 	Heartbeat time.Duration
-	// Retry is what clients are told to wait before they reconnect; default 5 s.
+	// Retry is the time that clients are told to wait before they reconnect; default 5 s.
 	Retry time.Duration
 	// MaxStreams and MaxStreamsPerUser limit open streams; 0: no limit.
 	MaxStreams, MaxStreamsPerUser int
-	// MaxRefusedPerUser and MaxRefusedPerAddress limit how many audits a minute one user and one client address may ask for and
-	// be refused, before further requests are not read for; 0: no limit. Behind a proxy all clients have the proxy's address.
+	// MaxRefusedPerUser and MaxRefusedPerAddress limit the rows that one user and one client address may ask for and be refused in a
+	// minute; further requests are refused without a read. 0: no limit. Behind a proxy all clients have the proxy's address.
 	MaxRefusedPerUser, MaxRefusedPerAddress int
-	// NoHijack leaves all streams to net/http. By default those over plain HTTP/1.1 are taken from it: see connection.
+	// NoHijack leaves all streams to net/http. By default those over plain HTTP/1.1 hijack their connections: see connection.
 	NoHijack bool
 	// MaxConnectionsPerAddress limits the open connections of one client address, before any token is looked at; 0: no
 	// limit. Behind a proxy all clients have the proxy's address.
 	MaxConnectionsPerAddress int
 
-	// Page serves what no route of the API matches; nil: 404.
+	// Page serves the paths that no route of the API matches; nil: 404.
 	Page http.Handler
-	// Logger's default discards.
+	// Logger; by default nothing is logged.
 	Logger *slog.Logger
 	// AccessLog writes a record about each request to Logger.
 	AccessLog bool
-	// Registerer receives the metrics; nil: nobody does.
+	// Registerer receives the metrics; nil: there are none.
 	Registerer prometheus.Registerer
-	// Tracer receives a span for each request; nil: none are made.
+	// Tracer receives a span for each request; nil: no spans.
 	Tracer trace.TracerProvider
 }
 
@@ -134,7 +133,7 @@ func (c *Config) validate() error {
 	return c.Validate()
 }
 
-// Validate says what is wrong with what an operator chooses. It makes no request.
+// Validate checks the fields that an operator sets. It makes no request.
 func (c *Config) Validate() error {
 	for name, d := range map[string]time.Duration{
 		"SSE_MAX_DURATION": c.MaxDuration, "SSE_HEARTBEAT_SECONDS": c.Heartbeat, "SSE_RETRY_MS": c.Retry,
@@ -164,7 +163,7 @@ func (c *Config) Validate() error {
 
 const defaultAddr = ":8080"
 
-// validateServer is about what New needs beyond NewHandler.
+// validateServer checks the fields that New needs and NewHandler does not.
 func (c *Config) validateServer() error {
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return errors.New("TLS_CERT_FILE and TLS_KEY_FILE: only one is set; set both or neither")
@@ -183,16 +182,16 @@ func checkAddr(name, addr string) error {
 	if err == nil {
 		_, err = net.LookupPort("tcp", port)
 	}
-	if err != nil || port == "" { // which would be a random one
+	if err != nil || port == "" { // net.Listen would choose a random port
 		return fmt.Errorf("%s: invalid address %q; give HOST:PORT or :PORT", name, addr)
 	}
 	return nil
 }
 
-// placeholders are secrets that people copy from examples.
+// placeholders are secrets from examples, which people copy.
 var placeholders = []string{"changeme", "change-me", "your-secret", "your_secret", "your-256-bit-secret", "secretsecret"}
 
-// Validate says which environment variable is wrong, and what is allowed instead. It makes no request.
+// Validate returns an error that names the wrong environment variable and what is allowed. It makes no request.
 func (c AuthConfig) Validate() error {
 	if c.Secret == "" && c.JWKSURL == "" {
 		return errors.New("no way to verify tokens: set JWT_SECRET (HS256) or JWT_JWKS_URL (RS256, ES256)")
@@ -219,7 +218,7 @@ func (c AuthConfig) Validate() error {
 	if c.JWKSURL == "" {
 		return nil
 	}
-	u, err := url.ParseRequestURI(c.JWKSURL) // as what fetches the keys does
+	u, err := url.ParseRequestURI(c.JWKSURL) // as the client that fetches the keys parses it
 	if err == nil {
 		_, err = net.LookupPort("tcp", u.Port())
 	}
@@ -251,8 +250,8 @@ func (c AuthConfig) checkClaims() error {
 func (c AuthConfig) audienceClaim() string { return cmp.Or(c.AudienceClaim, "aud") }
 func (c AuthConfig) userClaim() string     { return cmp.Or(c.UserClaim, "sub") }
 
-// Warnings says what is probably wrong with the secrets, and does not show them. They are used as they are: what looks wrong may be
-// what the application signs with.
+// Warnings returns what is probably wrong with the secrets, without showing them. The secrets are used unchanged: the application may
+// sign with the same odd bytes.
 func (c AuthConfig) Warnings() []string {
 	var warnings []string
 	for _, s := range [][2]string{{"JWT_SECRET", c.Secret}, {"JWT_SECRET_PREVIOUS", c.PreviousSecret}} {
@@ -263,7 +262,7 @@ func (c AuthConfig) Warnings() []string {
 	return warnings
 }
 
-// oddEnds says what a secret has at its ends that copying left there, or "".
+// oddEnds describes what copying may have left at a secret's ends, or returns "".
 func oddEnds(secret string) string {
 	first, _ := utf8.DecodeRuneInString(secret)
 	last, _ := utf8.DecodeLastRuneInString(secret)
@@ -283,7 +282,7 @@ func oddEnds(secret string) string {
 	return ""
 }
 
-// withoutPassword is a URL as it may be shown. In a misspelled one the password may stand anywhere before the last @.
+// withoutPassword returns a URL as it may be shown. In a misspelled URL the password may be anywhere before the last @.
 func withoutPassword(text string) string {
 	u, err := url.Parse(text)
 	switch {

@@ -11,16 +11,16 @@ import (
 	"auditstream/internal/store"
 )
 
-// connection is the sink of a stream on a connection taken from net/http, whose two goroutines and buffers would be nine tenths
-// of what it costs. The pool's writers run the stream.
+// connection is the sink of a stream on a hijacked connection. With net/http, its two goroutines and its buffers would be nine tenths of
+// the stream's memory. The pool's writers run the stream.
 type connection struct {
 	*connpool.Conn
-	head []byte // of the answer, until it is written
+	head []byte // the answer's head; nil once it is written
 }
 
-// take takes the connection of a request from net/http. It returns nil, and net/http keeps it, for HTTP/2, TLS, and answers after
-// which net/http would close it.
-func (s *Handler) take(w http.ResponseWriter, r *http.Request) *connection {
+// hijack takes the connection of a request from net/http. It returns nil, and net/http keeps the connection, for HTTP/2, TLS, and answers
+// after which net/http would close it.
+func (s *Handler) hijack(w http.ResponseWriter, r *http.Request) *connection {
 	if s.pool == nil || r.TLS != nil || r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.Close || w.Header().Get("Connection") != "" {
 		return nil
 	}
@@ -29,22 +29,22 @@ func (s *Handler) take(w http.ResponseWriter, r *http.Request) *connection {
 		return nil
 	}
 	setEventHeader(w.Header())
-	if !s.keeps {
+	if !s.keepsAlive {
 		w.Header().Set("Connection", "close")
 	}
 	return &connection{Conn: conn, head: responseHead(w.Header())}
 }
 
-// responseHead is the head of the answer as net/http writes it.
+// responseHead returns the head of the answer as net/http would write it.
 func responseHead(header http.Header) []byte {
 	var b bytes.Buffer
 	b.WriteString("HTTP/1.1 200 OK\r\n")
-	_ = header.Write(&b) // a buffer takes everything
+	_ = header.Write(&b) // a write to a buffer does not fail
 	b.WriteString("Date: " + time.Now().UTC().Format(http.TimeFormat) + "\r\nTransfer-Encoding: chunked\r\n\r\n")
 	return b.Bytes()
 }
 
-// serve sends the first states, in the handler, and leaves the rest to the writers.
+// serve sends the first states in the handler's goroutine; the pool's writers do the rest.
 func (c *connection) serve(st *stream, first []*store.State) {
 	st.events.out = c
 	c.Begin(st)
@@ -63,7 +63,7 @@ func writeConn(conn net.Conn, p []byte) error {
 
 var crlf = []byte("\r\n")
 
-// send writes a block as one chunk, of which the event, shared by all streams, is not copied.
+// send writes a block as one chunk of HTTP/1.1. The event is shared by all streams, so it is not copied.
 func (c *connection) send(text string, event []byte) error {
 	own := append(make([]byte, 0, len(c.head)+len("ffffffff\r\n")+len(text)), c.head...)
 	own = append(strconv.AppendInt(own, int64(len(text)+len(event)), 16), crlf...)
@@ -71,12 +71,12 @@ func (c *connection) send(text string, event []byte) error {
 	return c.Write(append(own, text...), event, crlf)
 }
 
-// close ends the answer. After a clean end the connection is kept, as net/http keeps it.
+// close ends the answer. After a clean end the connection waits for the client's next request, as with net/http.
 func (c *connection) close(st *stream, reason string, sound bool) (over bool) {
 	switch {
 	case !sound, c.Write([]byte("0\r\n\r\n")) != nil, reason == endShutdown:
 		c.Close()
-	case !st.server.keeps:
+	case !st.server.keepsAlive:
 		c.Close()
 	case st.timer == nil, !c.Rest():
 		c.HandBack()
@@ -88,8 +88,9 @@ func (c *connection) close(st *stream, reason string, sound bool) (over bool) {
 	return true
 }
 
-// rest waits, without a goroutine, for the client's next request or its end, and reports whether it came.
-func (c *connection) rest(st *stream, due uint32) (over bool) {
+// afterEnd handles what happens while the connection waits, without a goroutine: the next request, which net/http gets, a disconnect, or
+// idleTimeout. It reports whether the wait is over.
+func (c *connection) afterEnd(st *stream, due uint32) (over bool) {
 	switch {
 	case due&dueInput != 0:
 		c.HandBack()

@@ -16,18 +16,18 @@ import (
 	"github.com/gorilla/mux"
 )
 
-// apiError is an answer to a request that is not served. The text is all that the client learns; the cause is logged.
+// apiError is the answer to a request that is not served. The client learns its text only; the cause is logged.
 type apiError struct {
 	status int
 	text   string
 	// challenge is the WWW-Authenticate header of RFC 6750, section 3.
 	challenge string
-	// transient says that the same request may be served later: a stream request is then answered so that EventSource
-	// comes back, anything else with Retry-After.
+	// transient: the same request may be served later. A stream request is then answered so that EventSource reconnects, any other with
+	// Retry-After.
 	transient bool
 	allow     string // the Allow header of a 405
-	// kind is the answer that this one gives in more words; nil: none.
-	kind *apiError
+	// general is the answer without the detail that this one adds; nil: this one has none.
+	general *apiError
 }
 
 func (e *apiError) Error() string { return e.text }
@@ -60,16 +60,14 @@ var (
 	errShuttingDown   = &apiError{status: http.StatusServiceUnavailable, text: "Server is shutting down", transient: true}
 )
 
-// AnswerHeader marks the answers that no repetition of the request changes, with the value final: refusals for good, 204, and a state
-// that ends by a word of its feed. A
-// client that reads it takes a proxy's own page for nothing of ours, whatever its status.
+// AnswerHeader has the value final in answers that the same request would get again: permanent refusals, 204, and a state whose status
+// ends the row by the feed's configuration. By this header clients tell our answers from a proxy's own page with the same status.
 const (
 	AnswerHeader = "Auditstream-Answer"
 	answerFinal  = "final"
 )
 
-// IsFinal reports whether an answer is one of a server of ours, and for good. Where a proxy takes the header away, the text of a
-// refusal tells.
+// IsFinal reports whether an answer comes from this server and is final. Where a proxy removes the header, the refusal's text decides.
 func IsFinal(resp *http.Response, body []byte) bool {
 	if resp.StatusCode != http.StatusNoContent && (resp.StatusCode < 400 || resp.StatusCode > 499) {
 		return false
@@ -80,19 +78,19 @@ func IsFinal(resp *http.Response, body []byte) bool {
 	return resp.Header.Get(AnswerHeader) == answerFinal || resp.StatusCode != http.StatusNoContent && finalBody.Match(body)
 }
 
-// finalBody is the whole body of a refusal for good. Not that of a path that does not exist, which others word as we do.
+// finalBody matches the whole body of a permanent refusal, but not of an unknown path, for which other servers have the same text.
 var finalBody = func() *regexp.Regexp {
 	var texts []string
 	for _, e := range []*apiError{errMissingToken, errInvalidToken, errMalformedAuth, errAuditID, errIDs} {
 		texts = append(texts, regexp.QuoteMeta(e.text))
 	}
 	texts = append(texts, errNoAudit.text+`(: audit \d+)?`, errNoFeed.text)
-	const more = `: (\\.|[^"\\])*` // what keys a feed has, or the key that is refused
+	const more = `: (\\.|[^"\\])*` // the detail: what keys a feed has, or which key is refused
 	texts = append(texts, `Invalid ids?`+more, errForbidden.text+`(`+more+`)?`, textNoRow+`(`+more+`)?`)
 	return regexp.MustCompile(`^\s*\{"error":\s*"(` + strings.Join(texts, "|") + `)"\}\s*$`)
 }()
 
-// final reports whether the same request would be answered so again.
+// final reports whether the same request would get the same answer again.
 func (e *apiError) final() bool { return !e.transient && e.status < http.StatusInternalServerError }
 
 // The error events that end a stream.
@@ -102,7 +100,7 @@ const (
 	textExpired = "Token expired"
 )
 
-// refusal pairs the answer with what only the log may know.
+// refusal pairs the answer with its cause, which goes to the log only.
 type refusal struct {
 	answer *apiError
 	cause  error
@@ -111,13 +109,13 @@ type refusal struct {
 func (r *refusal) Error() string   { return r.answer.text + ": " + r.cause.Error() }
 func (r *refusal) Unwrap() []error { return []error{r.answer, r.cause} }
 
-// because attaches a cause for the log to an answer.
-func because(answer *apiError, cause error) error { return &refusal{answer: answer, cause: cause} }
+// withCause attaches a cause for the log to an answer.
+func withCause(answer *apiError, cause error) error { return &refusal{answer: answer, cause: cause} }
 
-// about names the audit in a refusal of several.
-func about(f *store.Feed, id store.Key, err error) error {
+// nameKey adds the refused row's key to the answer to a request for several rows.
+func nameKey(f *store.Feed, id store.Key, err error) error {
 	answer := answerTo(err)
-	kind := answer.of()
+	kind := answer.withoutDetail()
 	if kind != errForbidden && kind != errNoAudit {
 		return err
 	}
@@ -127,19 +125,19 @@ func about(f *store.Feed, id store.Key, err error) error {
 		named.text += "audit "
 	}
 	named.text += string(id)
-	named.kind = kind
+	named.general = kind
 	return &named
 }
 
-// of is the answer without what it says in more words.
-func (e *apiError) of() *apiError {
-	if e.kind != nil {
-		return e.kind
+// withoutDetail returns the general answer, to compare with.
+func (e *apiError) withoutDetail() *apiError {
+	if e.general != nil {
+		return e.general
 	}
 	return e
 }
 
-// answerTo finds the answer to err; an error that names none is an internal one.
+// answerTo returns the answer that err wraps, or errInternal.
 func answerTo(err error) *apiError {
 	if answer, ok := errors.AsType[*apiError](err); ok {
 		return answer
@@ -172,11 +170,11 @@ func (s *Handler) writeError(w http.ResponseWriter, r *http.Request, err error) 
 	s.writeJSON(w, r, answer.status, errorJSON(answer.text))
 }
 
-// maxEarly is how long a token may not be valid yet for its client to be told when to try again.
+// maxEarly bounds Retry-After for a token that is not valid yet. A token that becomes valid later than that is refused for good.
 const maxEarly = time.Hour
 
-// refuseStream answers a stream request that is not served. One that cannot be served for now gets status 200, a random
-// time to come back after, and the error event: any other status ends a browser's EventSource for good.
+// refuseStream answers a stream request that is not served. If it may be served later, it gets status 200, a random time to reconnect
+// after, and the error event: any other status ends a browser's EventSource for good.
 func (s *Handler) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
 	answer := answerTo(err)
 	if answer.final() {
@@ -195,10 +193,10 @@ func (s *Handler) logRefusal(r *http.Request, answer *apiError, err error) {
 	label := refusedLabel(answer)
 	switch {
 	case answer.transient && errors.Is(context.Cause(r.Context()), context.Canceled):
-		label = refusedGone // not a shutdown, which has another cause
-	case answer == errTooManyStreams, answer == errTooManyConns, answer == errTooManyRefused: // have alerts, or lines, of their own
+		label = refusedGone // the client; at a shutdown the cause is errDraining
+	case answer == errTooManyStreams, answer == errTooManyConns, answer == errTooManyRefused: // these have alerts or log lines of their own
 	case answer.transient:
-		s.warnAway.Do(func() { level = slog.LevelWarn }) // the metric counts all
+		s.warnOutage.Do(func() { level = slog.LevelWarn }) // the metric counts all
 	case answer.status >= http.StatusInternalServerError:
 		level = slog.LevelWarn
 	}
@@ -213,8 +211,8 @@ func (s *Handler) logRefusal(r *http.Request, answer *apiError, err error) {
 	s.cfg.Logger.Log(r.Context(), level, "request refused", "route", routeOf(r), "status", answer.status, "reason", err)
 }
 
-// routeOf is what the log may know about a request's path: which route it took. The path itself is the client's choice, and
-// some put a token there.
+// routeOf returns the route that a request took, for the log. The path itself is not logged: clients choose it, and some put a token
+// there.
 func routeOf(r *http.Request) string {
 	route := mux.CurrentRoute(r)
 	if route == nil {
@@ -224,26 +222,26 @@ func routeOf(r *http.Request) string {
 	if err != nil {
 		return "none"
 	}
-	template = ofFeed(r, template)
+	template = templateForFeed(r, template)
 	if id, ok := store.ParseKey(pathVar(r, "id")); ok {
 		template = strings.NewReplacer("{audit_id}", string(id), "{id}", string(id)).Replace(template)
 	}
 	return template
 }
 
-// ofFeed is a route's template with the feed that a request names, those of audits as the API page has them.
-func ofFeed(r *http.Request, template string) string {
+// templateForFeed returns a route's template with the request's feed in it, for audits as the API page writes it.
+func templateForFeed(r *http.Request, template string) string {
 	feed := pathVar(r, "feed")
 	if feed == store.DefaultFeed {
 		template = strings.Replace(template, "{id}", "{audit_id}", 1)
 	}
-	if store.IsFeedName(feed) { // a token does not look like one
+	if store.IsFeedName(feed) { // no token matches
 		template = strings.Replace(template, "{feed}", feed, 1)
 	}
 	return template
 }
 
-// writeJSON sends a whole JSON answer, with a deadline that must not outlast it on a connection that is used again.
+// writeJSON sends a whole JSON answer with a write deadline, and clears the deadline, because the connection may be used again.
 func (s *Handler) writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	s.writeBody(w, r, status, body)
@@ -251,7 +249,7 @@ func (s *Handler) writeJSON(w http.ResponseWriter, r *http.Request, status int, 
 
 func (s *Handler) writeBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	rc := http.NewResponseController(w)
-	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // a test's recorder has none
+	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails for a test's recorder only
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

@@ -12,16 +12,17 @@ import (
 )
 
 const (
-	// writeTimeout is for how long a client may take nothing before it is cut off.
+	// writeTimeout is how long a write may take before the client is disconnected.
 	writeTimeout = 5 * time.Second
-	// writePiece is what it has to take in that time of an event that is longer, in bytes.
+	// writePiece is the size in bytes of the pieces of a long event; each piece has writeTimeout. Larger: slow clients are disconnected;
+	// smaller: a client that hardly reads is kept longer.
 	writePiece = 16 << 10
 )
 
-// heartbeat is a comment: it keeps proxies from closing an idle connection, and finds clients that have gone.
+// heartbeat is a comment: it keeps proxies from closing an idle connection, and its write fails for clients that have gone.
 const heartbeat = ": heartbeat\n\n"
 
-// endComment tells our clients that the state in the same block is the row's last one, where its status does not say so.
+// endComment tells our clients that the state in the same block is the row's last, where its status is neither completed nor failed.
 const endComment = ": end\n"
 
 // eventStream writes Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html). It is the only
@@ -29,20 +30,21 @@ const endComment = ": end\n"
 type eventStream struct {
 	out    sink
 	events int       // events written, for the log
-	wrote  time.Time // the last block
+	wrote  time.Time // when the last block was written
 }
 
-// sink is the connection of a stream: net/http's answer, or what was taken from it.
+// sink is what a stream writes to: a response of net/http, or a hijacked connection.
 type sink interface {
-	// send puts out text and then an event, which all streams share and which may be nil, as one block, each writePiece of it
-	// within writeTimeout.
+	// send writes text and then event, which may be nil, as one block, each writePiece of it within writeTimeout. All streams share event,
+	// so send does not change it.
 	send(text string, event []byte) error
-	// Schedule has the stream's Run called, by another goroutine. It does not block.
+	// Schedule makes another goroutine call the stream's Run. It does not block.
 	Schedule()
-	// close is told of the stream's end, and whether the connection is sound. It reports whether it needs no Run any more.
+	// close is called at the stream's end; sound says whether the connection can still be written to. It returns true unless afterEnd
+	// is to be called.
 	close(st *stream, reason string, sound bool) (over bool)
-	// rest is told of what happens after the stream's end, and reports whether that was the last.
-	rest(st *stream, due uint32) (over bool)
+	// afterEnd is called by Run for what happens after the stream's end, until it returns true.
+	afterEnd(st *stream, due uint32) (over bool)
 }
 
 func setEventHeader(h http.Header) {
@@ -51,23 +53,23 @@ func setEventHeader(h http.Header) {
 	h.Set("X-Accel-Buffering", "no") // nginx would collect events in its buffer
 }
 
-// opening is what a stream begins with, before its first event: how often something will come, in a comment, which tells clients
-// when silence is a fault; and when to come back.
+// opening returns a stream's beginning, before its first event: a comment with the heartbeat's interval, from which clients know when silence
+// is a fault, and the retry field.
 func opening(heartbeat, retry time.Duration) string {
 	return ": heartbeat every " + strconv.FormatFloat(heartbeat.Seconds(), 'f', -1, 64) + " s\n\n" + retryField(retry)
 }
 
-// state sends a state, after before, which may be an opening. The event is not copied: a thousand clients that are slow to take
-// it share its bytes.
+// state sends before, which may be an opening, and then a state. The event is encoded once and not copied: all streams share its bytes.
 func (e *eventStream) state(s *store.State, before string) error {
 	e.events++
 	return e.send(before, s.Encoded(encodeEvent))
 }
 
-// open sends an opening where there is no state yet.
+// open sends an opening without a state.
 func (e *eventStream) open(opening string) error { return e.send(opening+"\n", nil) }
 
-// more says that the viewer has more than the rows that are shown. It is an event of another name, which only those hear who ask for it.
+// more tells the client that the viewer has more rows than are shown. The event has a name of its own, so that a page gets it only if it
+// adds a listener for that name.
 func (e *eventStream) more(shown int) error {
 	return e.send("event: more\ndata: {\"shown\":"+strconv.Itoa(shown)+"}\n\n", nil)
 }
@@ -80,10 +82,10 @@ func (e *eventStream) fail(text string, retry time.Duration) error {
 	return e.send(retryField(retry)+"event: message\ndata: "+string(errorJSON(text))+"\n\n", nil)
 }
 
-// retry tells the client when to come back, without an event.
+// retry sends a retry field without an event.
 func (e *eventStream) retry(delay time.Duration) error { return e.send(retryField(delay)+"\n", nil) }
 
-// lastID gives the client an id to come back with, without an event: a block without data is none, but its id counts.
+// lastID sets the client's Last-Event-ID without an event: a block without data is no event, but its id counts.
 func (e *eventStream) lastID(id string) error { return e.send("id: "+id+"\n\n", nil) }
 
 func (e *eventStream) send(text string, event []byte) error {
@@ -96,7 +98,7 @@ func (e *eventStream) send(text string, event []byte) error {
 
 type deadliner interface{ SetWriteDeadline(time.Time) error }
 
-// writePieces writes p to a client that may be slow, as long as it takes a piece in time.
+// writePieces writes p in pieces, each with a deadline of its own, so that a slow client is kept while it makes progress.
 func writePieces(w io.Writer, deadline deadliner, p []byte) error {
 	for piece := range slices.Chunk(p, writePiece) {
 		if err := deadline.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {

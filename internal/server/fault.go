@@ -12,7 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// fault is one reason why tokens are of no use, with what to do: what the log says of them. Clients learn only that they are refused.
+// fault is a reason why tokens are refused, with the remedy, for the log. Clients learn only that the token is refused.
 type fault struct {
 	level slog.Level
 	text  string
@@ -22,7 +22,7 @@ func (f *fault) Error() string { return f.text }
 
 const where = "; see docs/tokens-and-issuers.md"
 
-// What strangers can cause, and what is a client's everyday, is for the level info.
+// Faults that anybody can cause, and those of everyday, have the level info.
 var (
 	faultMalformed = &fault{slog.LevelInfo, "a token is refused: it is no JWT, which is three parts in base64url, the first two of them JSON"}
 	faultEncrypted = &fault{slog.LevelWarn, "a token is refused: it is encrypted (JWE), for its issuer alone to read; have a signed one made" + where}
@@ -48,12 +48,12 @@ var (
 	faultNobody   = &fault{slog.LevelWarn, "a token is valid and names nobody, so nothing is shown to it: set JWT_USER_CLAIM to the claim that has the user_id of your table" + where}
 )
 
-// faultOf are the faults of requests that no token was taken from.
-var faultOf = map[*apiError]*fault{errInvalidToken: faultLong, errTokenInURL: faultURL, errMalformedAuth: faultHeader}
+// requestFaults maps the answers to requests whose token was not even parsed to their faults.
+var requestFaults = map[*apiError]*fault{errInvalidToken: faultLong, errTokenInURL: faultURL, errMalformedAuth: faultHeader}
 
-// fault finds the reason for which the parser has refused a token, as far as it got: the claims are the issuer's only if the
-// signature was right, and are not looked at before.
-func (v *verifier) fault(err error, token string, parsed *jwt.Token, c *claims) *fault {
+// faultFor finds the reason why the parser refused a token. It looks at the claims only if the signature was right: otherwise they are not
+// the issuer's.
+func (v *verifier) faultFor(err error, token string, parsed *jwt.Token, c *claims) *fault {
 	known, isFault := errors.AsType[*fault](err)
 	wrong, isClaim := errors.AsType[*wrongClaim](err)
 	missing := errors.Is(err, jwt.ErrTokenRequiredClaimMissing)
@@ -103,19 +103,19 @@ func (v *verifier) configured(token *jwt.Token) bool {
 	return false
 }
 
-// tell logs a fault. Values are shown of iss and of the audience alone, which name no user and are no secret, and only after the
-// signature has shown that they are the issuer's.
-func (v *verifier) tell(ctx context.Context, f *fault, err error, parsed *jwt.Token, c *claims) {
+// logFault logs a fault. Of the claims it shows only the values of iss and the audience, which name no user and are no secret, and only
+// after the signature was right.
+func (v *verifier) logFault(ctx context.Context, f *fault, err error, parsed *jwt.Token, c *claims) {
 	var attrs []any
 	wrong, isClaim := errors.AsType[*wrongClaim](err)
 	switch {
 	case f == faultIssuer:
 		iss, _ := c.GetIssuer()
-		attrs = []any{"want", v.cfg.Issuer, "got", shortened(iss)}
+		attrs = []any{"want", v.cfg.Issuer, "got", quoteShort(iss)}
 	case f == faultAudience:
 		audience, _ := c.GetAudience()
-		attrs = []any{"claim", v.cfg.audienceClaim(), "want", v.cfg.Audience, "got", shortened(strings.Join(audience, " "))}
-	case f == faultAlgorithm && parsed != nil && parsed.Method != nil: // one of those that the library knows
+		attrs = []any{"claim", v.cfg.audienceClaim(), "want", v.cfg.Audience, "got", quoteShort(strings.Join(audience, " "))}
+	case f == faultAlgorithm && parsed != nil && parsed.Method != nil: // an algorithm that the library knows
 		attrs = []any{"alg", parsed.Method.Alg()}
 	case isClaim:
 		attrs = []any{"claim", wrong.claim, "is", wrong.kind}
@@ -125,10 +125,10 @@ func (v *verifier) tell(ctx context.Context, f *fault, err error, parsed *jwt.To
 	v.faults.log(ctx, f, attrs...)
 }
 
-// faultInterval is how often at most each fault is logged.
+// faultInterval is the least time between two records of the same fault.
 const faultInterval = time.Minute
 
-// faultLog logs each fault now and then, with how often it was not. Safe for concurrent use.
+// faultLog logs each fault at most once in faultInterval, with the number of times that it was not logged. Safe for concurrent use.
 type faultLog struct {
 	logger *slog.Logger
 
@@ -137,8 +137,8 @@ type faultLog struct {
 }
 
 type faultCount struct {
-	next   time.Time // not logged before
-	silent int       // since it was logged
+	next   time.Time // when the fault may be logged again
+	silent int       // times that it was not logged since the last record
 }
 
 func (l *faultLog) log(ctx context.Context, f *fault, attrs ...any) {

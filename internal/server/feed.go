@@ -12,16 +12,16 @@ import (
 	"github.com/gorilla/mux"
 )
 
-// Feed is one adopted table, and who hands out its rows' states.
+// Feed is one adopted table with its hub.
 type Feed struct {
 	*store.Feed
 	Hub Hub
 }
 
-// ErrNoFeed is Config.Feeds' error where there is no feed of a name. Any other passes.
+// ErrNoFeed is Config.Feeds' error if there is no feed of that name. Any other error counts as temporary.
 var ErrNoFeed = errors.New("there is no such feed")
 
-// feed finds what a request's path names.
+// feed finds the feed that a request's path names.
 func (s *Handler) feed(r *http.Request) (Feed, error) {
 	name := pathVar(r, "feed")
 	if s.cfg.Feeds == nil {
@@ -35,12 +35,12 @@ func (s *Handler) feed(r *http.Request) (Feed, error) {
 	case errors.Is(err, ErrNoFeed):
 		return Feed{}, errNoFeed
 	case err != nil:
-		return Feed{}, because(errUnavailable, err)
+		return Feed{}, withCause(errUnavailable, err)
 	}
 	return f, nil
 }
 
-// pathVar is a part of the path, which is matched as it was sent: keys may have slashes in them.
+// pathVar returns a variable of the path, decoded. The router matches the encoded path, because a key may contain slashes.
 func pathVar(r *http.Request, name string) string {
 	text, err := url.PathUnescape(mux.Vars(r)[name])
 	if err != nil {
@@ -49,10 +49,10 @@ func pathVar(r *http.Request, name string) string {
 	return text
 }
 
-// keys finds what a request asks for; nil: all that is the viewer's.
-type keys func(r *http.Request, f *store.Feed) ([]store.Key, error)
+// keyFinder finds the keys that a request asks for; nil stands for all rows of the viewer.
+type keyFinder func(r *http.Request, f *store.Feed) ([]store.Key, error)
 
-// pathKey is the row that a path asks for.
+// pathKey is the keyFinder of routes with an id in the path.
 func pathKey(r *http.Request, f *store.Feed) ([]store.Key, error) {
 	key, ok := f.Key.Parse(pathVar(r, "id"))
 	if !ok {
@@ -61,9 +61,9 @@ func pathKey(r *http.Request, f *store.Feed) ([]store.Key, error) {
 	return []store.Key{key}, nil
 }
 
-// queryKeys reads the parameter ids, in its order, without what it repeats; nil: there is none. It reads the query by itself:
-// net/url's Query drops what it does not understand, and a list that is lost would be a request for all. A comma that belongs to a key is
-// written %2C.
+// queryKeys is the keyFinder of the parameter ids: its keys in order, without repetitions, or nil without the parameter. It parses the query
+// itself, because net/url's Query drops what it cannot parse, and without its list the request would ask for all rows. A comma inside a key
+// is written %2C.
 func queryKeys(r *http.Request, f *store.Feed) ([]store.Key, error) {
 	wrong := wordedFor(f, errIDs)
 	var texts []string
@@ -77,7 +77,7 @@ func queryKeys(r *http.Request, f *store.Feed) ([]store.Key, error) {
 			}
 			continue
 		}
-		if f.Key != store.TextKeys { // no comma is in a key, so that it may be written either way
+		if f.Key != store.TextKeys { // other keys have no comma, so %2C separates, too
 			list = strings.ReplaceAll(strings.ReplaceAll(list, "%2C", ","), "%2c", ",")
 		}
 		if texts != nil || strings.Count(list, ",") >= maxIDs {
@@ -102,14 +102,14 @@ func queryKeys(r *http.Request, f *store.Feed) ([]store.Key, error) {
 	return ids, nil
 }
 
-// wordedFor is an answer in a feed's words: those of audits are the API page's.
+// wordedFor returns an answer with the text for a feed: for audits the API page's, for others without the word audit.
 func wordedFor(f *store.Feed, answer *apiError) *apiError {
 	integers := f.Key == store.IntegerKeys
 	if f.Name == store.DefaultFeed && (integers || answer == errNoAudit) {
 		return answer
 	}
 	worded := *answer
-	worded.kind = answer
+	worded.general = answer
 	one := map[store.KeyType]string{store.UUIDKeys: "a UUID", store.TextKeys: "a text of 1 to 255 bytes"}[f.Key]
 	switch {
 	case answer == errNoAudit:

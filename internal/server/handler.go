@@ -15,35 +15,35 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// drainTimeout is how long streams and requests may take to end after the stop signal before they are cut.
+// drainTimeout is how long streams and requests may take to end after ctx is done; then their connections are closed.
 const drainTimeout = 8 * time.Second
 
-// errDraining is the cause with which request contexts end at shutdown, to tell it from a client that has gone.
+// errDraining is the cause of request contexts that end at shutdown. A client that disconnects has another cause.
 var errDraining = errors.New("the server is shutting down")
 
-// Handler is the API for whatever HTTP server there is. Its methods are safe for concurrent use, but Run is called once.
+// Handler serves the API in any HTTP server. Its methods are safe for concurrent use, but Run is called once.
 type Handler struct {
-	cfg      Config
-	verifier *verifier // nil with Config.Viewer
-	limit    *streamLimit
-	metrics  metrics
-	ready    readiness
-	refusals *refusalLimit
-	pool     *connpool.Pool // nil when all streams are net/http's
-	keeps    bool           // the pool's connections go back to net/http
-	draining atomic.Bool
-	// warnAway keeps an outage, in which everybody is refused, from filling the log, and warnCrowd an address.
-	warnAway, warnCrowd rate.Sometimes
+	cfg        Config
+	verifier   *verifier // nil with Config.Viewer
+	limit      *streamLimit
+	metrics    metrics
+	ready      readiness
+	refusals   *refusalLimit
+	pool       *connpool.Pool // nil when all streams are net/http's
+	keepsAlive bool           // the pool's connections go back to net/http
+	draining   atomic.Bool
+	// warnOutage limits the warnings during an outage, when every request is refused; warnConnections those about an address's connections.
+	warnOutage, warnConnections rate.Sometimes
 
-	api      http.Handler
-	requests context.Context // of all requests; done, with errDraining, at shutdown
-	goodbye  context.CancelCauseFunc
-	active   sync.WaitGroup // requests, of which none begins after the shutdown
-	begin    sync.Mutex     // guards active's beginning against its end
+	api            http.Handler
+	requests       context.Context // of all requests; done, with errDraining, at shutdown
+	cancelRequests context.CancelCauseFunc
+	active         sync.WaitGroup // requests, of which none begins after the shutdown
+	activeMu       sync.Mutex     // guards active's beginning against its end
 }
 
-// NewHandler validates the configuration, of which it needs no address and no certificate, and fetches the signing keys when there
-// are any to fetch; ctx bounds their later refreshes, so it must live as long as the handler. The caller calls Run or Close.
+// NewHandler validates the configuration, except addresses and certificate, which it does not use, and fetches the signing keys of JWKSURL.
+// ctx also bounds later refreshes of the keys, so it must live as long as the handler. The caller calls Run or Close.
 func NewHandler(ctx context.Context, cfg Config) (*Handler, error) {
 	h, err := newHandler(ctx, cfg)
 	if err != nil {
@@ -61,11 +61,11 @@ func newHandler(ctx context.Context, cfg Config) (*Handler, error) {
 		return nil, err
 	}
 	h := &Handler{
-		cfg:       cfg,
-		warnAway:  rate.Sometimes{First: 3, Interval: time.Second},
-		warnCrowd: rate.Sometimes{First: 1, Interval: time.Minute},
-		limit:     newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
-		refusals:  newRefusalLimit(cfg.MaxRefusedPerUser, cfg.MaxRefusedPerAddress),
+		cfg:             cfg,
+		warnOutage:      rate.Sometimes{First: 3, Interval: time.Second},
+		warnConnections: rate.Sometimes{First: 1, Interval: time.Minute},
+		limit:           newStreamLimit(cfg.MaxStreams, cfg.MaxStreamsPerUser),
+		refusals:        newRefusalLimit(cfg.MaxRefusedPerUser, cfg.MaxRefusedPerAddress),
 	}
 	if cfg.Viewer == nil {
 		var err error
@@ -74,20 +74,20 @@ func newHandler(ctx context.Context, cfg Config) (*Handler, error) {
 		}
 	}
 	h.metrics = newMetrics(cfg.Registerer, cfg.MaxStreams)
-	h.requests, h.goodbye = context.WithCancelCause(context.WithoutCancel(ctx))
+	h.requests, h.cancelRequests = context.WithCancelCause(context.WithoutCancel(ctx))
 	h.api = h.routes()
 	return h, nil
 }
 
-// Close is for a handler that is not run after all.
+// Close releases a handler whose Run is never called.
 func (s *Handler) Close() {
 	if s.pool != nil {
 		s.pool.Close()
 	}
 }
 
-// ServeHTTP serves the API. A stream lasts until its end, ctx of its request is done, or that of Run; afterwards streams are told to
-// come back later, and other requests are answered 503.
+// ServeHTTP serves the API. A stream lasts until its own end, or until the context of its request or of Run is done. Once Run's is done,
+// streams are told to reconnect later, and other requests are answered 503.
 func (s *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
@@ -100,10 +100,10 @@ func (s *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.api.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// enter counts a request that the shutdown waits for. Those that come during it are refused, and it does not.
+// enter counts a request, so that the shutdown waits for it. It returns false during the shutdown: the request is then refused.
 func (s *Handler) enter() bool {
-	s.begin.Lock()
-	defer s.begin.Unlock()
+	s.activeMu.Lock()
+	defer s.activeMu.Unlock()
 	if s.draining.Load() {
 		return false
 	}
@@ -111,8 +111,8 @@ func (s *Handler) enter() bool {
 	return true
 }
 
-// Run serves the streams that are taken from net/http until ctx is done, then ends every stream with a random time to come back after,
-// and returns nil within seconds.
+// Run serves the streams on hijacked connections until ctx is done. Then it ends every stream with a random time to reconnect after, and
+// returns nil within seconds.
 func (s *Handler) Run(ctx context.Context) error {
 	var group errgroup.Group
 	if s.pool != nil {
@@ -122,26 +122,26 @@ func (s *Handler) Run(ctx context.Context) error {
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer done()
 	s.drain()
-	s.wait(stop)
+	s.waitForRequests(stop)
 	if s.pool != nil {
-		s.pool.End(stop) // after the handlers, which may still begin a stream
+		s.pool.End(stop) // after waitForRequests: a request under way may still hijack its connection
 	}
 	return group.Wait()
 }
 
-// drain has streams say goodbye; http.Server.Shutdown alone would wait for them for ever.
+// drain ends all streams; http.Server.Shutdown alone would wait for them for ever.
 func (s *Handler) drain() {
-	s.begin.Lock()
+	s.activeMu.Lock()
 	s.draining.Store(true)
-	s.begin.Unlock()
-	s.goodbye(errDraining)
+	s.activeMu.Unlock()
+	s.cancelRequests(errDraining)
 	if s.pool != nil {
 		s.pool.Drain()
 	}
 }
 
-// wait waits for the requests under way, at most until ctx is done.
-func (s *Handler) wait(ctx context.Context) {
+// waitForRequests waits for the requests under way, until ctx is done at most.
+func (s *Handler) waitForRequests(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() { s.active.Wait(); close(ended) }()
 	select {
@@ -150,8 +150,8 @@ func (s *Handler) wait(ctx context.Context) {
 	}
 }
 
-// retryDelay is a time to come back after: SSE_RETRY_MS, give or take a half at random, so that clients which were sent
-// away together do not return together.
+// retryDelay returns a random time to reconnect after, between a half and one and a half of SSE_RETRY_MS, so that clients which are
+// disconnected together do not reconnect together.
 func (s *Handler) retryDelay() time.Duration {
 	return s.cfg.Retry/2 + rand.N(s.cfg.Retry)
 }

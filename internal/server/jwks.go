@@ -11,35 +11,36 @@ import (
 )
 
 const (
-	jwksInterval = 10 * time.Minute // between refreshes that nobody asked for
+	jwksInterval = 10 * time.Minute // between periodic refreshes
 	// jwksUnknownKID is the least time between refreshes that unknown key ids cause, however many tokens carry them.
 	jwksUnknownKID = 5 * time.Second
-	// jwksMaxWaiting is how many requests may wait for such a refresh.
+	// jwksMaxWaiting is how many requests may wait for such a refresh; more are refused.
 	jwksMaxWaiting = 256
-	// jwksMaxTold is how many keys of a set the log names.
-	jwksMaxTold = 10
+	// jwksMaxLogged is how many odd keys of a set the log names.
+	jwksMaxLogged = 10
 )
 
-// jwks is an issuer's published key set. An unknown key id makes it look again, because issuers rotate keys, but at most
-// every jwksUnknownKID; a token that comes in between waits for that look instead of being refused, so that forged key ids
-// can neither hammer the issuer nor lock out the first users of a new key. While an issuer answers without a usable key, or not at
-// all, the known ones stay. Safe for concurrent use.
+// jwks is an issuer's published key set. An unknown key id causes a refresh, because issuers rotate keys, but at most one in
+// jwksUnknownKID. A token that comes in between waits for the next refresh and is not refused. So forged key ids can neither flood the
+// issuer nor lock out the first users of a new key. While the issuer does not answer, or has no usable key, the known keys stay. Safe for
+// concurrent use.
 type jwks struct {
-	load   func(context.Context) (*KeySet, error) // asks the issuer
+	load   func(context.Context) (*KeySet, error) // fetches from the issuer
 	logger *slog.Logger
 
-	set atomic.Pointer[KeySet] // nil before the first one
-	// generation counts the times that set was replaced, afterwards: who has seen the new number finds the new keys.
+	set atomic.Pointer[KeySet] // nil before the first fetch succeeds
+	// generation counts the replacements of set. It grows after each, so a goroutine that reads the new number finds the new keys.
 	generation atomic.Uint64
 
-	waiting  chan struct{} // one token for each request that waits
-	fetching chan struct{} // capacity 1: filled by who fetches; a lock that a request can stop waiting for
-	// What follows belongs to who fetches.
-	started time.Time       // when the last fetch began that was asked for
-	told    map[string]bool // what the log said about the keys of the last set
+	waiting  chan struct{} // holds one token for each request that waits
+	fetching chan struct{} // capacity 1: a lock, which a request can give up waiting for
+	// Only the holder of fetching uses these fields.
+	started time.Time       // when fetch began the last refresh
+	logged  map[string]bool // what was logged about the keys of the last set
 }
 
-// newJWKS fetches the keys, and again from time to time until ctx is done. The issuer may come up after us.
+// newJWKS fetches the keys, and refreshes them every jwksInterval until ctx is done. If the first fetch fails, it is logged, and a later
+// one may succeed: the issuer may start after us.
 func newJWKS(ctx context.Context, address string, logger *slog.Logger) *jwks {
 	k := &jwks{
 		load:    func(ctx context.Context) (*KeySet, error) { return FetchKeySet(ctx, address) },
@@ -55,7 +56,7 @@ func newJWKS(ctx context.Context, address string, logger *slog.Logger) *jwks {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				_ = k.fetch(ctx) // fails when ctx is done alone
+				_ = k.fetch(ctx) // fails only if ctx is done
 			}
 		}
 	}()
@@ -67,11 +68,11 @@ func (k *jwks) key(ctx context.Context, t *jwt.Token) (any, error) {
 	value, named := t.Header["kid"]
 	kid, isText := value.(string)
 	if named && (!isText || kid == "" || len(kid) > jwksMaxKID) {
-		return nil, faultKID // no issuer's, so nothing that a fetch might find
+		return nil, faultKID // no issuer makes such a kid, so a fetch cannot help
 	}
 	set := k.set.Load()
 	if set == nil || named && len(set.byKID[kid]) == 0 {
-		if err := k.fetchFor(ctx); err != nil {
+		if err := k.fetchForRequest(ctx); err != nil {
 			return nil, err
 		}
 		set = k.set.Load()
@@ -82,9 +83,8 @@ func (k *jwks) key(ctx context.Context, t *jwt.Token) (any, error) {
 	return set.find(t.Method.Alg(), kid, named)
 }
 
-// fetchFor returns after a fetch of the key set that began after the call, or when ctx is done. For requests, of which a limited
-// number may wait.
-func (k *jwks) fetchFor(ctx context.Context) error {
+// fetchForRequest returns after a fetch of the key set that began after the call, or when ctx is done. At most jwksMaxWaiting requests wait.
+func (k *jwks) fetchForRequest(ctx context.Context) error {
 	select {
 	case k.waiting <- struct{}{}:
 		defer func() { <-k.waiting }()
@@ -94,7 +94,7 @@ func (k *jwks) fetchFor(ctx context.Context) error {
 	return k.fetch(ctx)
 }
 
-// fetch is fetchFor without the limit.
+// fetch is fetchForRequest without the limit, for our own refreshes.
 func (k *jwks) fetch(ctx context.Context) error {
 	asked := time.Now()
 	select {
@@ -104,7 +104,7 @@ func (k *jwks) fetch(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", errNoKeys, context.Cause(ctx))
 	}
 	if k.started.After(asked) {
-		return nil // somebody else's fetch answers for us
+		return nil // another caller's fetch began after our call
 	}
 	select {
 	case <-ctx.Done():
@@ -112,11 +112,11 @@ func (k *jwks) fetch(ctx context.Context) error {
 	case <-time.After(time.Until(k.started.Add(jwksUnknownKID))):
 	}
 	k.started = time.Now()
-	k.refresh(context.WithoutCancel(ctx)) // it serves all who wait, so it must not end with the request that happens to make it
+	k.refresh(context.WithoutCancel(ctx)) // it serves all who wait, so it must not end with this request
 	return nil
 }
 
-// refresh takes over what the issuer has. What it fails with is logged; the known keys stay.
+// refresh replaces the keys by the issuer's. If that fails, the error is logged and the known keys stay.
 func (k *jwks) refresh(ctx context.Context) {
 	set, err := k.load(ctx)
 	if err != nil {
@@ -125,18 +125,18 @@ func (k *jwks) refresh(ctx context.Context) {
 	}
 	k.set.Store(set)
 	k.generation.Add(1)
-	k.tell(ctx, set)
+	k.logOddKeys(ctx, set)
 }
 
-// tell logs what is odd about keys, unless it was so last time.
-func (k *jwks) tell(ctx context.Context, set *KeySet) {
-	told, lines := make(map[string]bool), 0
+// logOddKeys logs what is odd about the keys, unless it was logged for the last set.
+func (k *jwks) logOddKeys(ctx context.Context, set *KeySet) {
+	logged, lines := make(map[string]bool), 0
 	say := func(level slog.Level, message string, keys []string) {
 		for _, key := range keys {
-			if told[key] = true; k.told[key] {
+			if logged[key] = true; k.logged[key] {
 				continue
 			}
-			if lines++; lines <= jwksMaxTold {
+			if lines++; lines <= jwksMaxLogged {
 				k.logger.Log(ctx, level, message, "key", key)
 			}
 		}
@@ -144,8 +144,8 @@ func (k *jwks) tell(ctx context.Context, set *KeySet) {
 	say(slog.LevelError, "the issuer publishes the private half of a signing key: anybody can make tokens that are accepted; have the issuer replace the key", set.Private)
 	say(slog.LevelWarn, "a key of JWT_JWKS_URL is left out: tokens that it signed are refused", set.LeftOut)
 	say(slog.LevelWarn, "a key of JWT_JWKS_URL is unusual, and used", set.Odd)
-	if lines > jwksMaxTold {
-		k.logger.WarnContext(ctx, "more keys of JWT_JWKS_URL are unusual; auditstream doctor counts them", "keys", lines-jwksMaxTold)
+	if lines > jwksMaxLogged {
+		k.logger.WarnContext(ctx, "more keys of JWT_JWKS_URL are unusual; auditstream doctor counts them", "keys", lines-jwksMaxLogged)
 	}
-	k.told = told
+	k.logged = logged
 }

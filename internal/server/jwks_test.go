@@ -115,12 +115,12 @@ func TestWaitingForKeysEndsWithTheRequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := bareJWKS(slowly)
-		go func() { _ = k.fetchFor(context.WithoutCancel(t.Context())) }() // fetches for a minute
+		go func() { _ = k.fetchForRequest(context.WithoutCancel(t.Context())) }() // fetches for a minute
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start := time.Now()
-		err := k.fetchFor(ctx)
+		err := k.fetchForRequest(ctx)
 		if answerTo(err) != errNoKeys || time.Since(start) != time.Second {
 			t.Errorf("%v after %v, want errNoKeys after 1 s", err, time.Since(start))
 		}
@@ -142,10 +142,10 @@ func TestWaitersForKeysAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := bareJWKS(slowly)
 		for range jwksMaxWaiting {
-			go func() { _ = k.fetchFor(t.Context()) }()
+			go func() { _ = k.fetchForRequest(t.Context()) }()
 		}
 		synctest.Wait()
-		if err := k.fetchFor(t.Context()); answerTo(err) != errNoKeys {
+		if err := k.fetchForRequest(t.Context()); answerTo(err) != errNoKeys {
 			t.Errorf("%v, want errNoKeys at once", err)
 		}
 		time.Sleep(5 * time.Minute)

@@ -30,29 +30,29 @@ const (
 	jwksMaxSize = 4 << 20  // bytes of an answer that are read
 	jwksMaxKey  = 64 << 10 // bytes of one entry; a chain of certificates takes a few thousand
 	jwksMaxKID  = 256      // bytes
-	// jwksMaxTries is how many keys a token's signature is tried with: all of its kid, or all when it names none. Verifying
-	// takes tens of microseconds, and strangers may ask for it.
+	// jwksMaxTries is the most keys that a token's signature is checked with: all keys of its kid, or all keys if it has none. Each check
+	// takes tens of microseconds, and anybody can cause it.
 	jwksMaxTries = 16
 
 	minRSABits = 2048  // RFC 7518, section 3.3
-	maxRSABits = 16384 // verifying takes time that grows with the square
+	maxRSABits = 16384 // the time to verify grows with the square
 )
 
-// KeySet is what an issuer publishes. It is not changed.
+// KeySet is an issuer's published keys. It is immutable.
 type KeySet struct {
-	// LeftOut says of each key that cannot verify RS256 or ES256 which it is, and why. It has no key material.
+	// LeftOut describes each key that cannot verify RS256 or ES256, and why. It has no key material.
 	LeftOut []string
-	// Odd says of each key that is used what is odd about it.
+	// Odd describes what is unusual about the keys that are used.
 	Odd []string
 	// Private names the keys whose private half is published, too. They verify tokens, but anybody can sign with them.
 	Private []string
 
 	all   []crypto.PublicKey
 	byKID map[string][]crypto.PublicKey // "": those without
-	known map[string]bool               // while it is made
+	known map[string]bool               // the keys added so far; used by add only
 }
 
-// Len is how many keys can verify a token.
+// Len returns the number of keys that can verify a token.
 func (s *KeySet) Len() int { return len(s.all) }
 
 // find returns the keys that may have signed a token of the algorithm and the kid; without a kid, all of the algorithm.
@@ -82,7 +82,7 @@ func algorithmOf(key crypto.PublicKey) string {
 	return "ES256"
 }
 
-// FetchKeySet asks an issuer for its keys. A set without any that can verify a token is an error, which says why.
+// FetchKeySet fetches an issuer's keys. A set without any key that can verify a token is an error, which says why.
 func FetchKeySet(ctx context.Context, address string) (*KeySet, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -91,7 +91,7 @@ func FetchKeySet(ctx context.Context, address string) (*KeySet, error) {
 	resp, err := jwksClient().Do(req)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err // without the address, which may hold a key
+			err = wrapped.Err // without the address, which may contain a secret
 		}
 		return nil, fmt.Errorf("fetch from %s: %w", req.URL.Host, err)
 	}
@@ -106,7 +106,7 @@ func FetchKeySet(ctx context.Context, address string) (*KeySet, error) {
 	return parseKeySet(body)
 }
 
-// parseKeySet leaves out what it cannot use, key by key, as RFC 7517, section 5 asks for. What follows the document is ignored.
+// parseKeySet leaves out single keys that it cannot use, as RFC 7517, section 5 asks for. It ignores what follows the document.
 func parseKeySet(body []byte) (*KeySet, error) {
 	var document struct {
 		Keys      []json.RawMessage `json:"keys"`
@@ -118,14 +118,14 @@ func parseKeySet(body []byte) (*KeySet, error) {
 	case err != nil && len(body) == jwksMaxSize:
 		return nil, fmt.Errorf("the answer is longer than %d bytes", jwksMaxSize)
 	case document.Keys == nil && document.Discovery != "":
-		return nil, fmt.Errorf("the answer is the discovery document; set JWT_JWKS_URL to the address that it names, %s", shortened(document.Discovery))
+		return nil, fmt.Errorf("the answer is the discovery document; set JWT_JWKS_URL to the address that it names, %s", quoteShort(document.Discovery))
 	case err != nil || document.Keys == nil:
 		return nil, errors.New(`the answer is no key set; want JSON with a list "keys"`)
 	}
 	set := &KeySet{byKID: make(map[string][]crypto.PublicKey)}
 	for i, raw := range document.Keys {
 		public, jwk, odd, err := parseKey(raw)
-		name := "kid " + shortened(jwk.KID)
+		name := "kid " + quoteShort(jwk.KID)
 		if jwk.KID == "" {
 			name = "number " + strconv.Itoa(i+1) + " (no kid)"
 		}
@@ -154,7 +154,7 @@ func parseKeySet(body []byte) (*KeySet, error) {
 	return set, nil
 }
 
-// add takes a key once. Keys of one kid are tried one after the other.
+// add adds a key, unless the set has it already. Several keys may have the same kid; they are tried one after the other.
 func (s *KeySet) add(kid string, key crypto.PublicKey) error {
 	encoded, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
@@ -163,7 +163,7 @@ func (s *KeySet) add(kid string, key crypto.PublicKey) error {
 	if s.known == nil {
 		s.known = make(map[string]bool)
 	}
-	id := kid + "\x00" + string(encoded) // compared with each other, ten thousand keys would take half a minute
+	id := kid + "\x00" + string(encoded) // a map's key: comparing ten thousand keys pairwise would take half a minute
 	if s.known[id] {
 		return nil
 	}
@@ -176,8 +176,8 @@ func (s *KeySet) add(kid string, key crypto.PublicKey) error {
 	return nil
 }
 
-// parseKey returns a key that can verify RS256 or ES256, what could be read of the entry, and what is odd about it. The private
-// half, where there is one, is not looked at.
+// parseKey returns a key that can verify RS256 or ES256, what could be read of its entry, and what is odd about it. It does not read a
+// private half.
 func parseKey(raw json.RawMessage) (public crypto.PublicKey, m jwkset.JWKMarshal, odd string, err error) {
 	if len(raw) > jwksMaxKey {
 		return nil, m, "", fmt.Errorf("an entry of %d bytes; the limit is %d", len(raw), jwksMaxKey)
@@ -197,18 +197,18 @@ func parseKey(raw json.RawMessage) (public crypto.PublicKey, m jwkset.JWKMarshal
 	}
 	jwk, err := publicKey(m)
 	if err != nil || wrongLength(m.X5T, sha1.Size) || wrongLength(m.X5TS256, sha256.Size) {
-		// Auth0 publishes thumbprints of twice their length. Nothing here looks a key up by one.
+		// Auth0 publishes thumbprints of twice their length. No key is looked up by its thumbprint here.
 		bare := m
 		bare.X5T, bare.X5TS256 = "", ""
 		odd = "x5t or x5t#S256 is not its certificate's thumbprint, which nothing here uses"
 		if jwk, err = publicKey(bare); err != nil {
-			return nil, m, "", errors.New(cut(err.Error(), 200)) // names members, and shows no value
+			return nil, m, "", errors.New(cut(err.Error(), 200)) // the text names members and shows no value
 		}
 	}
 	if key, ok := jwk.Key().(*rsa.PublicKey); ok {
 		return key, m, odd, checkRSA(key)
 	}
-	return jwk.Key().(*ecdsa.PublicKey), m, odd, nil // forSignatures let nothing else through
+	return jwk.Key().(*ecdsa.PublicKey), m, odd, nil // forSignatures refused all other types
 }
 
 func publicKey(m jwkset.JWKMarshal) (jwkset.JWK, error) {
@@ -219,8 +219,8 @@ func wrongLength(thumbprint string, size int) bool {
 	return thumbprint != "" && base64.RawURLEncoding.DecodedLen(len(strings.TrimRight(thumbprint, "="))) != size
 }
 
-// forSignatures reports why a key is not meant for RS256 or ES256. A key set may hold others: for encryption, for other
-// algorithms, and by mistake even secrets.
+// forSignatures reports why a key is not for RS256 or ES256. A key set may also have keys for encryption or other algorithms, and by mistake
+// even secrets.
 func forSignatures(m jwkset.JWKMarshal) error {
 	want := jwkset.AlgRS256
 	switch {
@@ -228,19 +228,19 @@ func forSignatures(m jwkset.JWKMarshal) error {
 	case m.KTY == jwkset.KtyEC && m.CRV == jwkset.CrvP256:
 		want = jwkset.AlgES256
 	case m.KTY == jwkset.KtyEC:
-		return fmt.Errorf("crv is %s; ES256 has P-256", shortened(string(m.CRV)))
+		return fmt.Errorf("crv is %s; ES256 has P-256", quoteShort(string(m.CRV)))
 	case m.KTY == jwkset.KtyOct:
 		return errors.New("kty is oct: a secret, which does not belong into a key set and verifies nothing here")
 	default:
-		return fmt.Errorf("kty is %s; want RSA or EC", shortened(string(m.KTY)))
+		return fmt.Errorf("kty is %s; want RSA or EC", quoteShort(string(m.KTY)))
 	}
 	switch {
 	case m.USE != "" && m.USE != jwkset.UseSig:
-		return fmt.Errorf("use is %s; want sig", shortened(string(m.USE)))
+		return fmt.Errorf("use is %s; want sig", quoteShort(string(m.USE)))
 	case len(m.KEYOPS) > 0 && !slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify):
 		return errors.New("key_ops has no verify")
 	case m.ALG != "" && m.ALG != want:
-		return fmt.Errorf("alg is %s; of this kty only %s is supported", shortened(string(m.ALG)), want)
+		return fmt.Errorf("alg is %s; of this kty only %s is supported", quoteShort(string(m.ALG)), want)
 	}
 	return nil
 }
@@ -257,8 +257,8 @@ func checkRSA(key *rsa.PublicKey) error {
 	return nil
 }
 
-// shortened is a text of others' as it may be logged: in ASCII, in quotes and not long.
-func shortened(text string) string { return strconv.QuoteToASCII(cut(text, 100)) }
+// quoteShort makes a foreign text safe to log: in ASCII, in quotes, and cut to 100 bytes.
+func quoteShort(text string) string { return strconv.QuoteToASCII(cut(text, 100)) }
 
 func cut(text string, most int) string {
 	if len(text) <= most {
@@ -267,8 +267,8 @@ func cut(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
-// jwksClient is how an issuer's keys are fetched: it bounds the time and the size of the answer, and does not follow it to
-// another host. Safe for concurrent use.
+// jwksClient returns the client that fetches an issuer's keys: it limits the time and the answer's size, and follows no redirect to another
+// host. Safe for concurrent use.
 func jwksClient() *http.Client {
 	return &http.Client{
 		Timeout:   jwksTimeout,

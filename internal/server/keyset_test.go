@@ -234,8 +234,8 @@ func TestU7OddKeysAreToldOnce(t *testing.T) {
 		k.load = func(context.Context) (*KeySet, error) { return set, nil }
 		k.refresh(t.Context())
 	}
-	if n := strings.Count(log.String(), "\n"); n != jwksMaxTold+1 || !strings.Contains(log.String(), "keys=990") {
-		t.Errorf("%d lines, want %d:\n%s", n, jwksMaxTold+1, log.String())
+	if n := strings.Count(log.String(), "\n"); n != jwksMaxLogged+1 || !strings.Contains(log.String(), "keys=990") {
+		t.Errorf("%d lines, want %d:\n%s", n, jwksMaxLogged+1, log.String())
 	}
 	log.Reset()
 	set = &KeySet{LeftOut: append([]string{`kid "new": use is "enc"`}, set.LeftOut...)}

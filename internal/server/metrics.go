@@ -15,10 +15,10 @@ type metrics struct {
 	ended   *prometheus.CounterVec
 	refused *prometheus.CounterVec
 	latency *prometheus.HistogramVec
-	feeds   *sync.Map // of names: *feedMetrics
+	feeds   *sync.Map // *feedMetrics by the feed's name
 }
 
-// feedMetrics are those of one feed. They are looked up once for a stream, and not for each event.
+// feedMetrics are the metrics of one feed, cached so that no event needs a lookup of labels.
 type feedMetrics struct {
 	streams prometheus.Gauge
 	events  prometheus.Counter
@@ -49,15 +49,15 @@ func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
 			Name: "auditstream_requests_refused_total",
 			Help: "Requests that were not served, by reason.",
 		}, []string{"reason"}),
-		// PostgreSQL sends a notification right after the commit, so its arrival is the commit as this process can see
-		// it without a column of its own in the application's table.
+		// The notification's arrival stands for the commit: PostgreSQL sends it right after the commit, and the commit's own time would need
+		// another column in the application's table.
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "auditstream_commit_to_flush_seconds",
 			Help:    "From the arrival of the first notification of a change to the flush of its event, once for each stream; changes found without a notification are not counted.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
 		}, []string{"feed"}),
 	}
-	m.of(store.DefaultFeed)
+	m.forFeed(store.DefaultFeed)
 	for _, reason := range []string{endTerminal, endClient, endTimeout, endExpired, endForbidden, endDeleted, endShutdown, endError} {
 		m.ended.WithLabelValues(reason)
 	}
@@ -70,8 +70,8 @@ func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
 	return m
 }
 
-// of returns those of a feed that is there.
-func (m metrics) of(feed string) *feedMetrics {
+// forFeed returns the metrics of a feed.
+func (m metrics) forFeed(feed string) *feedMetrics {
 	f, ok := m.feeds.Load(feed)
 	if !ok {
 		f, _ = m.feeds.LoadOrStore(feed, &feedMetrics{m.streams.WithLabelValues(feed), m.events.WithLabelValues(feed), m.latency.WithLabelValues(feed)})
@@ -79,7 +79,7 @@ func (m metrics) of(feed string) *feedMetrics {
 	return f.(*feedMetrics)
 }
 
-// sent accounts for a written state. The first of a stream has waited for nobody's notification.
+// sent counts a written state and its latency. A stream's first states have none: no notification caused them.
 func (m *feedMetrics) sent(state *store.State, first bool) {
 	m.events.Inc()
 	if !first && !state.Noticed.IsZero() {
@@ -89,7 +89,7 @@ func (m *feedMetrics) sent(state *store.State, first bool) {
 
 const (
 	refusedOther = "other"
-	refusedGone  = "client gone" // it did not wait for the answer
+	refusedGone  = "client gone" // the client disconnected before the answer
 )
 
 var refusedLabels = map[*apiError]string{
@@ -112,7 +112,7 @@ var refusedLabels = map[*apiError]string{
 }
 
 func refusedLabel(answer *apiError) string {
-	if label, ok := refusedLabels[answer.of()]; ok {
+	if label, ok := refusedLabels[answer.withoutDetail()]; ok {
 		return label
 	}
 	return refusedOther

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// An origin as browsers send it (RFC 6454, section 6.2). Apps and extensions have schemes of their own: capacitor://localhost,
+// origin matches an origin as browsers send it (RFC 6454, section 6.2). Apps and extensions have schemes of their own: capacitor://localhost,
 // chrome-extension://ID.
 var origin = regexp.MustCompile(`^[a-z][a-z0-9+.-]*://([a-z0-9_~.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`)
 
-// checkOrigin reports what is wrong with an item of CORS_ALLOWED_ORIGINS: one that no browser would ever send must not be taken for
-// one that lets a page in. Letters may be of either case, since browsers send small ones.
+// checkOrigin reports what is wrong with an item of CORS_ALLOWED_ORIGINS. An origin that no browser sends would never match, and the
+// operator would not know why. Upper case is allowed: browsers send lower case.
 func checkOrigin(text string) error {
 	lower := strings.ToLower(text)
 	scheme, rest, _ := strings.Cut(lower, "://")
@@ -28,7 +28,7 @@ func checkOrigin(text string) error {
 		wrong = "a page's origin begins with http or https, also where it uses WebSockets"
 	case lower == "null", scheme == "file":
 		wrong = "pages from files, and all that are sandboxed, by anybody, have the origin null; serve the page over HTTP and give its origin"
-	case strings.Contains(text, "*"): // of which rs/cors would make a pattern
+	case strings.Contains(text, "*"): // rs/cors would take it for a pattern
 		wrong = "there are no patterns; list each origin, or give * alone for all"
 	case strings.ContainsAny(rest, "/?#"):
 		wrong = "an origin ends after host and port, without a path or slash; want " + scheme + "://" + rest[:strings.IndexAny(rest, "/?#")]

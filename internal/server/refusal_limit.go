@@ -12,8 +12,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// refusalLimit bounds what the database is asked for in vain: the audits that a user, and a client address, asks for and may
-// not see. What goes beyond is answered before anything is read. Safe for concurrent use.
+// refusalLimit limits the reads that end in a refusal: how many rows a user, and a client address, may ask for without the right to see
+// them. Further requests are refused without a read. Safe for concurrent use.
 type refusalLimit struct {
 	users     *refusalBuckets[store.Owner]
 	addresses *refusalBuckets[netip.Addr]
@@ -28,13 +28,13 @@ func newRefusalLimit(perUser, perAddress int) *refusalLimit {
 	}
 }
 
-// exceeded reports whether the user or the address of a request has had too much refused of late.
+// exceeded reports whether the user or the address of a request is over its limit.
 func (l *refusalLimit) exceeded(who viewer, r *http.Request) bool {
 	return l.users.empty(who.key()) || l.addresses.empty(requestAddr(r))
 }
 
-// count takes note of audits that were read and refused. Requests under way at the same time may go beyond the limit; it takes
-// the longer until the next ones are served.
+// count counts rows that were read and refused. Concurrent requests may go over the limit; then it takes longer until the next request is
+// served.
 func (l *refusalLimit) count(who viewer, r *http.Request, audits int) {
 	if audits > 0 {
 		l.users.take(who.key(), audits)
@@ -42,7 +42,7 @@ func (l *refusalLimit) count(who viewer, r *http.Request, audits int) {
 	}
 }
 
-// tooManyRefused accounts for a request beyond the limit. The log names the settings now and then.
+// tooManyRefused counts a request over the limit, and logs the settings at most once a minute.
 func (s *Handler) tooManyRefused() {
 	s.metrics.refused.WithLabelValues(refusedLabels[errTooManyRefused]).Inc()
 	s.refusals.warn.Do(func() {
@@ -51,10 +51,12 @@ func (s *Handler) tooManyRefused() {
 	})
 }
 
-// maxBuckets bounds the memory, about 150 bytes each. Beyond it any one is forgotten, whose owner begins anew.
+// maxBuckets bounds the memory, about 150 bytes for each bucket. When it is reached, any bucket is dropped, and its owner starts with a
+// full one.
 const maxBuckets = 10_000
 
-// refusalBuckets are token buckets of those who were refused something. A key may be long; it is known by its hash.
+// refusalBuckets holds a token bucket for each user or address that was refused. Buckets are found by the key's hash, because a key may be
+// long.
 type refusalBuckets[K comparable] struct {
 	perMinute int // 0: no limit
 	seed      maphash.Seed
@@ -77,7 +79,7 @@ func (b *refusalBuckets[K]) empty(key K) bool {
 	return bucket != nil && bucket.Tokens() < 1
 }
 
-// take takes tokens that need not be there: a bucket may owe some.
+// take takes tokens from a bucket, also more than it has: the bucket's level may be negative.
 func (b *refusalBuckets[K]) take(key K, tokens int) {
 	if b.perMinute == 0 {
 		return
@@ -94,5 +96,5 @@ func (b *refusalBuckets[K]) take(key K, tokens int) {
 		}
 		b.buckets[hash] = rate.NewLimiter(rate.Limit(b.perMinute)/60, b.perMinute)
 	}
-	b.buckets[hash].ReserveN(time.Now(), min(tokens, b.perMinute)) // more than a bucket holds is never given
+	b.buckets[hash].ReserveN(time.Now(), min(tokens, b.perMinute)) // a Limiter refuses to reserve more than its burst
 }

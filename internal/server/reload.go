@@ -6,10 +6,10 @@ import (
 	"fmt"
 )
 
-// Reload takes over other secrets and reads the certificate's files and the signing keys anew; what is empty or invalid is
-// refused with the reason, and all stays as it was. Streams that are open go on until their token's exp. It may wait for the
-// issuer of the keys for up to 10 s; that it did not answer is in the log, and no error: the known keys stay.
-// Safe for concurrent use with Run, not with itself.
+// Reload replaces the secrets, and reads the certificate's files and the signing keys again. If a secret or the certificate is empty or
+// invalid, it returns the reason and changes nothing. Open streams go on until their token's exp. Reload waits up to 10 s for the issuer of
+// the keys; if the issuer does not answer, that is logged and no error, and the known keys stay. Safe for concurrent use with Run, not with
+// itself.
 func (s *Server) Reload(ctx context.Context, secret, previousSecret string) error {
 	var certificate *tls.Certificate
 	if s.cfg.CertFile != "" {
@@ -24,7 +24,7 @@ func (s *Server) Reload(ctx context.Context, secret, previousSecret string) erro
 	if certificate != nil {
 		s.certificate.Store(certificate)
 	}
-	s.verifier.refresh(ctx) // last: from here on nothing is refused any more
+	s.verifier.refresh(ctx) // last, because after it nothing can fail
 	return nil
 }
 

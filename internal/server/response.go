@@ -10,12 +10,12 @@ import (
 	"auditstream/internal/store"
 )
 
-// response is the sink of a stream that net/http serves, in the goroutine of its handler.
+// response is the sink of a stream that net/http serves. The handler's goroutine runs the stream.
 type response struct {
 	w       http.ResponseWriter
 	rc      *http.ResponseController
-	wake    chan struct{} // capacity 1: Run is to be called
-	aborted bool          // a mistake of ours ended the stream
+	wake    chan struct{} // capacity 1: filled when Run must be called
+	aborted bool          // a panic of ours ended the stream
 }
 
 // newResponse sends the header. The status is always 200: any other ends a browser's EventSource for good.
@@ -25,12 +25,12 @@ func newResponse(w http.ResponseWriter) *response {
 	return &response{w: w, rc: http.NewResponseController(w), wake: make(chan struct{}, 1)}
 }
 
-// serve shows a stream until it ends.
+// serve runs a stream until it ends.
 func (r *response) serve(ctx context.Context, st *stream, first []*store.State) {
 	st.events.out = r
 	defer func() {
 		if r.aborted {
-			panic(http.ErrAbortHandler) // or net/http would end the answer as if nothing were wrong
+			panic(http.ErrAbortHandler) // otherwise net/http would end the answer as a complete one
 		}
 	}()
 	if st.begin(first) {
@@ -49,7 +49,7 @@ func (r *response) serve(ctx context.Context, st *stream, first []*store.State) 
 	}
 }
 
-// send clears the deadline afterwards: on HTTP/2 one that passes resets the stream even when nothing is written.
+// send clears the deadline afterwards: on HTTP/2 a deadline that passes resets the stream even if nothing is being written.
 func (r *response) send(text string, event []byte) error {
 	for _, part := range [][]byte{[]byte(text), event} {
 		if err := writePieces(r.w, r.rc, part); err != nil {
@@ -65,11 +65,11 @@ func (r *response) send(text string, event []byte) error {
 	return nil
 }
 
-func (r *response) Schedule() { r.wake <- struct{}{} } // once between two calls of Run
+func (r *response) Schedule() { r.wake <- struct{}{} } // never blocks: called once at most between two calls of Run
 
 func (r *response) close(_ *stream, reason string, sound bool) bool {
 	r.aborted = reason == endError && !sound
 	return true
 }
 
-func (r *response) rest(*stream, uint32) bool { return true }
+func (r *response) afterEnd(*stream, uint32) bool { return true }

@@ -26,11 +26,11 @@ func (s *Handler) routes() http.Handler {
 		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
 		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.onRoute(w, r); s.cfg.Page.ServeHTTP(w, r) })
 	}
-	return s.traced(s.reportPanic(s.logAccess(closeOverLimit(withoutBody(s.shared(r))))))
+	return s.traced(s.reportPanic(s.logAccess(closeOverLimit(withoutBody(s.withCORS(r))))))
 }
 
-// shared lets pages of other origins in, where there are any.
-func (s *Handler) shared(r http.Handler) http.Handler {
+// withCORS lets the pages of CORSOrigins use the API.
+func (s *Handler) withCORS(r http.Handler) http.Handler {
 	if len(s.cfg.CORSOrigins) == 0 {
 		return r
 	}
@@ -39,17 +39,17 @@ func (s *Handler) shared(r http.Handler) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: s.cfg.CORSOrigins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead},
-		// Any header: browsers' tracing adds its own (traceparent, baggage, sentry-trace and more of each vendor), and a page would
-		// find us offline. It opens nothing: requests only read, no header but the token's lets anybody in, a page can set neither
-		// Cookie nor Origin, and none is believed about where a request comes from.
+		// Any header: tracing in browsers adds its own (traceparent, baggage, sentry-trace and each vendor's), and to the page a refused
+		// preflight looks as if we were offline. This grants nothing: requests only read, only the token's header gives access, a page can
+		// set neither Cookie nor Origin, and no header is trusted about where a request comes from.
 		AllowedHeaders: []string{"*"},
 		ExposedHeaders: []string{"ETag", "Retry-After", "WWW-Authenticate", AnswerHeader},
 		MaxAge:         600,
 	}).Handler(r)
 }
 
-// reportPanic logs a mistake of ours where operators see it, and cuts the connection, so that the client comes back: net/http
-// would do the second alone. What the request was is in the stack at most as a pointer.
+// reportPanic logs a panic with our logger, and cuts the connection, so that the client reconnects; net/http would do only the second. The
+// logged stack has at most a pointer to the request, and none of its text.
 func (s *Handler) reportPanic(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -72,9 +72,9 @@ func (s *Handler) notFound() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.writeError(w, r, errNoRoute) })
 }
 
-// withoutBody answers a request that has a body at once and closes the connection: net/http would otherwise wait for the
-// body before it sends the answer, longer than the answer's deadline when it trickles, and would take what a client and a
-// proxy disagree about for the next request.
+// withoutBody makes net/http answer a request with a body at once and close the connection. Otherwise net/http would first wait for the
+// body, which may come slower than the answer's deadline allows; and if client and proxy disagree about the body's length, it would take
+// the difference for the next request.
 func withoutBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 && r.ProtoMajor == 1 {
@@ -104,7 +104,7 @@ func (s *Handler) openapi(w http.ResponseWriter, r *http.Request) {
 	s.writeBody(w, r, http.StatusOK, web.OpenAPI)
 }
 
-// recoverPanic is reportPanic for a stream, which the handler may not see any more: the panic ends the stream and no other.
+// recoverPanic is reportPanic for a stream that may run outside its handler: the panic ends this stream and no other.
 func (st *stream) recoverPanic(over *bool) {
 	cause := recover()
 	if cause == nil {
@@ -112,7 +112,7 @@ func (st *stream) recoverPanic(over *bool) {
 	}
 	st.server.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
 	st.server.cfg.Logger.Error("a stream caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
-	if st.sub == nil { // it had ended
+	if st.sub == nil { // the stream had ended before
 		*over = st.events.out.close(st, endError, false)
 		return
 	}

@@ -20,7 +20,7 @@ import (
 
 const (
 	maxHeader = 16 << 10
-	// idleTimeout is how long a connection may wait for its next request.
+	// idleTimeout is how long a connection may wait for its next request before it is closed.
 	idleTimeout = 2 * time.Minute
 )
 
@@ -28,13 +28,13 @@ const (
 type Server struct {
 	*Handler
 	address *addressLimit
-	// certificate is for TLS alone.
+	// certificate is set with TLS only; Reload replaces it.
 	certificate atomic.Pointer[tls.Certificate]
 
 	public, admin net.Listener
 }
 
-// New is NewHandler with what a server needs besides.
+// New is NewHandler for a server with addresses, and TLS if a certificate is configured.
 func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.validateServer(); err != nil {
 		return nil, err
@@ -54,8 +54,8 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Listen binds the addresses, so that a taken port is an error at start and port 0 is known before Run. The caller calls
-// Run or Close afterwards.
+// Listen binds the addresses. So a port in use is an error at start, and the port that port 0 stands for is known before Run. The caller
+// calls Run or Close afterwards.
 func (s *Server) Listen(ctx context.Context) error {
 	api, err := listen(ctx, "HTTP_ADDR", cmp.Or(s.cfg.Addr, defaultAddr))
 	if err != nil {
@@ -69,13 +69,13 @@ func (s *Server) Listen(ctx context.Context) error {
 		}
 	}
 	if !s.cfg.NoHijack && s.cfg.CertFile == "" {
-		s.keeps = true
-		s.pool = connpool.New(connpool.Config{Addr: s.public.Addr(), Gone: s.address.closed, Write: writeConn, Logger: s.cfg.Logger})
+		s.keepsAlive = true
+		s.pool = connpool.New(connpool.Config{Addr: s.public.Addr(), Gone: s.address.release, Write: writeConn, Logger: s.cfg.Logger})
 	}
 	return nil
 }
 
-// Close releases the addresses of a server that is not run after all.
+// Close releases the addresses of a server whose Run is never called.
 func (s *Server) Close() error {
 	err := s.public.Close()
 	if s.admin != nil {
@@ -96,10 +96,10 @@ func listen(ctx context.Context, name, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// Addr is the address served on, once Listen has returned.
+// Addr returns the public address, once Listen has returned.
 func (s *Server) Addr() net.Addr { return s.public.Addr() }
 
-// AdminAddr is the address of the metrics, once Listen has returned; nil when there is none.
+// AdminAddr returns the admin address, once Listen has returned; nil if there is none.
 func (s *Server) AdminAddr() net.Addr {
 	if s.admin == nil {
 		return nil
@@ -107,19 +107,19 @@ func (s *Server) AdminAddr() net.Addr {
 	return s.admin.Addr()
 }
 
-// Run serves until ctx is done, then ends every stream with a random time to come back after, and returns nil within
-// seconds. Listen must have been called.
+// Run serves until ctx is done. Then it ends every stream with a random time to reconnect after, and returns nil within seconds. Listen
+// must have been called.
 func (s *Server) Run(ctx context.Context) error {
 	api, admin := s.newHTTPServer(s.Handler), s.newHTTPServer(s.adminRoutes())
-	api.ConnContext, api.ConnState = s.address.opened, s.address.changed
+	api.ConnContext, api.ConnState = s.address.connContext, s.address.connState
 
 	group, ctx := errgroup.WithContext(ctx)
 	if s.pool != nil {
-		group.Go(func() error { return serving(api.Serve(s.pool.Listener())) })
+		group.Go(func() error { return serveError(api.Serve(s.pool.Listener())) })
 	}
-	group.Go(func() error { return serving(s.serve(api)) })
+	group.Go(func() error { return serveError(s.serve(api)) })
 	if s.admin != nil {
-		group.Go(func() error { return serving(admin.Serve(s.admin)) })
+		group.Go(func() error { return serveError(admin.Serve(s.admin)) })
 	}
 	group.Go(func() error { return s.Handler.Run(ctx) })
 	group.Go(func() error {
@@ -132,23 +132,23 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// newHTTPServer has no WriteTimeout: streams, profiles and traces take as long as they are meant to.
+// newHTTPServer sets no WriteTimeout, because streams, profiles and traces take long by design.
 func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
-		// No body is worth waiting for but that of a POST to /debug/pprof/symbol. A stream's request has been read by then.
+		// Only a POST to /debug/pprof/symbol has a body to wait for. A stream's request has been read whole before this timeout counts.
 		ReadTimeout:    10 * time.Second,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-		// "OPTIONS *" is answered as everything else is.
+		// Our handler answers "OPTIONS *", too.
 		DisableGeneralOptionsHandler: true,
 	}
 }
 
 func (s *Server) serve(api *http.Server) error {
-	l := s.address.listener(s.public)
+	l := s.address.limitListener(s.public)
 	if s.cfg.CertFile != "" {
 		shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil }
 		api.TLSConfig = &tls.Config{GetCertificate: shown} // ServeTLS adds HTTP/2
@@ -157,14 +157,14 @@ func (s *Server) serve(api *http.Server) error {
 	return api.Serve(l)
 }
 
-func serving(err error) error {
+func serveError(err error) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("serve: %w", err)
 }
 
-// shutdown cuts what has not ended in time: a client that does not read must not keep the process alive.
+// shutdown closes the connections that have not ended when ctx is done: a client that does not read must not keep the process alive.
 func shutdown(ctx context.Context, server *http.Server) error {
 	err := server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

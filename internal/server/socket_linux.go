@@ -9,20 +9,19 @@ import (
 )
 
 const (
-	// unackedTimeout is how long sent data may go unacknowledged before the kernel gives up a connection, in milliseconds.
-	// By default a peer that has vanished without a word holds its socket for a quarter of an hour: keep-alive probes are
-	// not sent while data is in flight.
+	// unackedTimeout is how long sent data may stay unacknowledged before the kernel closes a connection, in milliseconds. By default a
+	// vanished peer keeps its socket for a quarter of an hour, because no keep-alive probes are sent while data is in flight.
 	unackedTimeout = 30_000
-	// maxUnsent bounds what the kernel takes from us before it can send it, in bytes. By default that is megabytes for each
-	// client that hardly reads: hours of old states, written within their deadline. Beyond it a write waits, the newest
-	// state replaces those that wait behind it, and the deadline finds the client.
+	// maxUnsent limits the data that the kernel buffers before it can send it, in bytes. The default is megabytes for each client that hardly
+	// reads: hours of old states, all written within their deadlines. With this limit a write blocks, newer states replace those that wait,
+	// and the write deadline finds the client.
 	maxUnsent = 16 << 10
-	// Keep-alive as Go has it by default, in seconds, but set once: Go would set each of the three for each connection.
+	// Go's defaults for keep-alive, in seconds. They are set once on the listener: Go would make three system calls for each connection.
 	keepAliveIdle, keepAliveInterval, keepAliveCount = 15, 15, 9
 )
 
 func listenConfig() *net.ListenConfig {
-	return &net.ListenConfig{Control: controlSocket, KeepAlive: -1} // for the connections: inherited
+	return &net.ListenConfig{Control: controlSocket, KeepAlive: -1} // -1: connections inherit the listener's
 }
 
 // controlSocket sets options that accepted connections inherit (tcp(7): TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, SO_KEEPALIVE).

@@ -4,5 +4,5 @@ package server
 
 import "net"
 
-// listenConfig has nothing to set where TCP_USER_TIMEOUT does not exist; write deadlines find vanished peers later.
+// listenConfig sets nothing: without TCP_USER_TIMEOUT vanished peers are found later, by write deadlines.
 func listenConfig() *net.ListenConfig { return new(net.ListenConfig) }

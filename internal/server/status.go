@@ -11,7 +11,7 @@ import (
 	"auditstream/internal/store"
 )
 
-// status serves GET /api/v1/{feed}/{id}/status, the polling fallback. However many clients poll, their reads are batched.
+// status serves GET /api/v1/{feed}/{id}/status, the polling fallback. The hub batches the reads of all clients that poll.
 func (s *Handler) status(w http.ResponseWriter, r *http.Request) {
 	state, err := s.read(r)
 	if err != nil {
@@ -22,18 +22,18 @@ func (s *Handler) status(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "private, no-cache")
 	h.Set("ETag", etag)
-	h.Add("Vary", "Authorization, Cookie") // beside CORS's Origin
+	h.Add("Vary", "Authorization, Cookie") // CORS has set Origin
 	if etagMatches(r.Header.Values("If-None-Match"), etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	if state.EndsByItsWord() { // as an event says in a comment
+	if state.EndsByItsWord() { // on a stream, endComment says it
 		h.Set(AnswerHeader, answerFinal)
 	}
 	s.writeJSON(w, r, http.StatusOK, state.JSON)
 }
 
-// read takes the first state of a subscription of a moment. Writers are told nothing.
+// read subscribes, takes the first state, and unsubscribes. It does not confirm, so writers do not learn of it.
 func (s *Handler) read(r *http.Request) (*store.State, error) {
 	who, err := s.authenticate(r)
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *Handler) read(r *http.Request) (*store.State, error) {
 	return states[0], nil
 }
 
-// etagMatches compares weakly, as RFC 9110, section 13.1.2 asks for If-None-Match.
+// etagMatches compares weakly, as RFC 9110, section 13.1.2 requires for If-None-Match.
 func etagMatches(headers []string, etag string) bool {
 	for _, header := range headers {
 		for candidate := range strings.SplitSeq(header, ",") {
@@ -75,14 +75,14 @@ func etagMatches(headers []string, etag string) bool {
 	return false
 }
 
-// healthz serves GET /healthz: the process lives.
+// healthz serves GET /healthz: the process is alive.
 func (s *Handler) healthz(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	s.writeJSON(w, r, http.StatusOK, []byte(`{"status":"ok"}`))
 }
 
-// readyz serves GET /readyz: whether streams can be served, and whether changes arrive by notification ("up") or are
-// found by the safety net alone ("polling").
+// readyz serves GET /readyz: whether streams can be served, and whether changes arrive by notification ("up") or are found by polling only
+// ("polling").
 func (s *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 	listener := "polling"
 	if s.cfg.Listening() {
@@ -114,7 +114,7 @@ func (s *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 	s.writeJSON(w, r, status, []byte(`{"status":"`+state+`","database":"`+database+`","listener":"`+listener+`"`+rows+`}`))
 }
 
-// readiness asks the database at most once a second: /readyz needs no token, and must not be a way to load the database.
+// readiness caches for a second whether the database can be read: /readyz needs no token, so it must not cause load.
 type readiness struct {
 	mu      sync.Mutex
 	checked time.Time
@@ -127,7 +127,7 @@ func (c *readiness) check(ctx context.Context, ping func(context.Context) error)
 	if time.Since(c.checked) < time.Second {
 		return c.err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), firstReadTimeout) // the answer is for others too
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), firstReadTimeout) // concurrent requests get this answer, too
 	defer cancel()
 	c.err = ping(ctx)
 	c.checked = time.Now()

@@ -12,9 +12,9 @@ import (
 	"auditstream/internal/store"
 )
 
-// stream shows audits to one client, from the first event to the last: one audit, several, or all that the user owns. It has no
-// goroutine of its own. Whatever happens to it is noted in due, and its sink has one goroutine at a time call Run, whose fields
-// all others are.
+// stream sends the states of one row, of several, or of all rows that the user owns, to one client, from the first event to the last. It
+// has no goroutine of its own. Whatever happens to it sets a bit of due, and the sink makes one goroutine at a time call Run. All fields
+// but due belong to that goroutine.
 type stream struct {
 	server *Handler
 	feed   *store.Feed
@@ -22,28 +22,28 @@ type stream struct {
 	sub    Subscription // nil once the stream has ended
 	events eventStream
 
-	all    bool           // whatever the user owns is asked for; open and closed stay empty
-	open   []store.Key    // of those asked for, the audits that have not ended
-	closed []*store.State // of those asked for, the terminal states sent
+	all    bool           // the client asked for all rows that the user owns; open and closed stay empty
+	open   []store.Key    // the rows asked for that have not ended
+	closed []*store.State // the terminal states sent, of the rows asked for
 
 	start   time.Time
-	end     time.Time // of the stream; then of the connection's wait for the next request
-	expires bool      // at the end the token does
+	end     time.Time // when the stream must end; after that, when the connection's wait for the next request ends
+	expires bool      // end is the token's expiry
 	timer   *time.Timer
 
 	due atomic.Uint32
 }
 
-// What happened to a stream.
+// The bits of due: what happened to a stream.
 const (
 	dueState   = 1 << iota // there is a state to take
 	dueTime                // the timer has fired
-	dueInput               // the client has gone, or, after the stream's end, sent something
+	dueInput               // the client disconnected, or, after the stream's end, sent something
 	dueDrain               // the server is shutting down
-	dueClaimed             // somebody is about to call Run, or does; set for ever once there is nothing left to do
+	dueClaimed             // a goroutine calls Run, or is about to; stays set once the stream and its connection are done
 )
 
-// Why a stream ended, for the log and the metrics.
+// The reasons why a stream ended, for the log and the metrics.
 const (
 	endTerminal  = "terminal"
 	endClient    = "client gone"
@@ -55,7 +55,7 @@ const (
 	endError     = "error"
 )
 
-// poke notes that something has happened. It does not block, and may be called from anywhere.
+// poke sets a bit of due, and schedules Run unless a goroutine has claimed it. It does not block. Safe for concurrent use.
 func (st *stream) poke(what uint32) {
 	if st.due.Or(what|dueClaimed)&dueClaimed == 0 {
 		st.events.out.Schedule()
@@ -65,16 +65,16 @@ func (st *stream) poke(what uint32) {
 func (st *stream) wake()      { st.poke(dueState) }
 func (st *stream) timeIsDue() { st.poke(dueTime) }
 
-// Input and Drain are for what serves the connection.
+// Input and Drain are called by the code that serves the connection, in any goroutine.
 func (st *stream) Input() { st.poke(dueInput) }
 func (st *stream) Drain() { st.poke(dueDrain) }
 
-// begin sends the first states, and only then has writers told that somebody watches. It reports whether nothing is left to do;
-// otherwise the caller, who holds the claim, has Run called.
+// begin sends the first states, and only then confirms the subscription, so that writers learn that somebody watches. It returns true if the
+// stream and its connection are done; otherwise the caller, which holds the claim, makes a goroutine call Run.
 func (st *stream) begin(first []*store.State) (over bool) {
 	defer st.recoverPanic(&over)
 	s := st.server
-	s.metrics.of(st.feed.Name).streams.Inc()
+	s.metrics.forFeed(st.feed.Name).streams.Inc()
 	if reason, err := st.show(first, opening(s.cfg.Heartbeat, s.cfg.Retry)); reason != "" {
 		return st.finish(reason, err)
 	}
@@ -90,13 +90,13 @@ func (st *stream) begin(first []*store.State) (over bool) {
 	return false
 }
 
-// lifetime is how long a stream may last, and whether it is the token's expiry that ends it, and not SSE_MAX_DURATION.
+// lifetime returns how long a stream may last, and whether the token's expiry limits it and not SSE_MAX_DURATION.
 func (s *Handler) lifetime(who viewer) (left time.Duration, expires bool) {
 	left = time.Until(who.expires)
 	return min(left, s.cfg.MaxDuration), left < s.cfg.MaxDuration
 }
 
-// Run sees to what is due until nothing is, and reports whether nothing will be any more.
+// Run handles what is due until nothing is. It returns true once the stream and its connection are done. One goroutine at a time calls it.
 func (st *stream) Run() (over bool) {
 	defer st.recoverPanic(&over)
 	for {
@@ -107,7 +107,7 @@ func (st *stream) Run() (over bool) {
 				return false
 			}
 		case st.sub == nil:
-			if st.events.out.rest(st, due) {
+			if st.events.out.afterEnd(st, due) {
 				return true
 			}
 		default:
@@ -118,7 +118,7 @@ func (st *stream) Run() (over bool) {
 	}
 }
 
-// step decides what a stream does next. The reason is empty while it goes on; the error is that of a write.
+// step decides what a stream does next, and does it. The reason is empty while the stream goes on; the error is a write's.
 func (st *stream) step(due uint32) (reason string, err error) {
 	s := st.server
 	switch {
@@ -150,11 +150,11 @@ func (st *stream) step(due uint32) (reason string, err error) {
 	return "", nil
 }
 
-// show writes states, the first of them after before: the opening of a new stream, and nothing later.
+// show checks and writes states. before is written in front of the first: a new stream's opening, later "".
 func (st *stream) show(states []*store.State, before string) (reason string, err error) {
-	metrics := st.server.metrics.of(st.feed.Name)
+	metrics := st.server.metrics.forFeed(st.feed.Name)
 	for _, state := range states {
-		if refused := mayShow(state, st.who); refused != nil {
+		if refused := checkAccess(state, st.who); refused != nil {
 			if st.leavesOut(refused) {
 				continue
 			}
@@ -170,7 +170,7 @@ func (st *stream) show(states []*store.State, before string) (reason string, err
 			st.open, st.closed = slices.Delete(st.open, k, k+1), append(st.closed, state)
 		}
 	}
-	if before != "" { // nothing is there yet
+	if before != "" { // no state was written
 		err = st.events.open(before)
 	}
 	switch {
@@ -178,14 +178,14 @@ func (st *stream) show(states []*store.State, before string) (reason string, err
 		return endClient, err
 	case st.all || len(st.open) > 0:
 		return "", nil
-	case len(st.closed) > 1: // the last event's own id does not say that all have ended
+	case len(st.closed) > 1: // the last event's id does not say that all rows have ended
 		err = st.events.lastID(endID(st.closed))
 	}
 	return endTerminal, err
 }
 
-// leavesOut reports whether a refusal is about its audit alone: what is no longer the user's is not among all that is, and
-// what cannot be read does not end the others. Who has asked for an audit is told, by the end of the stream.
+// leavesOut reports whether a stream goes on without a refused row. A stream of all the user's rows does: a row with a new owner is no
+// longer among them, and a row that cannot be read does not end the others. A stream of rows that were asked for by key ends instead.
 func (st *stream) leavesOut(refused error) bool {
 	if !st.all || answerTo(refused) == errInvalidToken {
 		return false
@@ -196,8 +196,8 @@ func (st *stream) leavesOut(refused error) bool {
 	return true
 }
 
-// revoke ends a stream whose audit may not be shown any more. Where the client must change something before it comes back, it
-// keeps the delay that it has.
+// revoke ends a stream whose row may not be shown any more. It sends a random retry delay only for an internal error: in the other cases the
+// client must change something before it reconnects.
 func (st *stream) revoke(refused error) (reason string, err error) {
 	switch answerTo(refused) {
 	case errInvalidToken:
@@ -211,9 +211,8 @@ func (st *stream) revoke(refused error) (reason string, err error) {
 	return endError, st.events.fail(errInternal.text, st.server.retryDelay())
 }
 
-// endID names the end of audits, as a fingerprint names that of one: a client that comes back with it has seen them all end.
-// The id of the event that came last does not say so: whoever lost the stream after one end and before another has the first
-// one's as well. Of one audit it is the fingerprint itself.
+// endID returns the event id after which a client has seen all these rows end; of one row it is the state's fingerprint. The id of the last
+// event would not do for several rows: a client that lost the stream between two ends has the id of one of them, too.
 func endID(ends []*store.State) string {
 	if len(ends) == 1 {
 		return ends[0].Fingerprint
@@ -228,12 +227,12 @@ func endID(ends []*store.State) string {
 
 func byKey(a, b *store.State) int { return a.ID.Compare(b.ID) }
 
-// finish gives back what the stream holds, accounts for its end, and reports whether its sink has nothing left to do either.
+// finish releases what the stream holds, logs and counts its end, and returns true if its connection is done, too.
 func (st *stream) finish(reason string, err error) (over bool) {
 	s := st.server
 	st.stopTimer()
 	st.release()
-	s.metrics.of(st.feed.Name).streams.Dec()
+	s.metrics.forFeed(st.feed.Name).streams.Dec()
 	s.metrics.ended.WithLabelValues(reason).Inc()
 	attrs := []slog.Attr{
 		st.subject(), slog.Duration("duration", time.Since(st.start)),
@@ -253,7 +252,7 @@ func (st *stream) stopTimer() {
 	}
 }
 
-// release gives back what open took.
+// release cancels the subscription and gives back the place under the stream limit, which open took.
 func (st *stream) release() {
 	if st.sub != nil {
 		st.sub.Cancel()
@@ -262,7 +261,7 @@ func (st *stream) release() {
 	st.server.limit.release(st.who.key())
 }
 
-// subject is what the log says a stream was about.
+// subject returns the log's attribute for what a stream showed.
 func (st *stream) subject() slog.Attr {
 	what, n := st.feed.Name, len(st.open)+len(st.closed)
 	switch {

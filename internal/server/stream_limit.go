@@ -19,8 +19,8 @@ func newStreamLimit(total, perUser int) *streamLimit {
 	return &streamLimit{total: total, perUser: perUser, users: make(map[store.Owner]int)}
 }
 
-// acquire counts a stream of the user, or reports that there is no room. An open stream is never ended to make room: its
-// client would come back and push out the next.
+// acquire counts a stream of the user, or returns false if a limit is reached. An open stream is never ended to make room: its client would
+// reconnect and push out the next.
 func (l *streamLimit) acquire(user store.Owner) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,11 +50,11 @@ func (l *streamLimit) count() int {
 	return l.open
 }
 
-// tooManyConnections accounts for a connection beyond its address's limit. The log names the variable now and then: behind
-// a proxy it is the limit that is wrong.
+// tooManyConnections counts a request on a connection over its address's limit, and logs the variable at most once a minute: behind a proxy
+// the limit is wrong, and not the clients.
 func (s *Handler) tooManyConnections() {
 	s.metrics.refused.WithLabelValues(refusedLabels[errTooManyConns]).Inc()
-	s.warnCrowd.Do(func() {
+	s.warnConnections.Do(func() {
 		s.cfg.Logger.Warn("an address has more connections than HTTP_MAX_CONNECTIONS_PER_ADDRESS allows; behind a proxy, whose address all clients have, set it to 0",
 			"limit", s.cfg.MaxConnectionsPerAddress)
 	})

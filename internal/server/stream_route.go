@@ -15,15 +15,15 @@ import (
 const (
 	// firstReadTimeout is how long a request waits for the database before its client is asked to come back later.
 	firstReadTimeout = 2 * time.Second
-	// maxIDs is how many audits one stream may be asked for.
+	// maxIDs is how many rows a client may ask for on one stream.
 	maxIDs = 100
 )
 
-// serveStream serves GET /api/v1/sse/{feed}/{id}/progress and GET /api/v1/sse/{feed}/progress, which differ in where ids finds
-// what is asked for. It opens a stream and sends its first events; then whoever serves it goes on.
-func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keys) {
+// serveStream serves GET /api/v1/sse/{feed}/{id}/progress and GET /api/v1/sse/{feed}/progress; ids finds the keys, in the path or the query.
+// It opens a stream, which a hijacked connection or a response then serves.
+func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keyFinder) {
 	if !takesDeadlines(w) {
-		s.writeError(w, r, because(errInternal, errHidden))
+		s.writeError(w, r, withCause(errInternal, errNoDeadlines))
 		return
 	}
 	st, first, err := s.open(r, ids)
@@ -36,11 +36,11 @@ func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keys) 
 		st.release()
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set(AnswerHeader, answerFinal)
-		w.WriteHeader(http.StatusNoContent) // the client has seen the end; EventSource stops for good
+		w.WriteHeader(http.StatusNoContent) // the client has seen the last state; 204 stops EventSource for good
 		return
 	}
 	if !over {
-		if c := s.take(w, r); c != nil {
+		if c := s.hijack(w, r); c != nil {
 			c.serve(st, first)
 			return
 		}
@@ -49,10 +49,10 @@ func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keys) 
 	newResponse(w).serve(r.Context(), st, first)
 }
 
-var errHidden = errors.New("a stream can neither be flushed nor bounded: middleware around the handler wraps the http.ResponseWriter; " +
+var errNoDeadlines = errors.New("a stream can neither be flushed nor bounded: middleware around the handler wraps the http.ResponseWriter; " +
 	"give its wrapper the method Unwrap() http.ResponseWriter")
 
-// takesDeadlines reports whether an http.ResponseController finds what sets them.
+// takesDeadlines reports whether an http.ResponseController could set write deadlines.
 func takesDeadlines(w http.ResponseWriter) bool {
 	for {
 		switch t := w.(type) {
@@ -66,9 +66,9 @@ func takesDeadlines(w http.ResponseWriter) bool {
 	}
 }
 
-// open subscribes to the audits, all of the viewer's if nil is asked for, and takes their first states. It is all or nothing: the error
-// is why one must not be shown. Writers are told nothing yet.
-func (s *Handler) open(r *http.Request, asked keys) (*stream, []*store.State, error) {
+// open authenticates the viewer, subscribes to the rows that findKeys finds, and takes their first states. It is all or nothing: the error
+// says why one row must not be shown. It does not confirm the subscription, so writers do not learn of it yet.
+func (s *Handler) open(r *http.Request, findKeys keyFinder) (*stream, []*store.State, error) {
 	who, err := s.authenticate(r)
 	if err != nil {
 		return nil, nil, err
@@ -77,7 +77,7 @@ func (s *Handler) open(r *http.Request, asked keys) (*stream, []*store.State, er
 	if err != nil {
 		return nil, nil, err
 	}
-	ids, err := asked(r, f.Feed)
+	ids, err := findKeys(r, f.Feed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,7 +88,7 @@ func (s *Handler) open(r *http.Request, asked keys) (*stream, []*store.State, er
 		return nil, nil, errTooManyStreams
 	}
 	st := &stream{server: s, feed: f.Feed, who: who, open: slices.Clone(ids), all: ids == nil, start: time.Now()}
-	st.due.Store(dueClaimed) // by the handler
+	st.due.Store(dueClaimed) // the handler holds the claim
 	opened := false
 	defer func() {
 		if !opened {
@@ -108,10 +108,11 @@ func (s *Handler) open(r *http.Request, asked keys) (*stream, []*store.State, er
 	return st, first, nil
 }
 
-// subscribe waits for the first states. Failing to get them is the database's fault or a shutdown's: both pass.
+// subscribe waits for the first states. If they do not come, the database is unreachable or the server shuts down: both answers are
+// temporary.
 func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake func()) (sub Subscription, err error) {
 	if err := context.Cause(ctx); errors.Is(err, errDraining) {
-		return nil, because(errShuttingDown, err)
+		return nil, withCause(errShuttingDown, err)
 	}
 	ctx, stop := context.WithTimeout(ctx, firstReadTimeout)
 	defer stop()
@@ -122,30 +123,30 @@ func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake fu
 	}
 	switch {
 	case errors.Is(err, errDraining):
-		return nil, because(errShuttingDown, err)
+		return nil, withCause(errShuttingDown, err)
 	case err != nil:
-		return nil, because(errUnavailable, err)
+		return nil, withCause(errUnavailable, err)
 	}
 	return sub, nil
 }
 
-// check puts first states into the order of ids and returns why one must not be shown, the first in that order.
+// check sorts the first states in the order of ids, counts the refused rows, and returns the first refusal in that order.
 func (s *Handler) check(r *http.Request, f Feed, who viewer, ids []store.Key, states []*store.State) (refused error) {
-	if len(states) < len(ids) { // or nobody would know whose the others are
-		return because(errInternal, fmt.Errorf("%d first states of %d audits", len(states), len(ids)))
+	if len(states) < len(ids) { // a row without a state could not be checked
+		return withCause(errInternal, fmt.Errorf("%d first states of %d audits", len(states), len(ids)))
 	}
 	slices.SortFunc(states, func(a, b *store.State) int { return slices.Index(ids, a.ID) - slices.Index(ids, b.ID) })
 	count := 0
 	for _, state := range states {
-		err := mayShow(state, who)
-		if answer := answerTo(err); err != nil && (answer == errForbidden || answer == errNoAudit) { // the others are not the asker's fault
+		err := checkAccess(state, who)
+		if answer := answerTo(err); err != nil && (answer == errForbidden || answer == errNoAudit) { // other errors are not the client's fault
 			count++
 		}
 		if answerTo(err) == errNoAudit {
 			err = wordedFor(f.Feed, errNoAudit)
 		}
-		if refused == nil && err != nil && pathVar(r, "id") == "" { // the URL does not say which
-			err = about(f.Feed, state.ID, err)
+		if refused == nil && err != nil && pathVar(r, "id") == "" { // the path does not say which row is refused
+			err = nameKey(f.Feed, state.ID, err)
 		}
 		refused = cmp.Or(refused, err)
 	}
@@ -155,14 +156,14 @@ func (s *Handler) check(r *http.Request, f Feed, who viewer, ids []store.Key, st
 
 var errExpired = errors.New("the token expired while its stream was open")
 
-// mayShow reports why a state must not be shown, or nil. It is asked for every state, not only the first: rows change
-// owners and disappear, and a token may expire while its stream waits for the database.
-func mayShow(state *store.State, who viewer) error {
+// checkAccess returns why a state must not be shown, or nil. It is called for every state, not only the first: rows are deleted or change
+// their owner, and a token may expire while its stream waits for the database.
+func checkAccess(state *store.State, who viewer) error {
 	switch {
 	case !time.Now().Before(who.expires):
-		return because(errInvalidToken, errExpired)
+		return withCause(errInvalidToken, errExpired)
 	case state.Err != nil:
-		return because(errInternal, state.Err)
+		return withCause(errInternal, state.Err)
 	case !state.Found:
 		return errNoAudit
 	case !state.Audit.OwnedBy(who.Viewer):
@@ -176,11 +177,11 @@ func (s *Handler) authenticate(r *http.Request) (viewer, error) {
 		return viewer{}, errTooManyConns
 	}
 	if s.cfg.Viewer != nil {
-		return s.ask(r)
+		return s.viewerOf(r)
 	}
 	token, err := s.token(r)
 	if err != nil {
-		if f := faultOf[answerTo(err)]; f != nil {
+		if f := requestFaults[answerTo(err)]; f != nil {
 			s.verifier.faults.log(r.Context(), f)
 		}
 		return viewer{}, err
@@ -188,8 +189,8 @@ func (s *Handler) authenticate(r *http.Request) (viewer, error) {
 	return s.verifier.verify(r.Context(), token)
 }
 
-// lastEventID is the id of the last event that a reconnecting client has seen. Clients that cannot set the header send a
-// query parameter, in one of two spellings.
+// lastEventID returns the id of the last event that a reconnecting client has seen. Clients that cannot set the header send a query
+// parameter, in one of two spellings.
 func lastEventID(r *http.Request) string {
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		return id

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// tokenCache remembers whom tokens speak for, so that a token is verified once and not with every request of its holder. It knows
-// tokens by their SHA-256 and holds none. Only what was accepted is in it, until the token's exp and no longer than the keys that
-// it was accepted by. Safe for concurrent use.
+// tokenCache holds the viewers of verified tokens, so that a token is verified once and not at each request. It finds tokens by their
+// SHA-256 and stores none. An entry lasts until the token's exp, or until the keys change. Refused tokens are not in it. Safe for concurrent
+// use.
 type tokenCache struct {
-	most int // entries
+	most int // the most entries
 	keys func() uint64
 
 	mu      sync.Mutex
 	viewers map[[sha256.Size]byte]verifiedToken
-	since   uint64 // what keys was when viewers were verified
+	since   uint64 // the value of keys when viewers were verified
 }
 
 type verifiedToken struct {
@@ -23,12 +23,12 @@ type verifiedToken struct {
 	from time.Time // nbf, in case the clock is set back
 }
 
-// newTokenCache has room for most tokens; keys is a number that grows with every change of keys, after the change.
+// newTokenCache returns a cache of at most most tokens; keys returns a number that grows after each change of keys.
 func newTokenCache(most int, keys func() uint64) *tokenCache {
 	return &tokenCache{most: most, keys: keys, viewers: make(map[[sha256.Size]byte]verifiedToken)}
 }
 
-// find returns what is remembered of a token, if it is still valid.
+// find returns the viewer of a token if it is in the cache and still valid.
 func (c *tokenCache) find(token [sha256.Size]byte) (viewer, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,19 +44,19 @@ func (c *tokenCache) find(token [sha256.Size]byte) (viewer, bool) {
 	return who.viewer, !now.Before(who.from)
 }
 
-// add remembers a token that was found valid by keys that were not older than since.
+// add adds a token that was verified; since is the value of keys before the verification.
 func (c *tokenCache) add(token [sha256.Size]byte, who verifiedToken, since uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case since < c.since:
-		return // by keys that may have been withdrawn meanwhile
+		return // the keys that verified it may have been withdrawn meanwhile
 	case since > c.since:
 		clear(c.viewers)
 		c.since = since
 	}
 	if len(c.viewers) >= c.most {
-		// Any one: a crowd that is larger than the cache then still finds a part of itself, which the oldest would not be.
+		// Any entry, not the oldest: when more tokens take turns than the cache has room for, some are still found.
 		for one := range c.viewers {
 			delete(c.viewers, one)
 			break

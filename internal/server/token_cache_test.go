@@ -48,10 +48,10 @@ func TestCachedTokenExpires(t *testing.T) {
 				t.Errorf("got %+v, %v, want %+v", who, err, fresh.viewer)
 			}
 		}
-		if _, ok := v.known.find(hashOf(token)); !ok {
+		if _, ok := v.cache.find(hashOf(token)); !ok {
 			t.Error("the token is not remembered")
 		}
-		v.known.add(hashOf("not even a token"), named("bob", time.Minute), 0)
+		v.cache.add(hashOf("not even a token"), named("bob", time.Minute), 0)
 		if who, err := v.verify(t.Context(), "not even a token"); err != nil || who.Subject != "bob" {
 			t.Errorf("got %+v, %v: what is remembered is not asked", who, err)
 		}
@@ -60,13 +60,13 @@ func TestCachedTokenExpires(t *testing.T) {
 			t.Errorf("just before exp: %v", err)
 		}
 		time.Sleep(time.Nanosecond)
-		if _, ok := v.known.find(hashOf(token)); ok {
+		if _, ok := v.cache.find(hashOf(token)); ok {
 			t.Error("an expired token is remembered")
 		}
 		if _, err := v.verify(t.Context(), token); answerTo(err) != errInvalidToken {
 			t.Errorf("at exp: %v, want errInvalidToken", err)
 		}
-		if n := len(v.known.viewers); n != 1 {
+		if n := len(v.cache.viewers); n != 1 {
 			t.Errorf("%d entries are left, want the one that nobody asked for again", n)
 		}
 	})
@@ -83,7 +83,7 @@ func TestRefusedTokenIsNotCached(t *testing.T) {
 				t.Errorf("%v, want errInvalidToken", err)
 			}
 		}
-		if n := len(v.known.viewers); n != 0 {
+		if n := len(v.cache.viewers); n != 0 {
 			t.Errorf("%d refused tokens are remembered", n)
 		}
 		time.Sleep(time.Minute) // a refusal that were remembered would keep out what has become valid
@@ -114,7 +114,7 @@ func TestCachedTokenDoesNotSurviveItsKey(t *testing.T) {
 	if _, err := v.verify(t.Context(), old); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := v.known.find(hashOf(old)); !ok {
+	if _, ok := v.cache.find(hashOf(old)); !ok {
 		t.Fatal("the token is not remembered")
 	}
 	before := v.generation()
@@ -136,11 +136,11 @@ func TestCachedTokenDoesNotSurviveItsKey(t *testing.T) {
 	if _, err := v.verify(t.Context(), fresh); err != nil {
 		t.Errorf("the new key's token: %v", err)
 	}
-	if _, ok := v.known.find(hashOf(fresh)); !ok {
+	if _, ok := v.cache.find(hashOf(fresh)); !ok {
 		t.Error("the new key's token is not remembered")
 	}
-	v.known.add(hashOf(old), verifiedBefore, before) // by a request that was slower than the rotation
-	if _, ok := v.known.find(hashOf(old)); ok {
+	v.cache.add(hashOf(old), verifiedBefore, before) // by a request that was slower than the rotation
+	if _, ok := v.cache.find(hashOf(old)); ok {
 		t.Error("the old key's token was remembered after the rotation")
 	}
 }
@@ -212,7 +212,7 @@ func TestCachedTokenDoesNotSurviveAReload(t *testing.T) {
 	if err := v.reload(strings.Repeat("n", 32), ""); err != nil {
 		t.Fatal(err)
 	}
-	v.known.add(hashOf(token), named("alice", time.Minute), since)
+	v.cache.add(hashOf(token), named("alice", time.Minute), since)
 	if who, err := v.verify(t.Context(), token); err == nil {
 		t.Errorf("got %+v, want that the old secret's token is refused", who)
 	}

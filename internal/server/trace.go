@@ -13,9 +13,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traced makes a span of each request that is not a probe's; without a tracer it is next itself. A client's own trace is
-// linked to and not continued: clients are strangers, who would otherwise decide what is sampled. Of what the client chose freely, and of
-// where it is, nothing is in the span, because some put tokens anywhere: that is why this is not otelhttp.
+// traced makes a span of each request except probes; without a tracer it returns next. The span links to the client's own trace and does not
+// continue it, because otherwise clients would decide what is sampled. The span has neither the client's address nor any text that the
+// client chooses freely, because some put tokens there: otelhttp records these, so it is not used.
 func (s *Handler) traced(next http.Handler) http.Handler {
 	if s.cfg.Tracer == nil {
 		return next
@@ -28,7 +28,7 @@ func (s *Handler) traced(next http.Handler) http.Handler {
 		}
 		ctx, span := tracer.Start(r.Context(), methodOf(r, "HTTP"), spanOf(r)...)
 		defer span.End()
-		a := &answered{ResponseWriter: w, status: http.StatusOK}
+		a := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(a, r.WithContext(ctx))
 		span.SetAttributes(attribute.Int("http.response.status_code", a.status))
 		if a.bytes > 0 {
@@ -45,7 +45,7 @@ func spanOf(r *http.Request) []trace.SpanStartOption {
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	version := strings.TrimSuffix(strings.TrimPrefix(r.Proto, "HTTP/"), ".0") // 1.1, and 2 as OpenTelemetry has it
+	version := strings.TrimSuffix(strings.TrimPrefix(r.Proto, "HTTP/"), ".0") // OpenTelemetry writes 1.1 and 2
 	if r.ProtoMajor == 1 {
 		version = "1." + strconv.Itoa(r.ProtoMinor)
 	}
@@ -59,27 +59,27 @@ func spanOf(r *http.Request) []trace.SpanStartOption {
 	return options
 }
 
-// answered notes what a request was answered.
-type answered struct {
+// statusRecorder is a ResponseWriter that records the status and counts the body's bytes.
+type statusRecorder struct {
 	http.ResponseWriter
 	status, bytes int
 }
 
-func (a *answered) WriteHeader(status int) {
+func (a *statusRecorder) WriteHeader(status int) {
 	a.status = status
 	a.ResponseWriter.WriteHeader(status)
 }
 
-func (a *answered) Write(p []byte) (int, error) {
+func (a *statusRecorder) Write(p []byte) (int, error) {
 	n, err := a.ResponseWriter.Write(p)
 	a.bytes += n
 	return n, err
 }
 
 // Unwrap lets an http.ResponseController flush, set deadlines and take the connection.
-func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (a *statusRecorder) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// nameSpan calls the request's span, where there is one, by its route.
+// nameSpan names the request's span, if there is one, after its route.
 func (s *Handler) nameSpan(r *http.Request) {
 	if s.cfg.Tracer == nil {
 		return
@@ -88,13 +88,13 @@ func (s *Handler) nameSpan(r *http.Request) {
 	if err != nil {
 		return
 	}
-	template = ofFeed(r, template)
+	template = templateForFeed(r, template)
 	span := trace.SpanFromContext(r.Context())
 	span.SetName(methodOf(r, "HTTP") + " " + template)
 	span.SetAttributes(attribute.String("http.route", template))
 }
 
-// endSpan ends a stream's span when the stream begins: what follows may take an hour. traced's own End is then ignored.
+// endSpan ends a stream's span when the stream begins, because the stream may last an hour. The later End in traced has no effect.
 func (s *Handler) endSpan(ctx context.Context) {
 	if s.cfg.Tracer == nil {
 		return
@@ -104,7 +104,7 @@ func (s *Handler) endSpan(ctx context.Context) {
 	span.End()
 }
 
-// failSpan is for a request that caused a panic.
+// failSpan marks the span of a request that caused a panic.
 func (s *Handler) failSpan(ctx context.Context) {
 	if s.cfg.Tracer != nil {
 		trace.SpanFromContext(ctx).SetStatus(codes.Error, "panic")

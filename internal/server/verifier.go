@@ -13,7 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// MinSecret is the least length of an HS256 key in bytes: RFC 7518, section 3.2 asks for the size of the hash.
+// MinSecret is the least length of an HS256 key in bytes: RFC 7518, section 3.2 requires the size of the hash.
 const MinSecret = 32
 
 // notBeforeSkew is how far an issuer's clock may be ahead of ours. Expiry has no tolerance: a stream ends at exp.
@@ -21,31 +21,31 @@ const notBeforeSkew = time.Minute
 
 // AuthConfig says which tokens are accepted. A secret or a JWKS URL is required; both may be set.
 type AuthConfig struct {
-	// Secret verifies HS256, MinSecret bytes at least. PreviousSecret does too, while keys are being changed.
+	// Secret verifies HS256, MinSecret bytes at least. PreviousSecret does, too, so that the key can be changed.
 	Secret, PreviousSecret string
-	// JWKSURL is where the keys for RS256 and ES256 are, with https, or with http on a loopback address.
+	// JWKSURL is the URL of the keys for RS256 and ES256: https, or http with a loopback address.
 	JWKSURL string
-	// Issuer and Audience must match the iss and AudienceClaim claims where set; they are required with JWKSURL.
+	// Issuer and Audience, if set, must equal the iss and AudienceClaim claims; they are required with JWKSURL.
 	Issuer, Audience string
-	// AudienceClaim is the one claim that says for whom a token is: aud (a text or a list of them), or client_id or azp (a text),
-	// which issuers use whose tokens have no aud. Default aud.
+	// AudienceClaim is the claim that is compared with Audience: aud (a text or a list of texts), or client_id or azp (a text), for issuers
+	// whose tokens have no aud. Default aud.
 	AudienceClaim string
-	// UserClaim is the claim that names the user: a text, or a whole number, which counts as its digits. Without it that is sub,
-	// which must be a text (RFC 7519, section 4.1.2).
+	// UserClaim is the claim that names the user: a text, or a whole number, which counts as its digits. Default sub, which must be a text
+	// (RFC 7519, section 4.1.2).
 	UserClaim string
 	// GroupsClaim is the claim that names the groups of the user, a text or a list of texts; empty: there are none.
 	GroupsClaim string
-	// MaxCached is how many tokens that were found valid are remembered, until they expire or keys change; 0: none.
+	// MaxCached is how many verified tokens are cached, until they expire or keys change; 0: none.
 	MaxCached int
 }
 
-// viewer is who a verified token speaks for.
+// viewer is the user whom a token or Config.Viewer names, until expires.
 type viewer struct {
 	store.Viewer
 	expires time.Time
 }
 
-// key names the person for the limit of streams a user: the sub, or without one the address, compared as owners are.
+// key identifies the user for the limits per user: the user claim, or without one the e-mail address, compared as owners are.
 func (v viewer) key() store.Owner {
 	if owners := v.Owners(); len(owners) > 0 {
 		return owners[0]
@@ -53,24 +53,24 @@ func (v viewer) key() store.Owner {
 	return store.Owner{}
 }
 
-// verifier checks tokens. The key follows the configured algorithm, never the other way round: a token that names HS256 is
-// only ever held against a secret, one that names RS256 or ES256 only against the JWKS. Safe for concurrent use.
+// verifier verifies tokens. The configuration decides which kind of key an algorithm has, never the token: HS256 is verified with a secret
+// only, RS256 and ES256 with keys of the JWKS only. Safe for concurrent use.
 type verifier struct {
 	cfg     AuthConfig // without its secrets
 	trusted atomic.Pointer[trusted]
 	keys    *jwks       // nil without JWKSURL
-	known   *tokenCache // nil without MaxCached
-	// reloads counts the times that trusted was replaced, afterwards.
+	cache   *tokenCache // nil without MaxCached
+	// reloads counts the replacements of trusted. It grows after each.
 	reloads atomic.Uint64
 
 	faults   faultLog
-	accepted atomic.Bool // a token was found valid
+	accepted atomic.Bool // some token was valid, so the keys are probably right
 }
 
-// trusted is what may change while the process lives, all of it at once.
+// trusted is the part of a verifier that Reload replaces, as a whole.
 type trusted struct {
 	secrets []jwt.VerificationKey
-	parser  *jwt.Parser // which knows whether HS256 is accepted
+	parser  *jwt.Parser // accepts the configured algorithms only
 }
 
 func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*verifier, error) {
@@ -87,7 +87,7 @@ func newVerifier(ctx context.Context, cfg AuthConfig, logger *slog.Logger) (*ver
 	}
 	v.trusted.Store(newTrusted(cfg))
 	if cfg.MaxCached > 0 {
-		v.known = newTokenCache(cfg.MaxCached, v.generation)
+		v.cache = newTokenCache(cfg.MaxCached, v.generation)
 	}
 	return v, nil
 }
@@ -110,7 +110,7 @@ func newTrusted(cfg AuthConfig) *trusted {
 	return t
 }
 
-// reload takes over other secrets. After an error all is as before.
+// reload replaces the secrets. After an error nothing has changed.
 func (v *verifier) reload(secret, previous string) error {
 	cfg := v.cfg
 	cfg.Secret, cfg.PreviousSecret = secret, previous
@@ -125,10 +125,10 @@ func (v *verifier) reload(secret, previous string) error {
 	return nil
 }
 
-// refresh fetches the key set anew, for which it may wait up to 10 s, however many requests wait for that, too.
+// refresh fetches the key set again. It may take up to 10 s. The limit of waiting requests does not apply to it.
 func (v *verifier) refresh(ctx context.Context) {
 	if v.keys != nil {
-		_ = v.keys.fetch(ctx) // fails when ctx is done alone
+		_ = v.keys.fetch(ctx) // fails only if ctx is done
 	}
 }
 
@@ -138,7 +138,7 @@ func newParser(methods []string, issuer, audience string) *jwt.Parser {
 		jwt.WithExpirationRequired(),
 		jwt.WithStrictDecoding(),
 	}
-	// An empty issuer or audience would switch the check off inside the library as well; here it is on purpose.
+	// Given an empty issuer or audience, the library would skip the check, too; here it is skipped on purpose.
 	if issuer != "" {
 		options = append(options, jwt.WithIssuer(issuer))
 	}
@@ -148,26 +148,26 @@ func newParser(methods []string, issuer, audience string) *jwt.Parser {
 	return jwt.NewParser(options...)
 }
 
-// verify returns who the token speaks for. The error is errInvalidToken with the reason, or errNoKeys while the keys to
-// decide with are not there.
+// verify returns the user whom the token names. The error is errInvalidToken with the reason, or errNoKeys while the keys that could decide
+// are not known.
 func (v *verifier) verify(ctx context.Context, token string) (viewer, error) {
-	if v.known == nil {
+	if v.cache == nil {
 		who, err := v.check(ctx, token)
 		return who.viewer, err
 	}
 	hash := sha256.Sum256([]byte(token))
-	if who, ok := v.known.find(hash); ok {
+	if who, ok := v.cache.find(hash); ok {
 		return who, nil
 	}
-	since := v.generation() // before the keys are looked at, which may change at any time
+	since := v.generation() // before the keys are used, because they may change at any time
 	who, err := v.check(ctx, token)
 	if err == nil {
-		v.known.add(hash, who, since)
+		v.cache.add(hash, who, since)
 	}
 	return who.viewer, err
 }
 
-// generation grows whenever keys have changed: the sum of two numbers that both do.
+// generation returns a number that grows after each change of secrets or keys.
 func (v *verifier) generation() uint64 {
 	if v.keys == nil {
 		return v.reloads.Load()
@@ -181,27 +181,27 @@ func (v *verifier) check(ctx context.Context, token string) (verifiedToken, erro
 	parsed, err := trusted.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t, trusted.secrets) })
 	switch {
 	case errors.Is(err, errNoKeys):
-		return verifiedToken{}, because(errNoKeys, err)
+		return verifiedToken{}, withCause(errNoKeys, err)
 	case err != nil:
-		f := v.fault(err, token, parsed, &c)
-		v.tell(ctx, f, err, parsed, &c)
+		f := v.faultFor(err, token, parsed, &c)
+		v.logFault(ctx, f, err, parsed, &c)
 		if f == faultNotYet {
 			err = &notYetValid{err, c.validFrom()}
 		}
-		return verifiedToken{}, because(errInvalidToken, err)
+		return verifiedToken{}, withCause(errInvalidToken, err)
 	}
 	v.accepted.Store(true)
 	who := verifiedToken{viewer: viewer{Viewer: c.viewer, expires: c.expires.Time}}
 	if c.notBefore != nil {
 		who.from = c.notBefore.Add(-notBeforeSkew)
 	}
-	if len(who.viewer.Owners()) == 0 { // texts without anything that can be seen are nobody's
-		v.tell(ctx, faultNobody, nil, parsed, &c)
+	if len(who.viewer.Owners()) == 0 { // blanks name nobody
+		v.logFault(ctx, faultNobody, nil, parsed, &c)
 	}
 	return who, nil
 }
 
-// notYetValid is the cause of a refusal that ends by itself.
+// notYetValid is the cause of a refusal that ends at from, without any change of the token.
 type notYetValid struct {
 	error
 	from time.Time
@@ -218,5 +218,5 @@ func (v *verifier) key(ctx context.Context, t *jwt.Token, secrets []jwt.Verifica
 	case "RS256", "ES256":
 		return v.keys.key(ctx, t)
 	}
-	return nil, faultAlgorithm // the parser has refused it before
+	return nil, faultAlgorithm // not reached: the parser refuses other algorithms first
 }

@@ -333,7 +333,7 @@ func TestUnknownKIDsNeitherHammerNorLockOut(t *testing.T) {
 		start := time.Now()
 		var forged sync.WaitGroup
 		for range 100 {
-			forged.Go(func() { _ = k.fetchFor(t.Context()) })
+			forged.Go(func() { _ = k.fetchForRequest(t.Context()) })
 		}
 		forged.Wait()
 		// The issuer rotates while the forged ones wait: the first user of the new key waits with them and gets in.
@@ -343,9 +343,9 @@ func TestUnknownKIDsNeitherHammerNorLockOut(t *testing.T) {
 		}
 		next = keySet(t, map[string]crypto.PublicKey{"new": &private.PublicKey})
 		for range 100 {
-			forged.Go(func() { _ = k.fetchFor(t.Context()) })
+			forged.Go(func() { _ = k.fetchForRequest(t.Context()) })
 		}
-		if err := k.fetchFor(t.Context()); err != nil {
+		if err := k.fetchForRequest(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if set := k.set.Load(); set == nil || len(set.byKID["new"]) != 1 {

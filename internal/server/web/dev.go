@@ -10,24 +10,24 @@ import (
 	"time"
 )
 
-// Dev is what the page needs to know where it shows a development server.
+// Dev is what the page of a development server needs to know.
 type Dev struct {
-	// Audits are the newest ones, in the order of their ids.
+	// Audits are the newest audits, by id.
 	Audits []DevAudit `json:"audits"`
-	// Token authenticates their owner, User.
+	// Token authenticates User, who owns the audits.
 	Token string `json:"token"`
 	User  string `json:"user"`
-	// ByHand is the audit that nobody but the developer changes; 0: there is none.
+	// ByHand is the audit that only the developer changes; 0: there is none.
 	ByHand int64 `json:"by_hand"`
-	// SQL is the shell command that changes it.
+	// SQL is a shell command that changes the audit ByHand.
 	SQL string `json:"sql"`
-	// Feeds are those beside audits.
+	// Feeds are the feeds other than audits.
 	Feeds []string `json:"feeds"`
-	// Actions says whether there are any.
+	// Actions says whether the server has actions.
 	Actions bool `json:"actions"`
 }
 
-// DevAudit is what the API does not tell about an audit.
+// DevAudit has what the API does not say about an audit.
 type DevAudit struct {
 	ID      int64      `json:"id"`
 	Site    string     `json:"site"`
@@ -35,18 +35,18 @@ type DevAudit struct {
 	Ended   *time.Time `json:"ended,omitempty"`
 }
 
-// Action does what a button of the page says. What it returns is sent as JSON; an error is a [Refusal], or the database's.
+// Action does what a button of the page says. Its result is sent as JSON; its error is a [Refusal], or the database's.
 type Action func(ctx context.Context, query url.Values) (any, error)
 
-// Refusal is an error whose text is for the person at the page.
+// Refusal is an error whose text the page shows.
 type Refusal string
 
 func (r Refusal) Error() string { return string(r) }
 
-// actionTimeout is less than the answer's deadline: the database may be standing still, by a button of the page.
+// actionTimeout is less than the answer's write deadline, because a button of the page may have paused the database.
 const actionTimeout = 3 * time.Second
 
-// devRoutes adds the routes of a development server that are read, and returns those that do something.
+// devRoutes adds the GET routes of a development server, and returns its POST routes.
 func (o Options) devRoutes(routes map[string]http.HandlerFunc) (actions map[string]http.HandlerFunc) {
 	if o.Dev == nil {
 		return nil
@@ -89,9 +89,8 @@ func (o Options) devRoutes(routes map[string]http.HandlerFunc) (actions map[stri
 	return actions
 }
 
-// ownPage answers the page of this server alone, because what is behind it hands out a token or breaks something: not
-// another site's page that the developer has open, nor one that had its host name resolve to a loopback address (DNS
-// rebinding).
+// ownPage lets only this server's own page through, because these routes give out a token or break something. It refuses the pages of other
+// sites in the developer's browser, also those whose host name was made to resolve to a loopback address (DNS rebinding).
 func ownPage(next http.HandlerFunc) http.HandlerFunc {
 	origins := http.NewCrossOriginProtection()
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -1,7 +1,12 @@
-// Package web holds the files that the server sends as they are, and the page that is made of them.
+// Package web serves the page for browsers, the client's script, and the API's description (openapi.yaml).
 //
-// The rule that keeps it right: the page needs nothing from anywhere else, so the strictest content security policy
-// holds for it, and whatever text ends up in it stays text.
+// The rule that keeps it right: the page loads nothing from other hosts, so the strictest content security policy holds for it, and it
+// shows a row's text as text, never as HTML.
+//
+// Who calls what: cmd/auditstream gives [Page] to package server as Config.Page, which itself uses only [OpenAPI]. dev fills in [Options].Dev
+// and the actions; serve has neither.
+//
+// Files, in the order in which to read them: web.go (the page), dev.go (what dev adds), then index.html and the scripts.
 package web
 
 import (
@@ -26,7 +31,7 @@ var OpenAPI []byte
 //go:embed index.html page.css page.js stream.js rows.js detail.js dev.js words.js client/client.js favicon.svg
 var files embed.FS
 
-// scripts are the page's own modules.
+// scripts are the page's modules.
 var scripts = []string{"page.js", "stream.js", "rows.js", "detail.js", "dev.js", "words.js"}
 
 const (
@@ -35,17 +40,17 @@ const (
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-// Options say what the page is for. The zero value is the page of serve, which asks for a token.
+// Options choose the kind of page. The zero value is the page of serve, which asks for a token.
 type Options struct {
-	// Cookie: the user's token may come in a cookie, so the page tries that before it asks for one.
+	// Cookie: the browser may have the token in a cookie, so the page tries without a token before it asks for one.
 	Cookie bool
-	// Dev makes it the page of a development server. It is called for each /dev.json, by several goroutines at once.
+	// Dev makes it the page of a development server. It returns the content of /dev.json. It is called concurrently.
 	Dev func() Dev
-	// Pulse answers GET /dev/pulse, and Actions POST /dev/NAME, by several goroutines at once; nil: there is none. They are
-	// for a server that no other machine can reach.
+	// Pulse answers GET /dev/pulse, and Actions answer POST /dev/NAME; nil: there are none. They are called concurrently. Set them only for
+	// a server that no other machine can reach.
 	Pulse   func(ctx context.Context) any
 	Actions map[string]Action
-	// Docs answers GET /docs/ and what is below it; nil: there is nothing.
+	// Docs answers GET /docs/ and the paths below it; nil: 404.
 	Docs http.Handler
 }
 
@@ -79,10 +84,9 @@ func Page(o Options) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		// A deadline a request, as elsewhere: there is no server-wide one. It must not outlast the answer on a connection
-		// that is used again.
+		// Each request sets its deadline, because there is no server-wide one, and clears it, because the connection may be used again.
 		rc := http.NewResponseController(w)
-		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // a test's recorder has none
+		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails for a test's recorder only
 		defer func() {
 			_ = rc.Flush()
 			_ = rc.SetWriteDeadline(time.Time{})
@@ -107,12 +111,11 @@ func Page(o Options) http.Handler {
 	})
 }
 
-// asset serves an embedded file, changed once by change unless that is nil. Browsers keep it, and ask each time whether it
-// is still the same.
+// asset serves an embedded file, changed once by change unless that is nil. Browsers cache it, and ask each time whether it has changed.
 func asset(name, contentType string, change func([]byte) []byte) http.HandlerFunc {
 	body, err := files.ReadFile(name)
 	if err != nil {
-		panic(err) // the name is not in the go:embed line above
+		panic(err) // the name is missing in the go:embed line above
 	}
 	if change != nil {
 		body = change(body)
@@ -143,5 +146,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that has gone; net/http drops the body of a HEAD
+	_, _ = w.Write(body) // fails if the client has disconnected; net/http drops the body of a HEAD
 }
