@@ -44,6 +44,12 @@ func drawInto(ctx context.Context, dir string) error {
 		return err
 	}
 	for name, picture := range pictures {
+		if filepath.Ext(name) == ".png" {
+			var err error
+			if picture, err = small(picture); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
 		if err := os.WriteFile(filepath.Join(dir, name), picture, 0o644); err != nil {
 			return err
 		}

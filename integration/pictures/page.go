@@ -64,14 +64,11 @@ func photograph(ctx context.Context, url string, pictures map[string][]byte) err
 			return err
 		}
 		// The colours change within a moment; the bars of audits move all the time.
-		if err := waitFor(tab, "the colours", `document.getAnimations().every(({transitionProperty}) => (transitionProperty ?? 'width') === 'width')`); err != nil {
+		const changed = `document.getAnimations().every(({transitionProperty}) => (transitionProperty ?? 'width') === 'width')`
+		if err := waitFor(tab, "the colours", changed); err != nil {
 			return err
 		}
-		picture, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
-		if err != nil {
-			return fmt.Errorf("%s: %w", shot.name, err)
-		}
-		if pictures[shot.name], err = small(picture); err != nil {
+		if pictures[shot.name], err = chromedp.Run(tab, chromedp.CaptureScreenshot()); err != nil {
 			return fmt.Errorf("%s: %w", shot.name, err)
 		}
 	}

@@ -51,9 +51,9 @@ func TestPicturesOfTheDocuments(t *testing.T) {
 func TestSecretsAreShortened(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		`curl -N -H "Authorization: Bearer ` + someToken + `" http://127.0.0.1:8080/`: `curl -N -H "Authorization: Bearer eyJhbGciOi..." http://127.0.0.1:8080/`,
-		"psql postgres://dev:" + somePassed + "@127.0.0.1:5432/app":                   "psql postgres://dev:...@127.0.0.1:5432/app",
-		"http://127.0.0.1:8080/ is the page":                                          "http://127.0.0.1:8080/ is the page",
+		`curl -H "Authorization: Bearer ` + someToken + `" http://host/`: `curl -H "Authorization: Bearer eyJhbGciOi..." http://host/`,
+		"psql postgres://dev:" + somePassed + "@127.0.0.1:5432/app":      "psql postgres://dev:...@127.0.0.1:5432/app",
+		"http://127.0.0.1:8080/ is the page":                             "http://127.0.0.1:8080/ is the page",
 	} {
 		if got := shortened(text); got != want {
 			t.Errorf("%s\nwant %s", got, want)
@@ -69,7 +69,9 @@ func TestScreen(t *testing.T) {
 	broken := strings.Repeat("x", columns) + "yy"
 	picture := screen([]*terminal{
 		{command: "make run", opened: start, lines: []line{{after(20 * time.Second), "  a < b"}, {after(20100 * time.Millisecond), broken}}},
-		{command: "curl " + someToken, opened: after(20200 * time.Millisecond), lines: []line{{after(20250 * time.Millisecond), ""}, {after(20300 * time.Millisecond), "data"}}},
+		{command: "curl " + someToken, opened: after(20200 * time.Millisecond), lines: []line{
+			{after(20250 * time.Millisecond), ""}, {after(20300 * time.Millisecond), "data"},
+		}},
 	})
 	wellFormed(t, "screen", picture)
 	for _, want := range []string{

@@ -25,9 +25,10 @@ const (
 
 const screenStyle = `text{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;white-space:pre;fill:#cbd5e1}` +
 	`.typed{fill:#86efac;font-weight:600}.edge{stroke:#334155}` +
-	`g{animation:appear 1ms backwards}@keyframes appear{from{visibility:hidden}}@media(prefers-reduced-motion:reduce){g{animation:none}}`
+	`g{animation:appear 1ms backwards}@keyframes appear{from{visibility:hidden}}` +
+	`@media(prefers-reduced-motion:reduce){g{animation:none}}`
 
-// screen draws terminals below each other, in which the lines appear in the order in which they were said. Where nothing moves, all of them are there.
+// screen draws terminals below each other, in which the lines appear in the order in which they were said. Where nothing moves, all are there.
 func screen(terminals []*terminal) []byte {
 	var body strings.Builder
 	when := moments(terminals)
