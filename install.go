@@ -12,65 +12,65 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Table says what to adopt, and how its rows are shown. What a feed was given before need not be given again; Name, NoTriggers and
-// NotifyAlways have to be.
+// Table says which table to adopt, and how its rows are shown. A later Install keeps the choices of an earlier one where a field is
+// empty; Name, NoTriggers and NotifyAlways must be given each time.
 type Table struct {
-	// Name is the table's as written in SQL: audits, public.audits, "My Schema"."Audit Log". Default: public.audits, or of another
-	// feed public.FEED.
+	// Name is the table's name as SQL writes it: audits, public.audits, "My Schema"."Audit Log". Default: public.audits, or public.FEED
+	// for another feed.
 	Name string
-	// Feed is what URLs call it. Default: audits.
+	// Feed is the feed's name in URLs. Default: audits.
 	Feed string
-	// Create makes the table where there is none.
+	// Create creates the table if it does not exist.
 	Create bool
 	// Role is granted what a [Service]'s pool needs: CONNECT, and SELECT on the views. Default: nobody, as the owner needs no grant.
 	Role string
-	// Columns map our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id) to the table's
-	// columns: a name, a path in json (column.name.name), a ratio in per cent (a/b), column*100. "" leaves one out. Default: the columns of
-	// these names.
+	// Columns maps our names (id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id) to the table's
+	// columns: a name, a path in json (column.name.name), a ratio in per cent (a/b), or column*100. "" leaves one out. Default: the table's
+	// columns of the same names.
 	Columns map[string]string
-	// Status maps what is stored in the status to what viewers see, like "discarded" to "failed".
+	// Status maps a status in the table to the status that viewers see, like "discarded" to "failed".
 	Status map[string]string
 	// Ends are the statuses, as viewers see them, that end a row besides completed and failed.
 	Ends []string
-	// Fields are what else is shown: NAME, or NAME=SOURCE.
+	// Fields are further fields to show: NAME, or NAME=SOURCE.
 	Fields []string
 	// Lookups find owners in other tables: COLUMN=SCHEMA.TABLE.KEY:OWNER.
 	Lookups []string
-	// Rings are other tables whose changes are changes of the rows that a column there names: TABLE=COLUMN.
+	// Rings are child tables, as TABLE=COLUMN: a change of a row there counts as a change of the row whose key COLUMN holds.
 	Rings []string
-	// View is a query that stands in for the table where it is read. It selects id, status and progress, and any of the others.
+	// View is a query that rows are read with in place of the table. It selects id, status and progress, and any of the others.
 	View string
-	// Hide is a column: while it is not null a row is not shown.
+	// Hide is a column: a row is hidden while it is not null.
 	Hide string
-	// Deleted is the status with which a row is shown that was deleted while somebody watched it. Default: it is said to be gone.
+	// Deleted is the status to show for a row that was deleted while somebody watched it. Default: the stream ends with an error event.
 	Deleted string
 	// Public says that every viewer may see every row.
 	Public bool
-	// NoTriggers installs the view alone: changes are found by polling.
+	// NoTriggers installs the view without triggers: changes are found by polling.
 	NoTriggers bool
 	// NotifyAlways has the triggers notify of every change, whether anybody watches or not. Concurrent writers then wait for each other's
 	// commits.
 	NotifyAlways bool
-	// LockWait is how long to try for the table's lock, for which writers never wait longer than 200 ms at a time. Default: 30 s.
+	// LockWait is how long Install tries to get the table's lock. Each try blocks writers for at most 200 ms. Default: 30 s.
 	LockWait time.Duration
-	// Logger is told of such waits. Default: nobody.
+	// Logger gets a record of such waits. Default: none.
 	Logger *slog.Logger
 }
 
-// Report is what Install or Uninstall has done.
+// Report says what Install or Uninstall has done.
 type Report struct {
 	// Table is the table's name, quoted and with its schema.
 	Table string
-	// Changed reports whether anything was.
+	// Changed reports whether anything in the database was changed.
 	Changed bool
-	// Notes say what was found in the table, and what becomes of it.
+	// Notes say what was found in the table, and how it is shown.
 	Notes []string
-	// Warnings say what works, and not as somebody might expect.
+	// Warnings name what works differently from what one might expect.
 	Warnings []string
 }
 
-// Install adopts a table, in one transaction, while its writers write and viewers watch. Where that was done before it changes nothing and
-// takes no lock that a writer could notice; what was dropped or altered since is repaired. Programs that install at the same time take turns.
+// Install adopts a table in one transaction, while writers write and viewers watch. On a table that is adopted already it changes nothing
+// and takes no lock that a writer could notice, but repairs what was dropped or altered since. Concurrent Installs take turns.
 //
 // conn is the table's owner's, and in no transaction. The error is a [UsageError], an [ErrDenied] that says which rights are missing, or what
 // is wrong with the table.
@@ -82,13 +82,13 @@ func Install(ctx context.Context, conn *pgx.Conn, t Table) (Report, error) {
 	return report(sql.Install(ctx, conn, o))
 }
 
-// InstallSQL returns what Install would run, for a tool that runs migrations: a script without begin and commit, for one transaction of the
-// tool's, whose settings are as before when it ends. It is "" where nothing has to change. It depends on the table as it is in conn's
-// database, on which it changes nothing: make it there where the migrations before have been run, once for each change of the table.
+// InstallSQL returns the SQL that Install would run, for a migration tool: a script without begin and commit, to run in one transaction
+// of the tool, which restores the settings that it changes. It is "" where nothing has to change. InstallSQL reads the table in conn's
+// database and changes nothing there: call it on a database in which all earlier migrations have run, once for each change of the table.
 //
 // The script has bodies in dollar quotes: goose wants it between -- +goose StatementBegin and -- +goose StatementEnd; tern, atlas and
-// golang-migrate take it as it is, and rivermigrate, or any Go migration, by an Exec without arguments. It waits 200 ms for the table's lock and
-// fails where a long transaction holds it; run the migration again then. The errors are Install's.
+// golang-migrate take it as it is; rivermigrate, and any Go migration, run it by an Exec without arguments. The script waits 200 ms for the
+// table's lock and fails if a long transaction holds it; run the migration again then. The errors are Install's.
 func InstallSQL(ctx context.Context, conn *pgx.Conn, t Table) (string, error) {
 	o, err := t.options()
 	if err != nil {
@@ -96,20 +96,20 @@ func InstallSQL(ctx context.Context, conn *pgx.Conn, t Table) (string, error) {
 	}
 	plan, err := sql.PlanInstall(ctx, conn, o)
 	if err != nil {
-		return "", named(err)
+		return "", translateError(err)
 	}
 	return plan.Migration(), nil
 }
 
-// Uninstall removes a feed, or with "" all that Install has ever made in the database: nothing is left then. Its streams end, and what the
-// feed was given is forgotten. conn is as for Install.
+// Uninstall removes a feed, or with "" everything that Install has ever made in the database. The feed's streams end, and the choices made
+// at its install are forgotten. conn is as for Install.
 func Uninstall(ctx context.Context, conn *pgx.Conn, feed string) (Report, error) {
 	return report(sql.Uninstall(ctx, conn, sql.Options{Feed: feed}))
 }
 
 func report(plan *sql.Plan, err error) (Report, error) {
 	if err != nil {
-		return Report{}, named(err)
+		return Report{}, translateError(err)
 	}
 	return Report{Table: plan.Table, Changed: plan.SQL != "", Notes: plan.Notes, Warnings: plan.Warnings}, nil
 }
@@ -121,7 +121,7 @@ func (t Table) options() (sql.Options, error) {
 	}
 	words, err := sql.ParseWords(pairs)
 	if err != nil {
-		return sql.Options{}, named(err)
+		return sql.Options{}, translateError(err)
 	}
 	return sql.Options{
 		Table: t.Name, Feed: t.Feed, Create: t.Create, Role: t.Role, Columns: t.Columns, Words: words, Ends: t.Ends, Fields: t.Fields,

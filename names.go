@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// names are what the command's variables and flags are called here: what is wrong with a setting is said in one place, and in the names
-// of whoever has set it. Of two that begin alike the longer comes first.
-var names = strings.NewReplacer(
+// optionNames replaces the names of the command's variables and flags by those of Options and Table. So each error text is written once,
+// in an internal package, and still names the setting that the caller knows. A name that begins with another comes before it.
+var optionNames = strings.NewReplacer(
 	"SSE_MAX_DURATION", "Options.MaxDuration",
 	"SSE_HEARTBEAT_SECONDS", "Options.Heartbeat",
 	"SSE_RETRY_MS", "Options.Retry",
@@ -44,15 +44,17 @@ var names = strings.NewReplacer(
 	"--create", "Table.Create",
 )
 
-// renamed has a logger say the names of this package.
-type renamed struct{ slog.Handler }
+// optionNamesHandler translates the messages of log records with optionNames.
+type optionNamesHandler struct{ slog.Handler }
 
-func (h renamed) Handle(ctx context.Context, r slog.Record) error {
-	r.Message = names.Replace(r.Message)
+func (h optionNamesHandler) Handle(ctx context.Context, r slog.Record) error {
+	r.Message = optionNames.Replace(r.Message)
 	return h.Handler.Handle(ctx, r)
 }
 
-func (h renamed) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return renamed{h.Handler.WithAttrs(attrs)}
+func (h optionNamesHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return optionNamesHandler{h.Handler.WithAttrs(attrs)}
 }
-func (h renamed) WithGroup(name string) slog.Handler { return renamed{h.Handler.WithGroup(name)} }
+func (h optionNamesHandler) WithGroup(name string) slog.Handler {
+	return optionNamesHandler{h.Handler.WithGroup(name)}
+}

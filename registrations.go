@@ -7,7 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// registrations is a Registerer that keeps its errors, in place of a panic, and takes back what was registered. Safe for concurrent use.
+// registrations is a Registerer that collects its errors where others panic, and can unregister all that was registered. Safe for
+// concurrent use.
 type registrations struct {
 	inner prometheus.Registerer
 
@@ -28,7 +29,7 @@ func (r *registrations) Register(c prometheus.Collector) error {
 	return nil
 }
 
-// MustRegister leaves its errors to failure.
+// MustRegister does not panic: failure returns the error.
 func (r *registrations) MustRegister(all ...prometheus.Collector) {
 	for _, c := range all {
 		_ = r.Register(c)

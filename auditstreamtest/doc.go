@@ -1,4 +1,4 @@
-// Package auditstreamtest is a server for other people's tests: "after my UPDATE a viewer sees 55" in ten lines.
+// Package auditstreamtest runs a server inside your test: "after my UPDATE a viewer sees 55" in ten lines.
 //
 //	func TestProgressIsSeen(t *testing.T) {
 //		pool := yourDatabase(t) // a *pgxpool.Pool, or a URL
@@ -10,17 +10,25 @@
 //		viewer.Wait(t, auditstreamtest.Progress(55))
 //	}
 //
-// [New] adopts the table unless that was done, serves on loopback in this process, and is gone when the test ends. [Server].URL and
-// [Server.Token] are for other clients, a browser, say. Tests may run in parallel, with a database each or one for all.
+// [New] adopts the table if it is not adopted yet, serves on loopback in this process, and stops when the test ends. [Server].URL and
+// [Server.Token] are for other clients, for example a browser. Tests may run in parallel, each with its own database or all with one.
 //
 // # What is guaranteed
 //
-// Once [Server.Watch] has returned, every later commit that changes what is shown of the row is seen: by a state of its own, or by a later
-// one that came so soon that both were read at once. So a test waits for what a row comes to, not for each step on its way, and sleeps
-// nowhere. What is seen is what was committed: while the test's own transaction is open there is nothing to see, and Wait's failure says so.
+// Once [Server.Watch] has returned, every later commit that changes a shown field of the row is seen: as a state of its own, or as part of
+// a later state, if two commits came so fast that one read found both. So a test waits for the row's final state, not for each step, and
+// never sleeps. Only committed changes are seen: while the test's own transaction is open nothing comes, and Wait's failure says so.
 //
 // # Faults
 //
-// [Server.CutListener], [Server.PauseDatabase] and [Server.Restart] break what breaks in production. Viewers come back by themselves, as
-// browsers do, and the guarantee holds through all of it.
+// [Server.CutListener], [Server.PauseDatabase] and [Server.Restart] cause the failures that production has. Viewers reconnect by
+// themselves, as browsers do, and the guarantee holds meanwhile.
+//
+// # Read the code
+//
+// The rule that keeps it right: a viewer is an HTTP client of a real service, and faults break real connections; nothing is faked. Tests of
+// other programs call this package; it calls the root package, and of the internal ones sql (for its guesses) and tcpproxy (for faults).
+//
+// Files, in the order in which to read them: server.go (New), viewer.go (Watch and Wait), events.go (the stream's format), failure.go (why a
+// state did not come), faults.go, network.go (the connections that faults break), tail.go (the log's end).
 package auditstreamtest

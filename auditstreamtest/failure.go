@@ -12,8 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// failure says what came instead, and why that may be. condition is nil for Watch's.
-func (v *Viewer) failure(ctx context.Context, what string, condition func(auditstream.State) bool) string {
+// explainFailure returns the text of a failure: the states that came, guesses why the right one did not, and the log. condition is nil for
+// Watch.
+func (v *Viewer) explainFailure(ctx context.Context, what string, condition func(auditstream.State) bool) string {
 	v.mu.Lock()
 	seen, refused := append([]sighting(nil), v.seen...), v.refused
 	v.mu.Unlock()
@@ -41,7 +42,7 @@ func (v *Viewer) failure(ctx context.Context, what string, condition func(audits
 	return text.String()
 }
 
-// guess asks the database, by the test's own pool, why nothing came.
+// guess asks the database, through the test's own pool, why the state did not come.
 func (v *Viewer) guess(ctx context.Context, condition func(auditstream.State) bool) (guesses []string, err error) {
 	conn, err := v.server.database.Acquire(ctx)
 	if err != nil {
@@ -60,7 +61,7 @@ func (v *Viewer) guess(ctx context.Context, condition func(auditstream.State) bo
 		if err != nil {
 			return nil, err
 		}
-		row, err := v.committed(ctx, conn.Conn(), f, condition)
+		row, err := v.guessFromRow(ctx, conn.Conn(), f, condition)
 		if err != nil {
 			return open, err
 		}
@@ -73,7 +74,7 @@ func (v *Viewer) guess(ctx context.Context, condition func(auditstream.State) bo
 	return []string{fmt.Sprintf("no table was adopted as feed %s: give New the option Table, or Adopt with this Feed", v.key.Feed)}, nil
 }
 
-// openTransactions are those that have written to a table of the view, and have not committed.
+// openTransactions describes the transactions that have written to a table of the view and have not ended.
 func openTransactions(ctx context.Context, conn *pgx.Conn, view string) ([]string, error) {
 	rows, err := conn.Query(ctx, `
 		select format('a transaction that writes to %s is still open, for %s s (process %s, %s): nothing of it is seen before it commits; its last statement: %s',
@@ -88,8 +89,8 @@ func openTransactions(ctx context.Context, conn *pgx.Conn, view string) ([]strin
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// committed says what the row is now.
-func (v *Viewer) committed(ctx context.Context, conn *pgx.Conn, f sql.Feed, condition func(auditstream.State) bool) ([]string, error) {
+// guessFromRow reads the row as it is committed now, and guesses from it.
+func (v *Viewer) guessFromRow(ctx context.Context, conn *pgx.Conn, f sql.Feed, condition func(auditstream.State) bool) ([]string, error) {
 	id := "id"
 	if f.Name == "audits" {
 		id = "audit_id"

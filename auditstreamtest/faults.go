@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-// CutListener breaks the connections by which the service hears of changes, as a network does. It connects again by itself, within
-// about a second, and then looks at all that is watched.
+// CutListener breaks the service's connections for notifications and locks, as a network failure does. The service reconnects by itself,
+// within about a second, and then reads all watched rows.
 func (s *Server) CutListener() { s.listens.cut() }
 
-// PauseDatabase has the service's connections to the database stand still, as behind a router that lost its state, until resume is called,
-// or the test ends. The test's own connections go on.
+// PauseDatabase stops all traffic between the service and the database without closing a connection, as a router that lost its state
+// does, until resume is called or the test ends. The test's own connections keep working.
 func (s *Server) PauseDatabase(t testing.TB) (resume func()) {
 	s.reads.pause(true)
 	s.listens.pause(true)
@@ -22,7 +22,8 @@ func (s *Server) PauseDatabase(t testing.TB) (resume func()) {
 	return resume
 }
 
-// Restart stops the service, which tells viewers to come back, and starts it anew at the same URL. It returns when that hears of changes.
+// Restart stops the service, which tells viewers to reconnect, and starts a new one at the same URL. It returns when the new one receives
+// notifications.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()

@@ -8,7 +8,8 @@ import (
 	"auditstream/internal/tcpproxy"
 )
 
-// network is the way of some of the service's connections to the database. The test's own take another. Safe for concurrent use.
+// network carries some of the service's connections to the database, and can pause or cut them. The test's own connections do not use it.
+// Safe for concurrent use.
 type network struct {
 	mu      sync.Mutex
 	paused  bool
@@ -17,7 +18,7 @@ type network struct {
 
 func newNetwork() *network { return &network{proxies: make(map[string]*tcpproxy.Proxy)} }
 
-// dial is a pgconn.DialFunc.
+// dial is a pgconn.DialFunc that connects through a proxy.
 func (n *network) dial(ctx context.Context, kind, addr string) (net.Conn, error) {
 	proxy, err := n.proxy(kind, addr)
 	if err != nil {

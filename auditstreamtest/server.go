@@ -22,34 +22,34 @@ import (
 )
 
 const (
-	// defaultTimeout is how long Watch and Wait wait. Shorter, and a machine that is busy fails tests; longer, and those that fail take it.
+	// defaultTimeout is how long Watch and Wait wait. If shorter, tests fail on a busy machine; if longer, failing tests take longer.
 	defaultTimeout = 10 * time.Second
-	// pollInterval is beyond any Wait, so that a change that no trigger announces is a failure, as it would be a delay in production.
+	// pollInterval is longer than any Wait, so that a change which no trigger announces fails the test; in production it would be late.
 	pollInterval = 5 * time.Minute
-	// retry is what viewers wait before they come back after a fault.
-	retry = 20 * time.Millisecond
+	// retryDelay is how long viewers wait before they reconnect after a fault.
+	retryDelay = 20 * time.Millisecond
 )
 
-// Server is a server in this process. Its methods are safe for concurrent use.
+// Server is a server in the test's process. Its methods are safe for concurrent use.
 type Server struct {
-	// URL is where it serves, without a slash at the end: http://127.0.0.1:PORT.
+	// URL is the server's base URL, without a slash at the end: http://127.0.0.1:PORT.
 	URL string
 
 	secret   string
 	timeout  time.Duration
 	options  auditstream.Options
 	database *pgxpool.Pool // the test's own
-	pool     *pgxpool.Pool // the service's, which faults break
-	reads    *network
-	listens  *network
+	pool     *pgxpool.Pool // the service's, through reads
+	reads    *network      // carries pool's connections
+	listens  *network      // carries the connections for LISTEN and locks
 	log      *tail
 
-	mu      sync.Mutex // guards the change of the service
+	mu      sync.Mutex // held while the service is stopped or replaced
 	service atomic.Pointer[auditstream.Service]
 	stop    func() error
 }
 
-// Option is one of New's.
+// Option is an option of [New].
 type Option func(*settings)
 
 type settings struct {
@@ -58,22 +58,22 @@ type settings struct {
 	options auditstream.Options
 }
 
-// Table adopts a table whose columns have our names, or are found by them.
+// Table adopts a table whose columns Install finds by their names; for other columns use [Adopt].
 func Table(name string) Option { return Adopt(auditstream.Table{Name: name}) }
 
-// Adopt adopts a table. It may be given several times, for several feeds.
+// Adopt adopts a table with all its choices. Give it several times for several feeds.
 func Adopt(t auditstream.Table) Option {
 	return func(s *settings) { s.tables = append(s.tables, t) }
 }
 
-// Timeout is how long Watch and Wait wait before they fail the test. Default: 10 s.
+// Timeout sets how long Watch and Wait wait before they fail the test. Default: 10 s.
 func Timeout(d time.Duration) Option { return func(s *settings) { s.timeout = d } }
 
-// Options has the service made with these. Where they have neither Viewer nor Auth, tokens are those of [Server.Token].
+// Options sets the service's options. Without Viewer and Auth in them, the service accepts the tokens of [Server.Token].
 func Options(o auditstream.Options) Option { return func(s *settings) { s.options = o } }
 
-// New serves the rows of a database until the test ends. database is a pool, or a connection string; its role adopts the tables that
-// options name. Anything that goes wrong fails the test.
+// New serves the rows of a database until the test ends. database is a pool or a connection string, whose role adopts the tables in
+// options. Any error fails the test.
 func New[D *pgxpool.Pool | string](t testing.TB, database D, options ...Option) *Server {
 	t.Helper()
 	set := settings{timeout: defaultTimeout}
@@ -102,7 +102,7 @@ func New[D *pgxpool.Pool | string](t testing.TB, database D, options ...Option) 
 	return srv
 }
 
-// prepare opens the pools, and adopts the tables.
+// prepare opens the pools, adopts the tables and completes the options.
 func (s *Server) prepare(t testing.TB, database any, set settings) (err error) {
 	switch d := database.(type) {
 	case *pgxpool.Pool:
@@ -128,7 +128,7 @@ func (s *Server) prepare(t testing.TB, database any, set settings) (err error) {
 	}
 	t.Cleanup(s.pool.Close)
 	s.options = set.options
-	s.options.PollInterval, s.options.Retry = cmp.Or(s.options.PollInterval, pollInterval), cmp.Or(s.options.Retry, retry)
+	s.options.PollInterval, s.options.Retry = cmp.Or(s.options.PollInterval, pollInterval), cmp.Or(s.options.Retry, retryDelay)
 	s.options.ListenConfig = config.ConnConfig.Copy()
 	s.options.ListenConfig.DialFunc = s.listens.dial
 	if s.options.Viewer == nil && s.options.Auth == (auditstream.Auth{}) {
@@ -150,7 +150,7 @@ func adopt(t testing.TB, pool *pgxpool.Pool, table auditstream.Table) error {
 	return err
 }
 
-// start begins a service and waits until it hears of changes. The caller holds mu, or is alone.
+// start starts a service and waits until it receives notifications. The caller holds mu, or is New.
 func (s *Server) start(ctx context.Context) error {
 	service, err := auditstream.New(s.pool, s.options)
 	if err != nil {
@@ -167,7 +167,7 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// awaitListener asks /readyz, as an operator does, until notifications arrive.
+// awaitListener asks /readyz, as operators do, until notifications arrive.
 func (s *Server) awaitListener(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -188,12 +188,12 @@ func (s *Server) awaitListener(ctx context.Context) error {
 	}
 }
 
-// Token is a token of a user, for requests' Authorization: Bearer TOKEN. It is valid for an hour, and for this server alone.
+// Token returns a token of a user, for the header Authorization: Bearer TOKEN. It is valid for an hour, and for this server only.
 func (s *Server) Token(user string) string {
 	claims := jwt.MapClaims{"sub": user, "exp": time.Now().Add(time.Hour).Unix()}
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(s.secret))
 	if err != nil {
-		panic(err) // a text, a number and a key of bytes: nothing can fail
+		panic(err) // cannot happen: the claims are a text and a number, the key is bytes
 	}
 	return token
 }

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// maxTail is how much of the service's log a failure shows, in bytes.
+// maxTail is how much of the log's end a failure shows, in bytes.
 const maxTail = 4 << 10
 
-// tail keeps the end of what is written. Safe for concurrent use.
+// tail is a writer that keeps the last whole lines. Safe for concurrent use.
 type tail struct {
 	mu   sync.Mutex
 	text []byte

@@ -14,7 +14,7 @@ import (
 	"auditstream"
 )
 
-// Viewer is a client that watches one row, as a browser does: it comes back when its stream ends. Its methods are safe for concurrent use.
+// Viewer is a client that watches one row, as a browser does: it reconnects when its stream ends. Its methods are safe for concurrent use.
 type Viewer struct {
 	server *Server
 	key    auditstream.Key
@@ -24,28 +24,28 @@ type Viewer struct {
 
 	mu      sync.Mutex
 	seen    []sighting
-	from    int           // the state with which the next Wait begins
-	refused string        // why nothing follows any more; "": something may
-	changed chan struct{} // closed, and replaced, when any of these has changed
+	next    int           // index in seen of the state at which the next Wait begins
+	refused string        // why no state follows any more; "": one may
+	changed chan struct{} // closed and replaced when one of these fields has changed
 }
 
-// sighting is a state that came, and when.
+// sighting is a state that came, with its time since Watch began.
 type sighting struct {
 	auditstream.State
 	after time.Duration
 }
 
-// WatchOption is one of Watch's.
+// WatchOption is an option of [Server.Watch].
 type WatchOption func(*Viewer)
 
-// As says who watches: the user_id of the row, unless somebody else is to be refused.
+// As sets the user who watches: the row's user_id, or another to test that the row is refused.
 func As(user string) WatchOption { return func(v *Viewer) { v.user = user } }
 
-// Feed says of which feed the row is. Default: audits.
+// Feed sets the feed of the row. Default: audits.
 func Feed(name string) WatchOption { return func(v *Viewer) { v.key.Feed = name } }
 
-// Watch returns once the first state has come, which is the committed one; see the package's guarantee. Without that in time, or where the
-// server refuses to show the row, it fails the test, and says why. The viewer watches until the test ends.
+// Watch returns once the first state has come, which is the committed one; see the package's guarantee. If it does not come in time, or
+// the server refuses to show the row, Watch fails the test and says why. The viewer watches until the test ends.
 func (s *Server) Watch(t testing.TB, id string, options ...WatchOption) *Viewer {
 	t.Helper()
 	v := &Viewer{server: s, key: auditstream.Key{ID: id}, began: time.Now(), changed: make(chan struct{})}
@@ -59,18 +59,18 @@ func (s *Server) Watch(t testing.TB, id string, options ...WatchOption) *Viewer 
 	go func() { defer close(done); v.follow(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
 	if _, ok := v.await(t.Context(), func(auditstream.State) bool { return true }); !ok {
-		t.Fatalf("auditstreamtest: Watch: %s", v.failure(t.Context(), "no state came", nil))
+		t.Fatalf("auditstreamtest: Watch: %s", v.explainFailure(t.Context(), "no state came", nil))
 	}
 	return v
 }
 
-// Wait returns the first state that fulfils a condition: Progress, Status, Ended, or any function. It begins with the state that the Wait
-// before returned, at first with that of Watch. Without one in time it fails the test, shows the states that came, and guesses why.
+// Wait returns the first state that meets a condition: Progress, Status, Ended, or any function. It begins with the state that the last
+// Wait returned, the first Wait with the first state. If none comes in time, it fails the test, shows the states that came, and guesses why.
 func (v *Viewer) Wait(t testing.TB, condition func(auditstream.State) bool) auditstream.State {
 	t.Helper()
 	state, ok := v.await(t.Context(), condition)
 	if !ok {
-		t.Fatalf("auditstreamtest: Wait: %s", v.failure(t.Context(), "no state that is waited for came", condition))
+		t.Fatalf("auditstreamtest: Wait: %s", v.explainFailure(t.Context(), "no state that is waited for came", condition))
 	}
 	return state
 }
@@ -90,7 +90,7 @@ func Ended() func(auditstream.State) bool {
 	return func(s auditstream.State) bool { return s.Ended }
 }
 
-// States are all that have come, the oldest first.
+// States returns all states that have come, the oldest first.
 func (v *Viewer) States() []auditstream.State {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -106,9 +106,9 @@ func (v *Viewer) await(ctx context.Context, condition func(auditstream.State) bo
 	defer late.Stop()
 	for {
 		v.mu.Lock()
-		for k := v.from; k < len(v.seen); k++ {
+		for k := v.next; k < len(v.seen); k++ {
 			if state := v.seen[k].State; condition(state) {
-				v.from = k
+				v.next = k
 				v.mu.Unlock()
 				return state, true
 			}
@@ -128,8 +128,8 @@ func (v *Viewer) await(ctx context.Context, condition func(auditstream.State) bo
 	}
 }
 
-// note changes the viewer under its lock, and wakes whoever waits.
-func (v *Viewer) note(change func()) {
+// update changes the viewer under its lock, and wakes each Wait.
+func (v *Viewer) update(change func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	change()
@@ -148,7 +148,7 @@ func (v *Viewer) follow(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(retry):
+		case <-time.After(retryDelay):
 		}
 	}
 }
@@ -157,7 +157,7 @@ func (v *Viewer) follow(ctx context.Context) {
 func (v *Viewer) stream(ctx context.Context, client *http.Client, last *string) (over bool) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, v.path, nil)
 	if err != nil {
-		v.note(func() { v.refused = err.Error() })
+		v.update(func() { v.refused = err.Error() })
 		return true
 	}
 	r.Header.Set("Authorization", "Bearer "+v.server.Token(v.user))
@@ -166,12 +166,12 @@ func (v *Viewer) stream(ctx context.Context, client *http.Client, last *string) 
 	}
 	resp, err := client.Do(r)
 	if err != nil {
-		return false // the next one may work
+		return false // the next attempt may succeed
 	}
 	defer resp.Body.Close()
 	switch {
-	case resp.StatusCode == http.StatusNoContent: // the last state was the end
-		v.note(func() { v.seen[len(v.seen)-1].Ended = true })
+	case resp.StatusCode == http.StatusNoContent: // the last state was terminal
+		v.update(func() { v.seen[len(v.seen)-1].Ended = true })
 		return true
 	case resp.StatusCode >= http.StatusInternalServerError:
 		return false
@@ -179,8 +179,8 @@ func (v *Viewer) stream(ctx context.Context, client *http.Client, last *string) 
 		text := new(strings.Builder)
 		_, _ = fmt.Fprintf(text, "status %d: ", resp.StatusCode)
 		_ = copyLimited(text, resp.Body)
-		v.note(func() { v.refused = text.String() })
+		v.update(func() { v.refused = text.String() })
 		return true
 	}
-	return v.events(resp.Body, last)
+	return v.readEvents(resp.Body, last)
 }

@@ -75,7 +75,7 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 		cfg.MaxConnIdleTime = maxConnIdle
 	}
 	cfg.ShouldPing = func(ctx context.Context, params pgxpool.ShouldPingParams) bool {
-		return ctx.Value(service.Unproven{}) == nil && params.IdleDuration > time.Second // as pgxpool itself does
+		return ctx.Value(service.SkipPing{}) == nil && params.IdleDuration > time.Second // as pgxpool itself does
 	}
 	conn := cfg.ConnConfig
 	if !setsExecMode(url) {

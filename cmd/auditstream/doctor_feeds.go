@@ -29,7 +29,7 @@ func (d *doctor) seen(ctx context.Context) (findings []finding) {
 	}
 	for _, f := range d.adopted {
 		name := "feed " + f.Name
-		if _, err := store.New(conn, service.Described(f)).Audits(ctx, nil); err != nil { // the very query of serve
+		if _, err := store.New(conn, service.StoreFeed(f)).Audits(ctx, nil); err != nil { // the very query of serve
 			findings = append(findings, unanswered(name, err))
 			continue
 		}

@@ -1,7 +1,8 @@
-// Package admin is what operators ask a process: its metrics, and profiles of it.
+// Package admin serves a process's metrics and profiles to operators.
 //
-// It is apart from package server because net/http/pprof, where it is linked, adds its routes to the process's default ones, which are not
-// ours to change in a program that embeds auditstream.
+// The rule that keeps it right: no package that other programs link imports it. net/http/pprof adds its routes to http.DefaultServeMux as
+// soon as it is linked, and in a program that embeds auditstream that mux is not ours to change. So it is apart from package server, which
+// serves its [Routes] on the admin address, and of the programs cmd/auditstream alone imports it.
 package admin
 
 import (
@@ -14,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Routes registers /metrics and /debug/pprof. The latter's cmdline is left out: it shows flags, and --jwt-secret or --database-url
-// may be among them.
+// Routes returns a function that registers /metrics and /debug/pprof. It leaves out /debug/pprof/cmdline, which shows flags: --jwt-secret
+// and --database-url may be among them.
 func Routes(metrics prometheus.Gatherer) func(handle func(path string, h http.HandlerFunc, methods ...string)) {
 	return func(handle func(path string, h http.HandlerFunc, methods ...string)) {
 		handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}).ServeHTTP, http.MethodGet, http.MethodHead)
@@ -30,7 +31,7 @@ func Routes(metrics prometheus.Gatherer) func(handle func(path string, h http.Ha
 func profile(w http.ResponseWriter, r *http.Request) {
 	name := mux.Vars(r)["profile"]
 	if runtime.Lookup(name) == nil {
-		h := w.Header() // as of each refusal of the server
+		h := w.Header() // the headers of each refusal of package server
 		h.Set("Content-Type", "application/json")
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")

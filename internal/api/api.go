@@ -1,7 +1,8 @@
-// Package api lists what a package exports, as text that a test can compare with what was promised.
+// Package api lists the exported declarations of a package as text. The root package's api_test, its only caller, compares the listing with
+// that of the last release.
 //
-// It reads declarations alone, not what their types come to: the listing changes when somebody edits an exported declaration, whatever the
-// compiler's version is.
+// The rule that keeps it right: it reads the source of declarations and resolves no types. So the listing changes if and only if somebody
+// edits an exported declaration, whatever the compiler's version is.
 package api
 
 import (

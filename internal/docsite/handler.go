@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Handler serves the site under prefix, which ends with a slash; what is not there is answered 404. Several goroutines may call it.
+// Handler serves the site under prefix, which ends with a slash; any other path below it is answered 404. Safe for concurrent use.
 func Handler(prefix string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		site, err := Files()

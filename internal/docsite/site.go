@@ -1,7 +1,3 @@
-// Package docsite makes HTML of the documents in docs/: dev serves it, and "make docs" writes it as a static site.
-//
-// The rule that keeps it right: a link leads to a page of the site or is shown as text, and nothing is fetched from elsewhere, so that the page's
-// content security policy holds for it too.
 package docsite
 
 import (
@@ -28,7 +24,7 @@ import (
 //go:embed site.css
 var style []byte
 
-// order is that in which one reads the pages. A page that is not named here comes last.
+// order is the order of the pages in the navigation. A page that is not in it comes last.
 var order = []string{
 	"start", "adopt-a-table", "job-queues", "tokens-and-issuers",
 	"browser", "react", "terminal", "api", "go-package", "testing",
@@ -37,7 +33,8 @@ var order = []string{
 	"how-it-works", "decisions", "watch-as-locks", "reliability", "figures", "limits", "contributing",
 }
 
-// Files returns the site: a page NAME.html for each NAME.md of docs/, index.html, their pictures and the style. It is made once.
+// Files returns the site by file names: a page NAME.html for each NAME.md of docs/, index.html, the pictures and the style. The first call
+// makes it.
 var Files = sync.OnceValues(func() (map[string][]byte, error) {
 	site := map[string][]byte{"site.css": style}
 	titles, err := titlesOf(docs.Files)
@@ -70,7 +67,7 @@ type title struct{ name, text string }
 
 var firstHeading = regexp.MustCompile(`(?m)^# (.+)$`)
 
-// titlesOf are the pages in their order.
+// titlesOf returns the pages with their titles, in the navigation's order.
 func titlesOf(files fs.FS) (titles []title, err error) {
 	names, err := fs.Glob(files, "*.md")
 	if err != nil {
@@ -138,7 +135,7 @@ func page(name string, source []byte, titles []title) ([]byte, error) {
 `, html.EscapeString(heading), nav.Bytes(), body.Bytes()), nil
 }
 
-// anchors are those that GitHub gives, to which the documents' links lead.
+// anchors makes the anchors of headings as GitHub does: the documents' links use these.
 type anchors struct{}
 
 var noAnchor = regexp.MustCompile(`[^\w\- ]`)
@@ -149,7 +146,7 @@ func (*anchors) Generate(heading []byte, _ ast.NodeKind) []byte {
 
 func (*anchors) Put([]byte) {}
 
-// links leads from page to page, and makes text of what leads into the repository.
+// links makes links between documents lead to the site's pages, and replaces links into the repository by their text.
 type links struct{}
 
 func (links) Transform(document *ast.Document, _ text.Reader, _ parser.Context) {

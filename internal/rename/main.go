@@ -1,6 +1,10 @@
-// Command rename gives the module another path: in each go.mod, in each import, and in the imports that documents show.
+// Command rename gives the module another path: in each go.mod, in each import, and in the imports that documents show. "make module" runs
+// it.
 //
 //	go run ./internal/rename host/owner/auditstream
+//
+// The rule that keeps it right: it changes paths of modules and imports, and no other text, because elsewhere "auditstream" is the name of
+// the program, a schema and a channel.
 package main
 
 import (
@@ -71,14 +75,14 @@ func (r renaming) visit(path string, entry fs.DirEntry, err error) error {
 	return os.WriteFile(path, changed, 0o644)
 }
 
-// source changes imports alone: elsewhere the same word is the program's name.
+// source changes the imports of a Go file, and nothing else in it.
 func (r renaming) source(text []byte) ([]byte, error) {
 	set := token.NewFileSet()
 	file, err := parser.ParseFile(set, "", text, parser.ImportsOnly)
 	if err != nil {
 		return nil, err
 	}
-	for i := len(file.Imports) - 1; i >= 0; i-- { // from the end, so that positions stay
+	for i := len(file.Imports) - 1; i >= 0; i-- { // from the end, so that a change does not move the imports still to change
 		literal := file.Imports[i].Path
 		path, err := strconv.Unquote(literal.Value)
 		if err != nil {
@@ -94,13 +98,13 @@ func (r renaming) source(text []byte) ([]byte, error) {
 	return text, nil
 }
 
-// mod changes the module, and what other modules of the repository say of it.
+// mod changes the module line of a go.mod, and the lines in which other modules of the repository require or replace the module.
 func (r renaming) mod(text []byte) ([]byte, error) {
 	word := regexp.MustCompile(`(?m)^(module |replace |require |\t)` + regexp.QuoteMeta(r.old) + `([ /\n])`)
 	return word.ReplaceAll(text, []byte("${1}"+r.path+"${2}")), nil
 }
 
-// document changes the lines that import.
+// document changes the lines of Go examples that import.
 func (r renaming) document(text []byte) ([]byte, error) {
 	line := regexp.MustCompile(`(?m)^(\s*(?:import )?")` + regexp.QuoteMeta(r.old) + `((?:/[a-z/]+)?")$`)
 	return line.ReplaceAll(text, []byte("${1}"+r.path+"${2}")), nil

@@ -17,30 +17,31 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// driftWatch tells what has changed in the database since the install, with serve's rights. Its other methods are safe beside look.
+// driftWatch finds what has changed in the database since the install, with serve's rights, and logs it. check has one caller at a time;
+// the other methods are safe to call meanwhile.
 type driftWatch struct {
 	pool   *pgxpool.Pool
 	logger *slog.Logger
 	count  *prometheus.GaugeVec
-	// Those are look's alone.
-	told     map[string]time.Time // when each finding was logged
+	// These fields belong to the goroutine that calls check.
+	loggedAt map[string]time.Time // when each finding was logged
 	print    string               // the catalog's fingerprint before the last comparison
 	compared time.Time
 
 	mu    sync.Mutex
-	kinds []string        // what was found last, each once
-	stale map[string]bool // the feeds of which nothing may be shown
+	kinds []string        // the kinds of the last findings, each once
+	stale map[string]bool // the feeds whose rows must not be shown
 }
 
 const (
-	// tellAgain is after how long a finding that is still there is logged once more.
-	tellAgain = 6 * time.Hour
-	// compareEvery is how often all is compared although the catalog's fingerprint is the same: that does not tell of roles.
+	// logAgainAfter is the time after which a finding that persists is logged again.
+	logAgainAfter = 6 * time.Hour
+	// compareEvery is the time after which everything is compared even if the catalog's fingerprint is the same: roles are not in it.
 	compareEvery = time.Hour
 )
 
 func newDriftWatch(pool *pgxpool.Pool, logger *slog.Logger, registry prometheus.Registerer) *driftWatch {
-	w := &driftWatch{pool: pool, logger: logger, told: make(map[string]time.Time), count: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+	w := &driftWatch{pool: pool, logger: logger, loggedAt: make(map[string]time.Time), count: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "auditstream_drift",
 		Help: "What is not as install made it or as was chosen then, by kind; the log says what, and the command that repairs it.",
 	}, []string{"kind"})}
@@ -51,10 +52,11 @@ func newDriftWatch(pool *pgxpool.Pool, logger *slog.Logger, registry prometheus.
 	return w
 }
 
-// look compares once, unless nothing has happened in the catalog since and all is false: a database that nobody watches may sleep, and is asked
-// one statement. It reports whether rows may be shown that might not be before, or the other way round. What cannot be compared now is as it was.
-func (w *driftWatch) look(ctx context.Context, all bool) (changed bool) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+// check compares the database with the install. Unless all is true it skips the comparison while the catalog's fingerprint is the same, so
+// that an idle database gets one statement only. It reports whether a feed's rows may be shown now and might not before, or the reverse.
+// If the comparison fails, the last findings stay.
+func (w *driftWatch) check(ctx context.Context, all bool) (changed bool) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	d, role, err := w.compare(ctx, all)
 	if err != nil {
@@ -63,7 +65,7 @@ func (w *driftWatch) look(ctx context.Context, all bool) (changed bool) {
 	if err != nil || d == nil {
 		return false
 	}
-	w.tell(*d, role)
+	w.logFindings(*d, role)
 	counts, stale := make(map[string]int), make(map[string]bool)
 	for _, f := range d.Findings {
 		counts[f.Kind]++
@@ -85,9 +87,9 @@ func (w *driftWatch) look(ctx context.Context, all bool) (changed bool) {
 	return changed
 }
 
-// compare returns nil where the catalog is as it was, and otherwise what has changed, for role.
+// compare returns nil if the catalog's fingerprint is unchanged, and otherwise the differences; role is the one that reads.
 func (w *driftWatch) compare(ctx context.Context, all bool) (d *sql.Drift, role string, err error) {
-	conn, err := w.pool.Acquire(context.WithValue(ctx, Unproven{}, true))
+	conn, err := w.pool.Acquire(context.WithValue(ctx, SkipPing{}, true))
 	if err != nil {
 		return nil, "", err
 	}
@@ -104,33 +106,33 @@ func (w *driftWatch) compare(ctx context.Context, all bool) (d *sql.Drift, role 
 	return &found, conn.Conn().Config().User, nil
 }
 
-// tell logs each finding once, and that there is none any more.
-func (w *driftWatch) tell(d sql.Drift, role string) {
+// logFindings logs each finding once, and when all are gone.
+func (w *driftWatch) logFindings(d sql.Drift, role string) {
 	found := make(map[string]bool)
 	for _, f := range d.Findings {
 		found[f.Text] = true
-		if at, told := w.told[f.Text]; told && time.Since(at) < tellAgain {
+		if at, told := w.loggedAt[f.Text]; told && time.Since(at) < logAgainAfter {
 			continue
 		}
-		w.told[f.Text] = time.Now()
+		w.loggedAt[f.Text] = time.Now()
 		if f.Stale {
 			w.logger.Error("no rows are shown: whose they are is read from what is not there any more", "found", f.Text, "run", DriftCommand(d, f, role))
 		} else {
 			w.logger.Warn("the database is not as it was when auditstream was installed", "found", f.Text, "run", DriftCommand(d, f, role))
 		}
 	}
-	before := len(w.told)
-	for text := range w.told {
+	before := len(w.loggedAt)
+	for text := range w.loggedAt {
 		if !found[text] {
-			delete(w.told, text)
+			delete(w.loggedAt, text)
 		}
 	}
-	if before > 0 && len(w.told) == 0 {
+	if before > 0 && len(w.loggedAt) == 0 {
 		w.logger.Info("the database is as it was when auditstream was installed")
 	}
 }
 
-// Kinds are those of what was found last, for anybody to see.
+// Kinds returns the kinds of the last findings. They name nothing of the database, so anybody may see them.
 func (w *driftWatch) Kinds() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -143,8 +145,9 @@ func (w *driftWatch) isStale(feed string) bool {
 	return w.stale[feed]
 }
 
-// guarded reads rows, and shows none while whose they are is read from what is not there any more.
-type guarded struct {
+// staleGuard reads rows, but returns an error for each while the feed is stale: its view then still reads the owner from a table or column
+// that was replaced, so a row could be shown to the wrong user.
+type staleGuard struct {
 	pgnotify.Loader
 	pgnotify.Finder
 	drift *driftWatch
@@ -154,9 +157,9 @@ type guarded struct {
 var errStale = errors.New("the table, or its owner's column, was replaced by another of its name: run auditstream install")
 
 // Audits implements [pgnotify.Loader].
-func (g guarded) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
+func (g staleGuard) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
 	states, err := g.Loader.Audits(ctx, keys)
-	if err != nil || !g.drift.isStale(g.feed) { // also when that was found meanwhile
+	if err != nil || !g.drift.isStale(g.feed) { // asked after the read, so that a finding during the read counts
 		return states, err
 	}
 	states = nil
@@ -167,7 +170,7 @@ func (g guarded) Audits(ctx context.Context, keys []store.Key) ([]*store.State, 
 }
 
 // Owned implements [pgnotify.Finder].
-func (g guarded) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
+func (g staleGuard) Owned(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
 	if g.drift.isStale(g.feed) {
 		return nil, nil, errStale
 	}

@@ -17,37 +17,38 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// feeds are all that is adopted in the database, those included that are installed or removed while serve runs. They share the connections,
-// the listener and the locks; each has a hub of its own, so that rows of one that are slow to read are nobody else's problem. What the listener hears they take apart.
+// feeds holds all feeds of the database, and follows those that are installed or removed while serve runs. They share the connections, the
+// listener and the locks. Each has a hub of its own, so that a feed with slow reads does not delay the others. As the listener's sink it
+// passes each notification to the hub of its feed.
 type feeds struct {
 	cfg       Config
 	registrar *pgnotify.Registrar
 	drift     *driftWatch
-	wake      pgnotify.Bell // there is something to run
-	known     chan struct{} // closed when it is known which there are
+	wake      pgnotify.Bell // rung when toRun has grown
+	firstLoad chan struct{} // closed when the feeds have been read from the database once
 
-	mu    sync.RWMutex
-	feeds map[string]*feed
-	toRun []*feed
-	asked bool // it is known which there are
+	mu     sync.RWMutex
+	feeds  map[string]*feed
+	toRun  []*feed
+	loaded bool // firstLoad is closed
 }
 
-// feed is one of them.
+// feed is one feed with its hub and metrics.
 type feed struct {
 	*store.Feed
 	rows      *store.Store
 	hub       *pgnotify.Hub
 	announcer *pgnotify.FeedAnnouncer
 	metrics   *prometheus.Registry
-	gone      chan struct{} // closed when it is over
+	removed   chan struct{} // closed by remove
 }
 
 func newFeeds(cfg Config, registrar *pgnotify.Registrar, drift *driftWatch) *feeds {
 	return &feeds{cfg: cfg, registrar: registrar, drift: drift, wake: pgnotify.NewBell(),
-		known: make(chan struct{}), feeds: make(map[string]*feed)}
+		firstLoad: make(chan struct{}), feeds: make(map[string]*feed)}
 }
 
-var errNotAsked = errors.New("the database was not asked yet which feeds there are")
+var errFeedsUnknown = errors.New("the database was not asked yet which feeds there are")
 
 // find is [server.Config.Feeds].
 func (a *feeds) find(name string) (server.Feed, error) {
@@ -55,9 +56,9 @@ func (a *feeds) find(name string) (server.Feed, error) {
 	defer a.mu.RUnlock()
 	switch f := a.feeds[name]; {
 	case f != nil:
-		return server.Feed{Feed: f.Feed, Hub: hub{f.hub}}, nil
-	case !a.asked:
-		return server.Feed{}, errNotAsked
+		return server.Feed{Feed: f.Feed, Hub: serverHub{f.hub}}, nil
+	case !a.loaded:
+		return server.Feed{}, errFeedsUnknown
 	default:
 		return server.Feed{}, server.ErrNoFeed
 	}
@@ -110,13 +111,13 @@ func (a *feeds) unreadable() (n int) {
 	return n
 }
 
-// ping reads what streams need: a view, and the right to read it. It takes audits', where there is one.
+// ping reads no rows, but checks what streams need: a view, and the right to read it. It prefers the view of the feed audits.
 func (a *feeds) ping(ctx context.Context) error {
 	a.mu.RLock()
-	asked := a.asked
+	loaded := a.loaded
 	a.mu.RUnlock()
-	if !asked {
-		a.look(ctx)
+	if !loaded {
+		a.reload(ctx)
 	}
 	a.mu.RLock()
 	f := a.feeds[store.DefaultFeed]
@@ -128,9 +129,9 @@ func (a *feeds) ping(ctx context.Context) error {
 	return err
 }
 
-// look finds which feeds there are, and reports whether it could.
-func (a *feeds) look(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+// reload reads from the database which feeds there are, adds and removes those that differ, and reports whether the read succeeded.
+func (a *feeds) reload(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	found, err := sql.Feeds(ctx, a.cfg.Pool)
 	if err != nil {
@@ -139,13 +140,13 @@ func (a *feeds) look(ctx context.Context) bool {
 	}
 	there := make(map[string]*store.Feed)
 	for _, f := range found {
-		there[f.Name] = Described(f)
+		there[f.Name] = StoreFeed(f)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.asked {
-		a.asked = true
-		close(a.known)
+	if !a.loaded {
+		a.loaded = true
+		close(a.firstLoad)
 	}
 	for name, f := range a.feeds {
 		if !reflect.DeepEqual(f.Feed, there[name]) {
@@ -162,21 +163,21 @@ func (a *feeds) look(ctx context.Context) bool {
 	return true
 }
 
-// Described is a feed of the database as the store has it.
-func Described(f sql.Feed) *store.Feed {
+// StoreFeed converts a feed of package sql to one of package store.
+func StoreFeed(f sql.Feed) *store.Feed {
 	return &store.Feed{Name: f.Name, View: f.View, Key: store.KeyType(f.Key), Mix: f.Mix, Ends: f.Ends, Deleted: f.Deleted, Public: f.Public, Groups: f.Groups, Fields: f.Fields}
 }
 
-// add begins a feed. The caller holds mu, where others run.
+// add makes a feed's hub and hands it to run. The caller holds mu, once other goroutines run.
 func (a *feeds) add(described *store.Feed) error {
-	f := &feed{Feed: described, rows: store.New(a.cfg.Pool, described), announcer: a.registrar.Feed(described), metrics: prometheus.NewRegistry(), gone: make(chan struct{})}
+	f := &feed{Feed: described, rows: store.New(a.cfg.Pool, described), announcer: a.registrar.Feed(described), metrics: prometheus.NewRegistry(), removed: make(chan struct{})}
 	f.rows.LimitRows(a.cfg.MaxRowBytes)
 	if a.cfg.Prepared {
 		f.rows.PrepareWhile(a.registrar.Held)
 	}
 	metrics := prometheus.WrapRegistererWith(prometheus.Labels{"feed": described.Name}, f.metrics)
 	metrics.MustRegister(rowMetrics(f.rows)...)
-	rows := guarded{Loader: traced(f.rows, a.cfg.Tracer), Finder: f.rows, drift: a.drift, feed: described.Name}
+	rows := staleGuard{Loader: traced(f.rows, a.cfg.Tracer), Finder: f.rows, drift: a.drift, feed: described.Name}
 	logger := a.cfg.Logger
 	if described.Name != store.DefaultFeed {
 		logger = logger.With("feed", described.Name)
@@ -204,16 +205,16 @@ func (a *feeds) add(described *store.Feed) error {
 	return nil
 }
 
-// remove ends a feed: whoever watches is told to come back, and finds another one, or none. The caller holds mu.
+// remove ends a feed. Its streams are told to come back, and then find its successor or none. The caller holds mu.
 func (a *feeds) remove(f *feed) {
 	delete(a.feeds, f.Name)
 	a.cfg.Registerer.Unregister(f.metrics)
 	f.announcer.Detach()
 	f.hub.Retire()
-	close(f.gone)
+	close(f.removed)
 }
 
-// run runs all that are added, until ctx is done, and returns nil.
+// run runs the hub of each added feed, until ctx is done, and returns nil.
 func (a *feeds) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -232,7 +233,7 @@ func (a *feeds) run(ctx context.Context) error {
 				defer cancel()
 				select {
 				case <-ctx.Done():
-				case <-f.gone:
+				case <-f.removed:
 				}
 			})
 		}

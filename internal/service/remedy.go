@@ -7,7 +7,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// DriftCommand is what mends a finding.
+// DriftCommand returns the command that repairs a finding.
 func DriftCommand(d sql.Drift, f sql.Finding, role string) string {
 	if f.Remedy != "" {
 		return f.Remedy
@@ -15,7 +15,8 @@ func DriftCommand(d sql.Drift, f sql.Finding, role string) string {
 	return InstallCommand(sql.Schema{Table: d.Table, Role: role, Triggers: d.Triggers, Always: d.Always})
 }
 
-// InstallCommand is what upgrades a schema. Where the mapping of columns is not remembered, who has given one has to do so again.
+// InstallCommand returns the command that upgrades a schema. Where the schema does not keep the mapping of columns, the operator who gave
+// one has to add it again.
 func InstallCommand(s sql.Schema) string {
 	command := "auditstream install"
 	if s.Table != "" {
@@ -33,7 +34,7 @@ func InstallCommand(s sql.Schema) string {
 
 var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
-// ShellQuote writes a text as a shell takes it.
+// ShellQuote quotes a text for a POSIX shell, if it needs quotes.
 func ShellQuote(s string) string {
 	if shellSafe.MatchString(s) {
 		return s
@@ -43,7 +44,7 @@ func ShellQuote(s string) string {
 
 var needlessQuotes = regexp.MustCompile(`"([a-z_][a-z0-9_]*)"`)
 
-// Plain takes the quotes off names that people write without.
+// Plain removes the quotes from SQL names that need none.
 func Plain(name string) string {
 	if strings.Contains(name, `""`) {
 		return name

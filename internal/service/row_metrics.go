@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// rowMetrics say which rows are no good for viewers.
+// rowMetrics count the rows that viewers see cut or not at all.
 func rowMetrics(audits *store.Store) []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{

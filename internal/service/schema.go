@@ -12,111 +12,111 @@ import (
 	"auditstream/internal/sql"
 )
 
-// schemaWatch says in the log when the database's schema is not of this program's version, and when it is again. It is the
-// feeds, as far as the listener can tell: the listener's resyncs, which follow each install and each connection, are when
-// another version may be there, or another feed.
+// schemaWatch logs when the database's schema is not of this program's version, and when it is again. It stands between the listener and
+// the feeds, because the listener's resync follows each install and each connection: then the schema or the feeds may be different.
 type schemaWatch struct {
 	*feeds
-	db     sql.Querier
-	logger *slog.Logger
-	look   pgnotify.Bell
-	told   string // what was last complained of; "": nothing
-	drift  *driftWatch
-	// alwaysRings is that triggers ask nobody: those of version 1, and those that somebody wrote by hand.
-	alwaysRings atomic.Bool
+	db            sql.Querier
+	logger        *slog.Logger
+	resyncs       pgnotify.Bell
+	lastComplaint string // the last warning about the version; "": none, or resolved
+	drift         *driftWatch
+	// alwaysNotifies: the triggers notify whether somebody watches or not. Those of version 1 do, and those that are written by hand.
+	alwaysNotifies atomic.Bool
 }
 
 var _ pgnotify.Sink = (*schemaWatch)(nil)
 
 func newSchemaWatch(all *feeds, db sql.Querier, drift *driftWatch, logger *slog.Logger) *schemaWatch {
-	return &schemaWatch{feeds: all, db: db, drift: drift, logger: logger, look: pgnotify.NewBell()}
+	return &schemaWatch{feeds: all, db: db, drift: drift, logger: logger, resyncs: pgnotify.NewBell()}
 }
 
-// Resync has Watch look and then does what the feeds' does.
+// Resync makes Watch check the schema and then resync the feeds. It does not block.
 func (w *schemaWatch) Resync() {
-	w.look.Ring()
+	w.resyncs.Ring()
 }
 
 const (
-	// lookEvery is the longest time for which rows are shown by what is not there any more.
-	lookEvery = time.Minute
-	// lookRest bounds how often others can have the catalog read, by notifying. A resync within it waits for nothing.
-	lookRest = time.Second
-	// lookAgain is how soon it is looked again for feeds where the database did not answer: until then streams of all but audits are
-	// told to come back, where it did not answer since the start.
-	lookAgain = time.Second / 2
-	// lookTimeout is how long a resync waits for either answer.
-	lookTimeout = 2 * time.Second
+	// checkInterval is the longest time for which rows are shown through a view whose table was replaced.
+	checkInterval = time.Minute
+	// minCheckGap is the least time between two reads of the catalog, since any role can cause one by a notification. A resync that
+	// comes sooner reaches the feeds at once, and the check follows.
+	minCheckGap = time.Second
+	// checkRetryDelay is the time after which the feeds are read again if the database did not answer. If it has not answered since the
+	// start, streams of all feeds but audits are told to come back later until then.
+	checkRetryDelay = time.Second / 2
+	// checkTimeout is how long a resync waits for each of the queries: the feeds, the version, the drift.
+	checkTimeout = 2 * time.Second
 )
 
-// Watch looks at once, at each resync, and once a minute, until ctx is done, and returns nil. What is shown after a resync has been looked at
-// before, or less than a second ago.
+// Watch checks at once, at each resync, and once a minute, until ctx is done, and returns nil. Rows that are shown after a resync were
+// checked after it, or less than a second before.
 func (w *schemaWatch) Watch(ctx context.Context) error {
-	resync, passed, looked := true, false, time.Time{} // passed: the hub knows of the resync
+	resync, hubsTold, checkedAt := true, false, time.Time{} // hubsTold: the hubs got the resync already
 	next := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(time.Until(next)):
-		case <-w.look:
+		case <-w.resyncs:
 			resync = true
-			if since := time.Since(looked); since < lookRest {
-				passed = true
+			if since := time.Since(checkedAt); since < minCheckGap {
+				hubsTold = true
 				w.feeds.Resync()
-				next = looked.Add(lookRest)
+				next = checkedAt.Add(minCheckGap)
 				continue
 			}
 		}
 		known, changed := true, false
 		if resync {
-			known = w.feeds.look(ctx)
+			known = w.feeds.reload(ctx)
 		}
-		if known { // else each would only wait for its own time-out
+		if known { // otherwise each query would only wait for its timeout
 			if resync {
 				w.compare(ctx)
 			}
 			print := w.drift.print
-			changed = w.drift.look(ctx, resync)
-			if !resync && w.drift.print != print { // where no install is heard of
-				known = w.feeds.look(ctx)
+			changed = w.drift.check(ctx, resync)
+			if !resync && w.drift.print != print { // an install whose notification did not come
+				known = w.feeds.reload(ctx)
 			}
 		}
-		if changed || resync && !passed {
+		if changed || resync && !hubsTold {
 			w.feeds.Resync()
 		}
-		resync, passed, looked = !known, !known, time.Now()
-		if next = looked.Add(lookEvery); !known {
-			next = looked.Add(lookAgain)
+		resync, hubsTold, checkedAt = !known, !known, time.Now()
+		if next = checkedAt.Add(checkInterval); !known {
+			next = checkedAt.Add(checkRetryDelay)
 		}
 	}
 }
 
 func (w *schemaWatch) compare(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	s, err := sql.ReadSchema(ctx, w.db)
 	if err != nil {
-		w.logger.Debug("the schema's version is not known", "error", err) // the next connection brings us here again
+		w.logger.Debug("the schema's version is not known", "error", err) // the next connection causes another check
 		return
 	}
-	w.alwaysRings.Store(s.Version <= 1)
+	w.alwaysNotifies.Store(s.Version <= 1)
 	versions := []any{"schema", s.Version, "program", sql.SchemaVersion}
 	remedy := append(versions, "run", InstallCommand(s), "until_then", cmp.Or(s.Lacks(), "all works"))
 	complaint := ""
 	switch {
 	case s.Version > sql.SchemaVersion:
 		complaint, remedy = "the database's schema is newer than this program: upgrade the program", versions
-	case s.Version == 0: // by hand, or not there
+	case s.Version == 0: // written by hand, or not installed
 	case s.Version < sql.SchemaVersion:
 		complaint = "the database's schema is older than this program: upgrade it with auditstream install"
 	}
-	// A later complaint of another version is another one.
+	// The same complaint about another version is logged again.
 	said := complaint
 	if said != "" {
 		said = fmt.Sprint(s.Version, said)
 	}
-	if said == w.told {
+	if said == w.lastComplaint {
 		return
 	}
 	switch {
@@ -125,5 +125,5 @@ func (w *schemaWatch) compare(ctx context.Context) {
 	case s.Version != 0:
 		w.logger.Info("the database's schema is of this program's version now", versions...)
 	}
-	w.told = said
+	w.lastComplaint = said
 }

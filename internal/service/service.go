@@ -1,7 +1,3 @@
-// Package service is what serve, dev and programs that embed auditstream have in common: the feeds of a database, a hub for each,
-// the listener, the locks, and the watch for what others change in the database. All wiring is here.
-//
-// The rule that keeps it right: nothing of it knows where its configuration came from, and it touches nothing of the process.
 package service
 
 import (
@@ -22,21 +18,21 @@ import (
 
 // Config configures a Service. Pool, Listen, Logger and Registerer are required; otherwise zero means the default.
 type Config struct {
-	// Pool is how rows are read. It is the caller's to close, after Run has returned.
+	// Pool reads rows. The caller closes it after Run has returned.
 	Pool *pgxpool.Pool
-	// Listen is a direct connection, for LISTEN and the locks. Made by pgx.ParseConfig.
+	// Listen configures direct connections for LISTEN and the locks. pgx.ParseConfig makes it.
 	Listen *pgx.ConnConfig
-	// Hints returns where notifications come from other than from Listen, and why they may not be those of all changes, "" when they
-	// are. tells reports whether writers are told what is watched. Nil: PostgreSQL's NOTIFY.
+	// Hints makes another source of notifications than PostgreSQL's NOTIFY. The second result says why the source may miss changes, ""
+	// if it does not. tells reports whether writers learn from the locks what is watched. Nil: NOTIFY.
 	Hints func(tells func() bool) (pgnotify.Source, func() string)
-	// Prepared says that Pool leads where Listen does: a notification that came back has then shown that each connection keeps its
-	// session, and statements are prepared from then on.
+	// Prepared says that Pool and Listen connect to the same address. The first notification that comes back then proves that connections
+	// keep their sessions (no transaction pooler), and from then on reads use prepared statements.
 	Prepared bool
-	// PollInterval is the time between reads of all that is watched, the safety net.
+	// PollInterval is the time between two reads of all watched rows, the safety net.
 	PollInterval time.Duration
-	// NoFlood has changes announced one by one however many they are.
+	// NoFlood keeps notifications on, however many changes there are.
 	NoFlood bool
-	// MaxRowBytes is how much text is shown of a row.
+	// MaxRowBytes limits the text that is shown of a row.
 	MaxRowBytes int
 
 	// Tracer receives a span for each read; nil: none are made.
@@ -46,13 +42,13 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Service is all that is between a database and the server. Its methods are safe for concurrent use, but Run is called once.
+// Service is everything between the database and the server. Its methods are safe for concurrent use, but Run is called once.
 type Service struct {
 	feeds     *feeds
 	schema    *schemaWatch
 	registrar *pgnotify.Registrar
 	listener  *pgnotify.Listener
-	announced func() bool // writers tell of what is watched
+	announced func() bool // writers notify of changes to watched rows
 
 	stopped context.Context // done once Run has returned
 	stop    context.CancelFunc
@@ -63,19 +59,19 @@ func New(cfg Config) (*Service, error) {
 	drift := newDriftWatch(cfg.Pool, cfg.Logger, cfg.Registerer)
 	registrar := pgnotify.NewRegistrar(cfg.Listen, cfg.Pool, cfg.Logger)
 	all := newFeeds(cfg, registrar, drift)
-	if err := all.add(store.Audits); err != nil { // until the database says more
+	if err := all.add(store.Audits); err != nil { // the default feed, until the feeds are read from the database
 		return nil, err
 	}
 	cfg.Registerer.MustRegister(newQueueUsage(store.New(cfg.Pool, store.Audits).QueueUsage, all.Idle))
 	s := &Service{feeds: all, registrar: registrar, schema: newSchemaWatch(all, cfg.Pool, drift, cfg.Logger)}
-	cfg.Registerer.MustRegister(unannounced(registrar, s.schema))
-	listen := pgnotify.ListenerConfig{Sink: sink{s.schema, registrar}, Logger: cfg.Logger, Registerer: cfg.Registerer}
-	if cfg.Hints != nil { // they say so of themselves: hints may come from the application there
+	cfg.Registerer.MustRegister(unannouncedBuckets(registrar, s.schema))
+	listen := pgnotify.ListenerConfig{Sink: listenerSink{s.schema, registrar}, Logger: cfg.Logger, Registerer: cfg.Registerer}
+	if cfg.Hints != nil { // the source's own doubt covers this: with Redis the application itself may send the hints
 		listen.Source, listen.Doubt = cfg.Hints(registrar.Tells)
 		s.announced = func() bool { return true }
 	} else {
 		listen.Source, listen.Idle = pgnotify.NewPostgres(cfg.Listen, cfg.Pool), all.Idle
-		s.announced = func() bool { return registrar.Tells() || s.schema.alwaysRings.Load() }
+		s.announced = func() bool { return registrar.Tells() || s.schema.alwaysNotifies.Load() }
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	var err error
@@ -83,12 +79,12 @@ func New(cfg Config) (*Service, error) {
 	return s, err
 }
 
-func unannounced(registrar *pgnotify.Registrar, schema *schemaWatch) prometheus.Collector {
+func unannouncedBuckets(registrar *pgnotify.Registrar, schema *schemaWatch) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "auditstream_unannounced_buckets",
 		Help: "Buckets of keys in which somebody watches and of which writers announce nothing, because the lock is not held: the safety net finds their changes.",
 	}, func() float64 {
-		if schema.alwaysRings.Load() { // and need not be told
+		if schema.alwaysNotifies.Load() { // writers notify without a lock
 			return 0
 		}
 		return float64(registrar.Unheld())
@@ -108,10 +104,10 @@ func (s *Service) Run(ctx context.Context) error {
 // Ping reads what streams need: a view, and the right to read it. Its error is pgx's, wrapped.
 func (s *Service) Ping(ctx context.Context) error { return s.feeds.ping(ctx) }
 
-// Up reports whether notifications arrive of all that is watched; while they do not, changes are found by polling.
+// Up reports whether notifications arrive for all watched rows; while they do not, changes are found by polling.
 func (s *Service) Up() bool { return s.listener.Up() && s.announced() }
 
-// Serve has a server show what the service hands out.
+// Serve sets the fields of a server's Config that this service provides.
 func (s *Service) Serve(cfg *server.Config) {
 	cfg.Feeds, cfg.Ping, cfg.Listening, cfg.Unreadable = s.feeds.find, s.Ping, s.Up, s.feeds.unreadable
 	cfg.Drift = s.feeds.drift.Kinds

@@ -11,7 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// tracedLoader makes a span of each read. There is none without a tracer.
+// tracedLoader makes a span of each read. Without a tracer traced returns the loader itself.
 type tracedLoader struct {
 	loader pgnotify.Loader
 	tracer trace.Tracer
@@ -24,7 +24,7 @@ func traced(loader pgnotify.Loader, provider trace.TracerProvider) pgnotify.Load
 	return tracedLoader{loader: loader, tracer: provider.Tracer("auditstream/internal/pgnotify")}
 }
 
-// Audits says in the span how many audits were asked for, not which, and that it failed, not why: that is in the log.
+// Audits records in the span how many audits are read, not which, and that the read failed, not why: the log says why.
 func (l tracedLoader) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
 	ctx, span := l.tracer.Start(ctx, "auditstream.read", trace.WithAttributes(attribute.Int("auditstream.audits", len(keys))))
 	defer span.End()

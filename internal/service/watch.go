@@ -15,13 +15,13 @@ import (
 )
 
 var (
-	// ErrNotInstalled is that no table of the database was adopted.
+	// ErrNotInstalled: no table of the database was adopted, or the role may not use the schema.
 	ErrNotInstalled = errors.New("auditstream is not installed in this database, or its schema may not be used: install it, with the role that reads")
-	// ErrStopped is that the service runs no more.
+	// ErrStopped: Run has returned.
 	ErrStopped = errors.New("the service has stopped")
 )
 
-// Ready is Ping, whose error is ErrNotInstalled where it is that.
+// Ready is Ping with ErrNotInstalled as the error where it applies.
 func (s *Service) Ready(ctx context.Context) error {
 	err := s.Ping(ctx)
 	// undefined_table, invalid_schema_name, insufficient_privilege
@@ -31,7 +31,7 @@ func (s *Service) Ready(ctx context.Context) error {
 	return err
 }
 
-// Watch follows a row of a feed, whoever it belongs to: the state that is committed now, then each that differs, until there is an error.
+// Watch follows a row of a feed, whoever owns it: the state that is committed now, then each different one, until an error or the loop's end.
 func (s *Service) Watch(ctx context.Context, feed, id string) iter.Seq2[*store.State, error] {
 	return func(yield func(*store.State, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
@@ -51,13 +51,13 @@ func (s *Service) Watch(ctx context.Context, feed, id string) iter.Seq2[*store.S
 	}
 }
 
-// follow follows a row as long as its feed is what it is, and returns the last state; again is false when the loop has ended.
+// follow follows a row until its feed is removed or replaced, and returns the last state; again is false when the loop has ended.
 func (s *Service) follow(ctx context.Context, feed, id string, last *store.State, yield func(*store.State, error) bool) (_ *store.State, again bool, err error) {
 	f, key, err := s.find(ctx, feed, id)
 	if err != nil {
 		return nil, false, err
 	}
-	if f.Name == store.DefaultFeed { // which is there also where nothing is
+	if f.Name == store.DefaultFeed { // this feed exists here even if nothing is installed
 		if err := s.Ready(ctx); errors.Is(err, ErrNotInstalled) {
 			return nil, false, err
 		}
@@ -78,7 +78,7 @@ func (s *Service) follow(ctx context.Context, feed, id string, last *store.State
 	defer sub.Cancel()
 	for confirmed := false; ; {
 		for _, state := range sub.Take() {
-			if last != nil && state.Same(last) && state.Terminal() == last.Terminal() { // another install may know other ends
+			if last != nil && state.Same(last) && state.Terminal() == last.Terminal() { // a new install may have changed which statuses end a row
 				continue
 			}
 			if !yield(state, nil) {
@@ -101,10 +101,10 @@ func (s *Service) follow(ctx context.Context, feed, id string, last *store.State
 	}
 }
 
-// find waits until it is known which feeds there are.
+// find waits until the feeds have been read from the database once, and then finds a feed and parses the key.
 func (s *Service) find(ctx context.Context, feed, id string) (server.Feed, store.Key, error) {
 	select {
-	case <-s.feeds.known:
+	case <-s.feeds.firstLoad:
 	case <-ctx.Done():
 		return server.Feed{}, "", context.Cause(ctx)
 	}

@@ -1,0 +1,14 @@
+// Package service is everything between a database and the server, for serve, dev and programs that embed auditstream: the feeds, a hub
+// for each, the listener, the locks, and the checks of the schema while it runs. All wiring is here.
+//
+// The rule that keeps it right: it takes its configuration from [Config] alone, and touches nothing of the process: no flags, environment
+// variables, signals or default loggers.
+//
+// Who calls what: the root package and cmd/auditstream call [New], [Service.Serve] and [Service.Run]. Package server calls the feeds through
+// the functions that Serve sets in server.Config. The Listener of package pgnotify calls the listenerSink, which passes its resyncs to the
+// schemaWatch, and that passes them to the feeds and their hubs.
+//
+// Files, in the order in which to read them: service.go (the wiring), feeds.go (the feeds and their hubs), adapters.go (the interfaces
+// between hub, listener and server), schema.go (the schema's version), drift.go (what was changed since the install), remedy.go (the
+// commands that repair it), watch.go (rows followed without a browser), queue.go and row_metrics.go (metrics), span.go, skip_ping.go.
+package service
