@@ -225,6 +225,11 @@ docs: docs-configuration ## Write the documents as a static site into dist/docs;
 docs-configuration: ## Write docs/configuration.md from the flags
 	AUDITSTREAM_UPDATE_DOCS=1 $(GO) test -vet=off -count=1 -run '^TestConfigurationPageIsThatOfTheFlags$$' ./cmd/auditstream
 
+.PHONY: pictures
+pictures: ## Draw the documents' pictures anew, from the last commit: make run in a terminal, its page, the way of an update
+	@.ci/setup test
+	$(GO) run ./integration/pictures docs
+
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (needs the vulnerability database's site)
 	$(GO) run $(GOVULNCHECK) ./...

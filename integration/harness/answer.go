@@ -47,6 +47,7 @@ func (a Answer) WantRefusal(t testing.TB, status int, body, challenge string) {
 	}
 }
 
+// What refusals say: bodies, and a WWW-Authenticate.
 const (
 	InvalidToken     = `{"error":"Invalid authentication token"}`
 	CrossUser        = `{"error":"Cross-user access denied"}`

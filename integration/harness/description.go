@@ -24,6 +24,7 @@ type Description struct {
 	Routes []DescribedRoute
 }
 
+// DescribedRoute is a path of openapi.yaml, by what it matches.
 type DescribedRoute struct {
 	pattern  *regexp.Regexp
 	Template string

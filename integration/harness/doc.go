@@ -20,6 +20,8 @@
 //   - an answer that is no stream: [Instance.Ask]; bytes on a connection: [Instance.RawClient]
 //   - tokens: [AliceToken], [Token], [SignToken]; an issuer with keys: [NewIssuer]
 //   - time: [Eventually] and [Again] for what must happen, [Measure] for what must be fast, [NewStopwatch] for many updates
-//   - another program: [StartProgram], [StartNginx], [StartPgBouncer]
-//   - a file of the repository: [Path], [Document]
+//   - another program: [StartProgram], [StartNginx], [StartPgBouncer]; [NodeProject], [NodeTest]; [OpenTerminal] types a document's commands
+//   - a file of the repository: [Path], [Document]; [DependsOn] where another program reads it
+//
+// What only one of the packages needs is in that package. What a second one comes to need moves here.
 package harness

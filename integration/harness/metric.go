@@ -49,6 +49,7 @@ func AtLeast(n float64) func(float64) bool { return func(v float64) bool { retur
 // AtMost is for WaitMetric.
 func AtMost(n float64) func(float64) bool { return func(v float64) bool { return v <= n } }
 
+// Metrics of the connection that listens.
 const (
 	ListenerUp     = "auditstream_listener_up"
 	ListenerSilent = `auditstream_listener_failures_total{reason="silent"}`

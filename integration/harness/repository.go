@@ -10,9 +10,10 @@ import (
 )
 
 // Path is where a file of this repository is. Tests run in the folder of their package, which says nothing about others.
-func Path(path string) string { return filepath.Join(RepoRoot(), path) }
+func Path(path string) string { return filepath.Join(repoRoot(), path) }
 
-var RepoRoot = sync.OnceValue(func() string {
+// repoRoot is the folder of go.mod.
+var repoRoot = sync.OnceValue(func() string {
 	dir, err := os.Getwd()
 	if err != nil {
 		panic(fmt.Sprintf("the repository is found from the current folder: %v", err))
@@ -29,7 +30,8 @@ var RepoRoot = sync.OnceValue(func() string {
 	}
 })
 
-// DependsOn has go test know that the result depends on folders of which other programs read the files; see noteSources.
+// DependsOn has go test know that the result depends on folders of which other programs read the files; see noteSources. A test that hands
+// files of the repository to another program says so.
 func DependsOn(t testing.TB, folders ...string) {
 	t.Helper()
 	for _, folder := range folders {

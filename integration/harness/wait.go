@@ -50,6 +50,7 @@ func Measure(t testing.TB, measure func() error) {
 	}
 }
 
+// How soon a change must be shown.
 const (
 	// Promptly is how soon a change is shown once LISTEN is back.
 	Promptly = time.Second

@@ -29,9 +29,10 @@ var forTests = []string{"internal/localpg", "internal/pgtest", "internal/rediste
 // A package imports nothing from the floors above it: server and pgnotify do not know each other, store and sql know nobody.
 func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 	t.Parallel()
+	harness.DependsOn(t, "internal")
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-f",
 		`{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} . {{join .TestImports " "}} {{join .XTestImports " "}}`, "./internal/...")
-	cmd.Dir = harness.RepoRoot()
+	cmd.Dir = harness.Path(".")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -58,5 +59,36 @@ func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 	}
 	if seen != len(lowerFloors) {
 		t.Errorf("%d of %d packages were found", seen, len(lowerFloors))
+	}
+}
+
+// The integration tests know the binary from outside: nothing of ours is linked into them but what tests are helped by.
+func TestDocsIntegrationTestsLinkHelpersAlone(t *testing.T) {
+	t.Parallel()
+	harness.DependsOn(t, "integration")
+	helpers := []string{"integration/harness", "integration/series", "internal/localpg", "internal/pgtest", "internal/redistest"}
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", "image,release", "-f",
+		`{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "./integration/...")
+	cmd.Dir = harness.Path(".")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	onHarness := 0
+	for line := range strings.Lines(string(out)) {
+		module, rest, _ := strings.Cut(line, " ")
+		name, imports, _ := strings.Cut(rest, ": ")
+		for imported := range strings.FieldsSeq(imports) {
+			ours, isOurs := strings.CutPrefix(imported, module+"/")
+			if (isOurs || imported == module) && !slices.Contains(helpers, ours) {
+				t.Errorf("%s imports %s, which is no helper of tests", name, imported)
+			}
+			if ours == "integration/harness" {
+				onHarness++
+			}
+		}
+	}
+	if onHarness < 8 {
+		t.Errorf("%d packages are on the harness, want all of them", onHarness)
 	}
 }

@@ -53,6 +53,7 @@ func namingFiles(t testing.TB) (all []string) {
 
 var (
 	markdownLink = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	htmlPicture  = regexp.MustCompile(`<(?:img|source) [^>]*\b(?:src|srcset)="([^"\s]+)"`)
 	namedPage    = regexp.MustCompile(`(?:^|[^\w./-])(docs/[\w-]+\.md(?:#[\w-]+)?)`)
 	codeSpan     = regexp.MustCompile("`[^`\n]*`")
 	heading      = regexp.MustCompile(`(?m)^#+ (.*)$`)
@@ -69,7 +70,8 @@ func TestDocsLinksLeadSomewhere(t *testing.T) {
 			targets = append(targets, m[1])
 		}
 		if strings.HasSuffix(file, ".md") || file == "llms.txt" {
-			for _, m := range markdownLink.FindAllStringSubmatch(codeSpan.ReplaceAllString(text, ""), -1) {
+			text = codeSpan.ReplaceAllString(text, "")
+			for _, m := range append(markdownLink.FindAllStringSubmatch(text, -1), htmlPicture.FindAllStringSubmatch(text, -1)...) {
 				switch {
 				case strings.Contains(m[1], "://"):
 				case strings.HasPrefix(m[1], "#"):

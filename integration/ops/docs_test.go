@@ -87,6 +87,7 @@ func TestDocsDependenciesHaveAReason(t *testing.T) {
 // THIRD_PARTY.md names every module of the program; that the licences are right, make licenses finds out.
 func TestDocsThirdPartyIsWhole(t *testing.T) {
 	t.Parallel()
+	harness.DependsOn(t, "cmd", "internal")
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./cmd/auditstream")
 	cmd.Dir, cmd.Env = harness.Path("."), append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
 	out, err := cmd.Output()

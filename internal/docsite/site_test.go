@@ -84,6 +84,7 @@ func TestHandler(t *testing.T) {
 		"/docs/api.html":   {200, "text/html; charset=utf-8"},
 		"/docs/site.css":   {200, "text/css; charset=utf-8"},
 		"/docs/update.svg": {200, "image/svg+xml"},
+		"/docs/run.svg":    {200, "image/svg+xml"},
 		"/docs/page.png":   {200, "image/png"},
 		"/docs/api.md":     {404, "text/plain; charset=utf-8"},
 		"/docs/../go.mod":  {404, "text/plain; charset=utf-8"},
