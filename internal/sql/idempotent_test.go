@@ -243,7 +243,7 @@ func TestAnotherTableIsRefused(t *testing.T) {
 			install(t, conn, sql.Options{NoTriggers: noTriggers})
 			before := catalog(t, conn)
 			_, err := sql.Install(t.Context(), conn, sql.Options{Table: "jobs"})
-			want := `auditstream is installed on public.audits, not on public.jobs: uninstall it first`
+			want := `the feed audits is installed on public.audits, not on public.jobs: give the other table a feed of its own with --feed NAME, or take this one away first with auditstream uninstall --feed audits`
 			if err == nil || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}

@@ -179,7 +179,8 @@ func (i *installation) checkConflict(t *table) error {
 	}
 	for _, other := range others {
 		if other.OID != t.OID && !i.replacedBy(t) {
-			return fmt.Errorf("auditstream is installed on %s, not on %s: uninstall it first", other.Display, t.Display)
+			return fmt.Errorf("the feed %s is installed on %s, not on %s: give the other table a feed of its own with --feed NAME, or take this one away first with auditstream uninstall --feed %[1]s",
+				i.naming, other.Display, t.Display)
 		}
 	}
 	return nil

@@ -169,7 +169,7 @@ func TestConcurrentInstalls(t *testing.T) {
 			continue
 		}
 		failed++
-		if !strings.HasSuffix(err.Error(), ": uninstall it first") {
+		if !strings.Contains(err.Error(), "take this one away first") {
 			t.Error(err)
 		}
 	}
