@@ -11,11 +11,11 @@ import (
 	"auditstream/internal/api"
 )
 
-// promised are the packages that other programs may import.
+// promised are the packages whose exported API is promised to other programs.
 var promised = []string{".", "auditstreamtest"}
 
-// What was exported at the last release is in api.txt, and whatever differs from it has an entry in CHANGELOG.md: the name, in backquotes, in
-// the part Unreleased. With UPDATE_API=1, when a release is made, the file is written.
+// api.txt has the exported API of the last release. Each name that differs from it has an entry in CHANGELOG.md, part Unreleased: the name
+// in backquotes. UPDATE_API=1 writes api.txt, when a release is made.
 func TestEachChangeOfTheAPIIsInTheChangelog(t *testing.T) {
 	t.Parallel()
 	now := map[string]string{}
@@ -52,8 +52,8 @@ func TestEachChangeOfTheAPIIsInTheChangelog(t *testing.T) {
 	}
 }
 
-// unexplained are the names that differ and of which the changelog says nothing; for those of a type that is itself new, or gone, its own
-// name does.
+// unexplained returns the names that differ and are not in the changelog. For fields and methods of a new or removed type, an entry of the
+// type is enough.
 func unexplained(released, now map[string]string, changelog string) (names []string) {
 	all := maps.Clone(released)
 	maps.Copy(all, now)

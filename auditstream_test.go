@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A row changes, and whoever watches it by a program's own router and session sees it, wherever the handler is mounted.
+// A viewer with a session of the embedding program sees a row's change through that program's router, under any prefix.
 func TestUpdateReachesTheEmbeddedStream(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
@@ -64,7 +64,7 @@ func TestViewerDecidesWhoSees(t *testing.T) {
 	}
 }
 
-// Each mistake is told in the names of whoever has made it.
+// Each error names the field of Options, and not the command's variable.
 func TestNewNamesTheOption(t *testing.T) {
 	t.Parallel()
 	pool := open(t, pgtest.New(t))
@@ -98,7 +98,7 @@ func TestNewNamesTheOption(t *testing.T) {
 	}
 }
 
-// When Run's context is done, streams are told when to come back and end, and Run returns.
+// When Run's context is done, streams get a time to reconnect after and end, and Run returns.
 func TestRunEndsItsStreams(t *testing.T) {
 	t.Parallel()
 	as, stop := run(t, database(t), auditstream.Options{})
@@ -124,7 +124,7 @@ func TestRunEndsItsStreams(t *testing.T) {
 	}
 }
 
-// Two services cannot be counted as one, and one that has ended leaves no metrics behind.
+// Two services cannot share a Registerer, and a service that has ended leaves no metrics there.
 func TestMetricsGoToTheRegisterer(t *testing.T) {
 	t.Parallel()
 	pool, registry := database(t), prometheus.NewRegistry()
@@ -164,7 +164,7 @@ func gathered(t *testing.T, registry *prometheus.Registry) map[string]bool {
 	return names
 }
 
-// LISTEN goes where ListenConfig says, and what the log says of it is in the names of the options.
+// LISTEN uses ListenConfig, and the log's messages about it have the names of the options.
 func TestListenConfigAndItsName(t *testing.T) {
 	t.Parallel()
 	pool, log := database(t), new(logBuffer)

@@ -26,9 +26,9 @@ var (
 	group  *errgroup.Group
 )
 
-// A program that has its own sessions says who asks.
+// A program with its own sessions returns who sends a request.
 func Example_session() {
-	sessions := map[string]string{"c0ffee": "user-1"} // the program's own
+	sessions := map[string]string{"c0ffee": "user-1"} // your program's sessions
 	as, err := auditstream.New(pool, auditstream.Options{
 		Viewer: func(r *http.Request) (auditstream.Viewer, error) {
 			cookie, err := r.Cookie("session")
@@ -57,18 +57,18 @@ func Example_tokens() {
 	group.Go(func() error { return as.Run(ctx) })
 }
 
-// A handler under a prefix of its own.
+// The handler under another prefix.
 func Example_prefix() {
 	var as *auditstream.Service
 	router.PathPrefix("/live/").Handler(http.StripPrefix("/live", as)) // /live/api/v1/sse/audits/42/progress
 }
 
-// Streams end before the server does: Run tells them to come back, and Shutdown waits for the rest.
+// Streams end before the server does: Run ends them, and Shutdown waits for other requests.
 func Example_drain() {
 	var as *auditstream.Service
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
-	srv := &http.Server{Addr: ":8080", Handler: as, ReadHeaderTimeout: 5 * time.Second} // and no WriteTimeout, which would cut streams
+	srv := &http.Server{Addr: ":8080", Handler: as, ReadHeaderTimeout: 5 * time.Second} // no WriteTimeout: it would end streams
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return as.Run(ctx) })
 	group.Go(func() error {
@@ -99,7 +99,7 @@ func Example_watch() {
 	}
 }
 
-// A table of River's as a feed.
+// River's table of jobs as a feed.
 func Example_install() {
 	report, err := auditstream.Install(ctx, conn, auditstream.Table{
 		Name: "river_job", Feed: "jobs",
@@ -115,7 +115,7 @@ func Example_install() {
 	}
 }
 
-// A migration is the text that Install would run.
+// A migration with the SQL that Install would run.
 func Example_migration() {
 	script, err := auditstream.InstallSQL(ctx, conn, auditstream.Table{Name: "public.audits"})
 	if err != nil {
@@ -124,7 +124,7 @@ func Example_migration() {
 	fmt.Printf("-- +goose Up\n-- +goose StatementBegin\n%s-- +goose StatementEnd\n", script)
 }
 
-// Behind a transaction pooler, LISTEN needs a connection that leads around it.
+// Behind a transaction pooler, LISTEN needs a direct connection.
 func Example_pooler() {
 	listen, err := pgx.ParseConfig("postgres://app@primary.internal:5432/app")
 	if err != nil {
@@ -134,7 +134,7 @@ func Example_pooler() {
 	fmt.Println(err)
 }
 
-// Metrics go to a registry of the program's.
+// The metrics go to your program's registry.
 func Example_metrics() {
 	_, err := auditstream.New(pool, auditstream.Options{
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"database": "app"}, prometheus.DefaultRegisterer),
@@ -143,7 +143,7 @@ func Example_metrics() {
 	fmt.Println(err)
 }
 
-// A mistake in the options is found by New, which names the field.
+// New finds a mistake in the options, and names the field.
 func ExampleUsageError() {
 	pool, err := pgxpool.New(ctx, "postgres://app@127.0.0.1/app") // connects later
 	if err != nil {

@@ -55,8 +55,7 @@ func TestInstallNamesTheField(t *testing.T) {
 	}
 }
 
-// What a migration tool runs in its transaction, among statements of its own, leaves nothing for Install to do, and the settings as they
-// were.
+// After a migration tool has run InstallSQL's script in its transaction, Install has nothing to do, and the settings are as before.
 func TestInstallSQLIsForATransactionOfATool(t *testing.T) {
 	t.Parallel()
 	model, target := pgtest.Connect(t, pgtest.New(t)), pgtest.Connect(t, pgtest.New(t))

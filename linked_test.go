@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whoever embeds the package links these modules and no others: no kong, no Redis, no exporter of traces.
+// A program that embeds the package links these modules and no others: no kong, no Redis, no exporter of traces.
 func TestLinkedModules(t *testing.T) {
 	t.Parallel()
 	want := []string{
@@ -23,8 +23,8 @@ func TestLinkedModules(t *testing.T) {
 	}
 }
 
-// What these packages do to a process they do by being linked, or is what they are for: signals, flags, default routes. (client_golang links
-// expvar, and keeps metrics of its own in its default registry.)
+// No package that changes a process when it is linked, or whose purpose is that (signals, flags, default routes), may be linked. (client_golang
+// links expvar, and keeps metrics of its own in its default registry.)
 func TestNothingTouchesTheProcess(t *testing.T) {
 	t.Parallel()
 	packages := listed(t, "{{.ImportPath}}")
@@ -42,7 +42,7 @@ func TestNothingTouchesTheProcess(t *testing.T) {
 	}
 }
 
-// listed is what go list says of all that the package is made of, sorted, each once.
+// listed returns what go list prints for each of the package's dependencies, sorted and without repetitions.
 func listed(t *testing.T, format string) []string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", format, ".")

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// database is one in which the table audits is adopted, with row 42 of alice's.
+// database returns a database with the adopted table audits, whose row 42 is alice's.
 func database(t *testing.T) *pgxpool.Pool {
 	t.Helper()
 	dsn := pgtest.New(t)
@@ -50,7 +50,7 @@ func execute(t *testing.T, pool *pgxpool.Pool, sql string) {
 	}
 }
 
-// asHeader is a session as simple as can be.
+// asHeader is the simplest Viewer: a header names the user.
 func asHeader(r *http.Request) (auditstream.Viewer, error) {
 	user := r.Header.Get("X-User")
 	if user == "" {
@@ -90,7 +90,7 @@ func serve(t *testing.T, h http.Handler) (url string) {
 	return srv.URL
 }
 
-// stream is an open answer.
+// stream is the open answer of a stream.
 type stream struct {
 	status int
 	lines  *bufio.Scanner
@@ -113,7 +113,7 @@ func follow(t *testing.T, url, user string) *stream {
 	return &stream{resp.StatusCode, bufio.NewScanner(resp.Body)}
 }
 
-// until reads on to a line that has text.
+// until reads up to a line that contains text.
 func (s *stream) until(t *testing.T, text string) {
 	t.Helper()
 	var seen []string
@@ -146,7 +146,7 @@ func (l *logBuffer) String() string {
 
 func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// within is a context that ends long after anything that a test waits for.
+// within returns a context that ends long after anything that a test waits for.
 func within(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

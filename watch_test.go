@@ -74,7 +74,7 @@ func TestWatchEnds(t *testing.T) {
 	}
 }
 
-// A feed that is installed anew is followed on, under its new description.
+// Watch goes on when its feed is installed again, with the feed's new description.
 func TestWatchOutlivesAnInstall(t *testing.T) {
 	t.Parallel()
 	pool := database(t)

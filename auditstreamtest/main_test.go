@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// yourDatabase is a database of the test's own, with row 42 of user-1's.
+// yourDatabase returns a database for one test, whose row 42 is user-1's.
 func yourDatabase(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), pgtest.New(t))
@@ -37,7 +37,7 @@ func execute(t testing.TB, pool *pgxpool.Pool, sql string) {
 	}
 }
 
-// failing is a test that is meant to fail: it keeps what Fatalf says.
+// failing is a testing.TB for tests that must fail: it keeps Fatalf's text.
 type failing struct {
 	testing.TB
 	message string
@@ -48,13 +48,13 @@ func (f *failing) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// fails runs what is meant to fail, and wants that it says why.
+// fails runs a test that must fail, and checks that the failure's text contains each of want.
 func fails(t *testing.T, run func(t testing.TB), want ...string) {
 	t.Helper()
 	contains(t, failure(t, run), want...)
 }
 
-// failure is what Fatalf was told, "" when the test has passed.
+// failure returns Fatalf's text, "" if the test has passed.
 func failure(t *testing.T, run func(t testing.TB)) string {
 	t.Helper()
 	f := &failing{TB: t}
@@ -73,7 +73,7 @@ func contains(t *testing.T, message string, want ...string) {
 	}
 }
 
-// What a user writes first has at most ten lines, and takes at most 3 s beside the database.
+// A user's first test has at most ten lines, and takes at most 3 s more than the database.
 func TestFirstTestIsShortAndFast(t *testing.T) {
 	source, err := os.ReadFile("first_test.go")
 	if err != nil {
@@ -91,7 +91,7 @@ func TestFirstTestIsShortAndFast(t *testing.T) {
 		t.Errorf("the first test has %d lines, want 10 at most", n)
 	}
 	fastest := time.Hour
-	for range 3 { // the machine may stand still for one
+	for range 3 { // a pause of the machine may spoil one
 		pool := yourDatabase(t)
 		begin := time.Now()
 		srv := auditstreamtest.New(t, pool, auditstreamtest.Table("public.audits"))
@@ -167,7 +167,7 @@ func TestFailureGuessesThatNothingIsAdopted(t *testing.T) {
 	fails(t, func(t testing.TB) { srv.Watch(t, "42", auditstreamtest.Feed("jobs")) }, "no table was adopted as feed jobs")
 }
 
-// A viewer sees all that was committed after it began, through each fault.
+// A viewer sees all that is committed after Watch has returned, through each fault.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	pool := yourDatabase(t)
@@ -197,7 +197,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// Several servers on one database, by URL, each test its own row, all at a time.
+// Several servers on one database, by URL, in parallel tests with a row each.
 func TestOneDatabaseForAll(t *testing.T) {
 	t.Parallel()
 	pool := yourDatabase(t)
@@ -216,7 +216,7 @@ func TestOneDatabaseForAll(t *testing.T) {
 	}
 }
 
-// A word of the table's own ends a row, too, and a row that goes is said to.
+// A status of the table's own ends a row, too; and a row's deletion is reported.
 func TestEndsOfOtherFeeds(t *testing.T) {
 	t.Parallel()
 	pool := yourDatabase(t)

@@ -1,5 +1,5 @@
-// Package container runs auditstream's image beside a database in a container, for tests with testcontainers-go. It is a module of its own, so
-// that nobody else's gets Docker's packages.
+// Package container runs auditstream's image next to a database's container, for tests with testcontainers-go. It is a module of its own, so
+// that other programs do not get Docker's packages.
 //
 //	database, err := postgres.Run(ctx, "postgres:17-alpine", postgres.BasicWaitStrategies())
 //	...
@@ -8,7 +8,7 @@
 //	...
 //	request.Header.Set("Authorization", "Bearer "+as.Token("user-1")) // of as.URL + "/api/v1/sse/audits/42/progress"
 //
-// Tests in Go that need no image have auditstreamtest, which serves in their own process.
+// Tests in Go that need no image use auditstreamtest, which serves in the test's process.
 package container
 
 import (
@@ -30,20 +30,20 @@ import (
 
 const (
 	port = "8080/tcp"
-	// startTimeout is long enough for a busy machine; what is wrong with the configuration ends the container, and with it the wait.
+	// startTimeout is long enough for a busy machine. A wrong configuration does not take so long: it ends the container, and so the wait.
 	startTimeout = time.Minute
 )
 
 // Container is a running server.
 type Container struct {
 	testcontainers.Container
-	// URL is where the test reaches it, without a slash at the end.
+	// URL is the server's base URL for the test, without a slash at the end.
 	URL string
 
 	secret string
 }
 
-// Option is one of Run's.
+// Option is an option of [Run].
 type Option func(ctx context.Context, s *settings) error
 
 type settings struct {
@@ -52,7 +52,7 @@ type settings struct {
 	customizer []testcontainers.ContainerCustomizer
 }
 
-// WithDatabase serves the database of a container, as the user of that.
+// WithDatabase makes the server use the database in a container, as that container's user.
 func WithDatabase(database *postgres.PostgresContainer) Option {
 	return func(ctx context.Context, s *settings) error {
 		text, err := database.ConnectionString(ctx)
@@ -74,7 +74,7 @@ func WithDatabase(database *postgres.PostgresContainer) Option {
 		u.Host = net.JoinHostPort(ip, "5432")
 		s.env["DATABASE_URL"] = u.String()
 		for _, name := range networks {
-			if name != "bridge" { // where containers are anyway
+			if name != "bridge" { // every container is in this one
 				s.networks = append(s.networks, name)
 			}
 		}
@@ -82,10 +82,10 @@ func WithDatabase(database *postgres.PostgresContainer) Option {
 	}
 }
 
-// WithTable adopts a table before serving, as auditstream install --table does.
+// WithTable makes the server adopt a table before it serves, as auditstream install --table does.
 func WithTable(name string) Option { return WithEnv("AUDITSTREAM_INSTALL", name) }
 
-// WithEnv sets a variable of auditstream serve, see the page on configuration.
+// WithEnv sets an environment variable of auditstream serve; docs/configuration.md lists them.
 func WithEnv(name, value string) Option {
 	return func(_ context.Context, s *settings) error {
 		s.env[name] = value
@@ -93,7 +93,7 @@ func WithEnv(name, value string) Option {
 	}
 }
 
-// With passes on options of testcontainers.
+// With passes options to testcontainers.
 func With(customizers ...testcontainers.ContainerCustomizer) Option {
 	return func(_ context.Context, s *settings) error {
 		s.customizer = append(s.customizer, customizers...)
@@ -101,8 +101,8 @@ func With(customizers ...testcontainers.ContainerCustomizer) Option {
 	}
 }
 
-// Run starts a container of image, and returns once it hears of changes. The container is also returned with an error, where there is one by
-// then, so that its log can be read; the caller terminates it.
+// Run starts a container of image, and returns when the server receives notifications. If it fails after the container was made, it returns
+// the container with the error, so that its log can be read. The caller terminates the container.
 func Run(ctx context.Context, image string, options ...Option) (*Container, error) {
 	s := &settings{env: map[string]string{"JWT_SECRET": rand.Text() + rand.Text(), "HTTP_ADDR": ":8080", "ADMIN_ADDR": "off"}}
 	for _, option := range options {
@@ -142,12 +142,12 @@ func listens(body io.Reader) bool {
 	return err == nil && strings.Contains(string(text), `"listener":"up"`)
 }
 
-// Token is a token of a user, valid for an hour, and for this server alone.
+// Token returns a token of a user, valid for an hour, and for this server only.
 func (c *Container) Token(user string) string {
 	claims := jwt.MapClaims{"sub": user, "exp": time.Now().Add(time.Hour).Unix()}
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(c.secret))
 	if err != nil {
-		panic(err) // a text, a number and a key of bytes: nothing can fail
+		panic(err) // cannot happen: the claims are a text and a number, the key is bytes
 	}
 	return token
 }

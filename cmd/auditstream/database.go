@@ -17,17 +17,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// sqlConn is what package sql works on.
+// sqlConn is the type of connection that package sql takes.
 type sqlConn = *pgx.Conn
 
 const (
 	connectTimeout = 5 * time.Second
-	// maxConnIdle is after how long a connection of the pool is closed that nobody needs. Gateways drop one without a word, from 4 minutes
-	// on, and whoever needs it next would wait to find out.
+	// maxConnIdle is the time after which the pool closes an idle connection. Gateways silently drop idle connections, the first after 4
+	// minutes, and the next read on a dropped one would wait for its timeout.
 	maxConnIdle = 3 * time.Minute
 )
 
-// parseDatabaseURL never quotes its input in an error: it holds a password.
+// parseDatabaseURL never quotes its input in an error, because it holds a password.
 func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
 	cfg, _, err := dsn.Parse(name, url)
 	if err != nil {
@@ -37,8 +37,8 @@ func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
 	return cfg.ConnConfig, nil
 }
 
-// leftOut are the warnings of connection strings that can be parsed, the second of which may be empty.
-func leftOut(url, listenURL string) []string {
+// connectionWarnings returns the warnings about two valid connection strings; the second may be empty.
+func connectionWarnings(url, listenURL string) []string {
 	_, warnings, _ := dsn.Parse("DATABASE_URL", url)
 	if listenURL != "" {
 		_, more, _ := dsn.Parse("DATABASE_LISTEN_URL", listenURL)
@@ -47,13 +47,13 @@ func leftOut(url, listenURL string) []string {
 	return warnings
 }
 
-func logLeftOut(logger *slog.Logger, url, listenURL string) {
-	for _, warning := range leftOut(url, listenURL) {
+func logConnectionWarnings(logger *slog.Logger, url, listenURL string) {
+	for _, warning := range connectionWarnings(url, listenURL) {
 		logger.Warn("a part of the connection string is left out", "what", warning)
 	}
 }
 
-// openPool prepares the ordinary connections, without connecting yet.
+// openPool returns the pool for reads, without connecting yet.
 func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	cfg, err := poolConfig(url)
 	if err != nil {
@@ -79,8 +79,8 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	}
 	conn := cfg.ConnConfig
 	if !setsExecMode(url) {
-		// Prepared statements stay behind on a connection that a transaction pooler hands to somebody else, so the mode that
-		// works everywhere is the default, and the store prepares its reads once there has proved to be none.
+		// Behind a transaction pooler, a prepared statement would stay on a connection that another client gets next. So the default is the
+		// mode that works everywhere; the store prepares its reads once it is certain that there is no such pooler.
 		conn.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
 	if conn.RuntimeParams["application_name"] == "" {
@@ -90,26 +90,26 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 		conn.ConnectTimeout = connectTimeout
 	}
 	if cfg.PingTimeout == 0 {
-		// After a network failure idle connections are dead without knowing it: each may cost a read this long, not all
-		// the time that the read has.
+		// After a network failure idle connections are dead, which only their use shows: each may cost a read this long, and not the read's
+		// whole timeout.
 		cfg.PingTimeout = time.Second
 	}
-	// Behind a transaction pooler a connection of the pool may inherit another one's LISTEN; without a handler pgx would
-	// keep those notifications for ever.
+	// Behind a transaction pooler a connection of the pool may get another client's LISTEN. Without a handler pgx would keep these
+	// notifications in memory for ever.
 	conn.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	leaveFencedServer(cfg)
 	speakUTF8(conn)
 	return cfg, nil
 }
 
-// speakUTF8 has the server convert: Go's texts are UTF-8, and without this a database of another encoding sends its own. With
-// libpq's variable or the URL's parameter an operator could only break it.
+// speakUTF8 makes the server convert texts to UTF-8, which Go's are: a database with another encoding would otherwise send its own. It
+// overrides PGCLIENTENCODING and the URL's parameter, which could only break this.
 func speakUTF8(cfg *pgx.ConnConfig) { cfg.RuntimeParams["client_encoding"] = "UTF8" }
 
-// setsExecMode reports whether the operator says how queries are sent.
+// setsExecMode reports whether the operator chose how queries are sent.
 func setsExecMode(url string) bool { return strings.Contains(url, "default_query_exec_mode") }
 
-// connect opens one connection for a command that runs once.
+// connect opens one connection, for the commands other than serve.
 func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	cfg, err := parseDatabaseURL("DATABASE_URL", url)
 	if err != nil {
@@ -129,14 +129,14 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// checkParameters connects once where a connection string sets parameters of the server's, and returns the error of one that it refuses:
-// no later attempt would end otherwise. Any other error is for those.
+// checkParameters connects once if a connection string sets server parameters, and returns an error if the server refuses one: it would
+// refuse it each time. It ignores other errors, because a later attempt may succeed.
 func checkParameters(ctx context.Context, name, url string) error {
 	cfg, err := parseDatabaseURL(name, url)
 	if err != nil {
 		return err
 	}
-	delete(cfg.RuntimeParams, "client_encoding") // ours
+	delete(cfg.RuntimeParams, "client_encoding") // set by speakUTF8
 	if len(cfg.RuntimeParams) == 0 {
 		return nil
 	}
@@ -147,19 +147,19 @@ func checkParameters(ctx context.Context, name, url string) error {
 		return conn.Close(ctx)
 	}
 	if err, ok := refusedParameter(err); ok {
-		return fmt.Errorf("%s: %s", name, anonymous(err.Error()))
+		return fmt.Errorf("%s: %s", name, hideNames(err.Error()))
 	}
 	return nil
 }
 
-// refusedParameter adds to an error of connecting which parameter the server or the pooler refuses, and whether it does.
+// refusedParameter reports whether a connection error means that the server or the pooler refuses a parameter, and adds the remedy.
 func refusedParameter(err error) (error, bool) {
 	_, connecting := errors.AsType[*pgconn.ConnectError](err)
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !connecting || !ok {
 		return err, false
 	}
-	// An unknown parameter, a bad value, one that no session may set, and options that are none; PgBouncer has no code for it.
+	// An unknown parameter, a bad value, a parameter that no session may set, and invalid options; PgBouncer has no code of its own.
 	denied := pgErr.Code == "42501" && strings.Contains(pgErr.Message, "permission denied to set") // a parameter, or a role by one
 	if slices.Contains([]string{"42704", "22023", "55P02", "42601"}, pgErr.Code) || denied || strings.Contains(pgErr.Message, "unsupported startup parameter") {
 		return fmt.Errorf("%w (a parameter of the connection string is refused: correct it, or leave it out)", err), true
@@ -167,7 +167,7 @@ func refusedParameter(err error) (error, bool) {
 	return err, false
 }
 
-// explain adds to an error of the database what the operator can do about it. final says that waiting will not help.
+// explain adds the remedy to a database error. final: waiting will not help.
 func explain(err error) (explained error, final bool) {
 	if err, refused := refusedParameter(err); refused {
 		return err, true

@@ -36,10 +36,10 @@ With a command, as in "auditstream dev make migrate", the database is there for 
 const (
 	devHost     = "127.0.0.1"
 	devPort     = 8080
-	devPorts    = 100 // how many are tried from devPort on
+	devPorts    = 100 // how many ports are tried, from devPort on
 	devUser     = "dev"
 	devStopTime = 20 * time.Second
-	// The printed lines work as long as dev runs; a page asks for a fresh token by itself.
+	// The token in the printed lines must outlive dev's run; the page asks for fresh tokens by itself.
 	devPrintedTokenTTL = 30 * 24 * time.Hour
 	devPageTokenTTL    = 12 * time.Hour
 )
@@ -51,10 +51,10 @@ func (c *devCmd) Run(ctx context.Context, std streams) error {
 	if c.Dir == "" {
 		return usageError{errors.New(`--dir="" names no directory; give one, like .auditstream`)}
 	}
-	out := c.talk(std)
+	out := c.ownOutput(std)
 	run := func(pg *localpg.Server, _ *slog.Logger) error { return c.runCommand(ctx, std, pg) }
 	if len(c.Command) == 0 {
-		addr, err := c.address(ctx, out) // before the work of starting a database
+		addr, err := c.address(ctx, out) // first, because starting a database takes long
 		if err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (c *devCmd) Run(ctx context.Context, std streams) error {
 	return errors.Join(err, pg.Stop(stop))
 }
 
-// unlessStopped drops an error that came of Ctrl-C: that is how dev is meant to end, at any moment.
+// unlessStopped returns nil once ctx is done: Ctrl-C is the normal end, at any moment.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -88,7 +88,7 @@ func (c *devCmd) logger(w io.Writer) *slog.Logger {
 	return flags.logger(w)
 }
 
-// address returns an address that is free now: the one asked for, or the first from the usual one on.
+// address returns a free address: the one that was asked for, or the first free port from devPort on.
 func (c *devCmd) address(ctx context.Context, out io.Writer) (string, error) {
 	if c.HTTPAddr != "" {
 		err := tryAddress(ctx, c.HTTPAddr)
@@ -169,7 +169,7 @@ func (c *devCmd) serve(ctx context.Context, out io.Writer, logger *slog.Logger, 
 	}
 	show := devShow{secret: secret, simulation: sim, psql: psqlLine(pg.BinDir(), db.owner, sim.byHand)}
 	pause := newPauser(pg, logger)
-	if loopbackAddress(addr) { // what breaks things is for this machine alone
+	if loopbackAddress(addr) { // buttons that break things are for this machine only
 		show.lab = &devLab{owner: owner, simulation: sim, pause: pause}
 	}
 
@@ -181,7 +181,7 @@ func (c *devCmd) serve(ctx context.Context, out io.Writer, logger *slog.Logger, 
 			databaseFlags: databaseFlags{DatabaseURL: db.serve},
 			httpFlags:     httpFlags{HTTPAddr: addr, AdminAddr: net.JoinHostPort(devHost, "0")},
 			authFlags:     authFlags{JWTSecret: secret},
-		} // what is zero here has the default of serve
+		} // fields that are zero here have serve's defaults
 		return serve(ctx, cmd, logger, show.page(), nil, func(srv *server.Server) {
 			fmt.Fprint(out, show.lines(pg.Version(), c.Dir, srv.Addr(), srv.AdminAddr()))
 		})

@@ -19,14 +19,14 @@ import (
 const (
 	byHandURL  = "https://by-hand.example"
 	foreignURL = "https://somebody-else.example"
-	// keptAudits is how many ended audits each worker leaves in the table.
+	// keptAudits is how many ended audits of each worker stay in the table.
 	keptAudits   = 12
 	writeTimeout = 5 * time.Second
 	writeRetry   = 500 * time.Millisecond
 )
 
 // simulation plays the application whose audits dev shows: workers that write progress into the table and know nothing
-// of auditstream. Rows that it did not make are left alone.
+// of auditstream. It does not touch rows that it did not make.
 type simulation struct {
 	db      *pgxpool.Pool
 	logger  *slog.Logger
@@ -34,22 +34,22 @@ type simulation struct {
 	// exporters work in the table exports.
 	exporters []exporter
 
-	byHand  int64 // stays running, for the person at the keyboard
-	foreign int64 // another user's
+	byHand  int64 // the audit that stays running, for the developer to change
+	foreign int64 // an audit of another user
 
-	extras chan int64 // audits that the page has asked for, for run to play; nil: it cannot
+	extras chan int64 // audits started by the page, for run to play; nil: the page cannot start any
 
-	mu      sync.Mutex
-	current []int64        // each worker's newest audit
-	records []web.DevAudit // of all audits of this run, the newest
-	asked   int            // extras that have not ended
+	mu            sync.Mutex
+	current       []int64        // each worker's newest audit
+	records       []web.DevAudit // the newest audits of this run
+	runningExtras int            // audits started by the page that have not ended
 }
 
-// worker runs one audit after the other, always of the same site.
+// worker plays one audit after the other, always of the same site.
 type worker struct {
 	site  string
 	pages int
-	pace  time.Duration // between two updates, give or take a half
+	pace  time.Duration // between two updates, plus or minus a half
 	rest  time.Duration // between two audits
 	fails bool
 }
@@ -61,14 +61,14 @@ var devWorkers = []worker{
 	{site: "https://archive.example", pages: 2400, pace: 3 * time.Second, rest: 10 * time.Second},
 }
 
-// prepare makes the rows that the workers leave alone, or finds those of the last run, so that their ids stay the same.
+// prepare makes the rows that no worker changes, or finds those of the last run, so that their ids stay the same.
 func (s *simulation) prepare(ctx context.Context) error {
 	var err error
-	s.byHand, err = s.fixed(ctx, devUser, byHandURL, "Waiting for your UPDATE")
+	s.byHand, err = s.ensureAudit(ctx, devUser, byHandURL, "Waiting for your UPDATE")
 	if err != nil {
 		return err
 	}
-	s.foreign, err = s.fixed(ctx, "somebody-else", foreignURL, "Not yours to see")
+	s.foreign, err = s.ensureAudit(ctx, "somebody-else", foreignURL, "Not yours to see")
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (s *simulation) prepare(ctx context.Context) error {
 	return s.endExtras(ctx)
 }
 
-func (s *simulation) fixed(ctx context.Context, user, url, message string) (id int64, err error) {
+func (s *simulation) ensureAudit(ctx context.Context, user, url, message string) (id int64, err error) {
 	err = s.db.QueryRow(ctx, `
 		update audits set status = 'running', progress = 0, message = $3,
 		       geo_score = null, total_pages = null, error = null, updated_at = now()
@@ -122,7 +122,7 @@ func (s *simulation) run(ctx context.Context) error {
 	return err
 }
 
-// work ends with ctx's error.
+// work plays a worker's audits until ctx is done, and returns ctx's error.
 func (s *simulation) work(ctx context.Context, slot int) error {
 	w, id := s.workers[slot], s.current[slot]
 	for {
@@ -145,7 +145,7 @@ func (s *simulation) work(ctx context.Context, slot int) error {
 	}
 }
 
-// begin makes the worker's next row, ends what a killed run left unfinished, and deletes the oldest.
+// begin makes the worker's next row, ends the rows that a killed run left running, and deletes the oldest.
 func (s *simulation) begin(ctx context.Context, w worker) (id int64, err error) {
 	err = s.db.QueryRow(ctx, `
 		with ended as (
@@ -164,7 +164,7 @@ func (s *simulation) begin(ctx context.Context, w worker) (id int64, err error) 
 	return id, err
 }
 
-// play takes an audit from its first stage to its end, or until somebody else has ended or deleted it.
+// play writes an audit's steps to its end, or until somebody else has ended or deleted the row.
 func (s *simulation) play(ctx context.Context, id int64, w worker) error {
 	defer s.recordEnd(id)
 	for _, step := range w.steps() {
@@ -191,7 +191,7 @@ func (s *simulation) play(ctx context.Context, id int64, w worker) error {
 	return nil
 }
 
-// persist repeats a write until the database takes it: it may be restarting. The error is ctx's.
+// persist repeats a write until it succeeds, because the database may be restarting. The error is ctx's.
 func (s *simulation) persist(ctx context.Context, write func(context.Context) error) error {
 	for told := false; ; {
 		attempt, cancel := context.WithTimeout(ctx, writeTimeout)

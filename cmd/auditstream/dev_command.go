@@ -13,10 +13,10 @@ import (
 	"auditstream/internal/localpg"
 )
 
-// devCommandStop is what a command has to end after SIGTERM. Longer, and Ctrl-C of one that hangs takes that long.
+// devCommandStop is the time that a command has to end after SIGTERM. If it is longer, Ctrl-C takes longer with a command that hangs.
 const devCommandStop = 10 * time.Second
 
-// runCommand runs a command beside the private database until it ends, or ctx does, and returns its exit status as an exitError.
+// runCommand runs a command with the private database until the command ends or ctx is done. Its exit status is an exitError.
 func (c *devCmd) runCommand(ctx context.Context, std streams, pg *localpg.Server) error {
 	if err := makeCommandDatabase(ctx, pg); err != nil {
 		return err
@@ -45,8 +45,8 @@ func makeCommandDatabase(ctx context.Context, pg *localpg.Server) error {
 	return makeDatabase(ctx, root, devDatabase)
 }
 
-// talk is where dev itself speaks: a command's output is the command's alone.
-func (c *devCmd) talk(std streams) io.Writer {
+// ownOutput returns where dev's own lines go: with a command, standard output is the command's only.
+func (c *devCmd) ownOutput(std streams) io.Writer {
 	if len(c.Command) > 0 {
 		return std.err
 	}

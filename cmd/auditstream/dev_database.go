@@ -17,16 +17,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The roles of a production set-up: the application knows nothing of auditstream, and serve may read the view alone.
+// The roles of a production set-up: the application's knows nothing of auditstream, and serve's may only read the view.
 const (
 	devDatabase  = "auditstream"
 	devAppRole   = "app"
 	devServeRole = "auditstream_serve"
 )
 
-// devURLs lead to the one database of dev.
+// devURLs are connection strings of dev's database, by role.
 type devURLs struct {
-	owner string // superuser: for the person at the keyboard
+	owner string // superuser: for the developer
 	app   string // for the workers
 	serve string
 }
@@ -91,7 +91,7 @@ func makeRole(ctx context.Context, conn *pgx.Conn, name, ownerURL string) (strin
 	if exists {
 		verb = "alter"
 	}
-	password := rand.Text() // letters and digits: needs no quoting in SQL
+	password := rand.Text() // letters and digits, which need no quoting in SQL
 	_, err = conn.Exec(ctx, fmt.Sprintf("%s role %s login password '%s'", verb, pgx.Identifier{name}.Sanitize(), password))
 	if err != nil {
 		return "", fmt.Errorf("%s role %s: %w", verb, name, err)
@@ -104,7 +104,7 @@ func makeRole(ctx context.Context, conn *pgx.Conn, name, ownerURL string) (strin
 	return u.String(), nil
 }
 
-// devSecret returns the key in path and makes one where there is none, so that the tokens of open tabs survive a restart.
+// devSecret returns the key in the file path, and creates it if there is none, so that the tokens of open tabs survive a restart.
 func devSecret(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -12,7 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// exportsFeed is a second feed beside audits, of a table as other applications have them: keys are uuids, progress is a ratio, and the words are its own.
+// exportsFeed is a second feed, of a table as other applications have it: its keys are uuids, its progress is a ratio, and its statuses have
+// other names.
 const exportsFeed = "exports"
 
 const exportsTable = `create table if not exists public.exports (
@@ -46,9 +47,9 @@ func installExports(ctx context.Context, owner *pgx.Conn, logger *slog.Logger) e
 type exporter struct {
 	file    string
 	total   int
-	pace    time.Duration // between two updates, give or take a half
+	pace    time.Duration // between two updates, plus or minus a half
 	rest    time.Duration // between two exports
-	cancels bool          // half-way
+	cancels bool          // each export is cancelled half-way
 }
 
 var devExporters = []exporter{
@@ -58,7 +59,7 @@ var devExporters = []exporter{
 
 const exportSteps = 20
 
-// export works until ctx is done, and ends with its error.
+// export makes exports until ctx is done, and returns ctx's error.
 func (s *simulation) export(ctx context.Context, e exporter) error {
 	for {
 		var id string

@@ -18,15 +18,15 @@ const (
 	extraStopped = "The worker was stopped."
 )
 
-// extra plays the audits that somebody starts by a button of the page, beside those of the workers.
+// extra is the worker of the audits that a button of the page starts.
 var extra = worker{site: "https://yours.example", pages: 96, pace: time.Second}
 
 // start begins an audit that run plays, and returns its id. Safe for concurrent use.
 func (s *simulation) start(ctx context.Context) (id int64, err error) {
 	s.mu.Lock()
-	full := s.asked >= maxExtras
+	full := s.runningExtras >= maxExtras
 	if !full {
-		s.asked++
+		s.runningExtras++
 	}
 	s.mu.Unlock()
 	if full {
@@ -57,10 +57,10 @@ func (s *simulation) start(ctx context.Context) (id int64, err error) {
 func (s *simulation) extraEnded() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asked--
+	s.runningExtras--
 }
 
-// playExtras ends with ctx's error.
+// playExtras plays the audits that start makes, until ctx is done, and returns ctx's error.
 func (s *simulation) playExtras(ctx context.Context, group *errgroup.Group) error {
 	for {
 		select {
@@ -75,7 +75,7 @@ func (s *simulation) playExtras(ctx context.Context, group *errgroup.Group) erro
 	}
 }
 
-// endExtras ends what an earlier run was playing.
+// endExtras ends the audits that an earlier run left running.
 func (s *simulation) endExtras(ctx context.Context) error {
 	_, err := s.db.Exec(ctx, `
 		update audits set status = 'failed', error = $3, updated_at = now()
@@ -86,7 +86,7 @@ func (s *simulation) endExtras(ctx context.Context) error {
 	return nil
 }
 
-// fail makes a running audit fail. Its worker notices that it has ended.
+// fail makes a running audit fail. Its worker notices this at its next update.
 func (s *simulation) fail(ctx context.Context, id int64) error {
 	if id == s.byHand {
 		return web.Refusal(fmt.Sprintf("Audit %d is the one to change by hand: choose another one", id))
@@ -112,7 +112,7 @@ func (s *simulation) recordBegin(id int64, site string) {
 	s.records = s.records[max(0, len(s.records)-keptRecords):]
 }
 
-// recordEnd notes the first end that it is told of.
+// recordEnd records when an audit ended; later calls for the same audit change nothing.
 func (s *simulation) recordEnd(id int64) {
 	now := time.Now()
 	s.mu.Lock()
@@ -124,8 +124,8 @@ func (s *simulation) recordEnd(id int64) {
 	}
 }
 
-// known returns the audit that is changed by hand and the newest of the others. Safe for concurrent use.
-func (s *simulation) known() []web.DevAudit {
+// recent returns the audit that the developer changes, and the newest of the others. Safe for concurrent use.
+func (s *simulation) recent() []web.DevAudit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]web.DevAudit{{ID: s.byHand, Site: byHandURL}}, slices.Clone(s.records)...)

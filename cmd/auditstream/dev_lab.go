@@ -24,7 +24,7 @@ const (
 	pulseTimeout = time.Second
 )
 
-// devLab is what the buttons of the page do, and what it shows of the insides. It works as the database's superuser.
+// devLab does what the page's buttons say, and reads the state of listener and database for the page. It connects as superuser.
 type devLab struct {
 	owner      *pgxpool.Pool
 	simulation *simulation
@@ -46,7 +46,7 @@ func (l *devLab) actions() map[string]web.Action {
 		},
 		"kill-listener": func(ctx context.Context, _ url.Values) (any, error) { return l.killListener(ctx) },
 		"pause": func(context.Context, url.Values) (any, error) {
-			return map[string]int{"seconds": int(devPause.Seconds())}, l.pause.ask()
+			return map[string]int{"seconds": int(devPause.Seconds())}, l.pause.request()
 		},
 	}
 }
@@ -65,35 +65,35 @@ func (l *devLab) killListener(ctx context.Context) (any, error) {
 	return map[string]int{"pid": pid}, nil
 }
 
-// pulse is how the insides are.
+// pulse is the state of listener and database.
 type pulse struct {
 	Database string `json:"database"` // up, paused, or silent
-	// ResumesIn is for how long it is paused yet, in ms.
+	// ResumesIn is the rest of the database's pause, in ms.
 	ResumesIn int64 `json:"resumes_in,omitempty"`
-	// Listener is the process of PostgreSQL that serves the listening connection; 0: there is none.
+	// Listener is the id of the PostgreSQL process that serves the listening connection; 0: there is none.
 	Listener int `json:"listener,omitempty"`
-	// Commits are the times of the last commits, in ms since 1970, by the ids of the events that they lead to.
+	// Commits maps the id of an event to the time of the commit that caused it, in ms since 1970.
 	Commits map[string]float64 `json:"commits,omitempty"`
 }
 
 func (l *devLab) pulse(ctx context.Context) any {
-	if left := l.pause.left(); left > 0 {
+	if left := l.pause.remaining(); left > 0 {
 		return pulse{Database: "paused", ResumesIn: left.Milliseconds()}
 	}
 	ctx, cancel := context.WithTimeout(ctx, pulseTimeout)
 	defer cancel()
-	p, err := l.look(ctx)
+	p, err := l.readPulse(ctx)
 	if err != nil {
 		return pulse{Database: "silent"}
 	}
 	return p
 }
 
-// look reads states and the times of their commits in one snapshot, so that the times belong to the states.
-func (l *devLab) look(ctx context.Context) (p pulse, err error) {
+// readPulse reads states and the times of their commits in one snapshot, so that the times belong to the states.
+func (l *devLab) readPulse(ctx context.Context) (p pulse, err error) {
 	var ids []int64
 	var keys []store.Key
-	for _, audit := range l.simulation.known() {
+	for _, audit := range l.simulation.recent() {
 		ids = append(ids, audit.ID)
 		keys = append(keys, store.IntKey(audit.ID))
 	}
@@ -105,7 +105,7 @@ func (l *devLab) look(ctx context.Context) (p pulse, err error) {
 		}
 		committed := map[int64]time.Time{}
 		var id int64
-		var at *time.Time // nil: frozen since
+		var at *time.Time // nil: the row was frozen since, and its commit's time is lost
 		rows, err := tx.Query(ctx, `select id, pg_xact_commit_timestamp(xmin) from audits where id = any($1)`, ids)
 		if err != nil {
 			return err
@@ -129,7 +129,7 @@ func (l *devLab) look(ctx context.Context) (p pulse, err error) {
 	return p, err
 }
 
-// loopbackAddress reports whether only this machine can reach what listens on the address.
+// loopbackAddress reports whether only this machine can connect to the address.
 func loopbackAddress(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -142,41 +142,41 @@ func loopbackAddress(addr string) bool {
 	return ip.Unmap().IsLoopback()
 }
 
-// pausable is a database server that can be made to stand still; a localpg.Server is one.
+// pausable is a database server that can be paused, like a localpg.Server.
 type pausable interface {
 	Pause() error
 	Resume() error
 }
 
-// pauser makes the database stand still when it is asked to, for devPause. It alone pauses and resumes, in run, because a
-// localpg.Server is for one goroutine; run does not return before it goes on.
+// pauser pauses the database for devPause at each request. Only run pauses and resumes, because a localpg.Server is not safe for concurrent
+// use. run does not return while the database is paused.
 type pauser struct {
-	pg     pausable
-	logger *slog.Logger
-	asked  chan struct{}
+	pg       pausable
+	logger   *slog.Logger
+	requests chan struct{}
 
 	mu    sync.Mutex
-	until time.Time // zero: it is not paused
+	until time.Time // zero: the database is not paused
 }
 
 func newPauser(pg pausable, logger *slog.Logger) *pauser {
-	return &pauser{pg: pg, logger: logger, asked: make(chan struct{}, 1)}
+	return &pauser{pg: pg, logger: logger, requests: make(chan struct{}, 1)}
 }
 
-// ask has the database paused. It does not wait for that. Safe for concurrent use.
-func (p *pauser) ask() error {
+// request asks run to pause the database, and does not wait for it. Safe for concurrent use.
+func (p *pauser) request() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.until.IsZero() {
 		return web.Refusal("PostgreSQL is paused already")
 	}
 	p.until = time.Now().Add(devPause)
-	p.asked <- struct{}{} // there is room: until was zero
+	p.requests <- struct{}{} // does not block: until was zero, so the channel is empty
 	return nil
 }
 
-// left is how long the pause lasts yet. Safe for concurrent use.
-func (p *pauser) left() time.Duration {
+// remaining returns the rest of the pause, 0 if there is none. Safe for concurrent use.
+func (p *pauser) remaining() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.until.IsZero() {
@@ -191,12 +191,12 @@ func (p *pauser) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-p.asked:
+		case <-p.requests:
 		}
 		if err := p.pg.Pause(); err != nil {
 			p.logger.Warn("PostgreSQL cannot be paused", "error", err)
 		} else {
-			_ = pause(ctx, devPause) // ctx: the end of dev ends the pause
+			_ = pause(ctx, devPause) // fails if dev ends, which ends the pause, too
 		}
 		for {
 			err := p.pg.Resume()

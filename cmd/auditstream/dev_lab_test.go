@@ -62,20 +62,20 @@ func TestPauseEndsByItself(t *testing.T) {
 		go func() { done <- p.run(ctx) }()
 
 		for want := 1; want <= 2; want++ {
-			if err := p.ask(); err != nil {
+			if err := p.request(); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
-			if !pg.standsStill() || p.left() != devPause {
-				t.Errorf("it is not paused, with %v left", p.left())
+			if !pg.standsStill() || p.remaining() != devPause {
+				t.Errorf("it is not paused, with %v left", p.remaining())
 			}
-			if _, refused := errors.AsType[web.Refusal](p.ask()); !refused {
+			if _, refused := errors.AsType[web.Refusal](p.request()); !refused {
 				t.Error("a second pause during the first is not refused")
 			}
 			time.Sleep(devPause + time.Second)
 			synctest.Wait()
-			if pg.standsStill() || p.left() != 0 || pg.pauses != want {
-				t.Errorf("after %v it is still paused, with %v left, for the %d. time", devPause, p.left(), pg.pauses)
+			if pg.standsStill() || p.remaining() != 0 || pg.pauses != want {
+				t.Errorf("after %v it is still paused, with %v left, for the %d. time", devPause, p.remaining(), pg.pauses)
 			}
 		}
 		cancel()
@@ -93,7 +93,7 @@ func TestPauseEndsWithDev(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.run(ctx) }()
-		if err := p.ask(); err != nil {
+		if err := p.request(); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -217,7 +217,7 @@ func TestLabKillsTheListener(t *testing.T) {
 func TestPulseWhilePaused(t *testing.T) {
 	t.Parallel()
 	lab := &devLab{pause: newPauser(&fakePostgres{}, slog.New(slog.DiscardHandler))} // it asks nobody
-	if err := lab.pause.ask(); err != nil {
+	if err := lab.pause.request(); err != nil {
 		t.Fatal(err)
 	}
 	if got := lab.pulse(t.Context()).(pulse); got.Database != "paused" || got.ResumesIn <= 0 {

@@ -14,7 +14,7 @@ import (
 	"auditstream/internal/server/web"
 )
 
-// devShow is what a newcomer gets to see: the lines in the terminal, and the page.
+// devShow makes what the developer sees: the lines in the terminal, and the page.
 type devShow struct {
 	secret     string
 	simulation *simulation
@@ -54,7 +54,7 @@ PostgreSQL %s and auditstream are running.
 func (d devShow) page() http.Handler {
 	options := web.Options{Dev: func() web.Dev {
 		return web.Dev{
-			Audits: d.simulation.known(),
+			Audits: d.simulation.recent(),
 			Token:  d.token(devPageTokenTTL),
 			User:   devUser,
 			ByHand: d.simulation.byHand,
@@ -71,12 +71,12 @@ func (d devShow) page() http.Handler {
 func (d devShow) token(ttl time.Duration) string {
 	token, err := signToken(d.secret, tokenClaims(devUser, "", server.AuthConfig{}, ttl))
 	if err != nil {
-		panic(err) // claims of text and numbers, and a key of bytes: nothing can fail
+		panic(err) // cannot happen: the claims are texts and numbers, the key is bytes
 	}
 	return token
 }
 
-// reachable is an address that a browser on this machine can open.
+// reachable returns the address for a browser on this machine: an unspecified IP becomes the loopback address.
 func reachable(addr net.Addr) string {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {
@@ -85,20 +85,20 @@ func reachable(addr net.Addr) string {
 	return fmt.Sprintf("%s:%d", devHost, tcp.Port)
 }
 
-// psqlLine changes something each time it is run, so that there is something to see each time.
+// psqlLine returns a shell command that changes an audit each time it is run.
 func psqlLine(binDir, url string, id int64) string {
 	return fmt.Sprintf(`%s "%s" -c "update audits set progress = 50, message = 'by hand at ' || now()::time(0) where id = %d"`,
 		psqlCommand(binDir), url, id)
 }
 
-// psqlCommand is what starts psql in a shell.
+// psqlCommand returns how a shell starts psql.
 func psqlCommand(binDir string) string {
 	if _, err := exec.LookPath("psql"); err == nil {
 		return "psql"
 	}
 	path, err := exec.LookPath(filepath.Join(binDir, "psql"))
 	if err != nil {
-		return "psql" // the client programs are not installed; the shell will say so
+		return "psql" // psql is not installed; the shell will say so
 	}
 	if strings.ContainsFunc(path, func(r rune) bool { return strings.ContainsRune(" \t'\"\\$&;()<>|*?[]!`", r) }) {
 		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"

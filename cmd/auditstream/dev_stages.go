@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 )
 
-// step is what a worker writes at one moment; nil is NULL.
+// step is one update of a worker; nil is NULL.
 type step struct {
 	status   string
 	progress int
@@ -15,7 +15,7 @@ type step struct {
 	failure  *string
 }
 
-// stages are what an audit goes through, with the progress at which each ends and the messages it shows.
+// stages are the stages of an audit, each with the progress at its end and the messages that it shows.
 var stages = []struct {
 	end      int
 	messages []string
@@ -41,7 +41,7 @@ const (
 	failAt     = 60 // progress from which on a failing audit ends
 )
 
-// steps are one audit, from the first page to the end.
+// steps returns the updates of one audit, from the first page to the end.
 func (w worker) steps() []step {
 	var steps []step
 	s := step{status: "running"}

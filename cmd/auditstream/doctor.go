@@ -28,10 +28,10 @@ With --live it only asks the serve of this machine for /healthz, by HTTP_ADDR an
 leaves the rest alone. The database may be away then: a restart would not bring it back.`
 }
 
-// checkTimeout bounds each check, so that one that hangs does not hide the others.
+// checkTimeout bounds each check, so that a check that hangs does not keep the others from running.
 const checkTimeout = 8 * time.Second
 
-// finding is what a check has to say. A check may have several, or none.
+// finding is one result of a check, with the remedy. A check may have several, or none.
 type finding struct {
 	grade  string
 	text   string
@@ -56,7 +56,7 @@ func fail(remedy, format string, args ...any) finding {
 	return finding{grade: gradeFail, text: fmt.Sprintf(format, args...), remedy: remedy}
 }
 
-// unanswered is the finding of a check whose question the database did not answer.
+// unanswered is the finding of a check whose query failed.
 func unanswered(question string, err error) finding {
 	err, _ = explain(err)
 	return fail("", "%s: %v", question, err)
@@ -95,13 +95,13 @@ type doctor struct {
 	out    io.Writer
 	failed int
 
-	pool    *pgxpool.Pool // of DATABASE_URL, as serve opens it
-	status  sql.Status    // once installation has run
-	adopted []sql.Feed    // likewise
-	other   bool          // once schema has run: the schema is not of this program's version
+	pool         *pgxpool.Pool // of DATABASE_URL, as serve opens it
+	status       sql.Status    // set by the check installation
+	adopted      []sql.Feed    // set by the check installation
+	otherVersion bool          // set by the check schema: the schema is not of this program's version
 }
 
-// run runs a check and prints what it finds.
+// run runs a check and prints its findings.
 func (d *doctor) run(ctx context.Context, check func(context.Context) []finding) (passed bool) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -116,7 +116,7 @@ func (d *doctor) run(ctx context.Context, check func(context.Context) []finding)
 	return passed
 }
 
-// examineDatabase runs the checks that need DATABASE_URL. When that does not lead to a database, they would all say so.
+// examineDatabase runs the checks that need DATABASE_URL, if it connects: otherwise all of them would report the same error.
 func (d *doctor) examineDatabase(ctx context.Context) {
 	if !d.run(ctx, d.databaseURL) {
 		return
@@ -132,7 +132,7 @@ func (d *doctor) examineDatabase(ctx context.Context) {
 		return
 	}
 	for _, check := range []func(context.Context) []finding{
-		d.version, d.primary, d.role, d.installation, d.schema, d.triggers, d.drift, d.seen, d.listen, d.queue, d.connections, d.clock,
+		d.version, d.primary, d.role, d.installation, d.schema, d.triggers, d.drift, d.feedContents, d.listen, d.queue, d.connections, d.clock,
 	} {
 		d.run(ctx, check)
 	}

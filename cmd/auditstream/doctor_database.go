@@ -25,13 +25,13 @@ func (d *doctor) databaseURL(context.Context) []finding {
 		return []finding{fail("", "%v", err)}
 	}
 	findings := []finding{ok("DATABASE_URL: database %s at %s as %s", cfg.Database, strings.Join(servers(cfg), " or "), cfg.User)}
-	for _, warning := range leftOut(d.cmd.DatabaseURL, d.cmd.DatabaseListenURL) {
+	for _, warning := range connectionWarnings(d.cmd.DatabaseURL, d.cmd.DatabaseListenURL) {
 		findings = append(findings, warn("", "%s", warning))
 	}
 	return findings
 }
 
-// servers are those that a URL names, in its order. What pgx falls back on may also be the same one without TLS.
+// servers returns the servers that a URL names, in its order. pgx's fallbacks have a server twice, with and without TLS.
 func servers(cfg *pgx.ConnConfig) []string {
 	all := []string{net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))}
 	for _, other := range cfg.Fallbacks {
@@ -60,19 +60,19 @@ func (d *doctor) connection(ctx context.Context) []finding {
 	if cfg := d.pool.Config().ConnConfig; len(servers(cfg)) > 1 {
 		to = " to " + conn.Conn().PgConn().Conn().RemoteAddr().String()
 	}
-	return []finding{ok("connected%s in %v; a round trip takes %v", to, brief(connected), brief(time.Since(start)))}
+	return []finding{ok("connected%s in %v; a round trip takes %v", to, roundDuration(connected), roundDuration(time.Since(start)))}
 }
 
-// brief rounds to what a person reads.
-func brief(d time.Duration) time.Duration {
+// roundDuration rounds a duration for display.
+func roundDuration(d time.Duration) time.Duration {
 	if d > 10*time.Millisecond {
 		return d.Round(time.Millisecond)
 	}
 	return d.Round(10 * time.Microsecond)
 }
 
-// listenBug lists, for each major version, the first minor version in which LISTEN cannot fail for ever with "could not
-// access status of transaction" (PostgreSQL's commit 8eeb4a0f7c).
+// listenBug maps each major version to the first minor version without the bug that makes LISTEN fail for ever with "could not access status
+// of transaction" (fixed by PostgreSQL's commit 8eeb4a0f7c).
 var listenBug = map[int]int{14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
 
 func (d *doctor) version(ctx context.Context) []finding {
@@ -157,7 +157,7 @@ func (d *doctor) installation(ctx context.Context) []finding {
 	if d.status.Super {
 		return []finding{ok("view auditstream.progress of %s: columns and types are right; it is read with the DATABASE_URL of serve alone, not as a superuser", table)}
 	}
-	if _, err := store.New(conn, store.Audits).Audits(ctx, nil); err != nil { // the very query of serve
+	if _, err := store.New(conn, store.Audits).Audits(ctx, nil); err != nil { // serve's own query
 		return []finding{unanswered("view", err)}
 	}
 	findings := []finding{ok("view auditstream.progress of %s: columns and types are right, readable", table)}
@@ -177,7 +177,7 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 	}
 	if !function {
 		if d.status.View != nil && d.hasAudits() {
-			return nil // not installed, which has been said
+			return nil // not installed: the check installation has reported it
 		}
 		return []finding{warn("Run auditstream install without --no-triggers, unless that is intended.",
 			"no triggers: changes are found by polling alone, every SSE_FALLBACK_DB_INTERVAL_SECONDS")}
@@ -186,7 +186,7 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 	if d.status.Table != "" {
 		repair = fmt.Sprintf("Run auditstream install --table '%s' again: it repairs that.", service.Plain(d.status.Table))
 	}
-	findings := d.feeds(ctx)
+	findings := d.locks(ctx)
 	if !d.hasAudits() {
 		return findings
 	}
@@ -221,7 +221,7 @@ func (d *doctor) connections(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{unanswered("connections", err)}
 	}
-	need := int(d.pool.Config().MaxConns) + 2 // and the one that listens, and the one that holds the locks
+	need := int(d.pool.Config().MaxConns) + 2 // one to listen, one to hold the locks
 	if most-used < need {
 		return []finding{warn("Raise max_connections, use a pooler, or add pool_max_conns=2 to DATABASE_URL.",
 			"connections: %d of %d are in use; an instance of serve takes up to %d", used, most, need)}
@@ -229,12 +229,12 @@ func (d *doctor) connections(ctx context.Context) []finding {
 	return []finding{ok("connections: %d of %d are in use; an instance of serve takes up to %d", used, most, need)}
 }
 
-// maxSkew is how far apart the clocks may be: this machine's decides when a token has expired.
+// maxSkew is how far the clocks may differ: this machine's clock decides when a token has expired.
 const maxSkew = 2 * time.Second
 
 func (d *doctor) clock(ctx context.Context) []finding {
 	var skew, best time.Duration
-	for i := range 3 { // the quickest answer is the most exact
+	for i := range 3 { // the fastest answer is the most exact
 		var there time.Time
 		start := time.Now()
 		if err := d.pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&there); err != nil {
@@ -248,7 +248,7 @@ func (d *doctor) clock(ctx context.Context) []finding {
 	return []finding{judgeSkew(skew, best/2)}
 }
 
-// judgeSkew is told how far ahead the database's clock is, give or take the error.
+// judgeSkew makes the finding from the time that the database's clock is ahead, plus or minus err.
 func judgeSkew(skew, err time.Duration) finding {
 	if skew.Abs() > maxSkew+err {
 		direction := "ahead of"
@@ -256,7 +256,7 @@ func judgeSkew(skew, err time.Duration) finding {
 			direction = "behind"
 		}
 		return warn("Synchronise the clocks (NTP): tokens expire by this machine's.",
-			"clock: the database's is %v %s this machine's", brief(skew.Abs()), direction)
+			"clock: the database's is %v %s this machine's", roundDuration(skew.Abs()), direction)
 	}
-	return ok("clock: the database's and this machine's are %v apart, at most", brief(skew.Abs()+err))
+	return ok("clock: the database's and this machine's are %v apart, at most", roundDuration(skew.Abs()+err))
 }

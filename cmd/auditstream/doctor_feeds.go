@@ -9,15 +9,15 @@ import (
 	"auditstream/internal/store"
 )
 
-// hasAudits says whether the feed is there that others can be without.
+// hasAudits reports whether the feed audits is installed; other feeds do not need it.
 func (d *doctor) hasAudits() bool {
 	return slices.ContainsFunc(d.adopted, func(f sql.Feed) bool { return f.Name == store.DefaultFeed })
 }
 
-// seen says of each feed whether it can be read, and what is in it.
-func (d *doctor) seen(ctx context.Context) (findings []finding) {
-	if d.other || d.hasAudits() && d.status.View != nil {
-		return nil // said already
+// feedContents checks for each feed whether it can be read, and what is in it.
+func (d *doctor) feedContents(ctx context.Context) (findings []finding) {
+	if d.otherVersion || d.hasAudits() && d.status.View != nil {
+		return nil // reported already
 	}
 	conn, err := d.pool.Acquire(ctx)
 	if err != nil {
@@ -29,11 +29,11 @@ func (d *doctor) seen(ctx context.Context) (findings []finding) {
 	}
 	for _, f := range d.adopted {
 		name := "feed " + f.Name
-		if _, err := store.New(conn, service.StoreFeed(f)).Audits(ctx, nil); err != nil { // the very query of serve
+		if _, err := store.New(conn, service.StoreFeed(f)).Audits(ctx, nil); err != nil { // serve's own query
 			findings = append(findings, unanswered(name, err))
 			continue
 		}
-		if f.Name != store.DefaultFeed { // of which this is said already
+		if f.Name != store.DefaultFeed { // for audits, the check installation has reported this
 			findings = append(findings, ok("%s: %s is readable, its keys are of type %s", name, f.View, orElse(f.Key, "integer")))
 			if scanned, err := sql.Scanned(ctx, conn.Conn(), f); err != nil {
 				findings = append(findings, unanswered(name, err))

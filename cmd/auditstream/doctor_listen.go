@@ -15,7 +15,7 @@ import (
 // notifyTimeout is how long a notification may take before it counts as lost.
 const notifyTimeout = 2 * time.Second
 
-// listen sends a notification through DATABASE_URL and waits for it where serve would.
+// listen sends a notification through DATABASE_URL and waits for it on a connection like serve's listener.
 func (d *doctor) listen(ctx context.Context) []finding {
 	name, url := "DATABASE_URL", d.cmd.DatabaseURL
 	if d.cmd.DatabaseListenURL != "" {
@@ -26,22 +26,22 @@ func (d *doctor) listen(ctx context.Context) []finding {
 		return []finding{fail("", "LISTEN: %v", err)}
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if elsewhere := d.elsewhere(ctx, conn); elsewhere != nil {
+	if elsewhere := d.differentDatabases(ctx, conn); elsewhere != nil {
 		return []finding{*elsewhere}
 	}
-	channel := "auditstream_doctor_" + strings.ToLower(rand.Text()) // a running serve does not hear it
+	channel := "auditstream_doctor_" + strings.ToLower(rand.Text()) // not serve's channel, so a running serve does not receive it
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{channel}.Sanitize()); err != nil {
 		return []finding{refusedListen(name, err)}
 	}
 	took, err := d.notify(ctx, conn, channel)
-	_, _ = conn.Exec(ctx, "unlisten "+pgx.Identifier{channel}.Sanitize()) // a pooler would keep it for its next client
+	_, _ = conn.Exec(ctx, "unlisten "+pgx.Identifier{channel}.Sanitize()) // a pooler would leave the LISTEN to its next client
 	switch {
 	case errors.Is(err, errSilence):
-		return []finding{silence(d.cmd.DatabaseListenURL != "")}
+		return []finding{explainSilence(d.cmd.DatabaseListenURL != "")}
 	case err != nil:
 		return []finding{unanswered("NOTIFY through DATABASE_URL", err)}
 	}
-	return []finding{ok("LISTEN on %s hears NOTIFY on DATABASE_URL, in %v", name, brief(took))}
+	return []finding{ok("LISTEN on %s hears NOTIFY on DATABASE_URL, in %v", name, roundDuration(took))}
 }
 
 func listenConn(ctx context.Context, name, url string) (*pgx.Conn, error) {
@@ -61,8 +61,8 @@ func listenConn(ctx context.Context, name, url string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// elsewhere finds out whether the two URLs lead to different databases: notifications stay within one.
-func (d *doctor) elsewhere(ctx context.Context, conn *pgx.Conn) *finding {
+// differentDatabases returns a finding if the two URLs connect to different databases: a notification stays within its database.
+func (d *doctor) differentDatabases(ctx context.Context, conn *pgx.Conn) *finding {
 	const identity = `select current_database(), pg_postmaster_start_time()::text`
 	var here, there struct{ database, started string }
 	if err := d.pool.QueryRow(ctx, identity).Scan(&here.database, &here.started); err != nil {
@@ -94,7 +94,7 @@ func refusedListen(name string, err error) finding {
 
 var errSilence = errors.New("the notification did not arrive")
 
-// notify returns how long a notification was on its way.
+// notify sends a notification and returns how long it took to arrive.
 func (d *doctor) notify(ctx context.Context, conn *pgx.Conn, channel string) (time.Duration, error) {
 	start := time.Now()
 	if _, err := d.pool.Exec(ctx, `select pg_notify($1, 'hello')`, channel); err != nil {
@@ -115,7 +115,7 @@ func (d *doctor) notify(ctx context.Context, conn *pgx.Conn, channel string) (ti
 	}
 }
 
-func silence(own bool) finding {
+func explainSilence(own bool) finding {
 	const pooler = "a transaction pooler is in the way (PgBouncer in transaction mode, Supabase's port 6543, ...)"
 	if own {
 		return fail("Set DATABASE_LISTEN_URL to a direct connection to the primary, around the pooler.",

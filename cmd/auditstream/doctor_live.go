@@ -20,11 +20,11 @@ type liveFlags struct {
 	TLSCertFile string `name:"tls-cert-file" env:"TLS_CERT_FILE" placeholder:"FILE" help:"With --live: serve speaks TLS."`
 }
 
-// liveTimeout is below what engines give a health check.
+// liveTimeout is shorter than the time that container engines give a health check.
 const liveTimeout = 4 * time.Second
 
-// live asks /healthz and not /readyz: who restarts what fails this check would end all streams when the database is away,
-// and not bring it back.
+// live requests /healthz and not /readyz. Engines restart a container that fails this check: with /readyz a database outage would also end
+// all streams, and the restart would not end the outage.
 func (c *doctorCmd) live(ctx context.Context, std streams) error {
 	scheme := "http"
 	if c.TLSCertFile != "" {
@@ -42,13 +42,13 @@ func (c *doctorCmd) live(ctx context.Context, std streams) error {
 	return err
 }
 
-// localAddr is where to reach what listens on addr from the same machine.
+// localAddr returns the address by which this machine connects to a server that listens on addr.
 func localAddr(addr string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || port == "" || port == "0" {
 		return "", fmt.Errorf("HTTP_ADDR: with %q serve cannot be asked: an address with a port other than 0 is needed, like :8080", addr)
 	}
-	if number, err := net.LookupPort("tcp", port); err == nil { // a URL takes no name
+	if number, err := net.LookupPort("tcp", port); err == nil { // a URL cannot have a port's name
 		port = fmt.Sprint(number)
 	}
 	switch ip := net.ParseIP(host); {
@@ -64,8 +64,8 @@ func askHealth(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
 	defer cancel()
 	client := http.Client{
-		Transport: &http.Transport{ // which asks no proxy for what is on this machine
-			// The certificate has the public name, and nothing that is secret is said here.
+		Transport: &http.Transport{ // without a proxy: the server is on this machine
+			// The certificate has the public name, and the request has no secret.
 			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 			DisableKeepAlives: true,
 		},

@@ -2,10 +2,10 @@ package main
 
 import "context"
 
-// feeds is about how serve tells the triggers what is watched: by locks, of which the view auditstream.feeds says the numbers.
-func (d *doctor) feeds(ctx context.Context) []finding {
-	if d.other {
-		return nil // said already
+// locks checks that serve can take the locks by which triggers learn what is watched: their numbers are in the view auditstream.feeds.
+func (d *doctor) locks(ctx context.Context) []finding {
+	if d.otherVersion {
+		return nil // reported already
 	}
 	var name string
 	var there, may bool
@@ -33,8 +33,8 @@ func (d *doctor) feeds(ctx context.Context) []finding {
 	return []finding{judgeLocks(class, buckets, locks)}
 }
 
-// judgeLocks is told the class and the number of the locks that say what is watched, and how many the server's lock table holds. An
-// instance of serve may take them all; when the table is full, the application's statements fail.
+// judgeLocks makes the finding from the class and the number of a feed's locks, and the size of the server's lock table. An instance of serve
+// may take all the locks; when the table is full, the application's statements fail.
 func judgeLocks(class, buckets, table int) finding {
 	if buckets < 1 || buckets&(buckets-1) != 0 {
 		return fail("Run auditstream install again: it repairs that.", "locks: auditstream.feeds says %d buckets, want a power of two", buckets)

@@ -14,12 +14,12 @@ func (d *doctor) schema(ctx context.Context) []finding {
 	case err != nil:
 		return []finding{unanswered("schema", err)}
 	case s.Version == 0:
-		return nil // nothing is installed, which is said elsewhere, or it was written by hand
+		return nil // not installed, which another check reports, or written by hand
 	case s.Version > sql.SchemaVersion:
-		d.other = true
+		d.otherVersion = true
 		return []finding{warn("Upgrade the program.", "schema: version %d, newer than this program's, %d", s.Version, sql.SchemaVersion)}
 	case s.Version < sql.SchemaVersion:
-		d.other = true
+		d.otherVersion = true
 		lacks := s.Lacks()
 		if lacks != "" {
 			lacks = "; until it is upgraded " + lacks
@@ -29,14 +29,14 @@ func (d *doctor) schema(ctx context.Context) []finding {
 	return []finding{ok("schema: version %d, this program's", s.Version)}
 }
 
-// upgradeRemedy is the install command in a sentence.
+// upgradeRemedy returns a sentence with the install command.
 func upgradeRemedy(s sql.Schema) string {
 	return fmt.Sprintf("Run %s, with the --column options that it was installed with.", service.InstallCommand(s))
 }
 
 func (d *doctor) drift(context.Context) []finding {
-	if d.other || d.status.View != nil && d.hasAudits() && len(d.status.Drift.Findings) == 0 {
-		return nil // said already
+	if d.otherVersion || d.status.View != nil && d.hasAudits() && len(d.status.Drift.Findings) == 0 {
+		return nil // reported already
 	}
 	var findings []finding
 	for _, f := range d.status.Drift.Findings {

@@ -304,8 +304,8 @@ func TestDoctorHearsSilence(t *testing.T) {
 	if _, err := d.notify(t.Context(), pgtest.Connect(t, dsn), "nobody_listens"); !errors.Is(err, errSilence) {
 		t.Errorf("notify: %v, want %v", err, errSilence)
 	}
-	mustContain(t, silence(false).String(), "FAIL  LISTEN on DATABASE_URL", "pooler", "DATABASE_LISTEN_URL is needed")
-	mustContain(t, silence(true).String(), "FAIL  LISTEN on DATABASE_LISTEN_URL", "around the pooler")
+	mustContain(t, explainSilence(false).String(), "FAIL  LISTEN on DATABASE_URL", "pooler", "DATABASE_LISTEN_URL is needed")
+	mustContain(t, explainSilence(true).String(), "FAIL  LISTEN on DATABASE_LISTEN_URL", "around the pooler")
 }
 
 // TestDoctorFindsServerStopped: the pool has connections, the server is gone; every check says so, and none hangs.

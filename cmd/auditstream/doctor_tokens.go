@@ -9,7 +9,7 @@ import (
 	"auditstream/internal/server"
 )
 
-// secrets checks the tokens' configuration. It tells lengths, never keys.
+// secrets checks the tokens' configuration. It shows the lengths of keys, never the keys.
 func (d *doctor) secrets(context.Context) []finding {
 	auth := d.cmd.authFlags.config()
 	if err := auth.Validate(); err != nil {
@@ -24,16 +24,16 @@ func (d *doctor) secrets(context.Context) []finding {
 		if auth.PreviousSecret != "" {
 			previous = fmt.Sprintf(" and, for now, JWT_SECRET_PREVIOUS (%d bytes)", len(auth.PreviousSecret))
 		}
-		findings = append(findings, ok("tokens: HS256 with JWT_SECRET (%d bytes)%s; %s", len(auth.Secret), previous, demands(auth)))
+		findings = append(findings, ok("tokens: HS256 with JWT_SECRET (%d bytes)%s; %s", len(auth.Secret), previous, describeTokens(auth)))
 	}
 	if auth.JWKSURL != "" {
-		findings = append(findings, ok("tokens: RS256 and ES256 with the keys of JWT_JWKS_URL; %s", demands(auth)))
+		findings = append(findings, ok("tokens: RS256 and ES256 with the keys of JWT_JWKS_URL; %s", describeTokens(auth)))
 	}
 	return findings
 }
 
-// demands says what tokens must have, and whom they speak for.
-func demands(auth server.AuthConfig) string {
+// describeTokens says which claims tokens must have, and which claim names the user.
+func describeTokens(auth server.AuthConfig) string {
 	claim := cmp.Or(auth.AudienceClaim, "aud")
 	must := "any iss and aud are accepted"
 	switch {
@@ -50,7 +50,7 @@ func demands(auth server.AuthConfig) string {
 	return must
 }
 
-// keySet fetches the JWKS as serve does, whatever is wrong with the secret.
+// keySet fetches the JWKS as serve does, even if the secret is wrong.
 func (d *doctor) keySet(ctx context.Context) []finding {
 	auth := d.cmd.authFlags.config()
 	if auth.JWKSURL == "" {
@@ -58,7 +58,7 @@ func (d *doctor) keySet(ctx context.Context) []finding {
 	}
 	auth.Secret, auth.PreviousSecret = "", ""
 	if auth.Validate() != nil {
-		return nil // said by secrets; an address that is not allowed is not asked
+		return nil // the check secrets has reported it; a forbidden address is not requested
 	}
 	start := time.Now()
 	set, err := server.FetchKeySet(ctx, auth.JWKSURL)
@@ -67,7 +67,7 @@ func (d *doctor) keySet(ctx context.Context) []finding {
 			"JWT_JWKS_URL: %v", err)}
 	}
 	all := set.Len() + len(set.LeftOut)
-	findings := []finding{ok("JWT_JWKS_URL: %d of %d keys can verify RS256 or ES256; fetched in %v", set.Len(), all, brief(time.Since(start)))}
+	findings := []finding{ok("JWT_JWKS_URL: %d of %d keys can verify RS256 or ES256; fetched in %v", set.Len(), all, roundDuration(time.Since(start)))}
 	for _, key := range set.Private {
 		findings = append(findings, warn("Have the issuer replace that key, and publish the public half alone.", "JWT_JWKS_URL: the private half of a key is published, with which anybody can make tokens: %s", key))
 	}
@@ -84,5 +84,5 @@ func (d *doctor) keySet(ctx context.Context) []finding {
 	return findings
 }
 
-// maxKeysShown is how many of the keys that are left out are named.
+// maxKeysShown is how many of the keys that are left out doctor names.
 const maxKeysShown = 10

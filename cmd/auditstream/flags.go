@@ -15,7 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// The flags that commands share. Each is an environment variable of the same name in capitals.
+// The flags that commands share. Each flag is also an environment variable: its name in capitals.
 
 type databaseFlags struct {
 	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"PostgreSQL 14 or later: postgres://user:password@host:5432/database. Required. It may lead through a pooler."`
@@ -51,7 +51,7 @@ func (f authFlags) config() server.AuthConfig {
 	}
 }
 
-// cacheFlags are apart from authFlags, which doctor and token have too.
+// cacheFlags are flags of serve only; doctor and token have authFlags, too.
 type cacheFlags struct {
 	JWTCachedTokens limit `name:"jwt-cached-tokens" env:"JWT_CACHED_TOKENS" default:"4096" help:"Most tokens that are remembered, by their hash, once they were found valid: until they expire or keys change. 0: each request verifies its token."`
 }
@@ -82,12 +82,12 @@ type httpFlags struct {
 	CORSAllowedOrigins     []string `name:"cors-allowed-origins" env:"CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins of other pages that may read the streams, comma separated, each exactly as it is, or *."`
 }
 
-// processorFlags are serve's alone.
+// processorFlags are flags of serve only.
 type processorFlags struct {
 	Processors processors `name:"processors" env:"GOMAXPROCS" default:"0" help:"Processors to use; 0: half of those there are, at least one, because threads that wake each other cost more than they save. On a machine of its own with much TLS: all of them."`
 }
 
-// accessFlags are serve's alone.
+// accessFlags are flags of serve only.
 type accessFlags struct {
 	AccessLog toggle `env:"ACCESS_LOG" default:"off" help:"Log each request at its end, or when its stream begins: on, or off."`
 }
@@ -102,7 +102,7 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 	return logger
 }
 
-// leveled is a logger whose level can be changed.
+// leveled returns a logger with the variable that holds its level.
 func (f logFlags) leveled(w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
 	level.Set(slog.Level(f.LogLevel))
@@ -110,14 +110,14 @@ func (f logFlags) leveled(w io.Writer) (*slog.Logger, *slog.LevelVar) {
 }
 
 func (f logFlags) handler(w io.Writer, level slog.Leveler) slog.Handler {
-	options := &slog.HandlerOptions{Level: level, ReplaceAttr: anonymousErrors(level)}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: hideNamesInErrors(level)}
 	if f.LogFormat == "json" {
 		return slog.NewJSONHandler(w, options)
 	}
 	return slog.NewTextHandler(w, options)
 }
 
-// The types below say what is allowed when a value is not.
+// The types below validate their values; their errors say what is allowed.
 
 type seconds time.Duration
 
@@ -143,7 +143,7 @@ func (l *limit) Decode(ctx *kong.DecodeContext) error {
 	return err
 }
 
-// processors are no more than there are in any machine: Go reserves memory for each.
+// processors has a maximum above the number in any machine, because Go reserves memory for each.
 type processors int
 
 func (p *processors) Decode(ctx *kong.DecodeContext) error {
@@ -152,7 +152,7 @@ func (p *processors) Decode(ctx *kong.DecodeContext) error {
 	return err
 }
 
-// rowBytes is at least what an ordinary message is, and no more than what a browser should be sent at a time.
+// rowBytes is at least the size of an ordinary message, and at most what a browser should get at a time.
 type rowBytes int
 
 func (b *rowBytes) Decode(ctx *kong.DecodeContext) error {
@@ -164,7 +164,7 @@ func (b *rowBytes) Decode(ctx *kong.DecodeContext) error {
 func maximum(ctx *kong.DecodeContext) int64 {
 	n, err := strconv.ParseInt(ctx.Value.Tag.Get("max"), 10, 64)
 	if err != nil {
-		panic("flag without max: " + ctx.Value.Name) // a mistake in this file, found by any test
+		panic("flag without max: " + ctx.Value.Name) // a mistake in this file, which any test finds
 	}
 	return n
 }
@@ -210,7 +210,7 @@ func (t *toggle) Decode(ctx *kong.DecodeContext) error {
 	return oneOf(ctx, (*string)(t), "on", "off")
 }
 
-// IsBool tells kong so.
+// IsBool tells kong that the flag needs no value.
 func (*toggle) IsBool() bool { return true }
 
 type format string
@@ -248,8 +248,8 @@ func word(ctx *kong.DecodeContext) (string, error) {
 	return strings.TrimSpace(text), err
 }
 
-// rawText is a value as it was given. kong's own way leads through JSON, where every byte that is not UTF-8 becomes the same
-// character: a random key would be another one, and one that can be guessed.
+// rawText returns a value byte for byte. kong would pass it through JSON, where every byte that is not UTF-8 becomes the same character: a
+// random key would become another key, which is easier to guess.
 func rawText(ctx *kong.DecodeContext) (string, error) {
 	token, err := ctx.Scan.PopValue("flag")
 	if err != nil {
@@ -264,7 +264,7 @@ func decodeText(ctx *kong.DecodeContext, target reflect.Value) error {
 	return err
 }
 
-// dropEmptyEnv makes an empty variable the same as none: compose files and unit files pass on what is not set as empty.
+// dropEmptyEnv unsets empty variables, because compose files and unit files pass an unset variable as an empty one.
 func dropEmptyEnv() {
 	for _, entry := range os.Environ() {
 		name, value, _ := strings.Cut(entry, "=")

@@ -94,7 +94,7 @@ func upgrades(plan *sql.Plan) bool {
 	return plan.SQL != "" && plan.Schema != 0 && plan.Schema < sql.SchemaVersion
 }
 
-// quoteAll writes OURS=THEIRS as a shell takes them.
+// quoteAll quotes OURS=THEIRS for a shell.
 func quoteAll(pairs []string) string {
 	var quoted []string
 	for _, pair := range pairs {
@@ -107,7 +107,7 @@ func quoteAll(pairs []string) string {
 	return strings.Join(quoted, " --column ")
 }
 
-// columnMap parses OURS=THEIRS. What the names may be, package sql knows.
+// columnMap parses OURS=THEIRS. Package sql checks the names.
 func columnMap(pairs []string) (map[string]string, error) {
 	columns := make(map[string]string)
 	for _, pair := range pairs {
@@ -155,8 +155,8 @@ func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
 	})
 }
 
-// change runs install or uninstall on a connection of its own and prints what came of it: with dryRun the SQL alone, on
-// standard output, so that it can be piped into psql.
+// change runs install or uninstall on a connection of its own and prints the result. With dryRun standard output has the SQL only, so that it
+// can be piped into psql.
 func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run func(context.Context, sqlConn) (*sql.Plan, string, error)) error {
 	if err := db.check(); err != nil {
 		return err
@@ -166,7 +166,7 @@ func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	for _, warning := range leftOut(db.DatabaseURL, "") {
+	for _, warning := range connectionWarnings(db.DatabaseURL, "") {
 		fmt.Fprintln(std.err, "auditstream: warning:", warning)
 	}
 	plan, done, err := run(ctx, conn)

@@ -15,12 +15,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// startInstallFlags are serve's alone: one command, or one container, from somebody's own database to the first event.
+// startInstallFlags are flags of serve only: with them one command, or one container, leads from an own database to the first event.
 type startInstallFlags struct {
 	Install tableName `env:"AUDITSTREAM_INSTALL" placeholder:"TABLE" help:"Adopt this table before serving, as install --table TABLE does, with the rights of DATABASE_URL; changes nothing where that was done before."`
 }
 
-// tableName is never empty once it is given: that would be install's default, which nobody asked for.
+// tableName refuses an empty value, which would stand for install's default table.
 type tableName string
 
 func (n *tableName) Decode(ctx *kong.DecodeContext) error {
@@ -32,16 +32,16 @@ func (n *tableName) Decode(ctx *kong.DecodeContext) error {
 	return err
 }
 
-// installRetry is the pause between attempts to reach a database that is starting. Longer, and the first event is later.
+// installRetry is the pause between attempts to connect to a database that is starting. If it is longer, the first event comes later.
 const installRetry = 500 * time.Millisecond
 
-// installFirst installs, and returns once the table is adopted. A database that is not there yet is waited for until ctx is done, as
-// containers start in any order; everything else that is wrong is an error.
-func (f startInstallFlags) installFirst(ctx context.Context, url string, logger *slog.Logger) error {
+// installAtStart adopts the table of --install, if it is given. It waits for an unreachable database until ctx is done, because containers
+// start in any order; every other failure is an error.
+func (f startInstallFlags) installAtStart(ctx context.Context, url string, logger *slog.Logger) error {
 	if f.Install == "" {
 		return nil
 	}
-	conn, err := reach(ctx, url, logger)
+	conn, err := connectWhenUp(ctx, url, logger)
 	if err != nil {
 		return fmt.Errorf("--install (AUDITSTREAM_INSTALL): %w", err)
 	}
@@ -50,7 +50,7 @@ func (f startInstallFlags) installFirst(ctx context.Context, url string, logger 
 	if err != nil {
 		return fmt.Errorf("--install (AUDITSTREAM_INSTALL): %w", err)
 	}
-	if schema.Version > sql.SchemaVersion { // an older instance that restarts during an upgrade serves what is there; the schema's watch warns
+	if schema.Version > sql.SchemaVersion { // an older instance restarted during an upgrade: it serves the newer schema, and warns
 		return nil
 	}
 	plan, err := sql.Install(ctx, conn, sql.Options{Table: string(f.Install), Logger: logger})
@@ -59,7 +59,7 @@ func (f startInstallFlags) installFirst(ctx context.Context, url string, logger 
 		logInstalled(logger, plan)
 	case !lacksRights(err):
 		return fmt.Errorf("--install (AUDITSTREAM_INSTALL) %s: %w", f.Install, err)
-	case f.done(ctx, conn, schema): // the drift watch says what is not as it was made
+	case f.isAdopted(ctx, conn, schema): // service's driftWatch logs what differs from the install
 		logger.Warn("installed already, and this role may not repair it", "table", schema.Table, "missing", err)
 	default:
 		return fmt.Errorf("--install (AUDITSTREAM_INSTALL) %s: %w\n%s", f.Install, err, f.command(currentUser(ctx, conn)))
@@ -67,27 +67,27 @@ func (f startInstallFlags) installFirst(ctx context.Context, url string, logger 
 	return nil
 }
 
-// command is what somebody with the rights runs once.
+// command returns the advice for a role without the rights: what the table's owner runs once.
 func (f startInstallFlags) command(role string) string {
 	return fmt.Sprintf("Or run it once with the table owner's DATABASE_URL, and then serve again: auditstream install --table %s --role %s",
 		service.ShellQuote(string(f.Install)), service.ShellQuote(role))
 }
 
 func currentUser(ctx context.Context, conn *pgx.Conn) string {
-	role := conn.Config().User // where the server does not answer any more
+	role := conn.Config().User // used if the query fails
 	_ = conn.QueryRow(ctx, "select current_user::text").Scan(&role)
 	return role
 }
 
-// reach connects, and waits for a server that cannot be reached or does not accept connections yet.
-func reach(ctx context.Context, url string, logger *slog.Logger) (*pgx.Conn, error) {
+// connectWhenUp connects, and tries again while the server is unreachable or does not accept connections yet.
+func connectWhenUp(ctx context.Context, url string, logger *slog.Logger) (*pgx.Conn, error) {
 	for told := false; ; told = true {
 		conn, err := connect(ctx, url)
 		if err == nil {
 			return conn, nil
 		}
 		if _, final := explain(err); final {
-			return nil, errors.New(anonymous(err.Error()))
+			return nil, errors.New(hideNames(err.Error()))
 		}
 		if !told {
 			logger.Error("the database cannot be reached yet, so nothing is served until it is", "error", err)
@@ -106,8 +106,8 @@ func lacksRights(err error) bool {
 	return ok && refused.Code == "42501" // insufficient_privilege
 }
 
-// done reports whether somebody has adopted the table, as far as a role can tell that may not install.
-func (f startInstallFlags) done(ctx context.Context, conn *pgx.Conn, schema sql.Schema) (same bool) {
+// isAdopted reports whether the table is adopted already, as far as a role without the rights to install can tell.
+func (f startInstallFlags) isAdopted(ctx context.Context, conn *pgx.Conn, schema sql.Schema) (same bool) {
 	err := conn.QueryRow(ctx, "select to_regclass('auditstream.progress') is not null and coalesce(to_regclass($1) = to_regclass($2), false)",
 		string(f.Install), schema.Table).Scan(&same)
 	return err == nil && same && schema.Version == sql.SchemaVersion

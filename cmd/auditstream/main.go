@@ -1,7 +1,3 @@
-// Command auditstream shows live progress from PostgreSQL in browsers, over Server-Sent Events.
-//
-// All wiring is in internal/service; main only finds out what is asked for, and turns the outcome into an exit status:
-// 0 done, 1 failed, 2 wrong usage; watch has two more.
 package main
 
 import (
@@ -52,12 +48,12 @@ For your own database (DATABASE_URL=postgres://user:password@host/database):
 
 Every flag of serve is also an environment variable.`
 
-// usageError is a mistake in how the command was called, or in its configuration.
+// usageError is a mistake in a command's arguments or configuration: the exit status is 2.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// streams are where a command's output goes.
+// streams are a command's standard output and standard error.
 type streams struct{ out, err io.Writer }
 
 func main() {
@@ -71,7 +67,7 @@ func main() {
 // run is the program: it parses args, runs the command until ctx is done, and returns the exit status.
 func run(ctx context.Context, args []string, std streams) (code int) {
 	type exit struct{ code int }
-	defer func() { // kong exits by itself after --help
+	defer func() { // kong calls exit after --help
 		if e, ok := recover().(exit); ok {
 			code = e.code
 		}
@@ -101,9 +97,9 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		if err != nil {
 			return nil, err
 		}
-		return configured(command, &c), nil
+		return newConfiguration(command, &c), nil
 	})
-	return report(std, command.Run(configured(command, &c), again))
+	return report(std, command.Run(newConfiguration(command, &c), again))
 }
 
 func newParser(ctx context.Context, c *cli, std streams, exit func(code int)) (*kong.Kong, error) {

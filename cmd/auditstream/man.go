@@ -10,7 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// manCmd writes the manual page for packages, from the same model that --help is made of.
+// manCmd writes the manual page, for packages, from the same model of the commands as --help.
 type manCmd struct {
 	Date string `placeholder:"YYYY-MM-DD" help:"The page's date; today, unless builds are to be the same tomorrow."`
 }
@@ -27,7 +27,7 @@ func (c *manCmd) Run(parser *kong.Kong, std streams) error {
 	return err
 }
 
-// manual is the page in the language of man(7).
+// manual returns the page in the format of man(7).
 func manual(app *kong.Application, date time.Time) string {
 	p := &page{}
 	p.line(`.TH AUDITSTREAM 1 "%s" "auditstream %s" "User Commands"`, date.Format(time.DateOnly), roff(version()))
@@ -82,7 +82,7 @@ func arguments(c *kong.Node) string {
 	return strings.Join(names, " ")
 }
 
-// page is a page in the making.
+// page builds the manual page.
 type page struct{ strings.Builder }
 
 func (p *page) line(format string, args ...any) { fmt.Fprintf(p, format+"\n", args...) }
@@ -91,7 +91,7 @@ func (p *page) section(name string) { p.line(".SH %s", name) }
 
 var blankLines = regexp.MustCompile(`\n\s*\n`)
 
-// text writes paragraphs; one whose lines are indented stays as it is.
+// text writes paragraphs, and keeps the lines of indented ones.
 func (p *page) text(text string) {
 	for k, paragraph := range blankLines.Split(strings.Trim(text, "\n"), -1) {
 		indented := strings.HasPrefix(paragraph, "  ")
@@ -121,7 +121,7 @@ func (p *page) flag(flag *kong.Flag) {
 	p.line("%s", roff(flag.Help))
 }
 
-// roff protects what would be an instruction or another character in the page.
+// roff escapes what man would take for a request or a special character.
 func roff(text string) string {
 	lines := strings.Split(text, "\n")
 	for k, line := range lines {

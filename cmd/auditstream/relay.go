@@ -17,12 +17,12 @@ type redisFlags struct {
 	RedisURL string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" default:"redis://127.0.0.1:6379/0" help:"Redis of SSE_SOURCE=redis and of relay: redis://user:password@host:6379/0, with rediss for TLS."`
 }
 
-// relayedFlags are serve's.
+// relayedFlags are flags of serve only.
 type relayedFlags struct {
 	RedisRelay relayed `name:"redis-relay" env:"REDIS_RELAY" default:"auto" help:"Whether /readyz says up only while a relay is heard on Redis: on, always; auto, once one has been heard, so that none need exist."`
 }
 
-// options never quotes the URL in an error: it holds a password.
+// options never quotes the URL in an error, because it holds a password.
 func (f redisFlags) options() (*redisOptions, error) {
 	if err := dsn.LookAtRedis(f.RedisURL); err != nil {
 		return nil, usageError{fmt.Errorf("REDIS_URL is %w", err)}
@@ -65,7 +65,7 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	logLeftOut(logger, c.DatabaseURL, c.DatabaseListenURL)
+	logConnectionWarnings(logger, c.DatabaseURL, c.DatabaseListenURL)
 	for name, url := range map[string]string{"DATABASE_URL": c.DatabaseURL, "DATABASE_LISTEN_URL": orElse(c.DatabaseListenURL, c.DatabaseURL)} {
 		if err := checkParameters(ctx, name, url); err != nil {
 			return err

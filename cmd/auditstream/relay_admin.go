@@ -15,13 +15,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// relayAdmin is what operators ask a relay, which serves nothing else.
+// relayAdmin serves a relay's metrics and health to operators. A relay serves nothing else.
 type relayAdmin struct {
-	listener net.Listener // nil: none
+	listener net.Listener // nil: the address is off
 	addr     string       // as configured
 }
 
-// listenRelayAdmin binds the address, so that a taken port is an error at start; empty: none.
+// listenRelayAdmin binds the address, so that a port in use is an error at start. An empty address binds nothing.
 func listenRelayAdmin(ctx context.Context, addr string) (relayAdmin, error) {
 	if addr == "" {
 		return relayAdmin{}, nil
@@ -61,7 +61,7 @@ func (a relayAdmin) run(ctx context.Context, metrics *prometheus.Registry, postg
 		Handler: notForPages(a.addr, routes), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
-	stop := context.AfterFunc(ctx, func() { _ = admin.Close() }) // no answer is worth waiting for
+	stop := context.AfterFunc(ctx, func() { _ = admin.Close() }) // without waiting for answers under way
 	defer stop()
 	if err := admin.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve ADMIN_ADDR: %w", err)
@@ -69,7 +69,7 @@ func (a relayAdmin) run(ctx context.Context, metrics *prometheus.Registry, postg
 	return nil
 }
 
-// notForPages is what server.Server does at its operators' address.
+// notForPages refuses foreign web pages, as server.Server does at its admin address.
 func notForPages(addr string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if server.ForeignPage(addr, r) {
@@ -84,7 +84,7 @@ func answer(w http.ResponseWriter, status int, body string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(body)) // whoever asked has gone
+	_, _ = w.Write([]byte(body)) // fails if the client has disconnected
 }
 
 func upOrDown(up bool) string {

@@ -15,16 +15,16 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// configuration is what a command line, its file and the environment come to.
+// configuration holds the settings from the command line, the environment file and the environment.
 type configuration struct {
 	serve  *serveCmd
 	values map[string]any // by variable
 }
 
-// reparse reads the command line, its file and the environment once more.
+// reparse reads the command line, the environment file and the environment again.
 type reparse func() (*configuration, error)
 
-func configured(ctx *kong.Context, c *cli) *configuration {
+func newConfiguration(ctx *kong.Context, c *cli) *configuration {
 	values := map[string]any{}
 	for _, flag := range ctx.Flags() {
 		for _, name := range flag.Envs {
@@ -34,15 +34,15 @@ func configured(ctx *kong.Context, c *cli) *configuration {
 	return &configuration{serve: &c.Serve, values: values}
 }
 
-// reloadable are the variables that SIGHUP takes over.
+// reloadable are the variables that a reload changes; the others need a restart.
 var reloadable = []string{"JWT_SECRET", "JWT_SECRET_PREVIOUS", "LOG_LEVEL"}
 
-// reloader makes a running server take over what has changed.
+// reloader applies changed settings to a running server at SIGHUP.
 type reloader struct {
 	parse reparse
-	// signals has capacity 1, so that those that come during a reload are one.
+	// signals has capacity 1, so that all signals during a reload cause one more.
 	signals chan os.Signal
-	now     *configuration
+	current *configuration
 	level   *slog.LevelVar
 	logger  *slog.Logger
 	server  interface {
@@ -52,13 +52,13 @@ type reloader struct {
 
 var _ = reloader{server: (*server.Server)(nil)}
 
-// catch has SIGHUP reload instead of ending the process, from now on.
-func (r *reloader) catch() {
+// catchSIGHUP makes SIGHUP cause a reload in run; from now on it does not end the process.
+func (r *reloader) catchSIGHUP() {
 	r.signals = make(chan os.Signal, 1)
 	signal.Notify(r.signals, syscall.SIGHUP)
 }
 
-// run reloads at each signal until ctx is done. Later ones are ignored.
+// run reloads at each signal until ctx is done; later signals are ignored.
 func (r *reloader) run(ctx context.Context) error {
 	for {
 		select {
@@ -70,7 +70,7 @@ func (r *reloader) run(ctx context.Context) error {
 	}
 }
 
-// reload takes over all that may be, or nothing when anything is invalid. It logs names and never values.
+// reload applies all reloadable settings, or none if one is invalid. It logs the names of changed variables, never their values.
 func (r *reloader) reload(ctx context.Context) {
 	next, err := r.parse()
 	if err == nil {
@@ -84,10 +84,10 @@ func (r *reloader) reload(ctx context.Context) {
 	var changed, ignored []string
 	for _, name := range slices.Sorted(maps.Keys(next.values)) {
 		switch {
-		case reflect.DeepEqual(r.now.values[name], next.values[name]):
+		case reflect.DeepEqual(r.current.values[name], next.values[name]):
 		case slices.Contains(reloadable, name):
 			changed = append(changed, name)
-			r.now.values[name] = next.values[name]
+			r.current.values[name] = next.values[name]
 		default:
 			ignored = append(ignored, name)
 		}

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// liveHeap adds go_gc_heap_live_bytes: what is reachable, without the garbage since. It alone tells a leak from a busy hour.
+// liveHeap adds go_gc_heap_live_bytes: reachable memory, without garbage. Only this metric tells a leak from a busy hour.
 var liveHeap = collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
 
 type serveCmd struct {
@@ -42,11 +42,11 @@ type serveCmd struct {
 	startInstallFlags `embed:""`
 }
 
-func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, again reparse) error {
+func (c *serveCmd) Run(ctx context.Context, std streams, current *configuration, again reparse) error {
 	if err := c.databaseFlags.check(); err != nil {
 		return err
 	}
-	c.processorFlags.use()
+	c.processorFlags.apply()
 	if c.DatabaseListenURL != "" {
 		if err := checkParameters(ctx, "DATABASE_LISTEN_URL", c.DatabaseListenURL); err != nil {
 			return err
@@ -57,14 +57,14 @@ func (c *serveCmd) Run(ctx context.Context, std streams, now *configuration, aga
 		page = web.Page(web.Options{Cookie: c.SSEAuthCookie != ""})
 	}
 	logger, level := c.leveled(std.err)
-	logLeftOut(logger, c.DatabaseURL, c.DatabaseListenURL)
-	r := &reloader{parse: again, now: now, level: level, logger: logger}
-	r.catch()
+	logConnectionWarnings(logger, c.DatabaseURL, c.DatabaseListenURL)
+	r := &reloader{parse: again, current: current, level: level, logger: logger}
+	r.catchSIGHUP()
 	return serve(ctx, c, logger, page, r, func(*server.Server) {})
 }
 
-// serve runs the service until ctx is done. page is what the server shows besides the API, nil for nothing; reloads sees to
-// SIGHUP, nil: nobody does; listening is called once the addresses are bound.
+// serve runs the service until ctx is done. page serves the paths outside the API, nil: 404. reloads handles SIGHUP, nil: nothing does.
+// listening is called once the addresses are bound.
 func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Handler, reloads *reloader, listening func(*server.Server)) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(buildInfo(), collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -93,10 +93,10 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	}
 
 	warnOpenFiles(logger, int(c.SSEMaxStreams))
-	if err := c.installFirst(ctx, c.DatabaseURL, logger); err != nil {
+	if err := c.installAtStart(ctx, c.DatabaseURL, logger); err != nil {
 		return unlessStopped(ctx, err)
 	}
-	if err := firstContact(ctx, all.Ping, logger); err != nil {
+	if err := checkDatabase(ctx, all.Ping, logger); err != nil {
 		return err
 	}
 	if err := srv.Listen(ctx); err != nil {
@@ -117,7 +117,7 @@ func serve(ctx context.Context, c *serveCmd, logger *slog.Logger, page http.Hand
 	return err
 }
 
-// service is what the flags say about the service.
+// service makes the service as the flags say.
 func (c *serveCmd) service(pool *pgxpool.Pool, tracer trace.TracerProvider, logger *slog.Logger, registry prometheus.Registerer) (*service.Service, error) {
 	conn, err := parseDatabaseURL("DATABASE_LISTEN_URL", cmp.Or(c.DatabaseListenURL, c.DatabaseURL))
 	if err != nil {
@@ -135,11 +135,11 @@ func (c *serveCmd) service(pool *pgxpool.Pool, tracer trace.TracerProvider, logg
 	})
 }
 
-// server is what the flags say about the server; what it works with is missing.
+// server returns the server's Config as the flags say, without its logger, metrics and service.
 func (c *serveCmd) server() server.Config {
 	auth := c.authFlags.config()
 	auth.MaxCached = int(c.JWTCachedTokens)
-	for i, origin := range c.CORSAllowedOrigins { // many write a blank behind the comma
+	for i, origin := range c.CORSAllowedOrigins { // a blank after the comma is common
 		c.CORSAllowedOrigins[i] = strings.TrimSpace(origin)
 	}
 	return server.Config{
@@ -163,9 +163,9 @@ func (c *serveCmd) server() server.Config {
 	}
 }
 
-// firstContact reads from the database once. A mistake that waiting cannot mend ends the program; anything else is said,
-// and the service starts: the database may come up later, or install run later.
-func firstContact(ctx context.Context, ping func(context.Context) error, logger *slog.Logger) error {
+// checkDatabase reads from the database once. An error that waiting cannot mend is returned and ends the program. Any other is logged, and
+// the service starts: the database may start later, or install may run later.
+func checkDatabase(ctx context.Context, ping func(context.Context) error, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	err := ping(ctx)
@@ -174,7 +174,7 @@ func firstContact(ctx context.Context, ping func(context.Context) error, logger 
 	}
 	err, final := explain(err)
 	if final {
-		return errors.New(anonymous(err.Error()))
+		return errors.New(hideNames(err.Error()))
 	}
 	logger.Error("the database cannot be read yet, trying again", "error", err)
 	return nil
@@ -187,7 +187,7 @@ func adminAddr(flag string) string {
 	return flag
 }
 
-// boundAdminAddr says where the metrics are: with port 0 only the bound address tells.
+// boundAdminAddr returns the address of the metrics as it is bound, because the configured port may be 0.
 func boundAdminAddr(srv *server.Server) string {
 	addr := srv.AdminAddr()
 	if addr == nil {

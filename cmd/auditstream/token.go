@@ -46,7 +46,7 @@ func (c *tokenCmd) Run(std streams) error {
 	return err
 }
 
-// claims are those that serve looks for with the same settings, and those of --claim.
+// claims returns the claims that serve requires with the same settings, and those of --claim.
 func (c *tokenCmd) claims(auth server.AuthConfig) (jwt.MapClaims, error) {
 	claims := tokenClaims(c.Sub, c.Email, auth, c.TTL)
 	for _, claim := range c.Claim {
@@ -55,7 +55,7 @@ func (c *tokenCmd) claims(auth server.AuthConfig) (jwt.MapClaims, error) {
 			return nil, fmt.Errorf("invalid --claim %q: want NAME=VALUE", claim)
 		}
 		if json.Valid([]byte(value)) {
-			claims[name] = json.RawMessage(value) // as it is written: a large number would lose digits
+			claims[name] = json.RawMessage(value) // not decoded, because a large number would lose digits
 		} else {
 			claims[name] = value
 		}

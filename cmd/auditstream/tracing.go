@@ -20,11 +20,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// tracingEnd is how long the stop may wait for a collector that does not answer.
+// tracingEnd is how long the program's end may wait for a collector that does not answer. If it is shorter, the last spans may be lost.
 const tracingEnd = time.Second
 
-// tracing returns where spans go, nil when OpenTelemetry's variables ask for none, and what sends the last ones at the end.
-// The SDK reads the variables that do not decide about that, and its queue drops spans rather than wait for a collector.
+// tracing returns the provider of spans, nil if OpenTelemetry's variables ask for none, and a function that sends the last spans at the end.
+// The SDK itself reads the other variables. Its queue drops spans when the collector is slow, and never blocks.
 func tracing(ctx context.Context, logger *slog.Logger) (provider trace.TracerProvider, end func(), err error) {
 	on, err := tracingWanted(os.Getenv)
 	if err != nil {
@@ -38,7 +38,7 @@ func tracing(ctx context.Context, logger *slog.Logger) (provider trace.TracerPro
 	about, err := resource.New(ctx,
 		resource.WithAttributes(attribute.String("service.name", "auditstream"), attribute.String("service.version", version())),
 		resource.WithTelemetrySDK(),
-		resource.WithFromEnv(), // last: it counts
+		resource.WithFromEnv(), // last, so that it overrides the others
 	)
 	if err != nil {
 		return nil, nil, usageError{errors.New("OTEL_RESOURCE_ATTRIBUTES cannot be read (not shown); give key=value pairs, percent-encoded, with commas between them")}
@@ -52,7 +52,7 @@ func tracing(ctx context.Context, logger *slog.Logger) (provider trace.TracerPro
 	return sdk, func() { endTracing(context.WithoutCancel(ctx), sdk, logger) }, nil
 }
 
-// endTracing sends what the queue still holds, or gives up after tracingEnd.
+// endTracing sends the spans in the queue, and gives up after tracingEnd.
 func endTracing(ctx context.Context, sdk *sdktrace.TracerProvider, logger *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, tracingEnd)
 	defer cancel()
@@ -61,7 +61,7 @@ func endTracing(ctx context.Context, sdk *sdktrace.TracerProvider, logger *slog.
 	}
 }
 
-// tracingWanted looks at the variables that decide whether there is tracing, by the rules of OpenTelemetry's specification.
+// tracingWanted reports whether the variables ask for tracing, by the rules of OpenTelemetry's specification.
 func tracingWanted(getenv func(string) string) (bool, error) {
 	if strings.EqualFold(getenv("OTEL_SDK_DISABLED"), "true") {
 		return false, nil
@@ -76,7 +76,7 @@ func tracingWanted(getenv func(string) string) (bool, error) {
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
 		protocol := getenv(name)
 		if protocol == "http/protobuf" {
-			break // the first counts
+			break // the first variable that is set decides
 		}
 		if protocol != "" {
 			return false, fmt.Errorf("%s: unsupported protocol %q; give http/protobuf, which a collector has on port 4318", name, protocol)
@@ -90,7 +90,8 @@ func tracingWanted(getenv func(string) string) (bool, error) {
 	return true, nil
 }
 
-// checkEndpoint has what the SDK would only log, and leaves passwords to the headers: errors of exports name the URL.
+// checkEndpoint returns an error for a wrong URL, which the SDK would only log, and for a URL with a password, which the SDK's export errors
+// would show.
 func checkEndpoint(name, text string) error {
 	if text == "" {
 		return nil
@@ -123,7 +124,7 @@ func (o *outages) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan
 	return nil
 }
 
-// sdkLog has the SDK say which kind of setting it could not read, but not what that is: it may be a header with a secret.
+// sdkLog is the SDK's logger. It logs which kind of setting the SDK could not read, but not its value, which may be a header with a secret.
 type sdkLog struct{ logger *slog.Logger }
 
 func (l sdkLog) Error(_ error, message string, _ ...any) {

@@ -16,13 +16,13 @@ import (
 	"auditstream/internal/store"
 )
 
-// The exit statuses that watch has beside the others, for scripts.
+// watch's further exit statuses, for scripts.
 const (
 	exitAuditFailed = 3
 	exitRefused     = 4
 )
 
-// maxWatched is how many rows a server shows on one stream.
+// maxWatched is how many rows a server accepts for one stream.
 const maxWatched = 100
 
 type watchCmd struct {
@@ -32,7 +32,7 @@ type watchCmd struct {
 	Until int      `name:"until" default:"100" help:"Stop with status 0 once every row has this progress, in per cent; 100: when it has completed."`
 }
 
-// Help is what kong shows beneath the usage.
+// Help returns the text that kong shows below the usage.
 func (*watchCmd) Help() string {
 	return "In a terminal, shows a bar for each row; otherwise prints one JSON line for each event. Several rows of one feed, 100 at most, share " +
 		"one connection. Reconnects by itself. FEED/ goes on until it is stopped, shows the newest 500, and what begins later. " +
@@ -79,14 +79,14 @@ func (c *watchCmd) check() (base string, rows watchedRows, err error) {
 	return strings.TrimRight(u.String(), "/"), rows, nil
 }
 
-// newWatchClient follows no redirects: the token is for the address that was given, and for no other.
+// newWatchClient returns a client that follows no redirects: the token must go only to the address that was given.
 func newWatchClient() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = 30 * time.Second
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// printable takes away what would steer a terminal, or turn text around in it: the texts come from elsewhere.
+// printable replaces characters that would control the terminal or reverse text in it: the server's texts are not trusted.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -96,11 +96,11 @@ func printable(text string) string {
 	}, text)
 }
 
-// escaped is a line of the same JSON in which whatever would steer a terminal, or turn text around in it, is \uXXXX.
+// escaped returns the same JSON as one line, in which characters that would control the terminal or reverse text in it are \uXXXX.
 func escaped(data string) string {
 	var line bytes.Buffer
 	if json.Compact(&line, []byte(data)) != nil {
-		return printable(data) // no JSON, which parseWatched refuses
+		return printable(data) // not JSON, which parse refuses
 	}
 	var b strings.Builder
 	for _, r := range line.String() {
@@ -116,17 +116,17 @@ func escaped(data string) string {
 	return b.String()
 }
 
-// watched is what an event says, of a row or of an error.
+// watched is an event's content: a row's state, or an error.
 type watched struct {
-	Key      store.Key `json:"-"` // empty: of no row
+	Key      store.Key `json:"-"` // empty: an error event
 	Status   string    `json:"status"`
 	Progress int       `json:"progress"`
 	Message  string    `json:"message"`
 	Error    string    `json:"error"`
-	End      bool      `json:"-"` // the server says that this is the row's last state
+	End      bool      `json:"-"` // endComment came: this is the row's last state
 }
 
-// parse reads an event's data. A row may have any fields beside those of its own, of any type.
+// parse parses an event's data. A row may have further fields of any type.
 func (r watchedRows) parse(data string) (w watched, ok bool) {
 	var id struct {
 		Audit json.RawMessage `json:"audit_id"`
@@ -140,7 +140,7 @@ func (r watchedRows) parse(data string) (w watched, ok bool) {
 		key = id.Audit
 	}
 	if text := string(key); len(key) > 0 && key[0] == '"' {
-		_ = json.Unmarshal(key, &text) // which was unmarshalled before
+		_ = json.Unmarshal(key, &text) // cannot fail: it was unmarshalled before
 		w.Key = store.Key(text)
 	} else if integer.MatchString(text) && text != "0" {
 		w.Key = store.Key(text)

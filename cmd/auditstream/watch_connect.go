@@ -20,24 +20,24 @@ import (
 
 const (
 	watchBackoffMax   = 30 * time.Second
-	watchRetryDefault = 3 * time.Second // until the server has said otherwise
+	watchRetryDefault = 3 * time.Second // until the server sends a retry field
 	watchRetryMax     = 5 * time.Minute
-	watchSilence      = time.Minute            // until the server has said otherwise
-	watchAtOnce       = 500 * time.Millisecond // within which a stream that was cut is taken up again
-	watchBrief        = time.Second            // streams that are cut sooner, again and again, are taken up later and later
+	watchSilence      = time.Minute            // a stream without a byte for this long is lost; until the server sends its heartbeat's interval
+	watchAtOnce       = 500 * time.Millisecond // the longest delay after a first cut; it doubles while streams are cut soon
+	watchBrief        = time.Second            // a stream that is cut sooner counts in cuts, which lengthen the delay
 )
 
-// attempt is what became of one connection.
+// attempt is the outcome of one connection.
 type attempt struct {
-	done    bool // there is nothing to come back for
-	orderly bool // the body came to its end
-	cut     bool // a stream's end that the server had not announced
+	done    bool // watch ends: there is nothing to reconnect for
+	orderly bool // the body was complete
+	cut     bool // the stream ended without notice by the server
 	lasted  time.Duration
-	after   time.Duration // when whoever answered wants to be asked again
+	after   time.Duration // the answer's Retry-After
 	err     error
 }
 
-// delay is how long to wait before the next connection.
+// delay returns how long to wait before the next connection.
 func (f *rowsWatch) delay(a attempt) time.Duration {
 	if !a.cut || f.failures > 0 {
 		f.cuts = 0
@@ -53,8 +53,8 @@ func (f *rowsWatch) delay(a attempt) time.Duration {
 	return rand.N(min(watchAtOnce<<min(max(f.cuts-1, 0), 20), max(f.retry, 100*time.Millisecond)))
 }
 
-// watchBackoff is how long to wait: no less than the server asked for when it ended the stream itself, as it spreads its
-// clients; otherwise a random time ("full jitter") up to a bound that doubles with every failure.
+// watchBackoff returns the back-off: a random time ("full jitter") up to a bound that doubles with each failure. If the server ended the
+// stream itself, it is at least the server's retry time, by which the server spreads its clients.
 func watchBackoff(failures int, retry time.Duration, orderly bool) time.Duration {
 	least := time.Duration(0)
 	if orderly {
@@ -69,7 +69,7 @@ func watchBackoff(failures int, retry time.Duration, orderly bool) time.Duration
 
 var errSilent = errors.New("nothing comes through")
 
-// connect is one connection, from the request to its end.
+// connect makes one connection and reads it to its end.
 func (f *rowsWatch) connect(ctx context.Context) attempt {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -95,7 +95,7 @@ func (f *rowsWatch) connect(ctx context.Context) attempt {
 		return f.answer(resp)
 	}
 	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != "text/event-stream" {
-		return attempt{err: errors.New("the answer is not an event stream")} // a proxy's own page
+		return attempt{err: errors.New("the answer is not an event stream")} // probably a proxy's own page
 	}
 	began := time.Now()
 	f.show.begin()
@@ -107,7 +107,7 @@ func (f *rowsWatch) connect(ctx context.Context) attempt {
 	return a
 }
 
-// connectError says in words why there was no answer.
+// connectError returns the error of a request without an answer, with the remedy.
 func connectError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
 		return cause
@@ -121,35 +121,35 @@ func connectError(ctx context.Context, err error) error {
 	return err
 }
 
-// alarmed is a body whose bytes put off an alarm.
-type alarmed struct {
+// activityReader calls heard after each read of a body.
+type activityReader struct {
 	io.Reader
 	heard func()
 }
 
-func (b alarmed) Read(p []byte) (int, error) {
+func (b activityReader) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	b.heard()
 	return n, err
 }
 
-// read takes events until one of them, or the end of the body, ends the stream.
+// read reads events until one of them, or the end of the body, ends the stream.
 func (f *rowsWatch) read(body io.Reader, alarm *time.Timer) attempt {
 	heard := func() { alarm.Reset(f.silence) }
-	reader := newEventReader(alarmed{body, heard}, f.lastEventID)
+	reader := newEventReader(activityReader{body, heard}, f.lastEventID)
 	reader.onHeartbeat = func(every time.Duration) {
-		f.silence = max(2*every, every+5*time.Second) // a second or two are not enough for a network
+		f.silence = max(2*every, every+5*time.Second) // 5 s at least, because networks may delay a heartbeat by a second or two
 		heard()
 	}
-	var last error // that the server told
+	var last error // the server's last error event
 	for {
 		e, err := reader.next()
 		if reader.retry >= 0 {
 			f.retry = min(reader.retry, watchRetryMax)
 		}
 		if err != nil {
-			announced := last != nil || reader.retries > 1 // the first retry opens a stream
-			f.lastEventID = reader.id                      // a block without data may have brought it
+			announced := last != nil || reader.retries > 1 // the first retry field is a stream's opening
+			f.lastEventID = reader.id                      // may come from a block without data, which is no event
 			if err != io.EOF {
 				return attempt{orderly: announced, cut: !announced, err: cmp.Or(last, fmt.Errorf("connection lost: %w", err))}
 			}
@@ -162,24 +162,25 @@ func (f *rowsWatch) read(body io.Reader, alarm *time.Timer) attempt {
 		w.End = reader.end
 		switch {
 		case !ok, reader.name != "message":
-		case w.Key != "": // a status may be empty
-			if err := f.saw(w, e); err != nil {
+		case w.Key != "": // not by the status, which may be empty
+			if err := f.recordState(w, e); err != nil {
 				return attempt{done: true, err: err}
 			}
 			if len(f.open) == 0 && f.rows.keys != nil {
 				return attempt{done: true, err: f.verdict()}
 			}
 		case w.Error == "Cross-user access denied", w.Error == "Audit not found", w.Error == "No such row", w.Error == "Token expired":
-			return attempt{done: true, err: f.refused(errors.New(w.Error))}
+			return attempt{done: true, err: f.refusedError(errors.New(w.Error))}
 		default:
 			last = errors.New(w.Error)
 		}
 	}
 }
 
-// answer is the end, or the failure, that an answer which is no stream means: only one of ours is an end.
+// answer returns the outcome of an answer that is no stream. Only an answer of our server that is final ends watch; others may come from a
+// proxy.
 func (f *rowsWatch) answer(resp *http.Response) attempt {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is of it
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // an incomplete body will do
 	var told struct {
 		Error string `json:"error"`
 	}
@@ -190,15 +191,15 @@ func (f *rowsWatch) answer(resp *http.Response) attempt {
 	switch {
 	case !server.IsFinal(resp, body):
 		return attempt{err: err, after: retryAfter(resp)}
-	case resp.StatusCode == http.StatusNoContent: // the end has been seen
+	case resp.StatusCode == http.StatusNoContent: // the last state was seen before
 		return attempt{done: true, err: f.verdict()}
 	case resp.StatusCode == http.StatusUnauthorized:
 		err = fmt.Errorf("%w (%s)", err, f.tokenRemedy())
 	}
-	return attempt{done: true, err: f.refused(err)}
+	return attempt{done: true, err: f.refusedError(err)}
 }
 
-// retryAfter is the header's time, within bounds: anybody may have answered.
+// retryAfter returns the time in the header Retry-After, at most watchBackoffMax, because the answer may be a proxy's.
 func retryAfter(resp *http.Response) time.Duration {
 	text := resp.Header.Get("Retry-After")
 	var after time.Duration

@@ -10,33 +10,33 @@ import (
 	"time"
 )
 
-// maxEventLine bounds a line of a stream, in bytes: a server that sends more is not ours.
+// maxEventLine bounds a line of a stream, in bytes. Our server sends no longer one.
 const maxEventLine = 4 << 20
 
-// maxHeartbeat is the longest SSE_HEARTBEAT_SECONDS that is believed.
+// maxHeartbeat is the longest heartbeat's interval that watch accepts, in seconds. It ignores a longer one.
 const maxHeartbeat = 24 * 60 * 60
 
 type streamEvent struct{ data, id string }
 
-// eventReader parses the event stream format of the HTML standard, section 9.2.6. It is ours because go-sse's Read hides
-// the retry field, which says when to come back; FuzzWatchEvents holds it against go-sse's.
+// eventReader parses the event stream format of the HTML standard, section 9.2.6. It exists because go-sse's Read hides the retry field, which
+// says when to reconnect. FuzzWatchEvents compares it with go-sse's.
 type eventReader struct {
 	lines *bufio.Scanner
 	id    string
-	retry time.Duration // the last one sent; negative: none
+	retry time.Duration // the last retry field; negative: none came
 	first bool
 	name  string // of the last event
-	end   bool   // its block said that its state is the row's last one
+	end   bool   // the last event's block has endComment: its state is the row's last
 
-	retries     int                       // retry fields so far
-	onHeartbeat func(every time.Duration) // told of what a stream begins with
+	retries     int                       // number of retry fields so far
+	onHeartbeat func(every time.Duration) // called for the comment with the heartbeat's interval
 }
 
 func newEventReader(r io.Reader, lastEventID string) *eventReader {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 4096), maxEventLine)
 	var afterCR bool
-	// A CR ends its line at once: waiting for a LF that may belong to it would hold an event back until the next.
+	// A CR ends its line at once. To wait for a LF that may follow would hold an event back until the next one.
 	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
 		skip := 0
 		if afterCR && len(data) > 0 {
@@ -51,12 +51,12 @@ func newEventReader(r io.Reader, lastEventID string) *eventReader {
 				return i + 1, data[skip:i], nil
 			}
 		}
-		return skip, nil, nil // an unfinished line at the end is dropped, as the standard asks
+		return skip, nil, nil // an incomplete line at the end is dropped, as the standard requires
 	})
 	return &eventReader{lines: lines, id: lastEventID, retry: -1, first: true, onHeartbeat: func(time.Duration) {}}
 }
 
-// next blocks until an event has arrived whole. It returns io.EOF at the end of the stream.
+// next blocks until a whole event has arrived. It returns io.EOF at the end of the stream.
 func (r *eventReader) next() (streamEvent, error) {
 	var data strings.Builder
 	some := false
@@ -106,7 +106,7 @@ func (r *eventReader) next() (streamEvent, error) {
 	return streamEvent{}, io.EOF
 }
 
-// heartbeatInterval is what the comment "heartbeat every 30 s" says; 0: it is another one.
+// heartbeatInterval returns the interval in a comment like "heartbeat every 30 s", 0 for other comments.
 func heartbeatInterval(comment string) time.Duration {
 	every, ok := strings.CutPrefix(comment, "heartbeat every ")
 	every, unit := strings.CutSuffix(every, " s")

@@ -13,33 +13,33 @@ import (
 	"auditstream/internal/store"
 )
 
-// watchDisplay shows what happens. It is used by one goroutine.
+// watchDisplay shows states and failures. Only one goroutine uses it.
 type watchDisplay interface {
-	// event shows a state; data is the event as it came.
+	// event shows a state; data is the event's unparsed data.
 	event(w watched, data string) error
-	// begin is told that a connection begins.
+	// begin is called at the beginning of each stream.
 	begin()
-	// note shows why a connection has ended, and that another follows.
+	// note shows a line of text, such as why a connection has ended.
 	note(text string)
 	close()
 }
 
-// rowsWatch follows rows over one connection. It does what the browser's client does: the server sends the whole current
-// states first on every connection, so all that there is to do is to come back, and to know when not to.
+// rowsWatch follows rows over one connection at a time, as the browser's client does. The server sends the current states first on each
+// connection, so rowsWatch only has to reconnect, and to know when not to.
 type rowsWatch struct {
 	client      *http.Client
 	base, token string
-	until       int // per cent
+	until       int // progress in per cent after which a row is watched no more
 	show        watchDisplay
 
 	rows        watchedRows
-	open        []store.Key // those of them that are still watched
+	open        []store.Key // the rows that are still watched
 	states      map[store.Key]watched
 	lastEventID string
 	retry       time.Duration
-	failures    int           // attempts in a row that brought no state
-	cuts        int           // streams in a row that brought one and were cut soon
-	silence     time.Duration // for which no byte may come before a stream counts as lost
+	failures    int           // consecutive attempts without a state
+	cuts        int           // consecutive streams that had a state and were cut within watchBrief
+	silence     time.Duration // a stream without a byte for this long counts as lost
 }
 
 // follow blocks until all rows have ended, the server refuses, or ctx is done.
@@ -65,22 +65,22 @@ func (f *rowsWatch) follow(ctx context.Context) error {
 	}
 }
 
-// names says which rows are still watched.
+// names returns the names of the rows that are still watched.
 func (f *rowsWatch) names() string { return f.rows.names(f.open) }
 
-// address leaves out what has ended: it may not even exist any more, and would have all refused.
+// address returns the stream's URL, without the rows that have ended: a row may be deleted by now, and then the server would refuse all.
 func (f *rowsWatch) address() string { return f.base + f.rows.path(f.open) }
 
-// refused is the end that the server's refusal means.
-func (f *rowsWatch) refused(reason error) error {
+// refusedError returns the error that ends watch after the server's refusal.
+func (f *rowsWatch) refusedError(reason error) error {
 	return exitError{exitRefused, fmt.Errorf("%s: %s", f.names(), printable(reason.Error()))}
 }
 
-// saw notes a state, and shows it. The error is the display's.
-func (f *rowsWatch) saw(w watched, e streamEvent) error {
-	key, ok := f.rows.asked(f.open, w.Key)
+// recordState records a state and shows it. The error is the display's.
+func (f *rowsWatch) recordState(w watched, e streamEvent) error {
+	key, ok := f.rows.find(f.open, w.Key)
 	if !ok {
-		return nil // as far as was asked for, or not asked for
+		return nil // the row has reached until or ended, or was not asked for
 	}
 	w.Key, f.lastEventID, f.failures = key, e.id, 0
 	if f.rows.keys != nil {
@@ -90,12 +90,12 @@ func (f *rowsWatch) saw(w watched, e streamEvent) error {
 		f.open = slices.DeleteFunc(slices.Clone(f.open), func(k store.Key) bool { return k == key })
 	}
 	if err := f.show.event(w, e.data); err != nil {
-		return fmt.Errorf("write: %w", err) // nobody reads any more
+		return fmt.Errorf("write: %w", err) // the reader of the output has gone
 	}
 	return nil
 }
 
-// verdict is the end that the last states mean.
+// verdict returns watch's outcome by the rows' last states: an exitError if one has failed.
 func (f *rowsWatch) verdict() error {
 	var reasons []string
 	for _, key := range slices.SortedFunc(maps.Keys(f.states), store.Key.Compare) {

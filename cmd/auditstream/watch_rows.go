@@ -10,7 +10,7 @@ import (
 	"auditstream/internal/store"
 )
 
-// watchedRows are what watch is asked for: rows of one feed, or all in it that are the user's and have not ended.
+// watchedRows are the rows to watch: rows of one feed by their keys, or all rows of the user in the feed that have not ended.
 type watchedRows struct {
 	feed string
 	keys []store.Key // nil: all
@@ -18,7 +18,7 @@ type watchedRows struct {
 
 var integer = regexp.MustCompile(`^[0-9]+$`)
 
-// parseWatchedRows reads arguments: 42 is an audit, FEED/KEY a row of any feed, and FEED/ stands for all of the user's.
+// parseWatchedRows parses arguments: 42 is an audit, FEED/KEY a row of any feed, and FEED/ all of the user's rows.
 func parseWatchedRows(args []string) (rows watchedRows, err error) {
 	for _, arg := range args {
 		feed, text, found := strings.Cut(arg, "/")
@@ -54,7 +54,7 @@ func parseWatchedRows(args []string) (rows watchedRows, err error) {
 	return rows, nil
 }
 
-// parseWatchedKey reads a key as URLs have it. Which type a feed's keys are, the server knows.
+// parseWatchedKey parses a key as it is in URLs. Only the server knows the type of a feed's keys.
 func parseWatchedKey(feed, text string, isInteger bool) (store.Key, error) {
 	if isInteger {
 		if key, ok := store.IntegerKeys.Parse(text); ok {
@@ -74,7 +74,7 @@ func parseWatchedKey(feed, text string, isInteger bool) (store.Key, error) {
 
 func (r watchedRows) audits() bool { return r.feed == store.DefaultFeed }
 
-// name is what people call a row.
+// name returns a row's name for people.
 func (r watchedRows) name(key store.Key) string {
 	if r.audits() {
 		return "audit " + printable(string(key))
@@ -82,7 +82,7 @@ func (r watchedRows) name(key store.Key) string {
 	return printable(r.feed + "/" + string(key))
 }
 
-// names are what people call some of the rows.
+// names returns the names of some rows for people.
 func (r watchedRows) names(keys []store.Key) string {
 	const named = 5
 	switch {
@@ -108,13 +108,13 @@ func (r watchedRows) names(keys []store.Key) string {
 	return names
 }
 
-// path is where some of the rows are streamed.
+// path returns the URL's path for a stream of some of the rows.
 func (r watchedRows) path(keys []store.Key) string {
 	base := "/api/v1/sse/" + r.feed
 	switch {
 	case r.keys == nil:
 		return base + "/progress"
-	case len(keys) == 1 && strings.Trim(string(keys[0]), ".") != "": // proxies take dots out of a path
+	case len(keys) == 1 && strings.Trim(string(keys[0]), ".") != "": // proxies remove dot segments from a path
 		return base + "/" + url.PathEscape(string(keys[0])) + "/progress"
 	}
 	var texts []string
@@ -124,8 +124,8 @@ func (r watchedRows) path(keys []store.Key) string {
 	return base + "/progress?ids=" + strings.Join(texts, ",")
 }
 
-// asked finds a row among those that are asked for, where the server writes its key otherwise: a UUID in lower case.
-func (r watchedRows) asked(keys []store.Key, key store.Key) (store.Key, bool) {
+// find finds the server's key among those that were asked for. The server may write it differently: a UUID in lower case.
+func (r watchedRows) find(keys []store.Key, key store.Key) (store.Key, bool) {
 	for _, k := range keys {
 		if k == key {
 			return k, true

@@ -17,7 +17,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// newWatchDisplay shows bars where standard output is a terminal that can move its cursor, and prints events elsewhere.
+// newWatchDisplay returns bars if standard output is a terminal that can move its cursor, and lines otherwise.
 func newWatchDisplay(std streams, rows watchedRows) watchDisplay {
 	terminal, ok := std.out.(*os.File)
 	if !ok || !cupwriter.New(terminal, false).IsTerminal() {
@@ -29,7 +29,7 @@ func newWatchDisplay(std streams, rows watchedRows) watchDisplay {
 	return newWatchBars(terminal, rows, os.Getenv("NO_COLOR") == "")
 }
 
-// watchLines prints one JSON line an event: it may end in a terminal, through a pipe or later, out of a file.
+// watchLines prints one line of JSON for each event. The line is safe for a terminal, where it may end through a pipe or from a file.
 type watchLines struct{ std streams }
 
 func (l watchLines) event(_ watched, data string) error {
@@ -43,8 +43,8 @@ func (watchLines) begin() {}
 
 func (watchLines) close() {}
 
-// watchBars shows a bar for each row; of all that are the user's for those that have not ended, and a line for each that has. All texts that
-// come from elsewhere go through printable.
+// watchBars shows a bar for each row. When it follows all of the user's rows, a row that ends leaves a line in place of its bar. All texts of
+// the server go through printable.
 type watchBars struct {
 	rows     watchedRows
 	colour   bool
@@ -52,17 +52,17 @@ type watchBars struct {
 	bars     map[store.Key]*watchBar
 }
 
-// watchBar is what a bar shows; mpb asks for it from a goroutine of its own.
+// watchBar is one bar. mpb reads its state from another goroutine.
 type watchBar struct {
 	bar    *mpb.Bar
 	began  time.Time
 	colour bool
-	state  atomic.Pointer[watchedState]
+	state  atomic.Pointer[barState]
 }
 
-type watchedState struct {
+type barState struct {
 	watched
-	ended time.Time // zero: it has not
+	ended time.Time // zero: the row has not ended
 }
 
 const (
@@ -81,10 +81,10 @@ func newWatchBars(terminal *os.File, rows watchedRows, colour bool) *watchBars {
 
 func (b *watchBars) add(key store.Key) *watchBar {
 	w := &watchBar{began: time.Now(), colour: b.colour}
-	w.state.Store(&watchedState{watched: watched{Status: "waiting"}})
+	w.state.Store(&barState{watched: watched{Status: "waiting"}})
 	style := mpb.BarStyle().Lbound("").Rbound("").Filler("█").Tip("").Padding("░")
-	name := runewidth.Truncate(b.rows.name(key), 48, "…") // a UUID has 36
-	// The total is set later because a bar that is given one is over when it is full, and a row need not be.
+	name := runewidth.Truncate(b.rows.name(key), 48, "…") // a UUID has 36 characters
+	// The total is set later: a bar that is made with a total completes when it is full, and a row at 100 % may not have ended.
 	w.bar = b.progress.New(0, style, mpb.BarWidth(barWidth), mpb.BarFillerTrim(),
 		mpb.PrependDecorators(decor.Name(name+" ", decor.WCSyncWidthR), decor.Any(w.status, decor.WCSyncWidthR)),
 		mpb.AppendDecorators(decor.Any(w.percent), decor.Any(w.elapsed, decor.WCSyncWidth), decor.Any(w.message)))
@@ -93,29 +93,29 @@ func (b *watchBars) add(key store.Key) *watchBar {
 	return w
 }
 
-// watchConsole draws the bars over those before. mpb's own way erases the screen below the first bar, and tmux and others keep what
-// is erased from the top line on in their history, at each turn; it also miscounts when there are more bars than lines
-// (v8.16.2 subtracts those without a place from those with one).
+// watchConsole draws each turn's bars over those of the last. mpb itself erases the screen from the first bar on; when that is the top line, tmux
+// and other terminals copy the erased screen to their history, at each turn. It also miscounts if there are more bars than lines (v8.16.2
+// subtracts the bars without a line from those with one).
 type watchConsole struct {
-	*cupwriter.Writer // knows the terminal
+	*cupwriter.Writer // for the terminal's size
 	terminal          io.Writer
 	turn              bytes.Buffer
-	bars, before      int // in this turn, in the one before
+	bars, before      int // number of bars in this turn and in the last
 }
 
-// GetTermSize keeps a line for the cursor: as many bars as the terminal has lines would scroll at each turn.
+// GetTermSize returns one line less, for the cursor: with as many bars as lines the terminal would scroll at each turn.
 func (c *watchConsole) GetTermSize() (width, height int, err error) {
 	width, height, err = c.Writer.GetTermSize()
 	return width, max(height-1, 1), err
 }
 
-// Write takes text that stands above the bars from now on.
+// Write adds text to the turn, above the bars.
 func (c *watchConsole) Write(text []byte) (int, error) {
 	c.turn.Write(bytes.ReplaceAll(text, []byte("\n"), []byte(eraseLine+"\n")))
 	return len(text), nil
 }
 
-// ReadFrom takes one bar.
+// ReadFrom adds one bar to the turn.
 func (c *watchConsole) ReadFrom(bar io.Reader) (int64, error) {
 	line, err := io.ReadAll(bar)
 	if len(line) > 0 {
@@ -130,10 +130,10 @@ const (
 	eraseBelow = "\x1b[J"
 )
 
-// Flush ends a turn.
+// Flush writes the turn to the terminal.
 func (c *watchConsole) Flush(int) error {
 	text := c.turn.String() + eraseBelow
-	if c.before > 0 { // "up 0" is "up 1"
+	if c.before > 0 { // terminals take "up 0" for "up 1"
 		text = fmt.Sprintf("\x1b[%dA", c.before) + text
 	}
 	c.turn.Reset()
@@ -147,7 +147,7 @@ func (b *watchBars) event(w watched, _ string) error {
 	if !ok {
 		bar = b.add(w.Key)
 	}
-	state := &watchedState{watched: w}
+	state := &barState{watched: w}
 	if w.terminal() {
 		state.ended = time.Now()
 	}
@@ -166,7 +166,7 @@ func (b *watchBars) remove(key store.Key) {
 	delete(b.bars, key)
 }
 
-// begin takes away what may not be the user's any more: a connection begins with all that is.
+// begin removes the bars when all of the user's rows are watched: a stream begins with all rows that are still the user's.
 func (b *watchBars) begin() {
 	for key := range b.bars {
 		if b.rows.keys == nil {
@@ -175,10 +175,10 @@ func (b *watchBars) begin() {
 	}
 }
 
-// note stands above the bars: standard error is this terminal too, as a rule.
+// note writes above the bars and not to standard error, which usually is the same terminal.
 func (b *watchBars) note(text string) { _, _ = io.WriteString(b.progress, "auditstream: "+text+"\n") }
 
-// close leaves the bars as they are, and the cursor below.
+// close leaves the bars on the screen, and the cursor below them.
 func (b *watchBars) close() {
 	for _, w := range b.bars {
 		w.bar.Abort(false)
@@ -216,7 +216,7 @@ func (w *watchBar) elapsed(decor.Statistics) string {
 	return "  " + end.Sub(w.began).Truncate(time.Second).String()
 }
 
-// message takes the place that the bar leaves.
+// message returns the row's text, cut to the rest of the line behind the bar.
 func (w *watchBar) message(s decor.Statistics) string {
 	state := w.state.Load()
 	text := state.Message

@@ -36,7 +36,7 @@ func profile(w http.ResponseWriter, r *http.Request) {
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
 		w.WriteHeader(http.StatusNotFound)
-		_, _ = w.Write([]byte(`{"error":"Not found"}`)) // whoever asked has gone
+		_, _ = w.Write([]byte(`{"error":"Not found"}`)) // fails if the client has disconnected
 		return
 	}
 	pprof.Handler(name).ServeHTTP(w, r)

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// records is a log of JSON records, for concurrent use.
+// records is a log of JSON records. Safe for concurrent use.
 type records struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -91,7 +91,7 @@ func TestAccessLog(t *testing.T) {
 
 const statusPathOf42 = "/api/v1/audits/42/status"
 
-// A proxy's id is kept; a token, or anything else that a client makes up, is not.
+// A proxy's id is logged; a token, or another text that a client makes up, is not.
 func TestAccessLogKeepsNoTokenAsRequestID(t *testing.T) {
 	t.Parallel()
 	r := get(t, streamPath, "X-Request-Id", aliceToken(t))
@@ -102,7 +102,7 @@ func TestAccessLogKeepsNoTokenAsRequestID(t *testing.T) {
 	}
 }
 
-// A stream's record is written when it begins, whoever serves it, and it is taken from net/http all the same.
+// A stream's record is written when the stream begins, on both kinds of connection; the access log does not prevent hijacking.
 func TestAccessLogTellsOfAStreamWhenItBegins(t *testing.T) {
 	t.Parallel()
 	for _, noHijack := range []bool{false, true} {

@@ -111,7 +111,7 @@ func TestConnectionsBeyondTheLimitOfTheirAddress(t *testing.T) {
 		t.Errorf("a poll beyond the limit: %d, closed %v, %q", resp.StatusCode, resp.Close, body)
 	}
 
-	// As many again are open and silent: what follows is closed unread.
+	// As many again are open and silent: further connections are closed unread.
 	silent := []net.Conn{connect(), connect()}
 	far := connect()
 	if n, err := far.Read(make([]byte, 1)); n != 0 || err == nil {
@@ -121,7 +121,7 @@ func TestConnectionsBeyondTheLimitOfTheirAddress(t *testing.T) {
 		t.Errorf("log %q, want one warning that names the variable", got)
 	}
 
-	// There is room again once the others have gone.
+	// There is room again when the others are closed.
 	for _, conn := range append(within, silent...) {
 		if err := conn.Close(); err != nil {
 			t.Fatal(err)
@@ -142,7 +142,7 @@ func TestConnectionsBeyondTheLimitOfTheirAddress(t *testing.T) {
 	}
 }
 
-// logLines is a log that is written to while it is read.
+// logLines is a log that can be read while it is written.
 type logLines struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

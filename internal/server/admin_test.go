@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A page in an operator's browser, whose name was made to point at the operators' address, read heap dumps, and metrics.
+// A page in an operator's browser, whose host name resolved to the admin address, could read heap dumps and metrics.
 func TestOperatorsAddressIsNotForWebPages(t *testing.T) {
 	t.Parallel()
 	const heap, metrics = "/debug/pprof/heap", "/metrics"
@@ -28,7 +28,7 @@ func TestOperatorsAddressIsNotForWebPages(t *testing.T) {
 		{"ops.example.com:9090", "127.0.0.1:9090", "/debug/pprof/profile", "", "cross-site", 421},
 		{"ops.example.com:9090", "evil.example:9090", metrics, "http://evil.example", "", 421},
 		{":9090", "evil.example:9090", heap, "", "", 421},
-		// Collectors know us by many names where they reach us.
+		// Collectors on other machines may know us by any name.
 		{":9090", "auditstream.monitoring.svc:9090", metrics, "", "", 200},
 		{"0.0.0.0:9090", "auditstream.monitoring.svc.cluster.local:9090", metrics, "", "", 200},
 		{"[::]:9090", "10.244.1.7:9090", metrics, "", "", 200},
@@ -36,7 +36,7 @@ func TestOperatorsAddressIsNotForWebPages(t *testing.T) {
 		{":9090", "10.0.0.5:9090", metrics, "", "cross-site", 421},
 		{":9090", "10.0.0.5:9090", metrics, "", "same-site", 421},
 		{":9090", "10.0.0.5:9090", metrics, "null", "", 421},
-		// Nobody else reaches a loopback address but by name of a page.
+		// On a loopback address, a name with a dot can only be a page's.
 		{"127.0.0.1:9090", "127.0.0.1:9090", metrics, "", "", 200},
 		{"127.0.0.1:9090", "localhost:9090", metrics, "", "", 200},
 		{"localhost:9090", "LOCALHOST:9090", metrics, "", "none", 200},

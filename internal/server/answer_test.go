@@ -7,7 +7,7 @@ import (
 	"auditstream/internal/store"
 )
 
-// Only an answer of ours is final, and says so; by its text where a proxy takes the header away. What is for now says nothing.
+// Only our answers can be final. They say so in a header, and by their text where a proxy removes it. Temporary refusals do not.
 func TestU6FinalAnswersSaySo(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, hubFunc(unreachable), nil)

@@ -53,7 +53,7 @@ func TestU14AudienceInAnotherClaim(t *testing.T) {
 	}
 }
 
-// Owners whose claim is not sub were nobody.
+// Users whose tokens name them in another claim than sub owned no rows.
 func TestU16UserInAnotherClaim(t *testing.T) {
 	t.Parallel()
 	const refused, nobody = "refused", ""
@@ -83,7 +83,7 @@ func TestU16UserInAnotherClaim(t *testing.T) {
 	}
 }
 
-// Clocks differ: what is valid in a minute is valid, and what has ended has ended.
+// Clocks differ: a token that becomes valid within a minute is accepted; an expired token is not.
 func TestU25LeewayOfAMinuteForNotBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestU25LeewayOfAMinuteForNotBefore(t *testing.T) {
 	})
 }
 
-// What time.Time cannot hold turned into the past: a token of a later nbf was valid at once.
+// A date that overflows time.Time became one in the past: a token with such an nbf was valid at once.
 func TestU25DateBeyondAllTimeIsNoDate(t *testing.T) {
 	t.Parallel()
 	v, _ := logged(t, AuthConfig{Secret: testSecret})
@@ -134,7 +134,7 @@ func TestU25DateBeyondAllTimeIsNoDate(t *testing.T) {
 	}
 }
 
-// A client that is early is told when to come back; the answer is that to any invalid token.
+// A token that is not valid yet gets the answer to any invalid token, with a Retry-After.
 func TestU25EarlyTokenIsToldWhenToComeBack(t *testing.T) {
 	t.Parallel()
 	for ahead, want := range map[time.Duration]bool{90 * time.Second: true, 50 * time.Minute: true, 48 * time.Hour: false, -time.Minute: false} {
@@ -155,7 +155,7 @@ func TestU25EarlyTokenIsToldWhenToComeBack(t *testing.T) {
 	}
 }
 
-// A line break at the end of a key refused everybody, and nothing said so.
+// With a line break at the end of the secret all tokens were refused, and no log said why.
 func TestU18SecretWithWhatCopyingLeaves(t *testing.T) {
 	t.Parallel()
 	for secret, want := range map[string]string{
@@ -201,7 +201,7 @@ func TestClaimSettingsAreChecked(t *testing.T) {
 	}
 }
 
-// Whatever the claims are: nobody is somebody by a claim that is no text and no whole number, or blank.
+// No claim names a user if it is blank, or neither a text nor a whole number, whatever the other claims are.
 func FuzzUserClaim(f *testing.F) {
 	for _, value := range []string{`"a"`, `3`, `1e3`, `" "`, `null`, `{"a":1}`, `[1]`, `true`, `-0`, `"\u0000"`, `"\ud800"`, `007`, `3,"user_id":4`} {
 		f.Add(value, "user_id")
@@ -238,7 +238,7 @@ func FuzzUserClaim(f *testing.F) {
 	})
 }
 
-// What the page has people set is accepted as it stands there.
+// The settings on the page docs/tokens-and-issuers.md are accepted as they are.
 func TestTokensPageSettingsAreValid(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/tokens-and-issuers.md")

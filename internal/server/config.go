@@ -92,7 +92,7 @@ type Config struct {
 	MaxRefusedPerUser, MaxRefusedPerAddress int
 	// NoHijack leaves all streams to net/http. By default those over plain HTTP/1.1 hijack their connections: see connection.
 	NoHijack bool
-	// MaxConnectionsPerAddress limits the open connections of one client address, before any token is looked at; 0: no
+	// MaxConnectionsPerAddress limits the open connections of one client address, before any token is verified; 0: no
 	// limit. Behind a proxy all clients have the proxy's address.
 	MaxConnectionsPerAddress int
 

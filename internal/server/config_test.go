@@ -58,7 +58,7 @@ func TestConfigIsValidated(t *testing.T) {
 	}
 }
 
-// Where the URL was misspelled, the password in it was part of the message.
+// If the URL was misspelled, the error showed its password.
 func TestPasswordInTheURLOfTheKeysIsNotShown(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{
@@ -90,7 +90,7 @@ func TestBadCertificateIsRefusedAtStart(t *testing.T) {
 	}
 }
 
-// idInPath is what the audit_id of a path is taken for.
+// idInPath returns the audit_id that a path is parsed to.
 func idInPath(t *testing.T, value string) (store.Key, error) {
 	ids, err := pathKey(mux.SetURLVars(get(t, "/"), map[string]string{"id": url.PathEscape(value)}), store.Audits)
 	return slices.Concat(ids, []store.Key{""})[0], err
@@ -158,7 +158,7 @@ func FuzzLastEventID(f *testing.F) {
 	})
 }
 
-// An origin that is allowed is one: a scheme, a host and perhaps a port, without anything that a browser does not send or
+// An accepted origin is a scheme, a host and perhaps a port, without anything that a browser does not send or
 // that would end the header.
 func FuzzOrigin(f *testing.F) {
 	for _, seed := range []string{"*", "null", "https://app.example", "http://localhost:3000", "https://app.example/", "https://a@b", "//x", "https://:80", "https://[::1]:80", "https://a\r\nb", "https://a b", "HTTPS://A", "https://a?", "https://a#", "https://*.example"} {

@@ -19,10 +19,10 @@ import (
 	"auditstream/internal/store"
 )
 
-// takenCount is how many connections are the server's own.
+// takenCount returns the number of hijacked connections.
 func takenCount(s *Server) int { return s.pool.Len() }
 
-// becomes waits for what another goroutine does and does not announce.
+// becomes waits for a condition that another goroutine causes without a signal.
 func becomes(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
@@ -32,7 +32,7 @@ func becomes(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// readTo reads until what was read ends with suffix.
+// readTo reads until the text ends with suffix.
 func readTo(t *testing.T, conn net.Conn, suffix string) string {
 	t.Helper()
 	var got []byte
@@ -148,7 +148,7 @@ func TestWhatIsNotPlainHTTP11StaysWithNetHTTP(t *testing.T) {
 	}
 }
 
-// After a stream net/http goes on with the connection, whether the next request comes then or has come before.
+// After a stream net/http serves the connection's next request, whether it comes then or came before.
 func TestTakenConnectionServesTheNextRequest(t *testing.T) {
 	t.Parallel()
 	const question = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -262,7 +262,7 @@ func TestInputDoesNotEndAStream(t *testing.T) {
 	}
 }
 
-// More sockets are full than there are writers, and somebody else is served all the same.
+// When more sockets are full than there are writers, another client is still served.
 func TestFullSocketsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	huge := strings.Repeat("x", 32<<20) // more than the sockets' buffers hold
@@ -314,7 +314,7 @@ func TestPanicInAStreamCutsItAlone(t *testing.T) {
 	becomes(t, "no stream is left", func() bool { return s.limit.count() == 0 })
 }
 
-// Whoever serves it: the answer has no end, so that no client takes it for a whole one.
+// On both kinds of connection: after a panic the answer is left incomplete, so that no client takes it for a whole one.
 func TestPanicOfAHandlersStreamCutsTheAnswer(t *testing.T) {
 	t.Parallel()
 	log := new(logLines)
@@ -367,7 +367,7 @@ func TestTakenConnectionsCountForTheirAddress(t *testing.T) {
 	})
 }
 
-// Counts goroutines and descriptors, so it is not parallel.
+// It counts goroutines and descriptors, so it is not parallel.
 func TestThousandsOfStreamsLeaveNothingBehind(t *testing.T) {
 	const rounds, each = 20, 100
 	var watching atomic.Int64

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// embed runs a handler in an HTTP server that is somebody else's.
+// embed runs a handler in another program's HTTP server.
 func embed(t *testing.T, hub Hub, wrap func(http.Handler) http.Handler, listener func(net.Listener) net.Listener) (h *Handler, addr string, stop func()) {
 	t.Helper()
 	h, err := NewHandler(t.Context(), testConfig(hub))
@@ -72,7 +72,7 @@ func ask(t *testing.T, addr, path string) net.Conn {
 
 func itself(h http.Handler) http.Handler { return h }
 
-// wrapped is a connection of somebody else's listener, as netutil.LimitListener and PROXY-protocol listeners make them.
+// wrapped is a connection of another listener, like netutil.LimitListener's and those of the PROXY protocol.
 type wrapped struct{ net.Conn }
 
 type wrappingListener struct{ net.Listener }
@@ -92,7 +92,7 @@ func (n noUnwrap) Header() http.Header         { return n.w.Header() }
 func (n noUnwrap) WriteHeader(status int)      { n.w.WriteHeader(status) }
 func (n noUnwrap) Write(p []byte) (int, error) { return n.w.Write(p) }
 
-// Whatever the server and its middleware, a stream shows each state, and at the end of Run it says goodbye and ends.
+// With any server and middleware a stream shows each state, and at the end of Run it sends a retry field and ends.
 func TestEmbeddedStream(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -122,7 +122,7 @@ func TestEmbeddedStream(t *testing.T) {
 	}
 }
 
-// Middleware that hides what a stream needs is named in the log, and the client comes back.
+// If middleware hides the methods that a stream needs, the log says so, and the client reconnects.
 func TestMiddlewareThatHidesTheConnectionIsNamed(t *testing.T) {
 	t.Parallel()
 	hub, _ := one(running(1))
@@ -141,7 +141,7 @@ func TestMiddlewareThatHidesTheConnectionIsNamed(t *testing.T) {
 	}
 }
 
-// The end of a stream is that of its connection, which its head says: what else the server has, the handler does not know.
+// A stream's end closes its connection, and its head says so: the handler cannot give the connection back to a foreign server.
 func TestEmbeddedStreamClosesItsConnection(t *testing.T) {
 	t.Parallel()
 	hub, states := one(running(1))
@@ -157,7 +157,7 @@ func TestEmbeddedStreamClosesItsConnection(t *testing.T) {
 	}
 }
 
-// A client that goes is noticed, also where the kernel cannot be asked.
+// A disconnect is noticed, also on a connection without a file descriptor for epoll.
 func TestEmbeddedStreamEndsWithItsClient(t *testing.T) {
 	t.Parallel()
 	for _, listener := range []func(net.Listener) net.Listener{nil, func(l net.Listener) net.Listener { return wrappingListener{l} }} {
@@ -170,7 +170,7 @@ func TestEmbeddedStreamEndsWithItsClient(t *testing.T) {
 	}
 }
 
-// After Run streams are told to come back, and others that it is over.
+// After Run streams are told to reconnect, and other requests are refused.
 func TestEmbeddedHandlerOutlivesRun(t *testing.T) {
 	t.Parallel()
 	hub, _ := one(running(1))
@@ -191,7 +191,7 @@ func TestEmbeddedHandlerOutlivesRun(t *testing.T) {
 	}
 }
 
-// bytesInUse is what this process holds, goroutines' stacks included.
+// bytesInUse returns this process's memory in use, with the stacks of goroutines.
 func bytesInUse() uint64 {
 	runtime.GC()
 	runtime.GC()
@@ -200,7 +200,7 @@ func bytesInUse() uint64 {
 	return m.HeapAlloc + m.StackInuse
 }
 
-// A stream of somebody else's server is no larger than twice one of serve's. Not parallel: it weighs the process.
+// A stream in another program's server needs at most twice the memory of serve's. Not parallel: it measures the process.
 func TestEmbeddedStreamIsSmall(t *testing.T) {
 	const n = 400
 	weigh := func(addr string, open func() int) (each float64) {
@@ -227,7 +227,7 @@ func TestEmbeddedStreamIsSmall(t *testing.T) {
 	}
 }
 
-// Whose session it is, Viewer says; what its error says is for the log.
+// Viewer returns the session's user; the text of its error goes to the log.
 func TestViewerErrors(t *testing.T) {
 	t.Parallel()
 	secret := errors.New("a secret cause")
@@ -270,7 +270,7 @@ func TestViewerErrors(t *testing.T) {
 	}
 }
 
-// A session that ends takes its streams along.
+// When a session ends, its streams end.
 func TestViewerExpires(t *testing.T) {
 	t.Parallel()
 	hub, _ := one(running(1))

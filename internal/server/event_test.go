@@ -143,7 +143,7 @@ func TestUnreadableRowAtConnectComesBackLater(t *testing.T) {
 	}
 }
 
-// The id of a terminal state proves nothing: who may not see the audit is refused all the same.
+// A client that sends the id of a terminal state, but may not see the audit, is refused.
 func TestSeenEndOfSomebodyElsesAuditIsRefused(t *testing.T) {
 	t.Parallel()
 	foreign := store.NewState(store.Audit{ID: "42", Status: "completed", UserID: text("bob")})

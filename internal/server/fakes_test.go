@@ -34,7 +34,7 @@ func (f hubFunc) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake f
 	return f(ctx, nil, viewer, wake)
 }
 
-// slot is what the test puts states into for one subscription after the other, and what they did with it.
+// slot holds the states that a test puts in for one subscription after the other, and records what they did.
 type slot struct {
 	filled chan struct{} // capacity 1: states were put
 
@@ -119,7 +119,7 @@ func (s *slot) times(what string) (n int) {
 	return n
 }
 
-// one watches whatever it is asked for in one slot.
+// one is a hub that serves each subscription from one slot.
 func one(states ...*store.State) (hubFunc, *slot) {
 	s := newSlot(states...)
 	return func(ctx context.Context, _ []store.Key, _ store.Viewer, wake func()) (Subscription, error) {
@@ -132,7 +132,7 @@ func unreachable(ctx context.Context, _ []store.Key, _ store.Viewer, _ func()) (
 	return nil, ctx.Err()
 }
 
-// openEvents begins an answer of net/http's.
+// openEvents begins a stream on an answer of net/http.
 func openEvents(w http.ResponseWriter) *eventStream { return &eventStream{out: newResponse(w)} }
 
 func text(s string) *string { return &s }

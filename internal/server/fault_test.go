@@ -13,7 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// logged is a verifier, and its log at the level info.
+// logged returns a verifier, and its log at the level info.
 func logged(t testing.TB, cfg AuthConfig) (*verifier, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
@@ -24,7 +24,7 @@ func logged(t testing.TB, cfg AuthConfig) (*verifier, *bytes.Buffer) {
 	return v, log
 }
 
-// raw is a token with exactly these claims in JSON.
+// raw returns a token with exactly these claims in JSON.
 func raw(t testing.TB, claims string) string {
 	t.Helper()
 	text := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
@@ -35,12 +35,12 @@ func raw(t testing.TB, claims string) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// expiring are claims with an exp in the future.
+// expiring returns claims with an exp in the future.
 func expiring(claims string) string {
 	return fmt.Sprintf(`{"exp":%d,%s}`, time.Now().Add(time.Hour).Unix(), claims)
 }
 
-// A refused token left nothing in the log at its usual level, whatever was wrong.
+// The log at its usual level did not say why a token was refused.
 func TestU15EachReasonIsLoggedWithWhatToSet(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
@@ -138,7 +138,7 @@ func TestU15EachReasonIsLoggedWithWhatToSet(t *testing.T) {
 	}
 }
 
-// What strangers send must not fill the log: each reason is a line a minute, which counts the others.
+// Anybody can send bad tokens, so they must not fill the log: each reason is one line a minute, which counts the others.
 func TestU15ReasonsAreLoggedOnceAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestU15ReasonsAreLoggedOnceAMinute(t *testing.T) {
 	})
 }
 
-// Requests whose token is not even looked at, and tokens of nobody, say so as well.
+// Requests whose token is not even parsed, and tokens that name nobody, are logged, too.
 func TestU15RefusalsBeforeAndAfterTheTokenAreLogged(t *testing.T) {
 	t.Parallel()
 	for want, headers := range map[string][]string{

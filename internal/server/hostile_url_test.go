@@ -82,7 +82,7 @@ func TestOrdinaryURLsHoldNoToken(t *testing.T) {
 	}
 }
 
-// Wherever in the URL a token of ours stands, and however it is escaped, it is found.
+// A token is found anywhere in the URL, however it is escaped.
 func FuzzTokenInURL(f *testing.F) {
 	for _, seed := range []string{"", "q=", "a=b;q=", "q=%zz", "%", "%25", "&&", "https%3A%2F%2Fx%2F%3Ft%3D", "last_event_id=7&lastEventId=", "+", "ey", "eyJ.e", "\x00", "#"} {
 		f.Add("", seed, "", byte(0))

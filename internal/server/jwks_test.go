@@ -188,7 +188,7 @@ func TestWithoutKeysStreamsComeBackAndPollersWait(t *testing.T) {
 	}
 }
 
-// A set in which one key is not understood, or not usable, must not lose the others.
+// One key of a set that is not understood, or not usable, must not cost the others.
 func TestUnknownKindsOfKeysAreSkipped(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)

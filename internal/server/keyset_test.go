@@ -34,7 +34,7 @@ func (i *issuer) publish(t testing.TB, before string, keys []any, after string) 
 	i.answer.Store(&answer)
 }
 
-// One odd entry in a key set kept everybody out.
+// Because of one odd entry in a key set all tokens were refused.
 func TestU7OddKeyIsLeftOutAndTheOthersWork(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
@@ -163,7 +163,7 @@ func TestU7ThumbprintThatIsNoneCostsNobodyTheirKey(t *testing.T) {
 	}
 }
 
-// An issuer that publishes too much is said at the level of errors; its tokens are still those that the application accepts.
+// A published private key is logged as an error; the issuer's tokens are still accepted.
 func TestU7PublishedPrivateKeyIsSaidLoudly(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
@@ -183,7 +183,7 @@ func TestU7PublishedPrivateKeyIsSaidLoudly(t *testing.T) {
 	}
 }
 
-// When no key can be used the reasons are said, within bounds, and once for each set of reasons.
+// If no key can be used, the reasons are logged, at most a few, and once for each set of reasons.
 func TestU7NoKeyCanBeUsed(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
@@ -220,7 +220,7 @@ func TestU7NoKeyCanBeUsed(t *testing.T) {
 	}
 }
 
-// The keys of a set are named once, not at each refresh, and not all of very many.
+// The odd keys of a set are logged once, not at each refresh, and of very many only some.
 func TestU7OddKeysAreToldOnce(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer

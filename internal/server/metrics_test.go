@@ -58,7 +58,7 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// Ids and users are without number, and nobody's business.
+// No label has an id or a user: there are too many, and they are private.
 func TestMetricsNameNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

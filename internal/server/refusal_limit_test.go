@@ -17,7 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// foreignHub has all audits be carol's, but for 7, which is alice's, and counts what it is asked for.
+// foreignHub is a hub whose audits are all carol's, but 7, which is alice's. It counts the keys of its subscriptions.
 func foreignHub(asked *int) hubFunc {
 	return func(_ context.Context, keys []store.Key, _ store.Viewer, _ func()) (Subscription, error) {
 		*asked += len(keys)
@@ -53,7 +53,7 @@ func asUser(t *testing.T, path, user, address string) *http.Request {
 	return r
 }
 
-// One ordinary token that asked for a hundred audits of others at a time, 75 times a second, delayed everybody.
+// One ordinary token, with requests for a hundred audits of others, 75 times a second, delayed all viewers.
 func TestS4RefusedRequestsAreLimitedByUser(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestS4RefusedRequestsAreLimitedByAddress(t *testing.T) {
 	})
 }
 
-// A page whose list has a few audits that are gone, or a user with many of their own, is not what the limit is for.
+// The limit does not affect a page whose list has a few deleted audits, or a user with many audits.
 func TestS4FewDeadIDsAreNotNoticed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

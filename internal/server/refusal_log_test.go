@@ -13,7 +13,7 @@ import (
 	"auditstream/internal/store"
 )
 
-// During an outage everybody is refused, and comes back: a line for each would be thousands a second.
+// During an outage all requests are refused and repeated: a line for each would be thousands a second.
 func TestAnOutageDoesNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

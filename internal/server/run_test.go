@@ -309,7 +309,7 @@ func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
 	}
 }
 
-// A panic ends its own request, and is an error in the log; net/http would say it at the level of a client's mistake.
+// A panic ends its own request, and is logged as an error; net/http would log it like a client's mistake.
 func TestPanicCutsItsConnectionAndIsLogged(t *testing.T) {
 	t.Parallel()
 	log := new(logLines)

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Accepted connections have what was set on the listening socket alone.
+// Accepted connections inherit the options of the listening socket.
 func TestConnectionsInheritSocketOptions(t *testing.T) {
 	t.Parallel()
 	l, err := listen(t.Context(), "HTTP_ADDR", "127.0.0.1:0")

@@ -85,7 +85,7 @@ func TestS12LimitIsPerPerson(t *testing.T) {
 	}
 }
 
-// Whatever becomes of a request, its place is free afterwards and its subscription is cancelled.
+// However a request ends, its place under the limit is free afterwards, and its subscription is cancelled.
 func TestEveryPathReleasesWhatItTook(t *testing.T) {
 	t.Parallel()
 	foreign := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})
@@ -128,7 +128,7 @@ func TestEveryPathReleasesWhatItTook(t *testing.T) {
 	}
 }
 
-// A client that had gone before the first read was logged as a failure of the database, one warning each.
+// A disconnect before the first read was logged as a failure of the database, with a warning each.
 func TestClientThatDoesNotWaitIsNoWarning(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{streamPath, "/api/v1/audits/42/status"} {

@@ -20,7 +20,7 @@ func auditOf(id store.Key, owner, status string, progress int) *store.State {
 	return store.NewState(store.Audit{ID: id, Status: status, Progress: progress, UserID: text(owner)})
 }
 
-// group hands out one slot, with the first states in it, which may be none, and remembers what was asked for.
+// group is a hub with one slot, which holds the first states, if any. It records the keys of the subscription.
 func group(asked *[]store.Key, first ...*store.State) (hubFunc, *slot) {
 	s := newSlot(first...)
 	return func(_ context.Context, keys []store.Key, _ store.Viewer, wake func()) (Subscription, error) {
@@ -56,7 +56,7 @@ func TestSeveralEndWhenAllHave(t *testing.T) {
 	})
 }
 
-// Who lost the stream after one end has not seen the other: no 204.
+// A client that lost the stream between two ends has not seen the second: no 204.
 func TestSeveralResume(t *testing.T) {
 	t.Parallel()
 	one, two := auditOf("1", "alice", "completed", 100), auditOf("2", "alice", "failed", 3)
@@ -111,7 +111,7 @@ func TestSeveralAreRefusedAltogether(t *testing.T) {
 	}
 }
 
-// A hub that has taken the states of some out of the slot for a moment gave one who may not look a stream.
+// When a hub had taken some states out of the slot for a moment, a user without access got a stream.
 func TestSeveralAreRefusedWhenFirstStatesAreMissing(t *testing.T) {
 	t.Parallel()
 	for _, first := range [][]*store.State{nil, {auditOf("1", "alice", "running", 1)}} {
@@ -128,7 +128,7 @@ func TestSeveralAreRefusedWhenFirstStatesAreMissing(t *testing.T) {
 	}
 }
 
-// What a user asked for ends the stream when it may not be shown; what was shown because it was the user's is left out.
+// A row that was asked for ends the stream when it may not be shown any more; on a stream of all the user's rows it is left out.
 func TestSeveralThatMayNotBeShownAnyMore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// begun is how streams begin, with the defaults.
+// begun is the beginning of streams with the default settings.
 const begun = ": heartbeat every 30 s\n\nretry: 5000\n"
 
 func event(s *store.State) string {
@@ -271,7 +271,7 @@ func TestGoneClientEndsTheStream(t *testing.T) {
 	})
 }
 
-// confirmed remembers what the client had when writers were told that somebody watches.
+// confirmed records what the client had received when the subscription was confirmed.
 type confirmed struct {
 	*slot
 	client *client
@@ -280,7 +280,7 @@ type confirmed struct {
 
 func (s *confirmed) Confirm() { s.slot.Confirm(); s.had = append(s.had, s.client.String()) }
 
-// Nothing is armed before it is known to be the viewer's, and the first event does not wait for it.
+// A subscription is confirmed only after the row is known to be the viewer's, and the first event does not wait for that.
 func TestS4WritersAreToldAfterTheFirstEvent(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{
@@ -306,7 +306,7 @@ func TestS4WritersAreToldAfterTheFirstEvent(t *testing.T) {
 	}
 }
 
-// What is refused, has ended or only is polled tells writers nothing.
+// Refused rows, rows that have ended, and polls confirm no subscription.
 func TestS5WritersAreToldOnlyOfStreamsThatGoOn(t *testing.T) {
 	t.Parallel()
 	foreign := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})

@@ -33,7 +33,7 @@ func named(name string, left time.Duration) verifiedToken {
 
 func hashOf(name string) [sha256.Size]byte { return sha256.Sum256([]byte(name)) }
 
-// What is remembered is as verified anew, and no longer than the token says.
+// A cached token gives the same viewer as a new verification, and not beyond the token's exp.
 func TestCachedTokenExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestCachedTokenIsNotServedBeforeItsTime(t *testing.T) {
 	}
 }
 
-// Nothing that a key has verified survives the key: not what was remembered, and not what is being verified meanwhile.
+// No token survives the key that verified it: neither a cached one, nor one whose verification was under way.
 func TestCachedTokenDoesNotSurviveItsKey(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
@@ -145,7 +145,7 @@ func TestCachedTokenDoesNotSurviveItsKey(t *testing.T) {
 	}
 }
 
-// The same, where nobody has come since the keys were fetched.
+// The same, if no request has come since the keys were fetched.
 func TestCachedTokenIsForgottenAtARefresh(t *testing.T) {
 	t.Parallel()
 	var keys atomic.Uint64
@@ -176,7 +176,7 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
-// Nobody is ever taken for somebody else, whatever is forgotten meanwhile. For the race detector, too.
+// No user is ever taken for another, whatever is dropped from the cache meanwhile. For the race detector, too.
 func TestCacheIsSafeForManyAtOnce(t *testing.T) {
 	t.Parallel()
 	var keys atomic.Uint64
@@ -200,7 +200,7 @@ func TestCacheIsSafeForManyAtOnce(t *testing.T) {
 	all.Wait()
 }
 
-// A token that was verified with a secret of before the reload is not remembered after it, even when its check was under way.
+// A token that was verified with a secret from before the reload is not in the cache after it, even if its check was under way.
 func TestCachedTokenDoesNotSurviveAReload(t *testing.T) {
 	t.Parallel()
 	v := cachedVerifier(t, AuthConfig{Secret: testSecret}, 10)

@@ -30,7 +30,7 @@ func attributesOf(span sdktrace.ReadOnlySpan) map[attribute.Key]string {
 
 const strangersTrace = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-// Whatever a client sends, tokens in the wrong place above all, no span has it; its trace is linked to and not continued.
+// No span has text that a client sends, above all tokens in the wrong place; the client's trace is linked to and not continued.
 func TestRequestIsASpanWithoutAnythingOfTheClients(t *testing.T) {
 	t.Parallel()
 	token := aliceToken(t)
@@ -100,7 +100,7 @@ func TestProbesAreNotTraced(t *testing.T) {
 	}
 }
 
-// Whoever serves a stream, its span ends when it begins, and it is taken from net/http all the same.
+// A stream's span ends when the stream begins, on both kinds of connection; tracing does not prevent hijacking.
 func TestStreamIsTracedUntilItBegins(t *testing.T) {
 	t.Parallel()
 	for _, noHijack := range []bool{false, true} {

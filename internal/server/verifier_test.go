@@ -274,7 +274,7 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// A rotation must be found at once, and what the issuer answers in trouble must not lose the known keys.
+// A rotation must be found at once, and an issuer's wrong answers must not lose the known keys.
 func TestRotationAndBadAnswersOfTheIssuer(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
@@ -395,7 +395,7 @@ func TestAuthConfigIsChecked(t *testing.T) {
 	}
 }
 
-// Such a token held a request for 5 s, and 256 of them everybody's: no issuer has a key of that name.
+// Such a token made its request wait for 5 s, and 256 of them made all requests wait: no issuer has a key of that name.
 func TestKIDThatIsNoneIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)

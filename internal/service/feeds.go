@@ -154,7 +154,7 @@ func (a *feeds) Idle() bool {
 	return true
 }
 
-// unreadable is how many rows that somebody asks for cannot be read.
+// unreadable returns how many watched rows cannot be read.
 func (a *feeds) unreadable() (n int) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()

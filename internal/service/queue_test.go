@@ -53,7 +53,7 @@ func TestQueueUsageIsAbsentWhileTheDatabaseIsAway(t *testing.T) {
 			if !away {
 				return 0.25, nil
 			}
-			<-ctx.Done() // as a database that does not answer
+			<-ctx.Done() // like a database that does not answer
 			return 0, errors.New("away")
 		}, func() bool { return true }))
 		start := time.Now()
@@ -73,7 +73,7 @@ func TestQueueUsageIsAbsentWhileTheDatabaseIsAway(t *testing.T) {
 	})
 }
 
-// Whoever collects metrics kept a database awake that sleeps while nobody asks it anything.
+// Scrapes of metrics kept a database awake that suspends when it is idle.
 func TestU22QueueUsageIsReadRarelyWhileNobodyWatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"auditstream/internal/sql"
 )
 
-// earlier makes the table of audits.sql with what an earlier version installed.
+// earlier makes the table of audits.sql, with the schema of an earlier version.
 func earlier(t *testing.T, version int) (dsn string) {
 	t.Helper()
 	dsn = pgtest.New(t)
@@ -41,7 +41,7 @@ func TestInstallCommand(t *testing.T) {
 	}
 }
 
-// Each difference is told once, however often it is looked at.
+// Each difference is logged once, however often it is checked.
 func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
 	t.Parallel()
 	dsn := earlier(t, 1)

@@ -111,7 +111,7 @@ func TestPageServesItsFiles(t *testing.T) {
 	}
 }
 
-// The policy forbids what is inline, and the page must not need what is elsewhere.
+// The policy forbids inline scripts and styles, and the page must need nothing from other hosts.
 func TestPageKeepsItsOwnPolicy(t *testing.T) {
 	t.Parallel()
 	html := ask(t, http.MethodGet, "/").Body.String()
@@ -214,7 +214,7 @@ func TestDevActions(t *testing.T) {
 	}
 }
 
-// What another site's page can make a browser send does nothing, and neither does a name that was made to lead here.
+// Requests that another site's page makes a browser send do nothing, nor do those of a rebound host name.
 func TestDevActionsAreForItsOwnPageAlone(t *testing.T) {
 	t.Parallel()
 	for _, headers := range [][]string{
@@ -243,7 +243,7 @@ func TestDevActionsAreForItsOwnPageAlone(t *testing.T) {
 	}
 }
 
-// The page of serve has none of what dev has more, and says whether a cookie may authenticate.
+// The page of serve has nothing of dev's, and says whether a cookie may authenticate.
 func TestPageWithoutDev(t *testing.T) {
 	t.Parallel()
 	for mode, options := range map[string]Options{"token": {}, "cookie": {Cookie: true}, "dev": {Dev: func() Dev { return Dev{} }}} {

@@ -21,13 +21,13 @@ func TestErrorsOfConnectingNameNobody(t *testing.T) {
 		`no such user: zebra (SQLSTATE 08P01)`,
 		`database "zebradb" is not currently accepting connections (SQLSTATE 55000)`,
 	} {
-		got := anonymous(begins + text)
+		got := hideNames(begins + text)
 		if strings.Contains(got, "zebra") || !strings.Contains(got, "db:5432") || !strings.Contains(got, "SQLSTATE") {
 			t.Errorf("%s\nbecomes %s", text, got)
 		}
 	}
 	const plain = `failed to connect: FATAL: unrecognized configuration parameter "bogus" (SQLSTATE 42704)`
-	if got := anonymous(plain); got != plain {
+	if got := hideNames(plain); got != plain {
 		t.Errorf("%s becomes %s", plain, got)
 	}
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// envFileFlags name a file of settings. Unlike a process's environment it can change, so serve reads it again at SIGHUP.
+// envFileFlags names a file of settings. Unlike a process's environment the file can change, so serve reads it again at SIGHUP.
 type envFileFlags struct {
 	EnvFile string `env:"AUDITSTREAM_ENV_FILE" placeholder:"FILE" help:"A file of NAME=value lines, which count before the environment's variables and after flags. serve reads it again at SIGHUP."`
 }
 
-// BeforeResolve is called by kong: it reads the file that the command was told of, if it was.
+// BeforeResolve is called by kong. It reads the file, if one is named.
 func (*envFileFlags) BeforeResolve(ctx *kong.Context) error {
 	name := os.Getenv("AUDITSTREAM_ENV_FILE")
 	for _, flag := range ctx.Flags() {
@@ -31,7 +31,7 @@ func (*envFileFlags) BeforeResolve(ctx *kong.Context) error {
 	if err != nil {
 		cause := err
 		if detail, ok := errors.AsType[*fs.PathError](err); ok {
-			cause = detail.Err // the name is shown, and quoted
+			cause = detail.Err // without the file's name, which this error quotes itself
 		}
 		return fmt.Errorf("--env-file (AUDITSTREAM_ENV_FILE) %q cannot be read; give a file of NAME=value lines: %w", name, cause)
 	}
@@ -41,7 +41,7 @@ func (*envFileFlags) BeforeResolve(ctx *kong.Context) error {
 	}
 	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		for _, name := range flag.Envs {
-			if value := values[name]; value != "" { // an empty one is the same as none
+			if value := values[name]; value != "" { // an empty value counts as none
 				return value, nil
 			}
 		}
@@ -50,7 +50,7 @@ func (*envFileFlags) BeforeResolve(ctx *kong.Context) error {
 	return nil
 }
 
-// settings are the variables of serve, with which a file for serve also serves the other commands.
+// settings returns the variables of serve. Each command accepts all of them, so that serve's file also works for the other commands.
 func settings(app *kong.Node) map[string]bool {
 	known := map[string]bool{}
 	for _, command := range app.Children {
@@ -68,8 +68,8 @@ func settings(app *kong.Node) map[string]bool {
 
 var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)
 
-// parseEnvFile reads what systemd (EnvironmentFile=) and Docker (--env-file) take: a NAME=value a line, # comments. A pair of
-// quotes around a value is taken off, as systemd does. Errors never show a value: it may be a secret.
+// parseEnvFile parses the format of systemd (EnvironmentFile=) and Docker (--env-file): one NAME=value a line, and # comments. Like systemd it
+// removes a pair of quotes around a value. Errors never show a value, because it may be a secret.
 func parseEnvFile(text string, known map[string]bool) (map[string]string, error) {
 	values := map[string]string{}
 	number := 0
@@ -82,7 +82,7 @@ func parseEnvFile(text string, known map[string]bool) (map[string]string, error)
 		name, value, found := strings.Cut(line, "=")
 		name = strings.TrimSpace(name)
 		switch _, twice := values[name]; {
-		case !found || !variableName.MatchString(name): // of a key in base64 the end looks like NAME=
+		case !found || !variableName.MatchString(name): // not shown: the end of a key in base64 looks like NAME=, too
 			return nil, fmt.Errorf("line %d (not shown, it may hold a secret) is no NAME=value; write NAME=value, or # before a comment", number)
 		case twice:
 			return nil, fmt.Errorf("line %d: %s stands there twice; give it once", number, name)

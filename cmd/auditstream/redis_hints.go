@@ -9,13 +9,13 @@ import (
 
 type redisOptions = redis.Options
 
-// hints is where those of changes come from: nil with SSE_SOURCE=db.
+// hints returns what makes the source of notifications, for service.Config; nil with SSE_SOURCE=db.
 func (c *serveCmd) hints() (func(tells func() bool) (pgnotify.Source, func() string), error) {
-	if c.SSESource != "redis" && c.RedisURL == "" { // dev sets none
+	if c.SSESource != "redis" && c.RedisURL == "" { // dev sets no URL
 		return nil, nil
 	}
 	options, err := c.redisFlags.options()
-	if err != nil { // a mistake is told before it is needed
+	if err != nil { // also with SSE_SOURCE=db: a wrong URL is reported before it is needed
 		return nil, err
 	}
 	if c.SSESource != "redis" {
@@ -27,7 +27,7 @@ func (c *serveCmd) hints() (func(tells func() bool) (pgnotify.Source, func() str
 	}, nil
 }
 
-// doubtOf says why hints may not come by way of Redis although messages do.
+// doubtOf says why Redis may not carry all changes although the connection works; "" if it does.
 func doubtOf(source *redisnotify.Source, needsRelay bool, tells func() bool) string {
 	switch {
 	case source.RelayDead(needsRelay):
