@@ -60,7 +60,7 @@ type Config struct {
 	// Hub is the hub of the feed audits, used if Feeds is nil. One of the two is required.
 	Hub Hub
 	// Feeds finds a feed by its name; the error is ErrNoFeed, or says why the feeds are not known yet.
-	Feeds func(name string) (Feed, error)
+	Feeds func(ctx context.Context, name string) (Feed, error)
 	// Ping reports whether rows can be read. Required.
 	Ping func(context.Context) error
 	// Listening reports whether notifications arrive; while they do not, changes are found by polling. Required.

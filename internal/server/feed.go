@@ -30,7 +30,7 @@ func (s *Handler) feed(r *http.Request) (Feed, error) {
 		}
 		return Feed{store.Audits, s.cfg.Hub}, nil
 	}
-	f, err := s.cfg.Feeds(name)
+	f, err := s.cfg.Feeds(r.Context(), name)
 	switch {
 	case errors.Is(err, ErrNoFeed):
 		return Feed{}, errNoFeed

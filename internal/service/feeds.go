@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"auditstream/internal/pgnotify"
 	"auditstream/internal/server"
@@ -31,7 +32,19 @@ type feeds struct {
 	feeds  map[string]*feed
 	toRun  []*feed
 	loaded bool // firstLoad is closed
+	// reloaded is when the last reload began, and answered whether it succeeded.
+	reloaded time.Time
+	answered bool
+	// removed is when each of those was removed that are not there now.
+	removed map[string]time.Time
+
+	reloading sync.Mutex // one reload at a time: the answer to an older one would replace that to a newer
+	asking    sync.Mutex // held by the request that reloads for all that wait
 }
+
+// awayFor is how long a feed that was removed may be on its way back, as between uninstall and install in a migration. Until then its viewers
+// are told to come back, and later that there is no such feed.
+const awayFor = 10 * time.Minute
 
 // feed is one feed with its hub and metrics.
 type feed struct {
@@ -45,13 +58,29 @@ type feed struct {
 
 func newFeeds(cfg Config, registrar *pgnotify.Registrar, drift *driftWatch) *feeds {
 	return &feeds{cfg: cfg, registrar: registrar, drift: drift, wake: pgnotify.NewBell(),
-		firstLoad: make(chan struct{}), feeds: make(map[string]*feed)}
+		firstLoad: make(chan struct{}), feeds: make(map[string]*feed), removed: make(map[string]time.Time)}
 }
 
-var errFeedsUnknown = errors.New("the database was not asked yet which feeds there are")
+var (
+	errFeedsUnknown = errors.New("the database was not asked yet which feeds there are")
+	errAway         = errors.New("the feed was uninstalled a moment ago, and may be installed again")
+)
 
-// find is [server.Config.Feeds].
-func (a *feeds) find(name string) (server.Feed, error) {
+// find is [server.Config.Feeds]. It says that there is no such feed only when the database was asked after the question came: the feed may
+// have been installed just now. All who ask meanwhile share an answer, and there is one a second at most.
+func (a *feeds) find(ctx context.Context, name string) (server.Feed, error) {
+	f, err := a.known(name)
+	if !errors.Is(err, server.ErrNoFeed) {
+		return f, err
+	}
+	if err := a.reloadFor(ctx); err != nil {
+		return server.Feed{}, err
+	}
+	return a.known(name)
+}
+
+// known finds a feed among those that the database had when it was last asked.
+func (a *feeds) known(name string) (server.Feed, error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	switch f := a.feeds[name]; {
@@ -59,9 +88,33 @@ func (a *feeds) find(name string) (server.Feed, error) {
 		return server.Feed{Feed: f.Feed, Hub: serverHub{f.hub}}, nil
 	case !a.loaded:
 		return server.Feed{}, errFeedsUnknown
+	case time.Since(a.removed[name]) < awayFor:
+		return server.Feed{}, errAway
 	default:
 		return server.Feed{}, server.ErrNoFeed
 	}
+}
+
+// reloadFor reloads for a request, unless a reload that began after its call has done so, at most once a second.
+func (a *feeds) reloadFor(ctx context.Context) error {
+	asked := time.Now()
+	a.asking.Lock()
+	defer a.asking.Unlock()
+	a.mu.RLock()
+	began, ok := a.reloaded, a.answered
+	a.mu.RUnlock()
+	if began.Before(asked) {
+		select {
+		case <-time.After(time.Until(began.Add(minCheckGap))):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		ok = a.reload(ctx)
+	}
+	if !ok {
+		return errFeedsUnknown
+	}
+	return nil
 }
 
 // Notify implements [pgnotify.Sink].
@@ -131,9 +184,15 @@ func (a *feeds) ping(ctx context.Context) error {
 
 // reload reads from the database which feeds there are, adds and removes those that differ, and reports whether the read succeeded.
 func (a *feeds) reload(ctx context.Context) bool {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	found, err := sql.Feeds(ctx, a.cfg.Pool)
+	a.mu.Lock()
+	a.reloaded, a.answered = began, err == nil
+	a.mu.Unlock()
 	if err != nil {
 		a.cfg.Logger.Debug("which feeds there are is not known", "error", err)
 		return false
@@ -144,17 +203,19 @@ func (a *feeds) reload(ctx context.Context) bool {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.loaded {
-		a.loaded = true
-		close(a.firstLoad)
-	}
 	for name, f := range a.feeds {
 		if !reflect.DeepEqual(f.Feed, there[name]) {
 			a.remove(f)
 		}
 	}
+	if !a.loaded {
+		a.loaded = true
+		close(a.firstLoad)
+		clear(a.removed) // what was not known to be there
+	}
 	for name, f := range there {
 		if a.feeds[name] == nil {
+			delete(a.removed, name)
 			if err := a.add(f); err != nil {
 				a.cfg.Logger.Error("a feed cannot be served", "feed", name, "error", err)
 			}
@@ -207,6 +268,7 @@ func (a *feeds) add(described *store.Feed) error {
 
 // remove ends a feed. Its streams are told to come back, and then find its successor or none. The caller holds mu.
 func (a *feeds) remove(f *feed) {
+	a.removed[f.Name] = time.Now()
 	delete(a.feeds, f.Name)
 	a.cfg.Registerer.Unregister(f.metrics)
 	f.announcer.Detach()

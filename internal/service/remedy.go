@@ -9,6 +9,9 @@ import (
 
 // DriftCommand returns the command that repairs a finding.
 func DriftCommand(d sql.Drift, f sql.Finding, role string) string {
+	if f.Remedy != "" && f.Feed != "" && f.Kind == "rights" && strings.HasPrefix(f.Remedy, "auditstream install ") {
+		return f.Remedy + " --role " + ShellQuote(role)
+	}
 	if f.Remedy != "" {
 		return f.Remedy
 	}

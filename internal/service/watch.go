@@ -108,7 +108,7 @@ func (s *Service) find(ctx context.Context, feed, id string) (server.Feed, store
 	case <-ctx.Done():
 		return server.Feed{}, "", context.Cause(ctx)
 	}
-	f, err := s.feeds.find(feed)
+	f, err := s.feeds.find(ctx, feed)
 	if err != nil {
 		return server.Feed{}, "", fmt.Errorf("feed %q: %w", feed, err)
 	}
