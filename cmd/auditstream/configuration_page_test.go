@@ -32,7 +32,7 @@ OpenTelemetry's variables switch traces on: [monitoring](monitoring.md#traces).
 `
 )
 
-// aboutGroup is what a group's table is followed by.
+// aboutGroup has the text that follows a group's table.
 var aboutGroup = map[string]string{
 	"Database": "What connection strings may have, and what is refused: [connection strings](connection-strings.md). With a pooler or several servers:\n" +
 		"[poolers and failover](poolers-and-failover.md). With Redis: [Redis](redis.md). What a reload takes over: [deploy](deploy.md#reload).",

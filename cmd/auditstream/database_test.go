@@ -23,7 +23,7 @@ func TestPoolSettingsAreThePoolsAlone(t *testing.T) {
 	mustContain(t, got.out, "LISTEN")
 }
 
-// A period of 0 was a panic of the pool's, and 2147483647 connections were as many goroutines.
+// A period of 0 made the pool panic, and 2147483647 connections made it start as many goroutines.
 func TestPoolSettingsThatCannotWorkAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, setting := range []string{

@@ -37,7 +37,7 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// quick are workers in a hurry.
+// quick are workers with short pauses.
 var quick = []worker{
 	{site: "https://one.example", pages: 16, pace: time.Millisecond, rest: time.Millisecond},
 	{site: "https://two.example", pages: 99, pace: time.Millisecond, rest: time.Millisecond, fails: true},
@@ -106,7 +106,7 @@ func TestSimulationDoesNotGrow(t *testing.T) {
 	}
 }
 
-// TestSimulationBeginsAnew: what somebody ends or deletes by hand is not written to any more.
+// TestSimulationBeginsAnew: a worker does not write to an audit that somebody has ended or deleted by hand, and begins another.
 func TestSimulationBeginsAnew(t *testing.T) {
 	t.Parallel()
 	dsn := installed(t, sql.Options{})

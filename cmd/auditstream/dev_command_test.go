@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// A command has the private database, its own output and its own exit status; what it made is there the next time.
+// A command gets the private database, and its output and exit status are dev's. The next run finds the data that it wrote.
 func TestDevRunsACommand(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(devDir(t), ".auditstream")

@@ -19,7 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// fakePostgres notes whether it stands still.
+// fakePostgres records whether it is paused.
 type fakePostgres struct {
 	mu       sync.Mutex
 	still    bool
@@ -119,7 +119,7 @@ func TestLoopbackAddress(t *testing.T) {
 	}
 }
 
-// testLab is a lab beside a simulation of workers in a hurry.
+// testLab returns a lab with a running simulation of quick workers.
 func testLab(t *testing.T) (lab *devLab, dsn string) {
 	t.Helper()
 	dsn = installed(t, sql.Options{})
@@ -174,7 +174,7 @@ func TestLabStartsAndFails(t *testing.T) {
 	if got := status(lab.simulation.byHand) + status(lab.simulation.foreign); got != "runningrunning" {
 		t.Errorf("what is none of its business is %s", got)
 	}
-	// Its worker notices, and makes room for another one.
+	// Its worker notices the end, so that another audit may start.
 	eventually(t, func() error {
 		_, err := start(t.Context(), nil)
 		return err

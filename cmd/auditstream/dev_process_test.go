@@ -22,7 +22,7 @@ import (
 	"auditstream/internal/server/web"
 )
 
-// devDir is an empty directory that the account of PostgreSQL can enter, also when root runs the tests.
+// devDir returns an empty directory that PostgreSQL's account can enter, also if root runs the tests.
 func devDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -221,7 +221,7 @@ func runShell(t *testing.T, dir, line string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// follower is a pasted line that goes on printing events.
+// follower is a pasted line that keeps printing events.
 type follower struct{ lines *bufio.Scanner }
 
 func shell(t *testing.T, dir, line string) follower {

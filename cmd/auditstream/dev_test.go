@@ -175,7 +175,7 @@ func TestDevRecoversFromKill(t *testing.T) {
 	}
 }
 
-// TestDevStopsWhilePaused: Ctrl-C while PostgreSQL stands still, by a button of the page, ends all of it as ever.
+// TestDevStopsWhilePaused: Ctrl-C while a button of the page has paused PostgreSQL ends dev as at other times.
 func TestDevStopsWhilePaused(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, devDir(t))

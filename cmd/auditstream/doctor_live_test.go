@@ -69,7 +69,7 @@ func TestDoctorLive(t *testing.T) {
 	}
 }
 
-// The health check looks where serve is, unless told otherwise.
+// The health check requests serve's own address by default.
 func TestDoctorLiveHasTheDefaultsOfServe(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{":8080": "127.0.0.1:8080", "[::]:80": "[::1]:80", "10.0.0.1:80": "10.0.0.1:80", ":http": "127.0.0.1:80"} {

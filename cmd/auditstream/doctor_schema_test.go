@@ -49,7 +49,7 @@ func TestDoctorComparesVersions(t *testing.T) {
 	mustNotContain(t, examine(t, dsn).want(t, exitDone).out, "schema:")
 }
 
-// The versions that kept a table of what is watched: the program has no part in that any more.
+// Schema versions 2 to 4 kept a table of watched rows, which this program does not write: doctor says what that costs.
 func TestDoctorSaysWhatAnOlderSchemaCosts(t *testing.T) {
 	t.Parallel()
 	for version := 2; version < sql.SchemaVersion; version++ {

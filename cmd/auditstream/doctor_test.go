@@ -29,7 +29,7 @@ func installed(t testing.TB, o sql.Options) string {
 	return dsn
 }
 
-// asTestRole makes a role that may do nothing, and returns its URL of the same database.
+// asTestRole makes a role without rights, and returns its URL for the same database.
 func asTestRole(t testing.TB, dsn string) string {
 	t.Helper()
 	execSQL(t, dsn, `do $$ begin
@@ -55,7 +55,7 @@ func examine(t testing.TB, dsn string, args ...string) result {
 	return command(t, append([]string{"doctor", "--database-url=" + dsn, "--jwt-secret=" + testSecret}, args...)...)
 }
 
-// Of several servers it says which, and which one it has found.
+// With several servers in the URL, doctor names them, and the one that it is connected to.
 func TestDoctorNamesTheServerThatAnswers(t *testing.T) {
 	t.Parallel()
 	u, err := url.Parse(pgtest.New(t))
@@ -69,8 +69,8 @@ func TestDoctorNamesTheServerThatAnswers(t *testing.T) {
 	mustNotContain(t, out, "connected to 127.0.0.2:1 ")
 }
 
-// TestDoctorAsSuperuserRunsNothing: a table's owner may have a policy run whatever it likes as whoever reads, and an immutable function
-// already when a read is planned.
+// TestDoctorAsSuperuserRunsNothing: a table's owner can write a policy that runs any code with the reader's rights, and an immutable function
+// that runs already when a read is planned.
 func TestDoctorAsSuperuserRunsNothing(t *testing.T) {
 	t.Parallel()
 	admin := pgtest.New(t)
@@ -291,7 +291,7 @@ func TestDoctorListensWhereItIsTold(t *testing.T) {
 	mustNotContain(t, got.out, "geheimnis")
 }
 
-// TestDoctorHearsSilence: behind a transaction pooler LISTEN succeeds, and then nothing comes.
+// TestDoctorHearsSilence: behind a transaction pooler LISTEN succeeds, and then no notification arrives.
 func TestDoctorHearsSilence(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -308,7 +308,7 @@ func TestDoctorHearsSilence(t *testing.T) {
 	mustContain(t, explainSilence(true).String(), "FAIL  LISTEN on DATABASE_LISTEN_URL", "around the pooler")
 }
 
-// TestDoctorFindsServerStopped: the pool has connections, the server is gone; every check says so, and none hangs.
+// TestDoctorFindsServerStopped: the server stops while the pool has connections; every check reports it, and none hangs.
 func TestDoctorFindsServerStopped(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)

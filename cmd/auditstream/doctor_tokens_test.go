@@ -90,7 +90,7 @@ func keySet(t testing.TB, curves ...elliptic.Curve) string {
 	return srv.URL
 }
 
-// What serve looks for with the same settings is what token signs.
+// token signs the claims that serve requires with the same settings.
 func TestTokenSignsWhatServeLooksFor(t *testing.T) {
 	t.Parallel()
 	key := "--jwt-secret=" + strings.Repeat("k", 40)

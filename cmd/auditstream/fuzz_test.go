@@ -68,7 +68,7 @@ func (nobody) SubscribeOwned(context.Context, store.Viewer, func()) (server.Subs
 	panic("nobody subscribes")
 }
 
-// variables are all that serve reads, so that none is forgotten here.
+// variables returns all variables that serve reads, so that the fuzz test cannot miss one.
 func variables(t testing.TB) []string {
 	t.Helper()
 	parser, err := newParser(t.Context(), new(cli), streams{os.Stdout, os.Stderr}, func(int) {})
@@ -95,7 +95,7 @@ var (
 	hidden     = []string{"DATABASE_URL", "DATABASE_LISTEN_URL", "REDIS_URL", "JWT_SECRET", "JWT_SECRET_PREVIOUS"}
 )
 
-// usable is the documented meaning of each variable, told apart from the code that reads them.
+// usable checks the documented values of each variable, with code of its own.
 func usable(c *serveCmd, name, value string) bool {
 	between := func(d time.Duration, unit time.Duration, most int64) bool {
 		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)

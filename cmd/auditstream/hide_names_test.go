@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What servers and poolers say of connecting names user and database in more ways than pgx.
+// Connection errors of servers and poolers name user and database in more ways than pgx's own text.
 func TestErrorsOfConnectingNameNobody(t *testing.T) {
 	t.Parallel()
 	const begins = "load audits: failed to connect to `user=zebra database=zebradb`:\n\tdb:5432 (127.0.0.1): server error: FATAL: "

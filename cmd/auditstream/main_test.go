@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beProgram) != "" {
 		main()
 	}
-	// What configures the developer's own auditstream must not configure the tests'.
+	// The variables of the developer's own auditstream must not reach the tests.
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); ourEnv(name) {
 			os.Unsetenv(name)
@@ -45,7 +45,7 @@ func program(t testing.TB, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// result is what a command came to.
+// result is the outcome of a command.
 type result struct {
 	code        int
 	out, stderr string
@@ -88,7 +88,7 @@ func mustNotContain(t testing.TB, text string, parts ...string) {
 	}
 }
 
-// eventually asks until check succeeds: for what a database does not announce. Who has waited for long asks more seldom.
+// eventually repeats check until it succeeds, for changes that a database does not announce, at growing intervals.
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
 	start := time.Now()

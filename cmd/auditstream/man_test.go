@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The manual page says of each command what --help says; that man understands it, the packages' test finds out.
+// The manual page says the same as --help about each command. The packages' test checks that man can read it.
 func TestManualIsWhole(t *testing.T) {
 	t.Parallel()
 	page := command(t, "man", "--date=2026-11-25").want(t, exitDone).out

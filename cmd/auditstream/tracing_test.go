@@ -89,7 +89,7 @@ func (e stuckExporter) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) err
 	return nil
 }
 
-// A collector that is stuck may add one second to a stop, and no more.
+// A collector that hangs may delay the program's end by one second, and no more.
 func TestStuckCollectorHoldsUpTheEndForOneSecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

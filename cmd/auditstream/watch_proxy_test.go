@@ -29,7 +29,7 @@ func TestU6ProxysOwnAnswerIsRetried(t *testing.T) {
 			mustContain(t, got.out, completed)
 		})
 	}
-	// By its text where the header is gone.
+	// By its text, if the header is missing.
 	for code, body := range map[int]string{401: `{"error":"Missing authentication token"}`, 403: `{"error":"Cross-user access denied: audit 2"}`, 404: `{"error":"Audit not found"}`} {
 		command(t, "watch", "1", "--url="+answers(t, status(code, body))).want(t, exitRefused)
 	}
@@ -66,7 +66,7 @@ func TestU19HeartbeatIsHeeded(t *testing.T) {
 			t.Errorf("%q: silent after %v, want %v", text, f.silence, want)
 		}
 	}
-	// And a stream that is silent for longer is lost.
+	// A stream that is silent for longer is lost.
 	silent := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = w.Write([]byte(": heartbeat every 0.001 s\n\n" + event("a", running)))
@@ -107,7 +107,7 @@ func TestU20CutStreamIsTakenUpAtOnce(t *testing.T) {
 	}
 }
 
-// What a row says must not steer a terminal, through a pipe either, and stays the same JSON.
+// A row's text must not control a terminal, not even through a pipe, and stays the same JSON.
 func TestWatchEscapesWhatSteersATerminal(t *testing.T) {
 	t.Parallel()
 	var bad []rune
@@ -143,7 +143,7 @@ func TestWatchEscapesWhatSteersATerminal(t *testing.T) {
 		t.Errorf("the line says %q, %v, want %q", told.Message, err, text)
 	}
 	mustContain(t, got.out, "größe 進捗 ✓ 😀", `\u202e`, `\u009b`, `\udb40\udc01`)
-	// Lines of JSON are one line, and bytes that are no text are none.
+	// JSON with line breaks becomes one line, and bytes that are no text become U+FFFD.
 	spread := command(t, "watch", "1", "--url="+answers(t, events("data: {\"audit_id\":1,\ndata: \"status\":\"completed\",\"progress\":100,\"message\":\"\x9b2J\"}\n\n"))).want(t, exitDone)
 	if want := "{\"audit_id\":1,\"status\":\"completed\",\"progress\":100,\"message\":\"\ufffd2J\"}\n"; spread.out != want {
 		t.Errorf("printed %q, want %q", spread.out, want)

@@ -101,7 +101,7 @@ func TestWatchOfFeeds(t *testing.T) {
 	}
 }
 
-// Of several that end by words of the feed a watch that comes back names them by the id of their end.
+// When several rows end with statuses of the feed's own, a reconnecting watch sends the id of their common end.
 func TestWatchOfSeveralKnowsTheEnd(t *testing.T) {
 	t.Parallel()
 	f := &rowsWatch{until: 100, rows: watchedRows{"jobs", []store.Key{"1", "2"}}, open: []store.Key{"1", "2"}, states: map[store.Key]watched{}, show: watchLines{streams{out: new(strings.Builder)}}}

@@ -16,7 +16,7 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// screen is a terminal, and all that was written to it.
+// screen is a terminal that keeps all that is written to it.
 type screen struct {
 	tty, master *os.File
 	changed     chan struct{} // capacity 1
@@ -95,7 +95,7 @@ func (s *screen) closed(t *testing.T) string {
 // Of escape sequences there are those that erase and move the cursor up, and two colours.
 var moves = regexp.MustCompile(`\x1b\[J(\x1b\[\d+A)?`)
 
-// frames are the texts between moves of the cursor.
+// frames returns the texts between moves of the cursor.
 func frames(text string) []string {
 	return moves.Split(strings.NewReplacer("\r\n", "\n", eraseLine, "").Replace(text), -1)
 }
@@ -179,7 +179,7 @@ func TestWatchBarsObeyTheTerminal(t *testing.T) {
 	}
 }
 
-// Whatever is in a row, or in an answer, a terminal sees no sequence but ours.
+// A terminal gets only our own escape sequences, whatever text is in a row or an answer.
 func TestWatchBarsAreNotSteeredByRows(t *testing.T) {
 	hostile := `\u001b]0;title\u0007\u001b[2J\r\n\b\u007f\u0085\u009b31m\u202e\u200b\u2028evil`
 	for _, term := range []string{"xterm", "dumb"} {

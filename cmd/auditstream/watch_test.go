@@ -23,7 +23,7 @@ const (
 	failed    = `{"audit_id":1,"status":"failed","progress":80,"error":"boom"}`
 )
 
-// answers serves one answer after the other, the last one again and again.
+// answers serves one answer after the other, and then repeats the last.
 func answers(t *testing.T, all ...http.HandlerFunc) (url string) {
 	t.Helper()
 	var n atomic.Int64
@@ -41,7 +41,7 @@ func events(text string) http.HandlerFunc {
 	}
 }
 
-// status is an answer of a proxy's, or a refusal of ours by its text.
+// status is a proxy's answer, or our refusal, which its text shows.
 func status(code int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(code)
@@ -49,7 +49,7 @@ func status(code int, body string) http.HandlerFunc {
 	}
 }
 
-// final is an answer of ours.
+// final is our answer with the header.
 func final(code int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Auditstream-Answer", "final")
@@ -100,7 +100,7 @@ func TestWatchEnds(t *testing.T) {
 	}
 }
 
-// What comes back says where it was, and the token goes nowhere else.
+// A reconnecting watch sends Last-Event-ID, and the token goes to no other address.
 func TestWatchRequests(t *testing.T) {
 	t.Parallel()
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -125,7 +125,7 @@ func TestWatchRequests(t *testing.T) {
 	}
 }
 
-// Several share a connection, and what has ended is not asked for again: it may be gone, which would refuse all.
+// Several rows share a connection. A row that has ended is not asked for again: it may be deleted, and then all would be refused.
 func TestWatchSeveral(t *testing.T) {
 	t.Parallel()
 	const two, three = `{"audit_id":2,"status":"failed","progress":80,"error":"bo\u001bom"}`, `{"audit_id":3,"status":"completed","progress":100}`
@@ -215,7 +215,7 @@ func readEvents(r io.Reader) (all []streamEvent) {
 	}
 }
 
-// Whatever the bytes, we read what go-sse reads, and however they are cut.
+// From any bytes our reader reads what go-sse reads, however the bytes are cut into pieces.
 func FuzzWatchEvents(f *testing.F) {
 	f.Add([]byte(event("a", running) + ": heartbeat\n\n" + event("b", completed)))
 	f.Add([]byte("\ufeffdata: a\r\ndata:b\r\rid: 1\x00\ndata\n\nid\ndata:  c\n\nretry: 5x\nretry: 7\n\ndata: lost"))
