@@ -43,7 +43,10 @@ INTEGRATION = $(addprefix ./integration/,api faults ops web chaos load)
 .PHONY: test-whole
 test-whole:
 	$(TEST) -timeout 30m -p 2 -parallel 4 -skip '$(LONG)' $(TESTFLAGS) \
-		$(INTEGRATION) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(INTEGRATION) $(RACED))")
+		$(LONGEST) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(LONGEST) $(RACED))")
+
+# What takes longest begins first, and does not end alone.
+LONGEST = $(INTEGRATION) ./internal/sql ./internal/server/web
 
 # Not part of make test: what is long, or random by nature.
 LONG = ^(TestSoak|TestRollingRestart|TestPgUpgrade)$$
