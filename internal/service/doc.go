@@ -8,7 +8,8 @@
 // the functions that Serve sets in server.Config. The Listener of package pgnotify calls the listenerSink, which passes its resyncs to the
 // schemaWatch, and that passes them to the feeds and their hubs.
 //
-// Files, in the order in which to read them: service.go (the wiring), feeds.go (the feeds and their hubs), adapters.go (the interfaces
-// between hub, listener and server), schema.go (the schema's version), drift.go (what was changed since the install), remedy.go (the
-// commands that repair it), watch.go (rows followed without a browser), queue.go and row_metrics.go (metrics), span.go, skip_ping.go.
+// Files, in the order in which to read them: service.go (the wiring), feeds.go (the feeds and their hubs), feed_lookup.go (which feed a
+// request names), adapters.go (the interfaces between hub, listener and server), schema.go (the schema's version), drift.go (what was changed
+// since the install), remedy.go (the commands that repair it), watch.go (rows followed without a browser), queue.go and row_metrics.go
+// (metrics), span.go, skip_ping.go.
 package service
