@@ -14,8 +14,8 @@ import (
 // promised are the packages whose exported API is promised to other programs.
 var promised = []string{".", "auditstreamtest"}
 
-// api.txt has the exported API of the last release. Each name that differs from it has an entry in CHANGELOG.md, part Unreleased: the name
-// in backquotes. UPDATE_API=1 writes api.txt, when a release is made.
+// internal/api/api.txt has the exported API of the last release. Each name that differs from it has an entry in CHANGELOG.md, part Unreleased: the name
+// in backquotes. UPDATE_API=1 writes it, when a release is made.
 func TestEachChangeOfTheAPIIsInTheChangelog(t *testing.T) {
 	t.Parallel()
 	now := map[string]string{}
@@ -33,12 +33,12 @@ func TestEachChangeOfTheAPIIsInTheChangelog(t *testing.T) {
 		for _, name := range slices.Sorted(maps.Keys(now)) {
 			lines = append(lines, name+"\t"+now[name]+"\n")
 		}
-		if err := os.WriteFile("api.txt", []byte(strings.Join(lines, "")), 0o644); err != nil {
+		if err := os.WriteFile("internal/api/api.txt", []byte(strings.Join(lines, "")), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	released := map[string]string{}
-	for line := range strings.Lines(text(t, "api.txt")) {
+	for line := range strings.Lines(text(t, "internal/api/api.txt")) {
 		name, declared, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
 		released[name] = declared
 	}
