@@ -3,16 +3,19 @@ package store
 import (
 	"math"
 	"testing"
+
+	"auditstream/internal/pgtest"
 )
 
 func p[T any](v T) *T { return &v }
 
 func TestJSONIsTheContracts(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct {
+	type test struct {
 		audit Audit
 		want  string
-	}{
+	}
+	pgtest.Each(t, map[string]test{
 		"all fields, in order": {
 			Audit{ID: "123", Status: "failed", Progress: 40, Message: p("m"), GeoScore: p(78.5), TotalPages: p(7), Error: p("e")},
 			`{"audit_id":123,"status":"failed","progress":40,"message":"m","geo_score":78.5,"total_pages":7,"error":"e"}`,
@@ -23,32 +26,23 @@ func TestJSONIsTheContracts(t *testing.T) {
 		"no HTML escaping":            {Audit{ID: "1", Status: "running", Message: p(`<a href="x">&</a>`)}, `{"audit_id":1,"status":"running","progress":0,"message":"<a href=\"x\">&</a>"}`},
 		"one line":                    {Audit{ID: "1", Status: "running", Message: p("a\r\nb\rc\u2028")}, `{"audit_id":1,"status":"running","progress":0,"message":"a\r\nb\rc\u2028"}`},
 		"a score without a number":    {Audit{ID: "1", Status: "running", GeoScore: p(math.NaN()), Message: p("m")}, `{"audit_id":1,"status":"running","progress":0,"message":"m"}`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if got := string(tc.audit.JSON()); got != tc.want {
-				t.Errorf("got  %s\nwant %s", got, tc.want)
-			}
-		})
-	}
-}
-
-// The fingerprint is a promise to clients of other versions and instances: it may not change by accident.
-func TestFingerprintIsStable(t *testing.T) {
-	t.Parallel()
-	got := NewState(Audit{ID: "123", Status: "running", Progress: 25, Message: p("Analyzing pages...")}).Fingerprint
-	if want := "65be5e25449ce208"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+		"an infinite score":           {Audit{ID: "1", Status: "failed", GeoScore: p(math.Inf(1)), Error: p("e")}, `{"audit_id":1,"status":"failed","progress":0,"error":"e"}`},
+		"a score below all":           {Audit{ID: "1", Status: "failed", GeoScore: p(math.Inf(-1)), Error: p("e")}, `{"audit_id":1,"status":"failed","progress":0,"error":"e"}`},
+	}, func(t *testing.T, _ string, tc test) {
+		if got := string(tc.audit.JSON()); got != tc.want {
+			t.Errorf("got  %s\nwant %s", got, tc.want)
+		}
+	})
 }
 
 func TestOwnedBy(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct {
+	type test struct {
 		userID, userEmail *string
 		viewer            Viewer
 		want              bool
-	}{
+	}
+	pgtest.Each(t, map[string]test{
 		"the user":                             {p("alice"), nil, Viewer{Subject: "alice"}, true},
 		"another user":                         {p("alice"), nil, Viewer{Subject: "bob"}, false},
 		"user ids have a case":                 {p("alice"), nil, Viewer{Subject: "Alice"}, false},
@@ -63,14 +57,11 @@ func TestOwnedBy(t *testing.T) {
 		"the long s is not an s":               {nil, p("sam@b.c"), Viewer{Email: "\u017fam@b.c"}, false},
 		"the dotted capital I is not an i":     {nil, p("ida@b.c"), Viewer{Email: "\u0130da@b.c"}, false},
 		"an empty sub is not an empty user_id": {p(""), nil, Viewer{Subject: ""}, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if got := (Audit{UserID: tc.userID, UserEmail: tc.userEmail}).OwnedBy(tc.viewer); got != tc.want {
-				t.Errorf("got %v, want %v", got, tc.want)
-			}
-		})
-	}
+	}, func(t *testing.T, _ string, tc test) {
+		if got := (Audit{UserID: tc.userID, UserEmail: tc.userEmail}).OwnedBy(tc.viewer); got != tc.want {
+			t.Errorf("got %v, want %v", got, tc.want)
+		}
+	})
 }
 
 // A row with user_id=' ' was shown to a token with sub=' '.
@@ -95,36 +86,5 @@ func TestBlankOwnerIsNobody(t *testing.T) {
 		if !(Audit{UserID: &seen}).OwnedBy(Viewer{Subject: seen}) || (Audit{UserID: &seen}).OwnedBy(Viewer{Subject: seen + " "}) {
 			t.Errorf("%q is not its owner's alone", seen)
 		}
-	}
-}
-
-func TestSameSeesOwnersAndDeletion(t *testing.T) {
-	t.Parallel()
-	a := NewState(Audit{ID: "1", Status: "running", UserID: p("alice")})
-	for name, tc := range map[string]struct {
-		other *State
-		want  bool
-	}{
-		"the same row again": {NewState(Audit{ID: "1", Status: "running", UserID: p("alice")}), true},
-		"a new owner":        {NewState(Audit{ID: "1", Status: "running", UserID: p("bob")}), false},
-		"no owner":           {NewState(Audit{ID: "1", Status: "running"}), false},
-		"progress":           {NewState(Audit{ID: "1", Status: "running", Progress: 1, UserID: p("alice")}), false},
-		"gone":               {&State{ID: "1"}, false},
-	} {
-		if got := a.Same(tc.other); got != tc.want {
-			t.Errorf("%s: got %v, want %v", name, got, tc.want)
-		}
-	}
-}
-
-func TestEncodedIsComputedOnce(t *testing.T) {
-	t.Parallel()
-	calls := 0
-	s := NewState(Audit{ID: "1"})
-	for range 3 {
-		s.Encoded(func(*State) []byte { calls++; return nil })
-	}
-	if calls != 1 {
-		t.Errorf("encoded %d times, want once", calls)
 	}
 }

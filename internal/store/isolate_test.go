@@ -75,9 +75,8 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 func TestS7ManyUnreadableRowsAreFoundBitByBit(t *testing.T) {
 	t.Parallel()
 	const rows = 1000
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, raisingView+fmt.Sprintf(`insert into things select i, case when i %% 2 = 0 then 'XX001' end from generate_series(1, %d) i`, rows))
-	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
+	conn := database(t, raisingView+fmt.Sprintf(`insert into things select i, case when i %% 2 = 0 then 'XX001' end from generate_series(1, %d) i`, rows))
+	db := &countingDB{Querier: conn}
 	s := store.New(db, store.Audits)
 	ids := make([]store.Key, rows)
 	for i := range ids {
@@ -105,21 +104,19 @@ func TestS7ManyUnreadableRowsAreFoundBitByBit(t *testing.T) {
 // A missing view is not the fault of a row, so the store does not search for one.
 func TestS7WhatFailsForAllIsNotSearched(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
+	db := &countingDB{Querier: pgtest.Connect(t, pgtest.New(t))}
 	s := store.New(db, store.Audits)
 	_, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4", "5", "6", "7", "8"})
-	if err == nil || db.queries > 2 || s.Unreadable() > 0 {
+	if err == nil || !strings.Contains(err.Error(), "auditstream.progress") || db.queries > 2 || s.Unreadable() > 0 {
 		t.Errorf("%v, %d queries, %d unreadable, want an error, 2 and none", err, db.queries, s.Unreadable())
 	}
 }
 
 func TestS8HugeRowIsCut(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, raisingView+`insert into things values
+	db := database(t, raisingView+`insert into things values
 		(1, '', repeat('é', 20000000), 'short'), (2, '', 'no room', repeat('x', 1000)), (3, '', repeat('m', 600), repeat('e', 600)), (4, '', repeat('m', 995), 'error')`)
-	s := store.New(pgtest.Connect(t, dsn), store.Audits)
+	s := store.New(db, store.Audits)
 	s.LimitRows(1000)
 	states, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
 	if err != nil {
@@ -165,8 +162,7 @@ func (m *failingDB) Query(ctx context.Context, sql string, args ...any) (pgx.Row
 
 func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, raisingView+`insert into things select i from generate_series(1, 8) i`)
+	db := database(t, raisingView+`insert into things select i from generate_series(1, 8) i`)
 	full, err := pgx.ParseConfig("host=127.0.0.1 port=1")
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +181,7 @@ func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
 		"a lock":                                 {[]error{&pgconn.PgError{Code: "55P03"}}, []store.Key{"1", "2"}, true},
 		"no connection, in the middle of it all": {[]error{&pgconn.PgError{Code: "XX000"}, nil, refused}, []store.Key{"1", "2", "3"}, true},
 	} {
-		s := store.New(&failingDB{pgtest.Connect(t, dsn), tc.fail}, store.Audits)
+		s := store.New(&failingDB{db, tc.fail}, store.Audits)
 		if states, err := s.Audits(t.Context(), tc.ids); (err != nil) != tc.err || s.Unreadable() > 0 || err == nil && len(states) != len(tc.ids) {
 			t.Errorf("%s: %d states, %v, %d unreadable; want an error: %v, and none unreadable", name, len(states), err, s.Unreadable(), tc.err)
 		}

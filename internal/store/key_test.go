@@ -6,27 +6,13 @@ import (
 	"testing"
 )
 
-func TestParseKey(t *testing.T) {
-	t.Parallel()
-	for _, text := range []string{"1", "42", "9223372036854775807"} {
-		if key, ok := ParseKey(text); !ok || string(key) != text {
-			t.Errorf("ParseKey(%q) = %q, %v", text, key, ok)
-		}
-	}
-	for _, text := range []string{
-		"", "0", "-1", "+1", "01", " 1", "1 ", "1\n", "1_000", "0x10", "1e3", "*", "!x", "#1", "٣", "1\x00",
-		"9223372036854775808", "18446744073709551616", "10000000000000000000000000", "NaN", strings.Repeat("9", 8000),
-	} {
-		if key, ok := ParseKey(text); ok {
-			t.Errorf("ParseKey(%q) = %q, want it refused", text, key)
-		}
-	}
-}
-
 // ParseKey accepts only the form that PostgreSQL prints, and refuses anything else. An accepted key keeps its value as an integer, in
 // JSON and in Compare.
 func FuzzParseKey(f *testing.F) {
-	for _, seed := range []string{"1", "42", "9223372036854775807", "9223372036854775808", "", "0", "-1", "01", "*", "!canary", "1\n", "٣", "\x00", strings.Repeat("9", 7999), "1,2,3"} {
+	for _, seed := range []string{
+		"1", "42", "9223372036854775807", "", "0", "-1", "+1", "01", " 1", "1 ", "1\n", "1_000", "0x10", "1e3", "*", "!canary", "!x", "#1", "٣", "\x00", "1\x00",
+		"9223372036854775808", "18446744073709551616", "10000000000000000000000000", "NaN", strings.Repeat("9", 7999), strings.Repeat("9", 8000), "1,2,3",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

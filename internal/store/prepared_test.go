@@ -16,43 +16,38 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 	t.Parallel()
 	const view = ` as select k as audit_id, 'alice'::text as user_id, null::text as user_email, state as status, 10 as progress,
 		null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error from things`
-	for name, sql := range map[string]string{
+	pgtest.Each(t, map[string]string{
 		"the view is installed anew": `drop view auditstream.progress; create view auditstream.progress` + view,
 		"the statements are gone":    `deallocate all`,
 		"the view has other types":   `drop view auditstream.progress; create view auditstream.progress as select k::int as audit_id, 'alice'::varchar as user_id, null::varchar as user_email, state::varchar as status, 10::bigint as progress, null::varchar as message, null::float4 as geo_score, null::bigint as total_pages, null::varchar as error from things`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dsn := pgtest.New(t)
-			pgtest.Psql(t, dsn, handwrittenView)
-			db := pgtest.Connect(t, dsn)
-			audits := store.New(db, store.Audits)
-			audits.PrepareWhile(yes)
-			read := func(ids ...store.Key) {
-				t.Helper()
-				states, err := audits.Audits(t.Context(), ids)
-				if err != nil || len(states) != len(ids) {
-					t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
-				}
-				for _, s := range states {
-					if !s.Found || s.Err != nil {
-						t.Errorf("%+v", s)
-					}
+	}, func(t *testing.T, _ string, sql string) {
+		db := database(t, handwrittenView)
+		audits := store.New(db, store.Audits)
+		audits.PrepareWhile(yes)
+		read := func(ids ...store.Key) {
+			t.Helper()
+			states, err := audits.Audits(t.Context(), ids)
+			if err != nil || len(states) != len(ids) {
+				t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
+			}
+			for _, s := range states {
+				if !s.Found || s.Err != nil {
+					t.Errorf("%+v", s)
 				}
 			}
-			for range 8 { // PostgreSQL may keep the plan from the sixth execution on
-				read("1")
-				read("1", "2")
-			}
-			if _, err := db.Exec(t.Context(), sql); err != nil {
-				t.Fatal(err)
-			}
-			for range 3 {
-				read("1")
-				read("1", "2")
-			}
-		})
-	}
+		}
+		for range 8 { // PostgreSQL may keep the plan from the sixth execution on
+			read("1")
+			read("1", "2")
+		}
+		if _, err := db.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			read("1")
+			read("1", "2")
+		}
+	})
 }
 
 // A connection from a pooler may already have prepared statements of the same names, from its last client.
@@ -93,9 +88,7 @@ func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 // Every mode of executing statements gives the same answer, also for a bad row alone.
 func TestPreparedReadsFindTheSame(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handwrittenView)
-	db := pgtest.Connect(t, dsn)
+	db := database(t, handwrittenView)
 	plain, prepared := store.New(db, store.Audits), store.New(db, store.Audits)
 	prepared.PrepareWhile(yes)
 	for _, ids := range [][]store.Key{nil, {"1"}, {"3"}, {"99"}, {"-1"}, {"1", "2", "3", "4", "99"}} {
@@ -122,9 +115,7 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 // Without PrepareWhile, no prepared statement stays behind on the connection.
 func TestNothingIsPreparedWithoutSessions(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handwrittenView)
-	db := pgtest.Connect(t, dsn)
+	db := database(t, handwrittenView)
 	sessions := false
 	audits := store.New(execModeDB{db}, store.Audits)
 	audits.PrepareWhile(func() bool { return sessions })
@@ -144,15 +135,14 @@ func TestNothingIsPreparedWithoutSessions(t *testing.T) {
 }
 
 func BenchmarkRead(b *testing.B) {
-	dsn := pgtest.New(b)
-	pgtest.Psql(b, dsn, `create table things (k bigint primary key, state text);
+	db := database(b, `create table things (k bigint primary key, state text);
 		insert into things select n, 'running' from generate_series(1, 1000) n;
 		create schema auditstream;
 		create view auditstream.progress as select k as audit_id, 'alice'::text as user_id, null::text as user_email, state as status,
 			10 as progress, null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error from things`)
 	for name, sessions := range map[string]bool{"plain": false, "prepared": true} {
 		b.Run(name, func(b *testing.B) {
-			audits := store.New(execModeDB{pgtest.Connect(b, dsn)}, store.Audits)
+			audits := store.New(execModeDB{db}, store.Audits)
 			audits.PrepareWhile(func() bool { return sessions })
 			for n := int64(0); b.Loop(); n++ {
 				if _, err := audits.Audits(b.Context(), []store.Key{store.IntKey(n%1000 + 1)}); err != nil {

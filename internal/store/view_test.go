@@ -26,9 +26,8 @@ const sparseView = `
 
 func TestNullsAndNumbersOutOfRange(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, sparseView)
-	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
+	db := database(t, sparseView)
+	states, err := store.New(db, store.Audits).Audits(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,9 +67,8 @@ func TestNoIdsIsAQueryAllTheSame(t *testing.T) {
 
 func TestIdAskedForTwiceIsNoError(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, sparseView)
-	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), []store.Key{"1", "1"})
+	db := database(t, sparseView)
+	states, err := store.New(db, store.Audits).Audits(t.Context(), []store.Key{"1", "1"})
 	if err != nil || len(states) == 0 || states[0].ID != "1" {
 		t.Errorf("%v, %v", states, err)
 	}
@@ -107,36 +105,6 @@ func TestRoleWithSelectOnTheViewAlone(t *testing.T) {
 	}
 }
 
-// Among many good rows there are many bad ones: each gets its own error, and none hides another.
-func TestManyPoisonedRows(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, `
-		create table things (k bigint, pct text);
-		insert into things select i, case when i % 50 = 0 then 'bad' else '10' end from generate_series(1, 500) as i;
-		create schema auditstream;
-		create view auditstream.progress as
-		select k as audit_id, null::text as user_id, null::text as user_email, 'running'::text as status, pct::int as progress,
-		       null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error
-		from things`)
-	ids := make([]store.Key, 500)
-	for i := range ids {
-		ids[i] = store.IntKey(int64(i + 1))
-	}
-	states, err := store.New(pgtest.Connect(t, dsn), store.Audits).Audits(t.Context(), ids)
-	if err != nil || len(states) != len(ids) {
-		t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
-	}
-	for _, s := range states {
-		if bad := s.ID.Int()%50 == 0; bad != (s.Err != nil) || bad == s.Found {
-			t.Errorf("audit %s: found %v, error %v", s.ID, s.Found, s.Err)
-		}
-		if s.Err != nil && !strings.Contains(s.Err.Error(), "22P02") {
-			t.Errorf("the error does not say why: %v", s.Err)
-		}
-	}
-}
-
 // countingDB counts queries.
 type countingDB struct {
 	store.Querier
@@ -150,13 +118,12 @@ func (c *countingDB) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 
 func TestPoisonedRowIsFoundInFewQueries(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Psql(t, dsn, handwrittenView) // audit 3 is poisoned
+	conn := database(t, handwrittenView) // audit 3 is poisoned
 	ids := make([]store.Key, 1024)
 	for i := range ids {
 		ids[i] = store.IntKey(int64(i + 1))
 	}
-	db := &countingDB{Querier: pgtest.Connect(t, dsn)}
+	db := &countingDB{Querier: conn}
 	if _, err := store.New(db, store.Audits).Audits(t.Context(), ids); err != nil {
 		t.Fatal(err)
 	}
