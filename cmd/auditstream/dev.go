@@ -21,7 +21,7 @@ import (
 
 type devCmd struct {
 	Command  []string `arg:"" optional:"" passthrough:"" help:"Run this beside the private database, with its DATABASE_URL, in place of the page and what it shows."`
-	HTTPAddr string   `name:"http-addr" placeholder:"ADDRESS" help:"Address to serve on. Default: 127.0.0.1:8080, or the next port that is free."`
+	HTTPAddr string   `name:"http-addr" env:"HTTP_ADDR" placeholder:"ADDRESS" help:"Address to serve on, HOST:PORT or :PORT. Default: 127.0.0.1:8080, or the next port that is free."`
 	Dir      string   `default:".auditstream" placeholder:"DIR" help:"Where the private database is kept. Default: .auditstream."`
 	Verbose  bool     `short:"v" help:"Log what the server does, not only what goes wrong."`
 }
@@ -29,6 +29,7 @@ type devCmd struct {
 func (c *devCmd) Help() string {
 	return `Starts a private PostgreSQL in .auditstream/, adopts a table in it, keeps a few audits and exports running, serves them on
 127.0.0.1:8080 and prints what to try. Needs PostgreSQL's programs (initdb, postgres) and nothing else. Ctrl-C stops all of it.
+Of the variables of serve only HTTP_ADDR counts here.
 
 With a command, as in "auditstream dev make migrate", the database is there for that alone, empty the first time, and dev ends with it.`
 }
@@ -93,10 +94,10 @@ func (c *devCmd) address(ctx context.Context, out io.Writer) (string, error) {
 	if c.HTTPAddr != "" {
 		err := tryAddress(ctx, c.HTTPAddr)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return "", fmt.Errorf("--http-addr: cannot listen on %s: %w (choose another port, or leave --http-addr out, which finds a free one)", c.HTTPAddr, err)
+			return "", fmt.Errorf("HTTP_ADDR (--http-addr): cannot listen on %s: %w (choose another port, or none, and a free one is found)", c.HTTPAddr, err)
 		}
 		if err != nil {
-			return "", fmt.Errorf("--http-addr: cannot listen on %s: %w", c.HTTPAddr, err)
+			return "", fmt.Errorf("HTTP_ADDR (--http-addr): cannot listen on %s: %w", c.HTTPAddr, err)
 		}
 		return c.HTTPAddr, nil
 	}
@@ -110,7 +111,7 @@ func (c *devCmd) address(ctx context.Context, out io.Writer) (string, error) {
 			}
 			return addr, nil
 		case !errors.Is(err, syscall.EADDRINUSE) || port == devPort+devPorts-1:
-			return "", fmt.Errorf("cannot listen on %s: %w (another address: --http-addr)", addr, err)
+			return "", fmt.Errorf("cannot listen on %s: %w (another address: HTTP_ADDR)", addr, err)
 		}
 	}
 }

@@ -33,16 +33,17 @@ func TestDevRefusesDatabaseURL(t *testing.T) {
 	}
 }
 
+// TestDevRefusesTakenAddress is not parallel: it sets the environment, as for serve.
 func TestDevRefusesTakenAddress(t *testing.T) {
-	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	dir := filepath.Join(t.TempDir(), "data")
-	got := command(t, "dev", "--dir="+dir, "--http-addr="+l.Addr().String()).want(t, exitFailed)
-	mustContain(t, got.stderr, "--http-addr: cannot listen on "+l.Addr().String(), "address already in use")
+	t.Setenv("HTTP_ADDR", l.Addr().String())
+	got := command(t, "dev", "--dir="+dir).want(t, exitFailed)
+	mustContain(t, got.stderr, "HTTP_ADDR (--http-addr): cannot listen on "+l.Addr().String(), "address already in use")
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("it made %s before it looked: %v", dir, err)
 	}

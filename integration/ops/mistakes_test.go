@@ -177,5 +177,5 @@ func TestMistakePortTaken(t *testing.T) {
 	env := []string{"DATABASE_URL=" + harness.NewDatabase(t).Serve, "JWT_SECRET=" + harness.JWTSecret}
 	wantRemedy(t, 1, append(env, "HTTP_ADDR="+addr, "ADMIN_ADDR=127.0.0.1:0"), "serve", "stop the program that has this port, or set HTTP_ADDR to another")
 	wantRemedy(t, 1, append(env, "HTTP_ADDR=127.0.0.1:0", "ADMIN_ADDR="+addr), "serve", "stop the program that has this port, or set ADMIN_ADDR to another")
-	wantRemedy(t, 1, nil, "dev --http-addr="+addr, "choose another port, or leave --http-addr out, which finds a free one")
+	wantRemedy(t, 1, []string{"HTTP_ADDR=" + addr}, "dev", "choose another port, or none, and a free one is found")
 }
