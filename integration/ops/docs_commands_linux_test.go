@@ -25,7 +25,6 @@ var documented = []documentedBlock{
 	{page: "README.md", begin: "import { watchAudit }", test: "TestClientDocuments"},
 
 	{page: "docs/start.md", begin: "make run", do: (*reader).target},
-	{page: "docs/start.md", begin: "make test\n", do: (*reader).target},
 	{page: "docs/start.md", begin: "export DATABASE_URL=postgres://owner:", do: (*reader).adopt},
 	{page: "docs/start.md", begin: "export DATABASE_URL=postgres://auditstream_serve:", do: (*reader).serve},
 	{page: "docs/start.md", begin: "curl -N -H ", do: (*reader).follow},
