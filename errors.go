@@ -36,8 +36,8 @@ func translateError(err error) error {
 	if err == nil {
 		return nil
 	}
-	if mistake, ok := errors.AsType[sql.UsageError](err); ok {
-		return UsageError{optionNames.Replace(mistake.Message)}
+	if _, ok := errors.AsType[sql.UsageError](err); ok { // or several, joined
+		return UsageError{optionNames.Replace(err.Error())}
 	}
 	if lacking, ok := errors.AsType[sql.RightsError](err); ok {
 		return denied{lacking}

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
-	"auditstream/internal/service"
 	"auditstream/internal/sql"
 )
 
@@ -19,7 +19,7 @@ type installCmd struct {
 	Role          string        `placeholder:"NAME" help:"Grant this role what serve needs, and no more."`
 	Column        []string      `sep:"none" placeholder:"OURS=THEIRS" help:"Which of your columns is one of ours: error=failure_reason. OURS: id, status, progress, message, geo_score, total_pages, error, user_id, user_email, group_id. THEIRS can also be column.name.name in json, done/total in per cent, column*100, or 100-pending/total. Nothing after the = leaves it out. Repeatable."`
 	Status        []string      `sep:"none" placeholder:"[SOURCE=]WORD=SHOWN" help:"What viewers see in place of a word of the status: discarded=failed. WORD: a label, a text in any case, an integer, a boolean, or null and set. With a SOURCE, as for --column, the word is that source's: cancelled_at=set=cancelled; the first that fits counts, before words of the status. Repeatable."`
-	Ends          []string      `sep:"none" placeholder:"WORD" help:"A status that ends a row, besides completed and failed. Repeatable."`
+	Ends          []string      `sep:"none" placeholder:"WORD" help:"A status that ends a row, besides completed and failed, in any case. Repeatable."`
 	Field         []string      `sep:"none" placeholder:"NAME[=SOURCE]" help:"What is shown, too: a column, or a source as for --column. Repeatable."`
 	Lookup        []string      `sep:"none" placeholder:"COLUMN=SCHEMA.TABLE.KEY:OWNER" help:"Owners are in another table: with --column user_id=created_by, created_by=public.users.id:uid. Repeatable."`
 	Ring          []string      `sep:"none" placeholder:"TABLE=COLUMN" help:"A change in TABLE is one of the row that its COLUMN names: job_progress=job_id. Repeatable."`
@@ -35,18 +35,18 @@ type installCmd struct {
 }
 
 func (c *installCmd) Help() string {
-	return `Run it again to upgrade or repair what is installed: replace the program first, then install. It happens in one transaction,
+	return `It says, on standard error, from where it takes what is shown, what it has found no column for, and what each word of the status does.
+
+Run it again to upgrade or repair what is installed: replace the program first, then install. It happens in one transaction,
 while your writers write and viewers watch. What a feed shows, and how, need not be given again: what is installed remembers it, and
 options that are given change it. --table, --no-triggers and --notify-always have to be given again. To take back --hide, --public or
 --view, uninstall the feed first. What a newer program has installed is left alone.`
 }
 
 func (c *installCmd) Run(ctx context.Context, std streams) error {
-	columns, err := columnMap(c.Column)
-	if err != nil {
-		return err
-	}
-	words, err := sql.ParseWords(c.Status)
+	columns, wrongColumns := columnMap(c.Column)
+	words, wrongWords := sql.ParseWords(c.Status)
+	err := errors.Join(wrongColumns, wrongWords)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func quoteAll(pairs []string) string {
 	for _, pair := range pairs {
 		ours, theirs, _ := strings.Cut(pair, "=")
 		if theirs != "" {
-			theirs = service.ShellQuote(theirs)
+			theirs = sql.ShellQuote(theirs)
 		}
 		quoted = append(quoted, ours+"="+theirs)
 	}
@@ -110,17 +110,19 @@ func quoteAll(pairs []string) string {
 // columnMap parses OURS=THEIRS. Package sql checks the names.
 func columnMap(pairs []string) (map[string]string, error) {
 	columns := make(map[string]string)
+	var wrong []error
 	for _, pair := range pairs {
 		ours, theirs, ok := strings.Cut(pair, "=")
-		if !ok {
-			return nil, usageError{fmt.Errorf("--column=%q has no equals sign; give OURS=THEIRS, like error=failure_reason", pair)}
-		}
-		if _, twice := columns[ours]; twice {
-			return nil, usageError{fmt.Errorf("--column=%q maps %s a second time; give each column once", pair, ours)}
+		_, twice := columns[ours]
+		switch {
+		case !ok:
+			wrong = append(wrong, usageError{fmt.Errorf("--column=%q has no equals sign; give OURS=THEIRS, like error=failure_reason", pair)})
+		case twice:
+			wrong = append(wrong, usageError{fmt.Errorf("--column=%q maps %s a second time; give each column once", pair, ours)})
 		}
 		columns[ours] = theirs
 	}
-	return columns, nil
+	return columns, errors.Join(wrong...)
 }
 
 type uninstallCmd struct {
@@ -141,6 +143,9 @@ func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
 		plan, err := sql.Uninstall(ctx, conn, options)
 		if err != nil {
 			return nil, "", err
+		}
+		if plan.SQL == "" && c.Feed != "" {
+			return plan, fmt.Sprintf("There is no feed %s in this database; nothing to change.", c.Feed), nil
 		}
 		if plan.SQL == "" {
 			return plan, "auditstream is not installed in this database; nothing to change.", nil

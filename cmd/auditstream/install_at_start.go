@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"auditstream/internal/service"
 	"auditstream/internal/sql"
 
 	"github.com/alecthomas/kong"
@@ -70,7 +69,7 @@ func (f startInstallFlags) installAtStart(ctx context.Context, url string, logge
 // command returns the advice for a role without the rights: what the table's owner runs once.
 func (f startInstallFlags) command(role string) string {
 	return fmt.Sprintf("Or run it once with the table owner's DATABASE_URL, and then serve again: auditstream install --table %s --role %s",
-		service.ShellQuote(string(f.Install)), service.ShellQuote(role))
+		sql.ShellQuote(string(f.Install)), sql.ShellQuote(role))
 }
 
 func currentUser(ctx context.Context, conn *pgx.Conn) string {

@@ -165,7 +165,8 @@ func TestAPIInstallAndUninstall(t *testing.T) {
 	fails(t, "there is no table public.audits in the database", "install")
 	wantOutput(t, "auditstream is not installed in this database; nothing to change.\n", "uninstall")
 	db.SQL(t, "create table jobs (id integer primary key, progress integer); create table dates (id date primary key, status text, progress int); create view looks as select * from dates")
-	fails(t, "public.jobs has no column status: say which column holds it with --column status=NAME (it has id, progress)", "install", "--table", "jobs")
+	fails(t, "public.jobs has no column status: say which column holds it, a text, an enum, an integer or a boolean, with --column status=NAME (it has id, progress)", "install", "--table", "jobs")
+	wantUsage(t, env, []string{"install", "--column", "id", "--status", "x"}, "--column=\"id\" has no equals sign; give OURS=THEIRS, like error=failure_reason\ninvalid --status \"x\": want WORD=SHOWN")
 	fails(t, "column id of public.dates is date: the id of a row must be smallint, integer, bigint, uuid, text or varchar", "install", "--table", "dates")
 	fails(t, "public.looks cannot be adopted: it is a view", "install", "--table", "looks")
 	fails(t, "there is no role nobody_of_that_name", "install", "--create", "--role", "nobody_of_that_name")
@@ -196,6 +197,7 @@ func TestAPIInstallAndUninstall(t *testing.T) {
 	}
 	wantOutput(t, "Installed on \"public\".\"audits\". Next: auditstream serve\n", "install", "--table", "audits", "--role", harness.ServeRole)
 	wantOutput(t, "auditstream is installed on \"public\".\"audits\" already; nothing to change.\n", "install", "--role", harness.ServeRole)
+	wantOutput(t, "There is no feed jobs in this database; nothing to change.\n", "uninstall", "--feed", "jobs")
 	wantOutput(t, "Uninstalled. Nothing of auditstream is left in this database.\n", "uninstall")
 	if got := db.SQL(t, traces); got != "0|0|0|0|0" {
 		t.Errorf("uninstall left %s", got)

@@ -10,7 +10,7 @@ import (
 // DriftCommand returns the command that repairs a finding.
 func DriftCommand(d sql.Drift, f sql.Finding, role string) string {
 	if f.Remedy != "" && f.Feed != "" && f.Kind == "rights" && strings.HasPrefix(f.Remedy, "auditstream install ") {
-		return f.Remedy + " --role " + ShellQuote(role)
+		return f.Remedy + " --role " + sql.ShellQuote(role)
 	}
 	if f.Remedy != "" {
 		return f.Remedy
@@ -23,9 +23,9 @@ func DriftCommand(d sql.Drift, f sql.Finding, role string) string {
 func InstallCommand(s sql.Schema) string {
 	command := "auditstream install"
 	if s.Table != "" {
-		command += " --table " + ShellQuote(Plain(s.Table))
+		command += " --table " + sql.ShellQuote(Plain(s.Table))
 	}
-	command += " --role " + ShellQuote(s.Role)
+	command += " --role " + sql.ShellQuote(s.Role)
 	switch {
 	case !s.Triggers:
 		command += " --no-triggers"
@@ -33,16 +33,6 @@ func InstallCommand(s sql.Schema) string {
 		command += " --notify-always"
 	}
 	return command
-}
-
-var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
-
-// ShellQuote quotes a text for a POSIX shell, if it needs quotes.
-func ShellQuote(s string) string {
-	if shellSafe.MatchString(s) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 var needlessQuotes = regexp.MustCompile(`"([a-z_][a-z0-9_]*)"`)

@@ -67,6 +67,7 @@ type mapping struct {
 	lookups  []lookup
 	rules    []rule
 	rings    []ring
+	encoding string // the server's
 
 	own       *table   // describes Options.View, which the view then reads instead of the table; nil: none; see loadView
 	query     string   // Options.View
@@ -134,16 +135,14 @@ func (m *mapping) hasOwner() bool {
 	})
 }
 
-// mapColumns decides from which source each column of the view comes. encoding is the server's.
+// mapColumns decides from which source each column of the view comes. encoding is the server's. Its error has all that is wrong, joined.
 func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mapping, error) {
-	key, err := findKey(t, o.Columns["id"], o.feed())
-	if err != nil {
-		return nil, err
-	}
-	m := &mapping{key: *key, shownKey: key, lookups: lookups}
-	if m.rules, err = parseRules(t, o.Words); err != nil {
-		return nil, err
-	}
+	var refused refusals
+	key, err := findKey(t, o.Columns["id"])
+	refused.add(err)
+	m := &mapping{shownKey: key, lookups: lookups, encoding: encoding}
+	m.rules, err = parseRules(t, o.Words)
+	refused.add(err)
 	for _, name := range append(slices.Clone(viewColumns), "group_id") {
 		switch {
 		case name == "group_id" && o.Columns[name] == "":
@@ -153,33 +152,48 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 			continue
 		}
 		s, err := findSource(t, o, name)
-		if err != nil {
-			return nil, err
-		}
 		c := column{name: name, source: m.throughLookup(s)}
-		if c.source == nil && name == "progress" { // it was left out
+		if err == nil && s == nil && name == "progress" { // it was left out
 			c.shown = m.unknownProgress()
-		} else if err = c.adapt(t, m, o.Words, encoding); err != nil {
-			return nil, err
+		} else if err == nil {
+			err = c.adapt(t, m, o.Words, encoding)
 		}
+		refused.add(err)
 		m.columns = append(m.columns, c)
 	}
+	refused.add(m.checkOwner(t, o))
 	for _, text := range o.Fields {
 		f, err := parseField(t, text)
-		if err != nil {
-			return nil, err
-		}
+		refused.add(err)
 		m.fields = append(m.fields, f)
 	}
-	if len(m.fields) > 0 {
+	if len(m.fields) > 0 && len(refused) == 0 {
 		m.columns = append(m.columns, column{name: "fields", shown: m.shownFields(encoding)})
 	}
 	if o.Hide != "" {
 		if m.hidden = t.columnByName(o.Hide); m.hidden == nil {
-			return nil, fmt.Errorf("%s has no column %s, which --hide names (it has %s)", t.Display, o.Hide, t.names())
+			refused.add(t.noColumn(o.Hide, "%s has no column %s, which --hide names", t.Display, o.Hide))
 		}
 	}
+	if len(refused) > 0 {
+		return nil, refused.err()
+	}
+	m.key = *key
 	return m, nil
+}
+
+const ownerRemedy = "name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public"
+
+// checkOwner refuses a new feed whose rows nobody would see.
+func (m *mapping) checkOwner(t *table, o Options) error {
+	if !o.needOwner || o.Public || m.hasOwner() || o.Columns["user_id"]+o.Columns["user_email"]+o.Columns["group_id"] != "" {
+		return nil
+	}
+	remedy := ownerRemedy
+	if o.View != "" {
+		remedy = "select one as user_id, user_email or group_id, or let every valid token see every row with --public"
+	}
+	return &noColumnError{table: t, likely: t.likely("user_id"), text: fmt.Sprintf("no column of %s says whose a row is, so that nobody would see any: %s", t.Display, remedy)}
 }
 
 // unknownProgress returns the expression for a progress that is not known: 100 at completed, otherwise 0.
@@ -197,6 +211,12 @@ func (m *mapping) throughLookup(s *source) *source {
 	return s
 }
 
+// needed are the columns of the view that cannot do without a source unless an option says so: what it is, and the option.
+var needed = map[string]string{
+	"status":   "a text, an enum, an integer or a boolean, with --column status=NAME",
+	"progress": "a number, with --column progress=NAME, or leave it out with --column progress=",
+}
+
 // findSource returns the source for a column of the view. It returns nil when there is none and none is needed.
 func findSource(t *table, o Options, name string) (*source, error) {
 	mapped, given := o.Columns[name]
@@ -209,16 +229,13 @@ func findSource(t *table, o Options, name string) (*source, error) {
 	}
 	if name == "error" {
 		// Beside a text error_message, a column error that is not a text is a flag, which viewers do not want to read.
-		isText := func(a *attribute) bool {
-			return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
-		}
 		other := t.column("error_message")
-		if a == nil || other != nil && isText(other) && !isText(a) {
+		if a == nil || other != nil && other.isText() && !a.isText() {
 			a = other
 		}
 	}
-	if a == nil && (name == "status" || name == "progress") {
-		return nil, fmt.Errorf("%s has no column %s: say which column holds it with --column %[2]s=NAME (it has %[3]s)", t.Display, name, t.names())
+	if want := needed[name]; a == nil && want != "" {
+		return nil, &noColumnError{table: t, likely: t.likely(name), text: fmt.Sprintf("%s has no column %s: say which column holds it, %s", t.Display, name, want)}
 	}
 	if a == nil {
 		return nil, nil
@@ -262,6 +279,11 @@ func (c *column) adapt(t *table, m *mapping, words []Word, encoding string) (err
 		c.shown = n
 	}
 	return nil
+}
+
+// isText reports whether a person can read the column's values: a text, or json.
+func (a *attribute) isText() bool {
+	return a.Category == "S" || a.builtInBase() == "json" || a.builtInBase() == "jsonb"
 }
 
 // builtInBase returns Base if the type is PostgreSQL's own, otherwise "": somebody else may have defined a type int4.

@@ -79,13 +79,13 @@ func (m *mapping) keyCollation() uint32 {
 }
 
 // findKey finds the column that identifies a row.
-func findKey(t *table, mapped, feed string) (*attribute, error) {
+func findKey(t *table, mapped string) (*attribute, error) {
 	key := t.column("id")
 	if mapped != "" {
 		key = t.columnByName(mapped)
 	}
 	if mapped != "" && key == nil {
-		return nil, t.noColumnError(mapped, "id")
+		return nil, t.noColumn(mapped, "%s has no column %s, which --column id=%[2]s names", t.Display, mapped)
 	}
 	for i := range t.Columns {
 		if key == nil && t.Columns[i].PrimaryKey {
@@ -93,8 +93,13 @@ func findKey(t *table, mapped, feed string) (*attribute, error) {
 		}
 	}
 	if key == nil {
-		return nil, fmt.Errorf("%s has no column id and no primary key of one column: say which column identifies a row with --column id=NAME (it has %s)",
-			t.Display, t.names())
+		missing := &noColumnError{table: t, text: t.Display + " has no column id and no primary key of one column: say which column identifies a row with --column id=NAME"}
+		for _, a := range t.Columns {
+			if a.Unique && kindOf(&a) != "" && printable(a.Name) && len(missing.likely) < maxLikely {
+				missing.likely = append(missing.likely, a.Name)
+			}
+		}
+		return nil, missing
 	}
 	if !slices.Contains([]string{"int2", "int4", "int8", "uuid", "text", "varchar"}, key.builtInBase()) {
 		return nil, fmt.Errorf("column %s of %s is %s: the id of a row must be smallint, integer, bigint, uuid, text or varchar; say which other column identifies a row with --column id=NAME",

@@ -9,42 +9,52 @@ import (
 )
 
 // loadLookups reads COLUMN=SCHEMA.TABLE.KEY:OWNER. The owner of a row is OWNER in the row of TABLE whose KEY equals the row's COLUMN. The
-// search_path is empty, so the schema must be given.
+// search_path is empty, so the schema must be given. Its error has all that is wrong, joined.
 func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) (all []lookup, err error) {
+	var refused refusals
 	for _, text := range texts {
-		column, target, ok := strings.Cut(text, "=")
-		target, owner, ok2 := strings.Cut(target, ":")
-		parts := parseName(target)
-		if !ok || !ok2 || len(parts) != 3 {
-			return nil, usagef("--lookup %s: give COLUMN=SCHEMA.TABLE.KEY:OWNER, like created_by=public.users.id:uid", text)
+		l, err := loadLookup(ctx, conn, t, text)
+		if refused.add(err); err == nil {
+			all = append(all, l)
 		}
-		oid, _, _, err := findTable(ctx, conn, ident(parts[:2]...))
-		if err != nil {
-			return nil, err
-		}
-		if oid == 0 {
-			return nil, fmt.Errorf("--lookup %s: there is no table %s: name one that exists", text, ident(parts[:2]...))
-		}
-		l := lookup{column: t.columnByName(column)}
-		if l.table, err = loadTable(ctx, conn, oid); err != nil {
-			return nil, err
-		}
-		l.key, l.shown = l.table.column(parts[2]), l.table.columnByName(owner)
-		switch {
-		case l.column == nil:
-			return nil, fmt.Errorf("--lookup %s: %s has no column %s (it has %s)", text, t.Display, column, t.names())
-		case l.key == nil || l.shown == nil:
-			return nil, fmt.Errorf("--lookup %s: %s lacks the column %s or %s (it has %s)", text, l.table.Display, parts[2], owner, l.table.names())
-		case !l.key.Unique:
-			return nil, fmt.Errorf("--lookup %s: nothing makes %s of %s unique, so that a row could have several owners: name its primary key", text, l.key.Name, l.table.Display)
-		case kindOf(l.key) == "" || kindOf(l.key) != kindOf(l.column):
-			return nil, fmt.Errorf("--lookup %s: %s is %s and %s is %s: both must be integers, uuids or texts", text, l.key.Name, l.key.Type, l.column.Name, l.column.Type)
-		case l.key.Collation != l.column.Collation:
-			return nil, fmt.Errorf("--lookup %s: %s and %s have different collations, which PostgreSQL cannot compare: name columns with the same collation", text, l.key.Name, l.column.Name)
-		}
-		all = append(all, l)
 	}
-	return all, nil
+	return all, refused.err()
+}
+
+func loadLookup(ctx context.Context, conn *pgx.Conn, t *table, text string) (l lookup, err error) {
+	column, target, ok := strings.Cut(text, "=")
+	target, owner, ok2 := strings.Cut(target, ":")
+	parts := parseName(target)
+	if !ok || !ok2 || len(parts) != 3 {
+		return l, usagef("--lookup %s: give COLUMN=SCHEMA.TABLE.KEY:OWNER, like created_by=public.users.id:uid", text)
+	}
+	oid, _, _, err := findTable(ctx, conn, ident(parts[:2]...))
+	if err != nil {
+		return l, err
+	}
+	if oid == 0 {
+		return l, fmt.Errorf("--lookup %s: there is no table %s: name one that exists", text, ident(parts[:2]...))
+	}
+	l.column = t.columnByName(column)
+	if l.table, err = loadTable(ctx, conn, oid); err != nil {
+		return l, err
+	}
+	l.key, l.shown = l.table.column(parts[2]), l.table.columnByName(owner)
+	switch {
+	case l.column == nil:
+		return l, t.noColumn(column, "--lookup %s: %s has no column %s", text, t.Display, column)
+	case l.key == nil:
+		return l, l.table.noColumn(parts[2], "--lookup %s: %s has no column %s", text, l.table.Display, parts[2])
+	case l.shown == nil:
+		return l, l.table.noColumn(owner, "--lookup %s: %s has no column %s", text, l.table.Display, owner)
+	case !l.key.Unique:
+		return l, fmt.Errorf("--lookup %s: nothing makes %s of %s unique, so that a row could have several owners: name its primary key", text, l.key.Name, l.table.Display)
+	case kindOf(l.key) == "" || kindOf(l.key) != kindOf(l.column):
+		return l, fmt.Errorf("--lookup %s: %s is %s and %s is %s: both must be integers, uuids or texts", text, l.key.Name, l.key.Type, l.column.Name, l.column.Type)
+	case l.key.Collation != l.column.Collation:
+		return l, fmt.Errorf("--lookup %s: %s and %s have different collations, which PostgreSQL cannot compare: name columns with the same collation", text, l.key.Name, l.column.Name)
+	}
+	return l, nil
 }
 
 // kindOf returns which keys a column can be compared with: integer, text, uuid, or "" for none.

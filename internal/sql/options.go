@@ -35,7 +35,7 @@ type Options struct {
 	Columns map[string]string
 	// Words say what viewers see instead of the stored status.
 	Words []Word
-	// Ends are the statuses, as viewers see them, that end a row besides completed and failed.
+	// Ends are the statuses, as viewers see them, that end a row besides completed and failed. Upper case letters of ASCII count as lower case.
 	Ends []string
 	// Fields are further values to show: NAME, or NAME=SOURCE.
 	Fields []string
@@ -62,6 +62,8 @@ type Options struct {
 	LockWait time.Duration
 	// Logger receives a message when Install or Uninstall waits for a lock. Nil means none.
 	Logger *slog.Logger
+
+	needOwner bool // refuse a table without a column that names an owner
 
 	report string // the function that writes to the table made by Create; "": none
 }
@@ -91,13 +93,17 @@ func (o Options) withDefaults() (Options, error) {
 	if !feedName.MatchString(o.feed()) || o.Feed == "sse" {
 		return o, usagef("--feed %q: give a name of 1 to 31 letters from a to z, digits and _, that begins with a letter and is not sse", o.Feed)
 	}
+	var refused refusals
 	for _, name := range slices.Sorted(maps.Keys(o.Columns)) {
 		if name != "id" && name != "group_id" && !slices.Contains(viewColumns, name) {
-			return o, usagef("--column %s=%s: there is no column %q to map; it can be id, group_id, %s", name, o.Columns[name], name, strings.Join(viewColumns, ", "))
+			refused.add(usagef("--column %s=%s: there is no column %q to map; it can be id, group_id, %s", name, o.Columns[name], name, strings.Join(viewColumns, ", ")))
 		}
 		if o.Columns[name] == "" && (name == "id" || name == "status") {
-			return o, usagef("--column %s=: the column %[1]s cannot be left out; name the column of your table that holds it", name)
+			refused.add(usagef("--column %s=: the column %[1]s cannot be left out; name the column of your table that holds it", name))
 		}
+	}
+	if len(refused) > 0 {
+		return o, refused.err()
 	}
 	if o.LockTimeout < 0 || o.LockWait < 0 {
 		return o, usagef("invalid lock time-outs %v (one attempt) and %v (in all): want durations of 0 or more", o.LockTimeout, o.LockWait)
@@ -105,6 +111,11 @@ func (o Options) withDefaults() (Options, error) {
 	// PostgreSQL counts in milliseconds, and 0 means for ever, which must not happen.
 	o.LockTimeout = max(cmp.Or(o.LockTimeout, 200*time.Millisecond), time.Millisecond)
 	o.LockWait = max(cmp.Or(o.LockWait, 30*time.Second), time.Millisecond)
+	o.Ends = slices.Clone(o.Ends)
+	for i, word := range o.Ends {
+		o.Ends[i] = lower(strings.TrimSpace(word))
+	}
+	o.Deleted = lower(strings.TrimSpace(o.Deleted))
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o, nil
 }

@@ -127,7 +127,7 @@ func TestRefusedRingsAndViews(t *testing.T) {
 		"itself":            {stepsView, []string{"jobs=id"}, `--ring jobs=id: app.jobs is named already`},
 		"no schema":         {`select id, state as status, 0 as progress from jobs`, nil, `the view of --view: relation "jobs" does not exist: give each table with its schema, like public.jobs`},
 		"no id":             {`select state as status, 0 as progress from app.jobs`, nil, `the view of --view has no column id: it selects id, status and progress`},
-		"another id":        {`select 1 as id, state as status, 0 as progress from app.jobs`, nil, `the view of --view shows an id that is integer, and id of app.jobs is uuid`},
+		"another id":        {`select 1 as id, state as status, 0 as progress, owner as user_id from app.jobs`, nil, `the view of --view shows an id that is integer, and id of app.jobs is uuid`},
 		"twice the column":  {`select id, state as status, 0 as progress, title as status from app.jobs`, nil, `the view of --view has two columns status: name each with as`},
 		"a parameter":       {`select id, state as status, 0 as progress from app.jobs where owner = $1`, nil, `the view of --view has a parameter, $1: write its value instead`},
 		"two statements":    {`select id, state as status, 0 as progress from app.jobs; drop table app.steps`, nil, `the view of --view: `},
@@ -135,7 +135,9 @@ func TestRefusedRingsAndViews(t *testing.T) {
 		"it writes":         {`delete from app.jobs returning id, state as status, 0 as progress`, nil, `the view of --view: `},
 		"it writes inside":  {`with d as (delete from app.jobs returning *) select id, state as status, 0 as progress from d`, nil, `the view of --view: `},
 		"no number":         {`select id, state as status, now() as progress, owner as user_id from app.jobs`, nil, `column progress of the view of --view is timestamp with time zone: progress must be a number`},
-		"nobody's":          {`select id, state as status, 0 as progress from app.jobs`, nil, `no column of app.jobs says whose a row is`},
+		"nobody's":          {`select id, state as status, 0 as progress from app.jobs`, nil, `no column of the view of --view says whose a row is, so that nobody would see any: select one as user_id, user_email or group_id`},
+		"nothing":           {`select now() as at`, nil, `the view of --view has no column id and no column status and no column progress: it selects id, status and progress`},
+		"two rings":         {stepsView, []string{"steps=x", "nothing=y"}, "--ring steps=x: app.steps has no column x (it has n, job_id, done)\n--ring nothing=y: there is no table app.nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := sql.Install(t.Context(), conn, sql.Options{Feed: "jobs", Table: "app.jobs", View: test.view, Rings: test.rings})

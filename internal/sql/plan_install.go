@@ -38,6 +38,7 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
+	o.needOwner = there.Kind == "" && !there.naming.first()
 	o, m, kept, err := there.mapWithEarlier(ctx, conn, t, o, encoding)
 	if err != nil {
 		return nil, err
@@ -105,11 +106,7 @@ func (p *Plan) addFindings(ctx context.Context, conn *pgx.Conn, o Options, t *ta
 		}
 	}
 	if !m.hasOwner() && !o.Public {
-		const remedy = "name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public"
-		if there.Kind == "" && !there.naming.first() {
-			return fmt.Errorf("no column of %s says whose a row is, so that nobody would see any: %s (it has %s)", t.Display, remedy, t.names())
-		}
-		p.Warnings = append(p.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, remedy))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, ownerRemedy))
 	}
 	if len(p.rights) == 0 && !t.RowSecurity {
 		s, err := inspectTable(ctx, conn, t, m, o)
@@ -135,13 +132,12 @@ func mapTable(ctx context.Context, conn *pgx.Conn, t *table, o Options, encoding
 		}
 		from, columns.Columns = own, nil
 	}
+	var refused refusals
 	lookups, err := loadLookups(ctx, conn, from, o.Lookups)
-	if err != nil {
-		return nil, err
-	}
+	refused.add(err)
 	m, err := mapColumns(from, columns, lookups, encoding)
-	if err != nil || o.View == "" {
-		return m, err
+	if refused.add(err); len(refused) > 0 || o.View == "" {
+		return m, refused.err()
 	}
 	m.query = o.View
 	return m, m.useOwnView(t, o, from)

@@ -2,11 +2,22 @@ package sql_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"auditstream/internal/sql"
 )
+
+var é29 = strings.Repeat("é", 29)
+
+func manyColumns(most int) (names string) {
+	for n := range most {
+		names += fmt.Sprintf(", %s%d", é29, n+1)
+	}
+	return names
+}
 
 // TestRefuse asserts the whole sentence, because it is all that a new user sees.
 func TestRefuse(t *testing.T) {
@@ -25,9 +36,32 @@ func TestRefuse(t *testing.T) {
 		{"a key of two columns", `create table audits (a integer, b integer, status text, progress integer, primary key (a, b))`, sql.Options{},
 			`public.audits has no column id and no primary key of one column: say which column identifies a row with --column id=NAME (it has a, b, status, progress)`},
 		{"no status", `create table audits (id integer, state text, progress integer)`, sql.Options{},
-			`public.audits has no column status: say which column holds it with --column status=NAME (it has id, state, progress)`},
+			`public.audits has no column status: say which column holds it, a text, an enum, an integer or a boolean, with --column status=NAME; perhaps state (it has id, state, progress)`},
 		{"no progress", `create table audits (id integer, status text)`, sql.Options{},
-			`public.audits has no column progress: say which column holds it with --column progress=NAME (it has id, status)`},
+			`public.audits has no column progress: say which column holds it, a number, with --column progress=NAME, or leave it out with --column progress= (it has id, status)`},
+		{"all that is wrong at once", `create table audits (n integer unique, "jobStatus" text, status_at timestamptz, pct real, failure_reason text)`,
+			sql.Options{Feed: "jobs", Table: "audits", Columns: map[string]string{"error": "reason"}, Fields: []string{"status_ta", "cost=pctx/pcts"}, Hide: "gone",
+				Words: []sql.Word{{Source: "at", Stored: "set", Shown: "x"}, {Source: "status_at", Stored: "1", Shown: "x"}}}, strings.Join([]string{
+				`public.audits has no column id and no primary key of one column: say which column identifies a row with --column id=NAME; perhaps n`,
+				`public.audits has no column at, which --status=at names`,
+				`invalid --status status_at=1=x: column status_at is timestamp with time zone, for which only the words null and set can be given: want status_at=set=x or status_at=null=x`,
+				`public.audits has no column status: say which column holds it, a text, an enum, an integer or a boolean, with --column status=NAME; perhaps jobStatus`,
+				`public.audits has no column progress: say which column holds it, a number, with --column progress=NAME, or leave it out with --column progress=; perhaps pct`,
+				`public.audits has no column reason, which --column error=reason names; perhaps failure_reason`,
+				`no column of public.audits says whose a row is, so that nobody would see any: name one with --column user_id=, user_email= or group_id=, or let every valid token see every row with --public`,
+				`public.audits has no column status_ta, which --field status_ta=status_ta names; perhaps status_at`,
+				`public.audits has no column pctx, which --field cost=pctx names; perhaps pct`,
+				`public.audits has no column pcts, which --field cost=pcts names; perhaps pct`,
+				`public.audits has no column gone, which --hide names (it has n, jobStatus, status_at, pct, failure_reason)`}, "\n")},
+		{"two that are no numbers, and lookups", `create table audits (id integer, status text, progress date, total_pages date); create table people (id integer, name text)`,
+			sql.Options{Lookups: []string{"owner=public.people.id:nam", "id=public.people.id:nam"}}, strings.Join([]string{
+				`--lookup owner=public.people.id:nam: public.audits has no column owner (it has id, status, progress, total_pages)`,
+				`--lookup id=public.people.id:nam: public.people has no column nam; perhaps name (it has id, name)`,
+				`column progress of public.audits is date: progress must be a number (smallint, integer, bigint, real, double precision or numeric), or a text that is one; leave it out with --column progress=`,
+				`column total_pages of public.audits is date: total_pages must be a number (smallint, integer, bigint, real, double precision or numeric), or a text that is one; leave it out with --column total_pages=`}, "\n")},
+		{"1,502 columns of 62 bytes, and one of two lines", `do $$ begin execute 'create table audits (id int primary key, "a' || chr(10) || '" text' || (select string_agg(format(', %I int', repeat('é', 29) || n), '') from generate_series(1, 1500) n) || ')'; end $$`,
+			sql.Options{Columns: map[string]string{"status": "a", "progress": é29 + "'1"}}, "public.audits has no column a, which --column status=a names\n" +
+				"public.audits has no column " + é29 + "'1, which --column progress=" + é29 + "'1 names; perhaps " + é29 + "1 or " + é29 + "10 or " + é29 + `11 (it has id, "a\n"` + manyColumns(18) + `, ...)`},
 		{"status a timestamp", `create table audits (id integer, status timestamptz, progress integer)`, sql.Options{},
 			`column status, the status, is timestamp with time zone: only the words null and set can be given for it, with --status set=completed --status null=running; or name one of text, an enum, an integer or a boolean`},
 		{"progress a date", `create table audits (id integer, status text, progress date)`, sql.Options{},
@@ -105,10 +139,10 @@ func TestUsageErrors(t *testing.T) {
 		options sql.Options
 		want    string
 	}{
-		{sql.Options{Columns: map[string]string{"colour": "x"}},
-			`--column colour=x: there is no column "colour" to map; it can be id, group_id, user_id, user_email, status, progress, message, geo_score, total_pages, error`},
-		{sql.Options{Columns: map[string]string{"status": ""}},
-			`--column status=: the column status cannot be left out; name the column of your table that holds it`},
+		{sql.Options{Columns: map[string]string{"colour": "x", "status": "", "id": ""}},
+			`--column colour=x: there is no column "colour" to map; it can be id, group_id, user_id, user_email, status, progress, message, geo_score, total_pages, error` + "\n" +
+				"--column id=: the column id cannot be left out; name the column of your table that holds it\n" +
+				`--column status=: the column status cannot be left out; name the column of your table that holds it`},
 		{sql.Options{LockWait: -1}, `invalid lock time-outs 0s (one attempt) and -1ns (in all): want durations of 0 or more`},
 		{sql.Options{Table: "a; drop table b", Create: true},
 			`a; drop table b is not the name of a table; write it as in SQL: audits, public.audits, "My Schema"."Audit Log"`},
@@ -125,10 +159,10 @@ func TestTableNotFound(t *testing.T) {
 	t.Parallel()
 	_, conn := database(t)
 	exec(t, conn, `create schema app; create table app.jobs (id integer, status text, progress integer);
-		create table "Work" (status text, progress integer); create table other (status text)`)
+		create table "Work" (status text, progress integer); create table other (status text); create table app."Audit" (status text)`)
 	_, err := sql.PlanInstall(t.Context(), conn, sql.Options{Table: "audits"})
 	want := `there is no table audits in the database ` + column(t, conn, `select current_database()`)[0] +
-		`: name yours with --table, or let --create make it; these have columns status and progress: app.jobs, public."Work"`
+		`: name yours with --table, or let --create make it; perhaps app."Audit"; these have columns status and progress: app.jobs, public."Work"`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

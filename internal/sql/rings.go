@@ -15,40 +15,49 @@ type ring struct {
 	column *attribute
 }
 
-// loadRings reads TABLE=COLUMN. The search_path is empty, so a table without a schema is looked for in the schema of the feed's table.
+// loadRings reads TABLE=COLUMN. Its error has all that is wrong, joined.
 func loadRings(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, texts []string) (all []ring, err error) {
+	var refused refusals
 	for _, text := range texts {
-		name, column, ok := strings.Cut(text, "=")
-		parts := parseName(name)
-		if !ok || len(parts) == 0 || len(parts) > 2 || column == "" {
-			return nil, usagef("--ring %s: give TABLE=COLUMN, like job_progress=job_id: a change of a row of TABLE is one of the row that its COLUMN names", text)
+		r, err := loadRing(ctx, conn, t, m, text)
+		if err == nil && (r.table.OID == t.OID || slices.ContainsFunc(all, func(other ring) bool { return other.table.OID == r.table.OID })) {
+			err = usagef("--ring %s: %s is named already; a table has one column that names rows", text, r.table.Display)
 		}
-		if len(parts) == 1 {
-			parts = []string{t.Schema, parts[0]}
+		if refused.add(err); err == nil {
+			all = append(all, r)
 		}
-		oid, _, _, err := findTable(ctx, conn, ident(parts...))
-		if err != nil {
-			return nil, err
-		}
-		if oid == 0 {
-			return nil, fmt.Errorf("--ring %s: there is no table %s: name it with its schema", text, strings.Join(parts, "."))
-		}
-		r := ring{}
-		if r.table, err = loadTable(ctx, conn, oid); err != nil {
-			return nil, err
-		}
-		r.column = r.table.columnByName(column)
-		switch {
-		case r.column == nil:
-			return nil, fmt.Errorf("--ring %s: %s has no column %s (it has %s)", text, r.table.Display, column, r.table.names())
-		case kindOf(r.column) != kindOf(&m.key):
-			return nil, fmt.Errorf("--ring %s: %s of %s is %s, and the id, %s, is %s: name the column that holds the id", text, r.column.Name, r.table.Display, r.column.Type, m.key.Name, m.key.Type)
-		case oid == t.OID || slices.ContainsFunc(all, func(other ring) bool { return other.table.OID == oid }):
-			return nil, usagef("--ring %s: %s is named already; a table has one column that names rows", text, r.table.Display)
-		}
-		all = append(all, r)
 	}
-	return all, nil
+	return all, refused.err()
+}
+
+// loadRing reads TABLE=COLUMN. The search_path is empty, so a table without a schema is looked for in the schema of the feed's table.
+func loadRing(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, text string) (r ring, err error) {
+	name, column, ok := strings.Cut(text, "=")
+	parts := parseName(name)
+	if !ok || len(parts) == 0 || len(parts) > 2 || column == "" {
+		return r, usagef("--ring %s: give TABLE=COLUMN, like job_progress=job_id: a change of a row of TABLE is one of the row that its COLUMN names", text)
+	}
+	if len(parts) == 1 {
+		parts = []string{t.Schema, parts[0]}
+	}
+	oid, _, _, err := findTable(ctx, conn, ident(parts...))
+	if err != nil {
+		return r, err
+	}
+	if oid == 0 {
+		return r, fmt.Errorf("--ring %s: there is no table %s: name it with its schema", text, strings.Join(parts, "."))
+	}
+	if r.table, err = loadTable(ctx, conn, oid); err != nil {
+		return r, err
+	}
+	r.column = r.table.columnByName(column)
+	switch {
+	case r.column == nil:
+		return r, r.table.noColumn(column, "--ring %s: %s has no column %s", text, r.table.Display, column)
+	case kindOf(r.column) != kindOf(&m.key):
+		return r, fmt.Errorf("--ring %s: %s of %s is %s, and the id, %s, is %s: name the column that holds the id", text, r.column.Name, r.table.Display, r.column.Type, m.key.Name, m.key.Type)
+	}
+	return r, nil
 }
 
 // ringSQL is the part of install.sql that makes the triggers of one ring.

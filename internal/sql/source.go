@@ -46,15 +46,18 @@ func parseSource(t *table, option, text string) (*source, error) {
 		return s, err
 	}
 	if part, whole, ok := strings.Cut(text, "/"); ok {
+		var refused refusals
 		s, err := parseSource(t, option, part)
-		if err != nil {
-			return nil, err
+		refused.add(err)
+		divisor, err := parseSource(t, option, whole)
+		if refused.add(err); len(refused) > 0 {
+			return nil, refused.err()
 		}
-		s.divisor, err = parseSource(t, option, whole)
-		if err == nil && (s.divisor.divisor != nil || s.divisor.multiplier != "" || s.multiplier != "" || s.divisor.remainder) {
-			err = usagef("%s=%s: a ratio is of two columns or paths, like done/total", option, text)
+		if divisor.divisor != nil || divisor.multiplier != "" || s.multiplier != "" || divisor.remainder {
+			return nil, usagef("%s=%s: a ratio is of two columns or paths, like done/total", option, text)
 		}
-		return s, err
+		s.divisor = divisor
+		return s, nil
 	}
 	if match := factor.FindStringSubmatch(text); match != nil {
 		s, err := parseSource(t, option, match[1])
@@ -66,7 +69,7 @@ func parseSource(t *table, option, text string) (*source, error) {
 	name, path, ok := strings.Cut(text, ".")
 	a := t.columnByName(name)
 	if !ok || a == nil {
-		return nil, fmt.Errorf("%s has no column %s, which %s=%s names (it has %s)", t.Display, text, option, text, t.names())
+		return nil, t.noColumn(name, "%s has no column %s, which %s=%[2]s names", t.Display, text, option)
 	}
 	parts := strings.Split(path, ".")
 	switch base := a.builtInBase(); {

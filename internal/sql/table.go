@@ -102,21 +102,42 @@ func parseName(name string) []string {
 	}
 }
 
-// notFound returns the error that there is no such table, with a list of tables that look similar.
+// notFound returns the error that there is no such table, with tables that have a similar name, and those that have our columns.
 func notFound(ctx context.Context, conn *pgx.Conn, name string) error {
-	var database, similar string
-	err := conn.QueryRow(ctx, `
-		select pg_catalog.current_database(), coalesce(pg_catalog.string_agg(name, ', '), '') from (
-			select pg_catalog.format('%I.%I', n.nspname, c.relname) as name from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-			where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema')
-			  and 2 = (select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attname in ('status', 'progress') and not a.attisdropped)
-			order by 1 limit 5) tables`).Scan(&database, &similar)
-	if err != nil {
-		return fmt.Errorf("look for tables like %s: %w", name, err)
+	type relation struct {
+		Name, Display, Database string
+		Ours                    bool
 	}
-	message := fmt.Sprintf("there is no table %s in the database %s: name yours with --table, or let --create make it", name, database)
-	if similar != "" {
-		message += "; these have columns status and progress: " + similar
+	tables, err := collect(ctx, conn, "tables like "+name, pgx.RowToStructByPos[relation], `
+		select coalesce(x.relname, ''), coalesce(x.display, ''), pg_catalog.current_database()::text, coalesce(x.ours, false) from (values (1)) one left join (
+			select c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) as display,
+			       2 = (select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attname in ('status', 'progress') and not a.attisdropped) as ours
+			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+			where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema', 'auditstream')
+			order by 2 limit 10000) x on true order by 2`)
+	if err != nil {
+		return err
+	}
+	var names, ours []string
+	for _, t := range tables {
+		if names = append(names, t.Name); t.Ours && len(ours) < 5 {
+			ours = append(ours, t.Display)
+		}
+	}
+	message := fmt.Sprintf("there is no table %s in the database %s: name yours with --table, or let --create make it", name, tables[0].Database)
+	var alike []string
+	for _, like := range similar(name[strings.LastIndex(name, ".")+1:], names) {
+		for _, t := range tables {
+			if t.Name == like && len(alike) < maxLikely {
+				alike = append(alike, t.Display)
+			}
+		}
+	}
+	if len(alike) > 0 {
+		message += "; perhaps " + strings.Join(alike, " or ")
+	}
+	if len(ours) > 0 {
+		message += "; these have columns status and progress: " + strings.Join(ours, ", ")
 	}
 	return errors.New(message)
 }
@@ -204,23 +225,4 @@ func (t *table) columnByName(name string) *attribute {
 		return t.column(strings.ReplaceAll(name[1:len(name)-1], `""`, `"`))
 	}
 	return t.column(strings.ToLower(name))
-}
-
-func (t *table) noColumnError(mapped, name string) error {
-	return fmt.Errorf("%s has no column %s, which --column %s=%[2]s names (it has %[4]s)", t.Display, mapped, name, t.names())
-}
-
-// names lists the columns for a message: the first twenty, which are enough to recognise a table.
-func (t *table) names() string {
-	names := make([]string, len(t.Columns))
-	for i, a := range t.Columns {
-		names[i] = a.Name
-	}
-	switch {
-	case len(names) == 0:
-		return "no columns"
-	case len(names) > 20:
-		names = append(names[:20], "...")
-	}
-	return strings.Join(names, ", ")
 }

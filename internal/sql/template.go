@@ -95,3 +95,13 @@ func literal(s string) string {
 	}
 	return quoted
 }
+
+var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// ShellQuote quotes a text for a POSIX shell, if it needs quotes.
+func ShellQuote(s string) string {
+	if shellSafe.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -57,10 +58,15 @@ func loadView(ctx context.Context, conn *pgx.Conn, query string) (*table, error)
 		a.Name = v.Columns[i].Name
 		v.Columns[i] = a
 	}
+	var missing []string
 	for _, name := range []string{"id", "status", "progress"} {
 		if v.column(name) == nil {
-			return nil, fmt.Errorf("%s has no column %s: it selects id, status and progress, and what else it has of %s (it has %s)", viewName, name, strings.Join(viewColumns, ", "), v.names())
+			missing = append(missing, name)
 		}
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%s has no column %s: it selects id, status and progress, and what else it has of %s (it has %s)",
+			viewName, strings.Join(missing, " and no column "), strings.Join(viewColumns, ", "), v.names())
 	}
 	return v, nil
 }
@@ -79,10 +85,14 @@ func (i *installation) withView(given Options, o Options) (Options, error) {
 	if o.View == "" {
 		return o, nil
 	}
-	for name := range given.Columns {
+	var refused refusals
+	for _, name := range slices.Sorted(maps.Keys(given.Columns)) {
 		if name != "id" {
-			return o, usagef("--column %s=%s: %s names its columns itself, with as; change it and give it again", name, given.Columns[name], viewName)
+			refused.add(usagef("--column %s=%s: %s names its columns itself, with as; change it and give it again", name, given.Columns[name], viewName))
 		}
+	}
+	if len(refused) > 0 {
+		return o, refused.err()
 	}
 	if given.Create {
 		return o, usagef("--create and --view do not go together: make the table first")
@@ -96,7 +106,7 @@ func (i *installation) withView(given Options, o Options) (Options, error) {
 
 // useOwnView makes the mapping one of the operator's query v: the triggers use the table's key, and viewers see the id of v.
 func (m *mapping) useOwnView(t *table, o Options, v *table) error {
-	key, err := findKey(t, o.Columns["id"], o.feed())
+	key, err := findKey(t, o.Columns["id"])
 	if err != nil {
 		return err
 	}

@@ -15,19 +15,28 @@ type Word struct {
 	Stored, Shown string
 }
 
-// ParseWords reads texts of the form WORD=SHOWN or SOURCE=WORD=SHOWN. Its error is a [UsageError].
+// ParseWords reads texts of the form WORD=SHOWN or SOURCE=WORD=SHOWN. Its error is of one [UsageError] for each text that is wrong.
 func ParseWords(texts []string) (words []Word, err error) {
+	var refused refusals
 	for _, text := range texts {
 		w, err := parseWord(text)
-		if err != nil {
-			return nil, err
+		if err == nil && slices.ContainsFunc(words, func(other Word) bool { return other.Source == w.Source && other.Stored == w.Stored }) {
+			err = usagef("--status %q: the word was given before; give each once", text)
 		}
-		if slices.ContainsFunc(words, func(other Word) bool { return other.Source == w.Source && other.Stored == w.Stored }) {
-			return nil, usagef("--status %q: the word was given before; give each once", text)
-		}
+		refused.add(err)
 		words = append(words, w)
 	}
-	return words, nil
+	return words, refused.err()
+}
+
+// lower is PostgreSQL's lower() in the collation "C", which changes the letters of ASCII alone.
+func lower(text string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, text)
 }
 
 // parseWord reads WORD=SHOWN or SOURCE=WORD=SHOWN.
@@ -39,7 +48,7 @@ func parseWord(text string) (Word, error) {
 	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") || len(parts[len(parts)-1]) > 100 {
 		return Word{}, usagef("invalid --status %q: want WORD=SHOWN, like discarded=failed, or COLUMN=WORD=SHOWN, like cancelled_at=set=cancelled", text)
 	}
-	w := Word{Stored: strings.ToLower(parts[len(parts)-2]), Shown: strings.ToLower(parts[len(parts)-1])}
+	w := Word{Stored: lower(parts[len(parts)-2]), Shown: strings.ToLower(parts[len(parts)-1])}
 	if len(parts) == 3 {
 		w.Source = parts[0]
 	}
@@ -54,21 +63,21 @@ type rule struct {
 
 // parseRules returns the words that have a source of their own, with it.
 func parseRules(t *table, words []Word) (rules []rule, err error) {
+	var refused refusals
 	for _, w := range words {
 		if w.Source == "" {
 			continue
 		}
 		s, err := parseSource(t, "--status", w.Source)
-		if err != nil {
-			return nil, err
-		}
-		if w.Stored != "null" && w.Stored != "set" && s.words("") == "" {
-			return nil, fmt.Errorf("invalid --status %s=%s=%s: column %s is %s, for which only the words null and set can be given: want %[1]s=set=%[3]s or %[1]s=null=%[3]s",
+		if err == nil && w.Stored != "null" && w.Stored != "set" && s.words("") == "" {
+			err = fmt.Errorf("invalid --status %s=%s=%s: column %s is %s, for which only the words null and set can be given: want %[1]s=set=%[3]s or %[1]s=null=%[3]s",
 				w.Source, w.Stored, w.Shown, s.column.Name, s.column.Type)
 		}
-		rules = append(rules, rule{s, w})
+		if refused.add(err); err == nil {
+			rules = append(rules, rule{s, w})
+		}
 	}
-	return rules, nil
+	return rules, refused.err()
 }
 
 // condition returns an expression that is true for rows with the word.
