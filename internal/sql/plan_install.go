@@ -108,13 +108,11 @@ func (p *Plan) addFindings(ctx context.Context, conn *pgx.Conn, o Options, t *ta
 	if !m.hasOwner() && !o.Public {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, ownerRemedy))
 	}
-	if len(p.rights) == 0 && !t.RowSecurity {
-		s, err := inspectTable(ctx, conn, t, m, o)
-		if err != nil {
-			return err
-		}
-		p.Notes, p.Warnings = s.Notes, append(p.Warnings, s.Warnings...)
+	s, err := inspectTable(ctx, conn, t, m, o, len(p.rights) == 0 && !t.RowSecurity)
+	if err != nil {
+		return err
 	}
+	p.Notes, p.Warnings = s.Notes, append(p.Warnings, s.Warnings...)
 	if o.report != "" {
 		p.Notes = append(p.Notes, fmt.Sprintf("report with: select auditstream.%s('KEY', 42, 'half of it', user_id => 'USER'); whoever does needs: grant usage on schema auditstream to ROLE; grant select, insert, update on %s to ROLE",
 			o.report, t.quoted()))

@@ -12,10 +12,6 @@ import (
 // sampleRows is how many rows are read at most to see what is in a table. largeTable is from how many rows on a missing index is a warning.
 const sampleRows, largeTable = 100_000, 10_000
 
-// looksLikeAnEnd are statuses that probably mean an end. A warning names those that end no row.
-var looksLikeAnEnd = []string{"done", "finished", "complete", "success", "succeeded", "successful", "ok", "cancelled", "canceled", "aborted", "error", "errored", "failure", "dead", "discarded",
-	"expired", "skipped", "stopped", "terminated", "timeout", "timed_out", "revoked", "rejected", "resolved", "closed", "ended", "archived"}
-
 // Seen is what install or doctor sees in the rows of a feed, in sentences for operators.
 type Seen struct{ Notes, Warnings []string }
 
@@ -28,7 +24,7 @@ func See(ctx context.Context, conn *pgx.Conn, f Feed) (Seen, error) {
 			owner = append(owner, "coalesce(a.group_id, '') collate \"C\" !~ '[^[:space:]]'")
 		}
 		rows := fmt.Sprintf("(select * from %s limit %d) a", f.View, sampleRows)
-		err = s.statuses(ctx, conn, "a.status", rows, f.Ends)
+		err = s.statuses(ctx, conn, statusRows("a.status", "null", "count(*)::int", rows), f.Ends, nil)
 		if err == nil && !f.Public {
 			err = s.ownerless(ctx, conn, owner, rows)
 		}
@@ -36,15 +32,57 @@ func See(ctx context.Context, conn *pgx.Conn, f Feed) (Seen, error) {
 	})
 }
 
-// inspectTable says from where each shown value comes, which statuses the table has and what each does, how many rows have no owner, and
-// whether an index of a large table finds an owner's rows.
-func inspectTable(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options) (s Seen, err error) {
-	var from []string
+// inspectTable says from where each shown value comes, and what has none. With rows it reads the table, too: how many rows have no owner,
+// and whether an index of a large table finds an owner's rows. It says which statuses the table has or can have, and what each does.
+func inspectTable(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options, rows bool) (s Seen, err error) {
+	s.Notes = m.describe(t, o)
+	if rest := m.unusedColumns(); len(rest) > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s selects %s, which nobody sees: give --field for each that is to be shown", viewName, some(rest)))
+	}
+	if t.OID == 0 || m.own != nil { // the table does not exist yet; or it is the operator's query, which install never runs
+		return s, nil
+	}
+	var columns []string
+	for _, a := range m.sources() { // the current role may read these
+		if name := ident(a.Name); !slices.Contains(columns, name) {
+			columns = append(columns, name)
+		}
+	}
+	from := fmt.Sprintf("(select %s from %s a limit %d) a", strings.Join(columns, ", "), t.quoted(), sampleRows)
+	if err = s.words(ctx, conn, t, m, o, from, rows); err != nil || o.Public || !rows {
+		return s, err
+	}
+	var nobody []string
 	for _, c := range m.columns {
-		if c.source != nil && c.source.String() != c.name {
+		if c.source == nil || c.name != "user_id" && c.name != "user_email" && c.name != "group_id" {
+			continue
+		}
+		if c.source.lookedUp != nil { // it is in another table, which is not read here
+			return s, nil
+		}
+		nobody = append(nobody, fmt.Sprintf(`coalesce(%s, '') collate "C" !~ '[^[:space:]]'`, c.shown))
+	}
+	if len(nobody) > 0 {
+		err = s.ownerless(ctx, conn, nobody, from)
+	}
+	if err == nil {
+		err = s.unindexed(ctx, conn, t, m)
+	}
+	return s, err
+}
+
+// describe says from where each shown value comes, and what the table has no column for.
+func (m *mapping) describe(t *table, o Options) []string {
+	var from, missing, others []string
+	for _, c := range m.columns {
+		switch given, ok := o.Columns[c.name]; {
+		case c.source != nil && c.source.String() != c.name:
 			from = append(from, c.name+" from "+c.source.String())
-		} else if c.source != nil {
+		case c.source != nil:
 			from = append(from, c.name)
+		case ok && given == "", c.shown != "", c.name == "user_id", c.name == "user_email": // left out, made of others, or shown to nobody
+		case o.feed() == defaultFeed || c.name != "geo_score" && c.name != "total_pages":
+			missing = append(missing, c.name)
 		}
 	}
 	var of []string
@@ -59,68 +97,22 @@ func inspectTable(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o O
 	for _, f := range m.fields {
 		from = append(from, f.name+" from "+f.source.String())
 	}
-	s.Notes = append(s.Notes, fmt.Sprintf("shown: id from %s, %s", m.shownKey.Name, strings.Join(from, ", ")))
-	if rest := m.unusedColumns(); len(rest) > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s selects %s, which nobody sees: give --field for each that is to be shown", viewName, strings.Join(rest, ", ")))
+	notes := []string{fmt.Sprintf("shown: id from %s, %s", m.shownKey.Name, strings.Join(from, ", "))}
+	if len(missing) == 0 {
+		return notes
 	}
-	if t.OID == 0 || m.own != nil { // the table does not exist yet; or it is the operator's query, which install never runs
-		return s, nil
+	if m.own != nil {
+		return append(notes, fmt.Sprintf("not shown: %s, which %s does not select", strings.Join(missing, ", "), viewName))
 	}
-	var columns []string
-	for _, a := range m.sources() { // the current role may read these
-		if name := ident(a.Name); !slices.Contains(columns, name) {
-			columns = append(columns, name)
+	for _, name := range missing {
+		if likely := t.likely(name); len(likely) > 0 {
+			others = append(others, "--column "+name+"="+ShellQuote(likely[0]))
 		}
 	}
-	rows := fmt.Sprintf("(select %s from %s a limit %d) a", strings.Join(columns, ", "), t.quoted(), sampleRows)
-	err = s.statuses(ctx, conn, m.columns[slices.Index(viewColumns, "status")].shown, rows, o.Ends)
-	if err != nil || o.Public {
-		return s, err
+	if len(others) == 0 {
+		others = []string{"--column " + missing[0] + "=NAME"}
 	}
-	var nobody []string
-	for _, c := range m.columns {
-		if c.source == nil || c.name != "user_id" && c.name != "user_email" && c.name != "group_id" {
-			continue
-		}
-		if c.source.lookedUp != nil { // it is in another table, which is not read here
-			return s, nil
-		}
-		nobody = append(nobody, fmt.Sprintf(`coalesce(%s, '') collate "C" !~ '[^[:space:]]'`, c.shown))
-	}
-	if len(nobody) > 0 {
-		err = s.ownerless(ctx, conn, nobody, rows)
-	}
-	if err == nil {
-		err = s.unindexed(ctx, conn, t, m)
-	}
-	return s, err
-}
-
-// statuses adds the twenty most frequent statuses of rows, and what each does.
-func (s *Seen) statuses(ctx context.Context, conn *pgx.Conn, status, rows string, ends []string) error {
-	type word struct {
-		Word string
-		Rows int
-	}
-	words, err := collect(ctx, conn, "the statuses", pgx.RowToStructByPos[word], fmt.Sprintf(`
-		select left(coalesce(%s, ''), 100), count(*)::int from %s group by 1 order by 2 desc, 1 limit 20`, status, rows))
-	if err != nil {
-		return err
-	}
-	var listed []string
-	for _, w := range words {
-		does := "ends nothing"
-		if w.Word == "completed" || w.Word == "failed" || slices.Contains(ends, w.Word) {
-			does = "ends a row"
-		} else if slices.Contains(looksLikeAnEnd, w.Word) {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("the status %q sounds final and ends no stream, in %d rows: their streams stay open; give --status %[1]s=completed, or =failed, or --ends %[1]s", w.Word, w.Rows))
-		}
-		listed = append(listed, fmt.Sprintf("%q (%d, %s)", w.Word, w.Rows, does))
-	}
-	if len(listed) > 0 {
-		s.Notes = append(s.Notes, "statuses: "+strings.Join(listed, ", "))
-	}
-	return nil
+	return append(notes, fmt.Sprintf("not shown, as there is no such column: %s; where another column holds it, give %s", strings.Join(missing, ", "), strings.Join(others, " ")))
 }
 
 // ownerless adds how many of rows have no owner: those for which all conditions of nobody are true.
