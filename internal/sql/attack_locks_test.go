@@ -13,8 +13,10 @@ const writable = `
 	select format('%s %s', p, c.oid::regclass) from pg_class c, unnest('{insert,update,delete,truncate,references,trigger}'::text[]) p
 	where (c.relnamespace = to_regnamespace('auditstream') or c.relname = 'audits') and c.relkind in ('r', 'v', 'p') and has_table_privilege(c.oid, p)
 	union all select 'create in the schema' where has_schema_privilege('auditstream', 'create')
-	union all select 'execute ' || p.oid::regprocedure from pg_proc p where p.pronamespace = to_regnamespace('auditstream') and p.prorettype <> 'trigger'::regtype
-	union all select 'runs as ' || proowner::regrole || ': ' || oid::regprocedure from pg_proc where pronamespace = to_regnamespace('auditstream') and prosecdef`
+	union all select 'execute ' || p.oid::regprocedure from pg_proc p
+		where p.pronamespace = to_regnamespace('auditstream') and p.prorettype <> 'trigger'::regtype
+	union all select 'runs as ' || proowner::regrole || ': ' || oid::regprocedure from pg_proc
+		where pronamespace = to_regnamespace('auditstream') and prosecdef`
 
 // S3: to end many watches took quadratic time in definer code. S4 and S5: any route wrote rows. Now serve writes nothing, so it needs no
 // right to write.
@@ -25,7 +27,8 @@ func TestS3ServingRoleWritesNothing(t *testing.T) {
 		server := role(t, dsn)
 		if version > 0 {
 			old(t, dsn, version)
-			exec(t, conn, `grant usage on schema auditstream to `+server+`; grant all on all tables in schema auditstream to public; revoke all on auditstream.progress from public`)
+			exec(t, conn, `grant usage on schema auditstream to `+server+`; grant all on all tables in schema auditstream to public;
+				revoke all on auditstream.progress from public`)
 			if version >= 5 {
 				exec(t, conn, `revoke all on auditstream.feeds from public`)
 			}
@@ -34,9 +37,11 @@ func TestS3ServingRoleWritesNothing(t *testing.T) {
 		exec(t, conn, `set session authorization `+server+`; set default_transaction_read_only = on`)
 		equal(t, fmt.Sprintf("from version %d: what the role may write", version), column(t, conn, writable), nil)
 		// Everything that it does, in a read-only transaction.
-		exec(t, conn, `listen auditstream; begin; select pg_advisory_lock_shared(class, b) from auditstream.feeds, generate_series(0, 100) b; select * from auditstream.progress; commit;
+		exec(t, conn, `listen auditstream; begin; select pg_advisory_lock_shared(class, b) from auditstream.feeds, generate_series(0, 100) b;
+			select * from auditstream.progress; commit;
 			select pg_advisory_unlock_shared(class, b) from auditstream.feeds, generate_series(0, 100) b`)
-		equal(t, "tables", column(t, conn, `select relname::text from pg_class where relnamespace = 'auditstream'::regnamespace and relkind = 'r'`), []string{"choices"}) // which it may read
+		equal(t, "tables, which it may read", column(t, conn, `select relname::text from pg_class
+			where relnamespace = 'auditstream'::regnamespace and relkind = 'r'`), []string{"choices"})
 		exec(t, conn, `reset session authorization`)
 	}
 }

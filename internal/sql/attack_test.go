@@ -2,7 +2,6 @@ package sql_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -18,20 +17,24 @@ import (
 // ran makes that table, and returns a query for the other roles that ran the attacker's code.
 func ran(tb testing.TB, conn *pgx.Conn) {
 	tb.Helper()
-	exec(tb, conn, `create table public.called (who text, session text, what text); grant insert on public.called to public; grant create on schema public to public`)
+	exec(tb, conn, `create table public.called (who text, session text, what text); grant insert on public.called to public;
+		grant create on schema public to public`)
 }
 
 func others(tb testing.TB, conn *pgx.Conn, attacker string) []string {
 	tb.Helper()
-	return column(tb, conn, `select distinct concat_ws(' ', what, 'as', who, 'in a session of', session) from public.called where who <> $1 or session <> $1`, attacker)
+	return column(tb, conn, `select distinct concat_ws(' ', what, 'as', who, 'in a session of', session) from public.called
+		where who <> $1 or session <> $1`, attacker)
 }
 
 // evil is a type in the attacker's schema with every hook that a role without rights can make: casts from and to our types, implicit and
 // explicit; operators with all names that we use; and functions with the names that we call.
 func evil(schema string) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, `create schema if not exists %[1]s; create type %[1]s.evil as enum ('1', 'running', 'failed'); create type %[1]s.pair as (a text, b %[1]s.evil);
-		create function %[1]s.call(what text) returns void language plpgsql as $$ begin insert into public.called values (current_user, session_user, what); end $$;
+	fmt.Fprintf(&s, `create schema if not exists %[1]s; create type %[1]s.evil as enum ('1', 'running', 'failed');
+		create type %[1]s.pair as (a text, b %[1]s.evil);
+		create function %[1]s.call(what text) returns void language plpgsql as $$
+			begin insert into public.called values (current_user, session_user, what); end $$;
 		create function %[1]s.truth() returns boolean language plpgsql volatile as $$ begin perform %[1]s.call('domain'); return true; end $$;
 		create domain %[1]s.checked as text check (%[1]s.truth()); create domain %[1]s.checked_key as bigint check (%[1]s.truth());
 		create domain %[1]s.over as %[1]s.evil check (%[1]s.truth()); grant usage on schema %[1]s to public;`, schema)
@@ -47,19 +50,25 @@ func evil(schema string) string {
 				returns = "integer"
 			}
 			f := fmt.Sprintf("%s_op_%x", of, op)
-			fmt.Fprintf(&s, `create function %[1]s.%[2]s(%[1]s.%[3]s, %[1]s.%[3]s) returns %[5]s language plpgsql as $$ begin perform %[1]s.call('operator %[4]s');
-				return null; end $$; create operator %[1]s.%[4]s (leftarg = %[1]s.%[3]s, rightarg = %[1]s.%[3]s, function = %[1]s.%[2]s);`, schema, f, of, op, returns)
+			fmt.Fprintf(&s, `create function %[1]s.%[2]s(%[1]s.%[3]s, %[1]s.%[3]s) returns %[5]s language plpgsql as $$
+				begin perform %[1]s.call('operator %[4]s');
+				return null; end $$; create operator %[1]s.%[4]s (leftarg = %[1]s.%[3]s, rightarg = %[1]s.%[3]s, function = %[1]s.%[2]s);`, schema, f,
+				of, op, returns)
 		}
 	}
-	for _, f := range []string{"pg_notify(text, text)", "lower(text)", "format(text, text)", "hashint8(bigint)", "pg_try_advisory_lock(integer, integer)",
+	for _, f := range []string{"pg_notify(text, text)", "lower(text)", "format(text, text)", "hashint8(bigint)",
+		"pg_try_advisory_lock(integer, integer)",
 		"pg_advisory_unlock(integer, integer)", "int4and(integer, integer)", "int8eq(bigint, bigint)"} {
 		name, _, _ := strings.Cut(f, "(")
-		fmt.Fprintf(&s, `create function %s.%s returns boolean language plpgsql as $$ begin perform %[1]s.call('%[3]s'); return true; end $$;`, schema, f, name)
+		fmt.Fprintf(&s, `create function %s.%s returns boolean language plpgsql as $$ begin perform %[1]s.call('%[3]s'); return true;
+			end $$;`, schema, f, name)
 	}
 	for _, types := range []string{"bigint, bigint", "integer, integer", "text, text"} {
 		left, right, _ := strings.Cut(types, ", ")
-		fmt.Fprintf(&s, `create function %[1]s.any_op(%[2]s) returns boolean language plpgsql as $$ begin perform %[1]s.call('operator of %[2]s'); return true; end $$;
-			create function %[1]s.any_and(%[2]s) returns integer language plpgsql as $$ begin perform %[1]s.call('& of %[2]s'); return 1; end $$;`, schema, types)
+		fmt.Fprintf(&s, `create function %[1]s.any_op(%[2]s) returns boolean language plpgsql as $$ begin perform %[1]s.call('operator of %[2]s');
+			return true; end $$;
+			create function %[1]s.any_and(%[2]s) returns integer language plpgsql as $$ begin perform %[1]s.call('& of %[2]s'); return 1;
+			end $$;`, schema, types)
 		for _, op := range []string{"=", "<>", "<", ">", "&", "~~", "||"} {
 			function := map[bool]string{true: "any_and", false: "any_op"}[op == "&"]
 			fmt.Fprintf(&s, `create operator %[1]s.%[2]s (leftarg = %[3]s, rightarg = %[4]s, function = %[1]s.%[5]s);`, schema, op, left, right, function)
@@ -78,6 +87,14 @@ func as(tb testing.TB, dsn, name, script string) error {
 	return err
 }
 
+// mustAs is as for a script that succeeds.
+func mustAs(tb testing.TB, dsn, name, script string) {
+	tb.Helper()
+	if err := as(tb, dsn, name, script); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // A role's own type, whose cast to text is the role's own code, in a table of its own that calls our trigger function.
 const becomeInstaller = `
 	create type pg_temp.evil as enum ('1');
@@ -92,24 +109,22 @@ const becomeInstaller = `
 // S1: whoever could name the trigger function became the superuser who had installed it.
 func TestS1ServingRoleDoesNotBecomeTheInstaller(t *testing.T) {
 	t.Parallel()
-	script, err := os.ReadFile("install.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for version := 0; version <= sql.SchemaVersion; version++ { // 0: nothing was installed before
 		for _, way := range []string{"install", "psql"} {
 			t.Run(fmt.Sprint(version, way), func(t *testing.T) {
 				t.Parallel()
 				dsn, conn := database(t)
 				server, granted, owner, writer, nobody := role(t, dsn), role(t, dsn), role(t, dsn), role(t, dsn), role(t, dsn)
+				everybody := []string{server, granted, owner, writer, nobody}
 				superusers := func() []string {
-					return column(t, conn, `select rolname::text from pg_roles where rolsuper and rolname = any ($1)`, []string{server, granted, owner, writer, nobody})
+					return column(t, conn, `select rolname::text from pg_roles where rolsuper and rolname = any ($1)`, everybody)
 				}
 				if version > 0 {
 					old(t, dsn, version)
 					function := map[bool]string{true: "changed", false: "notify_change"}[version >= 5]
 					// What somebody has granted by name is as open as what PUBLIC has.
-					exec(t, conn, `grant usage on schema auditstream to `+server+`, `+granted+`; grant all on function auditstream.`+function+`() to `+granted+`, `+server+` with grant option`)
+					exec(t, conn, `grant usage on schema auditstream to `+server+`, `+granted+`;
+						grant all on function auditstream.`+function+`() to `+granted+`, `+server+` with grant option`)
 					if version == 3 || version == 4 {
 						if err := as(t, dsn, granted, fmt.Sprintf(becomeInstaller, "notify_change")); err != nil || len(superusers()) != 1 {
 							t.Fatalf("against version %d the attack does nothing, so it proves nothing: %v", version, err)
@@ -123,17 +138,13 @@ func TestS1ServingRoleDoesNotBecomeTheInstaller(t *testing.T) {
 					install(t, conn, sql.Options{Create: true, Role: server})
 				} else {
 					if version == 0 {
-						table, err := os.ReadFile("audits.sql")
-						if err != nil {
-							t.Fatal(err)
-						}
-						pgtest.Psql(t, dsn, string(table))
+						pgtest.Psql(t, dsn, file(t, "audits.sql"))
 					}
-					pgtest.Psql(t, dsn, string(script))
+					pgtest.Psql(t, dsn, file(t, "install.sql"))
 				}
 				exec(t, conn, `grant usage on schema auditstream to `+server+`, `+granted+`, `+owner+`, `+writer+`; alter table audits owner to `+owner+`;
 					grant all on audits to `+writer)
-				for _, name := range []string{server, granted, owner, writer, nobody} {
+				for _, name := range everybody {
 					for _, function := range []string{"changed", "notify_change", "prepare_watch"} {
 						err := as(t, dsn, name, fmt.Sprintf(becomeInstaller, function))
 						if got := superusers(); err == nil && function != "changed" || len(got) > 0 {

@@ -15,8 +15,10 @@ func TestU3InstallNamesRolesThatCannotDumpAnyMore(t *testing.T) {
 	for _, name := range []string{backup, reader, server, all} {
 		exec(t, conn, `alter role `+name+` login`)
 	}
-	exec(t, conn, `create table audits (id serial primary key, status text, progress integer, user_id text); create schema app; create table app.others (id int);
-		grant select on all tables in schema public to `+backup+`, `+reader+`, `+server+`; grant select on all sequences in schema public to `+backup+`, `+reader+`;
+	exec(t, conn, `create table audits (id serial primary key, status text, progress integer, user_id text); create schema app;
+		create table app.others (id int);
+		grant select on all tables in schema public to `+backup+`, `+reader+`, `+server+`;
+		grant select on all sequences in schema public to `+backup+`, `+reader+`;
 		grant usage on schema app to `+backup+`; grant select on app.others to `+backup+`; grant pg_read_all_data to `+all)
 	warned := func(o sql.Options) string { return strings.Join(warnings(install(t, conn, o)), "\n") }
 	_ = warned(sql.Options{Role: server})

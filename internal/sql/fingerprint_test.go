@@ -31,8 +31,10 @@ func TestU11FingerprintTellsOfEachChange(t *testing.T) {
 		}
 	}
 	for _, change := range []string{
-		`alter table audits disable trigger auditstream_update`, `alter table audits rename message to words`, `create or replace view auditstream.feeds as select 'audits'::text as feed, 1 as class, 2 as buckets`,
-		`update auditstream.choices set options = '{}'`, `delete from auditstream.choices`, `alter table audits enable row level security`, `alter table audits drop constraint audits_pkey`,
+		`alter table audits disable trigger auditstream_update`, `alter table audits rename message to words`,
+		`create or replace view auditstream.feeds as select 'audits'::text as feed, 1 as class, 2 as buckets`,
+		`update auditstream.choices set options = '{}'`, `delete from auditstream.choices`, `alter table audits enable row level security`,
+		`alter table audits drop constraint audits_pkey`,
 	} {
 		before = print()
 		exec(t, conn, change)

@@ -2,7 +2,6 @@ package sql_test
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"time"
 
@@ -32,43 +31,6 @@ func TestInstallTwiceChangesNothing(t *testing.T) {
 	equal(t, "rows of the catalogs", versions(t, conn), before)
 }
 
-func TestInstallRepairs(t *testing.T) {
-	t.Parallel()
-	_, conn := audits(t)
-	before := catalog(t, conn)
-	for _, damage := range []string{
-		`drop trigger auditstream_update on audits`,
-		`alter table audits disable trigger auditstream_insert`,
-		`alter table audits enable replica trigger auditstream_delete`,
-		`drop function auditstream.changed() cascade`,
-		`drop view auditstream.feeds`,
-		`create or replace view auditstream.feeds as select 'audits'::text as feed, 7 as class, 1 as buckets`,
-		`drop view auditstream.feeds; create view auditstream.feeds as select 'by hand' as something`,
-		`revoke execute on function auditstream.changed() from public`,
-		`create or replace function auditstream.changed() returns trigger language plpgsql as $$ begin return null; end $$`,
-		`create or replace trigger auditstream_update after update on audits for each row execute function auditstream.changed()`,
-		`alter view auditstream.progress set (security_barrier = true)`,
-		`create or replace view auditstream.progress as select id as audit_id, user_id, user_email, 'x'::text collate "C" as status, 1 as progress,
-			message, geo_score, total_pages, error from audits`,
-		`drop view auditstream.progress`,
-		`alter view auditstream.progress rename column error to reason`,
-		`drop view auditstream.progress; create view auditstream.progress as select id from audits;
-			comment on view auditstream.progress is 'auditstream 1 of an earlier program'`,
-		// Both are in the way of a new type, and the view's column has another collation afterwards.
-		`drop view auditstream.progress; drop trigger auditstream_update on audits; alter table audits alter message type varchar collate "C";
-			alter table audits alter message type text`,
-	} {
-		exec(t, conn, damage)
-		if plan := install(t, conn, sql.Options{}); plan.SQL == "" {
-			t.Errorf("install did not notice: %s", damage)
-		}
-		if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
-			t.Errorf("install is not content with its repair of: %s", damage)
-		}
-		equal(t, "after "+damage, difference(catalog(t, conn), before), nil)
-	}
-}
-
 // TestChangedCollation: "create or replace view" cannot change the collation of a column.
 func TestChangedCollation(t *testing.T) {
 	t.Parallel()
@@ -77,9 +39,7 @@ func TestChangedCollation(t *testing.T) {
 	for _, words := range []string{"words", "message"} {
 		options := sql.Options{Columns: map[string]string{"message": words}}
 		install(t, conn, options)
-		if plan := install(t, conn, options); plan.SQL != "" {
-			t.Error("a second install wants to run")
-		}
+		unchanged(t, conn, options)
 	}
 }
 
@@ -107,18 +67,12 @@ func TestSessionSettingsDoNotMatter(t *testing.T) {
 			}
 			options := sql.Options{Role: reader, Columns: map[string]string{"error": "error"}}
 			install(t, conn, options)
-			plan := install(t, conn, options)
-			if plan.SQL != "" {
-				t.Error("a second install wants to run")
-			}
+			unchanged(t, conn, options)
 			s, err := sql.Inspect(t.Context(), conn)
 			if err != nil || s.View != nil || s.Index != nil {
 				t.Errorf("inspect: %+v, %v", s, err)
 			}
-			_, err = sql.PlanInstall(t.Context(), conn, sql.Options{Table: "nothing.here"})
-			if err == nil || !strings.HasPrefix(err.Error(), "there is no table nothing.here in the database ") {
-				t.Errorf("got %v", err)
-			}
+			refusedWith(t, sql.PlanInstall, conn, sql.Options{Table: "nothing.here"}, "there is no table nothing.here in the database ")
 			uninstall(t, conn)
 		})
 	}
@@ -128,16 +82,12 @@ func TestInstallKeepsEnableAlways(t *testing.T) {
 	t.Parallel()
 	_, conn := audits(t)
 	exec(t, conn, `alter table audits enable always trigger auditstream_update`)
-	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
-		t.Error("enable always is no damage")
-	}
+	unchanged(t, conn, sql.Options{}) // enable always is no damage
 	exec(t, conn, `alter table audits disable trigger auditstream_insert`)
 	install(t, conn, sql.Options{})
 	equal(t, "triggers", column(t, conn, `select tgname || ' ' || tgenabled::text from pg_trigger where not tgisinternal order by 1`),
 		[]string{"auditstream_delete O", "auditstream_insert O", "auditstream_owner O", "auditstream_truncate O", "auditstream_update A"})
-	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
-		t.Error("a second install wants to run")
-	}
+	unchanged(t, conn, sql.Options{})
 }
 
 func TestDisabledOnAPartition(t *testing.T) {
@@ -158,9 +108,7 @@ func TestDisabledOnAPartition(t *testing.T) {
 	listen(t, dsn).notifies(t, conn, `insert into audits values (1, 'x', 1)`, "1")
 	// Partitions come and go without a reason to install again.
 	exec(t, conn, `create table audits_2 partition of audits for values from (10) to (20)`)
-	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
-		t.Error("install wants to run because of a new partition")
-	}
+	unchanged(t, conn, sql.Options{}) // a new partition is no reason
 }
 
 func TestReplacedViewKeepsItsGrants(t *testing.T) {
@@ -168,7 +116,8 @@ func TestReplacedViewKeepsItsGrants(t *testing.T) {
 	dsn, conn := audits(t)
 	reader, other := role(t, dsn), role(t, dsn)
 	install(t, conn, sql.Options{Role: reader})
-	exec(t, conn, `grant select (audit_id, status) on auditstream.progress to `+other+` with grant option; grant select on auditstream.progress to public`)
+	exec(t, conn, `grant select (audit_id, status) on auditstream.progress to `+other+` with grant option;
+		grant select on auditstream.progress to public`)
 	grants := func() []string {
 		return column(t, conn, `select relacl::text from pg_class where oid = 'auditstream.progress'::regclass
 			union all select attname || attacl::text from pg_attribute where attrelid = 'auditstream.progress'::regclass and attacl is not null order by 1`)
@@ -184,16 +133,10 @@ func TestViewThatOthersUseIsNotDropped(t *testing.T) {
 	_, conn := audits(t)
 	exec(t, conn, `alter view auditstream.progress rename column error to reason; create view report as table auditstream.progress`)
 	before := catalog(t, conn)
-	for name, run := range map[string]func() (*sql.Plan, error){
-		"install":   func() (*sql.Plan, error) { return sql.Install(t.Context(), conn, sql.Options{}) },
-		"uninstall": func() (*sql.Plan, error) { return sql.Uninstall(t.Context(), conn, sql.Options{}) },
-	} {
-		_, err := run()
-		want := name + ": something else depends on it, so nothing was changed (view public.report depends on view auditstream.progress): " +
-			"ERROR: cannot drop view auditstream.progress because other objects depend on it (SQLSTATE 2BP01)"
-		if err == nil || err.Error() != want {
-			t.Errorf("got %v\nwant %s", err, want)
-		}
+	for name, run := range map[string]operation{"install": sql.Install, "uninstall": sql.Uninstall} {
+		refused(t, run, conn, sql.Options{}, name+": something else depends on it, so nothing was changed "+
+			"(view public.report depends on view auditstream.progress): "+
+			"ERROR: cannot drop view auditstream.progress because other objects depend on it (SQLSTATE 2BP01)")
 	}
 	equal(t, "catalog", catalog(t, conn), before)
 }
@@ -213,9 +156,7 @@ func TestNoTriggers(t *testing.T) {
 	if got := count() + " " + shown(t, conn)[0]; got != `0 {"audit_id":1,"status":"x","progress":2}` {
 		t.Errorf("got %s", got)
 	}
-	if plan := install(t, conn, sql.Options{NoTriggers: true}); plan.SQL != "" {
-		t.Error("a second install wants to run")
-	}
+	unchanged(t, conn, sql.Options{NoTriggers: true})
 	s, err := sql.Inspect(t.Context(), conn)
 	if err != nil || s.Table != `"public"."audits"` || s.View != nil || s.Triggers[0].Enabled != "missing" {
 		t.Errorf("inspect: %+v, %v", s, err)
@@ -235,19 +176,13 @@ func TestNoTriggers(t *testing.T) {
 
 func TestAnotherTableIsRefused(t *testing.T) {
 	t.Parallel()
-	for name, noTriggers := range map[string]bool{"with triggers": false, "view alone": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			_, conn := database(t)
-			exec(t, conn, `create table audits (id integer primary key, status text, progress integer); create table jobs (like audits including all)`)
-			install(t, conn, sql.Options{NoTriggers: noTriggers})
-			before := catalog(t, conn)
-			_, err := sql.Install(t.Context(), conn, sql.Options{Table: "jobs"})
-			want := `the feed audits is installed on public.audits, not on public.jobs: give the other table a feed of its own with --feed NAME, or take this one away first with auditstream uninstall --feed audits`
-			if err == nil || err.Error() != want {
-				t.Errorf("got %v, want %s", err, want)
-			}
-			equal(t, "catalog", catalog(t, conn), before)
-		})
-	}
+	pgtest.Each(t, map[string]bool{"with triggers": false, "view alone": true}, func(t *testing.T, _ string, noTriggers bool) {
+		_, conn := database(t)
+		exec(t, conn, `create table audits (id integer primary key, status text, progress integer); create table jobs (like audits including all)`)
+		install(t, conn, sql.Options{NoTriggers: noTriggers})
+		before := catalog(t, conn)
+		refused(t, sql.Install, conn, sql.Options{Table: "jobs"}, `the feed audits is installed on public.audits, not on public.jobs: `+
+			`give the other table a feed of its own with --feed NAME, or take this one away first with auditstream uninstall --feed audits`)
+		equal(t, "catalog", catalog(t, conn), before)
+	})
 }

@@ -25,21 +25,9 @@ func TestInterfaceOfServeIsTheSameInEachVersion(t *testing.T) {
 				"audit_id bigint", "user_id text", "user_email text", "status text", "progress integer",
 				"message text", "geo_score double precision", "total_pages integer", "error text",
 			})
-			ear := pgtest.Connect(t, dsn)
-			exec(t, ear, `listen auditstream`)
-			if version > 1 && version < 5 { // serve of these versions registers here
-				const instance = int64(1)<<40 + 5
-				exec(t, ear, fmt.Sprintf(`select pg_advisory_lock_shared(%d)`, instance)) // so it lives
-				if _, err := ear.Exec(t.Context(), `insert into auditstream.watch (audit_id, instance)
-					select id, $2::bigint from unnest($1::bigint[]) as id on conflict do nothing`, []int64{1, 2}, instance); err != nil {
-					t.Fatal(err)
-				}
-				equal(t, "registered", column(t, conn, `select auditstream.unwatch($1::bigint, $2::bigint[])::text`, instance, []int64{2}), []string{"1"})
-			}
-			b := listener{ear}
-			if version >= 5 { // and from 5 on it takes these
-				b.watch(t, 1, 2)
-			}
+			b := listener{pgtest.Connect(t, dsn)}
+			exec(t, b.conn, `listen auditstream`)
+			b.watch(t, 1, 2)
 			b.notifies(t, conn, `update audits set progress = 20`, "1")
 			b.notifies(t, conn, `delete from audits where id = 1`, "1")
 			b.notifies(t, conn, `truncate audits`, "*")

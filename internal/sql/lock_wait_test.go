@@ -13,23 +13,34 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+
+	"github.com/jackc/pgx/v5"
 )
 
-// signal is a log handler that signals each message.
+// signal is a log handler that closes logged with its first message.
 type signal struct {
 	logged chan struct{}
-	once   *sync.Once
+	once   sync.Once
 	slog.Handler
 }
 
-func (s signal) Handle(ctx context.Context, r slog.Record) error {
+func (s *signal) Handle(ctx context.Context, r slog.Record) error {
 	err := s.Handler.Handle(ctx, r)
 	s.once.Do(func() { close(s.logged) })
 	return err
 }
 
-func newSignal(log *bytes.Buffer) signal {
-	return signal{make(chan struct{}), &sync.Once{}, slog.NewTextHandler(log, nil)}
+// waitingInstall begins an install, and returns when it has logged that it waits for a lock.
+func waitingInstall(ctx context.Context, conn *pgx.Conn, o sql.Options) (log *bytes.Buffer, done chan error) {
+	log, done = new(bytes.Buffer), make(chan error, 1)
+	waiting := &signal{logged: make(chan struct{}), Handler: slog.NewTextHandler(log, nil)}
+	o.Logger = slog.New(waiting)
+	go func() {
+		_, err := sql.Install(ctx, conn, o)
+		done <- err
+	}()
+	<-waiting.logged
+	return log, done
 }
 
 // TestInstallNeverStopsTheApplication: a long transaction holds the table while other sessions go on writing to it.
@@ -43,15 +54,7 @@ func TestInstallNeverStopsTheApplication(t *testing.T) {
 	exec(t, long, `begin; update audits set progress = 2 where id = 1`)
 
 	const lockTimeout = 200 * time.Millisecond
-	var log bytes.Buffer
-	waiting := newSignal(&log)
-	installed := make(chan error, 1)
-	go func() {
-		_, err := sql.Install(t.Context(), conn, sql.Options{LockTimeout: lockTimeout, LockWait: time.Minute, Logger: slog.New(waiting)})
-		installed <- err
-	}()
-	<-waiting.logged
-
+	log, installed := waitingInstall(t.Context(), conn, sql.Options{LockTimeout: lockTimeout, LockWait: time.Minute})
 	writer := pgtest.Connect(t, dsn)
 	var slowest time.Duration
 	writes := 0
@@ -91,7 +94,8 @@ func TestInstallGivesUp(t *testing.T) {
 	exec(t, long, `set application_name = 'long worker'`)
 	exec(t, long, `begin; update audits_1 set progress = 2`)
 	_, err := sql.Install(t.Context(), conn, sql.Options{LockTimeout: 20 * time.Millisecond, LockWait: 300 * time.Millisecond})
-	want := regexp.MustCompile(`^install: no lock on "public"."audits" within \d+(\.\d+)?m?s: it is held by process \d+ \(long worker, idle in transaction, in a transaction for \d\d:\d\d:\d\d\); nothing was changed; try again when it is free$`)
+	want := regexp.MustCompile(`^install: no lock on "public"."audits" within \d+(\.\d+)?m?s: it is held by process \d+ \(long worker, ` +
+		`idle in transaction, in a transaction for \d\d:\d\d:\d\d\); nothing was changed; try again when it is free$`)
 	if err == nil || !want.MatchString(err.Error()) {
 		t.Errorf("got %v, want %v", err, want)
 	}
@@ -102,7 +106,8 @@ func TestInstallGivesUp(t *testing.T) {
 	// Uninstall waits for readers, too.
 	exec(t, long, `begin; select from audits`)
 	_, err = sql.Uninstall(t.Context(), conn, sql.Options{LockTimeout: 20 * time.Millisecond, LockWait: 300 * time.Millisecond})
-	if err == nil || !strings.HasPrefix(err.Error(), `uninstall: no lock on "public"."audits" within `) || !strings.Contains(err.Error(), "long worker") {
+	const begins = `uninstall: no lock on "public"."audits" within `
+	if err == nil || !strings.HasPrefix(err.Error(), begins) || !strings.Contains(err.Error(), "long worker") {
 		t.Errorf("got %v, want who holds the lock", err)
 	}
 	exec(t, long, `rollback`)
@@ -118,14 +123,7 @@ func TestInstallIsCancelledWhileItWaits(t *testing.T) {
 	before := catalog(t, long)
 	exec(t, long, `begin; lock table audits in row exclusive mode`)
 	ctx, cancel := context.WithCancel(t.Context())
-	var log bytes.Buffer
-	waiting := newSignal(&log)
-	installed := make(chan error, 1)
-	go func() {
-		_, err := sql.Install(ctx, conn, sql.Options{LockTimeout: 20 * time.Millisecond, Logger: slog.New(waiting)})
-		installed <- err
-	}()
-	<-waiting.logged
+	_, installed := waitingInstall(ctx, conn, sql.Options{LockTimeout: 20 * time.Millisecond})
 	cancel()
 	err := <-installed
 	if !errors.Is(err, context.Canceled) {
@@ -139,10 +137,7 @@ func TestInstallRefusesAConnectionInATransaction(t *testing.T) {
 	t.Parallel()
 	_, conn := audits(t)
 	exec(t, conn, `begin`)
-	_, err := sql.Install(t.Context(), conn, sql.Options{})
-	if err == nil || err.Error() != "the connection is in a transaction: use one that is not, because this needs a transaction of its own" {
-		t.Errorf("got %v", err)
-	}
+	refused(t, sql.Install, conn, sql.Options{}, "the connection is in a transaction: use one that is not, because this needs a transaction of its own")
 	equal(t, "the transaction", column(t, conn, `select (now() < clock_timestamp())::text`), []string{"true"})
 	exec(t, conn, `rollback`)
 }
@@ -183,7 +178,5 @@ func TestConcurrentInstalls(t *testing.T) {
 	if err != nil || s.View != nil {
 		t.Fatalf("inspect: %+v, %v", s, err)
 	}
-	if plan := install(t, conn, sql.Options{Table: s.Table}); plan.SQL != "" {
-		t.Error("the winner has to be installed again")
-	}
+	unchanged(t, conn, sql.Options{Table: s.Table}) // the winner has all
 }

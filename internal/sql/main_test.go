@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"flag"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -64,9 +65,44 @@ func install(tb testing.TB, conn *pgx.Conn, o sql.Options) *sql.Plan {
 	return plan
 }
 
-func uninstall(tb testing.TB, conn *pgx.Conn) *sql.Plan {
+// unchanged fails the test if an install with these options wants to run anything.
+func unchanged(tb testing.TB, conn *pgx.Conn, o sql.Options) {
 	tb.Helper()
-	plan, err := sql.Uninstall(tb.Context(), conn, sql.Options{})
+	if plan := install(tb, conn, o); plan.SQL != "" {
+		tb.Errorf("a second install with %+v wants to run:\n%s", o, plan.SQL)
+	}
+}
+
+// refused runs an install, or another operation, which has to fail with this text.
+func refused(tb testing.TB, run operation, conn *pgx.Conn, o sql.Options, want string) {
+	tb.Helper()
+	_, err := run(tb.Context(), conn, o)
+	if err == nil || err.Error() != want {
+		tb.Errorf("%+v:\n got %v\nwant %s", o, err, want)
+	}
+}
+
+// refusedWith is refused for a part of the text.
+func refusedWith(tb testing.TB, run operation, conn *pgx.Conn, o sql.Options, want string) {
+	tb.Helper()
+	_, err := run(tb.Context(), conn, o)
+	fails(tb, err, want)
+}
+
+type operation = func(context.Context, *pgx.Conn, sql.Options) (*sql.Plan, error)
+
+// fails fails the test unless the error has this in its text.
+func fails(tb testing.TB, err error, want string) {
+	tb.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) {
+		tb.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+// uninstall takes away a feed, or all.
+func uninstall(tb testing.TB, conn *pgx.Conn, feed ...string) *sql.Plan {
+	tb.Helper()
+	plan, err := sql.Uninstall(tb.Context(), conn, sql.Options{Feed: strings.Join(feed, "")})
 	if err != nil {
 		tb.Fatalf("uninstall: %v", err)
 	}
@@ -216,6 +252,25 @@ func role(tb testing.TB, dsn string) string {
 	return name
 }
 
+// installer makes a role that may create schemas and tables.
+func installer(tb testing.TB, dsn string) string {
+	tb.Helper()
+	name := role(tb, dsn)
+	pgtest.Psql(tb, dsn, `do $$ begin execute format('grant create on database %I to `+name+`', current_database()); end $$;
+		grant create on schema public to `+name)
+	return name
+}
+
+// file is one of the package's scripts.
+func file(tb testing.TB, name string) string {
+	tb.Helper()
+	script, err := os.ReadFile(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(script)
+}
+
 // catalog describes everything in the database that an install could leave traces in.
 func catalog(tb testing.TB, conn *pgx.Conn) []string {
 	tb.Helper()
@@ -232,7 +287,8 @@ func catalog(tb testing.TB, conn *pgx.Conn) []string {
 		select concat_ws(' ', 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attcollation::regcollation, attacl::text)
 		from pg_attribute join pg_class c on c.oid = attrelid where attrelid >= 16384 and relnamespace <> 'pg_toast'::regnamespace
 		union all
-		select concat_ws(' ', 'function', (select string_agg(x::text, ',' order by x::text) from unnest(proacl) x), pg_get_functiondef(oid)) from pg_proc where oid >= 16384 and prokind = 'f'
+		select concat_ws(' ', 'function', (select string_agg(x::text, ',' order by x::text) from unnest(proacl) x), pg_get_functiondef(oid))
+		from pg_proc where oid >= 16384 and prokind = 'f'
 		union all
 		select concat_ws(' ', 'trigger', pg_get_triggerdef(oid), tgenabled::text) from pg_trigger
 		union all

@@ -18,13 +18,17 @@ import (
 var randomColumns = map[string][]string{
 	"smallint": {"0", "1", "-1", "32767", "50"}, "int": {"0", "7", "-2147483648", "2147483647"}, "bigint": {"9223372036854775807", "-1", "42"},
 	"real": {"NaN", "1e-45", "99.9"}, "double precision": {"Infinity", "5e-324", "55.5"}, "numeric": {"NaN", "1e400", "12.5", "1e-400"},
-	"text": {"", " ", "Done", "running", "55 %", "alice", "bob", "a,b/c", "\n", "ß'\"\\", "{\"a\":1}", "'); drop table x"}, "varchar(20)": {"", "FAILED", "100"}, "char(8)": {"ok", ""},
+	"text":        {"", " ", "Done", "running", "55 %", "alice", "bob", "a,b/c", "\n", "ß'\"\\", "{\"a\":1}", "'); drop table x"},
+	"varchar(20)": {"", "FAILED", "100"}, "char(8)": {"ok", ""},
 	"boolean": {"true", "false"}, "uuid": {"00000000-0000-0000-0000-000000000001", "ffffffff-ffff-ffff-ffff-ffffffffffff"},
-	"json": {"null", `{"a":{"b":5}}`, `{"a":"\ud800"}`, `[1]`, `"\u0000"`, `{"a":1e999}`}, "jsonb": {"null", `{"a":{"b":"alice"}}`, `[{"a":1}]`, `{"a":-1e400}`},
-	"timestamptz": {"infinity", "2026-01-01", "4713-01-01 bc"}, "date": {"-infinity", "2026-02-28"}, "int[]": {"{}", "{1,null}"}, "bytea": {`\x00ff`}, "interval": {"1 day"}, "mood": {"glad", " Sad "}, "percent": {"5", "99"},
+	"json":        {"null", `{"a":{"b":5}}`, `{"a":"\ud800"}`, `[1]`, `"\u0000"`, `{"a":1e999}`},
+	"jsonb":       {"null", `{"a":{"b":"alice"}}`, `[{"a":1}]`, `{"a":-1e400}`},
+	"timestamptz": {"infinity", "2026-01-01", "4713-01-01 bc"}, "date": {"-infinity", "2026-02-28"}, "int[]": {"{}", "{1,null}"}, "bytea": {`\x00ff`},
+	"interval": {"1 day"}, "mood": {"glad", " Sad "}, "percent": {"5", "99"},
 }
 
-var randomTypes = []string{"smallint", "int", "bigint", "real", "double precision", "numeric", "text", "varchar(20)", "char(8)", "boolean", "uuid", "json", "jsonb", "timestamptz", "date", "int[]", "bytea", "interval", "mood", "percent"}
+var randomTypes = []string{"smallint", "int", "bigint", "real", "double precision", "numeric", "text", "varchar(20)", "char(8)", "boolean", "uuid",
+	"json", "jsonb", "timestamptz", "date", "int[]", "bytea", "interval", "mood", "percent"}
 
 // dice decide what a random table, its options and its writes are.
 type dice struct{ *rand.Rand }
@@ -60,7 +64,8 @@ func (d dice) source(columns, types []string, word bool) string {
 
 // options are those of a feed.
 func (d dice) options(feed string, columns, types []string) sql.Options {
-	o := sql.Options{Feed: feed, Table: "t_" + feed, Columns: map[string]string{"status": d.source(columns, types, true), "progress": d.source(columns, types, false)}, Public: d.IntN(8) == 0}
+	o := sql.Options{Feed: feed, Table: "t_" + feed, Public: d.IntN(8) == 0,
+		Columns: map[string]string{"status": d.source(columns, types, true), "progress": d.source(columns, types, false)}}
 	if d.IntN(4) == 0 {
 		o.Columns["progress"] = ""
 	}
@@ -73,7 +78,8 @@ func (d dice) options(feed string, columns, types []string) sql.Options {
 		o.Columns["id"] = pick(d, columns...)
 	}
 	for range d.IntN(4) {
-		o.Words = append(o.Words, sql.Word{Stored: pick(d, "done", "1", "true", "glad", "'", "x"), Shown: pick(d, "completed", "failed", "running", "o'k", `\`)})
+		o.Words = append(o.Words, sql.Word{Stored: pick(d, "done", "1", "true", "glad", "'", "x"),
+			Shown: pick(d, "completed", "failed", "running", "o'k", `\`)})
 		o.Ends = append(o.Ends, pick(d, "done", "glad", "", "'"))
 		o.Fields = append(o.Fields, fmt.Sprintf("f%d=%s", len(o.Fields), d.source(columns, types, false)))
 	}
@@ -112,7 +118,8 @@ func FuzzOptions(f *testing.F) {
 		for n := 0; n < 12 || installed < 3 && n < 100; n++ {
 			feed := fmt.Sprintf("f%d", n)
 			var columns, types []string
-			ddl := "id " + pick(d, "bigserial", "int generated always as identity", "uuid default gen_random_uuid()", "text default md5(random()::text)") + " primary key"
+			ddl := "id " + pick(d, "bigserial", "int generated always as identity", "uuid default gen_random_uuid()", "text default md5(random()::text)") +
+				" primary key"
 			for c := range 3 + d.IntN(6) {
 				columns, types = append(columns, fmt.Sprintf(pick(d, "c%d", "C %d", "c''%d", `c\%d`, "ü%d"), c)), append(types, pick(d, randomTypes...))
 				ddl += fmt.Sprintf(`, "%s" %s`, columns[c], types[c])
@@ -156,7 +163,8 @@ func (d dice) writes(t *testing.T, conn *pgx.Conn, feed string, columns, types [
 	statement := pick(d,
 		fmt.Sprintf("insert into TABLE (%s) values (%s)", strings.Join(names, ", "), strings.Join(values, ", ")),
 		fmt.Sprintf("insert into TABLE (%s) values (%s)", strings.Join(names, ", "), strings.Join(values, ", ")),
-		"update TABLE set "+sets[d.IntN(len(sets))], "update TABLE set "+strings.Join(sets, ", "), "delete from TABLE where random() < 0.1", "insert into TABLE default values")
+		"update TABLE set "+sets[d.IntN(len(sets))], "update TABLE set "+strings.Join(sets, ", "), "delete from TABLE where random() < 0.1",
+		"insert into TABLE default values")
 	_, err := conn.Exec(t.Context(), strings.Replace(statement, "TABLE", "t_"+feed, 1))
 	_, want := conn.Exec(t.Context(), strings.Replace(statement, "TABLE", "twin_"+feed, 1))
 	if (err == nil) != (want == nil) {

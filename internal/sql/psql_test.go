@@ -2,7 +2,6 @@ package sql_test
 
 import (
 	"context"
-	"os"
 	"testing"
 	"time"
 
@@ -17,16 +16,8 @@ func TestPsqlWithoutAutocommitNotifies(t *testing.T) {
 	dsn := pgtest.New(t)
 	conn := pgtest.Connect(t, dsn)
 	exec(t, conn, `listen `+sql.Channel)
-	script, err := os.ReadFile("install.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	audits, err := os.ReadFile("audits.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pgtest.Psql(t, dsn, string(audits))
-	pgtest.Psql(t, dsn, "\\set AUTOCOMMIT off\n"+string(script))
+	pgtest.Psql(t, dsn, file(t, "audits.sql"))
+	pgtest.Psql(t, dsn, "\\set AUTOCOMMIT off\n"+file(t, "install.sql"))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	n, err := conn.WaitForNotification(ctx)

@@ -16,13 +16,12 @@ func TestReport(t *testing.T) {
 	app := role(t, dsn)
 	o := sql.Options{Feed: "imports", Create: true}
 	plan := install(t, conn, o)
-	if notes := strings.Join(plan.Notes, "\n"); !strings.Contains(notes, `select auditstream.report('KEY', 42, 'half of it', user_id => 'USER')`) || plan.Table != `"public"."imports"` {
+	if notes := strings.Join(plan.Notes, "\n"); !strings.Contains(notes, `select auditstream.report('KEY', 42, 'half of it', user_id => 'USER')`) ||
+		plan.Table != `"public"."imports"` {
 		t.Errorf("table %s, notes %s", plan.Table, notes)
 	}
 	for _, again := range []sql.Options{o, {Feed: "imports"}} {
-		if plan := install(t, conn, again); plan.SQL != "" {
-			t.Errorf("a second install wants to run:\n%s", plan.SQL)
-		}
+		unchanged(t, conn, again)
 	}
 	b := everything(t, dsn)
 	caller := pgtest.Connect(t, dsn)
@@ -35,12 +34,14 @@ func TestReport(t *testing.T) {
 		{`'a/1', 30::numeric, null, 'Waiting'`, `{"id":"a/1","user_id":"alice","status":"waiting","progress":30}`},
 		{`'a/1', null, 'no page', 'failed'`, `{"id":"a/1","user_id":"alice","status":"failed","progress":30,"error":"no page"}`},
 		{`'a/1', 1e300, 'all of it'`, `{"id":"a/1","user_id":"alice","status":"completed","progress":100,"message":"all of it"}`},
-		{`'a/1', -5::smallint, status => 'running', user_id => 'bob', user_email => 'b@example.com'`, `{"id":"a/1","user_id":"bob","user_email":"b@example.com","status":"running","progress":0}`},
+		{`'a/1', -5::smallint, status => 'running', user_id => 'bob', user_email => 'b@example.com'`,
+			`{"id":"a/1","user_id":"bob","user_email":"b@example.com","status":"running","progress":0}`},
 	} {
 		b.notifies(t, caller, `select auditstream.report(`+r.call+`)`, "imports:a/1")
 		equal(t, r.call, feedShown(t, conn, "progress_imports"), []string{r.shown})
 	}
-	b.notifies(t, caller, `select auditstream.report(42, 7); select auditstream.report(k, 8) from (values (43::bigint)) x (k)`, "imports:42", "imports:43")
+	b.notifies(t, caller, `select auditstream.report(42, 7); select auditstream.report(k, 8) from (values (43::bigint)) x (k)`, "imports:42",
+		"imports:43")
 	for _, call := range []string{`null, 1`, `'', 1`, `repeat('x', 256), 1`} {
 		if _, err := caller.Exec(t.Context(), `select auditstream.report(`+call+`)`); err == nil {
 			t.Errorf("report(%s) has no error", call)
@@ -51,30 +52,23 @@ func TestReport(t *testing.T) {
 	if _, err := stranger.Exec(t.Context(), `select auditstream.report('a/1', 1)`); err == nil {
 		t.Error("whoever may not write to the table reports")
 	}
-	if found, all := kinds(t, dsn, ""); len(found) > 0 {
-		t.Errorf("found %+v", all)
-	}
+	undrifted(t, dsn, "")
 	// Another one has a function of its own, and each its drift.
 	install(t, conn, sql.Options{Feed: "exports", Create: true})
 	install(t, conn, sql.Options{Create: true})
 	exec(t, conn, `alter table imports rename to brought; select auditstream.report('x', 1); select auditstream.report_exports(1, 100)`)
-	if found, all := kinds(t, dsn, ""); len(found) > 0 {
-		t.Errorf("found %+v", all)
-	}
+	undrifted(t, dsn, "")
 	exec(t, conn, `alter table brought rename to imports; drop function auditstream.report_exports(bigint, double precision, text, text, text, text);
-		create or replace function auditstream.report(key text, progress double precision, message text default null, status text default null, user_id text default null, user_email text default null)
+		create or replace function auditstream.report(key text, progress double precision, message text default null, status text default null,
+			user_id text default null, user_email text default null)
 		returns void language sql security definer begin atomic select; end`)
 	if _, all := kinds(t, dsn, ""); len(all) != 2 {
 		t.Errorf("found %+v", all)
 	}
 	install(t, conn, sql.Options{Feed: "exports"})
 	install(t, conn, sql.Options{Feed: "imports"})
-	if found, all := kinds(t, dsn, ""); len(found) > 0 {
-		t.Errorf("after an install %+v", all)
-	}
-	if _, err := sql.Uninstall(t.Context(), conn, sql.Options{Feed: "imports"}); err != nil {
-		t.Fatal(err)
-	}
+	undrifted(t, dsn, "")
+	uninstall(t, conn, "imports")
 	uninstall(t, conn)
 	exec(t, conn, `drop table imports, exports, audits`)
 	equal(t, "after uninstall", catalog(t, conn), before)

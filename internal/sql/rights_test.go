@@ -9,91 +9,77 @@ import (
 	"auditstream/internal/sql"
 )
 
-// TestRoleGetsWhatServeNeedsAndNoMore.
 func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 	t.Parallel()
-	for name, locked := range map[string]bool{"everybody may connect": false, "nobody may connect": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dsn, conn := audits(t)
-			reader := role(t, dsn)
-			if locked {
-				exec(t, conn, `do $$ begin execute format('revoke connect on database %I from public', current_database()); end $$`)
-			}
-			before := catalog(t, conn)
-			plan := install(t, conn, sql.Options{Role: strings.ToUpper(reader)})
-			if strings.Contains(plan.SQL, "create or replace trigger") {
-				t.Errorf("to grant rights takes no trigger:\n%s", plan.SQL)
-			}
-			if got := strings.Contains(plan.SQL, "grant connect"); got != locked {
-				t.Errorf("grant connect: %v, want %v", got, locked)
-			}
-			equal(t, "rights", column(t, conn, `
-				select unnest(array[
-					'connect ' || has_database_privilege($1, current_database(), 'connect'),
-					'create ' || has_database_privilege($1, current_database(), 'create'),
-					'usage ' || has_schema_privilege($1, 'auditstream', 'usage'),
-					'create in the schema ' || has_schema_privilege($1, 'auditstream', 'create'),
-					'view ' || (select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
-						where has_table_privilege($1, 'auditstream.progress', p)),
-					'feeds ' || (select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
-						where has_table_privilege($1, 'auditstream.feeds', p)),
-					'table ' || coalesce((select string_agg(p, ',') from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p
-						where has_table_privilege($1, 'audits', p)), 'none')])`, reader),
-				[]string{"connect true", "create false", "usage true", "create in the schema false", "view select", "feeds select", "table none"})
-			if plan := install(t, conn, sql.Options{Role: reader}); plan.SQL != "" {
-				t.Error("a second install wants to run")
-			}
-			serve := pgtest.Connect(t, dsn)
-			exec(t, serve, `set role `+reader+`; listen auditstream`)
-			if got := len(shown(t, serve)); got != 1 {
-				t.Errorf("the role sees %d rows, want 1", got)
-			}
-			uninstall(t, conn)
-			install(t, conn, sql.Options{})
-			equal(t, "after uninstall and install", catalog(t, conn), before)
-		})
-	}
+	pgtest.Each(t, map[string]bool{"everybody may connect": false, "nobody may connect": true}, func(t *testing.T, _ string, locked bool) {
+		dsn, conn := audits(t)
+		reader := role(t, dsn)
+		if locked {
+			exec(t, conn, `do $$ begin execute format('revoke connect on database %I from public', current_database()); end $$`)
+		}
+		before := catalog(t, conn)
+		plan := install(t, conn, sql.Options{Role: strings.ToUpper(reader)})
+		if strings.Contains(plan.SQL, "create or replace trigger") {
+			t.Errorf("to grant rights takes no trigger:\n%s", plan.SQL)
+		}
+		if got := strings.Contains(plan.SQL, "grant connect"); got != locked {
+			t.Errorf("grant connect: %v, want %v", got, locked)
+		}
+		equal(t, "rights", column(t, conn, `
+			select unnest(array[
+				'connect ' || has_database_privilege($1, current_database(), 'connect'),
+				'create ' || has_database_privilege($1, current_database(), 'create'),
+				'usage ' || has_schema_privilege($1, 'auditstream', 'usage'),
+				'create in the schema ' || has_schema_privilege($1, 'auditstream', 'create'),
+				(select string_agg(p || ' ' || t, ',' order by t) from unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) p,
+					unnest('{auditstream.progress,auditstream.feeds,audits}'::text[]) t where has_table_privilege($1, t, p))])`, reader),
+			[]string{"connect true", "create false", "usage true", "create in the schema false", "select auditstream.feeds,select auditstream.progress"})
+		unchanged(t, conn, sql.Options{Role: reader})
+		serve := pgtest.Connect(t, dsn)
+		exec(t, serve, `set role `+reader+`; listen auditstream`)
+		if got := len(shown(t, serve)); got != 1 {
+			t.Errorf("the role sees %d rows, want 1", got)
+		}
+		uninstall(t, conn)
+		install(t, conn, sql.Options{})
+		equal(t, "after uninstall and install", catalog(t, conn), before)
+	})
 }
 
 func TestMissingRights(t *testing.T) {
 	t.Parallel()
-	tests := []struct{ name, setup, want string }{
-		{"no create on the database", `grant all on audits to ROLE`,
+	type test struct{ setup, want string }
+	pgtest.Each(t, map[string]test{
+		"no create on the database": {`grant all on audits to ROLE`,
 			`the role ROLE may not create the schema auditstream: let the owner of the database run: grant create on database "DB" to "ROLE"`},
-		{"no trigger", `GRANT_CREATE; grant select on audits to ROLE`,
-			`the role ROLE may not create triggers on public.audits: install as its owner, OWNER, or let it run: grant trigger on "public"."audits" to "ROLE"`},
-		{"no select", `GRANT_CREATE; grant trigger on audits to ROLE; grant select (id, status) on audits to ROLE`,
-			`the role ROLE may not read column progress of public.audits: install as its owner, OWNER, or let it run: grant select on "public"."audits" to "ROLE"`},
-		{"schema of somebody else", `create schema auditstream; grant all on audits to ROLE`,
+		"no trigger": {`GRANT_CREATE; grant select on audits to ROLE`,
+			`the role ROLE may not create triggers on public.audits: install as its owner, OWNER, or let it run: ` +
+				`grant trigger on "public"."audits" to "ROLE"`},
+		"no select": {`GRANT_CREATE; grant trigger on audits to ROLE; grant select (id, status) on audits to ROLE`,
+			`the role ROLE may not read column progress of public.audits: install as its owner, OWNER, or let it run: ` +
+				`grant select on "public"."audits" to "ROLE"`},
+		"schema of somebody else": {`create schema auditstream; grant all on audits to ROLE`,
 			`the role ROLE may not create anything in the schema auditstream: install as the role that owns it`},
-		{"no usage", `GRANT_CREATE; grant all on audits to ROLE; revoke usage on schema public from public`,
+		"no usage": {`GRANT_CREATE; grant all on audits to ROLE; revoke usage on schema public from public`,
 			`the role ROLE may not use the schema public: grant usage on schema "public" to "ROLE"`},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			dsn, conn := database(t)
-			installer := role(t, dsn)
-			here := column(t, conn, `select current_database() union all select current_user`)
-			fill := strings.NewReplacer("GRANT_CREATE", `grant create on database "DB" to ROLE`, "ROLE", installer, "DB", here[0], "OWNER", here[1])
-			exec(t, conn, `create table audits (id bigint primary key, status text, progress integer)`)
-			exec(t, conn, fill.Replace(fill.Replace(test.setup)))
-			before := catalog(t, conn)
-			exec(t, conn, `set role `+installer)
-			_, err := sql.Install(t.Context(), conn, sql.Options{Table: "public.audits", Public: true})
-			if want := fill.Replace(test.want); err == nil || err.Error() != want {
-				t.Errorf("got %v\nwant %s", err, want)
-			}
-			// Somebody without rights may still print the script for somebody who has them.
-			plan, err := sql.PlanInstall(t.Context(), conn, sql.Options{Table: "public.audits", Public: true})
-			if err != nil || plan.SQL == "" || !slices.Equal(warnings(plan), []string{fill.Replace(test.want)}) {
-				t.Errorf("plan: %+v, %v", plan, err)
-			}
-			exec(t, conn, `reset role`)
-			equal(t, "catalog", catalog(t, conn), before)
-		})
-	}
+	}, func(t *testing.T, _ string, test test) {
+		dsn, conn := database(t)
+		installer := role(t, dsn)
+		here := column(t, conn, `select current_database() union all select current_user`)
+		fill := strings.NewReplacer("GRANT_CREATE", `grant create on database "DB" to ROLE`, "ROLE", installer, "DB", here[0], "OWNER", here[1])
+		exec(t, conn, `create table audits (id bigint primary key, status text, progress integer)`)
+		exec(t, conn, fill.Replace(fill.Replace(test.setup)))
+		before := catalog(t, conn)
+		exec(t, conn, `set role `+installer)
+		refused(t, sql.Install, conn, sql.Options{Table: "public.audits", Public: true}, fill.Replace(test.want))
+		// Somebody without rights may still print the script for somebody who has them.
+		plan, err := sql.PlanInstall(t.Context(), conn, sql.Options{Table: "public.audits", Public: true})
+		if err != nil || plan.SQL == "" || !slices.Equal(warnings(plan), []string{fill.Replace(test.want)}) {
+			t.Errorf("plan: %+v, %v", plan, err)
+		}
+		exec(t, conn, `reset role`)
+		equal(t, "catalog", catalog(t, conn), before)
+	})
 }
 
 // TestInstallerNeedsNoMore: not the table's owner, and no superuser.
@@ -106,18 +92,13 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 		do $$ begin execute format('grant create on database %I to `+installer+`', current_database()); end $$`)
 	exec(t, conn, `set role `+installer)
 	install(t, conn, sql.Options{})
-	if plan := install(t, conn, sql.Options{}); plan.SQL != "" {
-		t.Error("a second install wants to run")
-	}
+	unchanged(t, conn, sql.Options{})
 	if got := len(shown(t, conn)); got != 1 {
 		t.Errorf("the view shows %d rows, want 1", got)
 	}
-	_, err := sql.Uninstall(t.Context(), conn, sql.Options{})
 	owner := column(t, conn, `select session_user::text`)[0]
-	want := `this takes the rights of ` + owner + `, which ` + installer + ` does not have: uninstall as a superuser, or as a role that has the rights of all, with: grant "` + owner + `" to "` + installer + `"`
-	if err == nil || err.Error() != want {
-		t.Errorf("got %v\nwant %s", err, want)
-	}
+	refused(t, sql.Uninstall, conn, sql.Options{}, `this takes the rights of `+owner+`, which `+installer+
+		` does not have: uninstall as a superuser, or as a role that has the rights of all, with: grant "`+owner+`" to "`+installer+`"`)
 	exec(t, conn, `reset role`)
 	listen(t, dsn).notifies(t, conn, `update audits set progress = 2`, "1")
 	uninstall(t, conn)
@@ -126,20 +107,17 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 // The conditions of the triggers run with the writer's rights: without these rights the application's statements would fail.
 func TestInstallRefusesWhereWritersMayNotLook(t *testing.T) {
 	t.Parallel()
-	for _, function := range []string{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)", "hashint8(bigint)"} {
-		t.Run(function, func(t *testing.T) {
-			t.Parallel()
-			_, conn := database(t)
-			exec(t, conn, `create table audits (id bigint primary key, status text, progress integer); revoke execute on function pg_catalog.`+function+` from public`)
-			before := catalog(t, conn)
-			want := `not everybody may execute ` + function + `, so that writers of public.audits, or serve, would fail: grant execute on function pg_catalog.` + function + ` to public`
-			if _, err := sql.Install(t.Context(), conn, sql.Options{}); err == nil || err.Error() != want {
-				t.Errorf("got %v\nwant %s", err, want)
-			}
-			equal(t, "catalog", catalog(t, conn), before)
-			install(t, conn, sql.Options{NoTriggers: true}) // which looks at nothing
-			exec(t, conn, `grant execute on function pg_catalog.`+function+` to public`)
-			install(t, conn, sql.Options{})
-		})
-	}
+	pgtest.EachOf(t, []string{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)",
+		"hashint8(bigint)"}, func(t *testing.T, function string) {
+		_, conn := database(t)
+		exec(t, conn, `create table audits (id bigint primary key, status text, progress integer);
+			revoke execute on function pg_catalog.`+function+` from public`)
+		before := catalog(t, conn)
+		refused(t, sql.Install, conn, sql.Options{}, `not everybody may execute `+function+
+			`, so that writers of public.audits, or serve, would fail: grant execute on function pg_catalog.`+function+` to public`)
+		equal(t, "catalog", catalog(t, conn), before)
+		install(t, conn, sql.Options{NoTriggers: true}) // which looks at nothing
+		exec(t, conn, `grant execute on function pg_catalog.`+function+` to public`)
+		install(t, conn, sql.Options{})
+	})
 }

@@ -57,41 +57,25 @@ func TestLargeTextDoesNotFailTheWriter(t *testing.T) {
 // TestRenamedColumns: the view and the conditions know columns by number, so they follow a renamed one by themselves.
 func TestRenamedColumns(t *testing.T) {
 	t.Parallel()
-	const change = `update audits set url = 'x', %s`
-	changes := map[string]string{
+	pgtest.Each(t, map[string]string{
 		"id": `progress = progress + 1`, "status": `state_x = 'failed'`, "progress": `progress_x = 55`, "message": `message_x = 'm'`,
 		"geo_score": `geo_score_x = 5`, "total_pages": `total_pages_x = 5`, "error": `error_x = 'e'`, "user_id": `user_id_x = 'u'`,
 		"user_email": `user_email_x = 'e'`,
-	}
-	for name, set := range changes {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dsn, conn := audits(t)
-			b := listen(t, dsn)
-			renamed := strings.Replace(name, "status", "state", 1) + "_x"
-			exec(t, conn, fmt.Sprintf(`alter table audits rename column %s to %s`, name, renamed))
-			b.notifies(t, conn, fmt.Sprintf(change, set), "1")
-			b.notifies(t, conn, `insert into audits (url) values ('u')`, "2")
-			b.notifies(t, conn, `delete from audits where url = 'u'`, "2")
-			if got := len(shown(t, conn)); got != 1 {
-				t.Errorf("the view shows %d rows, want 1", got)
-			}
-			// Install puts it right when it is told.
-			b.install(t, conn, sql.Options{Columns: map[string]string{name: renamed}})
-			b.notifies(t, conn, `insert into audits (url) values ('u')`, "3")
-		})
-	}
-}
-
-func TestRenamedTable(t *testing.T) {
-	t.Parallel()
-	dsn, conn := audits(t)
-	exec(t, conn, `create schema app; alter table audits set schema app; alter table app.audits rename to jobs`)
-	listen(t, dsn).notifies(t, conn, `update app.jobs set progress = 11`, "1")
-	if plan := install(t, conn, sql.Options{Table: "app.jobs"}); plan.SQL == "" {
-		t.Error("install did not notice the new name")
-	}
-	uninstall(t, conn)
+	}, func(t *testing.T, name string, set string) {
+		dsn, conn := audits(t)
+		b := listen(t, dsn)
+		renamed := strings.Replace(name, "status", "state", 1) + "_x"
+		exec(t, conn, fmt.Sprintf(`alter table audits rename column %s to %s`, name, renamed))
+		b.notifies(t, conn, `update audits set url = 'x', `+set, "1")
+		b.notifies(t, conn, `insert into audits (url) values ('u')`, "2")
+		b.notifies(t, conn, `delete from audits where url = 'u'`, "2")
+		if got := len(shown(t, conn)); got != 1 {
+			t.Errorf("the view shows %d rows, want 1", got)
+		}
+		// Install puts it right when it is told.
+		b.install(t, conn, sql.Options{Columns: map[string]string{name: renamed}})
+		b.notifies(t, conn, `insert into audits (url) values ('u')`, "3")
+	})
 }
 
 // TestDroppedColumn: cascade takes the view and the triggers that know the key with the column; what is left must not hurt.

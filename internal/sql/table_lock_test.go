@@ -32,7 +32,8 @@ func TestS2NameThatWasGivenAwayIsNotHeld(t *testing.T) {
 		case name == "kept" && err != nil:
 			t.Errorf("%s: %v", name, err)
 		case name == "kept":
-			if _, err := pgtest.Connect(t, dsn).Exec(t.Context(), `set lock_timeout = '50ms'; alter table public.kept rename to was_kept`); err == nil || !strings.Contains(err.Error(), "lock timeout") {
+			if _, err := pgtest.Connect(t, dsn).Exec(t.Context(), `set lock_timeout = '50ms'; alter table public.kept rename to was_kept`); err == nil ||
+				!strings.Contains(err.Error(), "lock timeout") {
 				t.Errorf("while it is held the name can be given away: %v", err)
 			}
 		case err == nil || !strings.Contains(err.Error(), "is another table than a moment ago: try again"):

@@ -1,7 +1,6 @@
 package sql_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -24,9 +23,7 @@ func TestUninstallLeavesNoTrace(t *testing.T) {
 	before := catalog(t, conn)
 	options := sql.Options{Table: "app.jobs", Role: reader}
 	install(t, conn, options)
-	if plan := install(t, conn, options); plan.SQL != "" {
-		t.Errorf("a second install wants to run:\n%s", plan.SQL)
-	}
+	unchanged(t, conn, options)
 	if len(difference(catalog(t, conn), before)) == 0 {
 		t.Fatal("the catalog does not show the install")
 	}
@@ -64,7 +61,8 @@ func TestUninstallLeavesWhatIsNotOurs(t *testing.T) {
 	plan := uninstall(t, conn)
 	equal(t, "warnings", plan.Warnings, []string{
 		`the schema auditstream stays, because it holds what install did not make: function auditstream.f(), table auditstream.notes`})
-	equal(t, "what is left", column(t, conn, `select pg_describe_object(classid, objid, objsubid) || coalesce(obj_description(refobjid, 'pg_namespace'), '')
+	equal(t, "what is left", column(t, conn, `select pg_describe_object(classid, objid, objsubid) ||
+		coalesce(obj_description(refobjid, 'pg_namespace'), '')
 		from pg_depend where refobjid = 'auditstream'::regnamespace order by 1`), []string{"function auditstream.f()", "table auditstream.notes"})
 	equal(t, "connect", column(t, conn, `select has_database_privilege($1, current_database(), 'connect')::text`, reader), []string{"false"})
 	if plan := uninstall(t, conn); plan.SQL != "" || len(plan.Warnings) != 1 {
@@ -77,46 +75,32 @@ func TestUninstallRefusesTriggersOfOthers(t *testing.T) {
 	_, conn := audits(t)
 	exec(t, conn, `create table jobs (id integer); create trigger ring after insert on jobs for each row execute function auditstream.changed()`)
 	before := catalog(t, conn)
-	_, err := sql.Uninstall(t.Context(), conn, sql.Options{})
-	want := `triggers that install did not make call functions of auditstream's; drop them first, with: drop trigger "ring" on "public"."jobs"`
-	if err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
+	refused(t, sql.Uninstall, conn, sql.Options{},
+		`triggers that install did not make call functions of auditstream's; drop them first, with: drop trigger "ring" on "public"."jobs"`)
 	equal(t, "catalog", catalog(t, conn), before)
 }
 
 // TestPsql: the files as they stand, and what --dry-run prints, give what Install gives.
 func TestPsql(t *testing.T) {
 	t.Parallel()
-	read := func(name string) string {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
-	for _, test := range []struct{ name, setup, table string }{
-		{"the default table", ``, "public.audits"},
-		{"another name", `create schema app`, `app."Audit Log"`},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
+	pgtest.Each(t, map[string]string{"the default table": sql.DefaultTable, "another name": `app."Audit Log"`},
+		func(t *testing.T, _ string, table string) {
 			byHand, hand := database(t)
 			byDryRun, dry := database(t)
 			_, byInstall := database(t)
 			for _, conn := range []*pgx.Conn{hand, dry, byInstall} {
-				exec(t, conn, test.setup)
+				exec(t, conn, `create schema app`)
 			}
 			empty := catalog(t, hand)
-			set := `\set table '` + test.table + "'\n"
-			if test.table == sql.DefaultTable {
+			set := `\set table '` + table + "'\n"
+			if table == sql.DefaultTable {
 				set = ""
 			}
 			for range 2 {
-				pgtest.Psql(t, byHand, set+read("audits.sql"))
-				pgtest.Psql(t, byHand, set+read("install.sql"))
+				pgtest.Psql(t, byHand, set+file(t, "audits.sql"))
+				pgtest.Psql(t, byHand, set+file(t, "install.sql"))
 			}
-			options := sql.Options{Table: test.table, Create: true}
+			options := sql.Options{Table: table, Create: true}
 			plan, err := sql.PlanInstall(t.Context(), dry, options)
 			if err != nil {
 				t.Fatal(err)
@@ -128,9 +112,7 @@ func TestPsql(t *testing.T) {
 			want := catalog(t, byInstall)
 			equal(t, "psql -f", catalog(t, hand), want)
 			equal(t, "dry run", catalog(t, dry), want)
-			if plan := install(t, dry, options); plan.SQL != "" {
-				t.Error("after the dry run's script install wants to run")
-			}
+			unchanged(t, dry, options)
 			install(t, hand, options)
 			equal(t, "install after psql -f", catalog(t, hand), want)
 
@@ -139,8 +121,8 @@ func TestPsql(t *testing.T) {
 				t.Fatal(err)
 			}
 			pgtest.Psql(t, byDryRun, removal.SQL)
-			pgtest.Psql(t, byHand, set+read("uninstall.sql"))
-			pgtest.Psql(t, byHand, set+read("uninstall.sql"))
+			pgtest.Psql(t, byHand, set+file(t, "uninstall.sql"))
+			pgtest.Psql(t, byHand, set+file(t, "uninstall.sql"))
 			uninstall(t, byInstall)
 			want = catalog(t, byInstall)
 			equal(t, "psql -f uninstall.sql", catalog(t, hand), want)
@@ -149,5 +131,4 @@ func TestPsql(t *testing.T) {
 				t.Error("something is left")
 			}
 		})
-	}
 }

@@ -1,8 +1,6 @@
 package sql_test
 
 import (
-	"bytes"
-	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,15 +46,8 @@ func TestUpgradeUnderWriters(t *testing.T) {
 		}
 		inTheWay := pgtest.Connect(t, dsn)
 		exec(t, inTheWay, `begin; update audits set progress = 7 where id = 1`)
-		var log bytes.Buffer
-		waiting := newSignal(&log)
-		installed := make(chan error, 1)
 		began := time.Now()
-		go func() {
-			_, err := sql.Install(t.Context(), conn, sql.Options{Logger: slog.New(waiting)})
-			installed <- err
-		}()
-		<-waiting.logged
+		_, installed := waitingInstall(t.Context(), conn, sql.Options{})
 		exec(t, inTheWay, `commit`)
 		if err := <-installed; err != nil {
 			t.Fatalf("from version %d: %v", version, err)
@@ -64,7 +55,7 @@ func TestUpgradeUnderWriters(t *testing.T) {
 		took := time.Since(began)
 		close(stop)
 		group.Wait()
-		t.Logf("from version %d: installed in %v beside %d writes, of which the longest took %v", version, took.Round(time.Millisecond), writes.Load(), slices.Max(longest).Round(time.Millisecond))
+		t.Logf("from version %d: installed in %v beside %d writes, of which the longest took %v", version, took, writes.Load(), slices.Max(longest))
 		if limit := 200*time.Millisecond + 1200*time.Millisecond; slices.Max(longest) > limit { // the machine may be busy
 			t.Errorf("from version %d: a writer waited %v, want %v at most", version, slices.Max(longest), limit)
 		}
