@@ -130,9 +130,7 @@ func TestSimulationSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)
 	dsn := server.DSN("postgres")
-	if _, err := sql.Install(t.Context(), pgtest.Connect(t, dsn), sql.Options{Create: true}); err != nil {
-		t.Fatal(err)
-	}
+	installAt(t, dsn, sql.Options{})
 	s := simulate(t, dsn, quick)
 	further := func(from int64) {
 		t.Helper()

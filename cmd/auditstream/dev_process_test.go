@@ -91,6 +91,15 @@ func (d *devProcess) signal(t *testing.T, sig os.Signal) {
 	}
 }
 
+// stop sends a signal, and fails the test unless dev ends with status 0.
+func (d *devProcess) stop(t *testing.T, sig os.Signal) {
+	t.Helper()
+	d.signal(t, sig)
+	if code := d.end(t); code != exitDone {
+		t.Errorf("exit status %d after %v, want 0\n%s", code, sig, d.stderr.String())
+	}
+}
+
 // end waits and returns the exit status.
 func (d *devProcess) end(t *testing.T) int {
 	t.Helper()
@@ -171,25 +180,19 @@ func (d *devProcess) checkPage(t *testing.T) {
 		t.Errorf("dev.json: %+v", page)
 	}
 	for _, audit := range page.Audits {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("%sapi/v1/audits/%d/status", found[1], audit.ID), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+page.Token)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Errorf("audit %d: %s", audit.ID, resp.Status)
-		}
+		mustContain(t, get(t, fmt.Sprintf("%sapi/v1/audits/%d/status", found[1], audit.ID), page.Token), `"status":`)
 	}
 }
 
-func get(t *testing.T, url string) string {
+// get returns the body of an answer 200, asked for with a token if one is given.
+func get(t *testing.T, url string, token ...string) string {
 	t.Helper()
-	resp, err := http.Get(url)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.Join(token, ""))
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,31 +75,25 @@ func TestDevTakesNextPort(t *testing.T) {
 func TestDevSecretIsKept(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jwt-secret")
-	first, err := devSecret(path)
-	if err != nil {
-		t.Fatal(err)
+	secret := func() string {
+		t.Helper()
+		key, err := devSecret(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
+	first := secret()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v, want mode 0600", info, err)
 	}
-	if info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, want 0600", info.Mode().Perm())
-	}
-	again, err := devSecret(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again != first {
+	if again := secret(); again != first {
 		t.Error("the second call returns another key")
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil { // killed while writing
 		t.Fatal(err)
 	}
-	if again, err = devSecret(path); err != nil {
-		t.Fatal(err)
-	}
-	if len(again) < 32 || again == first {
+	if again := secret(); len(again) < 32 || again == first {
 		t.Errorf("an empty file leads to a key of %d bytes", len(again))
 	}
 }
@@ -135,10 +129,7 @@ func TestDev(t *testing.T) {
 
 	processes := d.postgres(t)
 	start := time.Now()
-	d.signal(t, os.Interrupt)
-	if code := d.end(t); code != exitDone {
-		t.Errorf("exit status %d after Ctrl-C, want 0\n%s", code, d.stderr.String())
-	}
+	d.stop(t, os.Interrupt)
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("it took %v to stop", took)
 	}
@@ -170,10 +161,7 @@ func TestDevRecoversFromKill(t *testing.T) {
 	if unfinished != "" {
 		t.Errorf("audits of the killed run are left running: %s", unfinished)
 	}
-	second.signal(t, syscall.SIGTERM)
-	if code := second.end(t); code != exitDone {
-		t.Errorf("exit status %d after SIGTERM, want 0\n%s", code, second.stderr.String())
-	}
+	second.stop(t, syscall.SIGTERM)
 }
 
 // TestDevStopsWhilePaused: Ctrl-C while a button of the page has paused PostgreSQL ends dev as at other times.
@@ -197,10 +185,7 @@ func TestDevStopsWhilePaused(t *testing.T) {
 		conn.Close(t.Context())
 		return errors.New("PostgreSQL is not paused")
 	})
-	d.signal(t, os.Interrupt)
-	if code := d.end(t); code != exitDone {
-		t.Errorf("exit status %d after Ctrl-C, want 0\n%s", code, d.stderr.String())
-	}
+	d.stop(t, os.Interrupt)
 	checkGone(t, processes)
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"auditstream/internal/pgtest"
 )
 
 func TestDoctorLive(t *testing.T) {
@@ -40,11 +42,12 @@ func TestDoctorLive(t *testing.T) {
 	t.Cleanup(func() { _ = silent.Close() })
 	redirect := start(http.RedirectHandler("http://"+well+"/healthz", http.StatusFound))
 
-	for name, c := range map[string]struct {
+	type test struct {
 		args []string
 		code int
 		want string
-	}{
+	}
+	pgtest.Each(t, map[string]test{
 		"lives":           {[]string{"--http-addr=" + well}, exitDone, "serve lives: http://" + well + "/healthz"},
 		"every address":   {[]string{"--http-addr=:" + port}, exitDone, "http://127.0.0.1:" + port},
 		"every IPv4":      {[]string{"--http-addr=0.0.0.0:" + port}, exitDone, "http://127.0.0.1:" + port},
@@ -57,16 +60,13 @@ func TestDoctorLive(t *testing.T) {
 		"leads elsewhere": {[]string{"--http-addr=" + redirect}, exitFailed, "it answers 302"},
 		"any port":        {[]string{"--http-addr=:0"}, exitUsage, "a port other than 0 is needed"},
 		"no port":         {[]string{"--http-addr=localhost"}, exitUsage, "a port other than 0 is needed"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := command(t, append([]string{"doctor", "--live"}, c.args...)...).want(t, c.code)
-			mustContain(t, got.out+got.stderr, c.want)
-			if lines := strings.Count(got.out+got.stderr, "\n"); lines != 1 {
-				t.Errorf("%d lines, want one:\n%s%s", lines, got.out, got.stderr)
-			}
-		})
-	}
+	}, func(t *testing.T, _ string, c test) {
+		got := command(t, append([]string{"doctor", "--live"}, c.args...)...).want(t, c.code)
+		mustContain(t, got.out+got.stderr, c.want)
+		if lines := strings.Count(got.out+got.stderr, "\n"); lines != 1 {
+			t.Errorf("%d lines, want one:\n%s%s", lines, got.out, got.stderr)
+		}
+	})
 }
 
 // The health check requests serve's own address by default.

@@ -21,12 +21,25 @@ const testRole = "auditstream_test_doctor"
 func installed(t testing.TB, o sql.Options) string {
 	t.Helper()
 	dsn := pgtest.New(t)
+	installAt(t, dsn, o)
+	return dsn
+}
+
+func installAt(t testing.TB, dsn string, o sql.Options) {
+	t.Helper()
 	o.Create = true
-	conn := pgtest.Connect(t, dsn)
-	if _, err := sql.Install(t.Context(), conn, o); err != nil {
+	if _, err := sql.Install(t.Context(), pgtest.Connect(t, dsn), o); err != nil {
 		t.Fatal(err)
 	}
-	return dsn
+}
+
+func parseURL(t testing.TB, dsn string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 // asTestRole makes a role without rights, and returns its URL for the same database.
@@ -35,10 +48,7 @@ func asTestRole(t testing.TB, dsn string) string {
 	execSQL(t, dsn, `do $$ begin
 		create role `+testRole+` login password 'doctor-password' nosuperuser;
 	exception when duplicate_object or unique_violation then null; end $$`)
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := parseURL(t, dsn)
 	u.User = url.UserPassword(testRole, "doctor-password")
 	return u.String()
 }
@@ -58,10 +68,7 @@ func examine(t testing.TB, dsn string, args ...string) result {
 // With several servers in the URL, doctor names them, and the one that it is connected to.
 func TestDoctorNamesTheServerThatAnswers(t *testing.T) {
 	t.Parallel()
-	u, err := url.Parse(pgtest.New(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := parseURL(t, pgtest.New(t))
 	alive := u.Host
 	u.Host = "127.0.0.2:1," + alive
 	out := examine(t, u.String()).out
@@ -76,9 +83,7 @@ func TestDoctorAsSuperuserRunsNothing(t *testing.T) {
 	admin := pgtest.New(t)
 	owner := asTestRole(t, admin)
 	execSQL(t, admin, `do $$ begin execute format('grant create on database %I to `+testRole+`', current_database()); end $$; grant create on schema public to `+testRole)
-	if _, err := sql.Install(t.Context(), pgtest.Connect(t, owner), sql.Options{Create: true}); err != nil {
-		t.Fatal(err)
-	}
+	installAt(t, owner, sql.Options{})
 	execSQL(t, owner, `create function mine() returns boolean immutable language plpgsql as 'begin raise exception ''ran as %'', current_user; end';
 		create policy mine on audits using (mine()); alter table audits enable row level security, force row level security`)
 	mustContain(t, examine(t, owner).out, "ran as "+testRole)
@@ -91,9 +96,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	admin := pgtest.New(t)
 	role := asTestRole(t, admin)
-	if _, err := sql.Install(t.Context(), pgtest.Connect(t, admin), sql.Options{Create: true, Role: testRole}); err != nil {
-		t.Fatal(err)
-	}
+	installAt(t, admin, sql.Options{Role: testRole})
 	got := examine(t, role).want(t, exitDone)
 	mustContain(t, got.out,
 		"ok    DATABASE_URL: database ",
@@ -122,161 +125,83 @@ func TestDoctorFindsNothing(t *testing.T) {
 	}
 }
 
+// What doctor finds of an install that somebody has damaged.
 func TestDoctorFinds(t *testing.T) {
 	t.Parallel()
-	cases := map[string]struct {
-		dsn  func(t *testing.T) string
-		code int
-		want []string
-	}{
-		"a superuser": {
-			func(t *testing.T) string { return installed(t, sql.Options{}) },
-			exitDone, []string{"warn  role ", "is a superuser", "install --role NAME"},
-		},
-		"no server": {
-			func(*testing.T) string { return "postgres://u:geheimnis@127.0.0.1:1/x" },
-			exitFailed, []string{"FAIL  no connection: ", "is PostgreSQL running", "ok    tokens: "},
-		},
-		"a wrong password": {
-			func(t *testing.T) string {
-				return strings.Replace(asTestRole(t, installed(t, sql.Options{})), "doctor-password", "geheimnis", 1)
-			},
-			exitFailed, []string{"FAIL  no connection: ", "check user and password in DATABASE_URL", "ok    tokens: "},
-		},
-		"no such database": {
-			func(t *testing.T) string {
-				u, err := url.Parse(pgtest.New(t))
-				if err != nil {
-					t.Fatal(err)
-				}
-				u.Path += "_not"
-				return u.String()
-			},
-			exitFailed, []string{"FAIL  no connection: ", "check the database's name"},
-		},
-		"nothing installed": {
-			func(t *testing.T) string { return pgtest.New(t) },
-			exitFailed, []string{"FAIL  view: there is no view auditstream.progress: run auditstream install --table YOUR_TABLE", "ok    LISTEN"},
-		},
-		"a role without rights": {
-			func(t *testing.T) string { return asTestRole(t, installed(t, sql.Options{})) },
-			exitFailed, []string{"FAIL  view: ", "--role", "ok    LISTEN"},
-		},
-		"a role that may write": {
-			func(t *testing.T) string {
-				admin := pgtest.New(t)
-				role := asTestRole(t, admin)
-				if _, err := sql.Install(t.Context(), pgtest.Connect(t, admin), sql.Options{Create: true, Role: testRole}); err != nil {
-					t.Fatal(err)
-				}
-				execSQL(t, admin, "grant insert, update on audits to "+testRole)
-				return role
-			},
-			exitDone, []string{"ok    role " + testRole + ": no superuser, but it may also insert, update the table's rows\n"},
-		},
-		"a disabled trigger": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				execSQL(t, dsn, "alter table audits disable trigger auditstream_update")
-				return dsn
-			},
-			exitFailed, []string{"FAIL  trigger auditstream_update on public.audits: disabled", "install --table 'public.audits' again"},
-		},
-		"a trigger for replicas only": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				execSQL(t, dsn, "alter table audits enable replica trigger auditstream_update")
-				return dsn
-			},
-			exitFailed, []string{"FAIL  trigger auditstream_update on public.audits: replica only"},
-		},
-		"a dropped trigger": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				execSQL(t, dsn, "drop trigger auditstream_delete on audits")
-				return dsn
-			},
-			exitFailed, []string{"FAIL  trigger auditstream_delete on public.audits: missing", "ok    trigger auditstream_update"},
-		},
-		"all triggers dropped": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				execSQL(t, dsn, `drop trigger auditstream_insert on audits; drop trigger auditstream_update on audits;
-					drop trigger auditstream_delete on audits; drop trigger auditstream_truncate on audits`)
-				return dsn
-			},
-			exitFailed, []string{"FAIL  trigger auditstream_insert on public.audits: missing"},
-		},
-		"a condition that somebody has changed": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				execSQL(t, dsn, `create or replace trigger auditstream_update after update on audits for each row when (false) execute function auditstream.changed()`)
-				return dsn
-			},
-			exitFailed, []string{"FAIL  the trigger auditstream_update is not as install made it", "Run auditstream install --table public.audits", "ok    trigger auditstream_update"},
-		},
-		"a number of buckets that somebody has changed": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				execSQL(t, dsn, `create or replace view auditstream.feeds as select 'audits'::text as feed, 1635087465 as class, 1000 as buckets`)
-				return dsn
-			},
-			exitFailed, []string{"FAIL  locks: auditstream.feeds says 1000 buckets, want a power of two", "FAIL  the view auditstream.feeds is not as install made it"},
-		},
-		"no feeds": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				execSQL(t, dsn, `drop view auditstream.feeds`)
-				return dsn
-			},
-			exitFailed, []string{"FAIL  there is no view auditstream.feeds", "install again"},
-		},
-		"a role that may not read the feeds": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				role := asTestRole(t, dsn)
-				execSQL(t, dsn, `grant usage on schema auditstream to `+testRole+`; grant select on auditstream.progress to `+testRole)
-				return role
-			},
-			exitFailed, []string{"FAIL  role " + testRole + " may not read auditstream.feeds", "--role " + testRole},
-		},
-		"writers who may not take locks": {
-			func(t *testing.T) string {
-				dsn := installed(t, sql.Options{})
-				execSQL(t, dsn, `revoke execute on function pg_catalog.pg_try_advisory_lock(int, int) from public`)
-				return dsn
-			},
-			exitFailed, []string{"FAIL  not everybody may execute pg_try_advisory_lock(integer,integer)", "grant execute on function pg_catalog.pg_try_advisory_lock(integer,integer) to public"},
-		},
-		"no triggers on purpose": {
-			func(t *testing.T) string { return installed(t, sql.Options{NoTriggers: true}) },
-			exitDone, []string{"warn  no triggers: changes are found by polling alone", "--no-triggers"},
-		},
-		"no index": {
-			func(t *testing.T) string {
-				dsn := pgtest.New(t)
-				role := asTestRole(t, dsn)
-				execSQL(t, dsn, "create table audits (id bigint not null unique, status text, progress int)")
-				if _, err := sql.Install(t.Context(), pgtest.Connect(t, dsn), sql.Options{Role: testRole}); err != nil {
-					t.Fatal(err)
-				}
-				execSQL(t, dsn, "alter table audits drop constraint audits_id_key")
-				return role
-			},
-			exitFailed, []string{"warn  index: every read by audit_id scans the whole of", "FAIL  the index that made", "create unique index concurrently on"},
-		},
+	type test struct {
+		options sql.Options
+		damage  string
+		as      string // the role that doctor connects as; "" is a superuser
+		code    int
+		want    []string
 	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := examine(t, c.dsn(t)).want(t, c.code)
-			mustContain(t, got.out, c.want...)
-			mustNotContain(t, got.out, "geheimnis", "doctor-password", testSecret)
-			if failed := strings.Contains(got.out, "FAIL"); failed != (c.code == exitFailed) {
-				t.Errorf("FAIL in the output: %v, but exit status %d\n%s", failed, got.code, got.out)
-			}
-		})
+	pgtest.Each(t, map[string]test{
+		"a superuser":           {code: exitDone, want: []string{"warn  role ", "is a superuser", "install --role NAME"}},
+		"a role without rights": {as: testRole, code: exitFailed, want: []string{"FAIL  view: ", "--role", "ok    LISTEN"}},
+		"a role that may write": {options: sql.Options{Role: testRole}, damage: "grant insert, update on audits to " + testRole, as: testRole, code: exitDone,
+			want: []string{"ok    role " + testRole + ": no superuser, but it may also insert, update the table's rows\n"}},
+		"a disabled trigger": {damage: "alter table audits disable trigger auditstream_update", code: exitFailed,
+			want: []string{"FAIL  trigger auditstream_update on public.audits: disabled", "install --table 'public.audits' again"}},
+		"a trigger for replicas only": {damage: "alter table audits enable replica trigger auditstream_update", code: exitFailed,
+			want: []string{"FAIL  trigger auditstream_update on public.audits: replica only"}},
+		"a dropped trigger": {damage: "drop trigger auditstream_delete on audits", code: exitFailed,
+			want: []string{"FAIL  trigger auditstream_delete on public.audits: missing", "ok    trigger auditstream_update"}},
+		"all triggers dropped": {damage: `drop trigger auditstream_insert on audits; drop trigger auditstream_update on audits;
+			drop trigger auditstream_delete on audits; drop trigger auditstream_truncate on audits`, code: exitFailed,
+			want: []string{"FAIL  trigger auditstream_insert on public.audits: missing"}},
+		"a condition that somebody has changed": {damage: `create or replace trigger auditstream_update after update on audits
+			for each row when (false) execute function auditstream.changed()`, code: exitFailed,
+			want: []string{"FAIL  the trigger auditstream_update is not as install made it", "Run auditstream install --table public.audits",
+				"ok    trigger auditstream_update"}},
+		"a number of buckets that somebody has changed": {damage: `create or replace view auditstream.feeds as
+			select 'audits'::text as feed, 1635087465 as class, 1000 as buckets`, code: exitFailed,
+			want: []string{"FAIL  locks: auditstream.feeds says 1000 buckets, want a power of two",
+				"FAIL  the view auditstream.feeds is not as install made it"}},
+		"no feeds": {damage: `drop view auditstream.feeds`, code: exitFailed,
+			want: []string{"FAIL  there is no view auditstream.feeds", "install again"}},
+		"a role that may not read the feeds": {damage: `grant usage on schema auditstream to ` + testRole + `;
+			grant select on auditstream.progress to ` + testRole, as: testRole, code: exitFailed,
+			want: []string{"FAIL  role " + testRole + " may not read auditstream.feeds", "--role " + testRole}},
+		"writers who may not take locks": {damage: `revoke execute on function pg_catalog.pg_try_advisory_lock(int, int) from public`, code: exitFailed,
+			want: []string{"FAIL  not everybody may execute pg_try_advisory_lock(integer,integer)",
+				"grant execute on function pg_catalog.pg_try_advisory_lock(integer,integer) to public"}},
+		"no triggers on purpose": {options: sql.Options{NoTriggers: true}, code: exitDone,
+			want: []string{"warn  no triggers: changes are found by polling alone", "--no-triggers"}},
+		"no index": {options: sql.Options{Role: testRole}, damage: "alter table audits drop constraint audits_pkey", as: testRole, code: exitFailed,
+			want: []string{"warn  index: every read by audit_id scans the whole of", "FAIL  the index that made", "create unique index concurrently on"}},
+	}, func(t *testing.T, _ string, f test) {
+		dsn := pgtest.New(t)
+		role := asTestRole(t, dsn)
+		installAt(t, dsn, f.options)
+		execSQL(t, dsn, f.damage)
+		if f.as == "" {
+			role = dsn
+		}
+		checkFinding(t, role, f.code, f.want...)
+	})
+}
+
+func checkFinding(t *testing.T, dsn string, code int, want ...string) {
+	t.Helper()
+	got := examine(t, dsn).want(t, code)
+	mustContain(t, got.out, want...)
+	mustNotContain(t, got.out, "geheimnis", "doctor-password", testSecret)
+	if failed := strings.Contains(got.out, "FAIL"); failed != (code == exitFailed) {
+		t.Errorf("FAIL in the output: %v, but exit status %d\n%s", failed, got.code, got.out)
 	}
+}
+
+// What it finds where nothing is installed, or nothing answers.
+func TestDoctorFindsNoInstall(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	checkFinding(t, dsn, exitFailed, "FAIL  view: there is no view auditstream.progress: run auditstream install --table YOUR_TABLE", "ok    LISTEN")
+	checkFinding(t, "postgres://u:geheimnis@127.0.0.1:1/x", exitFailed, "FAIL  no connection: ", "is PostgreSQL running", "ok    tokens: ")
+	checkFinding(t, strings.Replace(asTestRole(t, dsn), "doctor-password", "geheimnis", 1), exitFailed,
+		"FAIL  no connection: ", "check user and password in DATABASE_URL", "ok    tokens: ")
+	missing := parseURL(t, dsn)
+	missing.Path += "_not"
+	checkFinding(t, missing.String(), exitFailed, "FAIL  no connection: ", "check the database's name")
 }
 
 func TestDoctorListensWhereItIsTold(t *testing.T) {
@@ -372,16 +297,8 @@ func TestJudgeSkew(t *testing.T) {
 
 func TestPlain(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"public.audits", "app.Audit Log", `we"ird`} {
-		parts := strings.Split(name, ".")
-		got, want := service.Plain(pgx.Identifier(parts).Sanitize()), name
-		switch name {
-		case "app.Audit Log":
-			want = `app."Audit Log"`
-		case `we"ird`:
-			want = `"we""ird"`
-		}
-		if got != want {
+	for name, want := range map[string]string{"public.audits": "public.audits", "app.Audit Log": `app."Audit Log"`, `we"ird`: `"we""ird"`} {
+		if got := service.Plain(pgx.Identifier(strings.Split(name, ".")).Sanitize()); got != want {
 			t.Errorf("plain: %s, want %s", got, want)
 		}
 	}

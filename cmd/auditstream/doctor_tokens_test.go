@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"auditstream/internal/pgtest"
+
 	"github.com/MicahParks/jwkset"
 )
 
@@ -23,10 +25,11 @@ func TestDoctorFindsWrongTokenConfiguration(t *testing.T) {
 	jwks := func(address string) []string {
 		return []string{"--jwt-jwks-url=" + address, "--jwt-issuer=me", "--jwt-audience=you"}
 	}
-	cases := map[string]struct {
+	type test struct {
 		args []string
 		want []string // in a healthy answer no FAIL among them
-	}{
+	}
+	pgtest.Each(t, map[string]test{
 		"nothing":      {nil, []string{"FAIL  tokens: no way to verify tokens"}},
 		"short secret": {[]string{"--jwt-secret=geheimnis"}, []string{"FAIL  tokens: JWT_SECRET: the key has 9 bytes, and HS256 needs at least 32", "openssl rand"}},
 		"placeholder":  {[]string{"--jwt-secret=changeme-changeme-changeme-changeme"}, []string{"FAIL  tokens: JWT_SECRET: the key begins with"}},
@@ -53,15 +56,11 @@ func TestDoctorFindsWrongTokenConfiguration(t *testing.T) {
 			append(jwks(keys), "--jwt-secret=geheimnis"),
 			[]string{"FAIL  tokens: JWT_SECRET", "ok    JWT_JWKS_URL: 1 of 2 keys"},
 		},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := command(t, append([]string{"doctor"}, c.args...)...).want(t, exitFailed) // there is no database
-			mustContain(t, got.out, append(c.want, "FAIL  DATABASE_URL is not set")...)
-			mustNotContain(t, got.out, "geheimnis")
-		})
-	}
+	}, func(t *testing.T, _ string, c test) {
+		got := command(t, append([]string{"doctor"}, c.args...)...).want(t, exitFailed) // there is no database
+		mustContain(t, got.out, append(c.want, "FAIL  DATABASE_URL is not set")...)
+		mustNotContain(t, got.out, "geheimnis")
+	})
 }
 
 // keySet serves a key set with a public key on each curve, and returns its address.

@@ -34,6 +34,7 @@ func TestManualIsWhole(t *testing.T) {
 	if len(sections) != len(commands)+1 {
 		t.Errorf("%d sections, want one for each of %v", len(sections)-1, commands)
 	}
+	mustContain(t, command(t, "--help").want(t, exitDone).out, "Start here", "auditstream dev")
 	mustContain(t, command(t, "man", "--date=today").want(t, exitUsage).stderr, "--date=today is no day; give one")
 }
 

@@ -10,26 +10,13 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-func TestHelp(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"serve", "relay", "dev", "install", "uninstall", "doctor", "token", "watch", "version"} {
-		got := command(t, name, "--help").want(t, exitDone)
-		mustContain(t, got.out, "Usage: auditstream "+name)
-		if got.stderr != "" {
-			t.Errorf("%s --help wrote to standard error: %s", name, got.stderr)
-		}
-	}
-	for _, args := range [][]string{nil, {"--help"}} {
-		mustContain(t, command(t, args...).want(t, exitDone).out, "Start here", "auditstream dev", "DATABASE_URL")
-	}
-}
-
 func TestWrongUsage(t *testing.T) {
 	t.Parallel()
-	cases := map[string]struct {
+	type test struct {
 		args []string
 		want string
-	}{
+	}
+	pgtest.Each(t, map[string]test{
 		"unknown command": {[]string{"serv"}, "serv"},
 		"unknown flag":    {[]string{"serve", "--http-adr=:1"}, "--http-adr"},
 		"no database":     {[]string{"serve"}, "DATABASE_URL is not set"},
@@ -44,18 +31,14 @@ func TestWrongUsage(t *testing.T) {
 		"token without time": {[]string{"token", "--jwt-secret=" + testSecret, "--sub=a", "--ttl=0s"}, "--ttl=0s is not in the future; give"},
 		"dev address":        {[]string{"dev", "--http-addr=nowhere"}, "--http-addr: cannot listen on nowhere"},
 		"dev directory":      {[]string{"dev", "--dir="}, `--dir="" names no directory; give one`},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := command(t, c.args...).want(t, exitUsage)
-			mustContain(t, got.stderr, c.want)
-			mustNotContain(t, got.stderr, testSecret)
-			if got.out != "" {
-				t.Errorf("standard output: %s", got.out)
-			}
-		})
-	}
+	}, func(t *testing.T, _ string, c test) {
+		got := command(t, c.args...).want(t, exitUsage)
+		mustContain(t, got.stderr, c.want)
+		mustNotContain(t, got.stderr, testSecret)
+		if got.out != "" {
+			t.Errorf("standard output: %s", got.out)
+		}
+	})
 }
 
 // TestInvalidVariable is not parallel: it sets the environment.

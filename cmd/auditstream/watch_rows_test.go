@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
 )
 
@@ -68,12 +69,13 @@ func TestWatchOfFeeds(t *testing.T) {
 		lower     = `{"id":"6f1c2b9e-41d5-4f0c-9a57-2f6e1c0b7d38","status":"completed","progress":100}`
 	)
 	ends := func(data string) string { return "retry: 1\n: end\nevent: message\nid: z\ndata: " + data + "\n\n" }
-	for name, c := range map[string]struct {
+	type test struct {
 		args        string
 		answers     []http.HandlerFunc
 		code        int
 		out, stderr string
-	}{
+	}
+	pgtest.Each(t, map[string]test{
 		"a text":                 {"jobs/a/b", []http.HandlerFunc{events(event("a", job) + event("b", done))}, exitDone, job + "\n" + done + "\n", ""},
 		"an exact integer":       {"jobs/9007199254740993", []http.HandlerFunc{events(event("b", exact))}, exitDone, exact + "\n", ""},
 		"a UUID in upper case":   {"jobs/6F1C2B9E-41D5-4F0C-9A57-2F6E1C0B7D38", []http.HandlerFunc{events(event("b", lower))}, exitDone, lower + "\n", ""},
@@ -89,16 +91,13 @@ func TestWatchOfFeeds(t *testing.T) {
 		"all, until a refusal":   {"jobs/", []http.HandlerFunc{events(event("a", job) + ends(cancelled) + "event: more\ndata: {\"shown\":500}\n\n"), status(403, `{"error":"Cross-user access denied"}`)}, exitRefused, job + "\n" + cancelled + "\n", "jobs/: there are more"},
 		"all of audits":          {"audits/", []http.HandlerFunc{events(event("a", running) + event("b", completed)), final(401, "")}, exitRefused, running + "\n" + completed + "\n", "audits/: "},
 		"all, with a percentage": {"jobs/ --until=50", nil, exitUsage, "", "name the rows"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := command(t, append([]string{"watch", "--url=" + answers(t, append(c.answers, events(""))...)}, strings.Fields(c.args)...)...).want(t, c.code)
-			if got.out != c.out {
-				t.Errorf("standard output\n%s\nwant\n%s", got.out, c.out)
-			}
-			mustContain(t, got.stderr, c.stderr)
-		})
-	}
+	}, func(t *testing.T, _ string, c test) {
+		got := command(t, append([]string{"watch", "--url=" + answers(t, append(c.answers, events(""))...)}, strings.Fields(c.args)...)...).want(t, c.code)
+		if got.out != c.out {
+			t.Errorf("standard output\n%s\nwant\n%s", got.out, c.out)
+		}
+		mustContain(t, got.stderr, c.stderr)
+	})
 }
 
 // When several rows end with statuses of the feed's own, a reconnecting watch sends the id of their common end.

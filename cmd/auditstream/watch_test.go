@@ -12,6 +12,8 @@ import (
 	"testing/iotest"
 	"time"
 
+	"auditstream/internal/pgtest"
+
 	"github.com/tmaxmax/go-sse"
 )
 
@@ -63,13 +65,14 @@ func event(id, data string) string {
 
 func TestWatchEnds(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
+	type test struct {
 		answers []http.HandlerFunc
 		flags   []string
 		code    int
 		out     string
 		stderr  string
-	}{
+	}
+	pgtest.Each(t, map[string]test{
 		"completed":             {[]http.HandlerFunc{events(event("a", running) + ": heartbeat\n\n" + event("b", completed))}, nil, exitDone, running + "\n" + completed + "\n", ""},
 		"failed":                {[]http.HandlerFunc{events(event("a", failed))}, nil, exitAuditFailed, failed + "\n", "audit 1: failed: boom"},
 		"until":                 {[]http.HandlerFunc{events(event("a", running) + event("b", further))}, []string{"--until=80"}, exitDone, running + "\n" + further + "\n", ""},
@@ -84,20 +87,17 @@ func TestWatchEnds(t *testing.T) {
 		"204":                   {[]http.HandlerFunc{events(event("a", running)), final(204, "")}, nil, exitDone, running + "\n", "the stream has ended; trying again"},
 		"comes back": {[]http.HandlerFunc{events(event("a", running) + "data: {\"error\":\"Stream timeout\"}\n\n"), status(502, "bad gateway"),
 			status(200, "<p>sign in"), events(event("b", completed))}, nil, exitDone, running + "\n" + completed + "\n", "Stream timeout; trying again"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := command(t, append([]string{"watch", "1", "--token=t0ken", "--url=" + answers(t, c.answers...)}, c.flags...)...).want(t, c.code)
-			if got.out != c.out {
-				t.Errorf("standard output\n%s\nwant\n%s", got.out, c.out)
-			}
-			mustContain(t, got.stderr, c.stderr)
-			mustNotContain(t, got.stderr, "t0ken", "\x1b")
-			if c.stderr == "" && got.stderr != "" {
-				t.Errorf("standard error: %s", got.stderr)
-			}
-		})
-	}
+	}, func(t *testing.T, _ string, c test) {
+		got := command(t, append([]string{"watch", "1", "--token=t0ken", "--url=" + answers(t, c.answers...)}, c.flags...)...).want(t, c.code)
+		if got.out != c.out {
+			t.Errorf("standard output\n%s\nwant\n%s", got.out, c.out)
+		}
+		mustContain(t, got.stderr, c.stderr)
+		mustNotContain(t, got.stderr, "t0ken", "\x1b")
+		if c.stderr == "" && got.stderr != "" {
+			t.Errorf("standard error: %s", got.stderr)
+		}
+	})
 }
 
 // A reconnecting watch sends Last-Event-ID, and the token goes to no other address.
@@ -150,24 +150,22 @@ func TestWatchSeveral(t *testing.T) {
 func TestWatchSeveralEnds(t *testing.T) {
 	t.Parallel()
 	const two = `{"audit_id":2,"status":"running","progress":90}`
-	for name, c := range map[string]struct {
+	type test struct {
 		answer http.HandlerFunc
 		code   int
 		stderr string
-	}{
+	}
+	pgtest.Each(t, map[string]test{
 		"refused":    {status(403, `{"error":"Cross-user access denied: audit 2"}`), exitRefused, "audits 1, 2: Cross-user access denied: audit 2"},
 		"revoked":    {events(event("a", failed) + "data: {\"error\":\"Audit not found\"}\n\n"), exitRefused, "audit 2: Audit not found"},
 		"until":      {events(event("a", running) + event("b", two) + event("c", further)), exitDone, ""},
 		"not asked":  {events(event("a", `{"audit_id":7,"status":"failed","progress":1}`) + event("b", further) + event("c", two)), exitDone, ""},
 		"as several": {events(event("a", failed) + event("b", two)), exitAuditFailed, "audit 1: failed: boom"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := command(t, "watch", "1", "2", "--until=80", "--url="+answers(t, c.answer)).want(t, c.code)
-			mustContain(t, got.stderr, c.stderr)
-			mustNotContain(t, got.out, `"audit_id":7`)
-		})
-	}
+	}, func(t *testing.T, _ string, c test) {
+		got := command(t, "watch", "1", "2", "--until=80", "--url="+answers(t, c.answer)).want(t, c.code)
+		mustContain(t, got.stderr, c.stderr)
+		mustNotContain(t, got.out, `"audit_id":7`)
+	})
 }
 
 func TestWatchUsage(t *testing.T) {
