@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
 )
 
@@ -16,7 +17,6 @@ func notifies(statement string, payloads ...string) change { return change{state
 
 // An adoption is a table of some application, what viewers see of it, and which notifications its writers send.
 type adoption struct {
-	name    string
 	setup   string
 	options sql.Options
 	shown   []string
@@ -25,15 +25,15 @@ type adoption struct {
 
 func TestAdoptTables(t *testing.T) {
 	t.Parallel()
-	adopt(t, []adoption{
-		{
-			name: "integer key, serial",
+	adopt(t, map[string]adoption{
+		"integer key, serial": {
 			setup: `create table audits (id serial primary key, status text, progress integer, message text, geo_score float8,
 				total_pages integer, error text, user_id text, user_email text, notes text);
 				insert into audits (status, progress, message, geo_score, total_pages, error, user_id, user_email)
 				values ('running', 25, 'Analyzing pages...', 78.5, 12, 'none', 'u1', 'a@example.com'), (null, null, null, null, null, null, null, null)`,
 			shown: []string{
-				`{"audit_id":1,"user_id":"u1","user_email":"a@example.com","status":"running","progress":25,"message":"Analyzing pages...","geo_score":78.5,"total_pages":12,"error":"none"}`,
+				`{"audit_id":1,"user_id":"u1","user_email":"a@example.com","status":"running","progress":25,"message":"Analyzing pages...",` +
+					`"geo_score":78.5,"total_pages":12,"error":"none"}`,
 				`{"audit_id":2,"status":"pending","progress":0}`,
 			},
 			changes: []change{
@@ -56,8 +56,7 @@ func TestAdoptTables(t *testing.T) {
 				notifies(`truncate audits`, "*"),
 			},
 		},
-		{
-			name:    "bigint key, the table of audits.sql",
+		"bigint key, the table of audits.sql": {
 			options: sql.Options{Create: true},
 			changes: []change{
 				notifies(`insert into audits (url) values ('https://example.com')`, "1"),
@@ -66,8 +65,7 @@ func TestAdoptTables(t *testing.T) {
 				notifies(`delete from audits`, "1"),
 			},
 		},
-		{
-			name: "smallint key",
+		"smallint key": {
 			setup: `create table audits (id smallint primary key, status text, progress smallint);
 				insert into audits values (7, 'running', 1000)`,
 			shown: []string{`{"audit_id":7,"status":"running","progress":100}`},
@@ -77,30 +75,27 @@ func TestAdoptTables(t *testing.T) {
 				notifies(`delete from audits`, "7"),
 			},
 		},
-		{
-			name:    "nothing but the essentials",
+		"nothing but the essentials": {
 			setup:   `create table audits (id integer primary key, status text, progress integer); insert into audits values (1, 'running', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"running","progress":1}`},
 			changes: []change{notifies(`update audits set progress = 2`, "1")},
 		},
-		{
-			name: "error_message",
+		"error_message": {
 			setup: `create table audits (id integer primary key, status text, progress integer, error_message text);
 				insert into audits values (1, 'failed', 1, 'boom')`,
 			shown:   []string{`{"audit_id":1,"status":"failed","progress":1,"error":"boom"}`},
 			changes: []change{notifies(`update audits set error_message = 'bang'`, "1")},
 		},
-		{
-			name: "a flag called error beside error_message",
+		"a flag called error beside error_message": {
 			setup: `create table audits (id integer primary key, status text, progress integer, error boolean, error_message text);
 				insert into audits values (1, 'failed', 1, true, 'boom')`,
 			shown:   []string{`{"audit_id":1,"status":"failed","progress":1,"error":"boom"}`},
 			changes: []change{notifies(`update audits set error = false`, "1")},
 		},
-		{
-			name: "names that need quoting, another schema, every column mapped",
+		"names that need quoting, another schema, every column mapped": {
 			setup: `create schema "My Schema";
-				create table "My Schema"."Audit Log" ("Audit Id" integer primary key, "State'$1:x" text, "%" integer, "Why?" text, "select" text, failure_reason text);
+				create table "My Schema"."Audit Log" ("Audit Id" integer primary key, "State'$1:x" text, "%" integer, "Why?" text,
+					"select" text, failure_reason text);
 				insert into "My Schema"."Audit Log" values (4, 'Failed', 50, 'm', 'u', 'boom')`,
 			options: sql.Options{Table: `"My Schema"."Audit Log"`, Columns: map[string]string{"id": `"Audit Id"`, "status": "State'$1:x",
 				"progress": "%", "message": "Why?", "user_id": "SELECT", "error": "FAILURE_REASON", "user_email": ""}},
@@ -110,15 +105,13 @@ func TestAdoptTables(t *testing.T) {
 				notifies(`delete from "My Schema"."Audit Log"`, "4"),
 			},
 		},
-		{
-			name: "quotes that a shell ate",
+		"quotes that a shell ate": {
 			setup: `create schema "My Schema"; create table "My Schema"."Audit Log" ("id" integer primary key, status text, progress integer);
 				insert into "My Schema"."Audit Log" values (1, 'x', 1)`,
 			options: sql.Options{Table: `My Schema.Audit Log`},
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
 		},
-		{
-			name: "a key and a table whose names try to break out",
+		"a key and a table whose names try to break out": {
 			setup: `create table "a""; drop table b; --" ("i""d$$'\" integer primary key, status text, progress integer, "geo""score" numeric);
 				insert into "a""; drop table b; --" values (1, 'x', 1, 2)`,
 			options: sql.Options{Table: `"a""; drop table b; --"`, Columns: map[string]string{"geo_score": `geo"score`}},
@@ -128,30 +121,26 @@ func TestAdoptTables(t *testing.T) {
 				notifies(`delete from "a""; drop table b; --"`, "1"),
 			},
 		},
-		{
-			name: "a primary key of another name",
+		"a primary key of another name": {
 			setup: `create table audits (audit_no bigint primary key, status text, progress integer);
 				insert into audits values (1, 'x', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
 			changes: []change{notifies(`delete from audits`, "1")},
 		},
-		{
-			name: "a column left out",
+		"a column left out": {
 			setup: `create table audits (id bigint primary key, status text, progress integer, geo_score text);
 				insert into audits values (1, 'x', 1, 'high')`,
 			options: sql.Options{Columns: map[string]string{"geo_score": ""}},
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
 			changes: []change{notifies(`update audits set geo_score = 'low'`, "1")},
 		},
-		{
-			name: "an unlogged table",
+		"an unlogged table": {
 			setup: `create unlogged table audits (id bigint primary key, status text, progress integer);
 				insert into audits values (1, 'x', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
 			changes: []change{notifies(`update audits set progress = 2`, "1")},
 		},
-		{
-			name: "a partitioned table",
+		"a partitioned table": {
 			setup: `create table audits (id integer, status text, progress integer, primary key (id)) partition by range (id);
 				create table audits_1 partition of audits for values from (0) to (10);
 				create table audits_2 partition of audits for values from (10) to (20);
@@ -169,8 +158,7 @@ func TestAdoptTables(t *testing.T) {
 				notifies(`truncate audits`, "*"),
 			},
 		},
-		{
-			name: "one partition",
+		"one partition": {
 			setup: `create table audits (id integer, status text, progress integer, primary key (id)) partition by range (id);
 				create table audits_1 partition of audits for values from (0) to (10);
 				create table audits_2 partition of audits for values from (10) to (20);
@@ -179,15 +167,14 @@ func TestAdoptTables(t *testing.T) {
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
 			changes: []change{notifies(`update audits set progress = 2`, "1")},
 		},
-		{
-			name: "a key that may be null",
+		"a key that may be null": {
 			setup: `create table audits (id integer unique, status text, progress integer);
 				insert into audits values (1, 'x', 1), (null, 'x', 1)`,
-			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
-			changes: []change{notifies(`update audits set progress = 2`, "1"), notifies(`delete from audits where id is null`), notifies(`insert into audits default values`)},
+			shown: []string{`{"audit_id":1,"status":"x","progress":1}`},
+			changes: []change{notifies(`update audits set progress = 2`, "1"), notifies(`delete from audits where id is null`),
+				notifies(`insert into audits default values`)},
 		},
-		{
-			name: "row level security",
+		"row level security": {
 			setup: `create table audits (id integer primary key, status text, progress integer); alter table audits enable row level security;
 				insert into audits values (1, 'x', 1)`,
 			shown:   []string{`{"audit_id":1,"status":"x","progress":1}`},
@@ -204,43 +191,34 @@ func triggersOf(plan *sql.Plan) int {
 	return 4
 }
 
-func adopt(t *testing.T, tests []adoption) {
+func adopt(t *testing.T, tests map[string]adoption) {
 	t.Helper()
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			dsn, conn := database(t)
-			exec(t, conn, test.setup)
-			plan, err := sql.PlanInstall(t.Context(), conn, test.options)
-			if err != nil {
-				t.Fatalf("plan: %v", err)
+	pgtest.Each(t, tests, func(t *testing.T, _ string, test adoption) {
+		dsn, conn := database(t)
+		exec(t, conn, test.setup)
+		plan := planned(t, conn, test.options)
+		ran := install(t, conn, test.options)
+		if ran.SQL != plan.SQL || ran.Table != plan.Table {
+			t.Errorf("install ran another script than planned:\n%s\nplanned:\n%s", ran.SQL, plan.SQL)
+		}
+		if strings.Contains(ran.SQL, `\`+"if") || strings.Contains(ran.SQL, ":table") {
+			t.Errorf("psql is left in the script:\n%s", ran.SQL)
+		}
+		equal(t, "the view", shown(t, conn), test.shown)
+		unchanged(t, conn, test.options)
+		b := listen(t, dsn)
+		for _, c := range test.changes {
+			b.notifies(t, conn, c.statement, c.payloads...)
+		}
+		_ = shown(t, conn) // whatever the changes made of it, it can be read
+		s, err := sql.Inspect(t.Context(), conn)
+		if err != nil || s.View != nil || s.Index != nil || s.Table != plan.Table || len(s.Triggers) != triggersOf(ran) {
+			t.Errorf("inspect: %+v, %v", s, err)
+		}
+		for _, trigger := range s.Triggers {
+			if trigger.Enabled != "enabled" || trigger.Table != plan.Table {
+				t.Errorf("inspect: %+v", trigger)
 			}
-			ran := install(t, conn, test.options)
-			if ran.SQL != plan.SQL || ran.Table != plan.Table {
-				t.Errorf("install ran another script than planned:\n%s\nplanned:\n%s", ran.SQL, plan.SQL)
-			}
-			if strings.Contains(ran.SQL, `\`+"if") || strings.Contains(ran.SQL, ":table") {
-				t.Errorf("psql is left in the script:\n%s", ran.SQL)
-			}
-			equal(t, "the view", shown(t, conn), append([]string{}, test.shown...))
-			again := install(t, conn, test.options)
-			if again.SQL != "" {
-				t.Errorf("a second install wants to run %d bytes", len(again.SQL))
-			}
-			b := listen(t, dsn)
-			for _, c := range test.changes {
-				b.notifies(t, conn, c.statement, c.payloads...)
-			}
-			_ = shown(t, conn) // whatever the changes made of it, it can be read
-			s, err := sql.Inspect(t.Context(), conn)
-			if err != nil || s.View != nil || s.Index != nil || s.Table != plan.Table || len(s.Triggers) != triggersOf(ran) {
-				t.Errorf("inspect: %+v, %v", s, err)
-			}
-			for _, trigger := range s.Triggers {
-				if trigger.Enabled != "enabled" || trigger.Table != plan.Table {
-					t.Errorf("inspect: %+v", trigger)
-				}
-			}
-		})
-	}
+		}
+	})
 }

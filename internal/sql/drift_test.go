@@ -99,19 +99,19 @@ func TestU1RenameStaysQuiet(t *testing.T) {
 	drifts(t, `alter table audits rename id to key`, true)
 	drifts(t, `alter table audits rename total_pages to "Percent done"`, true)
 	drifts(t, `alter table audits add note text; alter table audits drop url`, true)
-	pgtest.EachOf(t, []string{`alter table audits rename to jobs`, `create schema app; alter table audits set schema app`},
-		func(t *testing.T, rename string) {
-			dsn, conn, server := served(t)
-			exec(t, conn, rename)
-			undrifted(t, dsn, server)
-			table := column(t, conn, `select tgrelid::regclass::text from pg_trigger where tgname = 'auditstream_insert'`)[0]
-			listen(t, dsn).notifies(t, conn, `update `+table+` set progress = 11`, "1")
-			if plan := install(t, conn, sql.Options{Table: table}); plan.SQL == "" {
-				t.Error("install did not notice the new name")
-			}
-			undrifted(t, dsn, server)
-			uninstall(t, conn)
-		})
+	renames := []string{`alter table audits rename to jobs`, `create schema app; alter table audits set schema app`}
+	pgtest.EachOf(t, renames, func(t *testing.T, rename string) {
+		dsn, conn, server := served(t)
+		exec(t, conn, rename)
+		undrifted(t, dsn, server)
+		table := column(t, conn, `select tgrelid::regclass::text from pg_trigger where tgname = 'auditstream_insert'`)[0]
+		listen(t, dsn).notifies(t, conn, `update `+table+` set progress = 11`, "1")
+		if plan := install(t, conn, sql.Options{Table: table}); plan.SQL == "" {
+			t.Error("install did not notice the new name")
+		}
+		undrifted(t, dsn, server)
+		uninstall(t, conn)
+	})
 }
 
 func TestU2ReplacedTableIsFound(t *testing.T) {

@@ -33,10 +33,7 @@ const (
 // fewBuckets installs the table of audits.sql with fewer buckets than install ever chooses.
 func fewBuckets(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
-	plan, err := sql.PlanInstall(t.Context(), conn, sql.Options{Create: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	plan := planned(t, conn, sql.Options{Create: true})
 	match := regexp.MustCompile(`(\d+)::int as buckets`).FindStringSubmatch(plan.SQL)
 	if match == nil {
 		t.Fatal("the script does not say how many buckets there are")

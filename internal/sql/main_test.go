@@ -65,6 +65,15 @@ func install(tb testing.TB, conn *pgx.Conn, o sql.Options) *sql.Plan {
 	return plan
 }
 
+func planned(tb testing.TB, conn *pgx.Conn, o sql.Options) *sql.Plan {
+	tb.Helper()
+	plan, err := sql.PlanInstall(tb.Context(), conn, o)
+	if err != nil {
+		tb.Fatalf("plan: %v", err)
+	}
+	return plan
+}
+
 // unchanged fails the test if an install with these options wants to run anything.
 func unchanged(tb testing.TB, conn *pgx.Conn, o sql.Options) {
 	tb.Helper()

@@ -8,9 +8,8 @@ import (
 
 func TestAdoptTypes(t *testing.T) {
 	t.Parallel()
-	adopt(t, []adoption{
-		{
-			name: "enum status in upper case",
+	adopt(t, map[string]adoption{
+		"enum status in upper case": {
 			setup: `create type audit_status as enum ('PENDING', 'RUNNING', 'COMPLETED', 'FAILED');
 				create table audits (id bigint primary key, status audit_status, progress integer);
 				insert into audits values (1, 'COMPLETED', 100), (2, null, 0)`,
@@ -20,8 +19,7 @@ func TestAdoptTypes(t *testing.T) {
 				notifies(`update audits set status = 'PENDING' where id = 2`, "2"),
 			},
 		},
-		{
-			name: "varchar status in mixed case, progress real",
+		"varchar status in mixed case, progress real": {
 			setup: `create table audits (id integer primary key, status varchar(20), progress real, geo_score real, total_pages real);
 				insert into audits values (1, 'Running', 55.7, 78.1, 12.9), (2, 'FAILED', 'NaN', 'NaN', 'NaN'),
 					(3, 'x', 'Infinity', 'Infinity', 'Infinity'), (4, 'x', '-Infinity', '-Infinity', -1), (5, 'x', 99.99, null, 3e30)`,
@@ -39,8 +37,7 @@ func TestAdoptTypes(t *testing.T) {
 				notifies(`update audits set status = 'RUNNING' where id = 1`, "1"),
 			},
 		},
-		{
-			name: "progress double precision",
+		"progress double precision": {
 			setup: `create table audits (id integer primary key, status text, progress double precision, geo_score integer, total_pages bigint);
 				insert into audits values (1, 'running', 1e300, 78, 5000000000), (2, 'running', 'NaN', null, -5), (3, 'running', 0.999, 0, null)`,
 			shown: []string{
@@ -54,8 +51,7 @@ func TestAdoptTypes(t *testing.T) {
 				notifies(`update audits set progress = 1.9 where id = 2`, "2"),
 			},
 		},
-		{
-			name: "progress numeric",
+		"progress numeric": {
 			setup: `create table audits (id integer primary key, status text, progress numeric, geo_score numeric, total_pages numeric);
 				insert into audits values (1, 'running', 55.2, 78.10, 12.5), (2, 'x', 'NaN', 'NaN', 'NaN'), (3, 'x', 1e400, 1e400, 1e400),
 					(4, 'x', 'Infinity', '-Infinity', 'Infinity'), (5, 'x', null, 1e-400, null), (6, 'x', 99.99999, -1e300, '-Infinity')`,
@@ -74,8 +70,7 @@ func TestAdoptTypes(t *testing.T) {
 				notifies(`update audits set progress = 1e500 where id = 1`, "1"),
 			},
 		},
-		{
-			name: "json columns",
+		"json columns": {
 			setup: `create table audits (id integer primary key, status text, progress integer, message json, error json);
 				insert into audits values (1, 'failed', 1, '"text"', '{"code": 7}'), (2, 'x', 1, 'null', null),
 					(3, 'x', 1, '"\u0000"', '"\ud83d"'), (4, 'x', 1, '"\ud83d\ude00"', '"\\u0000 \\ud83d"'), (5, 'x', 1, '{"a":"\ude00\ud83d"}', '"\\\ud83d\ude00"'),
@@ -94,8 +89,7 @@ func TestAdoptTypes(t *testing.T) {
 				notifies(`update audits set message = '"\ud83d"'`, "1", "2", "3", "4", "5", "6"),
 			},
 		},
-		{
-			name: "jsonb columns",
+		"jsonb columns": {
 			setup: `create table audits (id integer primary key, status text, progress integer, message jsonb, error jsonb, user_id jsonb);
 				insert into audits values (1, 'failed', 1, '"text"', '{"code": 7}', '5'), (2, 'x', 1, 'null', null, null)`,
 			shown: []string{
@@ -108,12 +102,12 @@ func TestAdoptTypes(t *testing.T) {
 				notifies(`update audits set message = null where id = 2`, "2"),
 			},
 		},
-		{
-			name: "types without equality, or with a coarse one",
+		"types without equality, or with a coarse one": {
 			setup: `create extension citext;
 				create table audits (id integer primary key, status citext, progress integer, message point, error char(6), user_id uuid, user_email citext);
 				insert into audits values (1, 'Failed', 1, '(1,2)', 'boom', '00000000-0000-0000-0000-000000000001', 'A@example.com')`,
-			shown: []string{`{"audit_id":1,"user_id":"00000000-0000-0000-0000-000000000001","user_email":"A@example.com","status":"failed","progress":1,"message":"(1,2)","error":"boom"}`},
+			shown: []string{`{"audit_id":1,"user_id":"00000000-0000-0000-0000-000000000001","user_email":"A@example.com",` +
+				`"status":"failed","progress":1,"message":"(1,2)","error":"boom"}`},
 			changes: []change{
 				notifies(`update audits set message = '(1,3)'`, "1"),
 				notifies(`update audits set message = '(1,3)'`, "1"),
@@ -121,8 +115,7 @@ func TestAdoptTypes(t *testing.T) {
 				notifies(`update audits set status = 'FAILED'`, "1"),
 			},
 		},
-		{
-			name: "a nondeterministic collation",
+		"a nondeterministic collation": {
 			setup: `create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 				create table audits (id integer primary key, status text collate ci, progress integer, message text collate ci, user_id varchar collate ci);
 				insert into audits values (1, 'FAILED', 1, 'boom', 'u')`,
@@ -133,8 +126,7 @@ func TestAdoptTypes(t *testing.T) {
 				notifies(`update audits set status = 'failed'`, "1"),
 			},
 		},
-		{
-			name: "domains",
+		"domains": {
 			setup: `create domain audit_key as integer check (value > 0); create domain percent as numeric(5,2) check (value <= 100);
 				create domain percent2 as percent; create domain word as text; create domain document as json;
 				create table audits (id audit_key primary key, status word, progress percent2, message document, error word);

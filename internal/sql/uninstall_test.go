@@ -83,52 +83,49 @@ func TestUninstallRefusesTriggersOfOthers(t *testing.T) {
 // TestPsql: the files as they stand, and what --dry-run prints, give what Install gives.
 func TestPsql(t *testing.T) {
 	t.Parallel()
-	pgtest.Each(t, map[string]string{"the default table": sql.DefaultTable, "another name": `app."Audit Log"`},
-		func(t *testing.T, _ string, table string) {
-			byHand, hand := database(t)
-			byDryRun, dry := database(t)
-			_, byInstall := database(t)
-			for _, conn := range []*pgx.Conn{hand, dry, byInstall} {
-				exec(t, conn, `create schema app`)
-			}
-			empty := catalog(t, hand)
-			set := `\set table '` + table + "'\n"
-			if table == sql.DefaultTable {
-				set = ""
-			}
-			for range 2 {
-				pgtest.Psql(t, byHand, set+file(t, "audits.sql"))
-				pgtest.Psql(t, byHand, set+file(t, "install.sql"))
-			}
-			options := sql.Options{Table: table, Create: true}
-			plan, err := sql.PlanInstall(t.Context(), dry, options)
-			if err != nil {
-				t.Fatal(err)
-			}
-			equal(t, "after a plan", catalog(t, dry), empty)
-			pgtest.Psql(t, byDryRun, plan.SQL)
-			install(t, byInstall, options)
+	tables := map[string]string{"the default table": sql.DefaultTable, "another name": `app."Audit Log"`}
+	pgtest.Each(t, tables, func(t *testing.T, _ string, table string) {
+		byHand, hand := database(t)
+		byDryRun, dry := database(t)
+		_, byInstall := database(t)
+		for _, conn := range []*pgx.Conn{hand, dry, byInstall} {
+			exec(t, conn, `create schema app`)
+		}
+		empty := catalog(t, hand)
+		set := `\set table '` + table + "'\n"
+		if table == sql.DefaultTable {
+			set = ""
+		}
+		for range 2 {
+			pgtest.Psql(t, byHand, set+file(t, "audits.sql"))
+			pgtest.Psql(t, byHand, set+file(t, "install.sql"))
+		}
+		options := sql.Options{Table: table, Create: true}
+		plan := planned(t, dry, options)
+		equal(t, "after a plan", catalog(t, dry), empty)
+		pgtest.Psql(t, byDryRun, plan.SQL)
+		install(t, byInstall, options)
 
-			want := catalog(t, byInstall)
-			equal(t, "psql -f", catalog(t, hand), want)
-			equal(t, "dry run", catalog(t, dry), want)
-			unchanged(t, dry, options)
-			install(t, hand, options)
-			equal(t, "install after psql -f", catalog(t, hand), want)
+		want := catalog(t, byInstall)
+		equal(t, "psql -f", catalog(t, hand), want)
+		equal(t, "dry run", catalog(t, dry), want)
+		unchanged(t, dry, options)
+		install(t, hand, options)
+		equal(t, "install after psql -f", catalog(t, hand), want)
 
-			removal, err := sql.PlanUninstall(t.Context(), dry, sql.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			pgtest.Psql(t, byDryRun, removal.SQL)
-			pgtest.Psql(t, byHand, set+file(t, "uninstall.sql"))
-			pgtest.Psql(t, byHand, set+file(t, "uninstall.sql"))
-			uninstall(t, byInstall)
-			want = catalog(t, byInstall)
-			equal(t, "psql -f uninstall.sql", catalog(t, hand), want)
-			equal(t, "dry run of uninstall", catalog(t, dry), want)
-			if strings.Contains(strings.Join(want, "\n"), "auditstream") {
-				t.Error("something is left")
-			}
-		})
+		removal, err := sql.PlanUninstall(t.Context(), dry, sql.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pgtest.Psql(t, byDryRun, removal.SQL)
+		pgtest.Psql(t, byHand, set+file(t, "uninstall.sql"))
+		pgtest.Psql(t, byHand, set+file(t, "uninstall.sql"))
+		uninstall(t, byInstall)
+		want = catalog(t, byInstall)
+		equal(t, "psql -f uninstall.sql", catalog(t, hand), want)
+		equal(t, "dry run of uninstall", catalog(t, dry), want)
+		if strings.Contains(strings.Join(want, "\n"), "auditstream") {
+			t.Error("something is left")
+		}
+	})
 }

@@ -175,10 +175,7 @@ func TestNewerSchemaIsLeftAlone(t *testing.T) {
 func plainScript(t *testing.T) string {
 	t.Helper()
 	_, conn := database(t)
-	plan, err := sql.PlanInstall(t.Context(), conn, sql.Options{Create: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	plan := planned(t, conn, sql.Options{Create: true})
 	return plan.SQL
 }
 
