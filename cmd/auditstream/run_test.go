@@ -29,7 +29,7 @@ func TestWrongUsage(t *testing.T) {
 		"token, short key":   {[]string{"token", "--sub=a", "--jwt-secret=short"}, "5 bytes are not enough"},
 		"token for nobody":   {[]string{"token", "--jwt-secret=" + testSecret}, "--sub USER or --email ADDRESS"},
 		"token without time": {[]string{"token", "--jwt-secret=" + testSecret, "--sub=a", "--ttl=0s"}, "--ttl=0s is not in the future; give"},
-		"dev address":        {[]string{"dev", "--http-addr=nowhere"}, "--http-addr: cannot listen on nowhere"},
+		"dev address":        {[]string{"dev", "--http-addr=nowhere"}, "HTTP_ADDR (--http-addr): cannot listen on nowhere"},
 		"dev directory":      {[]string{"dev", "--dir="}, `--dir="" names no directory; give one`},
 	}, func(t *testing.T, _ string, c test) {
 		got := command(t, c.args...).want(t, exitUsage)
