@@ -48,9 +48,7 @@ func TestAPIAdoptedTable(t *testing.T) {
 	db := harness.Adopt(t, admin)
 	db.SQL(t, "alter role application login password 'application-password'")
 	u, err := url.Parse(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	u.User = url.UserPassword("application", "application-password")
 	application := harness.Database{Admin: u.String()} // knows nothing of the schema auditstream
 
@@ -109,13 +107,9 @@ func adoptTable(t testing.TB, admin, table string, columns ...string) harness.Da
 	}
 	harness.RunCommand(t, []string{"DATABASE_URL=" + admin}, args...)
 	u, err := url.Parse(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	serve, err := url.Parse(db.Serve)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	u.User = serve.User
 	return harness.Database{Admin: admin, Serve: u.String()}
 }

@@ -37,9 +37,7 @@ func TestAPIConfigurationIsRefused(t *testing.T) {
 	otherCert, _, _ := harness.SelfSigned(t)
 	absent := filepath.Join(t.TempDir(), "absent.pem")
 	noPEM := filepath.Join(t.TempDir(), "no.pem")
-	if err := os.WriteFile(noPEM, []byte("nothing"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(noPEM, []byte("nothing"), 0o600))
 	const (
 		seconds = "a whole number from 1 to "
 		address = "give HOST:PORT or :PORT"
@@ -168,9 +166,7 @@ func TestAPIStartFails(t *testing.T) {
 		}
 	}
 	u, err := url.Parse(db.Serve)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	t.Run("wrong password", func(t *testing.T) {
 		wrong := *u
 		wrong.User = url.UserPassword(harness.ServeRole, "hush")
@@ -183,9 +179,7 @@ func TestAPIStartFails(t *testing.T) {
 	})
 	t.Run("port taken", func(t *testing.T) {
 		taken, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		defer taken.Close()
 		addr := taken.Addr().String()
 		fails(t, []string{"DATABASE_URL=" + db.Serve, "HTTP_ADDR=" + addr}, "HTTP_ADDR", addr, "address already in use")

@@ -26,9 +26,7 @@ func TestAPIDescriptionIsWhatHappens(t *testing.T) {
 
 func testAPIDescriptionIsWhatHappens(t *testing.T) {
 	description, err := harness.ReadDescription()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	served := harness.Serve(t, harness.NewDatabase(t).Serve).Ask(t, "GET", "/openapi.yaml").Body
 	if file, err := os.ReadFile(harness.Path("internal/server/web/openapi.yaml")); err != nil || string(file) != served {
 		t.Fatalf("/openapi.yaml is not internal/server/web/openapi.yaml, against which answers are held: %v", err)

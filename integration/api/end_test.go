@@ -23,9 +23,7 @@ func withRandomRetry(t testing.TB, got, want string) int {
 		t.Fatalf("the stream sent\n%s\nwant\n%s", got, want)
 	}
 	retry, err := strconv.Atoi(m[1])
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	if retry < 2500 || retry >= 7500 {
 		t.Errorf("retry: %d, want a random time from 2500 to 7499", retry)
 	}

@@ -38,18 +38,14 @@ func TestFeedsOutliveTheDatabase(t *testing.T) {
 	for n, down := range []func() error{
 		func() error { return server.StopImmediate(t.Context()) }, func() error { return server.Crash(t.Context()) }, func() error { return server.StopFast(t.Context()) },
 	} {
-		if err := down(); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, down())
 		harness.Eventually(t, func() error {
 			if status, body := i.Get(t, "/readyz"); status != http.StatusServiceUnavailable {
 				return fmt.Errorf("/readyz: %d %s, want 503", status, body)
 			}
 			return nil
 		})
-		if err := server.Restart(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, server.Restart(t.Context()))
 		feed := fmt.Sprintf("late_%d", n)
 		run("install", "--feed", feed, "--table", "jobs", "--role", harness.ServeRole)
 		for table, st := range streams {

@@ -173,9 +173,7 @@ func TestOwnViewWithRing(t *testing.T) {
 select j.id, j.state as status, j.owner as user_id, j.title, j.trouble as error, (select 100 * count(*) filter (where s.done) / nullif(count(*), 0) from public.steps s where s.job_id = j.id) as progress
 from public.jobs j;
 `), 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	db, run := several(t, `create table jobs (id bigserial primary key, title text, owner text, state text, trouble text); create table steps (id bigserial primary key, job_id int, done boolean default false);
 		create index on steps (job_id); insert into jobs (title, owner, state) values ('one', 'alice', 'working'); insert into steps (job_id) values (1), (1)`,
 		"--feed jobs --table jobs --view "+file+" --ring steps=job_id --field title --status working=running")

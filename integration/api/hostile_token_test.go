@@ -44,9 +44,7 @@ func forged(t testing.TB, header, claims string, key any) string {
 			signature = append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return text + "." + harness.Base64URL(signature)
 }
 

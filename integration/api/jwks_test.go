@@ -22,9 +22,7 @@ func testAPIJWKS(t *testing.T) {
 	strange, _ := harness.RSAKey(t, "r1")
 	iss := harness.NewIssuer(t, rsPublic, esPublic)
 	der, err := x509.MarshalPKIXPublicKey(&rs.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	publicPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	rs256, es256, hs256 := jwt.SigningMethodRS256, jwt.SigningMethodES256, jwt.SigningMethodHS256
 

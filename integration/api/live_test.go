@@ -18,9 +18,7 @@ func TestAPICommandDoctorLive(t *testing.T) {
 			t.Parallel()
 			i := harness.Serve(t, strings.TrimPrefix(nowhere, "DATABASE_URL="), tls...)
 			address, err := url.Parse(i.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, err)
 			env := append([]string{"HTTP_ADDR=" + address.Host}, tls...)
 			if out := harness.RunCommand(t, env, "doctor", "--live"); !strings.Contains(out, "serve lives: ") {
 				t.Errorf("doctor --live: %s", out)

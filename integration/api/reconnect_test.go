@@ -164,9 +164,7 @@ func testAPIDatabaseUnreachable(t *testing.T) {
 	db.Insert(t, "status, progress, message", "'running', 25, 'Analyzing pages...'")
 	i := harness.Serve(t, db.Serve)
 	i.WaitReady(t, "up")
-	if err := server.StopImmediate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, server.StopImmediate(t.Context()))
 
 	refused := i.Watch(t, "1", harness.AliceToken(t))
 	withRandomRetry(t, refused.Whole(t), "retry: RANDOM\nevent: message\ndata: {\"error\":\"Internal server error\"}\n\n")
@@ -190,9 +188,7 @@ func testAPIDatabaseUnreachable(t *testing.T) {
 		return nil
 	})
 
-	if err := server.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, server.Restart(t.Context()))
 	i.WaitReady(t, "up")
 	s := i.Watch(t, "1", harness.AliceToken(t))
 	s.WantSoFar(t, harness.FirstEvent)

@@ -58,9 +58,7 @@ func testAPIRefusals(t *testing.T) {
 	})
 	t.Run("Authorization", func(t *testing.T) {
 		ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		head, payload, signature := harness.CutToken(t, harness.AliceToken(t))
 		_, bobs, _ := harness.CutToken(t, harness.Token(t, jwt.MapClaims{"sub": "bob"}))
 		now := time.Now()

@@ -83,9 +83,7 @@ func TestS10DatabaseThatIsNotUTF8(t *testing.T) {
 	t.Parallel()
 	utf8 := harness.NewDatabase(t) // makes the role
 	admin, err := url.Parse(utf8.Admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	name := strings.TrimPrefix(admin.Path, "/") + "_l1"
 	conn := pgtest.Connect(t, utf8.Admin)
 	harness.Exec(t, conn, `create database `+name+` encoding 'LATIN1' locale 'C' template template0`)

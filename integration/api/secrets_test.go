@@ -49,14 +49,10 @@ func testAPISecretsAreNeverLogged(t *testing.T) {
 		i.Ask(t, "GET", harness.StreamPath(good))
 		i.Ask(t, "POST", harness.StatusPath(good))
 	}
-	if err := server.StopImmediate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, server.StopImmediate(t.Context()))
 	i.Watch(t, id, good).Whole(t)
 	i.Ask(t, "GET", harness.StatusPath(id), "Authorization", "Bearer "+good)
-	if err := server.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, server.Restart(t.Context()))
 	i.WaitReady(t, "up")
 	db.SQL(t, "update audits set status = 'failed', error = 'muttered error'")
 	s.Until(t, func(p harness.Progress) bool { return p.Status == "failed" })
@@ -66,9 +62,7 @@ func testAPISecretsAreNeverLogged(t *testing.T) {
 	i.WaitLog(t, "stream ended")
 	log := i.Log.String()
 	admin, err := url.Parse(db.Admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	adminPassword, _ := admin.User.Password()
 	for name, private := range map[string]string{
 		"the secret": harness.JWTSecret, "the previous secret": "previous-0123456789", "the role's password": "serve-password", "the superuser's password": adminPassword,

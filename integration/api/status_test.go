@@ -169,9 +169,7 @@ func testAPIMetricsNameNobody(t *testing.T) {
 	})
 
 	resp, err := http.Get(i.Admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	text := harness.ReadAll(t, resp.Body)
 	for _, private := range []string{"918273645", "564738291", "alice", "mallory", "whisper", "example.com"} {
 		if strings.Contains(text, private) {

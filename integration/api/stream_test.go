@@ -20,13 +20,9 @@ import (
 func exchange(t testing.TB, i *harness.Instance, request string) (head, body string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(i.URL, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}

@@ -62,13 +62,9 @@ func TestPitfall08IdleHTTP2StreamOutlivesTheWriteDeadline(t *testing.T) {
 
 	// Who speaks HTTP to it gets no stream.
 	conn, err := net.Dial("tcp", i.URL[len("https://"):])
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
 	if _, err := conn.Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -22,9 +22,7 @@ func startWatch(t testing.TB, i *harness.Instance, args ...string) *watchRun {
 	w := &watchRun{exec.CommandContext(ctx, harness.Binary(t), append([]string{"watch"}, args...)...), new(harness.RawBody), new(harness.RawBody)}
 	w.Env = harness.Environment([]string{"AUDITSTREAM_URL=" + i.URL, "AUDITSTREAM_TOKEN=" + harness.AliceToken(t)})
 	w.Stdout, w.Stderr = w.out, w.err
-	if err := w.Start(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, w.Start())
 	t.Cleanup(func() { cancel(); _ = w.Wait() })
 	return w
 }

@@ -25,19 +25,13 @@ func TestAPIWatchInATerminal(t *testing.T) {
 	cmd := exec.Command(harness.Binary(t), append([]string{"watch"}, ids...)...)
 	cmd.Env = harness.Environment([]string{"AUDITSTREAM_URL=" + i.URL, "AUDITSTREAM_TOKEN=" + harness.AliceToken(t), "TERM=xterm"})
 	master, tty, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	defer master.Close()
-	if err := pty.Setsize(master, &pty.Winsize{Cols: 100, Rows: 24}); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, pty.Setsize(master, &pty.Winsize{Cols: 100, Rows: 24}))
 	before := modes(t, tty)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, cmd.Start())
 	shown := new(harness.RawBody)
 	var reading sync.WaitGroup
 	reading.Go(func() { _, _ = io.Copy(shown, master) }) // fails when nobody has the terminal open any more
@@ -80,9 +74,7 @@ func TestAPIWatchInATerminal(t *testing.T) {
 func modes(t *testing.T, tty *os.File) []byte {
 	t.Helper()
 	state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	var b bytes.Buffer
 	for _, flag := range []uint32{state.Iflag, state.Oflag, state.Cflag, state.Lflag} {
 		for shift := 0; shift < 32; shift += 8 {

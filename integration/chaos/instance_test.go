@@ -45,9 +45,7 @@ type logRecord struct {
 func newReplica(t testing.TB, n int, maxDuration time.Duration, env ...string) *replica {
 	t.Helper()
 	port, err := harness.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	r := &replica{n: n, maxDuration: maxDuration, path: harness.Binary(t), command: "serve", addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	r.env = harness.Environment(append([]string{
 		"JWT_SECRET=" + harness.JWTSecret, "HTTP_ADDR=" + r.addr, "ADMIN_ADDR=off", "LOG_FORMAT=json", "LOG_LEVEL=debug",

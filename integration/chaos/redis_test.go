@@ -33,9 +33,7 @@ func testChaosRedis(t *testing.T) {
 	c.relay.command = "relay"
 	c.breaker = &breaker{server: server, admin: db.Admin, proxied: 1, redis: redis, redisHole: hole,
 		replicas: c.replicas, relay: c.relay, journal: c.journal, path: harness.Binary(t)}
-	if err := c.relay.start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, c.relay.start(t.Context()))
 	c.populate(t, db)
 	chaosRun(t, plan, c)
 }

@@ -102,16 +102,12 @@ func newChaos(t *testing.T, plan schedule) *chaos {
 func (c *chaos) populate(t *testing.T, db harness.Database) {
 	t.Helper()
 	writers, err := pgxpool.New(t.Context(), db.Admin+"&pool_max_conns=12")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	t.Cleanup(writers.Close)
 	if _, err := writers.Exec(t.Context(), copies.column()); err != nil {
 		t.Fatal(err)
 	}
-	if err := installAgain(t.Context(), harness.Binary(t), db.Admin, copies.install()...); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, installAgain(t.Context(), harness.Binary(t), db.Admin, copies.install()...))
 	c.app = &application{pool: writers, ledger: newLedger(), journal: c.journal}
 	for n := range chaosSlots {
 		s := &slot{n: n}
@@ -126,9 +122,7 @@ func (c *chaos) populate(t *testing.T, db harness.Database) {
 		}
 	}
 	for _, r := range c.replicas {
-		if err := r.start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, r.start(t.Context()))
 	}
 }
 

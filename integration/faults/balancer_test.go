@@ -14,14 +14,10 @@ func startHAProxy(t testing.TB, addrs []string) *harness.Balancer {
 	var both []byte // HAProxy wants them in one file
 	for _, file := range []string{cert, key} {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		both = append(both, text...)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "both.pem"), both, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(filepath.Join(dir, "both.pem"), both, 0o600))
 	addr := harness.QuietAddr(t)
 	config := harness.ShippedConfig(t, "haproxy.cfg", append(harness.WithAddresses(addrs),
 		"user haproxy\n", "\n", "group haproxy\n", "\n", "log /dev/log local0", "log stderr format raw local0",

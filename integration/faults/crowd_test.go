@@ -189,9 +189,7 @@ func testFaultKilledServerAndRestartConverge(t *testing.T) {
 	db.SetAll(t, 1)
 	client.Reached(t, 1)
 
-	if err := first.Cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, first.Cmd.Process.Kill())
 	<-first.Done
 	db.SetAll(t, 2)
 	_, addr, _ := strings.Cut(first.URL, "//")

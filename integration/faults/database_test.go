@@ -42,15 +42,11 @@ func testFaultDatabaseComesAndGoes(t *testing.T) {
 			for _, v := range viewers {
 				v.Reached(t, 10*n)
 			}
-			if err := fault.down(); err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, fault.down())
 			beating := viewers[0].Beating(2)
 			whileDatabaseIsDown(t, i, ids[0])
 			harness.Eventually(t, beating)
-			if err := fault.up(); err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, fault.up())
 			up := time.Now()
 			db.SetAll(t, 10*n+1)
 			for _, v := range viewers {

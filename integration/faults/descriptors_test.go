@@ -21,9 +21,7 @@ func TestFaultOutOfFileDescriptors(t *testing.T) {
 	id := db.Insert(t, "status, progress", "'running', 10")
 	limited := filepath.Join(t.TempDir(), "auditstream")
 	script := fmt.Sprintf("#!/bin/sh\nulimit -n 100 && exec '%s' \"$@\"\n", harness.Binary(t))
-	if err := os.WriteFile(limited, []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(limited, []byte(script), 0o700))
 	i := harness.Launch(t, limited, db.Serve)
 	i.WaitReady(t, "up")
 	if got := i.WaitLog(t, "this process may open too few files for SSE_MAX_STREAMS: raise the limit (ulimit -n, LimitNOFILE=) or lower SSE_MAX_STREAMS"); got["open_files_limit"] != 100.0 {
@@ -36,9 +34,7 @@ func TestFaultOutOfFileDescriptors(t *testing.T) {
 	var crowd []net.Conn
 	for range 200 { // the kernel's queue takes those that the process cannot
 		conn, err := net.DialTimeout("tcp", addr, harness.Patience)
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		crowd = append(crowd, conn)
 	}
 	// One that was not accepted gets no answer.
@@ -46,9 +42,7 @@ func TestFaultOutOfFileDescriptors(t *testing.T) {
 	if _, err := last.Write([]byte("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	if err := last.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, last.SetReadDeadline(time.Now().Add(time.Second)))
 	var timeout net.Error
 	if _, err := last.Read(make([]byte, 1)); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Fatalf("the process still had descriptors: this test proves nothing (%v)", err)

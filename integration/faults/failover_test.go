@@ -31,13 +31,9 @@ func newPair(t testing.TB) *pair {
 	p.way, first = pgtest.ProxyDSN(t, p.before.Serve)
 	_, second = pgtest.ProxyDSN(t, p.standby.DSN("postgres"))
 	a, err := url.Parse(first)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	b, err := url.Parse(second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	a.Host += "," + b.Host
 	q := a.Query()
 	q.Set("target_session_attrs", "read-write")
@@ -77,9 +73,7 @@ func TestFailover(t *testing.T) {
 		lose func(t testing.TB, p *pair)
 	}{
 		{"killed", func(t testing.TB, p *pair) {
-			if err := p.primary.Crash(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, p.primary.Crash(t.Context()))
 		}},
 		{"out of reach", func(_ testing.TB, p *pair) { p.way.Pause() }},
 		// The old primary lives and answers, and all connections to it stay open.
@@ -154,12 +148,8 @@ func (p *pair) registered(t testing.TB, instances []*harness.Instance, audits in
 func (p *pair) returnAsStandby(t testing.TB) {
 	t.Helper()
 	data := filepath.Join(filepath.Dir(p.primary.LogFile()), "data")
-	if err := os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.primary.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644))
+	harness.NoError(t, p.primary.Restart(t.Context()))
 	if got := p.before.SQL(t, `select pg_is_in_recovery()`); got != "t" {
 		t.Fatalf("the old primary says in recovery: %q, want t", got)
 	}

@@ -42,9 +42,7 @@ func readRaw(r io.Reader, each func(sse.Event, harness.Progress)) error {
 func startTransaction(t testing.TB, dsn string) pgx.Tx {
 	t.Helper()
 	tx, err := pgtest.Connect(t, dsn).Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
 	return tx
 }

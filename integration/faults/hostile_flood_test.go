@@ -54,9 +54,7 @@ func (f *flooded) update(t *testing.T) (shown, heard time.Duration) {
 	f.n++
 	mark := fmt.Sprintf("marker %d", f.n)
 	tx, err := f.app.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	if _, err := tx.Exec(t.Context(), `update audits set total_pages = $1 where user_id = 'alice'`, f.n); err != nil {
 		t.Fatal(err)
 	}
@@ -64,9 +62,7 @@ func (f *flooded) update(t *testing.T) (shown, heard time.Duration) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, tx.Commit(t.Context()))
 	for _, v := range f.viewers {
 		v.Reached(t, f.n)
 	}
@@ -130,9 +126,7 @@ func (f *flooded) work(t *testing.T) (w work) {
 	w.lines = float64(strings.Count(f.i.Log.String(), "\n"))
 	w.silent = f.i.Metric(t, harness.ListenerSilent)
 	err := f.app.QueryRow(t.Context(), `select seq_scan + coalesce(idx_scan, 0) from pg_stat_user_tables where relname = 'audits'`).Scan(&w.scans)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return w
 }
 

@@ -27,9 +27,7 @@ func forger(t *testing.T, admin string) *pgx.Conn {
 		create role `+name+` login password 'forged-password' nosuperuser;
 	exception when duplicate_object then null; end $$`)
 	u, err := url.Parse(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	u.User = url.UserPassword(name, "forged-password")
 	return pgtest.Connect(t, u.String())
 }
@@ -154,9 +152,7 @@ func TestHostileCanariesProveNothing(t *testing.T) {
 	elsewhere := pgtest.New(t)
 	conn := forger(t, elsewhere)
 	u, err := url.Parse(elsewhere)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	u.User = url.UserPassword(harness.ServeRole, "serve-password")
 	ctx, cancel := context.WithCancel(t.Context())
 	forged := make(chan error, 1)
@@ -180,9 +176,7 @@ func TestHostileCanariesProveNothing(t *testing.T) {
 	v := i.View(t, db.InsertMany(t, 1)[0], nil)
 	i.WaitMetric(t, harness.ListenerSilent, harness.AtLeast(1))
 	cancel()
-	if err := <-forged; err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, <-forged)
 	i.WaitReady(t, "polling")
 	if got := i.Metric(t, `auditstream_notifications_total{kind="canary"}`); got < 10 {
 		t.Errorf("%v canaries were heard, want the forged ones", got)

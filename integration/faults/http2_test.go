@@ -28,9 +28,7 @@ func unread(t testing.TB, i *harness.Instance, id string) {
 func unreadOn(t testing.TB, i *harness.Instance, transport *http.Transport, id string) *http.Response {
 	t.Helper()
 	resp, err := transport.RoundTrip(harness.Request(t, context.Background(), i.URL+"/api/v1/sse/audits/"+id+"/progress", harness.AliceToken(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	t.Cleanup(func() {
 		_ = resp.Body.Close()
 		transport.CloseIdleConnections()

@@ -22,9 +22,7 @@ func TestFaultInstallBehindANotificationThatDoesNotCommit(t *testing.T) {
 		db.Admin = strings.Replace(db.Admin, "&", "?", 1)
 	}
 	script, err := os.ReadFile(harness.Path("internal/sql/install.sql"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	db.SQL(t, `create table audits (id bigserial primary key, url text not null, user_id text, user_email text, status text, progress int, message text,
 		geo_score numeric, total_pages int, error text); insert into audits (url) values ('https://example.com')`)
 	db.SQL(t, `alter system set synchronous_standby_names = 'nobody'`)

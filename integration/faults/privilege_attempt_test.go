@@ -31,15 +31,11 @@ type intruder struct {
 func intrude(t *testing.T, dsn string) *intruder {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	i := new(intruder)
 	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { i.notices = append(i.notices, n) }
 	i.Conn, err = pgx.ConnectConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	t.Cleanup(func() { _ = i.Close(context.WithoutCancel(t.Context())) })
 	return i
 }
@@ -81,13 +77,9 @@ func TestPrivilegeRoleReadsTheViewAlone(t *testing.T) {
 		from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
 		where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
 			and a.attnum > 0 and not a.attisdropped`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	columns, err := pgx.CollectRows(rows, pgx.RowToStructByPos[relation])
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	const view, feeds, choices = "auditstream.progress", "auditstream.feeds", "auditstream.choices"
 	seen := map[string]bool{}
 	for _, c := range columns {
@@ -148,9 +140,7 @@ func TestPrivilegeRoleIsRefusedTheRest(t *testing.T) {
 	var pid int
 	err := admin.QueryRow(t.Context(), `select quote_ident(current_user), quote_ident(current_database()), pg_backend_pid()`).
 		Scan(&superuser, &here, &pid)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	before := texts(t, admin, rights, "public")
 	for _, statement := range []string{
 		// more rights

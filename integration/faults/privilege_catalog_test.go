@@ -131,9 +131,7 @@ func TestPrivilegeRoleHasNoMoreThanServeNeeds(t *testing.T) {
 			t.Parallel()
 			db, admin := newNeighbourhood(t)
 			var version int
-			if err := admin.QueryRow(t.Context(), `select current_setting('server_version_num')::int`).Scan(&version); err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, admin.QueryRow(t.Context(), `select current_setting('server_version_num')::int`).Scan(&version))
 			public, mine := everybodys(version), granted
 			if test.locked {
 				db.LockUp(t)

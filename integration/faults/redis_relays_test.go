@@ -49,9 +49,7 @@ func TestEitherOfTwoRelaysMayDie(t *testing.T) {
 	}
 	kill := func(r *harness.Instance) {
 		t.Helper()
-		if err := r.Cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, r.Cmd.Process.Kill())
 	}
 	changeFor := func(d time.Duration) {
 		t.Helper()

@@ -124,19 +124,13 @@ func TestRedisRelay(t *testing.T) {
 		}
 	}
 	// One relay is enough. Without any the instances know that they hear nothing of changes, though Redis is well.
-	if err := first.Cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, first.Cmd.Process.Kill())
 	waitRelay(t, second, 200, `{"status":"ready","listener":"up","redis":"up"}`)
-	if err := second.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, second.Cmd.Process.Signal(syscall.SIGSTOP))
 	for _, i := range instances {
 		i.WaitReady(t, "polling")
 	}
-	if err := second.Cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, second.Cmd.Process.Signal(syscall.SIGCONT))
 	for _, i := range instances {
 		i.WaitReady(t, "up")
 	}

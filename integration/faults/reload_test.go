@@ -16,9 +16,7 @@ import (
 // reload sends SIGHUP with new settings in the file and waits until the log has one more record with the message.
 func reload(t testing.TB, i *harness.Instance, file, message string, lines ...string) {
 	t.Helper()
-	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600))
 	before := strings.Count(i.Log.String(), message)
 	i.Signal(t, syscall.SIGHUP)
 	harness.Eventually(t, func() error {
@@ -39,9 +37,7 @@ func TestReloadTakesOverSecretsAndLogLevel(t *testing.T) {
 	db := harness.NewFirstAuditDatabase(t)
 	first, second := strings.Repeat("first-key-", 4), strings.Repeat("second-key-", 4)
 	file := filepath.Join(t.TempDir(), "auditstream.env")
-	if err := os.WriteFile(file, []byte("# what the process has in its environment counts less\nJWT_SECRET='"+first+"'\nLOG_LEVEL=info\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(file, []byte("# what the process has in its environment counts less\nJWT_SECRET='"+first+"'\nLOG_LEVEL=info\n"), 0o600))
 	i := harness.Serve(t, db.Serve, "--env-file="+file)
 	i.WaitReady(t, "up")
 	wantStatus := func(token string, want int) {
@@ -100,9 +96,7 @@ func TestReloadTakesOverSecretsAndLogLevel(t *testing.T) {
 			t.Errorf("the log has %q", private)
 		}
 	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.Remove(file))
 	before := strings.Count(i.Log.String(), notReloaded)
 	i.Signal(t, syscall.SIGHUP)
 	harness.Eventually(t, func() error {
@@ -120,13 +114,9 @@ func TestReloadTakesOverAllOrNothing(t *testing.T) {
 	db := harness.NewFirstAuditDatabase(t)
 	dir := t.TempDir()
 	cert, keyFile, _, err := harness.MakeCertificate(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	file := filepath.Join(dir, "auditstream.env")
-	if err := os.WriteFile(file, []byte("LOG_LEVEL=info"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(file, []byte("LOG_LEVEL=info"), 0o600))
 	i := harness.Serve(t, db.Serve, "--env-file="+file, "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+keyFile)
 	before := certificate(t, i)
 	if _, _, _, err := harness.MakeCertificate(dir); err != nil {
@@ -147,9 +137,7 @@ func certificate(t testing.TB, i *harness.Instance) []byte {
 	t.Helper()
 	_, address, _ := strings.Cut(i.URL, "://")
 	conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) // which one it is, is the question
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	defer conn.Close()
 	if got := conn.ConnectionState().NegotiatedProtocol; got != "h2" {
 		t.Errorf("protocol %q, want h2", got)
@@ -165,9 +153,7 @@ func TestReloadFetchesKeysAndReadsTheCertificate(t *testing.T) {
 	iss := harness.NewIssuer(t, key)
 	dir := t.TempDir()
 	cert, keyFile, _, err := harness.MakeCertificate(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	i := harness.Serve(t, db.Serve, append(iss.Env(), "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+keyFile)...)
 	before, asked := certificate(t, i), iss.Asked()
 	if _, _, _, err := harness.MakeCertificate(dir); err != nil {
@@ -185,9 +171,7 @@ func TestReloadFetchesKeysAndReadsTheCertificate(t *testing.T) {
 		t.Error("the keys were not fetched")
 	}
 
-	if err := os.WriteFile(cert, []byte("half a certificate"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(cert, []byte("half a certificate"), 0o600))
 	i.Signal(t, syscall.SIGHUP)
 	i.WaitLog(t, "not reloaded, all stays as it was")
 	if slices.Equal(certificate(t, i), before) {

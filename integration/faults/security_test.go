@@ -110,20 +110,14 @@ func TestSecurityRequestsAreBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			u, err := url.Parse(i.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, err)
 			conn, err := net.Dial("tcp", u.Host)
-			if err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, err)
 			defer conn.Close()
 			if _, err := io.WriteString(conn, request); err != nil {
 				t.Fatal(err)
 			}
-			if err := conn.SetReadDeadline(time.Now().Add(harness.Patience)); err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, conn.SetReadDeadline(time.Now().Add(harness.Patience)))
 			if _, err := io.Copy(io.Discard, bufio.NewReader(conn)); err != nil && strings.Contains(err.Error(), "timeout") {
 				t.Errorf("still connected after %v", harness.Patience)
 			}

@@ -47,9 +47,7 @@ func testGoodbye(t *testing.T, sig os.Signal, streams int) {
 	keptAlive := &http.Client{Transport: harness.Recorded{RoundTripper: harness.NewTransport()}}
 	defer keptAlive.CloseIdleConnections()
 	resp, err := keptAlive.Do(harness.Request(t, t.Context(), i.URL+"/healthz", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	harness.ReadAll(t, resp.Body)
 
 	start := time.Now()
@@ -62,9 +60,7 @@ func testGoodbye(t *testing.T, sig os.Signal, streams int) {
 			t.Fatalf("the stream ended with %q, want a retry field alone", v.End())
 		}
 		delay, err := strconv.Atoi(match[1])
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		delays[delay]++
 		if delay < 2500 || delay > 7500 {
 			t.Errorf("retry: %d, want 2500 to 7500", delay)

@@ -28,9 +28,7 @@ func earlier(t *testing.T, version int) harness.Database {
 	harness.Database{Admin: admin}.KeepsRowTexts(t)
 	for _, name := range []string{"audits.sql", fmt.Sprintf("testdata/schema-%d.sql", version)} {
 		script, err := os.ReadFile(harness.Path("internal/sql/" + name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		pgtest.Psql(t, admin, string(script))
 	}
 	grants := `grant usage on schema auditstream to ` + harness.ServeRole + `; grant select on auditstream.progress to ` + harness.ServeRole
@@ -39,9 +37,7 @@ func earlier(t *testing.T, version int) harness.Database {
 	}
 	pgtest.Psql(t, admin, grants)
 	u, err := url.Parse(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	u.User = url.UserPassword(harness.ServeRole, "serve-password")
 	return harness.Database{Admin: admin, Serve: u.String()}
 }

@@ -113,12 +113,8 @@ func TestFaultVanishedClientsLeaveNothingBehind(t *testing.T) {
 			if _, err := conn.Read(make([]byte, 1)); err != nil {
 				t.Fatal(err)
 			}
-			if err := conn.SetLinger(how.linger); err != nil {
-				t.Fatal(err)
-			}
-			if err := conn.Close(); err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, conn.SetLinger(how.linger))
+			harness.NoError(t, conn.Close())
 		}
 		harness.Eventually(t, func() error {
 			open, gone := i.Metric(t, harness.StreamsOpen), i.Metric(t, clientsGone)-ended

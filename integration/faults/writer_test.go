@@ -147,9 +147,7 @@ func TestFaultInstallDoesNotQueueWritersBehindALongTransaction(t *testing.T) {
 	t.Parallel()
 	admin := pgtest.New(t)
 	table, err := os.ReadFile(harness.Path("internal/sql/audits.sql"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	pgtest.Psql(t, admin, string(table))
 	db := harness.Database{Admin: admin}
 	db.InsertMany(t, 10)
@@ -208,9 +206,7 @@ func TestFaultInstallDoesNotQueueWritersBehindALongTransaction(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Errorf("an update failed: %v", err)
 	}
-	if err := long.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, long.Commit(t.Context()))
 	if o := <-installed; o.code != 0 {
 		t.Errorf("install: exit status %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
@@ -224,8 +220,6 @@ func lockWaiting(t *testing.T, conn *pgx.Conn) (waiting bool) {
 	t.Helper()
 	err := conn.QueryRow(t.Context(), `select exists (select from pg_stat_activity
 		where datname = current_database() and application_name = 'auditstream' and wait_event_type = 'Lock')`).Scan(&waiting)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return waiting
 }

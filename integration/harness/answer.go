@@ -22,9 +22,7 @@ func (i *Instance) Ask(t testing.TB, method, path string, headers ...string) Ans
 	r := Request(t, t.Context(), i.URL+path, "", headers...)
 	r.Method = method
 	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return Answer{resp.StatusCode, resp.Header, ReadAll(t, resp.Body)}
 }
 
@@ -71,9 +69,7 @@ func (a Answer) WantOpen(t testing.TB, status int, body string) {
 func Request(t testing.TB, ctx context.Context, url, token string, headers ...string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -87,9 +83,7 @@ func Request(t testing.TB, ctx context.Context, url, token string, headers ...st
 func (i *Instance) Get(t testing.TB, path string) (status int, body string) {
 	t.Helper()
 	resp, err := http.Get(i.URL + path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return resp.StatusCode, ReadAll(t, resp.Body)
 }
 
@@ -98,9 +92,7 @@ func ReadAll(t testing.TB, body io.ReadCloser) string {
 	t.Helper()
 	defer body.Close()
 	b, err := io.ReadAll(body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return string(b)
 }
 

@@ -25,9 +25,7 @@ var ports = []string{"127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"}
 func ShippedConfig(t testing.TB, name string, pairs ...string) string {
 	t.Helper()
 	text, err := os.ReadFile(Path("deploy/" + name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	for k := 0; k < len(pairs); k += 2 {
 		if !bytes.Contains(text, []byte(pairs[k])) {
 			t.Fatalf("deploy/%s has no %q, which the test replaces", name, pairs[k])

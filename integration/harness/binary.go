@@ -103,9 +103,7 @@ func CommandBinary(t testing.TB) string {
 func built(t testing.TB, build func() (string, error)) string {
 	t.Helper()
 	path, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return path
 }
 

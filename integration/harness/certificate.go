@@ -19,9 +19,7 @@ import (
 func SelfSigned(t testing.TB) (certFile, keyFile string, pool *x509.CertPool) {
 	t.Helper()
 	certFile, keyFile, pool, err := MakeCertificate(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return certFile, keyFile, pool
 }
 
@@ -61,8 +59,6 @@ func NewCertificate(t testing.TB) (dir, cert, key string, roots *x509.CertPool) 
 	t.Helper()
 	dir = t.TempDir()
 	cert, key, roots, err := MakeCertificate(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return dir, cert, key, roots
 }

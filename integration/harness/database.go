@@ -57,9 +57,7 @@ func Adopted(t testing.TB, admin string) Database {
 	t.Helper()
 	Database{Admin: admin}.KeepsRowTexts(t)
 	u, err := url.Parse(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	u.User = url.UserPassword(ServeRole, "serve-password")
 	return Database{Admin: admin, Serve: u.String()}
 }
@@ -152,9 +150,7 @@ func Exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 func (d Database) LockUp(t testing.TB) {
 	t.Helper()
 	u, err := url.Parse(d.Admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	d.SQL(t, `revoke all on database `+pgx.Identifier{strings.TrimPrefix(u.Path, "/")}.Sanitize()+` from public;
 		revoke all on schema public from public`)
 	// Whoever locks a database up installs afterwards, or again: only then is CONNECT the role's own.

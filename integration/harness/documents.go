@@ -96,8 +96,6 @@ func WantList(t testing.TB, what string, got, want []string) {
 func Document(t testing.TB, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(Path(name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return string(text)
 }

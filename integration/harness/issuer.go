@@ -82,9 +82,7 @@ func (iss *Issuer) Env() []string {
 func RSAKey(t testing.TB, kid string) (*rsa.PrivateKey, map[string]string) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return key, map[string]string{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": Base64URL(key.N.Bytes()), "e": "AQAB"}
 }
 
@@ -92,13 +90,9 @@ func RSAKey(t testing.TB, kid string) (*rsa.PrivateKey, map[string]string) {
 func ECKey(t testing.TB, kid string) (*ecdsa.PrivateKey, map[string]string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	point, err := key.PublicKey.Bytes() // 4, x, y
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return key, map[string]string{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": kid, "x": Base64URL(point[1:33]), "y": Base64URL(point[33:])}
 }
 

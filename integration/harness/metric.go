@@ -14,9 +14,7 @@ var OfAudits = strings.NewReplacer(`{feed="audits"}`, "", `feed="audits",`, "", 
 func (i *Instance) Metric(t testing.TB, name string) float64 {
 	t.Helper()
 	resp, err := http.Get(i.Admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	for line := range strings.Lines(ReadAll(t, resp.Body)) {
 		if rest, ok := strings.CutPrefix(OfAudits.Replace(line), name+" "); ok {
 			var value float64

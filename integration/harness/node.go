@@ -12,9 +12,7 @@ func NodeProject(t testing.TB) (dir string) {
 	t.Helper()
 	NodeModules(t)
 	dir = t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "node_modules"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, os.Mkdir(filepath.Join(dir, "node_modules"), 0o755))
 	for name, from := range map[string]string{"auditstream-client": ClientDir, "pg": "integration/queues/node/node_modules/pg"} {
 		target := Path(from)
 		_, err := os.Stat(target)

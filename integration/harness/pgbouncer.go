@@ -20,17 +20,11 @@ func StartPgBouncer(t testing.TB, dsn string) string {
 	t.Helper()
 	path := lookPath(t, "install the package pgbouncer", "pgbouncer", "/usr/sbin/pgbouncer")
 	target, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	port, err := FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	dir, err := os.MkdirTemp("", "auditstream-pgbouncer-*") // t.TempDir's parents are closed to other accounts
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	password, _ := target.User.Password()
 	cmd := exec.Command(path, filepath.Join(dir, "pgbouncer.ini"))
@@ -50,9 +44,7 @@ default_pool_size = 10
 `, target.Hostname(), target.Port(), port, filepath.Join(dir, "users.txt")),
 	} {
 		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		NoError(t, os.WriteFile(file, []byte(content), 0o600))
 		owner(file)
 	}
 	owner(dir)
@@ -99,9 +91,7 @@ func pgbouncerAccount(t testing.TB, cmd *exec.Cmd) func(file string) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 		cmd.Dir = "/"
 		return func(file string) {
-			if err := os.Chown(file, uid, gid); err != nil {
-				t.Fatal(err)
-			}
+			NoError(t, os.Chown(file, uid, gid))
 		}
 	}
 	t.Fatal("pgbouncer refuses to run as root, and there is neither an account postgres nor nobody")

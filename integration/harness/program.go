@@ -25,9 +25,7 @@ func TemporaryPaths(dir string) (lines string) {
 // by itself, at SIGTERM, and it is running once somebody listens on addr.
 func StartProgram(t testing.TB, name, path, config string) (run func(addr string, args ...string)) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, os.WriteFile(path, []byte(config), 0o600))
 	binary, err := exec.LookPath(name)
 	if err != nil {
 		binary, err = exec.LookPath("/usr/sbin/" + name) // on no ordinary user's PATH
@@ -101,9 +99,7 @@ func FreePort() (port int, err error) {
 // StartProcess starts a program. The channel is closed when it has ended, however it did; then its status is in cmd.ProcessState.
 func StartProcess(t testing.TB, cmd *exec.Cmd) (ended chan struct{}) {
 	t.Helper()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, cmd.Start())
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -16,19 +16,13 @@ import (
 func (i *Instance) RawClient(t testing.TB, id, extra string) *net.TCPConn {
 	t.Helper()
 	u, err := url.Parse(i.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	conn, err := SmallBufferDialer().DialContext(t.Context(), "tcp", u.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
 	_, err = fmt.Fprintf(conn, "GET /api/v1/sse/audits/%s/progress HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n%s",
 		id, u.Host, AliceToken(t), extra)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return conn.(*net.TCPConn)
 }
 

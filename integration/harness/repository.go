@@ -41,8 +41,6 @@ func DependsOn(t testing.TB, folders ...string) {
 			}
 			return err
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		NoError(t, err)
 	}
 }

@@ -80,9 +80,7 @@ func (i *Instance) OpenOn(t testing.TB, transport *http.Transport, path, token s
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	resp, err := Recorded{transport}.RoundTrip(Request(t, ctx, i.URL+path, token, headers...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	s := &Stream{Response: resp, Cancel: cancel, events: make(chan sse.Event, 20000), Raw: new(RawBody)}
 	done := make(chan struct{})
 	go func() {

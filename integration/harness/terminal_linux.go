@@ -40,9 +40,7 @@ unset MAKEFLAGS MAKELEVEL MFLAGS
 	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	typed, err := w.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	w.typed = typed
 	w.done = StartProcess(t, w.cmd)
 	t.Cleanup(func() {

@@ -20,9 +20,7 @@ func SignToken(t testing.TB, method jwt.SigningMethod, key any, header map[strin
 		tok.Header[name] = value
 	}
 	signed, err := tok.SignedString(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return Remember(signed)
 }
 
@@ -49,9 +47,7 @@ func Token(t testing.TB, claims jwt.MapClaims) string {
 		}
 	}
 	signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString([]byte(JWTSecret))
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return Remember(signed)
 }
 
@@ -62,8 +58,6 @@ func AliceToken(t testing.TB) string { return Token(t, jwt.MapClaims{"sub": "ali
 func AliceTokenOf(t testing.TB, key string) string {
 	t.Helper()
 	signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}).SignedString([]byte(key))
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return Remember(signed)
 }

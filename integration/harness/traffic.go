@@ -26,9 +26,7 @@ var trafficOf sync.Map // the host of an instance's API: its *Traffic
 func (i *Instance) record(t testing.TB) {
 	t.Helper()
 	u, err := url.Parse(i.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	i.Traffic = &Traffic{Marks: map[string]bool{}, wrong: map[string]bool{}}
 	trafficOf.Store(u.Host, i.Traffic)
 	t.Cleanup(func() {

@@ -62,9 +62,7 @@ func (i *Instance) ViewWith(t testing.TB, transport *http.Transport, id, token s
 	for again := 0; ; again++ { // as Watch
 		var err error
 		v, err = i.TryView(transport, Request(t, context.Background(), i.URL+"/api/v1/sse/audits/"+id+"/progress", token), seen)
-		if err != nil {
-			t.Fatal(err)
-		}
+		NoError(t, err)
 		if again == 2 || !refusedForNow(v.begins(t)) {
 			break
 		}

@@ -82,17 +82,13 @@ func measureLatency(t testing.TB, streams, audits, updates int) latencyReport {
 	for n := 1; n <= warmUp+updates; n++ {
 		id := ids[n%audits]
 		tx, err := app.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		if _, err := tx.Exec(t.Context(), `update audits set total_pages = $1, progress = $2 where id = $3`, n, n%100, id); err != nil {
 			t.Fatal(err)
 		}
 		streamTimes.Start(n)
 		listenTimes.Started[n] = streamTimes.Started[n]
-		if err := tx.Commit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, tx.Commit(t.Context()))
 		listenTimes.Samples <- harness.Sample{N: n, At: heard(t, id)}
 		for k, v := range viewers {
 			if ids[k%audits] == id {

@@ -22,9 +22,7 @@ var profiled = fmt.Sprintf("GODEBUG=memprofilerate=%d", profileRate)
 func descriptors(t testing.TB, i *harness.Instance) (size float64) {
 	t.Helper()
 	resp, err := http.Get(i.Admin + "/debug/pprof/heap?debug=1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	profile := harness.ReadAll(t, resp.Body)
 	// The rate is told doubled; a process that was not profiled as finely would find none.
 	if !strings.Contains(profile, fmt.Sprintf("@ heap/%d\n", 2*profileRate)) {

@@ -95,13 +95,9 @@ func TestAPIRequestsAfterAStreamAreAnsweredInTurn(t *testing.T) {
 func whole(t testing.TB, i *harness.Instance, request string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(i.URL, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)

@@ -86,9 +86,7 @@ func openSlowly(t testing.TB, i *harness.Instance, begin, drop string) *slowClie
 	t.Helper()
 	start := time.Now()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(i.URL, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	c := &slowClient{ended: make(chan time.Duration, 1)}
 	done := make(chan struct{})
 	t.Cleanup(func() { _ = conn.Close(); <-done })
@@ -121,9 +119,7 @@ func askTimes(t testing.TB, i *harness.Instance, n int) time.Duration {
 		start := time.Now()
 		transport := &http.Transport{DisableKeepAlives: true}
 		resp, err := transport.RoundTrip(harness.Request(t, t.Context(), i.URL+"/healthz", ""))
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		harness.ReadAll(t, resp.Body)
 		took = append(took, time.Since(start))
 	}

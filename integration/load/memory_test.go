@@ -19,9 +19,7 @@ func collect(t testing.TB, i *harness.Instance) cost {
 	t.Helper()
 	for range 2 { // what sync.Pool keeps survives one
 		resp, err := http.Get(i.Admin + "/debug/pprof/heap?gc=1")
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		harness.ReadAll(t, resp.Body)
 	}
 	return costOf(t, i)

@@ -132,8 +132,6 @@ func queries(t testing.TB, conn *pgx.Conn) (n float64) {
 	t.Helper()
 	err := conn.QueryRow(t.Context(), `select coalesce(sum(calls), 0)::float8 from pg_stat_statements
 		where query like '%auditstream.progress as p on p.audit_id%' or query like '%auditstream.progress as p where p.audit_id%'`).Scan(&n)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return n
 }

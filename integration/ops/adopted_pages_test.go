@@ -58,9 +58,7 @@ func parseAdoption(t testing.TB, text string) adoption {
 	a.tables = parts[0]
 	if m := regexp.MustCompile(`(?m)^-- mine: (.*)$`).FindStringSubmatch(a.tables); m != nil {
 		a.mine = nil
-		if err := json.Unmarshal([]byte(m[1]), &a.mine); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, json.Unmarshal([]byte(m[1]), &a.mine))
 	}
 	for n, part := range parts[1:] {
 		l := rowLife{name: names[n][1]}

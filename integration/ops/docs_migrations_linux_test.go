@@ -55,9 +55,7 @@ func (o *operator) migrate(text string) {
 	_, without, _ := strings.Cut(text, "\n")
 	for _, m := range migrations {
 		o.Logf("%s: %s", m.tool, m.sql)
-		if err := os.WriteFile(filepath.Join(o.dir, "migration.sql"), []byte(m.sql+";\n"), 0o600); err != nil {
-			o.Fatal(err)
-		}
+		harness.NoError(o, os.WriteFile(filepath.Join(o.dir, "migration.sql"), []byte(m.sql+";\n"), 0o600))
 		switch m.alone {
 		case mended:
 			o.terminal.Type(without)

@@ -39,12 +39,8 @@ func newOperator(t *testing.T) *operator {
 		grant create on schema public to owner2`)
 
 	programs := filepath.Join(o.dir, "bin")
-	if err := os.Mkdir(programs, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(harness.Binary(t), filepath.Join(programs, "auditstream")); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.Mkdir(programs, 0o700))
+	harness.NoError(t, os.Symlink(harness.Binary(t), filepath.Join(programs, "auditstream")))
 	o.terminal.Type(fmt.Sprintf("cd '%s'\nexport PATH='%s:%s':$PATH PGHOST=localhost", o.dir, programs, clientPrograms(t, o.server)))
 	o.at(o.server)
 	return o
@@ -61,14 +57,10 @@ func documentServer(t *testing.T) *localpg.Server {
 func (o *operator) at(server *localpg.Server) {
 	o.Helper()
 	u, err := url.Parse(server.DSN("postgres"))
-	if err != nil {
-		o.Fatal(err)
-	}
+	harness.NoError(o, err)
 	password, _ := u.User.Password()
 	file := filepath.Join(o.dir, "passwords-"+u.Port())
-	if err := os.WriteFile(file, []byte("*:*:*:postgres:"+password+"\n*:*:*:*:password\n"), 0o600); err != nil {
-		o.Fatal(err)
-	}
+	harness.NoError(o, os.WriteFile(file, []byte("*:*:*:postgres:"+password+"\n*:*:*:*:password\n"), 0o600))
 	o.terminal.Type("export PGPORT=" + u.Port() + " PGPASSFILE='" + file + "'")
 }
 
@@ -95,9 +87,7 @@ func (o *operator) postgres(database, sql string) string {
 func (o *operator) serveURL(database string) string {
 	o.Helper()
 	u, err := url.Parse(o.server.DSN(database))
-	if err != nil {
-		o.Fatal(err)
-	}
+	harness.NoError(o, err)
 	u.User = url.UserPassword("auditstream_serve", "password")
 	return u.String()
 }

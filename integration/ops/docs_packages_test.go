@@ -34,9 +34,7 @@ func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 		`{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} . {{join .TestImports " "}} {{join .XTestImports " "}}`, "./internal/...")
 	cmd.Dir = harness.Path(".")
 	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	seen := 0
 	for line := range strings.Lines(string(out)) {
 		module, rest, _ := strings.Cut(line, " ")
@@ -71,9 +69,7 @@ func TestDocsIntegrationTestsLinkHelpersAlone(t *testing.T) {
 		`{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "./integration/...")
 	cmd.Dir = harness.Path(".")
 	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	onHarness := 0
 	for line := range strings.Lines(string(out)) {
 		module, rest, _ := strings.Cut(line, " ")

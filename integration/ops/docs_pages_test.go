@@ -199,9 +199,7 @@ func TestDocsGoPackageIsItsExamples(t *testing.T) {
 func TestDocsAPIIsWhole(t *testing.T) {
 	t.Parallel()
 	d, err := harness.ReadDescription()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	page := harness.Document(t, "docs/api.md")
 	for _, route := range d.Routes {
 		if !strings.Contains(page, route.Template) {

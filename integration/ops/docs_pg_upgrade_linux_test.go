@@ -42,15 +42,11 @@ func TestPgUpgrade(t *testing.T) {
 		t.Fatalf(".ci/postgres 14: %v", err)
 	}
 	dir, err := os.MkdirTemp("", "auditstream-upgrade-*") // not t.TempDir, which root alone may enter
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	account, credential := serverAccount(t)
 	if credential != nil {
-		if err := os.Chown(dir, int(credential.Uid), int(credential.Gid)); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, os.Chown(dir, int(credential.Uid), int(credential.Gid)))
 	}
 	env := []string{"DIR=" + dir, "NPM=" + strings.TrimSpace(string(npm)), "OLD_BIN=" + dir + "/old/bin", "OLD_DATA=" + dir + "/14", "NEW_BIN=" + newer,
 		"NEW_DATA=" + dir + "/new", "PATH=" + newer + ":" + os.Getenv("PATH"), "LC_ALL=C"}
@@ -112,9 +108,7 @@ func TestPgUpgrade(t *testing.T) {
 func newerPrograms(t *testing.T) string {
 	t.Helper()
 	beside, err := localpg.FindBinaries(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	debian, _ := filepath.Glob("/usr/lib/postgresql/1[56]/bin") // its only error is a bad pattern
 	for _, dir := range append([]string{beside}, debian...) {
 		version, err := exec.CommandContext(t.Context(), filepath.Join(dir, "pg_upgrade"), "--version").Output()
@@ -131,15 +125,11 @@ func serverAccount(t *testing.T) (name string, credential *syscall.Credential) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		u, err := user.Current()
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		return u.Username, nil
 	}
 	u, err := user.Lookup("nobody")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	uid, _ := strconv.ParseUint(u.Uid, 10, 32) // numbers, on Linux
 	gid, _ := strconv.ParseUint(u.Gid, 10, 32)
 	return u.Username, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}

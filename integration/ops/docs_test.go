@@ -44,9 +44,7 @@ func testFiles(t testing.TB) map[string]bool {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return tests
 }
 
@@ -91,9 +89,7 @@ func TestDocsThirdPartyIsWhole(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./cmd/auditstream")
 	cmd.Dir, cmd.Env = harness.Path("."), append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
 	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	linked := map[string]bool{}
 	for module := range strings.FieldsSeq(string(out)) {
 		linked[module] = true

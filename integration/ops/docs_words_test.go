@@ -47,9 +47,7 @@ func TestDocsWordsAreTheFields(t *testing.T) {
 func messages(t testing.TB, file, source string) string {
 	t.Helper()
 	parsed, err := parser.ParseFile(gotoken.NewFileSet(), file, source, parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	var all strings.Builder
 	ast.Inspect(parsed, func(n ast.Node) bool {
 		if text, ok := n.(*ast.BasicLit); ok && text.Kind == gotoken.STRING && strings.Contains(text.Value, " ") {

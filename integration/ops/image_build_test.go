@@ -66,16 +66,12 @@ func builder(t testing.TB, iss *httpsIssuer) string {
 	t.Helper()
 	goEnv := func(name string) string {
 		out, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		return strings.TrimSpace(string(out))
 	}
 	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: iss.Certificate().Raw})
 	sums, err := os.ReadFile(harness.Path("go.sum"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	// Made once for all that it is made of, so that a second run finds what the first has built.
 	made := sha256.Sum256(slices.Concat([]byte(goEnv("GOVERSION")), sums, authority))
 	name := fmt.Sprintf("auditstream-test-builder:%x", made[:8])
@@ -85,13 +81,9 @@ func builder(t testing.TB, iss *httpsIssuer) string {
 	root := t.TempDir()
 	certs := filepath.Join(root, "etc/ssl/certs")
 	for _, dir := range []string{certs, filepath.Join(root, "tmp")} {
-		if err := os.MkdirAll(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, os.MkdirAll(dir, 0o777))
 	}
-	if err := os.WriteFile(filepath.Join(certs, "ca-certificates.crt"), authority, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(filepath.Join(certs, "ca-certificates.crt"), authority, 0o644))
 	// A cache with the program's modules alone, from the one that this very test was built with.
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/auditstream")
 	list.Dir = harness.Path(".")

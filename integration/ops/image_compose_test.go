@@ -22,13 +22,9 @@ import (
 func composed(t *testing.T, image string) {
 	env := filepath.Join(t.TempDir(), "env")
 	example, err := os.ReadFile(harness.Path("deploy/compose/env.example"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	filled := regexp.MustCompile(`(?m)=$`).ReplaceAll(example, []byte("="+harness.JWTSecret))
-	if err := os.WriteFile(env, filled, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(env, filled, 0o600))
 	compose := []string{"docker", "compose"}
 	if exec.CommandContext(t.Context(), "docker", "compose", "version").Run() != nil {
 		compose = []string{"docker-compose"} // Debian's

@@ -66,9 +66,7 @@ func TestImage(t *testing.T) {
 		container := docker(t, nil, "create", image)
 		defer docker(t, nil, "rm", container)
 		list, err := exec.CommandContext(t.Context(), "sh", "-c", "docker export "+container+" | tar -tv").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		var files []string
 		for line := range strings.Lines(string(list)) {
 			fields := strings.Fields(line)
@@ -107,9 +105,7 @@ func TestImage(t *testing.T) {
 
 		pid := docker(t, nil, "inspect", "-f", "{{.State.Pid}}", container)
 		status, err := os.ReadFile("/proc/" + pid + "/status")
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		for _, want := range []string{`Uid:\t65532\t65532\t65532\t65532`, `Gid:\t65532\t65532\t65532\t65532`, `CapEff:\t0{16}`, `CapPrm:\t0{16}`, `CapBnd:\t0{16}`, `NoNewPrivs:\t1`, `Seccomp:\t2`} {
 			if !regexp.MustCompile(`(?m)^` + want + `$`).Match(status) {
 				t.Errorf("the process's status has no line %s:\n%s", want, status)
@@ -121,9 +117,7 @@ func TestImage(t *testing.T) {
 	t.Run("serves with the system calls of the unit", func(t *testing.T) {
 		db := harness.NewFirstAuditDatabase(t)
 		profile := filepath.Join(t.TempDir(), "seccomp.json")
-		if err := os.WriteFile(profile, seccomp(t), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, os.WriteFile(profile, seccomp(t), 0o600))
 		i, _ := contained(t, image, []string{"--security-opt", "seccomp=" + profile}, "DATABASE_URL="+db.Serve, "JWT_SECRET="+harness.JWTSecret)
 		servesWhole(t, i, db, harness.AliceToken(t))
 	})
@@ -168,9 +162,7 @@ func servesWhole(t *testing.T, i *harness.Instance, db harness.Database, token s
 func seccomp(t *testing.T) []byte {
 	t.Helper()
 	unit, err := os.ReadFile(harness.Path(unitFile))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	sets := map[string]string{}
 	var name string
 	for line := range strings.Lines(systemdAnalyze(t, "syscall-filter", "--no-pager")) {

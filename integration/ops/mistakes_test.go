@@ -48,9 +48,7 @@ func TestMistakeNoDatabase(t *testing.T) {
 	const remedy = "Start it, or correct host and port in DATABASE_URL"
 	server := pgtest.NewServer(t)
 	dsn := server.DSN("postgres")
-	if err := server.StopFast(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, server.StopFast(t.Context()))
 	env := []string{"DATABASE_URL=" + dsn, "JWT_SECRET=" + harness.JWTSecret}
 	for _, args := range []string{"install", "uninstall", "doctor"} {
 		wantRemedy(t, 1, env, args, remedy)
@@ -64,21 +62,15 @@ func TestMistakeNoDatabase(t *testing.T) {
 func TestMistakeNothingServes(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, l.Close())
 	log := harness.NewLogBuffer()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	watch := exec.CommandContext(ctx, harness.Binary(t), "watch", "1") // it tries on until it is stopped
 	watch.Env, watch.Stderr = harness.Environment([]string{"AUDITSTREAM_URL=http://" + addr, "AUDITSTREAM_TOKEN=" + harness.AliceToken(t)}), log
-	if err := watch.Start(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, watch.Start())
 	defer func() { stop(); _ = watch.Wait() }() // killed
 	harness.Eventually(t, func() error {
 		if got := log.String(); !strings.Contains(got, "is auditstream serve running there? AUDITSTREAM_URL or --url says where") {
@@ -169,9 +161,7 @@ func TestMistakePooler(t *testing.T) {
 func TestMistakePortTaken(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	defer taken.Close()
 	addr := taken.Addr().String()
 	env := []string{"DATABASE_URL=" + harness.NewDatabase(t).Serve, "JWT_SECRET=" + harness.JWTSecret}

@@ -90,9 +90,7 @@ type panel struct {
 func readDashboard(t *testing.T) dashboard {
 	t.Helper()
 	var d dashboard
-	if err := json.Unmarshal([]byte(harness.Document(t, dashboardFile)), &d); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, json.Unmarshal([]byte(harness.Document(t, dashboardFile)), &d))
 	return d
 }
 
@@ -138,9 +136,7 @@ func TestObserveDashboard(t *testing.T) {
 		}
 	}
 	file := filepath.Join(t.TempDir(), "dashboard.yml")
-	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(file, []byte(rules), 0o600))
 	promtool(t, ".", "check", "rules", file)
 }
 
@@ -161,9 +157,7 @@ func TestObserveMetricsAreThoseOfTheBinary(t *testing.T) {
 	i := harness.Serve(t, harness.NewDatabase(t).Serve)
 	i.WaitReady(t, "up")
 	resp, err := http.Get(i.Admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	exposition := harness.ReadAll(t, resp.Body)
 
 	there := map[string]bool{}

@@ -42,16 +42,10 @@ func startWorker(t testing.TB, db harness.Database, queue string) *queueWorker {
 	cmd.Env = harness.Environment([]string{"DATABASE_URL=" + db.Admin})
 	cmd.Stderr = w.stderr
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
+	harness.NoError(t, cmd.Start())
 	w.stdin = stdin
 	go func() {
 		defer close(w.said)
@@ -107,9 +101,7 @@ func TestDocsJobQueuesThatRun(t *testing.T) {
 			t.Parallel()
 			slug := slugOf(name)
 			text, err := os.ReadFile(harness.Path("integration/queues/" + slug + ".lives"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, err)
 			db := harness.NewDatabase(t)
 			w := startWorker(t, db, strings.ToLower(name))
 			a := parseAdoption(t, string(text))

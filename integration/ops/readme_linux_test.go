@@ -59,9 +59,7 @@ func TestReadme(t *testing.T) {
 func inside(t *testing.T, mode string, attr *syscall.SysProcAttr) (string, error) {
 	t.Helper()
 	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestReadme$", "-test.v", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), "AUDITSTREAM_TEST_README="+mode)
 	cmd.SysProcAttr = attr
@@ -90,9 +88,7 @@ func ownNetwork() *syscall.SysProcAttr {
 func raiseLoopback(t *testing.T) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	defer func() { _ = unix.Close(fd) }()
 	request := struct {
 		name  [unix.IFNAMSIZ]byte

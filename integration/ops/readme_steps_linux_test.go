@@ -223,9 +223,7 @@ func (r *reader) failover(text string) {
 // scrape is for Prometheus.
 func (r *reader) scrape(text string) {
 	file := filepath.Join(r.TempDir(), "prometheus.yml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		r.Fatal(err)
-	}
+	harness.NoError(r, os.WriteFile(file, []byte(text), 0o600))
 	if out, err := exec.Command("promtool", "check", "config", file).CombinedOutput(); err != nil {
 		r.Errorf("promtool (.ci/setup test installs it): %v\n%s", err, out)
 	}

@@ -28,9 +28,7 @@ const (
 func release(t *testing.T, folder, architectures string, env ...string) (dist string) {
 	t.Helper()
 	tree := filepath.Join(t.TempDir(), folder)
-	if err := os.Mkdir(tree, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.Mkdir(tree, 0o755))
 	shell(t, harness.Path("."), nil, `git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --ignore-failed-read -c | tar -x -C '`+tree+`'`)
 	shell(t, tree, append(env, "RELEASE_TOOLS="+harness.Path("bin/release-tools"), "SOURCE_DATE_EPOCH="+testEpoch, "ARCHITECTURES="+architectures), "deploy/release "+testRelease)
 	return filepath.Join(tree, "dist")
@@ -83,13 +81,9 @@ func TestRelease(t *testing.T) {
 				continue
 			}
 			first, err := os.ReadFile(filepath.Join(dist, file))
-			if err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, err)
 			second, err := os.ReadFile(filepath.Join(again, file))
-			if err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, err)
 			if !bytes.Equal(first, second) {
 				t.Errorf("%s differs", file)
 			}
@@ -110,9 +104,7 @@ func releasedProgram(t *testing.T, dist, arch string, machine elf.Machine) {
 	shell(t, dist, nil, "tar -xzf "+name+".tar.gz --strip-components=1 -C '"+dir+"'")
 	path := filepath.Join(dir, "auditstream")
 	program, err := elf.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	defer program.Close()
 	if program.Machine != machine {
 		t.Errorf("made for %v, want %v", program.Machine, machine)
@@ -131,9 +123,7 @@ func releasedProgram(t *testing.T, dist, arch string, machine elf.Machine) {
 		t.Errorf("the manual page:\n%s", out)
 	}
 	info, err := buildinfo.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	linked := []string{"std@" + info.GoVersion}
 	for _, module := range info.Deps {
 		linked = append(linked, module.Path+"@"+module.Version)
@@ -150,12 +140,8 @@ func releasedProgram(t *testing.T, dist, arch string, machine elf.Machine) {
 		}
 	}
 	text, err := os.ReadFile(filepath.Join(dist, name+".cdx.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, &bom); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
+	harness.NoError(t, json.Unmarshal(text, &bom))
 	var listed []string
 	for _, c := range bom.Components {
 		listed = append(listed, c.Name+"@"+c.Version)
@@ -200,9 +186,7 @@ func installedPackage(t *testing.T, deb string) {
 		installed["usr/share/doc/auditstream/"+doc] = "644"
 	}
 	pages, err := os.ReadDir(harness.Path("docs"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	for _, page := range pages {
 		if strings.HasSuffix(page.Name(), ".go") {
 			continue
@@ -215,9 +199,7 @@ func installedPackage(t *testing.T, deb string) {
 	}
 
 	text, err := os.ReadFile(filepath.Join(root, unit))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	for _, want := range []string{"ExecStart=/usr/bin/auditstream serve\n", "EnvironmentFile=/etc/default/auditstream\n"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the unit has no %s", want)
@@ -228,9 +210,7 @@ func installedPackage(t *testing.T, deb string) {
 	}
 	here := filepath.Join(t.TempDir(), "auditstream.service")
 	program := "ExecStart=" + filepath.Join(root, "usr/bin/auditstream")
-	if err := os.WriteFile(here, []byte(strings.Replace(string(text), "ExecStart=/usr/bin/auditstream", program, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(here, []byte(strings.Replace(string(text), "ExecStart=/usr/bin/auditstream", program, 1)), 0o600))
 	if out := systemdAnalyze(t, "verify", "--man=no", here); strings.Contains(out, "auditstream.service:") {
 		t.Errorf("systemd-analyze verify:\n%s", out)
 	}

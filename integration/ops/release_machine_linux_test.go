@@ -24,9 +24,7 @@ func debian(t *testing.T) string {
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	// Renamed when it is whole.
 	shell(t, filepath.Dir(path), []string{"suite=" + suite}, `trap 'rm -f debian.$$.tar' EXIT
 mmdebstrap --quiet --mode=root --variant=essential --include=systemd,passwd --dpkgopt=force-unsafe-io \
@@ -99,18 +97,12 @@ func startMachine(t *testing.T, archive string) *machine {
 	t.Helper()
 	cmd := exec.Command("bash", "-c", boot, "boot", archive)
 	life, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	said, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		life.Close()
 		if err := cmd.Wait(); err != nil {

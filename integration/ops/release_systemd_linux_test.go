@@ -22,9 +22,7 @@ func packageUnderSystemd(t *testing.T, deb string) {
 	db := harness.NewFirstAuditDatabase(t)
 	m := startMachine(t, debian(t))
 	port, err := harness.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	i := &harness.Instance{URL: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -170,8 +168,6 @@ systemctl daemon-reload && systemctl restart auditstream`)
 func copyInto(t *testing.T, m *machine, from, to string) {
 	t.Helper()
 	abs, err := filepath.Abs(from)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	shell(t, ".", nil, "nsenter --target "+m.first+" --mount sh -c 'cat >"+to+"' <'"+abs+"'")
 }

@@ -31,15 +31,11 @@ func systemdAnalyze(t *testing.T, args ...string) string {
 func TestUnitIsValid(t *testing.T) {
 	t.Parallel()
 	unit, err := os.ReadFile(harness.Path(unitFile))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	// The program has to exist where the unit says.
 	here := filepath.Join(t.TempDir(), "auditstream.service")
 	text := strings.Replace(string(unit), "ExecStart=/usr/local/bin/auditstream", "ExecStart="+harness.Binary(t), 1)
-	if err := os.WriteFile(here, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(here, []byte(text), 0o600))
 	if out := systemdAnalyze(t, "verify", "--man=no", here); strings.Contains(out, "auditstream.service:") {
 		t.Errorf("systemd-analyze verify:\n%s", out)
 	}

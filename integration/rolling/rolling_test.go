@@ -183,10 +183,6 @@ func draw(t testing.TB, r *series.Record, path string) {
 		return
 	}
 	file, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(r.WriteSVG(file), file.Close()); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
+	harness.NoError(t, errors.Join(r.WriteSVG(file), file.Close()))
 }

@@ -170,9 +170,7 @@ func faultEvery(d time.Duration) time.Duration { return min(max(d/8, time.Second
 func (s *soak) sample(t *testing.T) sampled {
 	t.Helper()
 	got, err := s.sampler.take(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	s.mu.Lock()
 	got.visits = float64(s.counts[visitCount])
 	s.mu.Unlock()
@@ -186,9 +184,7 @@ func (s *soak) rest(t *testing.T, earlier *sampled) sampled {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(harness.Patience); ; <-tick.C {
-		if err := collectGarbage(s.server); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, collectGarbage(s.server))
 		now := s.sample(t)
 		left := now.leftOf(earlier)
 		if left == "" {

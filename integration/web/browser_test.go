@@ -140,9 +140,7 @@ func (p *page) do(t testing.TB, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, 2*harness.Patience)
 	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, chromedp.Do(ctx, steps...))
 }
 
 func (p *page) eval(t testing.TB, script string) {
@@ -168,8 +166,6 @@ func (p *page) text(t testing.TB, selector string) string {
 	ctx, cancel := context.WithTimeout(p.ctx, harness.Patience)
 	defer cancel()
 	text, err := chromedp.Run(ctx, chromedp.TextContent(chromedp.CSS(selector)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return text
 }

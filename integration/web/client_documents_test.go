@@ -58,9 +58,7 @@ func compiled(t testing.TB, jsx string) string {
 	t.Helper()
 	dir := t.TempDir()
 	source := filepath.Join(dir, "page.jsx")
-	if err := os.WriteFile(source, []byte("import * as React from 'react';\n"+jsx), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(source, []byte("import * as React from 'react';\n"+jsx), 0o600))
 	tsc := exec.CommandContext(t.Context(), "node", "node_modules/typescript/bin/tsc", source, "--allowJs", "--checkJs", "false", "--noResolve", "--jsx", "react",
 		"--target", "es2022", "--module", "es2022", "--typeRoots", dir, "--outDir", filepath.Join(dir, "out"))
 	tsc.Dir = harness.Path(harness.ClientTestDir)
@@ -68,8 +66,6 @@ func compiled(t testing.TB, jsx string) string {
 		t.Fatalf("tsc: %v\n%s", err, out)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "out", "page.js"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return string(text)
 }

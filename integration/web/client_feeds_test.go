@@ -32,9 +32,7 @@ func TestClientBrowserFeeds(t *testing.T) {
 		watch('export', 'exports', %q); watch('text', 'imports', %q); watch('several', 'imports', ['..', %[3]q]);
 		watch('gone', 'imports', 'gone'); watch('all', 'exports', null);`, harness.AliceToken(t), strings.ToUpper(id), text))
 	quoted, err := json.Marshal(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	shows := func(name, last string) {
 		t.Helper()
 		p.wait(t, name+": "+last, fmt.Sprintf("seen[%q]?.at(-1) === %q", name, last))

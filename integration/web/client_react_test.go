@@ -44,9 +44,7 @@ func jsString(text string) string {
 func TestClientAPIPageExample(t *testing.T) {
 	t.Parallel()
 	code, err := os.ReadFile(harness.Path(harness.ClientTestDir + "/api-example.js"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	p, db, i := apiPage(t)
 	example := strings.ReplaceAll(string(code), "YOUR_TOKEN", harness.AliceToken(t))
 	_, native, ok := strings.Cut(example, "\n")
@@ -87,9 +85,7 @@ func TestClientAPIPageHook(t *testing.T) {
 		t.Fatalf("tsc: %v\n%s", err, out)
 	}
 	hook, err := os.ReadFile(filepath.Join(dir, "api-hook.js"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	p, db, i := apiPage(t)
 	p.module(t, string(hook)+fmt.Sprintf(`
 import { createElement } from 'react';

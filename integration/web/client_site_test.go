@@ -90,9 +90,7 @@ func newSite(t testing.TB) *site {
 func (s *site) setTarget(t testing.TB, address string) {
 	t.Helper()
 	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	s.target.Store(u)
 }
 

@@ -28,9 +28,7 @@ func TestClientTestingServer(t *testing.T) {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "server.test.mjs"), text, 0o600)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	harness.NodeTest(t, dir, "server.test.mjs", auditsOfUser1(t))
 }
 
@@ -48,9 +46,7 @@ func TestDocsTestingFirstTestInNode(t *testing.T) {
 		"first.test.mjs": code,
 		"db.mjs":         "import pg from 'pg';\nexport const db = new pg.Pool({ connectionString: process.env.DATABASE_URL, allowExitOnIdle: true });\n",
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	harness.PlainBinary(t) // is not built within the time
 	quickest := time.Hour
@@ -71,13 +67,9 @@ func TestDocsTestingComponent(t *testing.T) {
 	t.Parallel()
 	dir := harness.NodeProject(t)
 	bar, err := os.ReadFile(harness.Path("integration/nodetests/bar.mjs"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	for name, text := range map[string]string{"component.test.mjs": harness.Fenced(t, "docs/testing.md", "component.test.mjs"), "bar.mjs": string(bar)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	harness.NodeTest(t, dir, "component.test.mjs", "postgres://127.0.0.1:1/none")
 }

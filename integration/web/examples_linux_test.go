@@ -49,9 +49,7 @@ func TestExamples(t *testing.T) {
 		t.Error("examples/package-lock.json names a registry: run npm install there, where .npmrc forbids it")
 	}
 	pages, err := filepath.Glob(harness.Path("examples/*/README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	var folders []string
 	for _, page := range pages {
 		folders = append(folders, filepath.Base(filepath.Dir(page)))
@@ -99,17 +97,13 @@ func (e example) copyTree() (typed string) {
 	client := filepath.Join(dir, "internal/server/web")
 	bin := filepath.Join(dir, "bin")
 	for _, folder := range []string{client, bin} {
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			e.Fatal(err)
-		}
+		harness.NoError(e, os.MkdirAll(folder, 0o755))
 	}
 	for link, target := range map[string]string{
 		filepath.Join(client, "client"):   filepath.Join(root, "internal/server/web/client"),
 		filepath.Join(bin, "auditstream"): harness.PlainBinary(e),
 	} {
-		if err := os.Symlink(target, link); err != nil {
-			e.Fatal(err)
-		}
+		harness.NoError(e, os.Symlink(target, link))
 	}
 	return `(cd '` + root + `' && tar c --exclude=.auditstream --exclude=./examples/node_modules ./examples) | tar x -C '` + dir + `'
 ln -s '` + root + `/examples/node_modules' '` + dir + `/examples/node_modules'
@@ -129,9 +123,7 @@ func (e example) ports() (typed string) {
 	e.Helper()
 	port := func() string {
 		_, port, err := net.SplitHostPort(harness.QuietAddr(e))
-		if err != nil {
-			e.Fatal(err)
-		}
+		harness.NoError(e, err)
 		return port
 	}
 	return "export PORT=" + port() + " API_PORT=" + port() + "\n"
@@ -220,9 +212,7 @@ func (e example) quiet(p *page, told ...string) {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(e.ArtifactDir(), "page.png"), picture, 0o644)
 	}
-	if err != nil {
-		e.Fatal(err)
-	}
+	harness.NoError(e, err)
 }
 
 // eventLine is what watch prints for an event.

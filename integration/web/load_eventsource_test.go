@@ -53,9 +53,7 @@ func TestLoadRefusedEventSourceGetsInWhenThereIsRoom(t *testing.T) {
 	p.wait(t, "an update", `notes.at(-1).data.includes('"total_pages":7')`)
 
 	var notes []sourceNote
-	if err := json.Unmarshal([]byte(p.json(t, "notes")), &notes); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, json.Unmarshal([]byte(p.json(t, "notes")), &notes))
 	var waits []int
 	for k, n := range notes {
 		switch {
@@ -85,8 +83,6 @@ func (p *page) is(t testing.TB, expression string) bool {
 func (p *page) json(t testing.TB, expression string) string {
 	t.Helper()
 	text, err := chromedp.Run(p.ctx, chromedp.Evaluate[string]("JSON.stringify("+expression+")"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return text
 }

@@ -23,9 +23,7 @@ func TestPageAsksForAToken(t *testing.T) {
 	i := harness.Serve(t, db.Serve, "--ui", "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	i.WaitReady(t, "up")
 	target, err := url.Parse(i.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }})
 	t.Cleanup(proxy.Close)
 	p := openPage(t, proxy.URL)

@@ -90,9 +90,7 @@ func TestProxies(t *testing.T) {
 	rows := regexp.MustCompile(`(\| through [^\n]*\n\|[ -|]*\n)((?:\|[^\n]*\n)*)`)
 	if os.Getenv("AUDITSTREAM_UPDATE_DOCS") != "" {
 		page = rows.ReplaceAllString(page, "${1}"+strings.ReplaceAll(table.String(), "$", "$$"))
-		if err := os.WriteFile(harness.Path("docs/proxies.md"), []byte(page), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, os.WriteFile(harness.Path("docs/proxies.md"), []byte(page), 0o600))
 	}
 	for _, p := range proxies {
 		if !strings.Contains(page, "\n| "+p.name+" | ") {
