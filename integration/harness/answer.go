@@ -14,6 +14,7 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   string
+	to     string // the request, in messages
 }
 
 // Ask makes a request with headers given as pairs; an Authorization header is one of them.
@@ -23,26 +24,54 @@ func (i *Instance) Ask(t testing.TB, method, path string, headers ...string) Ans
 	r.Method = method
 	resp, err := http.DefaultClient.Do(r)
 	NoError(t, err)
-	return Answer{resp.StatusCode, resp.Header, ReadAll(t, resp.Body)}
+	return Answer{resp.StatusCode, resp.Header, ReadAll(t, resp.Body), method + " " + path}
+}
+
+// AskAs makes a GET request with a token.
+func (i *Instance) AskAs(t testing.TB, token, path string, headers ...string) Answer {
+	t.Helper()
+	return i.Ask(t, http.MethodGet, path, append([]string{"Authorization", "Bearer " + token}, headers...)...)
+}
+
+// WaitStatus waits until a GET request has an answer of the status. An empty token is none.
+func (i *Instance) WaitStatus(t testing.TB, token, path string, want int) {
+	t.Helper()
+	i.wait(t, token, path, want, func(string) bool { return true }, "anything")
+}
+
+// WaitAnswer waits until a GET request without a token has an answer of the status and the body.
+func (i *Instance) WaitAnswer(t testing.TB, path string, status int, want string) {
+	t.Helper()
+	i.wait(t, "", path, status, func(body string) bool { return body == want }, want)
+}
+
+func (i *Instance) wait(t testing.TB, token, path string, status int, accept func(body string) bool, want string) {
+	t.Helper()
+	Eventually(t, func() error {
+		resp, err := http.DefaultClient.Do(Request(t, t.Context(), i.URL+path, token))
+		if err != nil {
+			return err
+		}
+		if body := ReadAll(t, resp.Body); resp.StatusCode != status || !accept(body) {
+			return fmt.Errorf("GET %s: %d %s, want %d %s", path, resp.StatusCode, body, status, want)
+		}
+		return nil
+	})
+}
+
+// WantStatus compares the status alone.
+func (a Answer) WantStatus(t testing.TB, want int) {
+	t.Helper()
+	if a.Status != want {
+		t.Errorf("%s: %d %s, want %d", a.to, a.Status, a.Body, want)
+	}
 }
 
 // WantRefusal compares an answer with the literal status, body and WWW-Authenticate of a refusal.
 func (a Answer) WantRefusal(t testing.TB, status int, body, challenge string) {
 	t.Helper()
-	if a.Status != status || a.Body != body {
-		t.Errorf("answer %d %s, want %d %s", a.Status, a.Body, status, body)
-	}
-	if got := a.Header.Get("WWW-Authenticate"); got != challenge {
-		t.Errorf("WWW-Authenticate: %s\nwant              %s", got, challenge)
-	}
-	for name, want := range map[string]string{
-		"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
-		"Content-Length": fmt.Sprint(len(body)),
-	} {
-		if got := a.Header.Get(name); got != want {
-			t.Errorf("%s: %s, want %s", name, got, want)
-		}
-	}
+	a.WantOpen(t, status, body)
+	WantHeaders(t, a.Header, map[string]string{"WWW-Authenticate": challenge, "Content-Length": fmt.Sprint(len(body))})
 }
 
 // What refusals say: bodies, and a WWW-Authenticate.
@@ -56,13 +85,9 @@ const (
 func (a Answer) WantOpen(t testing.TB, status int, body string) {
 	t.Helper()
 	if a.Status != status || a.Body != body {
-		t.Errorf("answer %d %s, want %d %s", a.Status, a.Body, status, body)
+		t.Errorf("%s: %d %s, want %d %s", a.to, a.Status, a.Body, status, body)
 	}
-	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
-		if got := a.Header.Get(name); got != want {
-			t.Errorf("%s: %s, want %s", name, got, want)
-		}
-	}
+	WantHeaders(t, a.Header, map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
 }
 
 // Request makes a GET request with a token, if it is not empty, and headers given as pairs.

@@ -57,7 +57,7 @@ func Environment(env []string) []string {
 }
 
 func configures(name string) bool {
-	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_", "OTEL_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE", "AUDITSTREAM_INSTALL", "GOMAXPROCS"} {
+	for _, prefix := range []string{"PG", "SSE_", "JWT_", "DATABASE_", "HTTP_", "ADMIN_ADDR", "TLS_", "CORS_", "LOG_", "REDIS_", "OTEL_", "ACCESS_LOG", "AUDITSTREAM_ENV_FILE", "AUDITSTREAM_INSTALL", "GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -56,10 +56,16 @@ func MakeRole(t testing.TB, admin string) {
 func Adopted(t testing.TB, admin string) Database {
 	t.Helper()
 	Database{Admin: admin}.KeepsRowTexts(t)
-	u, err := url.Parse(admin)
+	return Database{Admin: admin, Serve: As(t, admin, ServeRole, "serve-password")}
+}
+
+// As is the URL of a database for another role.
+func As(t testing.TB, dsn, role, password string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
 	NoError(t, err)
-	u.User = url.UserPassword(ServeRole, "serve-password")
-	return Database{Admin: admin, Serve: u.String()}
+	u.User = url.UserPassword(role, password)
+	return u.String()
 }
 
 // Insert adds an audit of alice's and returns its id.
@@ -76,6 +82,25 @@ func (d Database) SQL(t testing.TB, statement string) string {
 	t.Helper()
 	rememberTexts(t, statement)
 	return strings.TrimSpace(pgtest.Psql(t, d.Admin, statement))
+}
+
+// WantSQL compares the output of a statement.
+func (d Database) WantSQL(t testing.TB, statement, want string) {
+	t.Helper()
+	if got := d.SQL(t, statement); got != want {
+		t.Fatalf("%s: %s, want %s", statement, got, want)
+	}
+}
+
+// WaitSQL waits until a statement's output is as wanted.
+func (d Database) WaitSQL(t testing.TB, statement, want string) {
+	t.Helper()
+	Eventually(t, func() error {
+		if got := d.SQL(t, statement); got != want {
+			return fmt.Errorf("%s: %s, want %s", statement, got, want)
+		}
+		return nil
+	})
 }
 
 // NewFeedsDatabase is a database with feeds of each kind of key: exports (uuid), whose rows end by a word of its own, too; imports (text); and
@@ -109,12 +134,7 @@ func (db Database) WatchedBy(t testing.TB, id string, instances int) {
 	if id == "new" {
 		bucket = "buckets"
 	}
-	Eventually(t, func() error {
-		if got := db.SQL(t, "select count(distinct pid) from "+HeldLocks+" where bucket = "+bucket); got != strconv.Itoa(instances) {
-			return fmt.Errorf("%s instances hold the lock of audit %s, want %d", got, id, instances)
-		}
-		return nil
-	})
+	db.WaitSQL(t, "select count(distinct pid) from "+HeldLocks+" where bucket = "+bucket, strconv.Itoa(instances))
 }
 
 // Script runs statements as one simple query, as psql does with a file; they must succeed.

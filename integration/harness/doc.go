@@ -12,12 +12,14 @@
 //
 //   - a database: [NewDatabase], empty with the table of audits.sql and installed; [Database.Insert], [Database.SQL]; [Adopt] for a server
 //     of the test's own
-//   - a server: [Serve]; [Launch] where the test ends it; [BeginServe] where it must not start; [OverHTTP1And2] for a test in both versions
+//   - a server: [ServeNew], ready and with a database of its own, [ServeReady], [Serve]; [Launch] where the test ends it; [BeginServe] where it must not start; [OverHTTP1And2] for a test in both versions
 //   - a command that ends: [RunCommand], [TryCommand]
 //   - what the server says: [Instance.WaitLog], [Instance.WaitReady], [Instance.Metric]
 //   - a stream, event by event and literally: [Instance.Watch], [Instance.Open]
 //   - viewers, of whom only the newest state matters: [Instance.View], [Instance.Crowd]; that connect again by themselves: [FollowAlways]
-//   - an answer that is no stream: [Instance.Ask]; bytes on a connection: [Instance.RawClient]
+//   - an answer that is no stream: [Instance.Ask], [Instance.AskAs], [Instance.WaitAnswer]; bytes on a connection: [Dial], [Trickle],
+//     [Instance.RawClient]
+//   - what must be so: [NoError], [WantIn], [WantHeaders]
 //   - tokens: [AliceToken], [Token], [SignToken]; an issuer with keys: [NewIssuer]
 //   - time: [Eventually] and [Again] for what must happen, [Measure] for what must be fast, [NewStopwatch] for many updates
 //   - another program: [StartProgram], [StartNginx], [StartPgBouncer]; [NodeProject], [NodeTest]; [OpenTerminal] types a document's commands

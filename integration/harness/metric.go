@@ -41,6 +41,27 @@ func (i *Instance) WaitMetric(t testing.TB, name string, accept func(float64) bo
 	return value
 }
 
+// CollectGarbage has the instance collect twice: what a sync.Pool holds survives the first time.
+func (i *Instance) CollectGarbage(t testing.TB) {
+	t.Helper()
+	for range 2 {
+		resp, err := http.Get(i.Admin + "/debug/pprof/heap?gc=1")
+		NoError(t, err)
+		ReadAll(t, resp.Body)
+	}
+}
+
+// WantMetric compares the value of a sample.
+func (i *Instance) WantMetric(t testing.TB, name string, want float64) {
+	t.Helper()
+	if got := i.Metric(t, name); got != want {
+		t.Errorf("%s is %v, want %v", name, got, want)
+	}
+}
+
+// Exactly is for WaitMetric.
+func Exactly(n float64) func(float64) bool { return func(v float64) bool { return v == n } }
+
 // AtLeast is for WaitMetric.
 func AtLeast(n float64) func(float64) bool { return func(v float64) bool { return v >= n } }
 

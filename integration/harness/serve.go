@@ -30,6 +30,28 @@ func Serve(t testing.TB, databaseURL string, env ...string) *Instance {
 	return ServeBinary(t, Binary(t), databaseURL, env...)
 }
 
+// ServeReady is Serve, until notifications are heard.
+func ServeReady(t testing.TB, databaseURL string, env ...string) *Instance {
+	t.Helper()
+	i := Serve(t, databaseURL, env...)
+	i.WaitReady(t, "up")
+	return i
+}
+
+// ServeNew is ServeReady with a database of its own, empty but for the table.
+func ServeNew(t testing.TB, env ...string) (Database, *Instance) {
+	t.Helper()
+	db := NewDatabase(t)
+	return db, ServeReady(t, db.Serve, env...)
+}
+
+// ServeFirst is ServeReady with a database of its own, whose audit 1 is that of FirstEvent.
+func ServeFirst(t testing.TB, env ...string) (Database, *Instance) {
+	t.Helper()
+	db := NewFirstAuditDatabase(t)
+	return db, ServeReady(t, db.Serve, env...)
+}
+
 // ServeBinary is Serve with a binary of the test's choice.
 func ServeBinary(t testing.TB, path, databaseURL string, env ...string) *Instance {
 	t.Helper()
@@ -53,10 +75,7 @@ func BeginServe(t testing.TB, path, databaseURL string, env ...string) (i *Insta
 	i, scheme = start(t, path, append([]string{"DATABASE_URL=" + databaseURL, "LOG_LEVEL=debug"}, env...))
 	t.Cleanup(func() {
 		ended := i.keepsSecrets(t)
-		i.Signal(t, syscall.SIGTERM)
-		if code := i.End(t); code != 0 {
-			t.Errorf("auditstream serve: exit status %d", code)
-		}
+		i.Stop(t)
 		ended()
 		i.showLog(t)
 	})
@@ -107,16 +126,19 @@ func (i *Instance) End(t testing.TB) int {
 	return i.Cmd.ProcessState.ExitCode()
 }
 
+// Stop ends the instance as its operator does, which it must do well.
+func (i *Instance) Stop(t testing.TB) {
+	t.Helper()
+	i.Signal(t, syscall.SIGTERM)
+	if code := i.End(t); code != 0 {
+		t.Errorf("auditstream serve: exit status %d after SIGTERM, want 0", code)
+	}
+}
+
 // WaitReady waits until /readyz answers 200 and says how changes arrive: "up" or "polling".
 func (i *Instance) WaitReady(t testing.TB, listener string) {
 	t.Helper()
-	Eventually(t, func() error {
-		status, body := i.Get(t, "/readyz")
-		if want := fmt.Sprintf(`{"status":"ready","database":"up","listener":%q}`, listener); status != 200 || body != want {
-			return fmt.Errorf("/readyz: %d %s, want 200 %s", status, body, want)
-		}
-		return nil
-	})
+	i.WaitAnswer(t, "/readyz", 200, fmt.Sprintf(`{"status":"ready","database":"up","listener":%q}`, listener))
 }
 
 // Launch starts an instance from any binary, for tests that end it in their own way: at the end it is killed.

@@ -1,9 +1,14 @@
 package harness
 
 import (
+	"context"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"auditstream/internal/pgtest"
 )
 
 // Stopwatch takes the times from the change of a state to its arrival.
@@ -75,4 +80,48 @@ func (w *Stopwatch) Quantiles(t testing.TB) Quantiles {
 		t.Fatal("nothing was measured")
 	}
 	return Quantiles{all[len(all)/2], all[len(all)*99/100], len(all)}
+}
+
+// ListenBare listens on a connection of its own. The function it returns waits for the next notification that begins so and is no canary,
+// which must be the one that is wanted, and says when it came.
+func ListenBare(t testing.TB, dsn, prefix string) func(t testing.TB, want string) time.Time {
+	t.Helper()
+	conn := pgtest.Connect(t, dsn)
+	Exec(t, conn, "listen auditstream")
+	type arrival struct {
+		payload string
+		at      time.Time
+	}
+	arrivals := make(chan arrival, 10_000)
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			n, err := conn.WaitForNotification(ctx)
+			at := time.Now()
+			if err != nil {
+				return // who waits for one more sees that none comes
+			}
+			if strings.HasPrefix(n.Payload, prefix) && !strings.HasPrefix(n.Payload, "!") {
+				arrivals <- arrival{n.Payload, at}
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		group.Wait()
+	})
+	return func(t testing.TB, want string) time.Time {
+		t.Helper()
+		select {
+		case a := <-arrivals:
+			if a.payload != want {
+				t.Fatalf("%q was heard, want %q", a.payload, want)
+			}
+			return a.at
+		case <-time.After(Patience):
+			t.Fatalf("%q was not heard", want)
+			return time.Time{}
+		}
+	}
 }

@@ -123,6 +123,14 @@ func (s *Stream) NextProgress(t testing.TB) Progress {
 	return parse(t, s.Next(t))
 }
 
+// WantProgress waits for the next event, which must be of a progress.
+func (s *Stream) WantProgress(t testing.TB, percent int) {
+	t.Helper()
+	if got := s.NextProgress(t); got.Progress != percent {
+		t.Errorf("the next event is %+v, want progress %d", got, percent)
+	}
+}
+
 func parse(t testing.TB, event sse.Event) Progress {
 	t.Helper()
 	var p Progress

@@ -176,6 +176,14 @@ func (v *Viewer) Reached(t testing.TB, n int) Progress {
 	}
 }
 
+// AllReached waits until the newest state of all viewers has the number n or a later one.
+func AllReached(t testing.TB, viewers []*Viewer, n int) {
+	t.Helper()
+	for _, v := range viewers {
+		v.Reached(t, n)
+	}
+}
+
 // Ended waits for the end of the stream, which must be a clean one, and returns the last state.
 func (v *Viewer) Ended(t testing.TB) Progress {
 	t.Helper()
