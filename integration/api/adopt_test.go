@@ -52,8 +52,7 @@ func TestAPIAdoptedTable(t *testing.T) {
 	u.User = url.UserPassword("application", "application-password")
 	application := harness.Database{Admin: u.String()} // knows nothing of the schema auditstream
 
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	id := application.SQL(t, `insert into audits (url, user_email, competitors) values ('https://example.com', 'Alice@Example.com', '["a"]') returning id`)
 	s := i.Watch(t, id, harness.Token(t, jwt.MapClaims{"sub": "auth0|1", "email": "alice@example.com"}))
 	for _, step := range []struct{ set, want string }{
@@ -77,7 +76,7 @@ func TestAPIAdoptedTable(t *testing.T) {
 	}
 	s.Ended(t)
 	application.SQL(t, "delete from audits")
-	i.Ask(t, "GET", harness.StatusPath(id), "Authorization", "Bearer "+harness.AliceToken(t)).WantRefusal(t, 404, auditNotFound, "")
+	i.AskAs(t, harness.AliceToken(t), harness.StatusPath(id)).WantRefusal(t, 404, auditNotFound, "")
 }
 
 func TestAPIAdoptedColumns(t *testing.T) {
@@ -86,15 +85,14 @@ func TestAPIAdoptedColumns(t *testing.T) {
 	pgtest.Psql(t, admin, `create schema "My App"; create table "My App"."Audit Runs" (
 		"Run" smallint primary key, state varchar(20), pct numeric(6,3), note text, failure_reason text, owner integer)`)
 	adopted := adoptTable(t, admin, `"My App"."Audit Runs"`, "id=Run", "status=state", "progress=pct", "message=note", "error=failure_reason", "user_id=owner")
-	i := harness.Serve(t, adopted.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, adopted.Serve)
 	adopted.SQL(t, `insert into "My App"."Audit Runs" values (7, 'Running', 33.999, 'half way', 'none yet', 42)`)
 	s := i.Watch(t, "7", harness.Token(t, jwt.MapClaims{"sub": "42"}))
 	s.WantEvent(t, `{"audit_id":7,"status":"running","progress":33,"message":"half way"}`)
 	adopted.SQL(t, `update "My App"."Audit Runs" set state = 'FAILED', note = null, failure_reason = 'out of memory'`)
 	s.WantEvent(t, `{"audit_id":7,"status":"failed","progress":33,"error":"out of memory"}`)
 	s.Ended(t)
-	i.Ask(t, "GET", harness.StatusPath("7"), "Authorization", "Bearer "+harness.AliceToken(t)).WantRefusal(t, 403, harness.CrossUser, "")
+	i.AskAs(t, harness.AliceToken(t), harness.StatusPath("7")).WantRefusal(t, 403, harness.CrossUser, "")
 }
 
 // adoptTable is harness.Adopt for a table that is there, with its columns mapped.

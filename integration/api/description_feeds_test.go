@@ -1,7 +1,6 @@
 package api
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"syscall"
@@ -38,12 +37,7 @@ func withJobs(t testing.TB, db harness.Database) harness.Database {
 func serveJobs(t testing.TB, dsn string, env ...string) *harness.Instance {
 	t.Helper()
 	i := harness.Serve(t, dsn, env...)
-	harness.Eventually(t, func() error {
-		if got := i.Ask(t, "GET", jobPath(harness.StatusPath("0")), "Authorization", "Bearer "+harness.AliceToken(t)); got.Status != http.StatusBadRequest {
-			return fmt.Errorf("the feed is not served: %d %s", got.Status, got.Body)
-		}
-		return nil
-	})
+	i.WaitStatus(t, harness.AliceToken(t), jobPath(harness.StatusPath("0")), http.StatusBadRequest)
 	return i
 }
 

@@ -27,8 +27,7 @@ func TestFeedsOutliveTheDatabase(t *testing.T) {
 		run("install", "--feed", feed, "--role", harness.ServeRole)
 	}
 	audit := db.Insert(t, "", "")
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
 	streams := map[string]*harness.Stream{}
 	for table, path := range map[string]string{"audits": "audits/" + audit, "jobs": "jobs/" + id, "mails": "mails/%C3%A4%2F1"} {
@@ -39,12 +38,7 @@ func TestFeedsOutliveTheDatabase(t *testing.T) {
 		func() error { return server.StopImmediate(t.Context()) }, func() error { return server.Crash(t.Context()) }, func() error { return server.StopFast(t.Context()) },
 	} {
 		harness.NoError(t, down())
-		harness.Eventually(t, func() error {
-			if status, body := i.Get(t, "/readyz"); status != http.StatusServiceUnavailable {
-				return fmt.Errorf("/readyz: %d %s, want 503", status, body)
-			}
-			return nil
-		})
+		i.WaitStatus(t, "", "/readyz", http.StatusServiceUnavailable)
 		harness.NoError(t, server.Restart(t.Context()))
 		feed := fmt.Sprintf("late_%d", n)
 		run("install", "--feed", feed, "--table", "jobs", "--role", harness.ServeRole)
@@ -52,12 +46,7 @@ func TestFeedsOutliveTheDatabase(t *testing.T) {
 			db.SQL(t, fmt.Sprintf(`update %s set progress = %d`, table, 10*n+10))
 			st.Until(t, func(p harness.Progress) bool { return p.Progress == 10*n+10 })
 		}
-		harness.Eventually(t, func() error {
-			if got := i.Ask(t, "GET", "/api/v1/"+feed+"/"+id+"/status", "Authorization", "Bearer "+alice); got.Status != http.StatusOK {
-				return fmt.Errorf("a feed that was installed when the database was back: %d %s", got.Status, got.Body)
-			}
-			return nil
-		})
+		i.WaitStatus(t, alice, "/api/v1/"+feed+"/"+id+"/status", http.StatusOK)
 	}
 }
 
@@ -78,7 +67,7 @@ func TestFeedsAreKnownSoonAfterAStartWithoutTheDatabase(t *testing.T) {
 		hole.Pause()
 		deaf.Pause()
 		i := harness.Serve(t, url, "DATABASE_LISTEN_URL="+listen)
-		status := func(path string) int { return i.Ask(t, "GET", path, "Authorization", "Bearer "+alice).Status }
+		status := func(path string) int { return i.AskAs(t, alice, path).Status }
 		if got := status("/api/v1/jobs/" + id + "/status"); got != http.StatusServiceUnavailable {
 			t.Fatalf("without the database: %d, want 503", got)
 		}

@@ -46,17 +46,14 @@ func TestFeedsOfTenants(t *testing.T) {
 	}
 	installs = append(installs, "--feed everybodys --table t0.jobs --column user_id= --field org --public")
 	db, run := several(t, ddl, installs...)
-	if again := run("install " + installs[1]); !strings.Contains(again, "nothing to change") {
-		t.Errorf("a second install: %s", again)
-	}
+	harness.WantIn(t, run("install "+installs[1]), "nothing to change")
 	if out := harness.RunCommand(t, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + harness.JWTSecret}, "doctor"); strings.Contains(out, "FAIL") || strings.Count(out, "its keys are of type") != 4 {
 		t.Errorf("doctor:\n%s", out)
 	}
 	if out := harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin, "JWT_SECRET=" + harness.JWTSecret}, "doctor"); !strings.Contains(out, "not as a superuser") || strings.Contains(out, "statuses") {
 		t.Errorf("doctor as a superuser:\n%s", out)
 	}
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
 	streams := make([]*harness.Stream, 4)
 	for n, feed := range []string{"tenant_0", "tenant_1", "tenant_2", "everybodys"} {
@@ -66,9 +63,7 @@ func TestFeedsOfTenants(t *testing.T) {
 		if feed == "everybodys" {
 			want = http.StatusOK
 		}
-		if got := i.Ask(t, "GET", "/api/v1/"+feed+"/2/status", "Authorization", "Bearer "+alice); got.Status != want {
-			t.Errorf("bob's of %s: %d %s", feed, got.Status, got.Body)
-		}
+		i.AskAs(t, alice, "/api/v1/"+feed+"/2/status").WantStatus(t, want)
 	}
 	for n := range 3 {
 		db.SQL(t, fmt.Sprintf(`update t%d.jobs set progress = %d`, n, 10*n+10))
@@ -80,9 +75,7 @@ func TestFeedsOfTenants(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	// Audits is not there, and nobody misses it.
-	if got := i.Ask(t, "GET", "/api/v1/audits/1/status", "Authorization", "Bearer "+alice); got.Status != http.StatusNotFound {
-		t.Errorf("audits: %d %s", got.Status, got.Body)
-	}
+	i.AskAs(t, alice, "/api/v1/audits/1/status").WantStatus(t, http.StatusNotFound)
 	db.SQL(t, `update t0.jobs set status = 'completed'`)
 	for _, n := range []int{0, 3} {
 		streams[n].Next(t)
@@ -103,8 +96,7 @@ func TestFeedsComeAndGoWhileOthersAreWatched(t *testing.T) {
 	t.Parallel()
 	db, run := several(t, `create table jobs (id uuid primary key default gen_random_uuid(), status text, progress int, user_id text); insert into jobs values ('00000000-0000-0000-0000-000000000001', 'running', 0, 'alice');
 		create table mails (id text primary key, status text, progress int, user_id text); insert into mails values ('a/b', 'running', 0, 'alice')`, "--feed jobs")
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
 	const id = "00000000-0000-0000-0000-000000000001"
 	st := i.Open(t, "/api/v1/sse/jobs/"+id+"/progress", alice)
@@ -131,23 +123,13 @@ func TestFeedsComeAndGoWhileOthersAreWatched(t *testing.T) {
 	}
 	for round := range 4 {
 		run("install --feed mails --role " + harness.ServeRole)
-		harness.Eventually(t, func() error {
-			if got := i.Ask(t, "GET", "/api/v1/mails/a%2Fb/status", "Authorization", "Bearer "+alice); got.Status != http.StatusOK {
-				return fmt.Errorf("round %d: %d %s", round, got.Status, got.Body)
-			}
-			return nil
-		})
+		i.WaitStatus(t, alice, "/api/v1/mails/a%2Fb/status", http.StatusOK)
 		mail := i.Open(t, "/api/v1/sse/mails/a%2Fb/progress", alice)
 		for range 3 {
 			mail.Next(t)
 		}
 		run("uninstall --feed mails")
-		harness.Eventually(t, func() error {
-			if got := i.Ask(t, "GET", "/api/v1/mails/a%2Fb/status", "Authorization", "Bearer "+alice); got.Status != http.StatusServiceUnavailable { // it may be installed again
-				return fmt.Errorf("round %d: a feed that is gone: %d %s, want 503", round, got.Status, got.Body)
-			}
-			return nil
-		})
+		i.WaitStatus(t, alice, "/api/v1/mails/a%2Fb/status", http.StatusServiceUnavailable)
 		before := wrote.Load()
 		for range 5 {
 			st.Next(t)
@@ -160,9 +142,7 @@ func TestFeedsComeAndGoWhileOthersAreWatched(t *testing.T) {
 	for !strings.Contains(st.Next(t).Data, "completed") {
 	}
 	st.Ended(t)
-	if missed := i.Metric(t, `auditstream_notifications_missed_total{feed="jobs"}`); missed != 0 {
-		t.Errorf("%v changes were not announced", missed)
-	}
+	i.WantMetric(t, `auditstream_notifications_missed_total{feed="jobs"}`, 0)
 }
 
 // Progress that is in a child table is shown by a view of the operator's own, and a change there is pushed.
@@ -177,11 +157,8 @@ from public.jobs j;
 	db, run := several(t, `create table jobs (id bigserial primary key, title text, owner text, state text, trouble text); create table steps (id bigserial primary key, job_id int, done boolean default false);
 		create index on steps (job_id); insert into jobs (title, owner, state) values ('one', 'alice', 'working'); insert into steps (job_id) values (1), (1)`,
 		"--feed jobs --table jobs --view "+file+" --ring steps=job_id --field title --status working=running")
-	if again := run("install --feed jobs"); !strings.Contains(again, "nothing to change") {
-		t.Errorf("a second install: %s", again)
-	}
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	harness.WantIn(t, run("install --feed jobs"), "nothing to change")
+	i := harness.ServeReady(t, db.Serve)
 	alice := harness.Token(t, jwt.MapClaims{"sub": "alice"})
 	st, all := i.Open(t, "/api/v1/sse/jobs/1/progress", alice), i.Open(t, "/api/v1/sse/jobs/progress", alice)
 	for _, step := range []struct{ change, want string }{
@@ -199,12 +176,8 @@ from public.jobs j;
 		}
 	}
 	st.Ended(t)
-	if got := i.Ask(t, "GET", "/api/v1/jobs/1/status", "Authorization", "Bearer "+harness.Token(t, jwt.MapClaims{"sub": "mallory"})); got.Status != http.StatusForbidden {
-		t.Errorf("a stranger: %d %s", got.Status, got.Body)
-	}
-	if missed := i.Metric(t, `auditstream_notifications_missed_total{feed="jobs"}`); missed != 0 {
-		t.Errorf("%v changes were not announced", missed)
-	}
+	i.AskAs(t, harness.Token(t, jwt.MapClaims{"sub": "mallory"}), "/api/v1/jobs/1/status").WantStatus(t, http.StatusForbidden)
+	i.WantMetric(t, `auditstream_notifications_missed_total{feed="jobs"}`, 0)
 }
 
 // Whoever has no table has one made, and reports from any language, as docs/adopt-a-table.md says.
@@ -218,11 +191,8 @@ func TestReportIsShown(t *testing.T) {
 	}
 	db, run := several(t, `select 1`)
 	run(strings.TrimSpace(made) + " --role " + harness.ServeRole)
-	if out := run(strings.TrimSpace(made)); !strings.Contains(out, "nothing to change") {
-		t.Errorf("a second install: %s", out)
-	}
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	harness.WantIn(t, run(strings.TrimSpace(made)), "nothing to change")
+	i := harness.ServeReady(t, db.Serve)
 	var st *harness.Stream
 	for n, want := range []string{`{"id":"file 7","status":"running","progress":0}`, `{"id":"file 7","status":"running","progress":40,"message":"page 4 of 10"}`,
 		`{"id":"file 7","status":"completed","progress":100}`} {
@@ -245,10 +215,9 @@ func TestFeedThatIsInstalledAgainKeepsItsViewers(t *testing.T) {
 	const id = "00000000-0000-0000-0000-000000000001"
 	db.SQL(t, `create table jobs (id uuid primary key, status text, progress int, user_id text); insert into jobs values ('`+id+`', 'running', 1, 'alice')`)
 	run := func(args ...string) { harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, args...) }
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	status := func(feed string) harness.Answer {
-		return i.Ask(t, "GET", "/api/v1/"+feed+"/"+id+"/status", "Authorization", "Bearer "+harness.AliceToken(t))
+		return i.AskAs(t, harness.AliceToken(t), "/api/v1/"+feed+"/"+id+"/status")
 	}
 	if got := status("jobs"); got.Status != http.StatusNotFound || got.Header.Get("Auditstream-Answer") != "final" {
 		t.Errorf("a feed that was never there: %d, want a final 404", got.Status)

@@ -38,8 +38,7 @@ func TestU22IdleDatabaseIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	const idle = 80 * time.Second // twenty canaries, as many questions what the triggers ask for, and a look at the schema
 	db := loud(t)
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	i.WaitLog(t, "telling the triggers what is watched")
 	id := db.Insert(t, "status", "'running'")
 	_ = i.Metric(t, "auditstream_notification_queue_usage_ratio")
@@ -76,8 +75,7 @@ func TestU22ListenerThatDiedIdleIsFoundWithTheFirstViewer(t *testing.T) {
 	t.Parallel()
 	db := harness.NewDatabase(t)
 	proxy, listenURL := pgtest.ProxyDSN(t, db.Serve)
-	i := harness.Serve(t, db.Serve, "DATABASE_LISTEN_URL="+listenURL, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "DATABASE_LISTEN_URL="+listenURL, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 	i.WaitLog(t, "telling the triggers what is watched")
 	id := db.InsertMany(t, 1)[0]
 	proxy.Pause()

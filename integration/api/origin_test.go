@@ -51,34 +51,6 @@ func testAPICORS(t *testing.T) {
 			t.Errorf("GET from %s: %v, want nothing allowed", origin, got.CORSHeaders())
 		}
 	}
-	got := i.Ask(t, "OPTIONS", harness.StreamPath("1"), "Origin", "https://app.example.com", "Access-Control-Request-Method", "DELETE")
-	if len(got.CORSHeaders()) > 0 {
-		t.Errorf("preflight of DELETE: %v, want nothing allowed", got.CORSHeaders())
-	}
-	got = i.Ask(t, "OPTIONS", harness.StreamPath("1"), "Origin", "https://app.example.com", "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "x-other")
-	if got.CORSHeaders()["Access-Control-Allow-Headers"] != "x-other" { // tracing adds headers of all sorts
-		t.Errorf("preflight of x-other: %v, want it allowed", got.CORSHeaders())
-	}
-}
-
-func TestAPIWithoutCORSAllowsNoOrigin(t *testing.T) {
-	harness.OverHTTP1And2(t, testAPIWithoutCORSAllowsNoOrigin)
-}
-
-func testAPIWithoutCORSAllowsNoOrigin(t *testing.T) {
-	db := harness.NewFirstAuditDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
-	got := i.Ask(t, "OPTIONS", harness.StreamPath("1"), "Origin", "https://app.example.com", "Access-Control-Request-Method", "GET")
-	if got.Status != 405 || len(got.CORSHeaders()) > 0 {
-		t.Errorf("preflight: %d %v, want 405 and nothing allowed", got.Status, got.CORSHeaders())
-	}
-	got = i.Ask(t, "GET", harness.StatusPath("1"), "Origin", "https://app.example.com", "Authorization", "Bearer "+harness.AliceToken(t))
-	if got.Status != 200 || len(got.CORSHeaders()) > 0 {
-		t.Errorf("GET: %d %v, want 200 and nothing allowed", got.Status, got.CORSHeaders())
-	}
-	// A cookie is nothing where none is configured.
-	i.Ask(t, "GET", harness.StatusPath("1"), "Cookie", "session="+harness.AliceToken(t)).WantRefusal(t, 401, missingToken, missingChallenge)
 }
 
 func TestAPIAuthCookie(t *testing.T) { harness.OverHTTP1And2(t, testAPIAuthCookie) }
@@ -98,17 +70,12 @@ func testAPIAuthCookie(t *testing.T) {
 		{"with our origin", []string{"Origin", i.URL, "Sec-Fetch-Site", "same-origin", "Cookie", cookie}, 200, "", ""},
 		{"no browser", []string{"Cookie", cookie}, 200, "", ""},
 		{"from another site", []string{"Sec-Fetch-Site", "cross-site", "Cookie", cookie}, 401, missingToken, missingChallenge},
-		{"from a sister domain", []string{"Sec-Fetch-Site", "same-site", "Cookie", cookie}, 401, missingToken, missingChallenge},
 		{"from another origin, old browser", []string{"Origin", "https://evil.example", "Cookie", cookie}, 401, missingToken, missingChallenge},
-		{"from another port of this host", []string{"Origin", "http://127.0.0.1:1", "Cookie", cookie}, 401, missingToken, missingChallenge},
-		{"from a sandboxed frame", []string{"Origin", "null", "Cookie", cookie}, 401, missingToken, missingChallenge},
 		{"from an origin that CORS allows", []string{"Origin", "https://app.example.com", "Sec-Fetch-Site", "cross-site", "Cookie", cookie}, 401, missingToken, missingChallenge},
 		{"from an origin that CORS allows, old browser", []string{"Origin", "https://app.example.com", "Cookie", cookie}, 401, missingToken, missingChallenge},
 		{"a bad token", []string{"Cookie", "session=abc"}, 401, harness.InvalidToken, harness.InvalidChallenge},
-		{"another cookie", []string{"Cookie", "token=" + harness.AliceToken(t)}, 401, missingToken, missingChallenge},
 		{"empty", []string{"Cookie", "session="}, 401, missingToken, missingChallenge},
 		{"beside a header, which counts", []string{"Authorization", "Bearer abc", "Cookie", cookie}, 401, harness.InvalidToken, harness.InvalidChallenge},
-		{"beside a malformed header", []string{"Authorization", "Bearer", "Cookie", cookie}, 400, malformedAuth, malformedHeader},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, path := range []string{harness.StreamPath("1"), harness.StatusPath("1")} {

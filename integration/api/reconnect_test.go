@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"testing"
 
 	"auditstream/integration/harness"
-	"auditstream/internal/pgtest"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -17,9 +15,7 @@ import (
 func TestAPIReconnect(t *testing.T) { harness.OverHTTP1And2(t, testAPIReconnect) }
 
 func testAPIReconnect(t *testing.T) {
-	db := harness.NewFirstAuditDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeFirst(t)
 
 	s := i.Watch(t, "1", harness.AliceToken(t))
 	seen := s.Next(t).LastEventID
@@ -104,11 +100,7 @@ func testAPILimits(t *testing.T) {
 	for range 10 {
 		refused := i.Watch(t, "1", harness.AliceToken(t))
 		delays[withRandomRetry(t, refused.Whole(t), tooMany)] = true
-		for name, want := range map[string]string{"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"} {
-			if got := refused.Response.Header.Get(name); got != want {
-				t.Errorf("%s: %s, want %s", name, got, want)
-			}
-		}
+		harness.WantHeaders(t, refused.Response.Header, map[string]string{"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"})
 	}
 	if len(delays) < 3 {
 		t.Errorf("10 clients were told to come back after %v ms, want times at random", delays)
@@ -117,17 +109,11 @@ func testAPILimits(t *testing.T) {
 	third := i.Watch(t, bobs, bob)
 	third.Next(t)
 	withRandomRetry(t, i.Watch(t, bobs, bob).Whole(t), tooMany)
-	if got := i.Metric(t, `auditstream_requests_refused_total{reason="too many streams"}`); got != 11 {
-		t.Errorf("%v streams were counted as refused, want 11", got)
-	}
+	i.WantMetric(t, `auditstream_requests_refused_total{reason="too many streams"}`, 11)
 	// Polling is not streaming.
-	if got := i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t)); got.Status != http.StatusOK {
-		t.Errorf("status %d %s, want 200", got.Status, got.Body)
-	}
+	i.AskAs(t, harness.AliceToken(t), harness.StatusPath("1")).WantStatus(t, http.StatusOK)
 	// Permanent refusals stay what they are.
-	if got := i.Ask(t, "GET", harness.StreamPath("1")); got.Status != http.StatusUnauthorized {
-		t.Errorf("without a token %d, want 401", got.Status)
-	}
+	i.Ask(t, "GET", harness.StreamPath("1")).WantStatus(t, http.StatusUnauthorized)
 
 	two.Cancel()
 	harness.Eventually(t, func() error { return hasRoom(t, i, bobs, bob) })
@@ -137,12 +123,7 @@ func testAPILimits(t *testing.T) {
 		t.Errorf("status %q, want completed", got)
 	}
 	one.Ended(t)
-	harness.Eventually(t, func() error {
-		if open := i.Metric(t, "auditstream_streams_open"); open != 0 {
-			return fmt.Errorf("%v streams open, want none", open)
-		}
-		return nil
-	})
+	i.WaitMetric(t, harness.StreamsOpen, harness.Exactly(0))
 }
 
 // hasRoom opens a stream and closes it again.
@@ -154,43 +135,4 @@ func hasRoom(t testing.TB, i *harness.Instance, id, token string) error {
 		return fmt.Errorf("no room: %s", data)
 	}
 	return nil
-}
-
-func TestAPIDatabaseUnreachable(t *testing.T) { harness.OverHTTP1And2(t, testAPIDatabaseUnreachable) }
-
-func testAPIDatabaseUnreachable(t *testing.T) {
-	server := pgtest.NewServer(t)
-	db := harness.Adopt(t, server.DSN("postgres"))
-	db.Insert(t, "status, progress, message", "'running', 25, 'Analyzing pages...'")
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
-	harness.NoError(t, server.StopImmediate(t.Context()))
-
-	refused := i.Watch(t, "1", harness.AliceToken(t))
-	withRandomRetry(t, refused.Whole(t), "retry: RANDOM\nevent: message\ndata: {\"error\":\"Internal server error\"}\n\n")
-	if got := refused.Response.Header.Get("Content-Type"); got != "text/event-stream" {
-		t.Errorf("Content-Type %s, want text/event-stream", got)
-	}
-	status := i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t))
-	status.WantRefusal(t, 503, `{"error":"Internal server error"}`, "")
-	if after, err := strconv.Atoi(status.Header.Get("Retry-After")); err != nil || after < 1 || after > 8 {
-		t.Errorf("Retry-After: %q, want some seconds", status.Header.Get("Retry-After"))
-	}
-	// What needs no database is answered as ever.
-	i.Ask(t, "GET", harness.StreamPath("1")).WantRefusal(t, 401, missingToken, missingChallenge)
-	i.Ask(t, "GET", harness.StreamPath("0"), "Authorization", "Bearer "+harness.AliceToken(t)).WantRefusal(t, 400, badAuditID, "")
-	i.Ask(t, "GET", "/healthz").WantOpen(t, 200, `{"status":"ok"}`)
-	harness.Eventually(t, func() error {
-		ready := i.Ask(t, "GET", "/readyz")
-		if want := `{"status":"unavailable","database":"down","listener":"polling"}`; ready.Status != 503 || ready.Body != want || ready.Header.Get("Retry-After") != "1" {
-			return fmt.Errorf("/readyz: %d %s, want 503 %s", ready.Status, ready.Body, want)
-		}
-		return nil
-	})
-
-	harness.NoError(t, server.Restart(t.Context()))
-	i.WaitReady(t, "up")
-	s := i.Watch(t, "1", harness.AliceToken(t))
-	s.WantSoFar(t, harness.FirstEvent)
-	s.Cancel()
 }

@@ -31,13 +31,11 @@ func TestS7UnreadableRowIsItsOwnProblem(t *testing.T) {
 	i.WaitMetric(t, harness.ListenerUp, harness.AtLeast(1))
 	viewer := i.View(t, good, nil)
 	viewer.Reached(t, 0)
-	answer := i.Ask(t, "GET", harness.StreamPath(bad), "Authorization", "Bearer "+harness.AliceToken(t))
-	if !strings.Contains(answer.Body, `{"error":"Internal server error"}`) {
-		t.Errorf("the stream of a row that cannot be read: %d %s", answer.Status, answer.Body)
-	}
+	answer := i.AskAs(t, harness.AliceToken(t), harness.StreamPath(bad))
+	harness.WantIn(t, answer.Body, `{"error":"Internal server error"}`)
 	start := time.Now()
 	for n := range 20 {
-		i.Ask(t, "GET", harness.StatusPath(bad), "Authorization", "Bearer "+harness.AliceToken(t))
+		i.AskAs(t, harness.AliceToken(t), harness.StatusPath(bad))
 		db.SetAll(t, n+1)
 		viewer.Reached(t, n+1)
 	}
@@ -45,9 +43,7 @@ func TestS7UnreadableRowIsItsOwnProblem(t *testing.T) {
 	if _, body := i.Get(t, "/readyz"); body != `{"status":"ready","database":"up","listener":"up","unreadable_rows":1,"drift":["object"]}` {
 		t.Errorf("/readyz: %s", body)
 	}
-	if got := i.Metric(t, "auditstream_rows_unreadable"); got != 1 {
-		t.Errorf("auditstream_rows_unreadable is %v, want 1", got)
-	}
+	i.WantMetric(t, "auditstream_rows_unreadable", 1)
 }
 
 // A message of 60 MB, whose viewer keeps coming back, is shown in part, and costs the others neither time nor memory.
@@ -57,13 +53,12 @@ func TestS8HugeRowCostsOthersNothing(t *testing.T) {
 	ids := db.InsertMany(t, 2)
 	huge, other := ids[0], ids[1]
 	db.SQL(t, `update audits set message = repeat('x', 60000000) where id = `+huge)
-	i := harness.Serve(t, db.Serve, "SSE_MAX_ROW_BYTES=100000")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "SSE_MAX_ROW_BYTES=100000")
 	viewer := i.View(t, other, nil)
 	viewer.Reached(t, 0)
 	var row struct{ Message string }
 	for n := range 10 {
-		answer := i.Ask(t, "GET", harness.StatusPath(huge), "Authorization", "Bearer "+harness.AliceToken(t))
+		answer := i.AskAs(t, harness.AliceToken(t), harness.StatusPath(huge))
 		if err := json.Unmarshal([]byte(answer.Body), &row); err != nil || len(row.Message) != 100_000 || !strings.HasSuffix(row.Message, "x…") {
 			t.Fatalf("%v, a message of %d bytes, want 100000 and an ellipsis at the end", err, len(row.Message))
 		}
@@ -98,8 +93,7 @@ func TestS10DatabaseThatIsNotUTF8(t *testing.T) {
 	for _, owner := range []string{"andré", "Ã©"} {
 		harness.Exec(t, app, `insert into audits (url, user_id, status, message) values ('https://example.com', $1, 'running', 'prêt: ' || $1)`, owner)
 	}
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	andre := harness.Token(t, jwt.MapClaims{"sub": "andré"})
 	s := i.Watch(t, "1", andre)
 	s.WantEvent(t, `{"audit_id":1,"status":"running","progress":0,"message":"prêt: andré"}`)
@@ -107,28 +101,24 @@ func TestS10DatabaseThatIsNotUTF8(t *testing.T) {
 	s.WantEvent(t, `{"audit_id":1,"status":"completed","progress":0,"message":"terminé"}`)
 	// Neither what UTF-8 looks like in LATIN1 nor what that encoding lacks is somebody.
 	for _, sub := range []string{"é", "andr\u0117", "日本"} {
-		i.Ask(t, "GET", harness.StatusPath("2"), "Authorization", "Bearer "+harness.Token(t, jwt.MapClaims{"sub": sub})).WantRefusal(t, 403, harness.CrossUser, "")
+		i.AskAs(t, harness.Token(t, jwt.MapClaims{"sub": sub}), harness.StatusPath("2")).WantRefusal(t, 403, harness.CrossUser, "")
 	}
 }
 
 // Polling reads, and writes nothing, whoever asks and whatever the answer is.
 func TestS5StatusWritesNothing(t *testing.T) {
 	t.Parallel()
-	db := harness.NewFirstAuditDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeFirst(t)
 	bob := harness.Token(t, jwt.MapClaims{"sub": "bob"})
 	for range 50 {
-		i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+bob).WantRefusal(t, 403, harness.CrossUser, "")
-		i.Ask(t, "GET", harness.StatusPath("99"), "Authorization", "Bearer "+bob).WantRefusal(t, 404, auditNotFound, "")
-		if got := i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t)); got.Status != 200 {
+		i.AskAs(t, bob, harness.StatusPath("1")).WantRefusal(t, 403, harness.CrossUser, "")
+		i.AskAs(t, bob, harness.StatusPath("99")).WantRefusal(t, 404, auditNotFound, "")
+		if got := i.AskAs(t, harness.AliceToken(t), harness.StatusPath("1")); got.Status != 200 {
 			t.Fatalf("status: %d %s", got.Status, got.Body)
 		}
 	}
 	// A lock is kept for a while, so one of theirs would be seen; the stream's is, for comparison.
-	if got := db.SQL(t, "select count(*) from "+harness.HeldLocks); got != "0" {
-		t.Errorf("%s locks are held, want none", got)
-	}
+	db.WantSQL(t, "select count(*) from "+harness.HeldLocks, "0")
 	i.Watch(t, "1", harness.AliceToken(t)).Next(t)
 	db.WatchedBy(t, "1", 1)
 }

@@ -1,9 +1,7 @@
 package api
 
 import (
-	"crypto/tls"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -21,9 +19,7 @@ func TestAPISeveralThatBeginLaterArePushed(t *testing.T) {
 
 func testAPISeveralThatBeginLaterArePushed(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
-		db := harness.NewDatabase(t)
-		i := harness.Serve(t, db.Serve, env, noSafetyNet)
-		i.WaitReady(t, "up")
+		db, i := harness.ServeNew(t, env, noSafetyNet)
 		s := i.Open(t, severalPath, harness.AliceToken(t))
 		other := i.Watch(t, db.Insert(t, "status", "'running'"), harness.AliceToken(t))
 		other.Next(t)
@@ -47,9 +43,7 @@ func testAPISeveralThatBeginLaterArePushed(t *testing.T) {
 		if len(seen) != 3 {
 			t.Errorf("shown: %v, want %v", seen, ids)
 		}
-		if got := i.Metric(t, "auditstream_notifications_missed_total"); got != 0 {
-			t.Errorf("%v notifications missed, want none", got)
-		}
+		i.WantMetric(t, "auditstream_notifications_missed_total", 0)
 		s.Cancel()
 		db.WatchedBy(t, "new", 0) // inserts ring no more
 	})
@@ -61,18 +55,14 @@ func TestAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
 }
 
 func testAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, noSafetyNet)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, noSafetyNet)
 	for _, begin := range []string{"begin", "begin isolation level repeatable read", "begin; savepoint a"} {
 		w := pgtest.Connect(t, db.Admin)
 		harness.Script(t, w, begin+"; insert into audits (url, user_id, progress) values ('https://example.com', 'alice', 7)")
 		s := i.Open(t, severalPath, harness.AliceToken(t))
 		s.WantSoFar(t, ": heartbeat every 30 s\n\nretry: 5000\n\n")
 		harness.Script(t, w, "commit")
-		if p := s.NextProgress(t); p.Progress != 7 {
-			t.Errorf("%s: %+v, want the audit that began in it", begin, p)
-		}
+		s.WantProgress(t, 7)
 		db.SQL(t, "update audits set status = 'completed'")
 		if p := s.NextProgress(t); p.Status != "completed" {
 			t.Errorf("%s: %+v, want its end", begin, p)
@@ -87,9 +77,7 @@ func TestAPISeveralThatBeginAfterAReconnect(t *testing.T) {
 }
 
 func testAPISeveralThatBeginAfterAReconnect(t *testing.T) {
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, noSafetyNet)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, noSafetyNet)
 	s := i.Open(t, severalPath, harness.AliceToken(t))
 	s.WantSoFar(t, ": heartbeat every 30 s\n\nretry: 5000\n\n")
 	db.SQL(t, `select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity
@@ -105,11 +93,9 @@ func TestAPISeveralHundred(t *testing.T) { harness.OverHTTP1And2(t, testAPISever
 
 func testAPISeveralHundred(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
-		db := harness.NewDatabase(t)
-		i := harness.Serve(t, db.Serve, env, noSafetyNet, "SSE_MAX_STREAMS=1")
-		i.WaitReady(t, "up")
+		db, i := harness.ServeNew(t, env, noSafetyNet, "SSE_MAX_STREAMS=1")
 		ids := db.InsertMany(t, 101)
-		got := i.Ask(t, "GET", severalPath+"?ids="+strings.Join(ids, ","), "Authorization", "Bearer "+harness.AliceToken(t))
+		got := i.AskAs(t, harness.AliceToken(t), severalPath+"?ids="+strings.Join(ids, ","))
 		if got.Status != 400 {
 			t.Errorf("101 ids: status %d, want 400", got.Status)
 		}
@@ -133,32 +119,4 @@ func testAPISeveralHundred(t *testing.T) {
 		}
 		s.SeveralIDs(t)
 	})
-}
-
-func TestAPISeveralOverHTTP2(t *testing.T) {
-	t.Parallel()
-	db := harness.NewDatabase(t)
-	certFile, keyFile, pool := harness.SelfSigned(t)
-	i := harness.Serve(t, db.Serve, noSafetyNet, "TLS_CERT_FILE="+certFile, "TLS_KEY_FILE="+keyFile)
-	i.WaitLog(t, "listening for notifications")
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
-	mine, both := i.OpenOn(t, transport, severalPath, harness.AliceToken(t)), ""
-	if mine.Response.ProtoMajor != 2 {
-		t.Fatalf("answered in %s", mine.Response.Proto)
-	}
-	for range 2 {
-		id := db.Insert(t, "", "")
-		mine.WantEvent(t, `{"audit_id":`+id+`,"status":"pending","progress":0}`)
-		both += "," + id
-	}
-	s := i.OpenOn(t, transport, severalPath+"?ids="+both[1:], harness.AliceToken(t)) // on the same connection
-	s.Next(t)
-	s.Next(t)
-	db.SQL(t, "update audits set status = 'failed'")
-	for _, stream := range []*harness.Stream{mine, mine, s, s} {
-		if p := stream.NextProgress(t); p.Status != "failed" {
-			t.Errorf("%+v, want an end", p)
-		}
-	}
-	s.SeveralIDs(t)
 }

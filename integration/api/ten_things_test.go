@@ -30,8 +30,7 @@ func TestPitfall01NotifyLockIsForWatchedRowsOnly(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t, func(c *localpg.Config) { c.Settings = map[string]string{"max_prepared_transactions": "2"} })
 	db := harness.Adopt(t, server.DSN("postgres"))
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	ids := db.InsertMany(t, 2)
 	v := i.View(t, ids[0], nil)
 	db.WatchedBy(t, ids[0], 1)
@@ -83,9 +82,7 @@ func TestPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) {
 }
 
 func testPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) {
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "SSE_MAX_STREAMS=1", "SSE_RETRY_MS=100")
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "SSE_MAX_STREAMS=1", "SSE_RETRY_MS=100")
 	id := db.InsertMany(t, 1)[0]
 	only := i.Watch(t, id, harness.AliceToken(t))
 	only.Next(t)

@@ -7,9 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"auditstream/integration/harness"
 
@@ -82,7 +80,7 @@ func TestTracing(t *testing.T) {
 	i := harness.Serve(t, db.Serve, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.URL, "OTEL_EXPORTER_OTLP_HEADERS=x-key=a%20b", "OTEL_BSP_SCHEDULE_DELAY=100")
 	s := i.Watch(t, "1", harness.AliceToken(t))
 	s.Next(t)
-	i.Ask(t, http.MethodGet, harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t))
+	i.AskAs(t, harness.AliceToken(t), harness.StatusPath("1"))
 	harness.Eventually(t, func() error {
 		return c.has(statusSpan, "GET /api/v1/sse/audits/{audit_id}/progress", "auditstream.read")
 	})
@@ -100,53 +98,9 @@ func TestTracingEndsWithTheLastSpans(t *testing.T) {
 	c := newCollector(t)
 	i := harness.Serve(t, db.Serve, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.URL, "OTEL_EXPORTER_OTLP_HEADERS=x-key=a%20b", "OTEL_BSP_SCHEDULE_DELAY=3600000",
 		"OTEL_SERVICE_NAME=progress")
-	i.Ask(t, http.MethodGet, harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t))
-	i.Signal(t, syscall.SIGTERM)
-	if code := i.End(t); code != 0 {
-		t.Errorf("exit status %d", code)
-	}
+	i.AskAs(t, harness.AliceToken(t), harness.StatusPath("1"))
+	i.Stop(t)
 	if err := c.has(statusSpan, "auditstream.read"); err != nil || c.service != "progress" {
 		t.Errorf("service %q, %v", c.service, err)
-	}
-}
-
-// A collector that takes connections and never answers holds up nothing, the stop included.
-func TestTracingWithoutACollectorHoldsUpNothing(t *testing.T) {
-	t.Parallel()
-	db := harness.NewFirstAuditDatabase(t)
-	never := make(chan struct{})
-	asked := make(chan struct{}, 100)
-	hung := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		asked <- struct{}{}
-		<-never
-	}))
-	t.Cleanup(func() { close(never); hung.Close() })
-	gone := httptest.NewServer(nil)
-	gone.Close()
-	for _, url := range []string{hung.URL, gone.URL} {
-		i := harness.Serve(t, db.Serve, "OTEL_EXPORTER_OTLP_ENDPOINT="+url, "OTEL_BSP_SCHEDULE_DELAY=10", "OTEL_BSP_EXPORT_TIMEOUT=3600000", "OTEL_EXPORTER_OTLP_TIMEOUT=3600000")
-		i.Ask(t, http.MethodGet, harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t))
-		if url == hung.URL {
-			select {
-			case <-asked:
-			case <-time.After(harness.Patience):
-				t.Fatal("nothing is sent to the collector")
-			}
-		}
-		if answer := i.Ask(t, http.MethodGet, harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t)); answer.Status != 200 {
-			t.Errorf("status %d", answer.Status)
-		}
-		i.Signal(t, syscall.SIGTERM)
-		if code := i.End(t); code != 0 { // end is patient for less than the hour that an export may take
-			t.Errorf("exit status %d", code)
-		}
-	}
-}
-
-func TestTracingRefusesWhatItDoesNotHave(t *testing.T) {
-	t.Parallel()
-	code, _, stderr := harness.TryCommand(t, []string{"DATABASE_URL=postgres://127.0.0.1:1/x", "JWT_SECRET=" + harness.JWTSecret, "OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}, "serve")
-	if code != 2 || !strings.Contains(stderr, `OTEL_EXPORTER_OTLP_PROTOCOL: unsupported protocol "grpc"; give http/protobuf`) {
-		t.Errorf("exit status %d, %s", code, stderr)
 	}
 }

@@ -50,8 +50,7 @@ func (w *watchRun) ends(t testing.TB, code int, stderr string) {
 func TestAPIWatchFeeds(t *testing.T) {
 	t.Parallel()
 	db := harness.NewFeedsDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	id := strings.Fields(db.SQL(t, `insert into exports (kind) values ('pdf') returning id`))[0]
 	other := strings.Fields(db.SQL(t, `insert into exports (kind) values ('csv') returning id`))[0]
 	db.SQL(t, `insert into imports values ('a/b, 50% "ä"', 'running', 10), ('..', 'running', 20)`)
@@ -76,9 +75,7 @@ func TestAPIWatchFeeds(t *testing.T) {
 	both.ends(t, 3, "exports/"+other+": cancelled")
 	db.SQL(t, `update imports set state = 'completed', percent = 100`)
 	texts.ends(t, 0, "")
-	if n := i.Metric(t, `auditstream_commit_to_flush_seconds_count{feed="imports"}`); n != 2 {
-		t.Errorf("the time from the commit was measured %v times, want 2", n)
-	}
+	i.WantMetric(t, `auditstream_commit_to_flush_seconds_count{feed="imports"}`, 2)
 	db.SQL(t, `delete from mails`)
 	mail.ends(t, 0, "")
 	mail.says(t, mail.out, `{"id":1,"status":"completed","progress":100}`)

@@ -18,9 +18,7 @@ import (
 // TestAPIWatchInATerminal follows two audits with the program in a terminal of its own, and stops it by Ctrl-C.
 func TestAPIWatchInATerminal(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, noSafetyNet)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, noSafetyNet)
 	ids := db.InsertMany(t, 2)
 	cmd := exec.Command(harness.Binary(t), append([]string{"watch"}, ids...)...)
 	cmd.Env = harness.Environment([]string{"AUDITSTREAM_URL=" + i.URL, "AUDITSTREAM_TOKEN=" + harness.AliceToken(t), "TERM=xterm"})
@@ -66,9 +64,7 @@ func TestAPIWatchInATerminal(t *testing.T) {
 	reading.Wait()
 	text := shown.String()
 	t.Logf("at the end:\n%s", text[strings.LastIndex(text, "\x1b[J")+len("\x1b[J"):])
-	if strings.Contains(text, "\x1b[?") {
-		t.Errorf("private modes of the terminal were set: %q", text)
-	}
+	harness.WantNoneIn(t, text, "\x1b[?")
 }
 
 func modes(t *testing.T, tty *os.File) []byte {
