@@ -75,11 +75,7 @@ func passesAStream(t testing.TB, b *harness.Balancer, db harness.Database, f *ha
 	t.Helper()
 	id := db.InsertMany(t, 1)[0]
 	s := b.Open(t, http2, "/api/v1/sse/audits/"+id+"/progress", harness.AliceToken(t))
-	for name, want := range map[string]string{"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-store, no-transform"} {
-		if got := s.Response.Header.Get(name); got != want {
-			t.Errorf("%s: %s: %q, want %q", b.Name, name, got, want)
-		}
-	}
+	harness.WantHeaders(t, s.Response.Header, map[string]string{"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-store, no-transform"})
 	for n := range 4 {
 		if n > 0 {
 			db.SQL(t, fmt.Sprintf("update audits set total_pages = %d where id = %s", n, id))

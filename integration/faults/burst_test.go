@@ -18,9 +18,7 @@ func TestFaultTenThousandUpdatesInOneTransactionAreFewEvents(t *testing.T) {
 }
 
 func testFaultTenThousandUpdatesInOneTransactionAreFewEvents(t *testing.T) {
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
 	v := i.View(t, id, nil)
 	v.Reached(t, 0)
@@ -36,9 +34,7 @@ func testFaultTenThousandUpdatesInOneTransactionAreFewEvents(t *testing.T) {
 func TestFaultSlowReaderSkipsStatesButNotTheLast(t *testing.T) {
 	t.Parallel()
 	const updates = 2000
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 	id := db.InsertMany(t, 1)[0]
 	others := i.Crowd(t, 2, []string{id}, nil)
 	slow := i.RawClient(t, id, "")
@@ -112,9 +108,7 @@ func TestFaultRollbackShowsNothing(t *testing.T) {
 }
 
 func testFaultRollbackShowsNothing(t *testing.T) {
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
 	s := i.Watch(t, id, harness.AliceToken(t))
 	s.NextProgress(t)
@@ -133,17 +127,13 @@ func testFaultRollbackShowsNothing(t *testing.T) {
 	if got := s.NextProgress(t); *got.TotalPages != 5 {
 		t.Errorf("next event: %s, want state 5", harness.Describe(got))
 	}
-	if missed := i.Metric(t, "auditstream_notifications_missed_total"); missed != 0 {
-		t.Errorf("%v changes were found that no notification announced, want 0", missed)
-	}
+	i.WantMetric(t, "auditstream_notifications_missed_total", 0)
 }
 
 // A trigger knows no column, so that a change of one that nobody is shown rings; nobody is shown anything because of it.
 func TestPitfall01UpdateOfNothingShownSendsNothing(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
 	s := i.Watch(t, id, harness.AliceToken(t))
 	s.NextProgress(t)
@@ -157,6 +147,8 @@ func TestPitfall01UpdateOfNothingShownSendsNothing(t *testing.T) {
 	if got := s.NextProgress(t); *got.TotalPages != 1 {
 		t.Errorf("next event: %s, want state 1", harness.Describe(got))
 	}
+	db.SQL(t, `begin; update audits set progress = 99; update audits set progress = 0; commit`) // there and back
+	db.Insert(t, "status, progress", "'running', 99")                                           // another's
 	db.SQL(t, `update audits set total_pages = 2`)
 	if got := s.NextProgress(t); *got.TotalPages != 2 {
 		t.Errorf("next event: %s, want state 2", harness.Describe(got))
@@ -169,9 +161,7 @@ func TestPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter(t *testing.T
 }
 
 func testPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter(t *testing.T) {
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
 	s := i.Watch(t, id, harness.AliceToken(t))
 	s.NextProgress(t)

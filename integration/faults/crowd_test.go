@@ -49,10 +49,8 @@ func testFaultHundredViewersOnTwoInstancesSeeTheEnd(t *testing.T) {
 		}
 		lastIDs[v.ID] = v.LastID
 	}
-	for k, i := range instances {
-		if missed := i.Metric(t, "auditstream_notifications_missed_total"); missed != 0 {
-			t.Errorf("instance %d: %v missed notifications, want 0", k, missed)
-		}
+	for _, i := range instances {
+		i.WantMetric(t, "auditstream_notifications_missed_total", 0)
 	}
 }
 
@@ -64,9 +62,7 @@ func TestPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) {
 
 func testPitfall03UpdateWhileConnectingIsNotLost(t *testing.T) {
 	const workers, rounds = 4, 250
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 	ids := db.InsertMany(t, workers*rounds)
 	token := harness.AliceToken(t)
 
@@ -143,13 +139,9 @@ func TestFaultSafetyNetIsOneReadATick(t *testing.T) {
 
 func testFaultSafetyNetIsOneReadATick(t *testing.T) {
 	const reads = `auditstream_read_duration_seconds_count{result="ok"}`
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	viewers := i.Crowd(t, 300, db.InsertMany(t, 50), nil)
-	for _, v := range viewers {
-		v.Reached(t, 0)
-	}
+	harness.AllReached(t, viewers, 0)
 	// The next read after the last connect is a tick.
 	first := i.Metric(t, reads)
 	start := i.WaitMetric(t, reads, harness.AtLeast(first+1))
@@ -170,9 +162,7 @@ func testFaultSafetyNetIsOneReadATick(t *testing.T) {
 	i.WaitMetric(t, "auditstream_watched_audits", harness.AtMost(0))
 	none := i.Metric(t, reads)
 	<-time.After(3 * time.Second) // three ticks, of which nothing tells
-	if got := i.Metric(t, reads); got != none {
-		t.Errorf("%v reads while nobody watched, want 0", got-none)
-	}
+	i.WantMetric(t, reads, none)
 }
 
 // A client that was away shows the committed state, whatever happened to the server meanwhile.

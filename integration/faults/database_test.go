@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"fmt"
 	"net/http"
 	"regexp"
 	"testing"
@@ -19,8 +18,7 @@ func TestFaultDatabaseComesAndGoes(t *testing.T) {
 func testFaultDatabaseComesAndGoes(t *testing.T) {
 	server := pgtest.NewServer(t)
 	db := harness.Adopt(t, server.DSN("postgres"))
-	i := harness.Serve(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1", "SSE_FALLBACK_DB_INTERVAL_SECONDS=60")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1", "SSE_FALLBACK_DB_INTERVAL_SECONDS=60")
 	ids := db.InsertMany(t, 4)
 	viewers := i.Crowd(t, 20, ids, nil)
 
@@ -39,9 +37,7 @@ func testFaultDatabaseComesAndGoes(t *testing.T) {
 		n++
 		t.Run(fault.name, func(t *testing.T) { // in turn: there is one server
 			db.SetAll(t, 10*n)
-			for _, v := range viewers {
-				v.Reached(t, 10*n)
-			}
+			harness.AllReached(t, viewers, 10*n)
 			harness.NoError(t, fault.down())
 			beating := viewers[0].Beating(2)
 			whileDatabaseIsDown(t, i, ids[0])
@@ -49,9 +45,7 @@ func testFaultDatabaseComesAndGoes(t *testing.T) {
 			harness.NoError(t, fault.up())
 			up := time.Now()
 			db.SetAll(t, 10*n+1)
-			for _, v := range viewers {
-				v.Reached(t, 10*n+1)
-			}
+			harness.AllReached(t, viewers, 10*n+1)
 			// The safety net is too far away to help: it is LISTEN, tried every 5 s at most, that reads everything again.
 			if took := time.Since(up); took > 10*time.Second {
 				t.Errorf("the committed state was shown %v after the database was back", took)
@@ -87,22 +81,18 @@ func whileDatabaseIsDown(t testing.TB, i *harness.Instance, id string) {
 	if got := s.Raw.String(); !unavailable.MatchString(got) {
 		t.Errorf("a new stream was told %q", got)
 	}
+	i.Ask(t, "GET", harness.StatusPath(id)).WantStatus(t, 401) // what is known without the database is said
+	i.AskAs(t, harness.AliceToken(t), harness.StatusPath("x")).WantStatus(t, 400)
 	resp, ok := <-polled
 	if !ok {
 		t.Fatal("no answer to a status request")
 	}
-	if body := harness.ReadAll(t, resp.Body); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("status: %d %s, Retry-After %q, want 503 with Retry-After", resp.StatusCode, body, resp.Header.Get("Retry-After"))
+	const unread = `{"error":"Internal server error"}`
+	if body := harness.ReadAll(t, resp.Body); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || body != unread {
+		t.Errorf("status: %d %s, Retry-After %q, want 503 %s with Retry-After", resp.StatusCode, body, resp.Header.Get("Retry-After"), unread)
 	}
-	harness.Eventually(t, func() error {
-		if status, body := i.Get(t, "/readyz"); status != 503 {
-			return fmt.Errorf("/readyz: %d %s, want 503", status, body)
-		}
-		return nil
-	})
-	if status, body := i.Get(t, "/healthz"); status != 200 {
-		t.Errorf("/healthz: %d %s, want 200: the process lives", status, body)
-	}
+	i.WaitStatus(t, "", "/readyz", 503)
+	i.Ask(t, "GET", "/healthz").WantStatus(t, 200) // the process lives
 }
 
 // The database's machine is gone from the network: nothing is refused, nothing is answered.
@@ -118,14 +108,11 @@ func testFaultBlackHoledPool(t *testing.T) {
 			db := harness.NewDatabase(t)
 			pool, poolURL := pgtest.ProxyDSN(t, db.Serve)
 			listen, listenURL := pgtest.ProxyDSN(t, db.Serve)
-			i := harness.Serve(t, poolURL, "DATABASE_LISTEN_URL="+listenURL, "SSE_HEARTBEAT_SECONDS=1", "SSE_FALLBACK_DB_INTERVAL_SECONDS=60")
-			i.WaitReady(t, "up")
+			i := harness.ServeReady(t, poolURL, "DATABASE_LISTEN_URL="+listenURL, "SSE_HEARTBEAT_SECONDS=1", "SSE_FALLBACK_DB_INTERVAL_SECONDS=60")
 			ids := db.InsertMany(t, 3)
 			viewers := i.Crowd(t, 12, ids, nil)
 			db.SetAll(t, 1)
-			for _, v := range viewers {
-				v.Reached(t, 1)
-			}
+			harness.AllReached(t, viewers, 1)
 			goroutines := i.Metric(t, "go_goroutines")
 
 			pool.Pause()
@@ -147,17 +134,13 @@ func testFaultBlackHoledPool(t *testing.T) {
 			pool.Resume()
 			listen.Resume()
 			start := time.Now()
-			for _, v := range viewers {
-				v.Reached(t, 2)
-			}
+			harness.AllReached(t, viewers, 2)
 			if took := time.Since(start); took > harness.WithinNet {
 				t.Errorf("the committed state was shown %v after the database was back", took)
 			}
 			i.WaitReady(t, "up")
 			db.SetAll(t, 3)
-			for _, v := range viewers {
-				v.Reached(t, 3)
-			}
+			harness.AllReached(t, viewers, 3)
 			i.WaitMetric(t, "go_goroutines", harness.AtMost(goroutines+4))
 		})
 	}

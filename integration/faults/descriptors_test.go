@@ -49,13 +49,9 @@ func TestFaultOutOfFileDescriptors(t *testing.T) {
 	}
 
 	db.SQL(t, "update audits set progress = 55 where id = "+id)
-	if got := stream.NextProgress(t); got.Progress != 55 {
-		t.Errorf("the open stream got %+v", got)
-	}
+	stream.WantProgress(t, 55)
 	for _, conn := range crowd {
 		_ = conn.Close()
 	}
-	if got := i.Watch(t, id, harness.AliceToken(t)).NextProgress(t); got.Progress != 55 {
-		t.Errorf("a stream after the crowd got %+v", got)
-	}
+	i.Watch(t, id, harness.AliceToken(t)).WantProgress(t, 55)
 }

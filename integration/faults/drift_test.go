@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -26,28 +25,17 @@ func TestU1ReplacedColumnIsSaidByServe(t *testing.T) {
 			t.Parallel()
 			db := harness.NewDatabase(t)
 			db.InsertMany(t, 1)
-			i := harness.Serve(t, db.Serve)
-			i.WaitReady(t, "up")
+			i := harness.ServeReady(t, db.Serve)
 			db.SQL(t, test.change)
 			db.SQL(t, `notify auditstream, '*'`)
 			line := i.WaitLog(t, harness.ChangedLog)
 			if found, _ := line["found"].(string); !strings.Contains(found, test.found) {
 				t.Errorf("found %q, want %q in it", found, test.found)
 			}
-			harness.Eventually(t, func() error {
-				want := `{"status":"ready","database":"up","listener":"up","drift":["` + test.kind + `"]}`
-				if _, body := i.Get(t, "/readyz"); body != want {
-					return fmt.Errorf("/readyz: %s, want %s", body, want)
-				}
-				return nil
-			})
-			if got := i.Metric(t, `auditstream_drift{kind="`+test.kind+`"}`); got != 1 {
-				t.Errorf("the metric is %v, want 1", got)
-			}
+			i.WaitAnswer(t, "/readyz", 200, `{"status":"ready","database":"up","listener":"up","drift":["`+test.kind+`"]}`)
+			i.WantMetric(t, `auditstream_drift{kind="`+test.kind+`"}`, 1)
 			if run, _ := line["run"].(string); test.kind == "key" {
-				if !strings.Contains(run, "create unique index") {
-					t.Errorf("run %q", run)
-				}
+				harness.WantIn(t, run, "create unique index")
 				return
 			} else if want := "auditstream install"; !strings.HasPrefix(run, want) {
 				t.Fatalf("run %q, want %q", run, want)
@@ -70,8 +58,7 @@ func TestU1NothingIsShownByAStaleOwner(t *testing.T) {
 			t.Parallel()
 			db := harness.NewDatabase(t)
 			id := db.InsertMany(t, 1)[0]
-			i := harness.Serve(t, db.Serve)
-			i.WaitReady(t, "up")
+			i := harness.ServeReady(t, db.Serve)
 			viewer := i.Open(t, harness.StreamPath(id), harness.AliceToken(t))
 			_ = viewer.Next(t)
 			db.SQL(t, `begin; `+change+`; notify auditstream, '*'; commit`)
@@ -81,7 +68,7 @@ func TestU1NothingIsShownByAStaleOwner(t *testing.T) {
 			} else {
 				db.SQL(t, `update audits set user_id = 'mallory', message = 'hers'`)
 			}
-			if answer := i.Ask(t, "GET", harness.StatusPath(id), "Authorization", "Bearer "+harness.AliceToken(t)); answer.Status != 500 || strings.Contains(answer.Body, "hers") {
+			if answer := i.AskAs(t, harness.AliceToken(t), harness.StatusPath(id)); answer.Status != 500 || strings.Contains(answer.Body, "hers") {
 				t.Errorf("status: %d %s", answer.Status, answer.Body)
 			}
 			again := i.Open(t, harness.StreamPath(id), harness.AliceToken(t))
@@ -93,7 +80,7 @@ func TestU1NothingIsShownByAStaleOwner(t *testing.T) {
 			}
 			harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--role", harness.ServeRole)
 			i.WaitLog(t, mendedLog)
-			answer := i.Ask(t, "GET", harness.StatusPath(id), "Authorization", "Bearer "+harness.AliceToken(t))
+			answer := i.AskAs(t, harness.AliceToken(t), harness.StatusPath(id))
 			if want := map[string]int{"the table": 200, "the owner's column": 403}[name]; answer.Status != want {
 				t.Errorf("after an install: %d, want %d", answer.Status, want)
 			}

@@ -2,19 +2,15 @@ package faults
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"testing"
 	"time"
 
 	"auditstream/integration/harness"
-	"auditstream/internal/pgtest"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/tmaxmax/go-sse"
 )
 
@@ -36,15 +32,6 @@ func readRaw(r io.Reader, each func(sse.Event, harness.Progress)) error {
 		each(event, p)
 	}
 	return nil
-}
-
-// startTransaction begins a transaction of the application that is rolled back at the end of the test.
-func startTransaction(t testing.TB, dsn string) pgx.Tx {
-	t.Helper()
-	tx, err := pgtest.Connect(t, dsn).Begin(t.Context())
-	harness.NoError(t, err)
-	t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
-	return tx
 }
 
 // jitter is a random time below d, for tests that try many interleavings.

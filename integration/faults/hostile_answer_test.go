@@ -45,15 +45,15 @@ func routes(t testing.TB, i *harness.Instance) (all []route) {
 
 func address(i *harness.Instance, r route) string {
 	if r.admin {
-		return strings.TrimPrefix(i.Admin, "http://")
+		return i.Admin
 	}
-	return strings.TrimPrefix(i.URL, "http://")
+	return i.URL
 }
 
 // raw sends the bytes of a request and returns the first answer, nil if there was none, and all bytes that came until the
 // server closed or fell silent.
 func raw(addr, request string) (first *http.Response, all string, err error) {
-	conn, err := net.Dial("tcp", addr)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "http://"))
 	if err != nil {
 		return nil, "", err
 	}

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -24,7 +23,7 @@ type flooded struct {
 	viewers []*harness.Viewer
 	times   *harness.Stopwatch
 	app     *pgx.Conn
-	heard   func(t testing.TB, id string) time.Time // a bare LISTEN connection's markers
+	heard   func(t testing.TB, id string) time.Time // by a bare LISTEN connection: a marker
 	n       int                                     // the state of all audits
 
 	silences float64 // connections given up because a machine under load let even a bare one wait
@@ -39,11 +38,9 @@ func newFlooded(t *testing.T) *flooded {
 	f.ids = f.db.InsertMany(t, 20)
 	f.foreign = f.db.SQL(t, "insert into audits (url, user_id, status) values ('https://example.com', 'bob', 'running') returning id")
 	f.viewers = f.i.Crowd(t, 2*len(f.ids), f.ids, f.times.Seen)
-	for _, v := range f.viewers {
-		v.Reached(t, 0)
-	}
+	harness.AllReached(t, f.viewers, 0)
 	f.app = pgtest.Connect(t, f.db.Admin)
-	f.heard = markers(t, f.db.Admin)
+	f.heard = harness.ListenBare(t, f.db.Admin, "marker ")
 	return f
 }
 
@@ -55,61 +52,13 @@ func (f *flooded) update(t *testing.T) (shown, heard time.Duration) {
 	mark := fmt.Sprintf("marker %d", f.n)
 	tx, err := f.app.Begin(t.Context())
 	harness.NoError(t, err)
-	if _, err := tx.Exec(t.Context(), `update audits set total_pages = $1 where user_id = 'alice'`, f.n); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), `select pg_notify('auditstream', $1)`, mark); err != nil {
-		t.Fatal(err)
-	}
+	harness.Exec(t, f.app, `update audits set total_pages = $1 where user_id = 'alice'`, f.n)
+	harness.Exec(t, f.app, `select pg_notify('auditstream', $1)`, mark)
 	start := time.Now()
 	harness.NoError(t, tx.Commit(t.Context()))
-	for _, v := range f.viewers {
-		v.Reached(t, f.n)
-	}
+	harness.AllReached(t, f.viewers, f.n)
 	shown = time.Since(start)
 	return shown, f.heard(t, mark).Sub(start)
-}
-
-// markers listens on a connection of its own and returns a function that says when a payload came.
-func markers(t *testing.T, dsn string) func(t testing.TB, mark string) time.Time {
-	t.Helper()
-	conn := pgtest.Connect(t, dsn)
-	if _, err := conn.Exec(t.Context(), "listen auditstream"); err != nil {
-		t.Fatal(err)
-	}
-	type arrival struct {
-		mark string
-		at   time.Time
-	}
-	arrivals := make(chan arrival, 10_000)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			n, err := conn.WaitForNotification(ctx)
-			if err != nil {
-				return
-			}
-			if strings.HasPrefix(n.Payload, "marker ") {
-				arrivals <- arrival{n.Payload, time.Now()}
-			}
-		}
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	return func(t testing.TB, mark string) time.Time {
-		t.Helper()
-		select {
-		case a := <-arrivals:
-			if a.mark != mark {
-				t.Fatalf("%q was heard, want %q", a.mark, mark)
-			}
-			return a.at
-		case <-time.After(harness.Patience):
-			t.Fatalf("%q was not heard", mark)
-		}
-		panic("unreachable")
-	}
 }
 
 // work is what the instance has done so far.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -26,10 +25,7 @@ func forger(t *testing.T, admin string) *pgx.Conn {
 	pgtest.Psql(t, admin, `do $$ begin
 		create role `+name+` login password 'forged-password' nosuperuser;
 	exception when duplicate_object then null; end $$`)
-	u, err := url.Parse(admin)
-	harness.NoError(t, err)
-	u.User = url.UserPassword(name, "forged-password")
-	return pgtest.Connect(t, u.String())
+	return pgtest.Connect(t, harness.As(t, admin, name, "forged-password"))
 }
 
 func TestHostileNotifications(t *testing.T) {
@@ -42,7 +38,7 @@ func TestHostileNotifications(t *testing.T) {
 		}
 	}
 	collect := func() float64 { // what is left after a garbage collection
-		(&harness.Instance{URL: f.i.Admin}).Ask(t, "GET", "/debug/pprof/heap?gc=1")
+		f.i.CollectGarbage(t)
 		return f.i.Metric(t, "go_memstats_heap_alloc_bytes")
 	}
 	heap, before := collect(), f.work(t)
@@ -105,22 +101,13 @@ func TestHostileNotifications(t *testing.T) {
 		}
 	})
 
-	if got := f.i.Metric(t, missed); got != 0 {
-		t.Errorf("%v missed notifications, want 0", got)
-	}
-	if got := f.i.Metric(t, "auditstream_listener_connects_total"); got != 1+f.silences {
-		t.Errorf("%v connects of the listener, want 1 and %v after silences", got, f.silences)
-	}
+	f.i.WantMetric(t, missed, 0)
+	f.i.WantMetric(t, "auditstream_listener_connects_total", 1+f.silences)
 	const mega = 1 << 20
 	if left := collect(); left > heap+8*mega {
 		t.Errorf("%.1f MB are in use after the floods, %.1f MB were before", left/mega, heap/mega)
 	}
-	harness.Eventually(t, func() error {
-		if usage := f.db.SQL(t, `select pg_notification_queue_usage()`); usage != "0" {
-			return fmt.Errorf("the notification queue is %s full, want 0", usage)
-		}
-		return nil
-	})
+	f.db.WaitSQL(t, `select pg_notification_queue_usage()`, "0")
 }
 
 // badPayloads are those that nothing of ours sends.
@@ -151,9 +138,6 @@ func TestHostileCanariesProveNothing(t *testing.T) {
 	db := harness.NewDatabase(t)
 	elsewhere := pgtest.New(t)
 	conn := forger(t, elsewhere)
-	u, err := url.Parse(elsewhere)
-	harness.NoError(t, err)
-	u.User = url.UserPassword(harness.ServeRole, "serve-password")
 	ctx, cancel := context.WithCancel(t.Context())
 	forged := make(chan error, 1)
 	go func() {
@@ -172,7 +156,7 @@ func TestHostileCanariesProveNothing(t *testing.T) {
 			}
 		}
 	}()
-	i := harness.Serve(t, db.Serve, "DATABASE_LISTEN_URL="+u.String(), "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
+	i := harness.Serve(t, db.Serve, "DATABASE_LISTEN_URL="+harness.As(t, elsewhere, harness.ServeRole, "serve-password"), "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	v := i.View(t, db.InsertMany(t, 1)[0], nil)
 	i.WaitMetric(t, harness.ListenerSilent, harness.AtLeast(1))
 	cancel()

@@ -119,9 +119,7 @@ func hostileRequests(token string) (all []hostile) {
 
 func TestHostileRequests(t *testing.T) {
 	t.Parallel()
-	db := harness.NewFirstAuditDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	_, i := harness.ServeFirst(t)
 	before := i.Metric(t, "go_goroutines")
 	requests := hostileRequests(harness.AliceToken(t))
 	type question struct {

@@ -65,9 +65,7 @@ func TestFaultStuckHTTP2StreamIsCutOffAlone(t *testing.T) {
 		}
 		return nil
 	})
-	if open := i.Metric(t, harness.StreamsOpen); open != 1 {
-		t.Errorf("%v streams are open, want the other one", open)
-	}
+	i.WantMetric(t, harness.StreamsOpen, 1)
 	if _, err := io.Copy(io.Discard, stuck.Body); err == nil {
 		t.Error("the stream that was cut off has ended as if it were whole")
 	}

@@ -18,8 +18,7 @@ func TestPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 func testPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 	db := harness.NewDatabase(t)
 	// What the safety net would find does not count.
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 	viewers := i.Crowd(t, 20, db.InsertMany(t, 4), nil)
 	late, prompt := 0, 0
 	for round := 0; prompt < 2; round++ {
@@ -33,9 +32,7 @@ func testPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 			t.Fatalf("%s listening connections killed, want 1", killed)
 		}
 		start := time.Now()
-		for _, v := range viewers {
-			v.Reached(t, 2*round+1)
-		}
+		harness.AllReached(t, viewers, 2*round+1)
 		if took := time.Since(start); took <= harness.Promptly {
 			prompt++
 		} else if late++; late == 4 { // pauses of the machine explain some
@@ -46,13 +43,9 @@ func testPitfall05TerminatedListenerIsBackWithinASecond(t *testing.T) {
 		}
 		i.WaitReady(t, "up")
 		db.SetAll(t, 2*round+2)
-		for _, v := range viewers {
-			v.Reached(t, 2*round+2)
-		}
+		harness.AllReached(t, viewers, 2*round+2)
 	}
-	if got := i.Metric(t, missed); got != 0 {
-		t.Errorf("%v missed notifications, want 0: a resync explains the changes", got)
-	}
+	i.WantMetric(t, missed, 0)
 }
 
 // shownPromptly commits state n and returns it when the viewers were shown it in time. It repeats with the following numbers before
@@ -62,9 +55,7 @@ func shownPromptly(t *testing.T, db *harness.Database, n int, viewers ...*harnes
 	for last := n + 2; ; n++ {
 		start := time.Now()
 		db.SetAll(t, n)
-		for _, v := range viewers {
-			v.Reached(t, n)
-		}
+		harness.AllReached(t, viewers, n)
 		took := time.Since(start)
 		if took <= harness.Promptly {
 			return n
@@ -120,8 +111,7 @@ func TestFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
 func testFaultHalfOpenListenerThatRecoversByItself(t *testing.T) {
 	db := harness.NewDatabase(t)
 	proxy, listenURL := pgtest.ProxyDSN(t, db.Serve)
-	i := harness.Serve(t, db.Serve, "DATABASE_LISTEN_URL="+listenURL, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "DATABASE_LISTEN_URL="+listenURL, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 	v := i.View(t, db.InsertMany(t, 1)[0], nil)
 
 	proxy.Pause()
@@ -145,17 +135,14 @@ func TestFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 
 func testFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 	db := harness.Adopt(t, pgtest.NewServer(t).DSN("postgres")) // other tests' transactions, open at a registration, explain changes
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	viewers := i.Crowd(t, 6, db.InsertMany(t, 2), nil)
 	n := 0
 	change := func() {
 		t.Helper()
 		n++
 		db.SetAll(t, n)
-		for _, v := range viewers {
-			v.Reached(t, n)
-		}
+		harness.AllReached(t, viewers, n)
 	}
 	install := func() {
 		t.Helper()
@@ -167,9 +154,7 @@ func testFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 		rows := i.Metric(t, `auditstream_notifications_total{kind="row"}`)
 		change()
 		i.WaitMetric(t, `auditstream_notifications_total{kind="row"}`, harness.AtLeast(rows+2))
-		if got := i.Metric(t, missed); got != want {
-			t.Errorf("%v missed notifications, want %v", got, want)
-		}
+		i.WantMetric(t, missed, want)
 	}
 	// unannounced changes both rows until that is counted: the reading of all that an install asks for may be late, and finds changes
 	// that nobody could miss.
@@ -188,9 +173,7 @@ func testFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 	}
 	healthy()
 	healthy()
-	if got := i.Metric(t, missed); got != 0 {
-		t.Errorf("%v missed notifications, want none", got)
-	}
+	i.WantMetric(t, missed, 0)
 
 	db.SQL(t, `alter table audits disable trigger user`)
 	unannounced()
@@ -208,16 +191,9 @@ func testFaultLostTriggersAreCountedAndHealed(t *testing.T) {
 	n++
 	db.SetAll(t, n)
 	i.WaitMetric(t, `auditstream_read_duration_seconds_count{result="error"}`, harness.AtLeast(2))
-	harness.Eventually(t, func() error {
-		if status, body := i.Get(t, "/readyz"); status != 503 {
-			return fmt.Errorf("/readyz without the view: %d %s, want 503", status, body)
-		}
-		return nil
-	})
+	i.WaitStatus(t, "", "/readyz", 503)
 	install()
-	for _, v := range viewers {
-		v.Reached(t, n)
-	}
+	harness.AllReached(t, viewers, n)
 	i.WaitReady(t, "up")
 	healthy()
 	for _, v := range viewers {

@@ -16,17 +16,14 @@ func TestPrivilegeServeNeedsNoMore(t *testing.T) {
 	if public := db.SQL(t, "select has_database_privilege('public', current_database(), 'connect') or has_schema_privilege('public', 'public', 'usage')"); public != "f" {
 		t.Fatal("the database is not locked up")
 	}
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	s := i.Watch(t, "1", harness.AliceToken(t))
 	s.Next(t)
 	for progress := 30; progress < 33; progress++ {
 		db.SQL(t, "update audits set progress = "+string(rune('0'+progress/10))+string(rune('0'+progress%10)))
-		if got := s.NextProgress(t); got.Progress != progress {
-			t.Errorf("progress %d, want %d", got.Progress, progress)
-		}
+		s.WantProgress(t, progress)
 	}
-	if got := i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+harness.AliceToken(t)); got.Status != http.StatusOK || !strings.Contains(got.Body, `"progress":32`) {
+	if got := i.AskAs(t, harness.AliceToken(t), harness.StatusPath("1")); got.Status != http.StatusOK || !strings.Contains(got.Body, `"progress":32`) {
 		t.Errorf("status: %d %s", got.Status, got.Body)
 	}
 	out := harness.RunCommand(t, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + harness.JWTSecret}, "doctor")
@@ -41,7 +38,5 @@ func TestPrivilegeServeNeedsNoMore(t *testing.T) {
 	if roles := db.SQL(t, "select string_agg(distinct usename, ' ') from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"); roles != harness.ServeRole {
 		t.Errorf("sessions of %s, want of %s alone", roles, harness.ServeRole)
 	}
-	if got := i.Metric(t, "auditstream_notifications_missed_total"); got != 0 {
-		t.Errorf("%v notifications missed, want none", got)
-	}
+	i.WantMetric(t, "auditstream_notifications_missed_total", 0)
 }

@@ -2,8 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"os/exec"
 	"regexp"
 	"syscall"
@@ -52,18 +50,7 @@ var relaying = regexp.MustCompile(`"msg":"relaying","admin_addr":"([^"]+)"`)
 
 func waitRelay(t *testing.T, i *harness.Instance, status int, body string) {
 	t.Helper()
-	harness.Eventually(t, func() error {
-		resp, err := http.Get(i.Admin + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		got, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != status || string(got) != body {
-			return fmt.Errorf("/readyz: %d %s %v, want %d %s", resp.StatusCode, got, err, status, body)
-		}
-		return nil
-	})
+	(&harness.Instance{URL: i.Admin}).WaitAnswer(t, "/readyz", status, body)
 }
 
 // Two relays, two instances: PostgreSQL has the relays' listeners alone, changes arrive by Redis, and push comes back after
@@ -77,8 +64,7 @@ func TestRedisRelay(t *testing.T) {
 	var streams []*harness.Stream
 	var instances []*harness.Instance
 	for _, need := range []string{"auto", "on"} {
-		i := harness.Serve(t, db.Serve, "SSE_SOURCE=redis", "REDIS_URL="+url, "REDIS_RELAY="+need, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-		i.WaitReady(t, "up")
+		i := harness.ServeReady(t, db.Serve, "SSE_SOURCE=redis", "REDIS_URL="+url, "REDIS_RELAY="+need, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 		instances = append(instances, i)
 		s := i.Watch(t, "1", harness.AliceToken(t))
 		defer s.Cancel()
@@ -86,9 +72,7 @@ func TestRedisRelay(t *testing.T) {
 		streams = append(streams, s)
 	}
 	db.WatchedBy(t, "1", 2)
-	if got := db.SQL(t, "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'auditstream listener'"); got != "2" {
-		t.Errorf("%s listeners, want the relays' 2", got)
-	}
+	db.WantSQL(t, "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'auditstream listener'", "2")
 	reach := func(percent int) {
 		t.Helper()
 		for _, s := range streams {

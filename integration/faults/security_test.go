@@ -1,12 +1,8 @@
 package faults
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -26,8 +22,7 @@ func TestSecurityForgedNotificationsShowNothing(t *testing.T) {
 func testSecurityForgedNotificationsShowNothing(t *testing.T) {
 	db := harness.NewFirstAuditDatabase(t)
 	bobs := db.SQL(t, "insert into audits (url, user_id, status, progress) values ('https://example.com', 'bob', 'running', 1) returning id")
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	hers, his := i.Watch(t, "1", harness.AliceToken(t)), i.Watch(t, bobs, harness.Token(t, jwt.MapClaims{"sub": "bob"}))
 	hers.Next(t)
 	his.Next(t)
@@ -45,10 +40,8 @@ func testSecurityForgedNotificationsShowNothing(t *testing.T) {
 	harness.Exec(t, forger, `select pg_notify('auditstream_other', '1')`)
 	// Notifications come in order: when this change is seen, all forged ones have been taken in.
 	db.SQL(t, "update audits set progress = 90")
-	for name, s := range map[string]*harness.Stream{"alice": hers, "bob": his} {
-		if got := s.NextProgress(t); got.Progress != 90 {
-			t.Errorf("%s was shown %+v, want what was committed and nothing before it", name, got)
-		}
+	for _, s := range []*harness.Stream{hers, his} {
+		s.WantProgress(t, 90)
 	}
 	// Of each statement's notifications PostgreSQL itself folds the equal ones; what differs is not watched.
 	if got := i.Metric(t, reads) - before; got > 100 {
@@ -71,56 +64,35 @@ func testSecurityStolenTokenOnlyReads(t *testing.T) {
 	stolen := []string{"Authorization", "Bearer " + harness.AliceToken(t)}
 	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} {
 		for _, path := range []string{harness.StreamPath("1"), harness.StatusPath("1"), "/healthz", "/openapi.yaml"} {
-			if got := i.Ask(t, method, path, stolen...); got.Status != http.StatusMethodNotAllowed {
-				t.Errorf("%s %s: %d, want 405", method, path, got.Status)
-			}
+			i.Ask(t, method, path, stolen...).WantStatus(t, http.StatusMethodNotAllowed)
 		}
 	}
 	for _, path := range []string{harness.StreamPath(bobs), harness.StatusPath(bobs)} {
 		i.Ask(t, "GET", path, stolen...).WantRefusal(t, http.StatusForbidden, harness.CrossUser, "")
 	}
-	if got := (&harness.Instance{URL: i.Admin}).Ask(t, "GET", harness.StatusPath("1"), stolen...); got.Status != http.StatusNotFound {
-		t.Errorf("the operators' address: %d, want 404", got.Status)
-	}
-	if after := db.SQL(t, contents); after != before {
-		t.Errorf("the table changed:\n%s\n%s", before, after)
-	}
+	(&harness.Instance{URL: i.Admin}).Ask(t, "GET", harness.StatusPath("1"), stolen...).WantStatus(t, http.StatusNotFound)
+	db.WantSQL(t, contents, before)
 }
 
-// What a client may send before anybody knows who it is.
-func TestSecurityRequestsAreBounded(t *testing.T) {
+// Clients that send a byte now and then: each is answered, or hung up on, within the time that reading may take.
+func TestHostileTrickleIsCutOff(t *testing.T) {
 	t.Parallel()
 	i := harness.Serve(t, harness.NewFirstAuditDatabase(t).Serve)
-	t.Run("headers", func(t *testing.T) {
-		t.Parallel()
-		if got := i.Ask(t, "GET", harness.StreamPath("1"), "X-Large", strings.Repeat("x", 32<<10)); got.Status != http.StatusRequestHeaderFieldsTooLarge {
-			t.Errorf("32 KiB of headers: %d, want 431", got.Status)
+	closed := map[string]func(testing.TB, string) (time.Duration, string){}
+	for _, r := range routes(t, i) {
+		closed["headers of "+r.path] = harness.Trickle(t, address(i, r), "GET "+r.path+" HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "a")
+		if r.path != "/debug/pprof/symbol" { // which reads the body
+			closed["body of "+r.path] = harness.Trickle(t, address(i, r), "POST "+r.path+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n", "a")
 		}
-	})
-	t.Run("token", func(t *testing.T) {
-		t.Parallel()
-		i.Ask(t, "GET", harness.StreamPath("1"), "Authorization", "Bearer "+strings.Repeat("x", 9<<10)).
-			WantRefusal(t, http.StatusUnauthorized, harness.InvalidToken, harness.InvalidChallenge)
-	})
-	for name, request := range map[string]string{
-		"a request that never ends":   "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ",
-		"a connection that is silent": "",
-		"a body that never comes":     "POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			u, err := url.Parse(i.URL)
-			harness.NoError(t, err)
-			conn, err := net.Dial("tcp", u.Host)
-			harness.NoError(t, err)
-			defer conn.Close()
-			if _, err := io.WriteString(conn, request); err != nil {
-				t.Fatal(err)
-			}
-			harness.NoError(t, conn.SetReadDeadline(time.Now().Add(harness.Patience)))
-			if _, err := io.Copy(io.Discard, bufio.NewReader(conn)); err != nil && strings.Contains(err.Error(), "timeout") {
-				t.Errorf("still connected after %v", harness.Patience)
-			}
-		})
 	}
+	for what, closed := range closed {
+		took, answer := closed(t, what)
+		if strings.HasPrefix(what, "body") && !strings.Contains(answer, `{"error":"`) {
+			t.Errorf("%s: answer %q after %v, want the contract's JSON", what, answer, took)
+		}
+		if strings.HasPrefix(what, "headers") && answer != "" {
+			t.Errorf("%s: answer %q, want a close", what, answer)
+		}
+	}
+	i.WaitMetric(t, "go_goroutines", harness.AtMost(60))
 }

@@ -34,14 +34,10 @@ func testFaultSIGINTSendsEverybodyAway(t *testing.T) {
 var goodbye = regexp.MustCompile(`\n\nretry: ([0-9]+)\n\n$`)
 
 func testGoodbye(t *testing.T, sig os.Signal, streams int) {
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "SSE_RETRY_MS=5000")
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "SSE_RETRY_MS=5000")
 	ids := db.InsertMany(t, 5)
 	viewers := i.Crowd(t, streams, ids[:4], nil)
-	for _, v := range viewers {
-		v.Reached(t, 0)
-	}
+	harness.AllReached(t, viewers, 0)
 	stuckClient(t, i, db, ids[4])
 
 	keptAlive := &http.Client{Transport: harness.Recorded{RoundTripper: harness.NewTransport()}}

@@ -6,91 +6,13 @@ import (
 	"time"
 
 	"auditstream/integration/harness"
-	"auditstream/internal/pgtest"
 )
 
 const clientsGone = `auditstream_streams_ended_total{reason="client gone"}`
 
-// Clients that never read are cut off, and until then cost the others nothing.
-func TestFaultStuckClientsAreCutOffAndCostOthersNothing(t *testing.T) {
-	t.Parallel()
-	const stuck, length = 50, 256 << 10
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
-	ids := db.InsertMany(t, 2)
-	heavy, light := ids[0], ids[1]
-	latency := harness.NewStopwatch()
-	others := i.Crowd(t, 10, []string{light}, latency.Seen)
-	heavyViewer := i.View(t, heavy, nil)
-	for _, v := range others {
-		v.Reached(t, 0)
-	}
-
-	app := pgtest.Connect(t, db.Admin)
-	n := 0
-	// step changes the heavy audit, and times a change of the light one.
-	step := func() {
-		n++
-		harness.Exec(t, app, `update audits set total_pages = $1, message = repeat('x', $2) where id = $3`, n, length, heavy)
-		latency.Start(n)
-		harness.Exec(t, app, `update audits set total_pages = $1 where id = $2`, n, light)
-		for _, v := range others {
-			v.Reached(t, n)
-		}
-	}
-	for range 60 {
-		step()
-	}
-	before := latency.Median()
-	memory := i.Metric(t, "process_resident_memory_bytes")
-
-	for range stuck {
-		i.RawClient(t, heavy, "")
-	}
-	harness.Eventually(t, func() error { // on a busy machine the first is cut off before the last is there
-		if open, gone := i.Metric(t, harness.StreamsOpen), i.Metric(t, clientsGone); open+gone < stuck+11 {
-			return fmt.Errorf("%v streams are open and %v were cut off, want %d in all", open, gone, stuck+11)
-		}
-		return nil
-	})
-	latency.Reset()
-	start, peak, during := time.Now(), memory, 0
-	for i.Metric(t, harness.StreamsOpen) > 11 {
-		step()
-		during++
-		peak = max(peak, i.Metric(t, "process_resident_memory_bytes"))
-		if time.Since(start) > harness.Patience {
-			t.Fatalf("%v streams are open, want 11", i.Metric(t, harness.StreamsOpen))
-		}
-	}
-	took := time.Since(start)
-	with := latency.Median()
-	t.Logf("stuck clients gone after %v and %d updates; median latency %v without, %v with them; memory %.0f MB before, %.0f MB at most",
-		took.Round(time.Millisecond), during, before, with, memory/1e6, peak/1e6)
-	if took > 12*time.Second { // filling the buffers, then the 5 s of the write deadline
-		t.Errorf("the stuck clients were cut off after %v, want 5 s and a little", took)
-	}
-	if with > 10*before+20*time.Millisecond {
-		t.Errorf("median latency %v with stuck clients, %v without", with, before)
-	}
-	if peak > memory+150e6 {
-		t.Errorf("resident memory grew from %.0f to %.0f MB", memory/1e6, peak/1e6)
-	}
-	heavyViewer.Reached(t, n)
-	harness.Eventually(t, func() error { // a stream is counted as ended after it is no longer counted as open
-		if got := i.Metric(t, clientsGone); got != stuck {
-			return fmt.Errorf("%v streams ended because the client was gone, want %d", got, stuck)
-		}
-		return nil
-	})
-}
-
 func TestFaultVanishedClientsLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1")
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "SSE_HEARTBEAT_SECONDS=1")
 	id := db.InsertMany(t, 1)[0]
 	i.View(t, id, nil).Reached(t, 0)
 	goroutines := i.Metric(t, "go_goroutines")
@@ -131,9 +53,7 @@ func TestFaultVanishedClientsLeaveNothingBehind(t *testing.T) {
 // Clients that come and go all the time, while the audit changes.
 func TestFaultChurnLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t)
 	ids := db.InsertMany(t, 5)
 	i.View(t, ids[0], nil).Reached(t, 0)
 	goroutines := i.Metric(t, "go_goroutines")
@@ -161,8 +81,7 @@ func TestS11SlowClientThatReadsIsNotCutOff(t *testing.T) {
 	for _, hijack := range []string{"on", "off"} {
 		t.Run("SSE_HIJACK="+hijack, func(t *testing.T) {
 			t.Parallel()
-			i := harness.Serve(t, db.Serve, "SSE_HIJACK="+hijack)
-			i.WaitReady(t, "up")
+			i := harness.ServeReady(t, db.Serve, "SSE_HIJACK="+hijack)
 			conn := i.RawClient(t, id, "")
 			start, got := time.Now(), 0
 			piece := make([]byte, 12<<10)

@@ -24,8 +24,7 @@ func TestFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
 func testFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
 	server := pgtest.NewServer(t, func(c *localpg.Config) { c.Settings = map[string]string{"max_prepared_transactions": "4"} })
 	db := harness.Adopt(t, server.DSN("postgres"))
-	i := harness.Serve(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 	for _, test := range []struct{ name, before, after string }{
 		{"plain", `begin; update audits set progress = 50 where id = $id`, `commit`},
 		{"in a savepoint", `begin; savepoint a; update audits set progress = 50 where id = $id; release a; savepoint b; update audits set progress = 50 where id = $id`, `commit`},
@@ -44,24 +43,16 @@ func testFaultWriterThatLookedBeforeTheViewerCame(t *testing.T) {
 			fill := func(sql string) string { return strings.ReplaceAll(sql, "$id", id) }
 			harness.Script(t, w, fill(test.before))
 			s := i.Watch(t, id, harness.AliceToken(t))
-			if got := s.NextProgress(t); got.Progress != 10 {
-				t.Fatalf("first event: progress %d, want 10", got.Progress)
-			}
+			s.WantProgress(t, 10)
 			harness.Script(t, w, fill(test.after))
 			committed := time.Now()
-			if got := s.NextProgress(t); got.Progress != 50 {
-				t.Errorf("progress %d, want 50", got.Progress)
-			}
+			s.WantProgress(t, 50)
 			t.Logf("shown %v after the commit", time.Since(committed).Round(time.Millisecond))
 			harness.Script(t, w, fill(`update audits set progress = 60 where id = $id`))
-			if got := s.NextProgress(t); got.Progress != 60 {
-				t.Errorf("progress %d, want 60", got.Progress)
-			}
+			s.WantProgress(t, 60)
 		})
 	}
-	if got := i.Metric(t, "auditstream_notifications_missed_total"); got != 0 {
-		t.Errorf("%v notifications missed, want none", got)
-	}
+	i.WantMetric(t, "auditstream_notifications_missed_total", 0)
 }
 
 // A killed instance's locks go with its session, and so do those of a stopped one.
@@ -90,19 +81,15 @@ func testFaultLocksOfTheDeadGoAway(t *testing.T) {
 	killed.Signal(t, syscall.SIGKILL)
 	want(1, 0)
 	db.SQL(t, `update audits set progress = 20`)
-	if got := s.NextProgress(t); got.Progress != 20 {
-		t.Errorf("progress %d, want 20", got.Progress)
-	}
+	s.WantProgress(t, 20)
 	// Installed anew while streams are open: what is watched is told to the new triggers.
 	harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall")
 	harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--role", harness.ServeRole)
 	want(1, 0)
-	stopped := harness.Serve(t, db.Serve)
-	stopped.WaitReady(t, "up")
+	stopped := harness.ServeReady(t, db.Serve)
 	stopped.Watch(t, other, harness.AliceToken(t)).Next(t)
 	want(1, 1)
-	stopped.Signal(t, syscall.SIGTERM)
-	stopped.End(t)
+	stopped.Stop(t)
 	want(1, 0)
 }
 
@@ -144,32 +131,4 @@ func writersKeepTheirSpeed(t *testing.T, db harness.Database, conns []*pgx.Conn,
 		return nil
 	})
 	harness.Script(t, watching, `select pg_advisory_unlock_all()`)
-}
-
-// bulkUpdate compares one update of many rows that nobody watches with the same without triggers.
-func bulkUpdate(t *testing.T, db harness.Database) {
-	t.Helper()
-	const rows = 100_000
-	conn := pgtest.Connect(t, db.Admin)
-	harness.Exec(t, conn, `insert into audits (url, user_id, status) select 'https://example.com', 'alice', 'running' from generate_series(1, $1)`, rows)
-	progress := 50
-	harness.Measure(t, func() error {
-		took := map[string]time.Duration{}
-		for _, state := range []string{"disable", "enable"} {
-			harness.Exec(t, conn, `alter table audits `+state+` trigger user`)
-			harness.Exec(t, conn, `vacuum audits`)
-			harness.Exec(t, conn, `checkpoint`)
-			progress++
-			start := time.Now()
-			harness.Exec(t, conn, fmt.Sprintf(`update audits set progress = %d`, progress))
-			took[state] = time.Since(start)
-		}
-		without, with := took["disable"], took["enable"]
-		t.Logf("update of %d rows: %v without triggers, %v with", rows, without.Round(time.Millisecond), with.Round(time.Millisecond))
-		if with > 3*without {
-			return fmt.Errorf("an update of %d rows that nobody watches takes %.2f times as long as without triggers", rows, float64(with)/float64(without))
-		}
-		return nil
-	})
-	harness.Exec(t, conn, `delete from audits where total_pages is null`)
 }

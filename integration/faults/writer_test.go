@@ -2,7 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -23,9 +22,7 @@ func TestPitfall10WritersNeitherFailNorWaitWithFsyncOn(t *testing.T) {
 	const writers, rows = 32, 500
 	db := harness.Adopt(t, pgtest.NewServer(t).DSN("postgres"))
 	// Without fsync the lock is held for next to nothing, and the figures would say that triggers are free.
-	if got := db.SQL(t, `select current_setting('fsync'), current_setting('synchronous_commit')`); got != "on|on" {
-		t.Fatalf("fsync and synchronous_commit are %s, want on|on", got)
-	}
+	db.WantSQL(t, `select current_setting('fsync'), current_setting('synchronous_commit')`, "on|on")
 	ids := db.InsertMany(t, rows)
 	conns := make([]*pgx.Conn, writers)
 	for k := range conns {
@@ -63,11 +60,9 @@ func TestPitfall10WritersNeitherFailNorWaitWithFsyncOn(t *testing.T) {
 	}
 
 	t.Run("watched or not", func(t *testing.T) { writersKeepTheirSpeed(t, db, conns, rows) })
-	t.Run("many rows at once", func(t *testing.T) { bulkUpdate(t, db) })
 	t.Run("server stopped", func(t *testing.T) { modest(t, "triggers, nobody listens", 3_000) })
 
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	viewers := i.Crowd(t, 20, ids[:10], nil)
 	t.Run("server running", func(t *testing.T) {
 		modest(t, "triggers, server listens", 3_000)
@@ -81,12 +76,7 @@ func TestPitfall10WritersNeitherFailNorWaitWithFsyncOn(t *testing.T) {
 		modest(t, "triggers, server stands still", 6_000)
 		resume()
 		finish(t, db, viewers, 2_000_000)
-		harness.Eventually(t, func() error {
-			if usage := db.SQL(t, `select pg_notification_queue_usage()`); usage != "0" {
-				return fmt.Errorf("the notification queue is %s full, want 0", usage)
-			}
-			return nil
-		})
+		db.WaitSQL(t, `select pg_notification_queue_usage()`, "0")
 		i.WaitReady(t, "up")
 	})
 }
@@ -95,9 +85,7 @@ func TestPitfall10WritersNeitherFailNorWaitWithFsyncOn(t *testing.T) {
 func finish(t *testing.T, db harness.Database, viewers []*harness.Viewer, n int) {
 	t.Helper()
 	db.SetAll(t, n)
-	for _, v := range viewers {
-		v.Reached(t, n)
-	}
+	harness.AllReached(t, viewers, n)
 }
 
 type loadTimes struct{ total, median, p99, longest time.Duration }
@@ -140,86 +128,4 @@ func runLoad(t *testing.T, conns []*pgx.Conn, rows, updates int) loadTimes {
 		t.Fatal("no update succeeded")
 	}
 	return loadTimes{total, all[len(all)/2], all[len(all)*99/100], all[len(all)-1]}
-}
-
-// A "create trigger" that queues for its lock would make every later writer wait behind it.
-func TestFaultInstallDoesNotQueueWritersBehindALongTransaction(t *testing.T) {
-	t.Parallel()
-	admin := pgtest.New(t)
-	table, err := os.ReadFile(harness.Path("internal/sql/audits.sql"))
-	harness.NoError(t, err)
-	pgtest.Psql(t, admin, string(table))
-	db := harness.Database{Admin: admin}
-	db.InsertMany(t, 10)
-	long := startTransaction(t, admin)
-	if _, err := long.Exec(t.Context(), `update audits set message = 'not committed yet' where id = 1`); err != nil {
-		t.Fatal(err)
-	}
-
-	harness.CommandBinary(t) // builds it here: a goroutine must not fail the test
-	type outcome struct {
-		code           int
-		stdout, stderr string
-	}
-	installed := make(chan outcome, 1)
-	go func() {
-		code, stdout, stderr := harness.TryCommand(t, []string{"DATABASE_URL=" + admin}, "install")
-		installed <- outcome{code, stdout, stderr}
-	}()
-
-	app, watcher := pgtest.Connect(t, admin), pgtest.Connect(t, admin)
-	var longest time.Duration
-	writes, stop, stopped := 0, make(chan struct{}), make(chan error, 1)
-	go func() {
-		for {
-			select {
-			case <-stop:
-				stopped <- nil
-				return
-			default:
-			}
-			from := time.Now()
-			if _, err := app.Exec(t.Context(), `update audits set total_pages = total_pages + 1 where id = 2`); err != nil {
-				stopped <- err
-				return
-			}
-			longest, writes = max(longest, time.Since(from)), writes+1
-		}
-	}()
-	waits, waiting := 0, false
-	harness.Eventually(t, func() error {
-		select {
-		case o := <-installed:
-			t.Fatalf("install ended before the long transaction: exit status %d\n%s%s", o.code, o.stdout, o.stderr)
-		default:
-		}
-		now := lockWaiting(t, watcher)
-		if now && !waiting {
-			waits++
-		}
-		if waiting = now; waits < 3 {
-			return fmt.Errorf("install was seen waiting for its lock %d times, want 3", waits)
-		}
-		return nil
-	})
-	close(stop)
-	if err := <-stopped; err != nil {
-		t.Errorf("an update failed: %v", err)
-	}
-	harness.NoError(t, long.Commit(t.Context()))
-	if o := <-installed; o.code != 0 {
-		t.Errorf("install: exit status %d\n%s%s", o.code, o.stdout, o.stderr)
-	}
-	t.Logf("%d updates beside the waiting install, the longest took %v", writes, longest)
-	if longest > time.Second { // the lock_timeout of 200 ms, and a busy machine
-		t.Errorf("an update waited %v behind the install", longest)
-	}
-}
-
-func lockWaiting(t *testing.T, conn *pgx.Conn) (waiting bool) {
-	t.Helper()
-	err := conn.QueryRow(t.Context(), `select exists (select from pg_stat_activity
-		where datname = current_database() and application_name = 'auditstream' and wait_event_type = 'Lock')`).Scan(&waiting)
-	harness.NoError(t, err)
-	return waiting
 }
