@@ -1,11 +1,7 @@
 package load
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -72,10 +68,8 @@ func measureLatency(t testing.TB, streams, audits, updates int) latencyReport {
 	ids := db.InsertMany(t, audits)
 	streamTimes, listenTimes := harness.NewStopwatch(), harness.NewStopwatch()
 	viewers := i.Crowd(t, streams, ids, streamTimes.Seen)
-	for _, v := range viewers {
-		v.Reached(t, 0)
-	}
-	heard := listenBare(t, db.Admin)
+	harness.AllReached(t, viewers, 0)
+	heard := harness.ListenBare(t, db.Admin, "")
 
 	app := pgtest.Connect(t, db.Admin)
 	const warmUp = 20
@@ -83,9 +77,7 @@ func measureLatency(t testing.TB, streams, audits, updates int) latencyReport {
 		id := ids[n%audits]
 		tx, err := app.Begin(t.Context())
 		harness.NoError(t, err)
-		if _, err := tx.Exec(t.Context(), `update audits set total_pages = $1, progress = $2 where id = $3`, n, n%100, id); err != nil {
-			t.Fatal(err)
-		}
+		harness.Exec(t, app, `update audits set total_pages = $1, progress = $2 where id = $3`, n, n%100, id)
 		streamTimes.Start(n)
 		listenTimes.Started[n] = streamTimes.Started[n]
 		harness.NoError(t, tx.Commit(t.Context()))
@@ -102,54 +94,4 @@ func measureLatency(t testing.TB, streams, audits, updates int) latencyReport {
 	}
 	read := i.Metric(t, `auditstream_read_duration_seconds_sum{result="ok"}`) / i.Metric(t, `auditstream_read_duration_seconds_count{result="ok"}`)
 	return latencyReport{streams, audits, updates, streamTimes.Quantiles(t), listenTimes.Quantiles(t), time.Duration(read * float64(time.Second))}
-}
-
-// listenBare listens on a connection of its own. The function it returns waits for the notification of an id and says
-// when it came.
-func listenBare(t testing.TB, dsn string) func(t testing.TB, id string) time.Time {
-	t.Helper()
-	conn := pgtest.Connect(t, dsn)
-	if _, err := conn.Exec(t.Context(), "listen auditstream"); err != nil {
-		t.Fatal(err)
-	}
-	type arrival struct {
-		id  string
-		at  time.Time
-		err error
-	}
-	arrivals := make(chan arrival, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	var group sync.WaitGroup
-	group.Go(func() {
-		for {
-			n, err := conn.WaitForNotification(ctx)
-			at := time.Now()
-			if err != nil {
-				if !errors.Is(err, context.Canceled) {
-					arrivals <- arrival{err: err}
-				}
-				return
-			}
-			if _, err := strconv.Atoi(n.Payload); err == nil { // not a canary
-				arrivals <- arrival{id: n.Payload, at: at}
-			}
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		group.Wait()
-	})
-	return func(t testing.TB, id string) time.Time {
-		t.Helper()
-		select {
-		case a := <-arrivals:
-			if a.err != nil || a.id != id {
-				t.Fatalf("notification of %q, error %v, want %s", a.id, a.err, id)
-			}
-			return a.at
-		case <-time.After(harness.Patience):
-			t.Fatal("no notification on a bare connection")
-		}
-		panic("unreachable")
-	}
 }

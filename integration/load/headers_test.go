@@ -2,10 +2,8 @@ package load
 
 import (
 	"io"
-	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"auditstream/integration/harness"
 
@@ -16,9 +14,7 @@ import (
 // sender reads it and not a reset connection.
 func TestAPIHeaderSizeIsBounded(t *testing.T) {
 	t.Parallel()
-	db := harness.NewFirstAuditDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	_, i := harness.ServeFirst(t)
 	const tooLong = "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n431 Request Header Fields Too Large"
 	for _, tt := range []struct {
 		name, header string
@@ -53,51 +49,14 @@ func TestAPIHeaderSizeIsBounded(t *testing.T) {
 			t.Fatalf("tokens of %d and %d bytes, want them around 8192", len(fits), len(tooLarge))
 		}
 		i.Watch(t, "1", fits).WantSoFar(t, harness.FirstEvent)
-		i.Ask(t, "GET", harness.StreamPath("1"), "Authorization", "Bearer "+tooLarge).WantRefusal(t, 401, harness.InvalidToken, harness.InvalidChallenge)
+		i.AskAs(t, tooLarge, harness.StreamPath("1")).WantRefusal(t, 401, harness.InvalidToken, harness.InvalidChallenge)
 	})
-}
-
-// What comes after a request is not looked at before its answer has ended, and does no harm to it.
-func TestAPIRequestsAfterAStreamAreAnsweredInTurn(t *testing.T) {
-	t.Parallel()
-	db := harness.NewFirstAuditDatabase(t)
-	db.SQL(t, "update audits set status = 'completed'")
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
-	ask := "GET " + harness.StreamPath("1") + " HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + harness.AliceToken(t) + "\r\n\r\n"
-	for _, tt := range []struct {
-		name, after string
-		want        []string // in this order
-		streams     int
-	}{
-		{"two streams and a question", ask + "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", []string{`{"status":"ok"}`}, 2},
-		{"garbage", "\x00\xff\r\n\r\n", []string{"HTTP/1.1 400 Bad Request\r\n"}, 1},
-		{"a header that is too long", "GET / HTTP/1.1\r\nX-Padding: " + strings.Repeat("x", 64<<10), []string{"HTTP/1.1 431 "}, 1},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			got := whole(t, i, ask+tt.after)
-			if streams := strings.Count(got, `"status":"completed"`); streams != tt.streams {
-				t.Errorf("%d streams in the answer, want %d:\n%s", streams, tt.streams, got)
-			}
-			rest := got[strings.LastIndex(got, `"status":"completed"`):]
-			for _, want := range tt.want {
-				_, after, found := strings.Cut(rest, want)
-				if !found {
-					t.Errorf("after the streams %q, want %q in it", rest, want)
-				}
-				rest = after
-			}
-		})
-	}
 }
 
 // whole sends bytes and returns all that comes back until the server ends the connection.
 func whole(t testing.TB, i *harness.Instance, request string) string {
 	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(i.URL, "http://"))
-	harness.NoError(t, err)
-	defer conn.Close()
-	harness.NoError(t, conn.SetDeadline(time.Now().Add(harness.Patience)))
+	conn := harness.Dial(t, i.URL)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)

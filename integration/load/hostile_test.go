@@ -35,9 +35,7 @@ func TestLoadHostileClientsAreCutOffAndCostOthersNothing(t *testing.T) {
 		harness.Exec(t, app, `update audits set total_pages = $1, message = repeat('x', $2) where id = $3`, n, length, heavy)
 		latency.Start(n)
 		harness.Exec(t, app, `update audits set total_pages = $1 where id = $2`, n, light)
-		for _, v := range others {
-			v.Reached(t, n)
-		}
+		harness.AllReached(t, others, n)
 	}
 	gone := func() float64 { return i.Metric(t, `auditstream_streams_ended_total{reason="client gone"}`) }
 	for range 10 { // buffers and connections are there

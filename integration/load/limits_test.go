@@ -15,9 +15,7 @@ import (
 func TestLoadLimitsHoldWhenEverybodyComesAtOnce(t *testing.T) {
 	t.Parallel()
 	const total, perUser, users, each = 100, 30, 4, 60
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, fmt.Sprint("SSE_MAX_STREAMS=", total), fmt.Sprint("SSE_MAX_STREAMS_PER_USER=", perUser))
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, fmt.Sprint("SSE_MAX_STREAMS=", total), fmt.Sprint("SSE_MAX_STREAMS_PER_USER=", perUser))
 	inside := func(s *swarm) int { return s.count(func(c *socket) bool { return c.last >= 0 }) }
 
 	var swarms []*swarm

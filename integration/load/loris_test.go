@@ -1,10 +1,8 @@
 package load
 
 import (
-	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,9 +13,7 @@ import (
 func TestLoadSlowRequestsAreCutOffAndKeepNobodyOut(t *testing.T) {
 	t.Parallel()
 	const each = 200
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
 	v := i.View(t, id, nil)
 	v.Reached(t, 0)
@@ -35,10 +31,10 @@ func TestLoadSlowRequestsAreCutOffAndKeepNobodyOut(t *testing.T) {
 		{"body of a stream's request", "GET " + harness.StreamPath(id) + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", "x", 10 * time.Second},
 	}
 	begun := time.Now()
-	clients := make(map[string][]*slowClient)
+	clients := make(map[string][]func(testing.TB, string) (time.Duration, string))
 	for _, kind := range kinds {
 		for range each {
-			clients[kind.name] = append(clients[kind.name], openSlowly(t, i, kind.begin, kind.drop))
+			clients[kind.name] = append(clients[kind.name], harness.Trickle(t, i.URL, kind.begin, kind.drop))
 		}
 	}
 	connected := time.Since(begun)
@@ -54,13 +50,9 @@ func TestLoadSlowRequestsAreCutOffAndKeepNobodyOut(t *testing.T) {
 	}
 	for _, kind := range kinds {
 		var slowest time.Duration
-		for _, c := range clients[kind.name] {
-			select {
-			case took := <-c.ended:
-				slowest = max(slowest, took)
-			case <-time.After(harness.Patience):
-				t.Fatalf("%s: still open", kind.name)
-			}
+		for _, closed := range clients[kind.name] {
+			took, _ := closed(t, kind.name)
+			slowest = max(slowest, took)
 		}
 		t.Logf("%s: cut off after %v at most", kind.name, slowest.Round(time.Millisecond))
 		if slowest > kind.limit+5*time.Second {
@@ -75,40 +67,6 @@ func TestLoadSlowRequestsAreCutOffAndKeepNobodyOut(t *testing.T) {
 		t.Error("another's stream has ended")
 	}
 	i.WaitMetric(t, "go_goroutines", harness.AtMost(goroutines+5))
-}
-
-// openSlowly sends the beginning of a request, and then a drop every now and then.
-type slowClient struct {
-	ended chan time.Duration // how long the server kept the connection
-}
-
-func openSlowly(t testing.TB, i *harness.Instance, begin, drop string) *slowClient {
-	t.Helper()
-	start := time.Now()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(i.URL, "http://"))
-	harness.NoError(t, err)
-	c := &slowClient{ended: make(chan time.Duration, 1)}
-	done := make(chan struct{})
-	t.Cleanup(func() { _ = conn.Close(); <-done })
-	go func() {
-		defer close(done)
-		defer conn.Close()
-		_, err := conn.Write([]byte(begin))
-		for buf := make([]byte, 4096); err == nil; {
-			// The connection has ended when a read says so; until then its deadline is the pause between drops.
-			_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-			if _, err = conn.Read(buf); isTimeout(err) {
-				_, err = conn.Write([]byte(drop))
-			}
-		}
-		c.ended <- time.Since(start)
-	}()
-	return c
-}
-
-func isTimeout(err error) bool {
-	failed, ok := err.(net.Error)
-	return ok && failed.Timeout()
 }
 
 // askTimes is the median time of n requests, each on a connection of its own.

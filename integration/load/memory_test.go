@@ -2,7 +2,6 @@ package load
 
 import (
 	"fmt"
-	"net/http"
 	"testing"
 
 	"auditstream/integration/harness"
@@ -17,17 +16,7 @@ type cost struct {
 // collect has the instance collect its garbage, and says what is left.
 func collect(t testing.TB, i *harness.Instance) cost {
 	t.Helper()
-	for range 2 { // what sync.Pool keeps survives one
-		resp, err := http.Get(i.Admin + "/debug/pprof/heap?gc=1")
-		harness.NoError(t, err)
-		harness.ReadAll(t, resp.Body)
-	}
-	return costOf(t, i)
-}
-
-// costOf is what the instance holds now, garbage included.
-func costOf(t testing.TB, i *harness.Instance) cost {
-	t.Helper()
+	i.CollectGarbage(t)
 	return cost{
 		heap:       i.Metric(t, "go_memstats_heap_inuse_bytes"),
 		stacks:     i.Metric(t, "go_memstats_stack_inuse_bytes"),

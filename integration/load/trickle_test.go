@@ -12,9 +12,7 @@ import (
 func TestLoadTricklingClientDoesNotHoldAPileOfOldStates(t *testing.T) {
 	t.Parallel()
 	const updates, length = 64, 4 << 10
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
 	v := i.View(t, id, nil)
 	v.Reached(t, 0)
