@@ -86,9 +86,7 @@ func (a adoption) run(t *testing.T, i *harness.Instance) {
 	for _, l := range a.lives {
 		a.live(t, i, l, mine)
 	}
-	if missed := i.Metric(t, fmt.Sprintf("auditstream_notifications_missed_total{feed=%q}", a.feed)); missed != 0 {
-		t.Errorf("%v changes were not announced", missed)
-	}
+	i.WantMetric(t, fmt.Sprintf("auditstream_notifications_missed_total{feed=%q}", a.feed), 0)
 }
 
 // openAll opens the stream of all that is the viewer's, as soon as serve has found the feed.
@@ -133,7 +131,7 @@ func (a adoption) live(t testing.TB, i *harness.Instance, l rowLife, mine string
 		if got := all.Next(t).Data; got != want {
 			t.Fatalf("%s: all of mine, after %q\n got %s\nwant %s", l.name, statement, got, want)
 		}
-		got := i.Ask(t, "GET", "/api/v1/"+feed+"/"+path+"/status", "Authorization", "Bearer "+mine)
+		got := i.AskAs(t, mine, "/api/v1/"+feed+"/"+path+"/status")
 		if deleted := got.Status == http.StatusNotFound && n == len(l.steps)-1; got.Body != want && !deleted {
 			t.Errorf("%s: status after %q: %d %s, want %s", l.name, statement, got.Status, got.Body, want)
 		}
@@ -166,7 +164,7 @@ func dump(t testing.TB, db harness.Database) string {
 func waitFeedGone(t testing.TB, i *harness.Instance, feed, mine string) {
 	t.Helper()
 	harness.Eventually(t, func() error {
-		if got := i.Ask(t, "GET", "/api/v1/sse/"+feed+"/progress", "Authorization", "Bearer "+mine); !strings.Contains(got.Body, `{"error":"Internal server error"}`) { // it may be installed again
+		if got := i.AskAs(t, mine, "/api/v1/sse/"+feed+"/progress"); !strings.Contains(got.Body, `{"error":"Internal server error"}`) { // it may be installed again
 			return fmt.Errorf("a feed that is gone: %d %s, want to be told to come back", got.Status, got.Body)
 		}
 		return nil
@@ -176,9 +174,7 @@ func waitFeedGone(t testing.TB, i *harness.Instance, feed, mine string) {
 // runAll runs all of a page in one database beside each other, with one serve; nothing is left of them in the end.
 func (p tablesPage) runAll(t *testing.T) {
 	t.Helper()
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "JWT_GROUPS_CLAIM=groups")
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "JWT_GROUPS_CLAIM=groups")
 	adoptions := p.adoptions(t)
 	for _, a := range adoptions {
 		a.prepare(t, db)
@@ -201,7 +197,5 @@ func (p tablesPage) runAll(t *testing.T) {
 	if after := dump(t, db); after != before {
 		t.Errorf("uninstall left something, or took something away: before\n%s\nafter\n%s", before, after)
 	}
-	if got := db.SQL(t, `select (select count(*) from pg_trigger where tgname ~ '^auditstream_') + (select count(*) from pg_namespace where nspname = 'auditstream')`); got != "0" {
-		t.Errorf("%s things of ours are left", got)
-	}
+	db.WantSQL(t, `select (select count(*) from pg_trigger where tgname ~ '^auditstream_') + (select count(*) from pg_namespace where nspname = 'auditstream')`, "0")
 }

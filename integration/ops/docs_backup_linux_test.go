@@ -140,9 +140,7 @@ func (o *operator) rowSecurity(text string) {
 	o.postgres("app", "alter table audits enable row level security; alter table audits force row level security")
 	status := func(want int) {
 		o.Helper()
-		if a := o.app.Ask(o, "GET", harness.StatusPath("7"), "Authorization", "Bearer "+o.alice()); a.Status != want {
-			o.Errorf("status %d: %s; want %d", a.Status, a.Body, want)
-		}
+		o.app.AskAs(o, o.alice(), harness.StatusPath("7")).WantStatus(o, want)
 	}
 	status(404)
 	o.terminal.Type(text)

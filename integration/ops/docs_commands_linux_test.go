@@ -50,8 +50,8 @@ var documented = []documentedBlock{
 	{page: "docs/testing.md", begin: "from testcontainers.core", why: "it is Python, as above"},
 	{page: "docs/testing.md", begin: "var auditstream = new ContainerBuilder", why: "it is C#, as above"},
 	{page: "docs/terminal.md", begin: "export AUDITSTREAM_URL=", do: (*reader).watch},
-	{page: "docs/api.md", begin: "GET /api/v1/sse/audits/{audit_id}/progress", test: "TestAPIStreamIsLiterallyTheContracts"},
-	{page: "docs/api.md", begin: "HTTP/1.1 200 OK", test: "TestAPIStreamIsLiterallyTheContracts"},
+	{page: "docs/api.md", begin: "GET /api/v1/sse/audits/{audit_id}/progress", test: "TestUpdateReachesTheStream"},
+	{page: "docs/api.md", begin: "HTTP/1.1 200 OK", test: "TestUpdateReachesTheStream"},
 	{page: "docs/api.md", begin: "GET /api/v1/sse/audits/progress?ids=", test: "TestAPISeveral"},
 
 	{page: "docs/upgrade.md", begin: "auditstream doctor ", do: (*reader).upgrade},

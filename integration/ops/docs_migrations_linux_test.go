@@ -1,7 +1,6 @@
 package ops
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,18 +59,11 @@ func (o *operator) migrate(text string) {
 		case mended:
 			o.terminal.Type(without)
 			// Where serve compares between the two commands it ends the stream, and shows nothing before it has compared again.
-			harness.Eventually(o, func() error {
-				if a := o.app.Ask(o, "GET", harness.StatusPath(id), "Authorization", "Bearer "+o.alice()); a.Status != 200 {
-					return fmt.Errorf("status %d: %s", a.Status, a.Body)
-				}
-				return nil
-			})
+			o.app.WaitStatus(o, o.alice(), harness.StatusPath(id), 200)
 			s = o.app.Watch(o, id, o.alice())
 			s.NextProgress(o)
 		default:
-			if out := o.terminal.Type("! psql -1 -v ON_ERROR_STOP=1 --file=migration.sql app"); !strings.Contains(out, m.alone) {
-				o.Errorf("%s without uninstall: %s\nwant %q", m.tool, out, m.alone)
-			}
+			harness.WantIn(o, o.terminal.Type("! psql -1 -v ON_ERROR_STOP=1 --file=migration.sql app"), m.alone)
 			fallthrough
 		case "":
 			o.terminal.Type(text)

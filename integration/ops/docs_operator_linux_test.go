@@ -86,18 +86,13 @@ func (o *operator) postgres(database, sql string) string {
 // serveURL is a database's for auditstream_serve.
 func (o *operator) serveURL(database string) string {
 	o.Helper()
-	u, err := url.Parse(o.server.DSN(database))
-	harness.NoError(o, err)
-	u.User = url.UserPassword("auditstream_serve", "password")
-	return u.String()
+	return harness.As(o, o.server.DSN(database), "auditstream_serve", "password")
 }
 
 // serve shows changes by notification alone: the safety net is an hour away.
 func (o *operator) serve(database string) *harness.Instance {
 	o.Helper()
-	i := harness.Serve(o, o.serveURL(database), "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(o, "up")
-	return i
+	return harness.ServeReady(o, o.serveURL(database), "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 }
 
 func (o *operator) alice() string { return harness.Token(o, jwt.MapClaims{"sub": "alice"}) }

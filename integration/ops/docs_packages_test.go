@@ -29,28 +29,17 @@ var forTests = []string{"internal/localpg", "internal/pgtest", "internal/rediste
 // A package imports nothing from the floors above it: server and pgnotify do not know each other, store and sql know nobody.
 func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 	t.Parallel()
-	harness.DependsOn(t, "internal")
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-f",
-		`{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} . {{join .TestImports " "}} {{join .XTestImports " "}}`, "./internal/...")
-	cmd.Dir = harness.Path(".")
-	out, err := cmd.Output()
-	harness.NoError(t, err)
 	seen := 0
-	for line := range strings.Lines(string(out)) {
-		module, rest, _ := strings.Cut(line, " ")
-		name, imports, _ := strings.Cut(rest, ": ")
-		name = strings.TrimPrefix(name, module+"/")
-		allowed, known := lowerFloors[name]
+	for _, p := range packagesIn(t, "internal") {
+		allowed, known := lowerFloors[p.name]
 		if !known {
 			continue
 		}
 		seen++
-		program, tests, _ := strings.Cut(imports, " . ")
-		for _, list := range []struct{ imports, more []string }{{strings.Fields(program), nil}, {strings.Fields(tests), append([]string{name}, forTests...)}} {
+		for _, list := range []struct{ imports, more []string }{{p.imports, nil}, {p.byTests, append([]string{p.name}, forTests...)}} {
 			for _, imported := range list.imports {
-				ours, isOurs := strings.CutPrefix(imported, module+"/")
-				if (isOurs || imported == module) && !slices.Contains(allowed, ours) && !slices.Contains(list.more, ours) {
-					t.Errorf("%s imports %s, which is above it", name, imported)
+				if !slices.Contains(allowed, imported) && !slices.Contains(list.more, imported) {
+					t.Errorf("%s imports %s, which is above it", p.name, imported)
 				}
 			}
 		}
@@ -63,23 +52,14 @@ func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 // The integration tests know the binary from outside: nothing of ours is linked into them but what tests are helped by.
 func TestDocsIntegrationTestsLinkHelpersAlone(t *testing.T) {
 	t.Parallel()
-	harness.DependsOn(t, "integration")
 	helpers := []string{"integration/harness", "integration/series", "internal/localpg", "internal/pgtest", "internal/redistest"}
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", "image,release", "-f",
-		`{{.Module.Path}} {{.ImportPath}}: {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "./integration/...")
-	cmd.Dir = harness.Path(".")
-	out, err := cmd.Output()
-	harness.NoError(t, err)
 	onHarness := 0
-	for line := range strings.Lines(string(out)) {
-		module, rest, _ := strings.Cut(line, " ")
-		name, imports, _ := strings.Cut(rest, ": ")
-		for imported := range strings.FieldsSeq(imports) {
-			ours, isOurs := strings.CutPrefix(imported, module+"/")
-			if (isOurs || imported == module) && !slices.Contains(helpers, ours) {
-				t.Errorf("%s imports %s, which is no helper of tests", name, imported)
+	for _, p := range packagesIn(t, "integration") {
+		for _, imported := range slices.Concat(p.imports, p.byTests) {
+			if !slices.Contains(helpers, imported) {
+				t.Errorf("%s imports %s, which is no helper of tests", p.name, imported)
 			}
-			if ours == "integration/harness" {
+			if imported == "integration/harness" {
 				onHarness++
 			}
 		}
@@ -87,4 +67,34 @@ func TestDocsIntegrationTestsLinkHelpersAlone(t *testing.T) {
 	if onHarness < 8 {
 		t.Errorf("%d packages are on the harness, want all of them", onHarness)
 	}
+}
+
+// imports are those of a package that are of our module.
+type imports struct {
+	name             string
+	imports, byTests []string
+}
+
+// packagesIn are those below a folder.
+func packagesIn(t *testing.T, folder string) (all []imports) {
+	t.Helper()
+	harness.DependsOn(t, folder)
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", "image,release", "-f",
+		`{{.Module.Path}}: {{.ImportPath}}: {{join .Imports " "}}: {{join .TestImports " "}} {{join .XTestImports " "}}`, "./"+folder+"/...")
+	cmd.Dir = harness.Path(".")
+	out, err := cmd.Output()
+	harness.NoError(t, err)
+	for line := range strings.Lines(string(out)) {
+		parts := strings.Split(line, ": ")
+		ours := func(list string) (names []string) {
+			for _, name := range strings.Fields(list) {
+				if name == parts[0] || strings.HasPrefix(name, parts[0]+"/") {
+					names = append(names, strings.TrimPrefix(name, parts[0]+"/"))
+				}
+			}
+			return names
+		}
+		all = append(all, imports{ours(parts[1])[0], ours(parts[2]), ours(parts[3])})
+	}
+	return all
 }

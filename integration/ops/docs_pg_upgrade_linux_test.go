@@ -83,8 +83,7 @@ func TestPgUpgrade(t *testing.T) {
 		insert into audits select id, 'alice', 'running', 10 from generate_series(1, 50) id`)
 	install := []string{"install", "--table", "public.audits", "--role", "auditstream_serve"}
 	harness.RunCommand(t, []string{"DATABASE_URL=" + app.Admin}, install...)
-	i := harness.Serve(t, app.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, app.Serve, "SSE_FALLBACK_DB_INTERVAL_SECONDS=3600")
 	s := i.Watch(t, "7", harness.AliceToken(t))
 	s.WantEvent(t, `{"audit_id":7,"status":"running","progress":10}`)
 

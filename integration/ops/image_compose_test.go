@@ -93,9 +93,7 @@ func composed(t *testing.T, image string) {
 	s := i.Watch(t, id, harness.AliceToken(t))
 	s.NextProgress(t)
 	psql("update audits set progress = 26 where id = " + id)
-	if got := s.NextProgress(t); got.Progress != 26 {
-		t.Errorf("progress %d, want 26", got.Progress)
-	}
+	s.WantProgress(t, 26)
 	psql("update audits set status = 'completed' where id = " + id)
 	s.NextProgress(t)
 	s.Ended(t)

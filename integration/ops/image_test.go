@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"auditstream/integration/harness"
@@ -45,10 +44,7 @@ func contained(t testing.TB, image string, flags []string, env ...string) (i *ha
 	i.Cmd.Stderr = i.Log
 	i.Done = harness.StartProcess(t, i.Cmd)
 	t.Cleanup(func() {
-		i.Signal(t, syscall.SIGTERM)
-		if code := i.End(t); code != 0 {
-			t.Errorf("auditstream serve in the container: exit status %d\n%s", code, i.Log.String())
-		}
+		i.Stop(t)
 		_ = exec.Command("docker", "rm", "-f", container).Run() // it is gone, unless something hangs
 	})
 	serving := i.WaitLog(t, "serving")
@@ -84,9 +80,7 @@ func TestImage(t *testing.T) {
 		if user := docker(t, nil, "inspect", "-f", "{{.Config.User}}", image); user != "65532:65532" {
 			t.Errorf("user %q, want a number that is not root's", user)
 		}
-		if got := docker(t, nil, append([]string{"run", "--rm"}, append(hardened(t), image, "version")...)...); !strings.Contains(got, "v0.0.0-image") {
-			t.Errorf("version: %s", got)
-		}
+		harness.WantIn(t, docker(t, nil, append([]string{"run", "--rm"}, append(hardened(t), image, "version")...)...), "v0.0.0-image")
 		if out, err := exec.CommandContext(t.Context(), "docker", "run", "--rm", "--entrypoint", "sh", image, "-c", "true").CombinedOutput(); err == nil {
 			t.Errorf("there is a shell: %s", out)
 		}
@@ -138,19 +132,11 @@ func servesWhole(t *testing.T, i *harness.Instance, db harness.Database, token s
 	}
 	i.WaitReady(t, "up")
 	s := i.Watch(t, "1", token)
-	if got := s.NextProgress(t); got.Progress != 25 {
-		t.Errorf("progress %d, want 25", got.Progress)
-	}
+	s.WantProgress(t, 25)
 	db.SQL(t, "update audits set progress = 26")
-	if got := s.NextProgress(t); got.Progress != 26 {
-		t.Errorf("progress %d, want 26", got.Progress)
-	}
-	if got := i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", "Bearer "+token); got.Status != http.StatusOK {
-		t.Errorf("status: %d %s", got.Status, got.Body)
-	}
-	if got := i.Metric(t, "auditstream_streams_open"); got != 1 {
-		t.Errorf("%v streams open, want 1", got)
-	}
+	s.WantProgress(t, 26)
+	i.AskAs(t, token, harness.StatusPath("1")).WantStatus(t, http.StatusOK)
+	i.WantMetric(t, "auditstream_streams_open", 1)
 	db.SQL(t, "update audits set status = 'completed'")
 	if got := s.NextProgress(t); got.Status != "completed" {
 		t.Errorf("status %q, want completed", got.Status)

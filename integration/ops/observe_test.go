@@ -45,24 +45,14 @@ func TestObserveAlerts(t *testing.T) {
 	}
 	for _, alert := range alerts {
 		name, body, _ := strings.Cut(alert, "\n")
-		for _, want := range []string{"\n        for: ", "labels: {severity: ", "\n          summary: ", "\n          description: ", "\n          runbook_url: " + monitoringPage + "#when-an-alert-fires\n"} {
-			if !strings.Contains("\n"+body, want) {
-				t.Errorf("%s lacks %q", name, strings.TrimSpace(want))
-			}
-		}
-		if !strings.Contains(page, "\n| `"+name+"` |") {
-			t.Errorf("%s does not say what to do about %s", monitoringPage, name)
-		}
-		if !strings.Contains(tests, `alertname="`+name+`", severity=`) {
-			t.Errorf("deploy/alerts_test.yml does not see %s fire", name)
-		}
+		harness.WantIn(t, "\n"+body, "\n        for: ", "labels: {severity: ", "\n          summary: ", "\n          description: ", "\n          runbook_url: "+monitoringPage+"#when-an-alert-fires\n")
+		harness.WantIn(t, page, "\n| `"+name+"` |")
+		harness.WantIn(t, tests, `alertname="`+name+`", severity=`)
 	}
 	if named := strings.Count(page, "\n| `Auditstream"); named != len(alerts) {
 		t.Errorf("%s has %d alerts, %s has %d", monitoringPage, named, alertsFile, len(alerts))
 	}
-	if !strings.Contains(page, "\n## When an alert fires\n") {
-		t.Error("the page has no section for runbook_url")
-	}
+	harness.WantIn(t, page, "\n## When an alert fires\n")
 }
 
 // dashboard is what is looked at of Grafana's format.
@@ -154,8 +144,7 @@ func withoutVariables(expr string) string {
 // the dashboard.
 func TestObserveMetricsAreThoseOfTheBinary(t *testing.T) {
 	t.Parallel()
-	i := harness.Serve(t, harness.NewDatabase(t).Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, harness.NewDatabase(t).Serve)
 	resp, err := http.Get(i.Admin + "/metrics")
 	harness.NoError(t, err)
 	exposition := harness.ReadAll(t, resp.Body)

@@ -108,8 +108,7 @@ func TestDocsJobQueuesThatRun(t *testing.T) {
 			a.name, a.feed, a.commands, a.do = name, slug, commands[name], w.do
 			a.prepare(t, db)
 			before := dump(t, db)
-			i := harness.Serve(t, db.Serve)
-			i.WaitReady(t, "up")
+			i := harness.ServeReady(t, db.Serve)
 			a.install(t, db)
 			a.run(t, i)
 			harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall", "--feed", a.feed)
