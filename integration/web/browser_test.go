@@ -115,6 +115,14 @@ func (p *page) consoleProblems() []string {
 	return append([]string(nil), p.problems...)
 }
 
+// quiet checks that the console is empty.
+func (p *page) quiet(t testing.TB) {
+	t.Helper()
+	if problems := p.consoleProblems(); len(problems) > 0 {
+		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
+	}
+}
+
 // clean checks that the console is empty, and that what breaks the policy would be in it.
 func (p *page) clean(t testing.TB) {
 	t.Helper()

@@ -3,7 +3,6 @@ package web
 import (
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,44 +16,31 @@ import (
 // TestClientBrowserRestart is a page of another origin than the API, whose server is stopped and started again.
 func TestClientBrowserRestart(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	s := newSite(t)
-	env := []string{"CORS_ALLOWED_ORIGINS=" + s.URL, "SSE_RETRY_MS=200"}
-	first := harness.Serve(t, db.Serve, env...)
-	first.WaitReady(t, "up")
+	db, s, first, id := siteWithAudit(t, "SSE_RETRY_MS=200")
 	proxy := pgtest.Proxy(t, strings.TrimPrefix(first.URL, "http://"))
-	id := db.Insert(t, "status, progress", "'running', 10")
 
 	p := openPage(t, s.URL)
 	p.watching(t, id, fmt.Sprintf("base: 'http://%s', token: async () => { seen.asked++; return %q; },", proxy.Addr(), harness.AliceToken(t)))
 	p.waitProgress(t, 10)
 	p.wait(t, "a live stream", "seen.states.join() === 'connecting,live' && seen.asked === 1")
 
-	first.Signal(t, syscall.SIGTERM)
-	first.End(t)
+	first.Stop(t)
 	p.wait(t, "failures", "seen.states.includes('offline')")
 	db.SQL(t, "update audits set progress = 20") // while nobody listens
-	second := harness.Serve(t, db.Serve, env...)
+	second := harness.Serve(t, db.Serve, "SSE_RETRY_MS=200", "CORS_ALLOWED_ORIGINS="+s.URL)
 	proxy.SetTarget(strings.TrimPrefix(second.URL, "http://"))
 	p.waitProgress(t, 20)
 	p.wait(t, "a live stream again, with a token that was asked for again", "seen.states.at(-1) === 'live' && seen.asked > 1")
 
-	db.SQL(t, "update audits set status = 'completed', progress = 100")
-	p.waitProgress(t, 100)
-	p.wantDone(t)
+	completes(t, db, p)
 }
 
 // TestClientBrowserBadGateway puts a proxy in between that answers 502 while the server is replaced: watchAudit comes back,
 // and the browser's own EventSource does not.
 func TestClientBrowserBadGateway(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	s := newSite(t)
 	env := []string{"SSE_RETRY_MS=200", "SSE_AUTH_COOKIE=session"}
-	first := harness.Serve(t, db.Serve, env...)
-	first.WaitReady(t, "up")
-	s.setTarget(t, first.URL)
-	id := db.Insert(t, "status, progress", "'running', 10")
+	db, s, first, id := siteWithAudit(t, env...)
 
 	p := openPage(t, s.URL)
 	p.eval(t, fmt.Sprintf("document.cookie = 'session=%s; path=/'; window.native = new EventSource('%s');", harness.AliceToken(t), harness.StreamPath(id)))
@@ -62,8 +48,7 @@ func TestClientBrowserBadGateway(t *testing.T) {
 	p.watching(t, id, "") // authenticated by the cookie, too
 	p.waitProgress(t, 10)
 
-	first.Signal(t, syscall.SIGTERM)
-	first.End(t)
+	first.Stop(t)
 	p.wait(t, "502", "seen.errors.includes('HTTP status 502') && seen.states.at(-1) === 'offline'")
 	p.wait(t, "the native one's end", "native.readyState === EventSource.CLOSED")
 	db.SQL(t, "update audits set progress = 20")
@@ -78,12 +63,7 @@ func TestClientBrowserBadGateway(t *testing.T) {
 // TestClientBrowserExpiredToken lets a token expire under an open stream.
 func TestClientBrowserExpiredToken(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	s := newSite(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
-	s.setTarget(t, i.URL)
-	id := db.Insert(t, "status, progress", "'running', 10")
+	db, s, _, id := siteWithAudit(t)
 
 	p := openPage(t, s.URL)
 	short := harness.Token(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(20 * time.Second).Unix()})
@@ -94,9 +74,7 @@ func TestClientBrowserExpiredToken(t *testing.T) {
 	if one := s.next(t); one.authorization != "Bearer "+short || one.lastEventID != "" {
 		t.Errorf("the first request was %+v", one)
 	}
-	db.SQL(t, "update audits set status = 'completed', progress = 100")
-	p.waitProgress(t, 100)
-	p.wantDone(t)
+	completes(t, db, p)
 	if two := s.next(t); two.authorization == "Bearer "+short || two.lastEventID == "" {
 		t.Errorf("the second request was %+v, want another token and the last event's id", two)
 	}
@@ -105,12 +83,7 @@ func TestClientBrowserExpiredToken(t *testing.T) {
 // TestClientBrowserBufferingProxy holds streams back: the client polls, and returns to the stream when it can.
 func TestClientBrowserBufferingProxy(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	s := newSite(t)
-	i := harness.Serve(t, db.Serve, "SSE_HEARTBEAT_SECONDS=1")
-	i.WaitReady(t, "up")
-	s.setTarget(t, i.URL)
-	id := db.Insert(t, "status, progress", "'running', 10")
+	db, s, _, id := siteWithAudit(t, "SSE_HEARTBEAT_SECONDS=1")
 
 	s.held.Store(true)
 	p := openPage(t, s.URL)
@@ -121,20 +94,14 @@ func TestClientBrowserBufferingProxy(t *testing.T) {
 	p.waitProgress(t, 20)
 	s.held.Store(false)
 	p.wait(t, "a live stream", "seen.states.at(-1) === 'live'")
-	db.SQL(t, "update audits set status = 'completed', progress = 100")
-	p.waitProgress(t, 100)
-	p.wantDone(t)
+	completes(t, db, p)
 }
 
 // TestClientBrowserNativeStopsAt204 is a bare EventSource with the cookie, whose page never closes it.
 func TestClientBrowserNativeStopsAt204(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	s := newSite(t)
-	i := harness.Serve(t, db.Serve, "SSE_RETRY_MS=100", "SSE_AUTH_COOKIE=session")
-	i.WaitReady(t, "up")
-	s.setTarget(t, i.URL)
-	one, two := db.Insert(t, "status, progress", "'running', 10"), db.Insert(t, "status, progress", "'running', 10")
+	db, s, _, one := siteWithAudit(t, "SSE_RETRY_MS=100", "SSE_AUTH_COOKIE=session")
+	two := db.Insert(t, "status, progress", "'running', 10")
 
 	for _, path := range []string{harness.StreamPath(one), "/api/v1/sse/audits/progress?ids=" + one + "," + two} {
 		db.SQL(t, "update audits set status = 'running', progress = 10")
@@ -158,11 +125,7 @@ func TestClientBrowserNativeStopsAt204(t *testing.T) {
 // nobody looks at give theirs to the one that waits, and have it again when they are looked at.
 func TestClientBrowserSevenTabs(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	s := newSite(t)
-	i := harness.Serve(t, db.Serve, "CORS_ALLOWED_ORIGINS="+s.URL)
-	i.WaitReady(t, "up")
-	id := db.Insert(t, "status, progress", "'running', 10")
+	db, s, i, id := siteWithAudit(t)
 
 	tabs := []*page{openPage(t, s.URL)}
 	for len(tabs) < 7 {
@@ -209,12 +172,6 @@ func TestClientBrowserSevenTabsHTTP2(t *testing.T) {
 	for _, p := range tabs {
 		p.wait(t, "a live stream", "window.seen?.states.at(-1) === 'live'")
 	}
-	if open := i.Metric(t, "auditstream_streams_open"); open != 7 {
-		t.Errorf("%v streams are open, want 7", open)
-	}
-	db.SQL(t, "update audits set status = 'completed', progress = 100")
-	for _, p := range tabs {
-		p.waitProgress(t, 100)
-		p.wantDone(t)
-	}
+	i.WantMetric(t, "auditstream_streams_open", 7)
+	completes(t, db, tabs...)
 }

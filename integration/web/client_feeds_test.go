@@ -14,8 +14,7 @@ func TestClientBrowserFeeds(t *testing.T) {
 	t.Parallel()
 	db := harness.NewFeedsDatabase(t)
 	s := newSite(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	s.setTarget(t, i.URL)
 	const text = `a/b, 50% "ä"?#`
 	id := strings.Fields(db.SQL(t, `insert into exports (kind) values ('pdf') returning id`))[0]
@@ -74,8 +73,7 @@ func TestClientReactProgress(t *testing.T) {
 	t.Parallel()
 	db := harness.NewFeedsDatabase(t)
 	s := newSite(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	s.setTarget(t, i.URL)
 	id := strings.Fields(db.SQL(t, `insert into exports (kind) values ('pdf') returning id`))[0]
 	db.SQL(t, `insert into imports values ('a/b', 'running', 10)`)
@@ -103,13 +101,6 @@ render('exports', %q);`, harness.AliceToken(t), id))
 	p.eval(t, "render('imports', 'a/b')")
 	shows("a/b running 10  live ")
 	p.eval(t, "root.unmount()")
-	harness.Eventually(t, func() error {
-		if open := i.Metric(t, `auditstream_streams_open{feed="imports"}`); open != 0 {
-			return fmt.Errorf("%v streams are open", open)
-		}
-		return nil
-	})
-	if problems := p.consoleProblems(); len(problems) > 0 {
-		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
-	}
+	i.WaitMetric(t, `auditstream_streams_open{feed="imports"}`, harness.Exactly(0))
+	p.quiet(t)
 }

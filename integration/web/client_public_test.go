@@ -1,12 +1,10 @@
 package web
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,8 +23,7 @@ func TestClientPublicOnes(t *testing.T) {
 	} {
 		t.Run(client, func(t *testing.T) {
 			t.Parallel()
-			first := harness.Serve(t, db.Serve, "SSE_RETRY_MS=200")
-			first.WaitReady(t, "up")
+			first := harness.ServeReady(t, db.Serve, "SSE_RETRY_MS=200")
 			proxy := pgtest.Proxy(t, strings.TrimPrefix(first.URL, "http://"))
 			id := db.Insert(t, "status, progress", "'running', 10")
 			set := func(change string) { db.SQL(t, "update audits set "+change+" where id = "+id) }
@@ -36,11 +33,9 @@ func TestClientPublicOnes(t *testing.T) {
 			set("progress = 20")
 			n.waitProgress(t, 20)
 
-			second := harness.Serve(t, db.Serve, "SSE_RETRY_MS=200")
-			second.WaitReady(t, "up")
+			second := harness.ServeReady(t, db.Serve, "SSE_RETRY_MS=200")
 			proxy.SetTarget(strings.TrimPrefix(second.URL, "http://"))
-			first.Signal(t, syscall.SIGTERM)
-			first.End(t)
+			first.Stop(t)
 			set("progress = 30") // while nobody listens, or as good as
 			n.waitProgress(t, 30)
 			set("status = 'completed', progress = 100")
@@ -52,33 +47,23 @@ func TestClientPublicOnes(t *testing.T) {
 
 // node is a running script of internal/server/web/client/test.
 type node struct {
+	cmd  *exec.Cmd
 	out  *harness.LogBuffer
-	err  *harness.LogBuffer
-	done chan error
+	done chan struct{}
 }
 
 func startNode(t testing.TB, script string, args ...string) *node {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "node", append([]string{script}, args...)...)
-	cmd.Dir = harness.Path(harness.ClientTestDir)
-	cmd.Env = append(os.Environ(), "TOKEN="+harness.AliceToken(t))
-	n := &node{out: harness.NewLogBuffer(), err: harness.NewLogBuffer(), done: make(chan error, 1)}
-	cmd.Stdout, cmd.Stderr = n.out, n.err
-	if err := cmd.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		n.done <- cmd.Wait()
-	}()
+	n := &node{cmd: exec.Command("node", append([]string{script}, args...)...), out: harness.NewLogBuffer()}
+	log := harness.NewLogBuffer()
+	n.cmd.Dir, n.cmd.Stdout, n.cmd.Stderr = harness.Path(harness.ClientTestDir), n.out, log
+	n.cmd.Env = append(os.Environ(), "TOKEN="+harness.AliceToken(t))
+	n.done = harness.StartProcess(t, n.cmd)
 	t.Cleanup(func() {
-		cancel()
-		<-ended
+		_ = n.cmd.Process.Kill() // it may have ended
+		<-n.done
 		if t.Failed() {
-			t.Logf("%s %s said:\n%s%s", script, args[0], n.out.String(), n.err.String())
+			t.Logf("%s %s said:\n%s%s", script, args[0], n.out.String(), log.String())
 		}
 	})
 	return n
@@ -108,9 +93,9 @@ func (n *node) waitProgress(t testing.TB, want int) {
 func (n *node) left(t testing.TB) {
 	t.Helper()
 	select {
-	case err := <-n.done:
-		if err != nil {
-			t.Errorf("the client ended with %v", err)
+	case <-n.done:
+		if code := n.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("the client ended with status %d", code)
 		}
 	case <-time.After(harness.Patience):
 		t.Error("the client did not leave after the end of the audit")

@@ -57,20 +57,13 @@ func TestClientAPIPageExample(t *testing.T) {
 	refused := `auditstream_requests_refused_total{reason="missing token"}`
 	p.module(t, native)
 	p.wait(t, "the native EventSource to fail", "errors === 1 && logged.length === 0")
-	if got := i.Metric(t, refused); got != 1 {
-		t.Errorf("%v requests without a token, want that of the native EventSource", got)
-	}
+	i.WantMetric(t, refused, 1)
 
 	p.module(t, example)
 	p.wait(t, "the first event", "logged.join() === 'Progress: 25%,Status: running'")
 	db.SQL(t, "update audits set status = 'completed', progress = 100")
 	p.wait(t, "the end", "logged.slice(2).join() === 'Progress: 100%,Status: completed'")
-	harness.Eventually(t, func() error {
-		if open := i.Metric(t, "auditstream_streams_open"); open != 0 {
-			return fmt.Errorf("%v streams are open", open)
-		}
-		return nil
-	})
+	i.WaitMetric(t, "auditstream_streams_open", harness.Exactly(0))
 	p.wait(t, "no further error", "errors === 1")
 }
 
@@ -99,14 +92,10 @@ root.render(createElement(Audit));`, harness.AliceToken(t)))
 	p.wait(t, "the first state", "document.querySelector('#root').textContent === 'running 25'")
 	db.SQL(t, "update audits set progress = 50")
 	p.wait(t, "the second state", "document.querySelector('#root').textContent === 'running 50'")
-	if open := i.Metric(t, "auditstream_streams_open"); open != 1 {
-		t.Errorf("%v streams are open, want 1", open)
-	}
+	i.WantMetric(t, "auditstream_streams_open", 1)
 	db.SQL(t, "update audits set status = 'completed', progress = 100")
 	p.wait(t, "the end", "document.querySelector('#root').textContent === 'completed 100'")
-	if problems := p.consoleProblems(); len(problems) > 0 {
-		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
-	}
+	p.quiet(t)
 }
 
 // TestClientReactHook mounts useAuditProgress, twice as strict mode does, gives it another audit, and unmounts it.
@@ -114,8 +103,7 @@ func TestClientReactHook(t *testing.T) {
 	t.Parallel()
 	db := harness.NewDatabase(t)
 	s := newSite(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	i := harness.ServeReady(t, db.Serve)
 	s.setTarget(t, i.URL)
 	one := db.Insert(t, "status, progress", "'running', 10")
 	two := db.Insert(t, "status, progress", "'running', 20")
@@ -137,12 +125,7 @@ render(%s);`, harness.AliceToken(t), one))
 	}
 	open := func(want float64) {
 		t.Helper()
-		harness.Eventually(t, func() error {
-			if got := i.Metric(t, "auditstream_streams_open"); got != want {
-				return fmt.Errorf("%v streams are open, want %v", got, want)
-			}
-			return nil
-		})
+		i.WaitMetric(t, "auditstream_streams_open", harness.Exactly(want))
 	}
 	shows(one + " 10 live ")
 	db.SQL(t, "update audits set progress = 15 where id = "+one)
@@ -157,9 +140,7 @@ render(%s);`, harness.AliceToken(t), one))
 	shows(one + " 15 live ")
 	p.eval(t, "root.unmount()")
 	open(0)
-	if problems := p.consoleProblems(); len(problems) > 0 {
-		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
-	}
+	p.quiet(t)
 }
 
 // TestClientFakeInReact tests a component as somebody would, in a browser and without a server: the hooks are told what the test plays.

@@ -86,6 +86,15 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
+// siteWithAudit is a site that leads to an instance, and an audit that runs at 10 %.
+func siteWithAudit(t testing.TB, env ...string) (harness.Database, *site, *harness.Instance, string) {
+	t.Helper()
+	db, s := harness.NewDatabase(t), newSite(t)
+	i := harness.ServeReady(t, db.Serve, append(env, "CORS_ALLOWED_ORIGINS="+s.URL)...)
+	s.setTarget(t, i.URL)
+	return db, s, i, db.Insert(t, "status, progress", "'running', 10")
+}
+
 // setTarget changes where requests made from now on are led to.
 func (s *site) setTarget(t testing.TB, address string) {
 	t.Helper()
@@ -179,6 +188,16 @@ func (p *page) front(t testing.TB) {
 func (p *page) waitProgress(t testing.TB, progress int) {
 	t.Helper()
 	p.wait(t, fmt.Sprintf("progress %d", progress), fmt.Sprintf("window.seen?.progress.at(-1) === %d", progress))
+}
+
+// completes ends all audits, and waits until the pages have shown that.
+func completes(t testing.TB, db harness.Database, pages ...*page) {
+	t.Helper()
+	db.SQL(t, "update audits set status = 'completed', progress = 100")
+	for _, p := range pages {
+		p.waitProgress(t, 100)
+		p.wantDone(t)
+	}
 }
 
 // wantDone checks that the watch has come to the end of its audit.

@@ -220,11 +220,7 @@ var eventLine = regexp.MustCompile(`\{"audit_id":\d+,"status":"\w+","progress":\
 
 func (e example) terminalScript() {
 	out := e.End()
-	for _, want := range []string{"is half done", `"status":"completed","progress":100`, "is complete: publishing"} {
-		if !strings.Contains(out, want) {
-			e.Errorf("no %q in\n%s", want, out)
-		}
-	}
+	harness.WantIn(e, out, "is half done", `"status":"completed","progress":100`, "is complete: publishing")
 	if shown := strings.Join(e.shown, "\n"); eventLine.FindString(shown) != shown || !eventLine.MatchString(out) {
 		e.Errorf("the README shows\n%s\nas what is printed:\n%s", shown, out)
 	}

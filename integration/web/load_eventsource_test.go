@@ -25,9 +25,7 @@ type sourceNote struct {
 func TestLoadRefusedEventSourceGetsInWhenThereIsRoom(t *testing.T) {
 	t.Parallel()
 	const retry = 1000
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "SSE_MAX_STREAMS_PER_USER=1", "SSE_AUTH_COOKIE=session", fmt.Sprint("SSE_RETRY_MS=", retry))
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "SSE_MAX_STREAMS_PER_USER=1", "SSE_AUTH_COOKIE=session", fmt.Sprint("SSE_RETRY_MS=", retry))
 	id := db.InsertMany(t, 1)[0]
 	first := i.Watch(t, id, harness.AliceToken(t))
 	first.Next(t)

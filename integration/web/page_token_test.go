@@ -19,9 +19,7 @@ import (
 // owner's audits are with one.
 func TestPageAsksForAToken(t *testing.T) {
 	t.Parallel()
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve, "--ui", "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t, "--ui", "SSE_FALLBACK_DB_INTERVAL_SECONDS=1")
 	target, err := url.Parse(i.URL)
 	harness.NoError(t, err)
 	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }})
@@ -98,9 +96,7 @@ func TestPageIsAChoice(t *testing.T) {
 	}
 	for _, path := range []string{"/dev.json", "/dev/pulse", "/dev/start", "/dev/fail", "/dev/kill-listener", "/dev/pause"} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
-			if got := with.Ask(t, method, path); got.Status != http.StatusNotFound {
-				t.Errorf("%s %s with SSE_UI=on: %d, want 404", method, path, got.Status)
-			}
+			with.Ask(t, method, path).WantStatus(t, http.StatusNotFound)
 		}
 	}
 }

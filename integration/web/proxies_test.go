@@ -38,9 +38,7 @@ const (
 func TestProxies(t *testing.T) {
 	t.Parallel()
 	harness.NodeModules(t)
-	db := harness.NewDatabase(t)
-	i := harness.Serve(t, db.Serve)
-	i.WaitReady(t, "up")
+	db, i := harness.ServeNew(t)
 	id := db.Insert(t, "status, total_pages", "'running', 0")
 	proxies := append(realProxies(t, strings.TrimPrefix(i.URL, "http://")), strangeProxies(t, i.URL)...)
 	proxies = append([]measured{{"no proxy", i.URL, soon, 20}}, proxies...)
