@@ -2,11 +2,9 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
-	"syscall"
 	"time"
 
 	"auditstream/integration/harness"
@@ -23,15 +21,9 @@ func (c *chaosClient) address(instance int) string {
 }
 
 func (c *chaosClient) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	var dialer net.Dialer
+	dialer := new(net.Dialer)
 	if c.style == styleSlow {
-		dialer.Control = func(_, _ string, raw syscall.RawConn) error {
-			var failed error
-			err := raw.Control(func(fd uintptr) {
-				failed = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
-			})
-			return errors.Join(err, failed)
-		}
+		dialer = harness.SmallBufferDialer()
 	}
 	conn, err := dialer.DialContext(ctx, network, addr)
 	if err == nil {

@@ -3,18 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
 	"image"
 	"image/color"
 	"image/png"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 )
 
 // Made up, as everything here.
@@ -38,7 +38,7 @@ func TestPicturesOfTheDocuments(t *testing.T) {
 		if filepath.Ext(name) == ".png" {
 			continue
 		}
-		wellFormed(t, name, picture)
+		harness.WellFormed(t, string(picture))
 		if text := string(picture); shortened(text) != text {
 			t.Errorf("docs/%s shows a token or password", name)
 		}
@@ -73,42 +73,22 @@ func TestScreen(t *testing.T) {
 			{after(20250 * time.Millisecond), ""}, {after(20300 * time.Millisecond), "data"},
 		}},
 	})
-	wellFormed(t, "screen", picture)
-	for _, want := range []string{
-		`<g style="animation-delay:700ms"><text x="20" y="34" class="typed">$ make run</text></g>`,
-		`<g style="animation-delay:1400ms"><text x="20" y="52">  a &lt; b</text></g>`,
-		`<g style="animation-delay:1500ms"><text x="20" y="70">` + strings.Repeat("x", columns) + `</text></g>`,
-		`<g style="animation-delay:1500ms"><text x="20" y="88">yy</text></g>`,
-		`<g style="animation-delay:3000ms"><text x="20" y="136" class="typed">$ curl eyJhbGciOi...</text></g>`,
-		`<g style="animation-delay:3100ms"><text x="20" y="172">data</text></g>`,
-	} {
-		if !strings.Contains(string(picture), want+"\n") {
-			t.Errorf("the drawing lacks %s:\n%s", want, picture)
-		}
-	}
-}
-
-func wellFormed(t *testing.T, name string, picture []byte) {
-	t.Helper()
-	decoder := xml.NewDecoder(bytes.NewReader(picture))
-	for {
-		_, err := decoder.Token()
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-	}
+	harness.WellFormed(t, string(picture))
+	harness.WantIn(t, string(picture),
+		`<g style="animation-delay:700ms"><text x="20" y="34" class="typed">$ make run</text></g>`+"\n",
+		`<g style="animation-delay:1400ms"><text x="20" y="52">  a &lt; b</text></g>`+"\n",
+		`<g style="animation-delay:1500ms"><text x="20" y="70">`+strings.Repeat("x", columns)+`</text></g>`+"\n",
+		`<g style="animation-delay:1500ms"><text x="20" y="88">yy</text></g>`+"\n",
+		`<g style="animation-delay:3000ms"><text x="20" y="136" class="typed">$ curl eyJhbGciOi...</text></g>`+"\n",
+		`<g style="animation-delay:3100ms"><text x="20" y="172">data</text></g>`+"\n",
+	)
 }
 
 // A real shell in a real terminal, which ends at Ctrl-C.
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	session, err := open(t.TempDir(), `sh -c 'echo "page: http://host/"; test -t 1 && echo "of a terminal"; exec cat'`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	match, err := session.until(t.Context(), `^page: (.*)$`)
 	if err != nil || match[1] != "http://host/" {
 		t.Errorf("%q, error %v", match, err)
@@ -134,9 +114,7 @@ func TestTerminalThatEndsEarlyOrMovesTheCursor(t *testing.T) {
 		`printf '\033[1mbold\033[0m\n'`:                "has colours",
 	} {
 		session, err := open(t.TempDir(), command)
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		if _, err := session.until(t.Context(), "^never$"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q in it", err, want)
 		}
@@ -165,13 +143,9 @@ func TestSmall(t *testing.T) {
 		}
 	}
 	var before bytes.Buffer
-	if err := png.Encode(&before, img); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, png.Encode(&before, img))
 	after, err := small(before.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	got, err := png.Decode(bytes.NewReader(after))
 	if err != nil || got.Bounds() != img.Bounds() {
 		t.Fatalf("error %v, or another size", err)

@@ -108,31 +108,35 @@ func TestRollingRestart(t *testing.T) {
 func startUpdates(t testing.TB, db harness.Database) (stop func() int) {
 	t.Helper()
 	conn := pgtest.Connect(t, db.Admin)
-	ctx, cancel := context.WithCancel(context.Background())
-	var group sync.WaitGroup
 	n := 0
+	stopped := each(t, 250*time.Millisecond, func() {
+		if _, err := conn.Exec(context.Background(), `update audits set total_pages = $1, progress = $1 % 100 where status <> 'completed'`, n+1); err != nil {
+			t.Errorf("update: %v", err)
+			return
+		}
+		n++
+	})
+	return func() int { stopped(); return n }
+}
+
+// each does something at intervals until the function that it returns is called.
+func each(t testing.TB, interval time.Duration, do func()) (stop func()) {
+	quit := make(chan struct{})
+	var group sync.WaitGroup
 	group.Go(func() {
-		tick := time.NewTicker(250 * time.Millisecond)
+		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
-			case <-ctx.Done():
+			case <-quit:
 				return
 			case <-tick.C:
+				do()
 			}
-			if _, err := conn.Exec(context.Background(), `update audits set total_pages = $1, progress = $1 % 100 where status <> 'completed'`, n+1); err != nil {
-				t.Errorf("update: %v", err)
-				return
-			}
-			n++
 		}
 	})
-	stop = sync.OnceValue(func() int {
-		cancel()
-		group.Wait()
-		return n
-	})
-	t.Cleanup(func() { stop() })
+	stop = sync.OnceFunc(func() { close(quit); group.Wait() })
+	t.Cleanup(stop)
 	return stop
 }
 
@@ -144,36 +148,19 @@ func sampleFleet(t testing.TB, f *harness.Fleet, a *harness.Followers) (stop fun
 	for k := range f.Running {
 		r.Series = append(r.Series, &series.Series{Name: fmt.Sprintf("streams of instance %d", k+1)})
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var group sync.WaitGroup
-	group.Go(func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		start, before := time.Now(), a.Reconnects.Load()
-		last := start
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			now, count := time.Now(), a.Reconnects.Load()
-			r.Times = append(r.Times, now.Sub(start))
-			// A tick that comes late has counted for longer than a second.
-			r.Series[0].Values = append(r.Series[0].Values, float64(count-before)/max(1, now.Sub(last).Seconds()))
-			last, before = now, count
-			for k := range f.Running {
-				r.Series[k+1].Values = append(r.Series[k+1].Values, float64(f.Open(k)))
-			}
+	start, before := time.Now(), a.Reconnects.Load()
+	last := start
+	stopped := each(t, time.Second, func() {
+		now, count := time.Now(), a.Reconnects.Load()
+		r.Times = append(r.Times, now.Sub(start))
+		// A tick that comes late has counted for longer than a second.
+		r.Series[0].Values = append(r.Series[0].Values, float64(count-before)/max(1, now.Sub(last).Seconds()))
+		last, before = now, count
+		for k := range f.Running {
+			r.Series[k+1].Values = append(r.Series[k+1].Values, float64(f.Open(k)))
 		}
 	})
-	stop = sync.OnceValue(func() *series.Record {
-		cancel()
-		group.Wait()
-		return r
-	})
-	t.Cleanup(func() { stop() })
-	return stop
+	return func() *series.Record { stopped(); return r }
 }
 
 // draw writes the record where the operator of the test wants it, if anywhere.

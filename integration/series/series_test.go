@@ -2,14 +2,12 @@ package series
 
 import (
 	"bytes"
-	"encoding/xml"
-	"errors"
-	"io"
 	"math"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 )
 
 // record returns a run with one judged series: 240 samples, 5 s apart, 240 s of warm-up, allowed growth 10 % or 2.
@@ -107,9 +105,7 @@ func TestWriteCSV(t *testing.T) {
 	r := &Record{Times: []time.Duration{0, 1500 * time.Millisecond}, Series: []*Series{
 		{Name: "memory", Unit: "MiB", Values: []float64{1.25, 2}}, {Name: "streams", Values: []float64{3, 4}}}}
 	var got bytes.Buffer
-	if err := r.WriteCSV(&got); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, r.WriteCSV(&got))
 	if want := "seconds,\"memory, MiB\",streams\n0.0,1.25,3\n1.5,2,4\n"; got.String() != want {
 		t.Errorf("got %q, want %q", got.String(), want)
 	}
@@ -145,18 +141,7 @@ func TestWriteSVGIsWellFormed(t *testing.T) {
 	empty := &Record{Title: "nothing", Series: []*Series{{Name: "none"}}}
 	for _, r := range []*Record{whole, zero, empty} {
 		var got bytes.Buffer
-		if err := r.WriteSVG(&got); err != nil {
-			t.Fatal(err)
-		}
-		for decoder := xml.NewDecoder(bytes.NewReader(got.Bytes())); ; {
-			if _, err := decoder.Token(); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatalf("%v in\n%s", err, got.String())
-			}
-		}
-		if strings.Contains(got.String(), "NaN") || strings.Contains(got.String(), "Inf") {
-			t.Errorf("a coordinate is no number:\n%s", got.String())
-		}
+		harness.NoError(t, r.WriteSVG(&got))
+		harness.WellFormed(t, got.String())
 	}
 }

@@ -16,65 +16,51 @@ import (
 	"auditstream/integration/harness"
 )
 
-// raw opens a stream by hand on a connection with a small receive buffer. When ctx is done, reads of it end.
-func (a *audience) raw(ctx context.Context, t *testing.T, audit liveAudit) (*net.TCPConn, error) {
+// raw opens a stream by hand on a connection with a small receive buffer, for a visit. When ctx is done, reads of it end.
+func (a *audience) raw(ctx context.Context, t *testing.T, audit liveAudit, visit func(context.Context, *net.TCPConn) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	host := strings.TrimPrefix(a.server.URL, "http://")
 	conn, err := harness.SmallBufferDialer().DialContext(ctx, "tcp", host)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer conn.Close()
 	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: %s\r\n\r\n", harness.StreamPath(audit.id), host, bearer(t, audit))
-	if err != nil {
-		_ = conn.Close()
-		return nil, err
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: %s\r\n\r\n", harness.StreamPath(audit.id), host, bearer(t, audit)); err != nil {
+		return err
 	}
-	return conn.(*net.TCPConn), nil
+	return visit(ctx, conn.(*net.TCPConn))
 }
 
 func (a *audience) resetConnection(ctx context.Context, t *testing.T) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	conn, err := a.raw(ctx, t, a.someAudit(ctx))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
-		return err
-	}
-	sleep(ctx.Done(), rand.N(2*time.Second))
-	return conn.SetLinger(0)
+	return a.raw(ctx, t, a.someAudit(ctx), func(ctx context.Context, conn *net.TCPConn) error {
+		if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+			return err
+		}
+		sleep(ctx.Done(), rand.N(2*time.Second))
+		return conn.SetLinger(0)
+	})
 }
 
 func (a *audience) readSlowly(ctx context.Context, t *testing.T) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	conn, err := a.raw(ctx, t, a.heavyAudit(ctx))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	end := time.Now().Add(3*time.Second + rand.N(3*time.Second))
-	for piece := make([]byte, 4096); time.Now().Before(end) && sleep(ctx.Done(), 50*time.Millisecond); {
-		if _, err := conn.Read(piece); err != nil {
-			return nil // too slow: it was cut off
+	return a.raw(ctx, t, a.heavyAudit(ctx), func(ctx context.Context, conn *net.TCPConn) error {
+		end := time.Now().Add(3*time.Second + rand.N(3*time.Second))
+		for piece := make([]byte, 4096); time.Now().Before(end) && sleep(ctx.Done(), 50*time.Millisecond); {
+			if _, err := conn.Read(piece); err != nil {
+				return nil // too slow: it was cut off
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // doNotRead stays for longer than the server waits for a write.
 func (a *audience) doNotRead(ctx context.Context, t *testing.T) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	conn, err := a.raw(ctx, t, a.heavyAudit(ctx))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	sleep(ctx.Done(), 8*time.Second+rand.N(4*time.Second))
-	return nil
+	return a.raw(ctx, t, a.heavyAudit(ctx), func(ctx context.Context, _ *net.TCPConn) error {
+		sleep(ctx.Done(), 8*time.Second+rand.N(4*time.Second))
+		return nil
+	})
 }
 
 func (a *audience) sendHalfRequest(ctx context.Context, _ *testing.T) error {

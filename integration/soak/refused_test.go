@@ -59,34 +59,34 @@ func (a *audience) sendBadToken(ctx context.Context, t *testing.T) error {
 	return a.expect(ctx, t, harness.StreamPath(audit.id), "Bearer", http.StatusBadRequest)
 }
 
-// While the database cannot be reached a stream is answered 200 with an error, a status request 503: neither says
-// whether there is such an audit.
-
 func (a *audience) askForMissing(ctx context.Context, t *testing.T) error {
 	missing := liveAudit{fmt.Sprint(1<<40 + rand.Int64N(1<<40)), "nobody"}
+	return a.askInVain(ctx, t, missing.id, bearer(t, missing), 404)
+}
+
+func (a *audience) askForForeign(ctx context.Context, t *testing.T) error {
+	audit := a.someAudit(ctx)
+	return a.askInVain(ctx, t, audit.id, bearer(t, liveAudit{user: audit.user + "-not"}), 403, 404)
+}
+
+// askInVain wants one of the statuses, but while the database cannot be reached: then a stream is answered 200 with an error, a status
+// request 503, and neither says whether there is such an audit.
+func (a *audience) askInVain(ctx context.Context, t *testing.T, id, bearer string, statuses ...int) error {
 	for range 3 {
-		if err := a.expect(ctx, t, harness.StreamPath(missing.id), bearer(t, missing), 404, 200); err != nil {
+		if err := a.expect(ctx, t, harness.StreamPath(id), bearer, append(statuses, 200)...); err != nil {
 			return err
 		}
-		if err := a.expect(ctx, t, harness.StatusPath(missing.id), bearer(t, missing), 404, 503); err != nil {
+		if err := a.expect(ctx, t, harness.StatusPath(id), bearer, append(statuses, 503)...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *audience) askForForeign(ctx context.Context, t *testing.T) error {
-	audit := a.someAudit(ctx)
-	thief := bearer(t, liveAudit{user: audit.user + "-not"})
-	for range 3 {
-		if err := a.expect(ctx, t, harness.StreamPath(audit.id), thief, 403, 404, 200); err != nil {
-			return err
-		}
-		if err := a.expect(ctx, t, harness.StatusPath(audit.id), thief, 403, 404, 503); err != nil {
-			return err
-		}
-	}
-	return nil
+func drain(resp *http.Response) error {
+	defer resp.Body.Close()
+	_, err := io.Copy(io.Discard, resp.Body)
+	return err
 }
 
 // pollStatus asks again and again on one connection, as pages without streams do.
@@ -103,9 +103,7 @@ func (a *audience) pollStatus(ctx context.Context, t *testing.T) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
-		if err != nil {
+		if err := drain(resp); err != nil {
 			return err
 		}
 		switch {
@@ -127,9 +125,7 @@ func (a *audience) scrape(ctx context.Context, t *testing.T) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
-		if err != nil {
+		if err := drain(resp); err != nil {
 			return err
 		}
 		unready := resp.StatusCode == 503 && strings.HasSuffix(url, "/readyz")

@@ -1,6 +1,8 @@
 package soak
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/integration/harness"
 	"auditstream/integration/series"
 )
 
@@ -21,43 +24,32 @@ func (s *soak) report(t *testing.T, record *series.Record) {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.MkdirAll(dir, 0o755))
 	text := s.summary(record)
 	t.Log("\n" + text)
 	if err := os.WriteFile(filepath.Join(dir, "soak.md"), []byte(text), 0o644); err != nil {
 		t.Error(err)
 	}
-	write := func(name string, to func(*os.File) error) {
-		t.Helper()
-		file, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		if err := to(file); err != nil {
-			t.Error(err)
-		}
-		if err := file.Close(); err != nil {
+	for name, write := range map[string]func(io.Writer) error{"soak.csv": record.WriteCSV, "soak.svg": record.WriteSVG, "heap.pprof": s.writeHeap} {
+		var file bytes.Buffer
+		if err := errors.Join(write(&file), os.WriteFile(filepath.Join(dir, name), file.Bytes(), 0o644)); err != nil {
 			t.Error(err)
 		}
 	}
-	write("soak.csv", func(f *os.File) error { return record.WriteCSV(f) })
-	write("soak.svg", func(f *os.File) error { return record.WriteSVG(f) })
-	// What is kept at rest, for go tool pprof.
-	write("heap.pprof", func(f *os.File) error {
-		resp, err := http.Get(s.server.Admin + "/debug/pprof/heap?gc=1")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		_, err = io.Copy(f, resp.Body)
-		return err
-	})
 	if os.Getenv("SOAK_REPORT") != "" {
 		t.Logf("report: %s", filepath.Join(dir, "soak.svg"))
 	}
+}
+
+// writeHeap is what is kept at rest, for go tool pprof.
+func (s *soak) writeHeap(file io.Writer) error {
+	resp, err := http.Get(s.server.Admin + "/debug/pprof/heap?gc=1")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(file, resp.Body)
+	return err
 }
 
 // summary is the run in words and tables, for whoever reads it.

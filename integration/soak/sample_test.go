@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -82,22 +81,6 @@ func scrape(ctx context.Context, i *harness.Instance) (map[string]float64, error
 		}
 	}
 	return all, lines.Err()
-}
-
-// collectGarbage makes the server collect twice: what a sync.Pool holds survives the first time.
-func collectGarbage(i *harness.Instance) error {
-	for range 2 {
-		resp, err := http.Get(i.Admin + "/debug/pprof/heap?gc=1")
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // recorder turns samples into series.

@@ -86,19 +86,14 @@ func (a *audience) visit(ctx context.Context, t *testing.T) {
 
 // someAudit is one that is alive or was a moment ago.
 func (a *audience) someAudit(ctx context.Context) liveAudit {
-	for {
-		if audit := a.slots[rand.IntN(len(a.slots))].current.Load(); audit != nil {
-			return *audit
-		}
-		if !sleep(ctx.Done(), 10*time.Millisecond) {
-			return liveAudit{"1", "nobody"}
-		}
-	}
+	return await(ctx, func() *liveAudit { return a.slots[rand.IntN(len(a.slots))].current.Load() })
 }
 
-func (a *audience) heavyAudit(ctx context.Context) liveAudit {
+func (a *audience) heavyAudit(ctx context.Context) liveAudit { return await(ctx, a.heavy.current.Load) }
+
+func await(ctx context.Context, current func() *liveAudit) liveAudit {
 	for {
-		if audit := a.heavy.current.Load(); audit != nil {
+		if audit := current(); audit != nil {
 			return *audit
 		}
 		if !sleep(ctx.Done(), 10*time.Millisecond) {
