@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/integration/harness"
 	"auditstream/internal/localpg"
 	"auditstream/internal/pgtest"
 
@@ -46,29 +47,27 @@ func newApplication(t testing.TB, pg *localpg.Server, v variant, rows, audits in
 	name := fmt.Sprintf("%s-%d", v.name, rows)
 	pgtest.Psql(t, pg.DSN("postgres"), "create database "+pgx.Identifier{name}.Sanitize())
 	dsn, err := url.Parse(pg.DSN(name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	a := &application{dsn: dsn.String(), audits: audits, rows: rows, uuids: v.uuids, written: make([][]int64, rows)}
 	a.admin = pgtest.Connect(t, a.dsn)
 	flags := append([]string{"install", "--table", "public.audits"}, v.install...)
 	if v.uuids {
-		a.exec(t, "create table audits (id uuid primary key, url text, user_id text, status text, progress int, total_pages int, message text)")
-		a.exec(t, "create sequence n; alter table audits alter id set default md5(nextval('n')::text)::uuid")
+		harness.Exec(t, a.admin, "create table audits (id uuid primary key, url text, user_id text, status text, progress int, total_pages int, message text)")
+		harness.Exec(t, a.admin, "create sequence n; alter table audits alter id set default md5(nextval('n')::text)::uuid")
 	} else {
 		flags = append(flags, "--create")
 	}
 	install := exec.CommandContext(t.Context(), v.binary(t), flags...)
-	install.Env = bare("DATABASE_URL=" + a.dsn)
+	install.Env = harness.Environment([]string{"DATABASE_URL=" + a.dsn})
 	if v.peer {
 		install.Args = append(install.Args, "--no-triggers")
 	}
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("install: %v\n%s", err, out)
 	}
-	a.exec(t, `insert into audits (url, user_id, status, total_pages, message)
+	harness.Exec(t, a.admin, `insert into audits (url, user_id, status, total_pages, message)
 		select 'https://example.com', 'user-' || (n - 1) % $1, 'running', 0, 'Analyzing pages...' from generate_series(1, $2::int) n`, users, rows)
-	a.exec(t, "vacuum analyze audits")
+	harness.Exec(t, a.admin, "vacuum analyze audits")
 	for range connections {
 		a.conns = append(a.conns, pgtest.Connect(t, a.dsn))
 	}
@@ -76,13 +75,6 @@ func newApplication(t testing.TB, pg *localpg.Server, v variant, rows, audits in
 		a.written[k] = []int64{0}
 	}
 	return a
-}
-
-func (a *application) exec(t testing.TB, sql string, args ...any) {
-	t.Helper()
-	if _, err := a.admin.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
 }
 
 // key is the row's.
@@ -152,9 +144,7 @@ func (a *application) run(t testing.TB, s server, audits int, rate float64, d ti
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, errors.Join(errs...))
 	return updates
 }
 

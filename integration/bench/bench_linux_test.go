@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/integration/harness"
 	"auditstream/internal/pgtest"
 )
 
@@ -14,9 +15,7 @@ import (
 // It fails when something does not work, and never for a figure: goals that are missed are printed as missed.
 func TestBench(t *testing.T) {
 	s, err := chosenScale()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	began := time.Now()
 	b := &bench{scale: s, variants: variants(t, s), apps: map[appKey]*application{}}
 	if s.peer { // said before minutes of measuring, not after
@@ -24,9 +23,7 @@ func TestBench(t *testing.T) {
 	}
 	b.pg = databaseServer(t)
 	var backend int
-	if err := pgtest.Connect(t, b.pg.DSN("postgres")).QueryRow(t.Context(), "select pg_backend_pid()").Scan(&backend); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, pgtest.Connect(t, b.pg.DSN("postgres")).QueryRow(t.Context(), "select pg_backend_pid()").Scan(&backend))
 	b.postgres = parent(t, backend)
 	m := describe(t, b)
 	t.Logf("%s scale on %v", s.name, m)
@@ -114,9 +111,7 @@ func inTurn[T any](list []T, round int) []T {
 func TestParseVariants(t *testing.T) {
 	t.Parallel()
 	got, err := parseVariants("naive: SSE_HIJACK=off --ring=always ; other: A=b")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	if len(got) != 2 || got[0].name != "naive" || got[0].serve[0] != "SSE_HIJACK=off" || got[0].install[0] != "--ring=always" || got[1].name != "other" {
 		t.Errorf("got %+v", got)
 	}

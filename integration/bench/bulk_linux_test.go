@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/integration/harness"
 	"auditstream/internal/pgtest"
 )
 
@@ -15,27 +16,23 @@ func (b *bench) bulk(t testing.TB, v variant, round int) {
 	s := v.start(t, a)
 	for _, state := range inTurn([]string{triggersOff, unwatched}, round) {
 		if state == triggersOff {
-			a.exec(t, "alter table audits disable trigger user")
+			harness.Exec(t, a.admin, "alter table audits disable trigger user")
 		}
-		a.exec(t, "vacuum full audits") // each writes the same pages
-		a.exec(t, "vacuum analyze audits")
-		a.exec(t, "checkpoint")
+		harness.Exec(t, a.admin, "vacuum full audits") // each writes the same pages
+		harness.Exec(t, a.admin, "vacuum analyze audits")
+		harness.Exec(t, a.admin, "checkpoint")
 		conn := pgtest.Connect(t, a.dsn)
 		pid := int(conn.PgConn().PID())
 		began := time.Now()
-		if _, err := conn.Exec(t.Context(), "update audits set progress = (progress + 1) % 101"); err != nil {
-			t.Fatal(err)
-		}
+		harness.Exec(t, conn, "update audits set progress = (progress + 1) % 101")
 		took := time.Since(began)
 		k := Key{Measure: bulkTime, Unit: "ms", Variant: v.name, State: state, Rows: b.scale.bulk}
 		b.figures.Add(k, float64(took)/float64(time.Millisecond))
 		k.Measure, k.Unit = bulkMemory, "kB"
 		b.figures.Add(k, field(t, pid, "status", "VmHWM:")/1024)
-		if err := conn.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, conn.Close(t.Context()))
 		if state == triggersOff {
-			a.exec(t, "alter table audits enable trigger user")
+			harness.Exec(t, a.admin, "alter table audits enable trigger user")
 		}
 		t.Logf("%s: update of %d rows, triggers %s: %v", v.name, b.scale.bulk, state, took.Round(time.Millisecond))
 	}

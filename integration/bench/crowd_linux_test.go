@@ -2,12 +2,15 @@ package bench
 
 import (
 	"encoding/gob"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"sync"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 )
 
 // Clients of one load process: a process may open 20,000 files on many machines, and so may an address have ports.
@@ -34,16 +37,10 @@ func startLoad(t testing.TB) *loadClient {
 	cmd.Env = append(os.Environ(), loadProcess+"=1", "GOGC=400")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
+	harness.NoError(t, cmd.Start())
 	l := &loadClient{cmd: cmd, orders: gob.NewEncoder(in), replies: gob.NewDecoder(out)}
 	l.end = sync.OnceValue(func() error {
 		_ = in.Close() // ends it
@@ -111,11 +108,7 @@ func (c *crowd) ask(t testing.TB, o func(k int) order) []reply {
 		wg.Go(func() { replies[k], errs[k] = l.ask(o(k)) })
 	}
 	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	harness.NoError(t, errors.Join(errs...))
 	return replies
 }
 
@@ -138,18 +131,16 @@ func (c *crowd) arrived(t testing.TB, a *application) {
 	for _, audit := range c.clients {
 		want += int64(a.newest(int(audit)))
 	}
-	for deadline := time.Now().Add(deliveryPatience); ; time.Sleep(10 * time.Millisecond) { // the load processes announce nothing
+	harness.Again(t, 10*time.Millisecond, func() error { // the load processes announce nothing
 		var sum int64
 		for _, r := range c.ask(t, func(int) order { return order{} }) {
 			sum += r.Sum
 		}
-		if sum == want {
-			return
+		if sum != want {
+			return fmt.Errorf("the newest states have not reached all %d clients: %d, want %d", len(c.clients), sum, want)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the newest states have not reached all %d clients after %v: %d, want %d", len(c.clients), deliveryPatience, sum, want)
-		}
-	}
+		return nil
+	})
 }
 
 // leave ends the clients and their processes.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 )
 
 // idsADashboard is how many audits one stream may watch.
@@ -40,7 +42,7 @@ func (b *bench) dashboards(t testing.TB, v variant) {
 		samples = append(samples, d.leave(t)...)
 	}
 	k := Key{Measure: dashboardsLeave, Unit: "s", Variant: v.name, Streams: n, Rows: rows}
-	b.figures.Add(k, a.unlocked(t).Sub(left).Seconds())
+	b.figures.Add(k, a.unlocked(t, 10*time.Millisecond).Sub(left).Seconds())
 	delays := a.delays(samples)
 	k.Measure, k.Unit = dashboards99, "ms"
 	b.figures.Add(k, Quantile(delays, 0.99))
@@ -50,21 +52,18 @@ func (b *bench) dashboards(t testing.TB, v variant) {
 }
 
 // unlocked waits until nobody holds a lock by which writers see that somebody watches, and returns when that was.
-func (a *application) unlocked(t testing.TB) time.Time {
+func (a *application) unlocked(t testing.TB, pause time.Duration) time.Time {
 	t.Helper()
 	const held = `select count(*) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`
-	for deadline := time.Now().Add(deliveryPatience); ; time.Sleep(10 * time.Millisecond) {
+	harness.Again(t, pause, func() error {
 		var n int
-		if err := a.admin.QueryRow(t.Context(), held).Scan(&n); err != nil {
-			t.Fatal(err)
+		harness.NoError(t, a.admin.QueryRow(t.Context(), held).Scan(&n))
+		if n > 0 {
+			return fmt.Errorf("%d locks are held after the last stream ended", n)
 		}
-		if n == 0 {
-			return time.Now()
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d locks are held %v after the last stream ended", n, deliveryPatience)
-		}
-	}
+		return nil
+	})
+	return time.Now()
 }
 
 // dashboard is one stream of several audits, read by a goroutine of its own.
@@ -89,9 +88,7 @@ func openDashboard(t testing.TB, s server, n int) *dashboard {
 		ids = append(ids, strconv.Itoa(audit+1))
 	}
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(s.port()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	d.conn = conn
 	// The request for one audit of this user's, with another path.
 	_, headers, _ := strings.Cut(string(s.request(n%users)), "\r\n")
@@ -129,25 +126,17 @@ func (d *dashboard) read() {
 // await waits until the newest state of each audit is shown.
 func (d *dashboard) await(t testing.TB, a *application) {
 	t.Helper()
-	for deadline := time.Now().Add(deliveryPatience); ; time.Sleep(time.Millisecond) {
+	harness.Again(t, time.Millisecond, func() error {
 		d.mu.Lock()
-		behind, err := 0, d.err
+		defer d.mu.Unlock()
+		harness.NoError(t, d.err)
 		for audit, state := range d.last {
-			if state != a.newest(int(audit)) {
-				behind++
+			if newest := a.newest(int(audit)); state != newest {
+				return fmt.Errorf("a dashboard shows state %d of audit %d, of which %d is the newest", state, audit, newest)
 			}
 		}
-		d.mu.Unlock()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if behind == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("a dashboard has not been shown the newest state of %d of its audits after %v", behind, deliveryPatience)
-		}
-	}
+		return nil
+	})
 }
 
 // leave ends the stream and returns what it was shown.

@@ -2,12 +2,15 @@ package bench
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 )
 
 // together is how many clients connect at a time where first events are measured.
@@ -47,11 +50,7 @@ func (b *bench) comeAndGo(t testing.TB, s server, n, visits int) []float64 {
 		})
 	}
 	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	harness.NoError(t, errors.Join(errs...))
 	return took
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/integration/harness"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -51,9 +53,7 @@ func describe(t testing.TB, b *bench) machine {
 	}
 	if b.scale.peer {
 		path, err := nginxPath()
-		if err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, err)
 		out, err := exec.Command(path, "-v").CombinedOutput()
 		m.Nginx = strings.TrimPrefix(first(out, err), "nginx version: nginx/")
 		m.Nchan = first(exec.Command("dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan").Output())
@@ -83,9 +83,7 @@ func first(out []byte, err error) string {
 func kernelMemory(t testing.TB) float64 {
 	t.Helper()
 	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, unix.Sysinfo(&info))
 	return float64(info.Totalram) * float64(info.Unit) / (1 << 30)
 }
 
@@ -93,9 +91,7 @@ func kernelMemory(t testing.TB) float64 {
 func diskOf(t testing.TB, dir string) string {
 	t.Helper()
 	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, unix.Statfs(dir, &fs))
 	for magic, name := range map[int64]string{
 		unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
 		unix.TMPFS_MAGIC: "tmpfs (no disk)", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",

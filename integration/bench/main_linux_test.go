@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"auditstream/internal/pgtest"
+	"auditstream/integration/harness"
 )
 
 // The load is this same binary, started again: it needs no second build.
@@ -18,5 +18,5 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	pgtest.Main(m)
+	harness.Main(m)
 }

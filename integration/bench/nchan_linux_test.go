@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+
+	"auditstream/integration/harness"
 )
 
 // A channel for each audit, with a buffer of its newest message, which is what a new subscriber is sent first. The backlog
@@ -47,6 +49,7 @@ const nchanRemedy = "the peer is nginx with Nchan: install it with .ci/setup ben
 // nginx is the peer's server.
 type nginx struct {
 	cmd      *exec.Cmd
+	ended    chan struct{}
 	listened int
 }
 
@@ -71,45 +74,33 @@ func nchanModule() (string, error) {
 func startNchan(t testing.TB) *nginx {
 	t.Helper()
 	path, err := nginxPath()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	module, err := nchanModule()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	backlog, err := os.ReadFile("/proc/sys/net/core/somaxconn")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	account := ""
 	if os.Geteuid() == 0 {
 		account = "user root;\n" // so that the workers can enter the test's directory
 	}
-	s := &nginx{listened: freePort(t)}
+	port, err := harness.FreePort()
+	harness.NoError(t, err)
+	s := &nginx{listened: port}
 	dir := t.TempDir()
 	config := fmt.Sprintf(nchanConfig, module, account, s.listened, string(backlog[:len(backlog)-1]))
-	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(config), 0o600))
 	s.cmd = exec.Command(path, "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
 	s.cmd.Stderr = os.Stderr
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	s.ended = harness.StartProcess(t, s.cmd)
 	t.Cleanup(func() { s.stop(t) })
-	awaitPort(t, "127.0.0.1:"+strconv.Itoa(s.listened))
+	harness.Eventually(t, func() error {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(s.listened))
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	})
 	return s
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (s *nginx) port() int { return s.listened }
@@ -122,26 +113,19 @@ func (s *nginx) request(audit int) []byte {
 func (s *nginx) publisher(t testing.TB) publisher {
 	t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(s.listened))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return &nchanPublisher{conn: conn, answers: bufio.NewReader(conn)}
 }
 
 func (s *nginx) stop(t testing.TB) {
 	t.Helper()
-	if s.cmd.ProcessState != nil {
-		return
-	}
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Errorf("stop nginx: %v", err)
-	}
-	err := s.cmd.Wait()
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	<-s.ended
 	if status, ok := s.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGTERM {
 		return // before it had begun to handle signals
 	}
-	if err != nil {
-		t.Errorf("nginx: %v", err)
+	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("nginx: exit status %d", code)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 )
 
 // report is what bench.json holds.
@@ -48,21 +50,13 @@ func (r *report) markdown() string {
 func (r *report) write(t testing.TB, dir string) {
 	t.Helper()
 	data, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	var drawing bytes.Buffer
-	if err := r.chart.WriteSVG(&drawing); err != nil {
-		t.Fatal(err)
-	}
-	wellFormed(t, drawing.String())
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, r.chart.WriteSVG(&drawing))
+	harness.WellFormed(t, drawing.String())
+	harness.NoError(t, os.MkdirAll(dir, 0o755))
 	for name, content := range map[string][]byte{"bench.json": append(data, '\n'), "bench.md": []byte(r.markdown()), "bench.svg": drawing.Bytes()} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o644))
 	}
 }
 

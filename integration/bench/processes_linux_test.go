@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 )
 
 // clockTick is the unit of times in /proc/PID/stat, the same on all of Linux's architectures.
@@ -33,9 +35,7 @@ func memoryOf(t testing.TB, pid int) (m memory) {
 func field(t testing.TB, pid int, file, name string) float64 {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	for line := range strings.Lines(string(b)) {
 		if rest, found := strings.CutPrefix(line, name); found {
 			var kB float64
@@ -60,9 +60,7 @@ func cpuOf(t testing.TB, pid int) time.Duration {
 		}
 		for k := 13; k <= 16; k++ { // utime, stime, cutime, cstime
 			n, err := strconv.ParseUint(stat[k], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, err)
 			ticks += n
 		}
 	}
@@ -83,9 +81,7 @@ func withChildren(t testing.TB, pid int) []int {
 	t.Helper()
 	pids := []int{pid}
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -93,9 +89,7 @@ func withChildren(t testing.TB, pid int) []int {
 		}
 		for name := range strings.FieldsSeq(string(b)) {
 			child, err := strconv.Atoi(name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			harness.NoError(t, err)
 			pids = append(pids, child)
 		}
 	}
@@ -106,12 +100,8 @@ func withChildren(t testing.TB, pid int) []int {
 func parent(t testing.TB, pid int) int {
 	t.Helper()
 	fields, err := stat(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	ppid, err := strconv.Atoi(fields[3])
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return ppid
 }

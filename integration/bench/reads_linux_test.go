@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 )
 
 // reads counts what the server asks of the database, in PostgreSQL's own log: at rest, each tick of the safety net, with
@@ -13,11 +15,11 @@ import (
 func (b *bench) reads(t testing.TB, v variant) {
 	t.Helper()
 	a := b.app(t, v, b.scale.audits)
-	a.exec(t, "alter system set log_statement = 'all'")
-	a.exec(t, "select pg_reload_conf()")
+	harness.Exec(t, a.admin, "alter system set log_statement = 'all'")
+	harness.Exec(t, a.admin, "select pg_reload_conf()")
 	defer func() {
-		a.exec(t, "alter system reset log_statement")
-		a.exec(t, "select pg_reload_conf()")
+		harness.Exec(t, a.admin, "alter system reset log_statement")
+		harness.Exec(t, a.admin, "select pg_reload_conf()")
 	}()
 
 	s := v.start(t, a)
@@ -54,9 +56,7 @@ func (b *bench) reads(t testing.TB, v variant) {
 func (b *bench) log(t testing.TB) string {
 	t.Helper()
 	log, err := os.ReadFile(b.pg.LogFile())
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return string(log)
 }
 

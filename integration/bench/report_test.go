@@ -3,12 +3,11 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
-	"encoding/xml"
-	"errors"
-	"io"
 	"math"
 	"strings"
 	"testing"
+
+	"auditstream/integration/harness"
 )
 
 func key(variant string) Key { return Key{Measure: "memory", Unit: "kB", Variant: variant} }
@@ -117,13 +116,9 @@ func TestMarkdown(t *testing.T) {
 func TestFiguresAsJSON(t *testing.T) {
 	t.Parallel()
 	b, err := json.Marshal(measured(1, 2))
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	var back Figures
-	if err := json.Unmarshal(b, &back); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, json.Unmarshal(b, &back))
 	if got := back.Median(key("peer")); got != 2 {
 		t.Errorf("got %v back, want 2", got)
 	}
@@ -138,30 +133,12 @@ func TestChartIsWellFormed(t *testing.T) {
 	}}
 	for _, c := range []Chart{whole, {}} {
 		var got bytes.Buffer
-		if err := c.WriteSVG(&got); err != nil {
-			t.Fatal(err)
-		}
-		wellFormed(t, got.String())
+		harness.NoError(t, c.WriteSVG(&got))
+		harness.WellFormed(t, got.String())
 	}
 	var got bytes.Buffer
-	if err := whole.WriteSVG(&got); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, whole.WriteSVG(&got))
 	if n := strings.Count(got.String(), `class="label"`); n != 2 {
 		t.Errorf("%d bars, want the 2 that were measured", n)
-	}
-}
-
-func wellFormed(t testing.TB, drawing string) {
-	t.Helper()
-	for decoder := xml.NewDecoder(strings.NewReader(drawing)); ; {
-		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatalf("%v in\n%s", err, drawing)
-		}
-	}
-	if strings.Contains(drawing, "NaN") || strings.Contains(drawing, "Inf") {
-		t.Errorf("a coordinate is no number:\n%s", drawing)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/integration/harness"
 	"auditstream/internal/pgtest"
 )
 
@@ -16,16 +17,16 @@ func (b *bench) sessions(t testing.TB, v variant, round int) {
 	a.forgotten(t)
 	for _, state := range inTurn([]string{triggersOff, unwatched}, round) {
 		if state == triggersOff {
-			a.exec(t, "alter table audits disable trigger user")
+			harness.Exec(t, a.admin, "alter table audits disable trigger user")
 		}
-		a.exec(t, "vacuum audits")
+		harness.Exec(t, a.admin, "vacuum audits")
 		rate, _ := b.pgbench(t, a, 1, "-C")
 		k := Key{Measure: commitsConnecting, Unit: "/s", Variant: v.name, State: state, Rows: b.scale.audits, Writers: 1}
 		b.figures.Add(k, rate)
 		k.Measure, k.Unit = firstStatement, "ms"
 		b.figures.Add(k, a.firstUpdates(t, b.scale.sessions))
 		if state == triggersOff {
-			a.exec(t, "alter table audits enable trigger user")
+			harness.Exec(t, a.admin, "alter table audits enable trigger user")
 		}
 	}
 	s.stop(t)
@@ -38,13 +39,9 @@ func (a *application) firstUpdates(t testing.TB, n int) float64 {
 	for range n {
 		conn := pgtest.Connect(t, a.dsn)
 		began := time.Now()
-		if _, err := conn.Exec(t.Context(), "update audits set progress = (progress + 1) % 101 where id = 10"); err != nil {
-			t.Fatal(err)
-		}
+		harness.Exec(t, conn, "update audits set progress = (progress + 1) % 101 where id = 10")
 		took = append(took, float64(time.Since(began))/float64(time.Millisecond))
-		if err := conn.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, conn.Close(t.Context()))
 	}
 	return Quantile(took, 0.5)
 }

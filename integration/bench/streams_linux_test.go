@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/integration/harness"
 	"auditstream/internal/localpg"
 )
 
@@ -39,7 +40,7 @@ func (b *bench) streams(t testing.TB, v variant, n, rows int) {
 		b.figures.Add(Key{Measure: measure, Unit: unit, Variant: v.name, Streams: n, Rows: rows}, value)
 	}
 	a := b.app(t, v, rows)
-	a.exec(t, "vacuum audits")
+	harness.Exec(t, a.admin, "vacuum audits")
 	s := v.start(t, a)
 	time.Sleep(b.scale.settle) // for what a start leaves to do
 	before := memoryOf(t, s.pid())

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"auditstream/integration/harness"
 )
 
 // variant is what is measured: our binary in one of its forms, or the peer.
@@ -79,9 +81,7 @@ func (v variant) binary(t testing.TB) string {
 		built = binaryBefore
 	}
 	path, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return path
 }
 
@@ -110,9 +110,7 @@ func (v variant) start(t testing.TB, a *application) server {
 	p := s.publisher(t)
 	defer p.close()
 	for audit := range a.audits {
-		if err := p.publish(audit, a.json(audit, a.newest(audit))); err != nil {
-			t.Fatal(err)
-		}
+		harness.NoError(t, p.publish(audit, a.json(audit, a.newest(audit))))
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"auditstream/integration/harness"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -40,9 +43,9 @@ func (b *bench) writers(t testing.TB, v variant, n, rows int, states []string) {
 	for _, state := range states {
 		watched := map[string]int{tenth: rows / 10, allWatched: rows}[state]
 		if state == triggersOff {
-			a.exec(t, "alter table audits disable trigger user")
+			harness.Exec(t, a.admin, "alter table audits disable trigger user")
 		}
-		a.exec(t, "vacuum audits")
+		harness.Exec(t, a.admin, "vacuum audits")
 		var c *crowd
 		if watched > 0 {
 			c = gather(t, s, watched, watched)
@@ -59,33 +62,15 @@ func (b *bench) writers(t testing.TB, v variant, n, rows int, states []string) {
 			b.behind(t, a, c, k)
 		}
 		if state == triggersOff {
-			a.exec(t, "alter table audits enable trigger user")
+			harness.Exec(t, a.admin, "alter table audits enable trigger user")
 		}
 		t.Logf("%s: %d writers, %d rows, triggers %s: %.0f commits/s (%v)", v.name, n, rows, state, rate, took.Round(time.Millisecond))
 	}
 	s.stop(t)
 }
 
-// heldLocks counts the locks by which writers see that somebody watches.
-const heldLocks = `select count(*) from pg_locks l, auditstream.feeds f where l.locktype = 'advisory' and l.objsubid = 2
-	and l.classid::bigint = f.class and l.mode = 'ShareLock' and l.database = (select oid from pg_database where datname = current_database())`
-
 // forgotten waits until those who watched before are.
-func (a *application) forgotten(t testing.TB) {
-	t.Helper()
-	for deadline := time.Now().Add(deliveryPatience); ; time.Sleep(50 * time.Millisecond) {
-		var watched int
-		if err := a.admin.QueryRow(t.Context(), heldLocks).Scan(&watched); err != nil {
-			t.Fatal(err)
-		}
-		if watched == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d audits are still watched %v after their viewers have gone", watched, deliveryPatience)
-		}
-	}
-}
+func (a *application) forgotten(t testing.TB) { a.unlocked(t, 50*time.Millisecond) }
 
 // behind measures the viewers of the probes.
 func (b *bench) behind(t testing.TB, a *application, c *crowd, k Key) {
@@ -93,26 +78,20 @@ func (b *bench) behind(t testing.TB, a *application, c *crowd, k Key) {
 	var of []sample
 	viewed := min(probes, len(c.clients))
 	seen := map[int32]int32{}
-	for deadline := time.Now().Add(deliveryPatience); ; time.Sleep(10 * time.Millisecond) {
+	harness.Again(t, 10*time.Millisecond, func() error {
 		for _, s := range c.take(t) {
 			if s.Audit < probes {
 				of = append(of, s)
 				seen[s.Audit] = s.To
 			}
 		}
-		late := 0
 		for audit := range viewed {
 			if seen[int32(audit)] != a.newest(audit) {
-				late++
+				return fmt.Errorf("the viewer of audit %d has not been shown the newest state", audit)
 			}
 		}
-		if late == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d viewers have not been shown the newest state after %v", late, deliveryPatience)
-		}
-	}
+		return nil
+	})
 	delays := a.delays(of)
 	k.Unit = "ms"
 	k.Measure = behindMedian
@@ -154,19 +133,13 @@ func (b *bench) pgbench(t testing.TB, a *application, n int, flags ...string) (r
 	if err != nil {
 		t.Fatalf("pgbench (of PostgreSQL): %v\n%s", err, out)
 	}
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	harness.NoError(t, errors.Join(errs...))
 	found := tps.FindSubmatch(out)
 	if found == nil {
 		t.Fatalf("pgbench does not say how many transactions there were:\n%s", out)
 	}
 	rate, err = strconv.ParseFloat(string(found[1]), 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, err)
 	return rate, took
 }
 
@@ -176,12 +149,10 @@ func (b *bench) pgbenchCommand(t testing.TB, a *application, n int, length ...st
 	t.Helper()
 	script := filepath.Join(t.TempDir(), "update.sql")
 	sql := fmt.Sprintf("\\set id random(%d, %d)\nupdate audits set progress = (progress + 1) %% 101 where id = :id;\n", probes+1, a.rows)
-	if err := os.WriteFile(script, []byte(sql), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	harness.NoError(t, os.WriteFile(script, []byte(sql), 0o600))
 	args := append([]string{"-n", "-c", strconv.Itoa(n), "-j", strconv.Itoa(min(n, 2)), "-f", script}, length...)
 	cmd := exec.CommandContext(t.Context(), filepath.Join(b.pg.BinDir(), "pgbench"), append(args, a.dsn)...)
-	cmd.Env = bare()
+	cmd.Env = harness.Environment(nil)
 	return cmd
 }
 
