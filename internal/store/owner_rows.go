@@ -40,8 +40,14 @@ func ownerRowsSQL(f *Feed, key, id string) string {
 	if f.Public {
 		fourth = of(4, "true")
 	}
-	return strings.Join(append(queries, third, fourth), "\nunion all\n")
+	return strings.Join(append(queries, third, fourth, oneProcess), "\nunion all\n")
 }
+
+// oneProcess returns no row, and set_config is never called ($5 is never null). But PostgreSQL plans no parallel workers for a query with a
+// function that is parallel unsafe (max_parallel_hazard in clauses.c): a user who asks for all of theirs in a large table without an index
+// should not take every processor. The setting max_parallel_workers_per_gather would need a transaction, or a start-up parameter, which
+// poolers refuse.
+const oneProcess = `select 0, 0, null where $5::text[] is null and set_config('application_name', '', true) is null`
 
 // Owned returns the keys of the rows that have not ended and may belong to one of the owners, each key once, and the owners who have more
 // than MaxOwned. It misses no other row, but may return rows of others: the [State] of a row says whose it is. It runs one query, unless
