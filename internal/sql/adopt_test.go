@@ -186,9 +186,9 @@ func TestAdoptTables(t *testing.T) {
 // triggersOf returns how many triggers a plan makes. With a column that names an owner there is one more, for changed owners.
 func triggersOf(plan *sql.Plan) int {
 	if strings.Contains(plan.SQL, "create or replace trigger auditstream_owner") {
-		return 5
+		return 6
 	}
-	return 4
+	return 5
 }
 
 func adopt(t *testing.T, tests map[string]adoption) {

@@ -86,7 +86,7 @@ func TestInstallKeepsEnableAlways(t *testing.T) {
 	exec(t, conn, `alter table audits disable trigger auditstream_insert`)
 	install(t, conn, sql.Options{})
 	equal(t, "triggers", column(t, conn, `select tgname || ' ' || tgenabled::text from pg_trigger where not tgisinternal order by 1`),
-		[]string{"auditstream_delete O", "auditstream_insert O", "auditstream_owner O", "auditstream_truncate O", "auditstream_update A"})
+		[]string{"auditstream_delete O", "auditstream_insert O", "auditstream_owner O", "auditstream_rekey O", "auditstream_truncate O", "auditstream_update A"})
 	unchanged(t, conn, sql.Options{})
 }
 
@@ -98,10 +98,10 @@ func TestDisabledOnAPartition(t *testing.T) {
 	install(t, conn, sql.Options{})
 	exec(t, conn, `alter table audits_1 disable trigger auditstream_insert`)
 	s, err := sql.Inspect(t.Context(), conn)
-	if err != nil || len(s.Triggers) != 5 { // four, and the one that is disabled
+	if err != nil || len(s.Triggers) != 6 { // five, and the one that is disabled
 		t.Fatalf("inspect: %+v, %v", s, err)
 	}
-	if got, want := s.Triggers[4], (sql.Trigger{Name: "auditstream_insert", Table: `"public"."audits_1"`, Enabled: "disabled"}); got != want {
+	if got, want := s.Triggers[5], (sql.Trigger{Name: "auditstream_insert", Table: `"public"."audits_1"`, Enabled: "disabled"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	install(t, conn, sql.Options{})
@@ -162,7 +162,7 @@ func TestNoTriggers(t *testing.T) {
 		t.Errorf("inspect: %+v, %v", s, err)
 	}
 	install(t, conn, sql.Options{})
-	if count() != "4" {
+	if count() != "5" {
 		t.Error("install did not add the triggers")
 	}
 	install(t, conn, sql.Options{NoTriggers: true})

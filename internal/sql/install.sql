@@ -10,7 +10,7 @@
     \set table public.audits
 \endif
 \set lock_wait 30s \set lock_timeout 200ms
-\set feed audits \set view progress \set id audit_id \set t_insert auditstream_insert \set t_update auditstream_update \set t_owner auditstream_owner
+\set feed audits \set view progress \set id audit_id \set t_insert auditstream_insert \set t_update auditstream_update \set t_rekey auditstream_rekey \set t_owner auditstream_owner
 \set t_delete auditstream_delete \set t_truncate auditstream_truncate \set others '{}'
 \set key id \set user_id a.user_id \set user_email a.user_email \set message a.message \set error a.error
 \set status 'coalesce(lower(a.status::text collate "C"), ''pending'')'
@@ -29,10 +29,10 @@ select coalesce((select n from pg_class c, lateral (select substring(pg_get_view
     from (select current_setting('max_locks_per_transaction')::int
         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as locks) s \gset
 select :buckets - 1 as mask \gset
--- false: the triggers notify of every change, without trying a lock.
-\set look true
+-- 'false and': the triggers notify of every change, without trying a lock.
+\set look ''
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
-\set rings '' \set one_ring false \set ring '' \set r_insert '' \set r_update '' \set r_delete '' \set r_truncate '' \set reports false \set report ''
+\set rings '' \set one_ring false \set ring '' \set r_insert '' \set r_update '' \set r_rekey '' \set column '' \set r_delete '' \set r_truncate '' \set reports false \set report ''
 \set options '{"columns": {}, "roles": [], "triggers": true, "always": false}' \set keep_always '' \set grants '' \set take_over ''
 \set objects true \set triggers true \set last true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
@@ -174,21 +174,22 @@ end $$;
 -- PostgreSQL evaluates the condition of a trigger for each row right after the change, with the writer's rights. The condition tries the lock
 -- of the row's bucket. If it gets the lock, nobody watches, and it releases the lock at once. Otherwise the condition itself notifies. It
 -- is never true, so no trigger is queued, and it cannot raise an error. A row without a key is ignored. The condition knows columns by
--- their number, so it follows a renamed column.
+-- their number, so it follows a renamed column. Every statement parses the whole condition, which costs more than the locks, so the old key of
+-- an update has a trigger of its own, whose condition is parsed only when a statement sets the key.
 create or replace trigger :t_insert after insert on :table for each row when (
     case when :new_none then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
+         when :look pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :t_update after update on :table for each row when (
-    case when case when :new_none then false
-              when :look and pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
-              else pg_catalog.pg_notify('auditstream', :new_row) is null end
-         then true
-         when :same then false
-         else case when :old_none then false
-              when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
-              else pg_catalog.pg_notify('auditstream', :old_row) is null end end
+    case when :new_none then false
+         when :look pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :new_row) is null end
+) execute function auditstream.changed();
+create or replace trigger :t_rekey after update of :key on :table for each row when (
+    case when :same or :old_none then false
+         when :look pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 \if :drop_owner
 drop trigger if exists auditstream_owner on :table;
@@ -196,13 +197,13 @@ drop trigger if exists auditstream_owner on :table;
 \if :has_owners
 create or replace trigger :t_owner after update of :owners on :table for each row when (
     case when :new_none then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
+         when :look pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 \endif
 create or replace trigger :t_delete after delete on :table for each row when (
     case when :old_none then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+         when :look pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :t_truncate after truncate on :table for each statement execute function auditstream.changed();
@@ -211,22 +212,22 @@ create or replace trigger :t_truncate after truncate on :table for each statemen
 -- of one ring
 create or replace trigger :r_insert after insert on :ring for each row when (
     case when :new_none then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+         when :look pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :r_update after update on :ring for each row when (
-    case when case when :new_none then false
-              when :look and pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
-              else pg_catalog.pg_notify('auditstream', :new_row) is null end
-         then true
-         when :same then false
-         else case when :old_none then false
-              when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
-              else pg_catalog.pg_notify('auditstream', :old_row) is null end end
+    case when :new_none then false
+         when :look pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :new_row) is null end
+) execute function auditstream.changed();
+create or replace trigger :r_rekey after update of :column on :ring for each row when (
+    case when :same or :old_none then false
+         when :look pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :r_delete after delete on :ring for each row when (
     case when :old_none then false
-         when :look and pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+         when :look pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :r_truncate after truncate on :ring for each statement execute function auditstream.changed();
@@ -235,7 +236,7 @@ create or replace trigger :r_truncate after truncate on :ring for each statement
 :keep_always
 \endif
 \if :drop_triggers
-drop trigger if exists :t_insert on :table; drop trigger if exists :t_update on :table;
+drop trigger if exists :t_insert on :table; drop trigger if exists :t_update on :table; drop trigger if exists :t_rekey on :table;
 drop trigger if exists :t_delete on :table; drop trigger if exists :t_truncate on :table; drop trigger if exists :t_owner on :table;
 \if :last
 drop view if exists auditstream.feeds; drop function if exists auditstream.changed();

@@ -173,7 +173,7 @@ func TestConcurrentInstalls(t *testing.T) {
 	}
 	// One table has it all, the other nothing.
 	equal(t, "triggers", column(t, conn, `select count(*) || ' on ' || count(distinct tgrelid) from pg_trigger where not tgisinternal`),
-		[]string{"4 on 1"})
+		[]string{"5 on 1"})
 	s, err := sql.Inspect(t.Context(), conn)
 	if err != nil || s.View != nil {
 		t.Fatalf("inspect: %+v, %v", s, err)

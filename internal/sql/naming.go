@@ -28,7 +28,7 @@ func (n naming) id() string {
 	return "id"
 }
 
-// trigger returns the name of one of the feed's triggers: insert, update, delete, owner or truncate.
+// trigger returns the name of one of the feed's triggers: one of events.
 func (n naming) trigger(event string) string {
 	if n.first() {
 		return "auditstream_" + event
@@ -36,7 +36,7 @@ func (n naming) trigger(event string) string {
 	return "auditstream_" + string(n) + "_" + event
 }
 
-var events = []string{"insert", "update", "delete", "owner", "truncate"} // owner only when the table has a column that names one
+var events = []string{"insert", "update", "rekey", "delete", "owner", "truncate"} // owner only when the table has a column that names one
 
 // triggers returns the names of all of the feed's triggers.
 func (n naming) triggers() (names []string) {

@@ -78,7 +78,7 @@ func TestInspect(t *testing.T) {
 		for _, trigger := range s.Triggers {
 			got = append(got, trigger.Enabled)
 		}
-		equal(t, "view, index and triggers", got, []string{test.view, test.index, "missing", "missing", "missing", "missing"})
+		equal(t, "view, index and triggers", got, []string{test.view, test.index, "missing", "missing", "missing", "missing", "missing"})
 	})
 }
 
@@ -113,7 +113,7 @@ func TestInspectAsTheServersRole(t *testing.T) {
 	}
 	equal(t, "triggers", got, []string{
 		`auditstream_delete enabled on "public"."audits"`, `auditstream_insert replica only on "public"."audits"`,
-		`auditstream_owner enabled on "public"."audits"`,
+		`auditstream_owner enabled on "public"."audits"`, `auditstream_rekey enabled on "public"."audits"`,
 		`auditstream_update disabled on "public"."audits"`, `auditstream_truncate missing on "public"."audits"`})
 	exec(t, conn, `drop index if exists audits_x; alter table audits drop constraint audits_pkey`)
 	s, err = sql.Inspect(t.Context(), serve)

@@ -19,8 +19,11 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	owners := m.owners()
 	vars := map[string]string{
 		"table": t.quoted(), "key": ident(m.key.Name), "objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
-		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets), "mask": strconv.Itoa(there.Buckets - 1), "look": strconv.FormatBool(!o.NotifyAlways),
+		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(there.Buckets), "mask": strconv.Itoa(there.Buckets - 1), "look": "",
 		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
+	}
+	if o.NotifyAlways {
+		vars["look"] = "false and"
 	}
 	maps.Copy(vars, there.vars(nil))
 	vars["more"], vars["report"], vars["reports"] = "", o.report, strconv.FormatBool(o.report != "")

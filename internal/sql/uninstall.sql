@@ -31,6 +31,7 @@ drop view if exists auditstream.progress;
 \if :triggers
 drop trigger if exists auditstream_insert on :table;
 drop trigger if exists auditstream_update on :table;
+drop trigger if exists auditstream_rekey on :table;
 drop trigger if exists auditstream_delete on :table;
 drop trigger if exists auditstream_key on :table;
 drop trigger if exists auditstream_owner on :table;
