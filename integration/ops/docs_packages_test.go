@@ -24,7 +24,7 @@ var lowerFloors = map[string][]string{
 }
 
 // forTests are what tests may import besides: what starts PostgreSQL and Redis, and packages of the lowest floor.
-var forTests = []string{"internal/localpg", "internal/pgtest", "internal/redistest", "internal/admin", "internal/store"}
+var forTests = []string{"internal/localpg", "internal/pgtest", "internal/redistest", "internal/testkit", "internal/admin", "internal/store"}
 
 // A package imports nothing from the floors above it: server and pgnotify do not know each other, store and sql know nobody.
 func TestDocsPackagesKeepTheirFloors(t *testing.T) {
@@ -52,7 +52,7 @@ func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 // The integration tests know the binary from outside: nothing of ours is linked into them but what tests are helped by.
 func TestDocsIntegrationTestsLinkHelpersAlone(t *testing.T) {
 	t.Parallel()
-	helpers := []string{"integration/harness", "integration/series", "internal/localpg", "internal/pgtest", "internal/redistest"}
+	helpers := []string{"integration/harness", "integration/series", "internal/localpg", "internal/pgtest", "internal/redistest", "internal/testkit"}
 	onHarness := 0
 	for _, p := range packagesIn(t, "integration") {
 		for _, imported := range slices.Concat(p.imports, p.byTests) {
