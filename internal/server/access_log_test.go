@@ -1,35 +1,28 @@
 package server
 
 import (
-	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
+
+	"auditstream/internal/testkit"
+
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// records is a log of JSON records. Safe for concurrent use.
-type records struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (r *records) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.Write(p)
-}
+// records is a log of JSON records.
+type records struct{ testkit.Log }
 
 // of returns the records with a message, without their times.
 func (r *records) of(t *testing.T, message string) (found []map[string]any) {
 	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for line := range strings.Lines(r.buf.String()) {
+	for line := range strings.Lines(r.String()) {
 		var record map[string]any
 		if err := json.Unmarshal([]byte(line), &record); err != nil {
 			t.Fatal(err)
@@ -82,10 +75,9 @@ func TestAccessLog(t *testing.T) {
 		if names := slices.Sorted(maps.Keys(got[0])); !slices.Equal(names, []string{"bytes", "duration", "method", "proto", "remote", "request_id", "route", "status"}) {
 			t.Errorf("attributes %v", names)
 		}
-		if log.mu.Lock(); strings.Contains(log.buf.String(), token) {
-			t.Errorf("the log has the token: %s", log.buf.String())
+		if log.Has(token) {
+			t.Errorf("the log has the token: %s", log)
 		}
-		log.mu.Unlock()
 	}
 }
 
@@ -102,16 +94,17 @@ func TestAccessLogKeepsNoTokenAsRequestID(t *testing.T) {
 	}
 }
 
-// A stream's record is written when the stream begins, on both kinds of connection; the access log does not prevent hijacking.
-func TestAccessLogTellsOfAStreamWhenItBegins(t *testing.T) {
+// A stream's record is written, and its span ends, when the stream begins, on both kinds of connection; neither prevents hijacking.
+func TestStreamIsLoggedAndTracedWhenItBegins(t *testing.T) {
 	t.Parallel()
 	for _, noHijack := range []bool{false, true} {
 		log := new(records)
+		spans, trace := tracer()
 		sub, states := one(running(1))
-		s, _ := run(t, sub, func(c *Config) { log.configure(c); c.NoHijack = noHijack })
+		s, _ := run(t, sub, func(c *Config) { log.configure(c); trace(c); c.NoHijack = noHijack })
 		conn := dial(t, s)
 		readTo(t, conn, "\n\n\r\n")
-		becomes(t, "the stream's record is written", func() bool { return len(log.of(t, "request")) == 1 })
+		testkit.Eventually(t, "the stream's record is written, its span ended", func() bool { return len(log.of(t, "request")) == 1 && len(spans.Ended()) == 1 })
 		if got := log.of(t, "request")[0]; got["status"] != 200.0 || got["route"] != streamPath {
 			t.Errorf("record %v", got)
 		}
@@ -119,23 +112,37 @@ func TestAccessLogTellsOfAStreamWhenItBegins(t *testing.T) {
 			t.Error("the stream was not taken from net/http")
 		}
 		states.put(ended("completed"))
-		becomes(t, "the stream's end is logged", func() bool { return len(log.of(t, "stream ended")) == 1 })
-		if got := log.of(t, "request"); len(got) != 1 {
-			t.Errorf("%d records, want 1: %v", len(got), got)
+		readTo(t, conn, lastChunk)
+		testkit.Eventually(t, "the stream's end is logged", func() bool { return len(log.of(t, "stream ended")) == 1 })
+		span := spans.Ended()[0]
+		if got := attributesOf(span); span.Name() != "GET /api/v1/sse/audits/{audit_id}/progress" || got["http.response.status_code"] != "200" {
+			t.Errorf("span %s, %v", span.Name(), got)
+		}
+		if records := log.of(t, "request"); len(records) != 1 || len(spans.Ended()) != 1 {
+			t.Errorf("%d records and %d spans, want 1 each: %v", len(records), len(spans.Ended()), records)
 		}
 	}
 }
 
-func TestAccessLogOfAPanic(t *testing.T) {
+func TestPanicIsInTheAccessLogAndItsSpan(t *testing.T) {
 	t.Parallel()
 	log := new(records)
-	s := newTestServer(t, hubFunc(unreachable), log.configure)
+	spans, trace := tracer()
+	s := newTestServer(t, hubFunc(unreachable), func(c *Config) {
+		log.configure(c)
+		trace(c)
+		c.Page = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a password, for all we know") })
+	})
 	func() {
 		defer func() { _ = recover() }()
-		s.logAccess(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("ours") })).ServeHTTP(newClient(), get(t, "/"))
+		s.routes().ServeHTTP(newClient(), get(t, "/"))
 	}()
 	if got := log.of(t, "request"); len(got) != 1 || got[0]["cut"] != true || got[0]["status"] != 0.0 {
 		t.Errorf("records %v, want one with cut", got)
+	}
+	stub := fmt.Sprintf("%+v", tracetest.SpanStubsFromReadOnlySpans(spans.Ended()))
+	if len(spans.Ended()) != 1 || spans.Ended()[0].Status().Code != codes.Error || strings.Contains(stub, "password") {
+		t.Errorf("spans %s, want one that failed", stub)
 	}
 }
 

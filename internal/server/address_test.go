@@ -2,16 +2,13 @@ package server
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
-	"time"
+
+	"auditstream/internal/testkit"
 )
 
 type addrConn struct {
@@ -67,95 +64,54 @@ func TestConnectionsThatEndAreForgotten(t *testing.T) {
 func TestConnectionsBeyondTheLimitOfTheirAddress(t *testing.T) {
 	t.Parallel()
 	sub, _ := one(running(10))
-	log := new(logLines)
-	s, _ := run(t, sub, func(c *Config) {
-		c.MaxConnectionsPerAddress = 2
-		c.Logger = slog.New(slog.NewTextHandler(log, nil))
-	})
-	connect := func() net.Conn {
-		conn, err := net.Dial("tcp", s.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = conn.Close() })
-		if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		return conn
-	}
+	log := new(testkit.Log)
+	s, _ := run(t, sub, func(c *Config) { c.MaxConnectionsPerAddress, c.Logger = 2, log.Logger() })
+	addr := s.Addr().String()
 	ask := func(conn net.Conn, path string) (*http.Response, string) {
 		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer nonsense\r\n\r\n", path); err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp, string(body)
+		return answered(t, conn)
 	}
-	within := []net.Conn{connect(), connect()}
+	within := []net.Conn{connect(t, addr), connect(t, addr)}
 	if resp, _ := ask(within[0], streamPath); resp.StatusCode != http.StatusUnauthorized || resp.Close {
 		t.Errorf("within the limit: status %d, closed %v, want 401 on a connection that stays", resp.StatusCode, resp.Close)
 	}
 
-	resp, body := ask(connect(), streamPath)
+	resp, body := ask(connect(t, addr), streamPath)
 	if resp.StatusCode != http.StatusOK || !strings.Contains(body, "retry: ") || !strings.HasSuffix(body, "data: {\"error\":\"Too many connections\"}\n\n") || !resp.Close {
 		t.Errorf("a stream beyond the limit: %d, closed %v, %q; want that it may come back, before the token is looked at", resp.StatusCode, resp.Close, body)
 	}
-	resp, body = ask(connect(), "/api/v1/audits/42/status")
+	resp, body = ask(connect(t, addr), statusPathOf42)
 	if resp.StatusCode != http.StatusServiceUnavailable || body != `{"error":"Too many connections"}` || resp.Header.Get("Retry-After") == "" || !resp.Close {
 		t.Errorf("a poll beyond the limit: %d, closed %v, %q", resp.StatusCode, resp.Close, body)
 	}
 
 	// As many again are open and silent: further connections are closed unread.
-	silent := []net.Conn{connect(), connect()}
-	far := connect()
-	if n, err := far.Read(make([]byte, 1)); n != 0 || err == nil {
+	silent := []net.Conn{connect(t, addr), connect(t, addr)}
+	if n, err := connect(t, addr).Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("beyond twice the limit: read %d bytes, %v; want that the connection is closed", n, err)
 	}
-	if got := log.String(); strings.Count(got, "HTTP_MAX_CONNECTIONS_PER_ADDRESS") != 1 {
-		t.Errorf("log %q, want one warning that names the variable", got)
+	if log.Count("HTTP_MAX_CONNECTIONS_PER_ADDRESS") != 1 {
+		t.Errorf("log %q, want one warning that names the variable", log)
 	}
 
-	// There is room again when the others are closed.
 	for _, conn := range append(within, silent...) {
 		if err := conn.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		conn := connect()
-		_, err := fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		if err == nil {
-			if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil && resp.StatusCode == http.StatusOK && !resp.Close {
-				return
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("no room after the others have gone")
-		}
-		_ = conn.Close()
+	testkit.Eventually(t, "there is room again when the others are closed", func() bool { return isServed(t, addr) })
+}
+
+// isServed says whether a new connection is answered, and not closed because of a limit.
+func isServed(t *testing.T, addr string) bool {
+	t.Helper()
+	conn := connect(t, addr)
+	defer conn.Close()
+	if _, err := fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return false
 	}
-}
-
-// logLines is a log that can be read while it is written.
-type logLines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	return err == nil && resp.StatusCode == http.StatusOK && !resp.Close
 }

@@ -63,6 +63,15 @@ func TestTokenInURL(t *testing.T) {
 		"q=" + jwt[:len(jwt)-4]:   true, // without its signature
 		"last_event_id=" + jwt:    true,
 		"q=%65yJhbGci.eyJzdWI.c2": true, // escaped
+		jwt:                       true, // TestBareJWTInURLIsRefused: without a parameter's name it went unnoticed
+
+		"last_event_id=9f1c0a9e2b7d4c35": false,
+		"lastEventId=%zz;%":              false,
+		"_=1764000000.123.4":             false,
+		"tokens=1":                       false,
+		"q=www.example.com":              false,
+		"v=1.2.3":                        false,
+		"x=eyJ":                          false,
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/?"+query, nil)
 		if got := tokenInURL(r.URL); got != want {
@@ -71,56 +80,36 @@ func TestTokenInURL(t *testing.T) {
 	}
 }
 
-// A JWT without a parameter's name went unnoticed.
-func TestBareJWTInURLIsRefused(t *testing.T) {
-	t.Parallel()
-	r := httptest.NewRequest(http.MethodGet, "/?eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln", nil)
-	if !tokenInURL(r.URL) {
-		t.Error("accepted, want it refused")
-	}
-}
-
 func TestWhereTheTokenIsTakenFrom(t *testing.T) {
 	t.Parallel()
+	session := http.Cookie{Name: "session", Value: "cookie"}
 	for name, tc := range map[string]struct {
-		cookie  string // the configured name
-		request func(r *http.Request)
-		token   string
-		err     *apiError
+		setting        string // the configured name
+		header, origin string
+		cookie         http.Cookie
+		token          string
+		err            *apiError
 	}{
-		"nowhere": {request: func(*http.Request) {}, err: errMissingToken},
-		"the header goes before the cookie": {cookie: "session", token: "header", request: func(r *http.Request) {
-			r.Header.Set("Authorization", "Bearer header")
-			r.AddCookie(&http.Cookie{Name: "session", Value: "cookie"})
-		}},
-		"a bad header is not mended by the cookie": {cookie: "session", err: errMalformedAuth, request: func(r *http.Request) {
-			r.Header.Set("Authorization", "Bearer a b")
-			r.AddCookie(&http.Cookie{Name: "session", Value: "cookie"})
-		}},
-		"the cookie": {cookie: "session", token: "cookie", request: func(r *http.Request) {
-			r.AddCookie(&http.Cookie{Name: "session", Value: "cookie"})
-		}},
-		"a cookie that is not configured": {err: errMissingToken, request: func(r *http.Request) {
-			r.AddCookie(&http.Cookie{Name: "session", Value: "cookie"})
-		}},
-		"another cookie": {cookie: "session", err: errMissingToken, request: func(r *http.Request) {
-			r.AddCookie(&http.Cookie{Name: "other", Value: "cookie"})
-		}},
-		"a huge cookie": {cookie: "session", err: errInvalidToken, request: func(r *http.Request) {
-			r.AddCookie(&http.Cookie{Name: "session", Value: strings.Repeat("a", maxToken+1)})
-		}},
-		"an opaque origin": {cookie: "session", err: errMissingToken, request: func(r *http.Request) {
-			r.Header.Set("Origin", "null")
-			r.AddCookie(&http.Cookie{Name: "session", Value: "cookie"})
-		}},
-		"another port": {cookie: "session", err: errMissingToken, request: func(r *http.Request) {
-			r.Header.Set("Origin", "http://example.com:8080")
-			r.AddCookie(&http.Cookie{Name: "session", Value: "cookie"})
-		}},
+		"nowhere":                                  {err: errMissingToken},
+		"the header goes before the cookie":        {setting: "session", header: "Bearer header", cookie: session, token: "header"},
+		"a bad header is not mended by the cookie": {setting: "session", header: "Bearer a b", cookie: session, err: errMalformedAuth},
+		"the cookie":                               {setting: "session", cookie: session, token: "cookie"},
+		"a cookie that is not configured":          {cookie: session, err: errMissingToken},
+		"another cookie":                           {setting: "session", cookie: http.Cookie{Name: "other", Value: "cookie"}, err: errMissingToken},
+		"a huge cookie":                            {setting: "session", cookie: http.Cookie{Name: "session", Value: strings.Repeat("a", maxToken+1)}, err: errInvalidToken},
+		"an opaque origin":                         {setting: "session", origin: "null", cookie: session, err: errMissingToken},
+		"another port":                             {setting: "session", origin: "http://example.com:8080", cookie: session, err: errMissingToken},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		tc.request(r)
-		s := &Handler{cfg: Config{AuthCookie: tc.cookie}}
+		for name, value := range map[string]string{"Authorization": tc.header, "Origin": tc.origin} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		if tc.cookie.Name != "" {
+			r.AddCookie(&tc.cookie)
+		}
+		s := &Handler{cfg: Config{AuthCookie: tc.setting}}
 		token, err := s.token(r)
 		if token != tc.token || (err == nil) != (tc.err == nil) || err != nil && answerTo(err) != tc.err {
 			t.Errorf("%s: %q, %v, want %q, %v", name, token, err, tc.token, tc.err)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -20,37 +19,31 @@ import (
 
 func TestConfigIsValidated(t *testing.T) {
 	t.Parallel()
+	good := testConfig(hubFunc(unreachable))
+	good.Registerer, good.CORSOrigins = nil, []string{"*", "http://localhost:3000", "https://app.example", "capacitor://localhost"}
+	if _, err := New(t.Context(), good); err != nil {
+		t.Errorf("the good configuration: %v", err)
+	}
 	for name, tc := range map[string]struct {
 		spoil func(*Config)
 		want  string
 	}{
-		"no hub":                 {func(c *Config) { c.Hub = nil }, "Hub"},
-		"no ping":                {func(c *Config) { c.Ping = nil }, "Ping"},
-		"no listening":           {func(c *Config) { c.Listening = nil }, "Listening"},
-		"negative duration":      {func(c *Config) { c.MaxDuration = -time.Second }, "SSE_MAX_DURATION: -1s"},
-		"negative heartbeat":     {func(c *Config) { c.Heartbeat = -time.Second }, "SSE_HEARTBEAT_SECONDS: -1s"},
-		"negative retry":         {func(c *Config) { c.Retry = -time.Second }, "SSE_RETRY_MS: -1s"},
-		"negative limit":         {func(c *Config) { c.MaxStreams = -1 }, "SSE_MAX_STREAMS"},
-		"negative limit a user":  {func(c *Config) { c.MaxStreamsPerUser = -1 }, "SSE_MAX_STREAMS_PER_USER"},
-		"a key alone":            {func(c *Config) { c.KeyFile = "key.pem" }, "TLS_CERT_FILE"},
-		"an origin with a path":  {func(c *Config) { c.CORSOrigins = []string{"https://app.example/"} }, `CORS_ALLOWED_ORIGINS: "https://app.example/"`},
-		"an origin in no scheme": {func(c *Config) { c.CORSOrigins = []string{"app.example"} }, `CORS_ALLOWED_ORIGINS: "app.example"`},
-		"the origin null":        {func(c *Config) { c.CORSOrigins = []string{"null"} }, `CORS_ALLOWED_ORIGINS: "null"`},
-		"a pattern":              {func(c *Config) { c.CORSOrigins = []string{"https://app*"} }, `CORS_ALLOWED_ORIGINS: "https://app*"`},
-		"a pattern of hosts":     {func(c *Config) { c.CORSOrigins = []string{"https://*.example.com"} }, `CORS_ALLOWED_ORIGINS: "https://*.example.com"`},
-		"an origin of no host":   {func(c *Config) { c.CORSOrigins = []string{"https://:443"} }, `CORS_ALLOWED_ORIGINS: "https://:443"`},
-		"an address of no port":  {func(c *Config) { c.Addr = "localhost:" }, `HTTP_ADDR: invalid address "localhost:"; give HOST:PORT or :PORT`},
-		"keys at no host":        {func(c *Config) { c.Auth.JWKSURL = "https://:443/keys" }, `JWT_JWKS_URL: invalid URL "https://:443/keys"`},
-		"keys at no port":        {func(c *Config) { c.Auth.JWKSURL = "https://id.example:99999/keys" }, "JWT_JWKS_URL"},
-		"no way to verify":       {func(c *Config) { c.Auth = AuthConfig{} }, "JWT_SECRET"},
+		"no hub":                {func(c *Config) { c.Hub = nil }, "Hub"},
+		"no ping":               {func(c *Config) { c.Ping = nil }, "Ping"},
+		"no listening":          {func(c *Config) { c.Listening = nil }, "Listening"},
+		"negative duration":     {func(c *Config) { c.MaxDuration = -time.Second }, "SSE_MAX_DURATION: -1s"},
+		"negative heartbeat":    {func(c *Config) { c.Heartbeat = -time.Second }, "SSE_HEARTBEAT_SECONDS: -1s"},
+		"negative retry":        {func(c *Config) { c.Retry = -time.Second }, "SSE_RETRY_MS: -1s"},
+		"negative limit":        {func(c *Config) { c.MaxStreams = -1 }, "SSE_MAX_STREAMS"},
+		"negative limit a user": {func(c *Config) { c.MaxStreamsPerUser = -1 }, "SSE_MAX_STREAMS_PER_USER"},
+		"a key alone":           {func(c *Config) { c.KeyFile = "key.pem" }, "TLS_CERT_FILE"},
+		"a second origin":       {func(c *Config) { c.CORSOrigins = []string{"*", "https://app.example/"} }, `CORS_ALLOWED_ORIGINS: "https://app.example/"`},
+		"an address of no port": {func(c *Config) { c.Addr = "localhost:" }, `HTTP_ADDR: invalid address "localhost:"; give HOST:PORT or :PORT`},
+		"keys at no host":       {func(c *Config) { c.Auth.JWKSURL = "https://:443/keys" }, `JWT_JWKS_URL: invalid URL "https://:443/keys"`},
+		"keys at no port":       {func(c *Config) { c.Auth.JWKSURL = "https://id.example:99999/keys" }, "JWT_JWKS_URL"},
+		"no way to verify":      {func(c *Config) { c.Auth = AuthConfig{} }, "JWT_SECRET"},
 	} {
-		cfg := Config{
-			Hub: hubFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
-			Auth: AuthConfig{Secret: testSecret}, CORSOrigins: []string{"*", "http://localhost:3000", "https://app.example", "capacitor://localhost"},
-		}
-		if _, err := New(t.Context(), cfg); err != nil {
-			t.Fatalf("the good configuration: %v", err)
-		}
+		cfg := testConfig(hubFunc(unreachable))
 		tc.spoil(&cfg)
 		if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: error %v, want one about %s", name, err, tc.want)
@@ -80,10 +73,9 @@ func TestBadCertificateIsRefusedAtStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{garbage, garbage + ".missing"} {
-		_, err := New(t.Context(), Config{
-			Hub: hubFunc(unreachable), Ping: func(context.Context) error { return nil }, Listening: func() bool { return true },
-			Auth: AuthConfig{Secret: testSecret}, CertFile: file, KeyFile: file,
-		})
+		cfg := testConfig(hubFunc(unreachable))
+		cfg.CertFile, cfg.KeyFile = file, file
+		_, err := New(t.Context(), cfg)
 		if err == nil || !strings.HasPrefix(err.Error(), "TLS_CERT_FILE") {
 			t.Errorf("%s: error %v, want one that names TLS_CERT_FILE", filepath.Base(file), err)
 		}

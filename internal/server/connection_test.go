@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -17,20 +16,11 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 // takenCount returns the number of hijacked connections.
 func takenCount(s *Server) int { return s.pool.Len() }
-
-// becomes waits for a condition that another goroutine causes without a signal.
-func becomes(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
 
 // readTo reads until the text ends with suffix.
 func readTo(t *testing.T, conn net.Conn, suffix string) string {
@@ -90,7 +80,7 @@ func TestTakenConnectionHasTheBytesOfNetHTTP(t *testing.T) {
 					c.MaxDuration = 3 * time.Second // until when the rest must have happened
 				}
 			})
-			conn := dialFrom(t, s, "https://app.example.com")
+			conn := ask(t, connect(t, s.Addr().String()), streamPath, "Origin: https://app.example.com")
 			answer := readTo(t, conn, event(first)+"\r\n")
 			if !off && takenCount(s) != 1 {
 				t.Fatal("the stream was not taken from net/http")
@@ -113,31 +103,11 @@ func TestTakenConnectionHasTheBytesOfNetHTTP(t *testing.T) {
 	}
 }
 
-func dialFrom(t *testing.T, s *Server, origin string) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("tcp", s.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nOrigin: %s\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, origin, aliceToken(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
 func TestWhatIsNotPlainHTTP11StaysWithNetHTTP(t *testing.T) {
 	t.Parallel()
 	s, _ := run(t, eachOwn(newSlots(3)), nil)
 	for _, head := range []string{"HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\n", "HTTP/1.1\r\nContent-Length: 1\r\n"} {
-		conn, err := net.Dial("tcp", s.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := connect(t, s.Addr().String())
 		if _, err := fmt.Fprintf(conn, "GET %s %sHost: x\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, head, aliceToken(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +133,7 @@ func TestTakenConnectionServesTheNextRequest(t *testing.T) {
 		states.put(ended("completed"))
 		readTo(t, conn, lastChunk)
 		if early == "" {
-			becomes(t, "the stream rests", func() bool { return s.limit.count() == 0 })
+			testkit.Eventually(t, "the stream rests", func() bool { return s.limit.count() == 0 })
 			if got := takenCount(s); got != 1 {
 				t.Errorf("%d connections are kept, want 1", got)
 			}
@@ -175,19 +145,13 @@ func TestTakenConnectionServesTheNextRequest(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			resp, err := http.ReadResponse(again, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != `{"status":"ok"}` || resp.Close {
-				t.Errorf("after %q: answer %q, %v, close %v", early, body, err, resp.Close)
+			if resp, body := answered(t, again); body != `{"status":"ok"}` || resp.Close {
+				t.Errorf("after %q: answer %q, close %v", early, body, resp.Close)
 			}
 		}
 		// And the next stream, on the same connection.
 		states.put(running(1))
-		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", streamPath, aliceToken(t)); err != nil {
-			t.Fatal(err)
-		}
+		ask(t, conn, streamPath)
 		resp, err := http.ReadResponse(again, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -201,7 +165,7 @@ func TestTakenConnectionServesTheNextRequest(t *testing.T) {
 		if _, err := io.ReadAll(resp.Body); err != nil {
 			t.Errorf("the next stream's end: %v", err)
 		}
-		becomes(t, "the stream has ended", func() bool { return s.limit.count() == 0 })
+		testkit.Eventually(t, "the stream has ended", func() bool { return s.limit.count() == 0 })
 		states.put(running(1)) // for the next
 	}
 	start := time.Now()
@@ -237,7 +201,7 @@ func TestDisconnectIsSeenWithoutAWrite(t *testing.T) {
 		if err := how.hangUp(conn.(*net.TCPConn)); err != nil {
 			t.Fatal(err)
 		}
-		becomes(t, how.name+": the stream has ended", func() bool { return s.limit.count() == 0 && takenCount(s) == 0 })
+		testkit.Eventually(t, how.name+": the stream has ended", func() bool { return s.limit.count() == 0 && takenCount(s) == 0 })
 	}
 }
 
@@ -286,16 +250,16 @@ func TestFullSocketsHoldUpNobody(t *testing.T) {
 	if got := s.limit.count(); got != stuck+1 {
 		t.Errorf("%d streams are left, want %d: this test proves nothing", got, stuck+1)
 	}
-	becomes(t, "those that do not read are cut off", func() bool { return s.limit.count() == 1 })
+	testkit.Eventually(t, "those that do not read are cut off", func() bool { return s.limit.count() == 1 })
 	stop()
 }
 
 func TestPanicInAStreamCutsItAlone(t *testing.T) {
 	t.Parallel()
-	log := new(logLines)
+	log := new(testkit.Log)
 	bads := 2 * runtime.GOMAXPROCS(0) // as many as would be all writers, twice
 	slots := newSlots(bads + 1)
-	s, _ := run(t, eachOwn(slots), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	s, _ := run(t, eachOwn(slots), func(c *Config) { c.Logger = log.Logger() })
 	for k := range bads {
 		bad := dial(t, s)
 		readTo(t, bad, event(running(1))+"\r\n")
@@ -308,26 +272,26 @@ func TestPanicInAStreamCutsItAlone(t *testing.T) {
 	readTo(t, good, event(running(1))+"\r\n")
 	slots[bads].put(ended("completed"))
 	readTo(t, good, lastChunk)
-	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "nil pointer") || !strings.Contains(got, "stream.go") {
-		t.Errorf("log %q, want the panic and where it was", got)
+	if !log.Has("level=ERROR", "nil pointer", "stream.go") {
+		t.Errorf("log %q, want the panic and where it was", log)
 	}
-	becomes(t, "no stream is left", func() bool { return s.limit.count() == 0 })
+	testkit.Eventually(t, "no stream is left", func() bool { return s.limit.count() == 0 })
 }
 
 // On both kinds of connection: after a panic the answer is left incomplete, so that no client takes it for a whole one.
 func TestPanicOfAHandlersStreamCutsTheAnswer(t *testing.T) {
 	t.Parallel()
-	log := new(logLines)
+	log := new(testkit.Log)
 	hub, states := one(running(1))
-	s, _ := run(t, hub, func(c *Config) { c.NoHijack, c.Logger = true, slog.New(slog.NewTextHandler(log, nil)) })
+	s, _ := run(t, hub, func(c *Config) { c.NoHijack, c.Logger = true, log.Logger() })
 	conn := dial(t, s)
 	readTo(t, conn, event(running(1))+"\r\n")
 	states.put(nil) // a mistake
 	if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
 		t.Errorf("%q, %v; want that the connection is closed", rest, err)
 	}
-	if got := log.String(); strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, "stream.go") {
-		t.Errorf("log %q, want the panic once and where it was", got)
+	if log.Count("level=ERROR") != 1 || !log.Has("stream.go") {
+		t.Errorf("log %q, want the panic once and where it was", log)
 	}
 	if got := scrape(t, s); states.times("cancel") != 1 || s.limit.count() != 0 || !strings.Contains(got, `auditstream_streams_open{feed="audits"} 0`) {
 		t.Errorf("calls %v, %d streams", states.calls, s.limit.count())
@@ -338,29 +302,20 @@ func TestTakenConnectionsCountForTheirAddress(t *testing.T) {
 	t.Parallel()
 	slots := newSlots(2)
 	s, _ := run(t, eachOwn(slots), func(c *Config) { c.MaxConnectionsPerAddress = 2 })
-	ask := func() bool {
-		conn, err := net.Dial("tcp", s.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		_, _ = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		return err == nil && !resp.Close
-	}
+	hasRoom := func() bool { return isServed(t, s.Addr().String()) }
 	first := dial(t, s)
 	readTo(t, first, event(running(1))+"\r\n")
 	second := dial(t, s)
 	readTo(t, second, event(running(1))+"\r\n")
-	if ask() {
+	if hasRoom() {
 		t.Error("a third connection is served while two streams are open, want it refused")
 	}
 	_ = first.Close()
-	becomes(t, "room for another", ask)
+	testkit.Eventually(t, "room for another", hasRoom)
 	slots[1].put(ended("completed"))
 	readTo(t, second, lastChunk)
 	_ = second.Close()
-	becomes(t, "nothing is counted", func() bool {
+	testkit.Eventually(t, "nothing is counted", func() bool {
 		s.address.mu.Lock()
 		defer s.address.mu.Unlock()
 		return len(s.address.open) == 0
@@ -392,10 +347,10 @@ func TestThousandsOfStreamsLeaveNothingBehind(t *testing.T) {
 			goroutines, files = runtime.NumGoroutine(), openFiles(t)
 		}
 	}
-	becomes(t, "no stream is left", func() bool {
+	testkit.Eventually(t, "no stream is left", func() bool {
 		return s.limit.count() == 0 && takenCount(s) == 0 && watching.Load() == 0
 	})
-	becomes(t, "no goroutine, file or address is left", func() bool {
+	testkit.Eventually(t, "no goroutine, file or address is left", func() bool {
 		s.address.mu.Lock()
 		defer s.address.mu.Unlock()
 		return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files && len(s.address.open) == 0

@@ -1,28 +1,38 @@
 package server
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"auditstream/internal/testkit"
 )
+
+func newTestHandler(t *testing.T, hub Hub, change func(*Config)) *Handler {
+	t.Helper()
+	cfg := testConfig(hub)
+	if change != nil {
+		change(&cfg)
+	}
+	h, err := NewHandler(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
 
 // embed runs a handler in another program's HTTP server.
 func embed(t *testing.T, hub Hub, wrap func(http.Handler) http.Handler, listener func(net.Listener) net.Listener) (h *Handler, addr string, stop func()) {
 	t.Helper()
-	h, err := NewHandler(t.Context(), testConfig(hub))
-	if err != nil {
-		t.Fatal(err)
-	}
+	h = newTestHandler(t, hub, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -32,21 +42,9 @@ func embed(t *testing.T, hub Hub, wrap func(http.Handler) http.Handler, listener
 		l = listener(l)
 	}
 	theirs := &http.Server{Handler: wrap(h)}
-	served, ran := make(chan error, 1), make(chan error, 1)
+	served := make(chan error, 1)
 	go func() { served <- theirs.Serve(l) }()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	go func() { ran <- h.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-ran; err != nil {
-			t.Errorf("Run returned %v, want nil", err)
-		}
-	}
+	stop = untilStopped(t, h.Run)
 	t.Cleanup(func() {
 		stop()
 		if err := theirs.Shutdown(context.WithoutCancel(t.Context())); err != nil {
@@ -57,17 +55,6 @@ func embed(t *testing.T, hub Hub, wrap func(http.Handler) http.Handler, listener
 		}
 	})
 	return h, addr, stop
-}
-
-func ask(t *testing.T, addr, path string) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, aliceToken(t))
-	return conn
 }
 
 func itself(h http.Handler) http.Handler { return h }
@@ -108,9 +95,9 @@ func TestEmbeddedStream(t *testing.T) {
 			t.Parallel()
 			hub, states := one(running(1))
 			h, addr, stop := embed(t, hub, tc.wrap, tc.listener)
-			conn := ask(t, addr, tc.path)
+			conn := ask(t, connect(t, addr), tc.path)
 			readTo(t, conn, `"progress":1}`)
-			becomes(t, "the stream is taken from net/http", func() bool { return h.pool.Len() == 1 && h.limit.count() == 1 })
+			testkit.Eventually(t, "the stream is taken from net/http", func() bool { return h.pool.Len() == 1 && h.limit.count() == 1 })
 			states.put(running(55))
 			readTo(t, conn, `"progress":55}`)
 			stop()
@@ -126,17 +113,11 @@ func TestEmbeddedStream(t *testing.T) {
 func TestMiddlewareThatHidesTheConnectionIsNamed(t *testing.T) {
 	t.Parallel()
 	hub, _ := one(running(1))
-	cfg := testConfig(hub)
-	log := new(bytes.Buffer)
-	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
-	h, err := NewHandler(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(h.Close)
+	log := new(testkit.Log)
+	h := newTestHandler(t, hub, func(c *Config) { c.Logger = log.Logger() })
 	c := newClient()
 	h.ServeHTTP(noUnwrap{c}, authorized(t, streamPath))
-	if c.status != 500 || !strings.Contains(log.String(), "Unwrap() http.ResponseWriter") {
+	if c.status != 500 || !log.Has("Unwrap() http.ResponseWriter") {
 		t.Errorf("%d, log %s", c.status, log)
 	}
 }
@@ -146,7 +127,7 @@ func TestEmbeddedStreamClosesItsConnection(t *testing.T) {
 	t.Parallel()
 	hub, states := one(running(1))
 	_, addr, _ := embed(t, hub, itself, nil)
-	conn := ask(t, addr, streamPath)
+	conn := ask(t, connect(t, addr), streamPath)
 	if head := readTo(t, conn, "\r\n\r\n"); !strings.Contains(head, "Connection: close\r\n") {
 		t.Errorf("head %q, want Connection: close", head)
 	}
@@ -163,10 +144,10 @@ func TestEmbeddedStreamEndsWithItsClient(t *testing.T) {
 	for _, listener := range []func(net.Listener) net.Listener{nil, func(l net.Listener) net.Listener { return wrappingListener{l} }} {
 		hub, _ := one(running(1))
 		h, addr, _ := embed(t, hub, itself, listener)
-		conn := ask(t, addr, streamPath)
+		conn := ask(t, connect(t, addr), streamPath)
 		readTo(t, conn, `"progress":1}`)
 		_ = conn.Close()
-		becomes(t, "the stream has ended", func() bool { return h.limit.count() == 0 && h.pool.Len() == 0 })
+		testkit.Eventually(t, "the stream has ended", func() bool { return h.limit.count() == 0 && h.pool.Len() == 0 })
 	}
 }
 
@@ -180,13 +161,9 @@ func TestEmbeddedHandlerOutlivesRun(t *testing.T) {
 		status int
 		text   string
 	}{streamPath: {200, "retry: "}, statusPathOf42: {503, "Server is shutting down"}} {
-		resp, err := http.ReadResponse(bufio.NewReader(ask(t, addr, path)), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != want.status || !strings.Contains(string(body), want.text) {
-			t.Errorf("%s: %d %q %v, want %d with %q", path, resp.StatusCode, body, err, want.status, want.text)
+		resp, body := answered(t, ask(t, connect(t, addr), path))
+		if resp.StatusCode != want.status || !strings.Contains(body, want.text) {
+			t.Errorf("%s: %d %q, want %d with %q", path, resp.StatusCode, body, want.status, want.text)
 		}
 	}
 }
@@ -207,12 +184,12 @@ func TestEmbeddedStreamIsSmall(t *testing.T) {
 		var conns []net.Conn
 		before := bytesInUse()
 		for range n {
-			conns = append(conns, ask(t, addr, streamPath))
+			conns = append(conns, ask(t, connect(t, addr), streamPath))
 		}
 		for _, conn := range conns {
 			readTo(t, conn, `"progress":1}`)
 		}
-		becomes(t, "all are taken", func() bool { return open() == n })
+		testkit.Eventually(t, "all are taken", func() bool { return open() == n })
 		return (float64(bytesInUse()) - float64(before)) / n
 	}
 	hub := eachOwn(newSlots(n))
@@ -242,26 +219,16 @@ func TestViewerErrors(t *testing.T) {
 		"not found":         {fmt.Errorf("%w: %w", ErrNotFound, secret), 404, 404, "Audit not found"},
 		"sessions are away": {secret, 503, 200, "Internal server error"},
 	} {
-		hub, _ := one(ended("completed"), ended("completed"))
 		for path, want := range map[string]int{statusPathOf42: tc.status, streamPath: tc.stream} {
-			cfg := testConfig(hub)
-			cfg.Auth = AuthConfig{}
-			cfg.Viewer = func(r *http.Request) (Viewer, error) {
-				if tc.err != nil {
-					return Viewer{}, tc.err
+			hub, _ := one(ended("completed"))
+			h := newTestHandler(t, hub, func(c *Config) {
+				c.Auth = AuthConfig{}
+				c.Viewer = func(r *http.Request) (v Viewer, err error) {
+					v.Subject = r.Header.Get("X-User")
+					return v, tc.err
 				}
-				var v Viewer
-				v.Subject = r.Header.Get("X-User")
-				return v, nil
-			}
-			h, err := NewHandler(t.Context(), cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(h.Close)
+			})
 			c := newClient()
-			hub, _ = one(ended("completed"))
-			h.cfg.Hub = hub
 			h.ServeHTTP(c, get(t, path, "X-User", "alice"))
 			if c.status != want || !strings.Contains(c.String(), tc.text) || strings.Contains(c.String(), "secret") {
 				t.Errorf("%s, %s: %d %q, want %d with %q", name, path, c.status, c.String(), want, tc.text)
@@ -274,18 +241,14 @@ func TestViewerErrors(t *testing.T) {
 func TestViewerExpires(t *testing.T) {
 	t.Parallel()
 	hub, _ := one(running(1))
-	cfg := testConfig(hub)
-	cfg.Auth = AuthConfig{}
-	cfg.Viewer = func(*http.Request) (Viewer, error) {
-		v := Viewer{Expires: time.Now().Add(100 * time.Millisecond)}
-		v.Subject = "alice"
-		return v, nil
-	}
-	h, err := NewHandler(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(h.Close)
+	h := newTestHandler(t, hub, func(c *Config) {
+		c.Auth = AuthConfig{}
+		c.Viewer = func(*http.Request) (Viewer, error) {
+			v := Viewer{Expires: time.Now().Add(100 * time.Millisecond)}
+			v.Subject = "alice"
+			return v, nil
+		}
+	})
 	c := newClient()
 	h.ServeHTTP(c, get(t, streamPath))
 	if !strings.HasSuffix(c.String(), "data: {\"error\":\"Token expired\"}\n\n") {

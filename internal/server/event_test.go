@@ -114,45 +114,6 @@ func TestWriteThatFailsEndsTheStream(t *testing.T) {
 	}
 }
 
-func TestStuckClientIsCutOffAtItsFirstEvent(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		sub, _ := one(running(1))
-		s := newTestServer(t, sub, nil)
-		c := newClient()
-		c.stuck = true
-		start := time.Now()
-		s.routes().ServeHTTP(c, authorized(t, streamPath))
-		if got := time.Since(start); got != writeTimeout || s.limit.count() != 0 {
-			t.Errorf("cut off after %v with %d streams left, want %v and none", got, s.limit.count(), writeTimeout)
-		}
-	})
-}
-
-func TestUnreadableRowAtConnectComesBackLater(t *testing.T) {
-	t.Parallel()
-	sub, _ := one(&store.State{ID: "42", Err: errTest})
-	c := serve(newTestServer(t, sub, nil), authorized(t, streamPath))
-	if c.status != http.StatusOK || !strings.HasPrefix(c.String(), "retry: ") || !strings.HasSuffix(c.String(), "\nevent: message\ndata: {\"error\":\"Internal server error\"}\n\n") {
-		t.Errorf("%d %q", c.status, c.String())
-	}
-	sub, _ = one(&store.State{ID: "42", Err: errTest})
-	c = serve(newTestServer(t, sub, nil), authorized(t, "/api/v1/audits/42/status"))
-	if c.status != http.StatusInternalServerError || c.String() != `{"error":"Internal server error"}` {
-		t.Errorf("status route: %d %q", c.status, c.String())
-	}
-}
-
-// A client that sends the id of a terminal state, but may not see the audit, is refused.
-func TestSeenEndOfSomebodyElsesAuditIsRefused(t *testing.T) {
-	t.Parallel()
-	foreign := store.NewState(store.Audit{ID: "42", Status: "completed", UserID: text("bob")})
-	sub, _ := one(foreign)
-	if c := serve(newTestServer(t, sub, nil), authorized(t, streamPath, "Last-Event-ID", foreign.Fingerprint)); c.status != http.StatusForbidden {
-		t.Errorf("%d, want 403", c.status)
-	}
-}
-
 func TestWhatEndsFirstEndsTheStream(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -3,7 +3,13 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -127,9 +133,10 @@ func one(states ...*store.State) (hubFunc, *slot) {
 	}, s
 }
 
+// unreachable is a hub whose database does not answer.
 func unreachable(ctx context.Context, _ []store.Key, _ store.Viewer, _ func()) (Subscription, error) {
 	<-ctx.Done()
-	return nil, ctx.Err()
+	return nil, fmt.Errorf("first read: %w", context.Cause(ctx))
 }
 
 // openEvents begins a stream on an answer of net/http.
@@ -169,13 +176,44 @@ func newTestServer(t *testing.T, hub Hub, change func(*Config)) *Server {
 	return s
 }
 
-func sign(t *testing.T, claims jwt.MapClaims) string {
+// signed returns a token with these claims, and with these members of its header besides.
+func signed(t testing.TB, method jwt.SigningMethod, key any, claims jwt.MapClaims, header map[string]any) string {
 	t.Helper()
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(testSecret))
+	token := jwt.NewWithClaims(method, claims)
+	maps.Copy(token.Header, header)
+	text, err := token.SignedString(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return token
+	return text
+}
+
+func sign(t testing.TB, claims jwt.MapClaims) string {
+	t.Helper()
+	return signed(t, jwt.SigningMethodHS256, []byte(testSecret), claims, nil)
+}
+
+// claimsOf returns a user's claims, valid for an hour, as the issuer of newIssuer makes them.
+func claimsOf(subject string) jwt.MapClaims {
+	return jwt.MapClaims{"sub": subject, "iss": "https://id.example", "aud": "auditstream", "exp": time.Now().Add(time.Hour).Unix()}
+}
+
+func rsaKey(t testing.TB) *rsa.PrivateKey {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func ecKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func aliceToken(t *testing.T) string {

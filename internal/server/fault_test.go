@@ -1,27 +1,34 @@
 package server
 
 import (
-	"bytes"
 	"encoding/base64"
 	"fmt"
-	"log/slog"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"auditstream/internal/testkit"
+
 	"github.com/golang-jwt/jwt/v5"
 )
 
 // logged returns a verifier, and its log at the level info.
-func logged(t testing.TB, cfg AuthConfig) (*verifier, *bytes.Buffer) {
+func logged(t testing.TB, cfg AuthConfig) (*verifier, *testkit.Log) {
 	t.Helper()
-	log := new(bytes.Buffer)
-	v, err := newVerifier(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)))
+	log := new(testkit.Log)
+	v, err := newVerifier(t.Context(), cfg, log.Logger())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return v, log
+}
+
+func verifierOf(t testing.TB, cfg AuthConfig) *verifier {
+	t.Helper()
+	v, _ := logged(t, cfg)
+	return v
 }
 
 // raw returns a token with exactly these claims in JSON.
@@ -46,34 +53,19 @@ func TestU15EachReasonIsLoggedWithWhatToSet(t *testing.T) {
 	i := newIssuer(t)
 	cfg := i.config()
 	now := time.Now()
-	good := jwt.MapClaims{"sub": "user-of-nobodys-business", "email": "mail@example.com", "iss": "https://id.example", "aud": "auditstream", "exp": now.Add(time.Hour).Unix()}
+	good := claimsOf("user-of-nobodys-business")
+	good["email"] = "mail@example.com"
 	set := func(name string, value any) string {
-		claims := jwt.MapClaims{}
-		for k, v := range good {
-			claims[k] = v
-		}
+		claims := maps.Clone(good)
 		if claims[name] = value; value == nil {
 			delete(claims, name)
 		}
 		return sign(t, claims)
 	}
 	rs := func(method jwt.SigningMethod, kid any) string {
-		token := jwt.NewWithClaims(method, good)
-		token.Header["kid"] = kid
-		var key any = i.key.Load()
-		if method == jwt.SigningMethodHS512 {
-			key = []byte(testSecret)
-		}
-		signed, err := token.SignedString(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return signed
+		return signed(t, method, i.key.Load(), good, map[string]any{"kid": kid})
 	}
-	none, err := jwt.NewWithClaims(jwt.SigningMethodNone, good).SignedString(jwt.UnsafeAllowNoneSignatureType)
-	if err != nil {
-		t.Fatal(err)
-	}
+	none := signed(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, good, nil)
 	for name, tc := range map[string]struct {
 		token string
 		want  []string
@@ -99,7 +91,7 @@ func TestU15EachReasonIsLoggedWithWhatToSet(t *testing.T) {
 		"iat a text":         {set("iat", "soon"), []string{"claim=iat"}},
 		"another signature":  {set("sub", "x")[:len(set("sub", "x"))-8] + "AAAAAAAA", []string{"signature is refused", "JWT_SECRET"}},
 		"RS512":              {rs(jwt.SigningMethodRS512, "one"), []string{"alg is not configured", "alg=RS512"}},
-		"HS512":              {rs(jwt.SigningMethodHS512, "one"), []string{"alg is not configured", "alg=HS512"}},
+		"HS512":              {signed(t, jwt.SigningMethodHS512, []byte(testSecret), good, nil), []string{"alg is not configured", "alg=HS512"}},
 		"none":               {none, []string{"alg is not configured", "alg=none"}},
 		"an alg of nobody's": {"eyJhbGciOiJ4XG55In0." + strings.Split(none, ".")[1] + ".AAAA", []string{"alg is not configured"}},
 		"an unknown kid":     {rs(jwt.SigningMethodRS256, "unknown-kid"), []string{"no key of its kid", "JWT_JWKS_URL"}},
@@ -117,22 +109,16 @@ func TestU15EachReasonIsLoggedWithWhatToSet(t *testing.T) {
 					t.Fatalf("got %v, want errInvalidToken", err)
 				}
 			}
-			got := log.String()
-			if strings.Count(got, "\n") != 1 {
-				t.Errorf("want one line:\n%s", got)
+			if log.Lines() != 1 || len(log.String()) > 800 {
+				t.Errorf("want one line of 800 bytes at most:\n%s", log)
 			}
-			for _, want := range tc.want {
-				if !strings.Contains(got, want) {
-					t.Errorf("the log lacks %q: %s", want, got)
-				}
+			if !log.Has(tc.want...) {
+				t.Errorf("the log lacks one of %q: %s", tc.want, log)
 			}
 			for _, secret := range []string{tc.token, "user-of-nobodys-business", "mail@example.com", "unknown-kid", testSecret} {
-				if strings.Contains(got, secret) && len(secret) > 3 {
-					t.Errorf("the log has %q: %s", secret, got)
+				if log.Has(secret) && len(secret) > 3 {
+					t.Errorf("the log has %q: %s", secret, log)
 				}
-			}
-			if len(got) > 800 {
-				t.Errorf("a line of %d bytes", len(got))
 			}
 		})
 	}
@@ -150,8 +136,8 @@ func TestU15ReasonsAreLoggedOnceAMinute(t *testing.T) {
 			}
 			time.Sleep(faultInterval)
 		}
-		if got := strings.Count(log.String(), "\n"); got != 6 || strings.Count(log.String(), "not_logged=999") != 4 {
-			t.Errorf("%d lines, want 6, of which 4 count 999 others:\n%s", got, log.String())
+		if log.Lines() != 6 || log.Count("not_logged=999") != 4 {
+			t.Errorf("%d lines, want 6, of which 4 count 999 others:\n%s", log.Lines(), log)
 		}
 	})
 }
@@ -166,20 +152,18 @@ func TestU15RefusalsBeforeAndAfterTheTokenAreLogged(t *testing.T) {
 		"names nobody":      {"Authorization", "Bearer " + raw(t, expiring(`"user_id":3`))},
 		"claim=sub is=miss": {"Authorization", "Bearer " + raw(t, expiring(`"uid":"x"`))},
 	} {
-		var log bytes.Buffer
-		hub, _ := one(running(1))
+		log := new(testkit.Log)
 		path := streamPath
 		if want == "in the URL" {
 			path += "?access_token=geheim"
 		}
-		s := newTestServer(t, hub, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-		serve(s, get(t, path, headers...)) // the second of a good token would need another hub
-		if hub, _ := one(running(1)); hub != nil {
-			s.cfg.Hub = hub
+		s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Logger = log.Logger() })
+		for range 2 {
+			s.cfg.Hub, _ = one(running(1))
+			serve(s, get(t, path, headers...))
 		}
-		serve(s, get(t, path, headers...))
-		if strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), want) || strings.Contains(log.String(), "geheim") {
-			t.Errorf("want one line with %q:\n%s", want, log.String())
+		if log.Lines() != 1 || !log.Has(want) || log.Has("geheim") {
+			t.Errorf("want one line with %q:\n%s", want, log)
 		}
 	}
 }

@@ -5,13 +5,11 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto"
-	"crypto/hmac"
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -116,19 +114,12 @@ func FuzzJWKS(f *testing.F) {
 		}
 	}
 	hs := func(key []byte) func(string) []byte {
-		return func(text string) []byte {
-			mac := hmac.New(sha256.New, key)
-			mac.Write([]byte(text))
-			return mac.Sum(nil)
-		}
+		return func(text string) []byte { return hmacOf(key, text) }
 	}
 
 	f.Fuzz(func(t *testing.T, first, second, kid string) {
 		document = names.Replace(first)
-		v, err := newVerifier(t.Context(), cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
+		v := verifierOf(t, cfg)
 		gone, cancel := context.WithCancel(t.Context())
 		cancel() // nobody waits for another fetch
 		accepts := func(token string) bool {

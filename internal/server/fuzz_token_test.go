@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
@@ -14,7 +13,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"log/slog"
 	"math/big"
 	"slices"
 	"strconv"
@@ -32,33 +30,31 @@ type tokenKeys struct {
 
 func newTokenKeys(tb testing.TB) *tokenKeys {
 	tb.Helper()
-	k := new(tokenKeys)
-	for _, target := range []**rsa.PrivateKey{&k.rsa, &k.strange} {
-		key, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		*target = key
-	}
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(&k.rsa.PublicKey)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	k.ec, k.public = ec, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	k := &tokenKeys{rsa: rsaKey(tb), strange: rsaKey(tb), ec: ecKey(tb)}
+	k.public = publicPEM(tb, &k.rsa.PublicKey)
 	return k
+}
+
+func publicPEM(tb testing.TB, key any) []byte {
+	tb.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+}
+
+// hmacOf signs text with HS256.
+func hmacOf(key []byte, text string) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(text))
+	return mac.Sum(nil)
 }
 
 // verifier knows the RSA key as "r" and the EC key as "e", without an issuer to ask for others.
 func (k *tokenKeys) verifier(tb testing.TB) *verifier {
 	tb.Helper()
-	v, err := newVerifier(tb.Context(), AuthConfig{Secret: testSecret, Issuer: "https://id.example", Audience: "auditstream"}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	v := verifierOf(tb, AuthConfig{Secret: testSecret, Issuer: "https://id.example", Audience: "auditstream"})
 	v.keys = bareJWKS(func(context.Context) (*KeySet, error) { return nil, errTest })
 	v.keys.set.Store(keySet(tb, map[string]crypto.PublicKey{"r": &k.rsa.PublicKey, "e": &k.ec.PublicKey}))
 	return rsAndES(v)
@@ -74,16 +70,11 @@ func rsAndES(v *verifier) *verifier {
 func (k *tokenKeys) sign(tb testing.TB, mode byte, text string) []byte {
 	tb.Helper()
 	sum := sha256.Sum256([]byte(text))
-	hs := func(key []byte) []byte {
-		mac := hmac.New(sha256.New, key)
-		mac.Write([]byte(text))
-		return mac.Sum(nil)
-	}
 	var signature []byte
 	var err error
 	switch mode % 9 {
 	case 0:
-		return hs([]byte(testSecret))
+		return hmacOf([]byte(testSecret), text)
 	case 1:
 		signature, err = rsa.SignPKCS1v15(nil, k.rsa, crypto.SHA256, sum[:])
 	case 2:
@@ -92,11 +83,11 @@ func (k *tokenKeys) sign(tb testing.TB, mode byte, text string) []byte {
 			signature = append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 		}
 	case 3:
-		return hs(k.public)
+		return hmacOf(k.public, text)
 	case 4:
-		return hs(k.rsa.N.Bytes())
+		return hmacOf(k.rsa.N.Bytes(), text)
 	case 5:
-		return hs(nil)
+		return hmacOf(nil, text)
 	case 6:
 		signature, err = rsa.SignPKCS1v15(nil, k.strange, crypto.SHA256, sum[:])
 	case 7:
@@ -135,9 +126,7 @@ func (k *tokenKeys) genuine(token string, now time.Time) (claims map[string]any,
 	sum := sha256.Sum256([]byte(text))
 	switch header["alg"] {
 	case "HS256":
-		mac := hmac.New(sha256.New, []byte(testSecret))
-		mac.Write([]byte(text))
-		ok = bytes.Equal(mac.Sum(nil), signature)
+		ok = bytes.Equal(hmacOf([]byte(testSecret), text), signature)
 	case "RS256":
 		ok = rsa.VerifyPKCS1v15(&k.rsa.PublicKey, crypto.SHA256, sum[:], signature) == nil
 	case "ES256":

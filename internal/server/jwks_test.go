@@ -3,19 +3,15 @@ package server
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -38,46 +34,20 @@ func keySet(t testing.TB, keys map[string]crypto.PublicKey) *KeySet {
 
 func TestES256ByJWKS(t *testing.T) {
 	t.Parallel()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := jwkset.NewJWKFromKey(private.Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "ec"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := jwkset.NewMemoryStorage()
-	if err := set.KeyWrite(t.Context(), key); err != nil {
-		t.Fatal(err)
-	}
-	body, err := set.JSONPublic(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	private := ecKey(t)
 	i := newIssuer(t)
-	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
-	i.answer.Store(&answer)
+	i.publish(t, "", []any{ecJWKOf(t, &private.PublicKey, "ec")}, "")
 	v := i.verifier(t)
-
-	claims := jwt.MapClaims{"sub": "alice", "iss": "https://id.example", "aud": "auditstream", "exp": time.Now().Add(time.Hour).Unix()}
-	for name, spoil := range map[string]func(jwt.MapClaims){
-		"":                 func(jwt.MapClaims) {},
-		"another issuer":   func(c jwt.MapClaims) { c["iss"] = "https://evil.example" },
-		"another audience": func(c jwt.MapClaims) { c["aud"] = []string{"billing"} },
-		"no audience":      func(c jwt.MapClaims) { delete(c, "aud") },
+	for name, change := range map[string]jwt.MapClaims{
+		"":                 nil,
+		"another issuer":   {"iss": "https://evil.example"},
+		"another audience": {"aud": []string{"billing"}},
+		"no audience":      {"aud": nil},
 	} {
-		c := jwt.MapClaims{}
-		for k, value := range claims {
-			c[k] = value
-		}
-		spoil(c)
-		token := jwt.NewWithClaims(jwt.SigningMethodES256, c)
-		token.Header["kid"] = "ec"
-		signed, err := token.SignedString(private)
-		if err != nil {
-			t.Fatal(err)
-		}
-		who, err := v.verify(t.Context(), signed)
+		claims := claimsOf("alice")
+		maps.Copy(claims, change)
+		maps.DeleteFunc(claims, func(_ string, value any) bool { return value == nil })
+		who, err := v.verify(t.Context(), signed(t, jwt.SigningMethodES256, private, claims, map[string]any{"kid": "ec"}))
 		if name == "" && (err != nil || who.Subject != "alice") {
 			t.Errorf("a good token: %q, %v", who.Subject, err)
 		}
@@ -93,10 +63,7 @@ func TestAlgorithmsThatAreNotConfiguredAreRefused(t *testing.T) {
 	secretOnly := newTestServer(t, hubFunc(unreachable), nil).verifier
 	cfg := i.config()
 	cfg.Secret = ""
-	keysOnly, err := newVerifier(t.Context(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	keysOnly := verifierOf(t, cfg)
 	fetched := i.fetches.Load()
 	if _, err := secretOnly.verify(t.Context(), i.token(t, "one")); answerTo(err) != errInvalidToken {
 		t.Errorf("RS256 with a secret alone: %v", err)
@@ -188,46 +155,17 @@ func TestWithoutKeysStreamsComeBackAndPollersWait(t *testing.T) {
 	}
 }
 
-// One key of a set that is not understood, or not usable, must not cost the others.
-func TestUnknownKindsOfKeysAreSkipped(t *testing.T) {
-	t.Parallel()
-	i := newIssuer(t)
-	key, err := jwkset.NewJWKFromKey(i.key.Load().Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "one"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := jwkset.NewMemoryStorage()
-	if err := set.KeyWrite(t.Context(), key); err != nil {
-		t.Fatal(err)
-	}
-	body, err := set.JSONPublic(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	mixed := strings.Replace(string(body), `{"keys":[`, `{"keys":[{"kty":"PQC","kid":"future"},`, 1)
-	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, mixed) })
-	i.answer.Store(&answer)
-	if _, err := i.verifier(t).verify(t.Context(), i.token(t, "one")); err != nil {
-		t.Errorf("the key that is understood: %v", err)
-	}
-}
-
 func TestRedirectWithinTheIssuerIsFollowed(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
-	keys := httptest.NewRecorder()
-	resp, err := jwksClient().Get(i.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _ = io.Copy(keys, resp.Body)
-	_ = resp.Body.Close()
+	i.publish(t, "", []any{jwkOf(&i.key.Load().PublicKey, "one")}, "")
+	keys := *i.answer.Load()
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/keys" {
 			http.Redirect(w, r, "/keys", http.StatusFound)
 			return
 		}
-		_, _ = w.Write(keys.Body.Bytes())
+		keys(w, r)
 	})
 	i.answer.Store(&answer)
 	if _, err := i.verifier(t).verify(t.Context(), i.token(t, "one")); err != nil {

@@ -1,8 +1,8 @@
 package server
 
 import (
+	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -17,6 +17,26 @@ func unpadded(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) 
 
 func jwkOf(key *rsa.PublicKey, kid string) map[string]any {
 	return map[string]any{"kty": "RSA", "kid": kid, "use": "sig", "alg": "RS256", "n": unpadded(key.N.Bytes()), "e": "AQAB"}
+}
+
+func ecJWKOf(t testing.TB, key *ecdsa.PublicKey, kid string) map[string]any {
+	t.Helper()
+	point, err := key.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]any{"kty": "EC", "crv": "P-256", "kid": kid, "x": unpadded(point[1:33]), "y": unpadded(point[33:])}
+}
+
+// selfSigned returns a certificate of a key, for x5c.
+func selfSigned(t testing.TB, key crypto.Signer) (der []byte) {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 // with is a key with some members changed; nil: without it.
@@ -36,27 +56,10 @@ func oddKeys(t testing.TB) map[string]struct {
 	why string
 } {
 	t.Helper()
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	good := jwkOf(&private.PublicKey, "odd")
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	point, err := ec.PublicKey.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	curve := map[string]any{"kty": "EC", "crv": "P-256", "kid": "odd", "x": unpadded(point[1:33]), "y": unpadded(point[33:])}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &ec.PublicKey, ec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	private, ec := rsaKey(t), ecKey(t)
+	good, curve := jwkOf(&private.PublicKey, "odd"), ecJWKOf(t, &ec.PublicKey, "odd")
 	even := new(big.Int).Lsh(big.NewInt(3), 2047)
-	cert := base64.StdEncoding.EncodeToString(der)
+	cert := base64.StdEncoding.EncodeToString(selfSigned(t, ec))
 	type odd = struct {
 		key any
 		why string
@@ -87,7 +90,7 @@ func oddKeys(t testing.TB) map[string]struct {
 		"kty of another case":   {with(good, map[string]any{"kty": "rsa"}), "kty is"},
 		"kty a number":          {with(good, map[string]any{"kty": 1}), "kty is a JSON number"},
 		"a secret":              {map[string]any{"kty": "oct", "kid": "odd", "k": unpadded([]byte(testSecret))}, "kty is oct"},
-		"Ed25519":               {map[string]any{"kty": "OKP", "crv": "Ed25519", "kid": "odd", "x": unpadded(point[1:33])}, "kty is"},
+		"Ed25519":               {map[string]any{"kty": "OKP", "crv": "Ed25519", "kid": "odd", "x": curve["x"]}, "kty is"},
 		"secp256k1":             {with(curve, map[string]any{"crv": "secp256k1"}), "crv is"},
 		"P-384":                 {with(curve, map[string]any{"crv": "P-384"}), "crv is"},
 		"a point off the curve": {with(curve, map[string]any{"y": curve["x"]}), ""},

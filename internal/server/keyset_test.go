@@ -1,22 +1,18 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha1"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/big"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
+
+	"auditstream/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -44,11 +40,7 @@ func TestU7OddKeyIsLeftOutAndTheOthersWork(t *testing.T) {
 		all = append(all, odd.key)
 		for _, keys := range [][]any{{odd.key, good}, {good, odd.key}} {
 			i.publish(t, "", keys, "")
-			var log bytes.Buffer
-			v, err := newVerifier(t.Context(), i.config(), slog.New(slog.NewTextHandler(&log, nil)))
-			if err != nil {
-				t.Fatal(err)
-			}
+			v, log := logged(t, i.config())
 			if _, err := v.verify(t.Context(), i.token(t, "one")); err != nil {
 				t.Errorf("%s: the good key: %v", name, err)
 			}
@@ -56,11 +48,11 @@ func TestU7OddKeyIsLeftOutAndTheOthersWork(t *testing.T) {
 			if set.Len() != 1 || len(set.LeftOut) != 1 || !strings.Contains(strings.Join(set.LeftOut, ""), odd.why) {
 				t.Errorf("%s: %d keys, left out %q, want %q", name, set.Len(), set.LeftOut, odd.why)
 			}
-			if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "is left out") {
-				t.Errorf("%s: want one warning:\n%s", name, log.String())
+			if log.Lines() != 1 || !log.Has("level=WARN", "is left out") {
+				t.Errorf("%s: want one warning:\n%s", name, log)
 			}
 			for _, material := range []string{good["n"].(string), testSecret, unpadded([]byte(testSecret)), "secret%%%"} {
-				if strings.Contains(log.String(), material) {
+				if log.Has(material) {
 					t.Errorf("%s: the log has key material", name)
 				}
 			}
@@ -77,10 +69,7 @@ func TestU7SetsThatAreOddAsAWhole(t *testing.T) {
 	i := newIssuer(t)
 	good := jwkOf(&i.key.Load().PublicKey, "one")
 	padded := with(good, map[string]any{"n": good["n"].(string) + "=="})
-	other, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := rsaKey(t)
 	thousand := []any{good}
 	for n := range 1000 {
 		key := with(good, map[string]any{"kid": fmt.Sprint(n), "n": unpadded(new(big.Int).Add(other.N, big.NewInt(int64(2*n))).Bytes())})
@@ -128,11 +117,7 @@ func TestU7ThumbprintThatIsNoneCostsNobodyTheirKey(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
 	key := i.key.Load()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := selfSigned(t, key)
 	sum := sha1.Sum(der)
 	good := jwkOf(&key.PublicKey, "one")
 	chain := []any{base64.StdEncoding.EncodeToString(der)}
@@ -145,20 +130,16 @@ func TestU7ThumbprintThatIsNoneCostsNobodyTheirKey(t *testing.T) {
 		"no base64":                 {"x5t": "%%%"},
 	} {
 		i.publish(t, "", []any{with(good, odd)}, "")
-		var log bytes.Buffer
-		v, err := newVerifier(t.Context(), i.config(), slog.New(slog.NewTextHandler(&log, nil)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		v, log := logged(t, i.config())
 		if _, err := v.verify(t.Context(), i.token(t, "one")); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if strings.Count(log.String(), "level=WARN") != 1 || !strings.Contains(log.String(), "x5t") {
-			t.Errorf("%s: want one warning: %s", name, log.String())
+		if log.Count("level=WARN") != 1 || !log.Has("x5t") {
+			t.Errorf("%s: want one warning: %s", name, log)
 		}
 	}
 	i.publish(t, "", []any{with(good, map[string]any{"x5t": unpadded(sum[:]), "x5c": chain})}, "")
-	if set := func() *KeySet { v := i.verifier(t); return v.keys.set.Load() }(); len(set.Odd) != 0 || set.Len() != 1 {
+	if set := i.verifier(t).keys.set.Load(); len(set.Odd) != 0 || set.Len() != 1 {
 		t.Errorf("a right thumbprint: %+v", set)
 	}
 }
@@ -170,16 +151,12 @@ func TestU7PublishedPrivateKeyIsSaidLoudly(t *testing.T) {
 	key := i.key.Load()
 	d := unpadded(key.D.Bytes())
 	i.publish(t, "", []any{with(jwkOf(&key.PublicKey, "one"), map[string]any{"d": d})}, "")
-	var log bytes.Buffer
-	v, err := newVerifier(t.Context(), i.config(), slog.New(slog.NewTextHandler(&log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	v, log := logged(t, i.config())
 	if _, err := v.verify(t.Context(), i.token(t, "one")); err != nil {
 		t.Error(err)
 	}
-	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "private half") || strings.Contains(got, d) {
-		t.Errorf("the log: %s", got)
+	if !log.Has("level=ERROR", "private half") || log.Has(d) {
+		t.Errorf("the log: %s", log)
 	}
 }
 
@@ -223,9 +200,9 @@ func TestU7NoKeyCanBeUsed(t *testing.T) {
 // The odd keys of a set are logged once, not at each refresh, and of very many only some.
 func TestU7OddKeysAreToldOnce(t *testing.T) {
 	t.Parallel()
-	var log bytes.Buffer
+	log := new(testkit.Log)
 	k := bareJWKS(nil)
-	k.logger = slog.New(slog.NewTextHandler(&log, nil))
+	k.logger = log.Logger()
 	set := &KeySet{}
 	for n := range 1000 {
 		set.LeftOut = append(set.LeftOut, fmt.Sprintf("kid %q: use is \"enc\"", fmt.Sprint(n)))
@@ -234,14 +211,14 @@ func TestU7OddKeysAreToldOnce(t *testing.T) {
 		k.load = func(context.Context) (*KeySet, error) { return set, nil }
 		k.refresh(t.Context())
 	}
-	if n := strings.Count(log.String(), "\n"); n != jwksMaxLogged+1 || !strings.Contains(log.String(), "keys=990") {
-		t.Errorf("%d lines, want %d:\n%s", n, jwksMaxLogged+1, log.String())
+	if log.Lines() != jwksMaxLogged+1 || !log.Has("keys=990") {
+		t.Errorf("%d lines, want %d:\n%s", log.Lines(), jwksMaxLogged+1, log)
 	}
 	log.Reset()
 	set = &KeySet{LeftOut: append([]string{`kid "new": use is "enc"`}, set.LeftOut...)}
 	k.refresh(t.Context())
-	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "new") {
-		t.Errorf("want a line about the new key alone:\n%s", log.String())
+	if log.Lines() != 1 || !log.Has("new") {
+		t.Errorf("want a line about the new key alone:\n%s", log)
 	}
 }
 
@@ -253,15 +230,11 @@ func TestU7SecretOfAKeySetVerifiesNothing(t *testing.T) {
 	i.publish(t, "", []any{jwkOf(&i.key.Load().PublicKey, "one"), map[string]any{"kty": "oct", "kid": "h", "alg": "HS256", "k": unpadded(published)}}, "")
 	v := i.verifier(t)
 	for _, kid := range []string{"h", "one", ""} {
-		token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "iss": "https://id.example", "aud": "auditstream", "exp": time.Now().Add(time.Hour).Unix()})
-		if kid != "" {
-			token.Header["kid"] = kid
+		header := map[string]any{"kid": kid}
+		if kid == "" {
+			header = nil
 		}
-		signed, err := token.SignedString(published)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := v.verify(t.Context(), signed); answerTo(err) != errInvalidToken {
+		if _, err := v.verify(t.Context(), signed(t, jwt.SigningMethodHS256, published, claimsOf("alice"), header)); answerTo(err) != errInvalidToken {
 			t.Errorf("kid %q: %v, want errInvalidToken", kid, err)
 		}
 	}
@@ -269,10 +242,7 @@ func TestU7SecretOfAKeySetVerifiesNothing(t *testing.T) {
 
 // Each key was compared with all others: ten thousand without a kid took half a minute, for which requests waited.
 func BenchmarkKeySetOfTenThousandKeys(b *testing.B) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		b.Fatal(err)
-	}
+	key := rsaKey(b)
 	keys := []any{}
 	for n := range 10_000 {
 		keys = append(keys, with(jwkOf(&key.PublicKey, ""), map[string]any{"n": unpadded(new(big.Int).Add(key.N, big.NewInt(int64(2*n))).Bytes())}))

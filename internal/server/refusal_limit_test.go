@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -57,9 +57,9 @@ func asUser(t *testing.T, path, user, address string) *http.Request {
 func TestS4RefusedRequestsAreLimitedByUser(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		asked, log := 0, new(logLines)
+		asked, log := 0, new(testkit.Log)
 		s := newTestServer(t, foreignHub(&asked), func(c *Config) {
-			c.MaxRefusedPerUser, c.Logger = 120, slog.New(slog.NewTextHandler(log, nil))
+			c.MaxRefusedPerUser, c.Logger = 120, log.Logger()
 		})
 		for k := range 2 { // the second goes beyond: it was under way
 			if c := serve(s, asUser(t, listOf(1000, 100), "bob", "192.0.2.1")); c.status != http.StatusForbidden {
@@ -89,7 +89,7 @@ func TestS4RefusedRequestsAreLimitedByUser(t *testing.T) {
 		if got := scrape(t, s); !strings.Contains(got, `auditstream_requests_refused_total{reason="too many refusals"} 4000`+"\n") {
 			t.Errorf("not counted:\n%s", got)
 		}
-		if got := strings.Count(log.String(), "SSE_MAX_REFUSED_PER_USER"); got != 1 {
+		if got := log.Count("SSE_MAX_REFUSED_PER_USER"); got != 1 {
 			t.Errorf("%d warnings name the setting, want 1", got)
 		}
 		if c := serve(s, asUser(t, "/api/v1/audits/7/status", "alice", "192.0.2.1")); c.status != http.StatusOK {

@@ -3,7 +3,6 @@ package server
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -33,12 +32,7 @@ func TestReloadDoesNotWaitBehindStrangers(t *testing.T) {
 	if err := s.Reload(t.Context(), next, ""); err != nil {
 		t.Fatal(err)
 	}
-	claims := jwt.MapClaims{"sub": "alice", "iss": "https://id.example", "aud": "auditstream", "exp": time.Now().Add(time.Hour).Unix()}
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(next))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.verifier.verify(t.Context(), token); err != nil {
+	if _, err := s.verifier.verify(t.Context(), signed(t, jwt.SigningMethodHS256, []byte(next), claimsOf("alice"), nil)); err != nil {
 		t.Errorf("a token of the new secret: %v", err)
 	}
 	if _, err := s.verifier.verify(t.Context(), i.token(t, "two")); err != nil {

@@ -3,26 +3,18 @@ package server
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"fmt"
 	"io"
-	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 // run serves on a free port. stop ends it and waits; it is called by the test or else at its end.
@@ -37,33 +29,29 @@ func run(t *testing.T, hub Hub, change func(*Config)) (s *Server, stop func()) {
 	if err := s.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return s, untilStopped(t, s.Run)
+}
+
+// untilStopped runs a function until stop, or the end of the test.
+func untilStopped(t *testing.T, run func(context.Context) error) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
+	go func() { done <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run returned %v, want nil", err)
 		}
-	}
+	})
 	t.Cleanup(stop)
-	return s, stop
+	return stop
 }
 
-// dial sends a request for the stream on a connection of its own.
-func dial(t *testing.T, s *Server) net.Conn {
+// connect opens a connection, for 30 s at most.
+func connect(t *testing.T, addr string) net.Conn {
 	t.Helper()
-	return dialPath(t, s, streamPath)
-}
-
-func dialPath(t *testing.T, s *Server, path string) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("tcp", s.Addr().String())
+	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,11 +59,37 @@ func dialPath(t *testing.T, s *Server, path string) net.Conn {
 	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, aliceToken(t))
-	if err != nil {
+	return conn
+}
+
+// ask sends alice's request for a path, with more header fields like "Origin: https://app.example", and returns conn.
+func ask(t *testing.T, conn net.Conn, path string, fields ...string) net.Conn {
+	t.Helper()
+	fields = append([]string{"GET " + path + " HTTP/1.1", "Host: x", "Authorization: Bearer " + aliceToken(t)}, fields...)
+	if _, err := io.WriteString(conn, strings.Join(fields, "\r\n")+"\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	return conn
+}
+
+// dial sends a request for the stream on a connection of its own.
+func dial(t *testing.T, s *Server) net.Conn {
+	t.Helper()
+	return ask(t, connect(t, s.Addr().String()), streamPath)
+}
+
+// answered reads an answer with its body from a connection, or from a reader of one.
+func answered(t *testing.T, conn io.Reader) (*http.Response, string) {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
 }
 
 func TestBytesOnTheWire(t *testing.T) {
@@ -83,21 +97,11 @@ func TestBytesOnTheWire(t *testing.T) {
 	last := ended("completed")
 	sub, _ := one(last)
 	s, _ := run(t, sub, nil)
-	got := make([]byte, 4096)
-	conn := dial(t, s)
 	want := "HTTP/1.1 200 OK\r\nCache-Control: no-cache, no-store, no-transform\r\nContent-Type: text/event-stream\r\n" +
 		"X-Accel-Buffering: no\r\nDate: [^\r]+\r\nTransfer-Encoding: chunked\r\n\r\n" +
-		"[0-9a-f]+\r\n" + regexp.QuoteMeta(begun+event(last)) + "\r\n0\r\n\r\n"
-	n := 0
-	for !strings.HasSuffix(string(got[:n]), "\r\n0\r\n\r\n") {
-		m, err := conn.Read(got[n:])
-		if err != nil {
-			t.Fatalf("%v after %q", err, got[:n])
-		}
-		n += m
-	}
-	if !regexp.MustCompile("^" + want + "$").Match(got[:n]) {
-		t.Errorf("got\n%q\nwant\n%q", got[:n], want)
+		"[0-9a-f]+\r\n" + regexp.QuoteMeta(begun+event(last)) + lastChunk
+	if got := readTo(t, dial(t, s), lastChunk); !regexp.MustCompile("^" + want + "$").MatchString(got) {
+		t.Errorf("got\n%q\nwant\n%q", got, want)
 	}
 }
 
@@ -106,22 +110,15 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 	first := running(1)
 	sub, _ := one(first)
 	s, stop := run(t, sub, nil)
-	resp, err := http.ReadResponse(bufio.NewReader(dial(t, s)), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	head := make([]byte, len(begun+event(first)))
-	if _, err := io.ReadFull(resp.Body, head); err != nil {
-		t.Fatal(err)
-	}
+	conn := dial(t, s)
+	readTo(t, conn, begun+event(first)+"\r\n")
 	start := time.Now()
 	stop()
 	if got := time.Since(start); got > 5*time.Second {
 		t.Errorf("stopped after %v", got)
 	}
-	rest, err := io.ReadAll(resp.Body)
-	if err != nil || !regexp.MustCompile(`^retry: \d+\n\n$`).Match(rest) {
+	rest, err := io.ReadAll(conn)
+	if err != nil || !regexp.MustCompile(`^[0-9a-f]+\r\nretry: \d+\n\n`+lastChunk+`$`).Match(rest) {
 		t.Errorf("got %q, %v, want a retry and a clean end", rest, err)
 	}
 	if _, err := net.Dial("tcp", s.Addr().String()); err == nil {
@@ -149,27 +146,9 @@ func TestShutdownCutsAClientThatDoesNotRead(t *testing.T) {
 	}
 }
 
-func TestClientThatHangsUpEndsTheStream(t *testing.T) {
-	t.Parallel()
-	gone := make(chan struct{})
-	s, _ := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) {
-		return countedSlot{newSlot(running(1)), func() { close(gone) }}, nil
-	}), nil)
-	conn := dial(t, s)
-	if _, err := conn.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	_ = conn.Close()
-	select {
-	case <-gone:
-	case <-time.After(30 * time.Second):
-		t.Error("the stream goes on without its client")
-	}
-}
-
 func TestHTTP2OverTLS(t *testing.T) {
 	t.Parallel()
-	cert, key, roots := certificate(t)
+	cert, key, roots := testkit.Certificate(t)
 	first, last := running(1), ended("completed")
 	sub, states := one(first)
 	s, _ := run(t, sub, func(c *Config) { c.CertFile, c.KeyFile = cert, key })
@@ -195,56 +174,12 @@ func TestHTTP2OverTLS(t *testing.T) {
 	}
 }
 
-// certificate makes one for 127.0.0.1.
-func certificate(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(certPEM)
-	certFile, keyFile = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
-	for file, content := range map[string][]byte{
-		certFile: certPEM, keyFile: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
-	} {
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile, roots
-}
-
 func TestMetricsAreOnTheAdminAddressAlone(t *testing.T) {
 	t.Parallel()
 	s, _ := run(t, hubFunc(unreachable), nil)
-	transport := new(http.Transport)
-	t.Cleanup(transport.CloseIdleConnections)
 	for addr, want := range map[string]int{s.Addr().String(): 404, s.AdminAddr().String(): 200} {
 		for _, path := range []string{"/metrics", "/debug/pprof/"} {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp, err := transport.RoundTrip(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = resp.Body.Close()
-			if resp.StatusCode != want {
+			if resp, _ := answered(t, ask(t, connect(t, addr), path)); resp.StatusCode != want {
 				t.Errorf("%s: %d, want %d", path, resp.StatusCode, want)
 			}
 		}
@@ -287,24 +222,15 @@ func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
 	t.Parallel()
 	s, _ := run(t, hubFunc(unreachable), nil)
 	for _, addr := range []string{s.Addr().String(), s.AdminAddr().String()} {
-		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = conn.Close() })
+		conn := connect(t, addr)
 		if err := conn.SetDeadline(time.Now().Add(4 * time.Second)); err != nil { // the body's deadline is 10 s
 			t.Fatal(err)
 		}
 		if _, err := io.WriteString(conn, "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nslow"); err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || string(body) != `{"error":"Not found"}` || !resp.Close {
-			t.Errorf("%d %q, %v, close %t, want 404 and a close", resp.StatusCode, body, err, resp.Close)
+		if resp, body := answered(t, conn); body != `{"error":"Not found"}` || !resp.Close {
+			t.Errorf("%d %q, close %t, want 404 and a close", resp.StatusCode, body, resp.Close)
 		}
 	}
 }
@@ -312,15 +238,13 @@ func TestAnswerDoesNotWaitForTheBody(t *testing.T) {
 // A panic ends its own request, and is logged as an error; net/http would log it like a client's mistake.
 func TestPanicCutsItsConnectionAndIsLogged(t *testing.T) {
 	t.Parallel()
-	log := new(logLines)
-	s, _ := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) { panic("a mistake") }), func(c *Config) {
-		c.Logger = slog.New(slog.NewTextHandler(log, nil))
-	})
-	conn := dial(t, s)
-	if answer, err := io.ReadAll(conn); err != nil || len(answer) > 0 {
+	log := new(testkit.Log)
+	s, _ := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) { panic("a mistake") }),
+		func(c *Config) { c.Logger = log.Logger() })
+	if answer, err := io.ReadAll(dial(t, s)); err != nil || len(answer) > 0 {
 		t.Errorf("%q, %v; want that the connection is closed", answer, err)
 	}
-	if got := log.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, `panic="a mistake"`) || !strings.Contains(got, "run_test.go") {
-		t.Errorf("log %q, want the panic and where it was", got)
+	if !log.Has("level=ERROR", `panic="a mistake"`, "run_test.go") {
+		t.Errorf("log %q, want the panic and where it was", log)
 	}
 }

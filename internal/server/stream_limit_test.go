@@ -1,10 +1,7 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -13,6 +10,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -88,14 +86,13 @@ func TestS12LimitIsPerPerson(t *testing.T) {
 // However a request ends, its place under the limit is free afterwards, and its subscription is cancelled.
 func TestEveryPathReleasesWhatItTook(t *testing.T) {
 	t.Parallel()
-	foreign := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})
 	for name, tc := range map[string]struct {
 		first   *store.State // nil: the database is away
 		request func(r *http.Request)
 	}{
 		"terminal":   {first: ended("completed")},
 		"seen":       {first: ended("completed"), request: func(r *http.Request) { r.Header.Set("Last-Event-ID", ended("completed").Fingerprint) }},
-		"forbidden":  {first: foreign},
+		"forbidden":  {first: auditOf("42", "bob", "running", 0)},
 		"not found":  {first: &store.State{ID: "42"}},
 		"unreadable": {first: &store.State{ID: "42", Err: errTest}},
 		"no answer":  {},
@@ -103,27 +100,24 @@ func TestEveryPathReleasesWhatItTook(t *testing.T) {
 		"timeout":    {first: running(1)},
 	} {
 		for _, path := range []string{streamPath, "/api/v1/audits/42/status"} {
-			t.Run(name+path[:10], func(t *testing.T) {
-				t.Parallel()
-				synctest.Test(t, func(t *testing.T) {
-					watching := 0
-					s := newTestServer(t, hubFunc(func(ctx context.Context, _ []store.Key, _ store.Viewer, _ func()) (Subscription, error) {
-						if tc.first == nil {
-							return unreachable(ctx, nil, store.Viewer{}, nil)
-						}
-						watching++
-						return countedSlot{newSlot(tc.first), func() { watching-- }}, nil
-					}), nil)
-					r := authorized(t, path)
-					if tc.request != nil {
-						tc.request(r)
+			t.Run(name+path[:10], testkit.Bubble(func(t *testing.T) {
+				watching := 0
+				s := newTestServer(t, hubFunc(func(ctx context.Context, _ []store.Key, _ store.Viewer, _ func()) (Subscription, error) {
+					if tc.first == nil {
+						return unreachable(ctx, nil, store.Viewer{}, nil)
 					}
-					serve(s, r)
-					if watching != 0 || s.limit.count() != 0 {
-						t.Errorf("%d subscriptions and %d streams left, want none", watching, s.limit.count())
-					}
-				})
-			})
+					watching++
+					return countedSlot{newSlot(tc.first), func() { watching-- }}, nil
+				}), nil)
+				r := authorized(t, path)
+				if tc.request != nil {
+					tc.request(r)
+				}
+				serve(s, r)
+				if watching != 0 || s.limit.count() != 0 {
+					t.Errorf("%d subscriptions and %d streams left, want none", watching, s.limit.count())
+				}
+			}))
 		}
 	}
 }
@@ -133,33 +127,17 @@ func TestClientThatDoesNotWaitIsNoWarning(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{streamPath, "/api/v1/audits/42/status"} {
 		synctest.Test(t, func(t *testing.T) {
-			var log bytes.Buffer
-			s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			log := new(testkit.Log)
+			s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Logger = log.Logger() })
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(time.Second, cancel)
 			serve(s, authorized(t, path).WithContext(ctx))
-			if log.Len() > 0 {
-				t.Errorf("%s: logged\n%s", path, &log)
+			if log.Lines() > 0 {
+				t.Errorf("%s: logged\n%s", path, log)
 			}
 			if got := scrape(t, s); !strings.Contains(got, `auditstream_requests_refused_total{reason="client gone"} 1`) {
 				t.Errorf("%s: not counted as a client that has gone", path)
 			}
 		})
-	}
-}
-
-func TestRefusalAtShutdownIsSaidToBeOne(t *testing.T) {
-	t.Parallel()
-	for path, status := range map[string]int{streamPath: 200, "/api/v1/audits/42/status": 503} {
-		sub := hubFunc(func(ctx context.Context, _ []store.Key, _ store.Viewer, _ func()) (Subscription, error) {
-			<-ctx.Done()
-			return nil, fmt.Errorf("first read: %w", context.Cause(ctx))
-		})
-		ctx, cancel := context.WithCancelCause(t.Context())
-		cancel(errDraining)
-		c := serve(newTestServer(t, sub, nil), authorized(t, path).WithContext(ctx))
-		if c.status != status || !strings.Contains(c.String(), `{"error":"Server is shutting down"}`) {
-			t.Errorf("%s: %d %q", path, c.status, c.String())
-		}
 	}
 }

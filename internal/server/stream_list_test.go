@@ -32,8 +32,6 @@ func group(asked *[]store.Key, first ...*store.State) (hubFunc, *slot) {
 	}, s
 }
 
-func severalServer(t *testing.T, hub Hub) *Server { return newTestServer(t, hub, nil) }
-
 func TestSeveralEndWhenAllHave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -41,7 +39,7 @@ func TestSeveralEndWhenAllHave(t *testing.T) {
 		var asked []store.Key
 		g, slot := group(&asked, one, two, three)
 		more, endOne, endThree := auditOf("3", "alice", "running", 40), auditOf("1", "alice", "failed", 10), auditOf("3", "alice", "completed", 100)
-		c := streamed(t, severalServer(t, g), authorized(t, severalPath+"?ids=3,1,2,1"), func(*client) {
+		c := streamed(t, newTestServer(t, g, nil), authorized(t, severalPath+"?ids=3,1,2,1"), func(*client) {
 			slot.put(more, endOne)
 			slot.put(endThree)
 		})
@@ -75,7 +73,7 @@ func TestSeveralResume(t *testing.T) {
 		{"1", end, []*store.State{one}, http.StatusOK},
 	} {
 		g, _ := group(nil, tt.states...)
-		c := streamedPlain(t, severalServer(t, g), authorized(t, severalPath+"?ids="+tt.ids, "Last-Event-ID", tt.last))
+		c := serve(newTestServer(t, g, nil), authorized(t, severalPath+"?ids="+tt.ids, "Last-Event-ID", tt.last))
 		if c.status != tt.want {
 			t.Errorf("ids %s, last %s: status %d, want %d", tt.ids, tt.last, c.status, tt.want)
 		}
@@ -83,13 +81,6 @@ func TestSeveralResume(t *testing.T) {
 			t.Errorf("ids %s: got\n%s\nwant the end %s", tt.ids, c.String(), tail)
 		}
 	}
-}
-
-func streamedPlain(t *testing.T, s *Server, r *http.Request) *client {
-	t.Helper()
-	c := newClient()
-	s.routes().ServeHTTP(c, r)
-	return c
 }
 
 func TestSeveralAreRefusedAltogether(t *testing.T) {
@@ -100,8 +91,8 @@ func TestSeveralAreRefusedAltogether(t *testing.T) {
 		"1,3,2": `404 {"error":"Audit not found: audit 3"}`,
 	} {
 		g, _ := group(nil, gone, foreign, mine)
-		s := severalServer(t, g)
-		c := streamedPlain(t, s, authorized(t, severalPath+"?ids="+ids))
+		s := newTestServer(t, g, nil)
+		c := serve(s, authorized(t, severalPath+"?ids="+ids))
 		if got := fmt.Sprint(c.status, " ", c.String()); got != want {
 			t.Errorf("ids %s: %s, want %s", ids, got, want)
 		}
@@ -118,7 +109,7 @@ func TestSeveralAreRefusedWhenFirstStatesAreMissing(t *testing.T) {
 		g, slot := group(nil, first...)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		c := streamedPlain(t, severalServer(t, g), authorized(t, severalPath+"?ids=1,2").WithContext(ctx))
+		c := serve(newTestServer(t, g, nil), authorized(t, severalPath+"?ids=1,2").WithContext(ctx))
 		if !strings.HasSuffix(c.String(), "data: {\"error\":\"Internal server error\"}\n\n") || strings.Contains(c.String(), "audit_id") {
 			t.Errorf("%d of 2 states: %q, want that it comes back", len(first), c.String())
 		}
@@ -134,7 +125,7 @@ func TestSeveralThatMayNotBeShownAnyMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := auditOf("1", "alice", "running", 1), auditOf("2", "alice", "running", 2)
 		g, slot := group(nil, one, two)
-		c := streamed(t, severalServer(t, g), authorized(t, severalPath+"?ids=1,2"), func(*client) {
+		c := streamed(t, newTestServer(t, g, nil), authorized(t, severalPath+"?ids=1,2"), func(*client) {
 			slot.put(&store.State{ID: "2"}, auditOf("1", "alice", "running", 9))
 		})
 		if want := begun + event(one) + event(two) + "event: message\ndata: {\"error\":\"Audit not found\"}\n\n"; c.String() != want {
@@ -144,7 +135,7 @@ func TestSeveralThatMayNotBeShownAnyMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, last := auditOf("1", "alice", "completed", 100), auditOf("4", "alice", "running", 9)
 		g, slot := group(nil)
-		s := severalServer(t, g)
+		s := newTestServer(t, g, nil)
 		c := streamed(t, s, authorized(t, severalPath), func(c *client) {
 			if got := c.String(); got != begun+"\n" {
 				t.Errorf("a stream of none begins with %q", got)
@@ -169,7 +160,7 @@ func TestSeveralOnATakenConnectionHaveTheBytesOfNetHTTP(t *testing.T) {
 		s, _ := run(t, hubFunc(func(ctx context.Context, _ []store.Key, _ store.Viewer, wake func()) (Subscription, error) {
 			return slot.subscribe(ctx, wake)
 		}), func(c *Config) { c.NoHijack = off })
-		conn := dialPath(t, s, severalPath+"?ids=1,2")
+		conn := ask(t, connect(t, s.Addr().String()), severalPath+"?ids=1,2")
 		body := readTo(t, conn, event(two)+"\r\n")
 		if !off && takenCount(s) != 1 {
 			t.Fatal("the stream was not taken from net/http")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -77,7 +78,7 @@ func TestStreamBytes(t *testing.T) {
 
 func TestStreamEnds(t *testing.T) {
 	t.Parallel()
-	stolen := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})
+	stolen := auditOf("42", "bob", "running", 0)
 	for name, tc := range map[string]struct {
 		exp    time.Duration
 		then   *store.State
@@ -93,39 +94,36 @@ func TestStreamEnds(t *testing.T) {
 		"unreadable row":  {exp: time.Hour, then: &store.State{ID: "42", Err: errTest}, want: "Internal server error", random: true},
 		"already expired": {exp: 0, want: "Invalid authentication token"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				first := running(1)
-				sub, states := one(first)
-				token := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(tc.exp).Unix()})
-				start := time.Now()
-				s := newTestServer(t, sub, func(c *Config) { c.Heartbeat = 7 * time.Minute }) // never due with the end
-				c := streamed(t, s, get(t, streamPath, "Authorization", "Bearer "+token), func(*client) {
-					if tc.then != nil {
-						states.put(tc.then)
-					}
-				})
-				if got := time.Since(start); got != tc.after {
-					t.Errorf("ended after %v, want %v", got, tc.after)
-				}
-				if name == "already expired" {
-					if c.status != http.StatusUnauthorized {
-						t.Errorf("status %d, want 401", c.status)
-					}
-					return
-				}
-				retry := ""
-				if tc.random {
-					retry = `retry: [0-9]+\n`
-				}
-				want := regexp.QuoteMeta(opening(7*time.Minute, 5*time.Second)+event(first)+strings.Repeat(heartbeat, tc.beats)) + retry +
-					regexp.QuoteMeta("event: message\ndata: {\"error\":\""+tc.want+"\"}\n\n")
-				if got := c.String(); !regexp.MustCompile("^" + want + "$").MatchString(got) {
-					t.Errorf("got\n%s\nwant\n%s", got, want)
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			first := running(1)
+			sub, states := one(first)
+			token := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(tc.exp).Unix()})
+			start := time.Now()
+			s := newTestServer(t, sub, func(c *Config) { c.Heartbeat = 7 * time.Minute }) // never due with the end
+			c := streamed(t, s, get(t, streamPath, "Authorization", "Bearer "+token), func(*client) {
+				if tc.then != nil {
+					states.put(tc.then)
 				}
 			})
-		})
+			if got := time.Since(start); got != tc.after {
+				t.Errorf("ended after %v, want %v", got, tc.after)
+			}
+			if name == "already expired" {
+				if c.status != http.StatusUnauthorized {
+					t.Errorf("status %d, want 401", c.status)
+				}
+				return
+			}
+			retry := ""
+			if tc.random {
+				retry = `retry: [0-9]+\n`
+			}
+			want := regexp.QuoteMeta(opening(7*time.Minute, 5*time.Second)+event(first)+strings.Repeat(heartbeat, tc.beats)) + retry +
+				regexp.QuoteMeta("event: message\ndata: {\"error\":\""+tc.want+"\"}\n\n")
+			if got := c.String(); !regexp.MustCompile("^" + want + "$").MatchString(got) {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		}))
 	}
 }
 
@@ -149,7 +147,7 @@ func TestHeartbeatComesAfterSilenceOnly(t *testing.T) {
 
 func TestSeenEndIsAnswered204(t *testing.T) {
 	t.Parallel()
-	last := ended("failed")
+	last, foreign := ended("failed"), auditOf("42", "bob", "completed", 100)
 	for name, tc := range map[string]struct {
 		path, header string
 		state        *store.State
@@ -160,63 +158,76 @@ func TestSeenEndIsAnswered204(t *testing.T) {
 		"lastEventId":       {streamPath + "?lastEventId=" + last.Fingerprint, "", last, 204},
 		"another id":        {streamPath, "0123456789abcdef", last, 200},
 		"not the end, seen": {streamPath, running(1).Fingerprint, running(1), 200},
+		"somebody else's":   {streamPath, foreign.Fingerprint, foreign, 403},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				sub, states := one(tc.state)
-				c := streamed(t, newTestServer(t, sub, nil), authorized(t, tc.path, "Last-Event-ID", tc.header), func(c *client) {
-					if tc.state != last {
-						states.put(last)
-					}
-				})
-				if c.status != tc.want {
-					t.Errorf("status %d, want %d", c.status, tc.want)
-				}
-				if tc.want == 204 && c.String() != "" {
-					t.Errorf("a body: %s", c.String())
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			sub, states := one(tc.state)
+			c := streamed(t, newTestServer(t, sub, nil), authorized(t, tc.path, "Last-Event-ID", tc.header), func(c *client) {
+				if tc.state != last {
+					states.put(last)
 				}
 			})
-		})
+			if c.status != tc.want {
+				t.Errorf("status %d, want %d", c.status, tc.want)
+			}
+			if tc.want == 204 && c.String() != "" {
+				t.Errorf("a body: %s", c.String())
+			}
+		}))
 	}
 }
 
+// A stream is told when to come back, a poll to ask again later.
 func TestWhatCannotBeServedForNowComesBackLater(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		sub  hubFunc
-		cfg  func(*Config)
-		fill int
-		want string
+		first  *store.State // nil: the database does not answer
+		cfg    func(*Config)
+		fill   int   // streams of alice's
+		cancel error // why the request ends at once
+		want   string
+		poll   int
 	}{
-		"database": {sub: unreachable, want: "Internal server error"},
-		"total":    {cfg: func(c *Config) { c.MaxStreams = 2 }, fill: 2, want: "Too many streams"},
-		"per user": {cfg: func(c *Config) { c.MaxStreamsPerUser = 1 }, fill: 1, want: "Too many streams"},
+		"database":       {want: "Internal server error", poll: 503},
+		"unreadable row": {first: &store.State{ID: "42", Err: errTest}, want: "Internal server error", poll: 500},
+		"shutdown":       {cancel: errDraining, want: "Server is shutting down", poll: 503},
+		"total":          {first: running(1), cfg: func(c *Config) { c.MaxStreams = 2 }, fill: 2, want: "Too many streams", poll: 200},
+		"per user":       {first: running(1), cfg: func(c *Config) { c.MaxStreamsPerUser = 1 }, fill: 1, want: "Too many streams", poll: 200},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				if tc.sub == nil {
-					tc.sub, _ = one(running(1))
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			ask := func(path string) *client {
+				hub, _ := one(tc.first)
+				if tc.first == nil {
+					hub = unreachable
 				}
-				s := newTestServer(t, tc.sub, tc.cfg)
+				s := newTestServer(t, hub, tc.cfg)
 				for range tc.fill {
 					s.limit.acquire(owner("alice"))
 				}
-				c := newClient()
-				s.routes().ServeHTTP(c, authorized(t, streamPath))
-				match := regexp.MustCompile(`^retry: (\d+)\nevent: message\ndata: {"error":"` + tc.want + `"}\n\n$`).FindStringSubmatch(c.String())
-				if c.status != http.StatusOK || match == nil {
-					t.Fatalf("%d %q", c.status, c.String())
+				ctx, cancel := context.WithCancelCause(t.Context())
+				if tc.cancel != nil {
+					cancel(tc.cancel)
 				}
-				if retry, _ := strconv.Atoi(match[1]); retry < 2500 || retry >= 7500 {
-					t.Errorf("retry %d, want 2500 to 7499", retry)
-				}
+				c := serve(s, authorized(t, path).WithContext(ctx))
+				cancel(nil)
 				if got := s.limit.count(); got != tc.fill {
 					t.Errorf("%d streams counted, want %d", got, tc.fill)
 				}
-			})
-		})
+				return c
+			}
+			c := ask(streamPath)
+			match := regexp.MustCompile(`^retry: (\d+)\nevent: message\ndata: {"error":"` + tc.want + `"}\n\n$`).FindStringSubmatch(c.String())
+			if c.status != http.StatusOK || match == nil {
+				t.Fatalf("%d %q", c.status, c.String())
+			}
+			if retry, _ := strconv.Atoi(match[1]); retry < 2500 || retry >= 7500 {
+				t.Errorf("retry %d, want 2500 to 7499", retry)
+			}
+			c = ask(statusPathOf42)
+			if c.status != tc.poll || tc.poll != 200 && c.String() != `{"error":"`+tc.want+`"}` || (c.header.Get("Retry-After") != "") != (tc.poll == 503) {
+				t.Errorf("a poll: %d %s, Retry-After %q", c.status, c, c.header.Get("Retry-After"))
+			}
+		}))
 	}
 }
 
@@ -243,19 +254,26 @@ func TestShutdownSpreadsClients(t *testing.T) {
 
 func TestStuckClientIsCutOff(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		sub, states := one(running(1))
-		start := time.Now()
-		streamed(t, newTestServer(t, sub, nil), authorized(t, streamPath), func(c *client) {
-			c.mu.Lock()
-			c.stuck = true
-			c.mu.Unlock()
-			states.put(running(2))
-		})
-		if got := time.Since(start); got != writeTimeout {
-			t.Errorf("cut off after %v, want %v", got, writeTimeout)
-		}
-	})
+	for name, since := range map[string]time.Duration{"at its first event": 0, "later": time.Second} {
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			sub, states := one(running(1))
+			s := newTestServer(t, sub, nil)
+			c := newClient()
+			if c.stuck = since == 0; !c.stuck {
+				time.AfterFunc(since, func() {
+					c.mu.Lock()
+					c.stuck = true
+					c.mu.Unlock()
+					states.put(running(2))
+				})
+			}
+			start := time.Now()
+			s.routes().ServeHTTP(c, authorized(t, streamPath))
+			if got := time.Since(start) - since; got != writeTimeout || s.limit.count() != 0 {
+				t.Errorf("cut off after %v with %d streams left, want %v and none", got, s.limit.count(), writeTimeout)
+			}
+		}))
+	}
 }
 
 func TestGoneClientEndsTheStream(t *testing.T) {
@@ -309,7 +327,7 @@ func TestS4WritersAreToldAfterTheFirstEvent(t *testing.T) {
 // Refused rows, rows that have ended, and polls confirm no subscription.
 func TestS5WritersAreToldOnlyOfStreamsThatGoOn(t *testing.T) {
 	t.Parallel()
-	foreign := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("bob")})
+	foreign := auditOf("42", "bob", "running", 0)
 	list := severalPath + "?ids=42"
 	for name, tc := range map[string]struct {
 		path  string

@@ -3,7 +3,6 @@ package server
 import (
 	"crypto/sha256"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"strings"
 	"sync"
@@ -20,11 +19,7 @@ import (
 func cachedVerifier(t testing.TB, cfg AuthConfig, most int) *verifier {
 	t.Helper()
 	cfg.MaxCached = most
-	v, err := newVerifier(t.Context(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return verifierOf(t, cfg)
 }
 
 func named(name string, left time.Duration) verifiedToken {
@@ -77,7 +72,7 @@ func TestRefusedTokenIsNotCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := cachedVerifier(t, AuthConfig{Secret: testSecret}, 10)
 		early := sign(t, jwt.MapClaims{"sub": "alice", "nbf": time.Now().Add(notBeforeSkew + time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix()})
-		good := sign(t, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
+		good := sign(t, claimsOf("alice"))
 		for _, token := range []string{early, good + "A", good[:len(good)-2], strings.ToUpper(good), ""} {
 			if _, err := v.verify(t.Context(), token); answerTo(err) != errInvalidToken {
 				t.Errorf("%v, want errInvalidToken", err)

@@ -3,13 +3,11 @@ package server
 import (
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
@@ -97,48 +95,5 @@ func TestProbesAreNotTraced(t *testing.T) {
 	}
 	if n := len(spans.Started()); n != 0 {
 		t.Errorf("%d spans, want none", n)
-	}
-}
-
-// A stream's span ends when the stream begins, on both kinds of connection; tracing does not prevent hijacking.
-func TestStreamIsTracedUntilItBegins(t *testing.T) {
-	t.Parallel()
-	for _, noHijack := range []bool{false, true} {
-		spans, configure := tracer()
-		sub, states := one(running(1))
-		s, _ := run(t, sub, func(c *Config) { configure(c); c.NoHijack, c.AccessLog = noHijack, true })
-		conn := dial(t, s)
-		readTo(t, conn, "\n\n\r\n")
-		becomes(t, "the stream's span has ended", func() bool { return len(spans.Ended()) == 1 })
-		if !noHijack && takenCount(s) != 1 {
-			t.Error("the stream was not taken from net/http")
-		}
-		states.put(ended("completed"))
-		readTo(t, conn, lastChunk)
-		span := spans.Ended()[0]
-		if got := attributesOf(span); span.Name() != "GET /api/v1/sse/audits/{audit_id}/progress" || got["http.response.status_code"] != "200" {
-			t.Errorf("span %s, %v", span.Name(), got)
-		}
-		if n := len(spans.Ended()); n != 1 {
-			t.Errorf("%d spans, want 1", n)
-		}
-	}
-}
-
-func TestPanicIsInItsSpan(t *testing.T) {
-	t.Parallel()
-	spans, configure := tracer()
-	sub, _ := one(running(1))
-	s := newTestServer(t, sub, func(c *Config) {
-		configure(c)
-		c.Page = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a password, for all we know") })
-	})
-	func() {
-		defer func() { _ = recover() }()
-		s.routes().ServeHTTP(newClient(), get(t, "/"))
-	}()
-	stub := fmt.Sprintf("%+v", tracetest.SpanStubsFromReadOnlySpans(spans.Ended()))
-	if len(spans.Ended()) != 1 || spans.Ended()[0].Status().Code != codes.Error || strings.Contains(stub, "password") {
-		t.Errorf("spans %s, want one that failed", stub)
 	}
 }

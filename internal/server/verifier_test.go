@@ -3,15 +3,10 @@ package server
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -23,7 +18,6 @@ import (
 
 	"auditstream/internal/store"
 
-	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -46,17 +40,7 @@ func newIssuer(t testing.TB) *issuer {
 			(*answer)(w, r)
 			return
 		}
-		set := jwkset.NewMemoryStorage()
-		key, err := jwkset.NewJWKFromKey(i.key.Load().Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: *i.kid.Load()}})
-		if err == nil {
-			err = set.KeyWrite(r.Context(), key)
-		}
-		body, jsonErr := set.JSONPublic(r.Context())
-		if err = errors.Join(err, jsonErr); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		_, _ = w.Write(body)
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{jwkOf(&i.key.Load().PublicKey, *i.kid.Load())}})
 	}))
 	t.Cleanup(func() { server.Close(); http.DefaultTransport.(*http.Transport).CloseIdleConnections() })
 	i.url = server.URL
@@ -65,27 +49,18 @@ func newIssuer(t testing.TB) *issuer {
 
 func (i *issuer) rotate(t testing.TB, kid string) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i.key.Store(key)
+	i.key.Store(rsaKey(t))
 	i.kid.Store(&kid)
 }
 
 func (i *issuer) token(t testing.TB, kid string) string {
 	t.Helper()
-	token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
-		"sub": "alice", "iss": "https://id.example", "aud": []string{"other", "auditstream"}, "exp": time.Now().Add(time.Hour).Unix(),
-	})
-	if kid != "" {
-		token.Header["kid"] = kid
+	claims, header := claimsOf("alice"), map[string]any{"kid": kid}
+	claims["aud"] = []string{"other", "auditstream"}
+	if kid == "" {
+		header = nil
 	}
-	signed, err := token.SignedString(i.key.Load())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signed
+	return signed(t, jwt.SigningMethodRS256, i.key.Load(), claims, header)
 }
 
 func (i *issuer) config() AuthConfig {
@@ -94,29 +69,19 @@ func (i *issuer) config() AuthConfig {
 
 func (i *issuer) verifier(t testing.TB) *verifier {
 	t.Helper()
-	v, err := newVerifier(t.Context(), i.config(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return verifierOf(t, i.config())
 }
 
 func TestVerifySecret(t *testing.T) {
 	t.Parallel()
-	v, err := newVerifier(t.Context(), AuthConfig{Secret: testSecret, PreviousSecret: strings.Repeat("p", 32), Issuer: "iss", Audience: "aud"}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	good := func(change func(jwt.MapClaims)) jwt.MapClaims {
-		c := jwt.MapClaims{"sub": "alice", "iss": "iss", "aud": "aud", "exp": now.Add(time.Hour).Unix()}
-		if change != nil {
-			change(c)
-		}
-		return c
-	}
+	v := verifierOf(t, AuthConfig{Secret: testSecret, PreviousSecret: strings.Repeat("p", 32), Issuer: "https://id.example", Audience: "auditstream"})
+	now, good := time.Now(), claimsOf("alice")
 	set := func(name string, value any) jwt.MapClaims {
-		return good(func(c jwt.MapClaims) { c[name] = value })
+		claims := maps.Clone(good)
+		if claims[name] = value; value == nil {
+			delete(claims, name)
+		}
+		return claims
 	}
 	for name, tc := range map[string]struct {
 		method jwt.SigningMethod
@@ -125,27 +90,27 @@ func TestVerifySecret(t *testing.T) {
 		header map[string]any
 		want   bool
 	}{
-		"good":                   {claims: good(nil), want: true},
-		"previous key":           {key: []byte(strings.Repeat("p", 32)), claims: good(nil), want: true},
-		"another key":            {key: []byte(strings.Repeat("x", 32)), claims: good(nil)},
-		"alg none":               {method: jwt.SigningMethodNone, key: jwt.UnsafeAllowNoneSignatureType, claims: good(nil)},
-		"HS384":                  {method: jwt.SigningMethodHS384, claims: good(nil)},
-		"no exp":                 {claims: good(func(c jwt.MapClaims) { delete(c, "exp") })},
+		"good":                   {claims: good, want: true},
+		"previous key":           {key: []byte(strings.Repeat("p", 32)), claims: good, want: true},
+		"another key":            {key: []byte(strings.Repeat("x", 32)), claims: good},
+		"alg none":               {method: jwt.SigningMethodNone, key: jwt.UnsafeAllowNoneSignatureType, claims: good},
+		"HS384":                  {method: jwt.SigningMethodHS384, claims: good},
+		"no exp":                 {claims: set("exp", nil)},
 		"exp 0":                  {claims: set("exp", 0)},
 		"expired":                {claims: set("exp", now.Add(-time.Second).Unix())},
 		"exp beyond all time":    {claims: set("exp", 1e300)},
 		"nbf in the future":      {claims: set("nbf", now.Add(time.Hour).Unix())}, // however late it is tried
 		"nbf of a clock ahead":   {claims: set("nbf", now.Add(2*time.Second).Unix()), want: true},
 		"another issuer":         {claims: set("iss", "other")},
-		"no issuer":              {claims: good(func(c jwt.MapClaims) { delete(c, "iss") })},
+		"no issuer":              {claims: set("iss", nil)},
 		"another audience":       {claims: set("aud", "other")},
-		"one of many audiences":  {claims: set("aud", []string{"x", "aud"}), want: true},
+		"one of many audiences":  {claims: set("aud", []string{"x", "auditstream"}), want: true},
 		"none of many audiences": {claims: set("aud", []string{"x", "y"})},
 		"sub is not text":        {claims: set("sub", 7)},
-		"a critical extension":   {claims: good(nil), header: map[string]any{"crit": []string{"x"}}},
-		"a kid that is a path":   {claims: good(nil), header: map[string]any{"kid": "../../etc/passwd"}, want: true},
-		"a kid that is no text":  {claims: good(nil), header: map[string]any{"kid": 7}, want: true},
-		"an embedded key is noise": {claims: good(nil), key: []byte(strings.Repeat("x", 32)),
+		"a critical extension":   {claims: good, header: map[string]any{"crit": []string{"x"}}},
+		"a kid that is a path":   {claims: good, header: map[string]any{"kid": "../../etc/passwd"}, want: true},
+		"a kid that is no text":  {claims: good, header: map[string]any{"kid": 7}, want: true},
+		"an embedded key is noise": {claims: good, key: []byte(strings.Repeat("x", 32)),
 			header: map[string]any{"jwk": map[string]string{"kty": "oct", "k": "eHh4eHh4"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,15 +122,7 @@ func TestVerifySecret(t *testing.T) {
 			if key == nil {
 				key = []byte(testSecret)
 			}
-			token := jwt.NewWithClaims(method, tc.claims)
-			for k, value := range tc.header {
-				token.Header[k] = value
-			}
-			signed, err := token.SignedString(key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			who, err := v.verify(t.Context(), signed)
+			who, err := v.verify(t.Context(), signed(t, method, key, tc.claims, tc.header))
 			if (err == nil) != tc.want {
 				t.Fatalf("error %v, want accepted: %v", err, tc.want)
 			}
@@ -181,10 +138,7 @@ func TestVerifySecret(t *testing.T) {
 
 func TestClaimOfAnotherCaseIsNotTheClaim(t *testing.T) {
 	t.Parallel()
-	v, err := newVerifier(t.Context(), AuthConfig{Secret: testSecret}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := verifierOf(t, AuthConfig{Secret: testSecret})
 	exp := time.Now().Add(time.Hour).Unix()
 	// In the JSON these come before and after the real ones: capitals sort before small letters.
 	who, err := v.verify(t.Context(), sign(t, jwt.MapClaims{
@@ -205,10 +159,7 @@ func TestClaimOfAnotherCaseIsNotTheClaim(t *testing.T) {
 
 func TestEmailMustNotBeUnverified(t *testing.T) {
 	t.Parallel()
-	v, err := newVerifier(t.Context(), AuthConfig{Secret: testSecret}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := verifierOf(t, AuthConfig{Secret: testSecret})
 	for claim, want := range map[string]string{
 		`true`: "a@b.c", `"true"`: "a@b.c", `null`: "a@b.c", `false`: "", `"false"`: "", `"no"`: "", `"null"`: "", `0`: "", `{}`: "",
 	} {
@@ -231,17 +182,8 @@ func TestPublicKeyIsNoSecret(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
 	v := i.verifier(t)
-	der, err := x509.MarshalPKIXPublicKey(i.key.Load().Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	forged := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "iss": "https://id.example", "aud": "auditstream", "exp": time.Now().Add(time.Hour).Unix()})
-	forged.Header["kid"] = "one"
-	signed, err := forged.SignedString(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.verify(t.Context(), signed); answerTo(err) != errInvalidToken {
+	forged := signed(t, jwt.SigningMethodHS256, publicPEM(t, i.key.Load().Public()), claimsOf("alice"), map[string]any{"kid": "one"})
+	if _, err := v.verify(t.Context(), forged); answerTo(err) != errInvalidToken {
 		t.Errorf("got %v, want errInvalidToken", err)
 	}
 }
@@ -259,17 +201,8 @@ func TestJWKS(t *testing.T) {
 	if _, err := v.verify(t.Context(), i.token(t, strings.Repeat("k", jwksMaxKID+1))); answerTo(err) != errInvalidToken {
 		t.Errorf("a huge kid: %v", err)
 	}
-	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice", "iss": "https://id.example", "aud": "auditstream", "exp": time.Now().Add(time.Hour).Unix()})
-	token.Header["kid"] = "one"
-	signed, err := token.SignedString(other)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.verify(t.Context(), signed); answerTo(err) != errInvalidToken {
+	es256 := signed(t, jwt.SigningMethodES256, ecKey(t), claimsOf("alice"), map[string]any{"kid": "one"})
+	if _, err := v.verify(t.Context(), es256); answerTo(err) != errInvalidToken {
 		t.Errorf("ES256 with the kid of an RSA key: %v", err)
 	}
 }
@@ -337,11 +270,7 @@ func TestUnknownKIDsNeitherHammerNorLockOut(t *testing.T) {
 		}
 		forged.Wait()
 		// The issuer rotates while the forged ones wait: the first user of the new key waits with them and gets in.
-		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		next = keySet(t, map[string]crypto.PublicKey{"new": &private.PublicKey})
+		next = keySet(t, map[string]crypto.PublicKey{"new": &ecKey(t).PublicKey})
 		for range 100 {
 			forged.Go(func() { _ = k.fetchForRequest(t.Context()) })
 		}
@@ -402,13 +331,8 @@ func TestKIDThatIsNoneIsRefusedAtOnce(t *testing.T) {
 	v := i.verifier(t)
 	before := i.fetches.Load()
 	for _, kid := range []any{nil, "", 7, true, []string{"one"}, map[string]any{"one": 1}} {
-		token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
-		token.Header["kid"] = kid
-		signed, err := token.SignedString(i.key.Load())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := v.verify(t.Context(), signed); answerTo(err) != errInvalidToken {
+		token := signed(t, jwt.SigningMethodRS256, i.key.Load(), claimsOf("alice"), map[string]any{"kid": kid})
+		if _, err := v.verify(t.Context(), token); answerTo(err) != errInvalidToken {
 			t.Errorf("kid %v: %v, want errInvalidToken", kid, err)
 		}
 	}

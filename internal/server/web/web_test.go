@@ -39,8 +39,13 @@ func testPage(called *atomic.Int64) http.Handler {
 	})
 }
 
-// ask sends a request from this machine to a Page; headers are pairs.
+// ask sends a request from this machine to testPage; headers are pairs.
 func ask(t testing.TB, method, path string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	return askPage(t, testPage(new(atomic.Int64)), method, path, headers...)
+}
+
+func askPage(t testing.TB, page http.Handler, method, path string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
 	r.Host = "127.0.0.1:8080"
@@ -52,7 +57,7 @@ func ask(t testing.TB, method, path string, headers ...string) *httptest.Respons
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	testPage(new(atomic.Int64)).ServeHTTP(w, r)
+	page.ServeHTTP(w, r)
 	return w
 }
 
@@ -183,9 +188,7 @@ func TestDevJSON(t *testing.T) {
 
 func TestDevJSONWithoutAudits(t *testing.T) {
 	t.Parallel()
-	w := httptest.NewRecorder()
-	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/dev.json", nil)
-	Page(Options{Dev: func() Dev { return Dev{} }}).ServeHTTP(w, r)
+	w := askPage(t, Page(Options{Dev: func() Dev { return Dev{} }}), http.MethodGet, "/dev.json")
 	if got, want := w.Body.String(), `{"audits":[],"token":"","user":"","by_hand":0,"sql":"","feeds":[],"actions":false}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -227,16 +230,7 @@ func TestDevActionsAreForItsOwnPageAlone(t *testing.T) {
 		{"Host", "rebind.example:8080"},
 	} {
 		var called atomic.Int64
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1:8080/dev/break", nil)
-		for i := 0; i < len(headers); i += 2 {
-			if headers[i] == "Host" {
-				r.Host = headers[i+1]
-			} else {
-				r.Header.Set(headers[i], headers[i+1])
-			}
-		}
-		w := httptest.NewRecorder()
-		testPage(&called).ServeHTTP(w, r)
+		w := askPage(t, testPage(&called), http.MethodPost, "/dev/break", headers...)
 		if w.Code != http.StatusForbidden || called.Load() != 0 {
 			t.Errorf("%q: status %d, done %d times, want 403 and never", headers, w.Code, called.Load())
 		}
@@ -247,20 +241,16 @@ func TestDevActionsAreForItsOwnPageAlone(t *testing.T) {
 func TestPageWithoutDev(t *testing.T) {
 	t.Parallel()
 	for mode, options := range map[string]Options{"token": {}, "cookie": {Cookie: true}, "dev": {Dev: func() Dev { return Dev{} }}} {
-		get := func(method, path string) *httptest.ResponseRecorder {
-			w := httptest.NewRecorder()
-			Page(options).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, "http://localhost"+path, nil))
-			return w
-		}
-		if html := get(http.MethodGet, "/").Body.String(); !strings.Contains(html, `data-mode="`+mode+`"`) {
+		page := Page(options)
+		if html := askPage(t, page, http.MethodGet, "/").Body.String(); !strings.Contains(html, `data-mode="`+mode+`"`) {
 			t.Errorf("the page does not say data-mode=%q", mode)
 		}
 		for _, path := range []string{"/dev/pulse", "/dev/break"} {
-			if w := get(http.MethodPost, path); w.Code != http.StatusNotFound {
+			if w := askPage(t, page, http.MethodPost, path); w.Code != http.StatusNotFound {
 				t.Errorf("%s: %s: status %d, want 404", mode, path, w.Code)
 			}
 		}
-		if w := get(http.MethodGet, "/dev.json"); (w.Code == http.StatusOK) != (mode == "dev") {
+		if w := askPage(t, page, http.MethodGet, "/dev.json"); (w.Code == http.StatusOK) != (mode == "dev") {
 			t.Errorf("%s: /dev.json: status %d", mode, w.Code)
 		}
 	}
