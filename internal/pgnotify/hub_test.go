@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"auditstream/internal/store"
+
+	"pgregory.net/rapid"
 )
 
 // table is the database as a hub sees it.
@@ -26,12 +27,38 @@ type table struct {
 	finds    int
 }
 
-func newTable() *table { return &table{rows: make(map[store.Key]store.Audit)} }
+func newTable(rows ...store.Audit) *table {
+	tb := &table{rows: make(map[store.Key]store.Audit)}
+	for _, row := range rows {
+		tb.set(row)
+	}
+	return tb
+}
 
-func (tb *table) set(a store.Audit) {
+// locked calls f while nobody reads.
+func (tb *table) locked(f func()) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
-	tb.rows[a.ID] = a
+	f()
+}
+
+func (tb *table) set(a store.Audit)         { tb.locked(func() { tb.rows[a.ID] = a }) }
+func (tb *table) drop(id int64)             { tb.locked(func() { delete(tb.rows, store.IntKey(id)) }) }
+func (tb *table) failWith(err error)        { tb.locked(func() { tb.fail = err }) }
+func (tb *table) failFindsWith(err error)   { tb.locked(func() { tb.failFind = err }) }
+func (tb *table) setTakes(d time.Duration)  { tb.locked(func() { tb.takes = d }) }
+func (tb *table) setPerKey(d time.Duration) { tb.locked(func() { tb.perKey = d }) }
+func (tb *table) count() (n int)            { tb.locked(func() { n = len(tb.reads) }); return n }
+func (tb *table) findCount() (n int)        { tb.locked(func() { n = tb.finds }); return n }
+
+// longestRead returns the largest number of keys of one read.
+func (tb *table) longestRead() (longest int) {
+	tb.locked(func() {
+		for _, read := range tb.reads {
+			longest = max(longest, len(read))
+		}
+	})
+	return longest
 }
 
 func (tb *table) Audits(ctx context.Context, ids []store.Key) ([]*store.State, error) {
@@ -69,36 +96,6 @@ func (tb *table) Owned(_ context.Context, owners []store.Owner) (ids []store.Key
 	return ids, tb.more, errors.Join(tb.fail, tb.failFind)
 }
 
-func (tb *table) failWith(err error) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	tb.fail = err
-}
-
-func (tb *table) failFindsWith(err error) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	tb.failFind = err
-}
-
-func (tb *table) setPerKey(d time.Duration) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	tb.perKey = d
-}
-
-func (tb *table) drop(id int64) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	delete(tb.rows, store.IntKey(id))
-}
-
-func (tb *table) findCount() int {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	return tb.finds
-}
-
 // entries counts a hub's while it runs.
 func entries(h *Hub) int {
 	h.mu.Lock()
@@ -127,13 +124,20 @@ func (alwaysAnnouncer) Leave(store.Key)                   {}
 func (alwaysAnnouncer) Announced(store.Key) bool          { return true }
 func (alwaysAnnouncer) Flood(bool)                        {}
 
-func startHub(t *testing.T, cfg HubConfig) *Hub {
+// newHub makes a hub, with alwaysAnnouncer if there is no other Announcer.
+func newHub(t rapid.TB, cfg HubConfig) *Hub {
 	t.Helper()
 	cfg.Announcer = cmp.Or(cfg.Announcer, Announcer(alwaysAnnouncer{}))
 	h, err := NewHub(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return h
+}
+
+func startHub(t *testing.T, cfg HubConfig) *Hub {
+	t.Helper()
+	h := newHub(t, cfg)
 	go func() { _ = h.Run(t.Context()) }()
 	if cfg.Finder != nil {
 		go func() { _ = h.Find(t.Context()) }()
@@ -144,10 +148,9 @@ func startHub(t *testing.T, cfg HubConfig) *Hub {
 // startWanted is startHub, with an Announcer.
 func startWanted(t *testing.T, cfg HubConfig) (*Hub, *countingAnnouncer) {
 	t.Helper()
-	w := &countingAnnouncer{wanted: map[store.Key]int{}}
+	w := newCountingAnnouncer()
 	cfg.Announcer = w
-	h := startHub(t, cfg)
-	return h, w
+	return startHub(t, cfg), w
 }
 
 func keys(ids []int64) (keys []store.Key) {
@@ -183,9 +186,7 @@ func wantProgress(t *testing.T, s *Subscription, want map[int64]int) {
 func TestSubscribersSeeChanges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
-		tb.set(row(2, "a", 20))
+		tb := newTable(row(1, "a", 10), row(2, "a", 20))
 		h := startHub(t, HubConfig{Loader: tb})
 		s, both := subscribe(t, h, 1), subscribe(t, h, 1, 2)
 		wantProgress(t, s, map[int64]int{1: 10})
@@ -209,6 +210,10 @@ type countingAnnouncer struct {
 	mu     sync.Mutex
 	wanted map[store.Key]int
 	mark   func(chosen func(store.Key) bool)
+}
+
+func newCountingAnnouncer() *countingAnnouncer {
+	return &countingAnnouncer{wanted: map[store.Key]int{}}
 }
 
 func (w *countingAnnouncer) Attach(mark func(chosen func(store.Key) bool)) { w.mark = mark }
@@ -237,8 +242,7 @@ func (w *countingAnnouncer) Flood(bool) {}
 func TestS4NothingIsWantedBeforeItIsConfirmed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
+		tb := newTable(row(1, "a", 10))
 		h, r := startWanted(t, HubConfig{Loader: tb})
 		for range 100 {
 			subscribe(t, h, 1, 2, 3).Cancel()
@@ -259,183 +263,4 @@ func TestS4NothingIsWantedBeforeItIsConfirmed(t *testing.T) {
 			t.Errorf("wanted %v after the last has left", r.wanted)
 		}
 	})
-}
-
-func TestOwnersSeeWhatBegins(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		h := startHub(t, HubConfig{Loader: tb, Finder: tb})
-		s, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wantProgress(t, s, nil)
-		tb.set(row(1, "a", 1))
-		tb.set(row(2, "b", 1))
-		h.Notify("1")
-		h.Notify("2")
-		wantProgress(t, s, map[int64]int{1: 1})
-		if n := entries(h); n != 1 {
-			t.Errorf("%d entries, want that of the owner's", n)
-		}
-		tb.set(row(1, "b", 2))
-		h.Notify("1")
-		wantProgress(t, s, map[int64]int{1: 2}) // which shows that it is no longer hers
-		synctest.Wait()
-		tb.set(row(3, "a", 3)) // announced by nobody
-		time.Sleep(11 * time.Second)
-		wantProgress(t, s, map[int64]int{3: 3})
-		s.Cancel()
-		if n := entries(h); n != 0 {
-			t.Errorf("%d entries are left", n)
-		}
-	})
-}
-
-// A change waits for one bounded read at most, however much the safety net reads.
-func TestUrgentBeforeRoutine(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		var ids []int64
-		for id := range int64(40_000) {
-			tb.set(row(id+1, "a", 1))
-			ids = append(ids, id+1)
-		}
-		h := startHub(t, HubConfig{Loader: tb})
-		s := subscribe(t, h, ids...)
-		s.Take()
-		tb.setTakes(10 * time.Millisecond)
-		time.Sleep(9900 * time.Millisecond) // within the round, which takes 0.8 s
-		one := subscribe(t, h, 7)
-		one.Take()
-		for p := range 50 {
-			start := time.Now()
-			tb.set(row(7, "a", p+2))
-			h.Notify("7")
-			for one.slotLen() == 0 {
-				time.Sleep(time.Millisecond)
-			}
-			one.Take()
-			if waited := time.Since(start); waited > 25*time.Millisecond {
-				t.Errorf("a change waited %v", waited)
-			}
-		}
-	})
-}
-
-func (s *Subscription) slotLen() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.slot)
-}
-
-func TestReadsAreTriedAgain(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 1))
-		h := startHub(t, HubConfig{Loader: tb})
-		s := subscribe(t, h, 1)
-		s.Take()
-		tb.failWith(errDatabase)
-		tb.set(row(1, "a", 2))
-		h.Notify("1")
-		time.Sleep(time.Minute)
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		defer cancel()
-		if _, err := h.Subscribe(ctx, keys([]int64{1}), nil); !errors.Is(err, errDatabase) {
-			t.Errorf("%v, want why", err)
-		}
-		tb.failWith(nil)
-		time.Sleep(2 * time.Second)
-		wantProgress(t, s, map[int64]int{1: 2})
-	})
-}
-
-// In a random run without the safety net, every subscriber ends with the newest state, and no subscriber's state goes back.
-func TestNobodyMissesAnything(t *testing.T) {
-	t.Parallel()
-	for seed := range uint64(50) {
-		synctest.Test(t, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, 1))
-			tb := newTable()
-			tb.takes = 2 * time.Millisecond
-			for id := range int64(6) {
-				tb.set(row(id+1, "a", 0))
-			}
-			h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: 24 * time.Hour})
-			seen := map[*Subscription]map[int64]int{}
-			look := func(s *Subscription) {
-				for _, state := range s.Take() {
-					if state.Audit.Progress < seen[s][state.ID.Int()] {
-						t.Errorf("seed %d: audit %s went back", seed, state.ID)
-					}
-					seen[s][state.ID.Int()] = state.Audit.Progress
-				}
-			}
-			for range 200 {
-				id := 1 + random.Int64N(6)
-				switch random.IntN(8) {
-				case 0:
-					ids := []int64{id}
-					if random.IntN(2) == 0 {
-						ids = append(ids, id%6+1)
-					}
-					s := subscribe(t, h, ids...)
-					seen[s] = map[int64]int{}
-					look(s)
-					s.Confirm()
-				case 1:
-					s, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, nil)
-					if err != nil {
-						t.Fatal(err)
-					}
-					seen[s] = map[int64]int{}
-				case 2:
-					for s := range seen {
-						look(s)
-						s.Cancel()
-						delete(seen, s)
-						break
-					}
-				default:
-					tb.mu.Lock()
-					r := tb.rows[store.IntKey(id)]
-					r.Progress++
-					tb.rows[store.IntKey(id)] = r
-					tb.mu.Unlock()
-					if random.IntN(2) == 0 {
-						time.Sleep(time.Duration(random.IntN(4)) * time.Millisecond)
-					}
-					h.Notify(store.IntKey(id))
-				}
-				for s := range seen {
-					if random.IntN(3) == 0 {
-						look(s)
-					}
-				}
-			}
-			time.Sleep(time.Second)
-			synctest.Wait()
-			for s, states := range seen {
-				look(s)
-				for id, progress := range states {
-					if is := tb.rows[store.IntKey(id)].Progress; is != progress {
-						t.Errorf("seed %d: audit %d: %d is shown of %d", seed, id, progress, is)
-					}
-				}
-				if s.owners != nil && len(states) != 6 {
-					t.Errorf("seed %d: the owner sees %d audits of 6", seed, len(states))
-				}
-				s.Cancel()
-			}
-			time.Sleep(time.Second)
-			synctest.Wait()
-			if n := entries(h); n > 0 {
-				t.Errorf("seed %d: %d entries are left", seed, n)
-			}
-		})
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -37,12 +38,14 @@ func (s sink) drain() (told []string) {
 	return told
 }
 
-// fakeSource is a Source whose payloads come back at once, unless send or open replaces that.
+// fakeSource is a Source whose payloads come back at once, unless send or connect replaces that.
 type fakeSource struct {
-	open        func(ctx context.Context) error
+	connect     func(ctx context.Context) error
 	send        func(ctx context.Context, payload string) error // what it does not pass to deliver is lost
+	loses       atomic.Bool                                     // what is sent, without send
+	endsIn      time.Duration                                   // how long a connection takes to end
 	connections atomic.Pointer[fakeConnection]                  // the newest
-	opens       atomic.Int64
+	opens, open atomic.Int64                                    // connections until now, and at this moment
 	sent        atomic.Int64
 }
 
@@ -59,8 +62,11 @@ func (s *fakeSource) Texts() Texts {
 
 func (s *fakeSource) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
 	s.opens.Add(1)
-	if s.open != nil {
-		if err := s.open(ctx); err != nil {
+	s.open.Add(1)
+	defer s.open.Add(-1)
+	defer func() { time.Sleep(s.endsIn) }()
+	if s.connect != nil {
+		if err := s.connect(ctx); err != nil {
 			return err
 		}
 	}
@@ -85,7 +91,9 @@ func (s *fakeSource) Send(ctx context.Context, payload string) error {
 	if s.send != nil {
 		return s.send(ctx, payload)
 	}
-	s.deliver(payload)
+	if !s.loses.Load() {
+		s.deliver(payload)
+	}
 	return nil
 }
 
@@ -95,7 +103,7 @@ func (s *fakeSource) deliver(payload string) { s.connections.Load().payloads <- 
 type listenerFixture struct {
 	*fakeSource
 	sink     sink
-	log      logs
+	log      testkit.Log
 	reg      *prometheus.Registry
 	listener *Listener
 }
@@ -103,7 +111,7 @@ type listenerFixture struct {
 func startListener(t *testing.T, s *fakeSource, change ...func(*ListenerConfig)) *listenerFixture {
 	t.Helper()
 	h := &listenerFixture{fakeSource: s, sink: make(sink, 10_000), reg: prometheus.NewRegistry()}
-	cfg := ListenerConfig{Source: s, Sink: h.sink, Registerer: h.reg, Logger: h.log.logger()}
+	cfg := ListenerConfig{Source: s, Sink: h.sink, Registerer: h.reg, Logger: h.log.Logger()}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -141,7 +149,7 @@ func (h *listenerFixture) wantUp(t *testing.T, want bool) {
 func (h *listenerFixture) wantCount(t *testing.T, want float64, name string, label ...string) {
 	t.Helper()
 	synctest.Wait()
-	if got := metric(t, h.reg, name, label...); got != want {
+	if got := testkit.Metric(t, h.reg, name, label...); got != want {
 		t.Errorf("%s %v: %v, want %v", name, label, got, want)
 	}
 }
@@ -154,7 +162,7 @@ func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
 		time.Sleep(59 * time.Second)
 		h.wantCount(t, 15, "auditstream_canary_seconds") // one each 4 s
 		h.wantCount(t, 1, "auditstream_listener_up")
-		if h.log.count("it works") != 1 {
+		if h.log.Count("it works") != 1 {
 			t.Errorf("log:\n%s", &h.log)
 		}
 	})
@@ -164,16 +172,9 @@ func TestCanaryThatComesBackProvesTheSession(t *testing.T) {
 func TestU22NoCanaryWhileNobodyWatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var idle, deaf atomic.Bool
+		var idle atomic.Bool
 		idle.Store(true)
-		s := &fakeSource{}
-		s.send = func(_ context.Context, payload string) error {
-			if !deaf.Load() {
-				s.deliver(payload)
-			}
-			return nil
-		}
-		h := startListener(t, s, func(cfg *ListenerConfig) { cfg.Idle = idle.Load })
+		h := startListener(t, &fakeSource{}, func(cfg *ListenerConfig) { cfg.Idle = idle.Load })
 		h.wantUp(t, true)
 		time.Sleep(time.Hour)
 		if n := h.sent.Load(); n != 1 {
@@ -181,7 +182,7 @@ func TestU22NoCanaryWhileNobodyWatches(t *testing.T) {
 		}
 		h.wantCount(t, 1, "auditstream_listener_up")
 
-		deaf.Store(true) // and nobody notices
+		h.loses.Store(true) // and nobody notices
 		time.Sleep(time.Hour)
 		h.wantUp(t, true)
 		idle.Store(false) // the first viewer
@@ -192,7 +193,7 @@ func TestU22NoCanaryWhileNobodyWatches(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		h.wantUp(t, false)
-		deaf.Store(false)
+		h.loses.Store(false)
 		time.Sleep(6 * time.Second)
 		h.wantUp(t, true)
 		before := h.sent.Load()
@@ -209,7 +210,7 @@ func TestU22ConnectionIsProvenAlsoWhileNobodyWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startListener(t, &fakeSource{send: func(context.Context, string) error { return nil }}, func(cfg *ListenerConfig) { cfg.Idle = func() bool { return true } })
 		time.Sleep(time.Minute)
-		if n := metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
+		if n := testkit.Metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
 			t.Error("no connection was given up")
 		}
 	})
@@ -279,7 +280,7 @@ func TestEarlierCanaryDoesNotVouchForTheNext(t *testing.T) {
 			time.Sleep(time.Second)
 			h.wantUp(t, false)
 		}
-		if n := metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
+		if n := testkit.Metric(t, h.reg, "auditstream_listener_failures_total", failSilent); n == 0 {
 			t.Error("no connection was given up")
 		}
 	})
@@ -293,58 +294,47 @@ func TestCanaryThatCannotBeSent(t *testing.T) {
 		"refused": func(context.Context) error { return errDatabase },
 		"hangs":   func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				var works atomic.Bool
-				works.Store(true)
-				var s *fakeSource
-				s = &fakeSource{send: func(ctx context.Context, payload string) error {
-					if !works.Load() {
-						return fail(ctx)
-					}
-					s.deliver(payload)
-					return nil
-				}}
-				h := startListener(t, s)
-				for _, step := range []struct {
-					works, up bool
-					after     time.Duration
-				}{{true, true, time.Second}, {false, true, 10 * time.Second}, {false, false, 12 * time.Second}, {false, false, time.Hour}, {true, true, 6 * time.Second}} {
-					works.Store(step.works)
-					time.Sleep(step.after)
-					h.wantUp(t, step.up)
-					h.deliver("42")
-					synctest.Wait()
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			var works atomic.Bool
+			works.Store(true)
+			var s *fakeSource
+			s = &fakeSource{send: func(ctx context.Context, payload string) error {
+				if !works.Load() {
+					return fail(ctx)
 				}
-				h.wantCount(t, 5, "auditstream_notifications_total", "row")
-				if h.opens.Load() != 1 || h.log.count("no canary can be sent") != 1 || h.log.count("it works") != 2 {
-					t.Errorf("%d connections, want the one that works; log:\n%s", h.opens.Load(), &h.log)
-				}
-			})
-		})
+				s.deliver(payload)
+				return nil
+			}}
+			h := startListener(t, s)
+			for _, step := range []struct {
+				works, up bool
+				after     time.Duration
+			}{{true, true, time.Second}, {false, true, 10 * time.Second}, {false, false, 12 * time.Second}, {false, false, time.Hour}, {true, true, 6 * time.Second}} {
+				works.Store(step.works)
+				time.Sleep(step.after)
+				h.wantUp(t, step.up)
+				h.deliver("42")
+				synctest.Wait()
+			}
+			h.wantCount(t, 5, "auditstream_notifications_total", "row")
+			if h.opens.Load() != 1 || h.log.Count("no canary can be sent") != 1 || h.log.Count("it works") != 2 {
+				t.Errorf("%d connections, want the one that works; log:\n%s", h.opens.Load(), &h.log)
+			}
+		}))
 	}
 }
 
 func TestSilenceEndsTheSession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var silent atomic.Bool
-		var s *fakeSource
-		s = &fakeSource{send: func(_ context.Context, payload string) error {
-			if !silent.Load() {
-				s.deliver(payload)
-			}
-			return nil
-		}}
-		h := startListener(t, s)
+		h := startListener(t, &fakeSource{})
 		h.wantUp(t, true)
-		silent.Store(true)
+		h.loses.Store(true)
 		time.Sleep(6*time.Second - time.Millisecond)
 		h.wantUp(t, true)
 		time.Sleep(2 * time.Millisecond)
 		h.wantUp(t, false)
-		silent.Store(false)
+		h.loses.Store(false)
 		time.Sleep(100 * time.Millisecond)
 		h.wantUp(t, true)
 		h.wantCount(t, 1, "auditstream_listener_failures_total", failSilent)
@@ -366,25 +356,22 @@ func TestFloodIsNotSilence(t *testing.T) {
 		"that ends":                   {7 * time.Second, 0},
 		"that never lets a canary by": {time.Hour, 1},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				var s *fakeSource
-				s = &fakeSource{send: func(_ context.Context, payload string) error {
-					c := s.connections.Load()
-					time.AfterFunc(tt.lasts, func() { c.payloads <- payload })
-					return nil
-				}}
-				h := startListener(t, s)
-				for range 20 {
-					time.Sleep(time.Second / 2)
-					h.deliver("forged")
-				}
-				time.Sleep(100 * time.Millisecond)
-				h.wantCount(t, tt.failures, "auditstream_listener_failures_total", failSilent)
-				h.wantUp(t, tt.failures == 0)
-			})
-		})
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			var s *fakeSource
+			s = &fakeSource{send: func(_ context.Context, payload string) error {
+				c := s.connections.Load()
+				time.AfterFunc(tt.lasts, func() { c.payloads <- payload })
+				return nil
+			}}
+			h := startListener(t, s)
+			for range 20 {
+				time.Sleep(time.Second / 2)
+				h.deliver("forged")
+			}
+			time.Sleep(100 * time.Millisecond)
+			h.wantCount(t, tt.failures, "auditstream_listener_failures_total", failSilent)
+			h.wantUp(t, tt.failures == 0)
+		}))
 	}
 }
 
@@ -405,7 +392,7 @@ func TestSourceThatDeliversNothingIsMute(t *testing.T) {
 		if n := h.opens.Load(); n < 50 || n > 70 {
 			t.Errorf("%d attempts in an hour, want one a minute", n)
 		}
-		if h.log.count("it is mute") != 1 || h.log.count("it is lost") != 1 {
+		if h.log.Count("it is mute") != 1 || h.log.Count("it is lost") != 1 {
 			t.Errorf("log:\n%s", &h.log)
 		}
 	})
@@ -416,27 +403,19 @@ func TestSourceThatDeliversNothingIsMute(t *testing.T) {
 func TestPauseIsNotMute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var late atomic.Bool
-		var s *fakeSource
-		s = &fakeSource{send: func(_ context.Context, payload string) error {
-			if !late.Load() {
-				s.deliver(payload)
-			}
-			return nil
-		}}
-		h := startListener(t, s)
+		h := startListener(t, &fakeSource{})
 		h.wantUp(t, true)
-		late.Store(true)
+		h.loses.Store(true)
 		time.Sleep(25 * time.Second) // more sessions than muteSessions
-		late.Store(false)
+		h.loses.Store(false)
 		time.Sleep(7 * time.Second)
 		h.wantUp(t, true)
-		if h.log.count("it is mute") > 0 {
+		if h.log.Count("it is mute") > 0 {
 			t.Errorf("a pause is said to be unusable:\n%s", &h.log)
 		}
-		late.Store(true)
+		h.loses.Store(true)
 		time.Sleep(2 * time.Minute)
-		if h.log.count("it is mute") != 1 {
+		if h.log.Count("it is mute") != 1 {
 			t.Errorf("log:\n%s", &h.log)
 		}
 	})
@@ -445,13 +424,13 @@ func TestPauseIsNotMute(t *testing.T) {
 func TestSourceThatCannotIsMuteAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := startListener(t, &fakeSource{open: func(context.Context) error { return fmt.Errorf("listen: %w", ErrCannot) }})
+		h := startListener(t, &fakeSource{connect: func(context.Context) error { return fmt.Errorf("listen: %w", ErrCannot) }})
 		time.Sleep(10*time.Minute - time.Second)
 		synctest.Wait()
 		if n := h.opens.Load(); n < 10 || n > 12 {
 			t.Errorf("%d attempts in 10 minutes, want one a minute", n)
 		}
-		if h.log.count("level=ERROR") != 1 || h.log.count("level=WARN") != 0 {
+		if h.log.Count("level=ERROR") != 1 || h.log.Count("level=WARN") != 0 {
 			t.Errorf("log:\n%s", &h.log)
 		}
 	})
@@ -461,7 +440,7 @@ func TestOutageIsLoggedOnceEachWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
-		h := startListener(t, &fakeSource{open: func(context.Context) error {
+		h := startListener(t, &fakeSource{connect: func(context.Context) error {
 			if down.Load() {
 				return errDatabase
 			}
@@ -476,12 +455,12 @@ func TestOutageIsLoggedOnceEachWay(t *testing.T) {
 			down.Store(false)
 			time.Sleep(backoffMax)
 			h.wantUp(t, true)
-			if h.log.count("it is lost") != outage || h.log.count("it works") != outage+1 {
+			if h.log.Count("it is lost") != outage || h.log.Count("it works") != outage+1 {
 				t.Errorf("outage %d, log:\n%s", outage, &h.log)
 			}
 		}
 		h.wantCount(t, 3, "auditstream_listener_failures_total", failLost)
-		if n := metric(t, h.reg, "auditstream_listener_failures_total", failConnect); n < 3*10 || n > 3*30 {
+		if n := testkit.Metric(t, h.reg, "auditstream_listener_failures_total", failConnect); n < 3*10 || n > 3*30 {
 			t.Errorf("%v attempts in 3 minutes", n)
 		}
 	})
@@ -494,22 +473,19 @@ func TestConnectionBreaksWhileProving(t *testing.T) {
 		"sending":  {send: func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }},
 		"awaiting": {send: func(context.Context, string) error { return nil }},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				h := startListener(t, s)
-				synctest.Wait()
-				first := h.connections.Load()
-				first.broken <- errors.New("reset by peer")
-				synctest.Wait()
-				h.wantCount(t, 1, "auditstream_listener_failures_total", failLost)
-				time.Sleep(backoffMin)
-				synctest.Wait()
-				if h.opens.Load() != 2 || !first.ended.Load() {
-					t.Errorf("%d connections, want another", h.opens.Load())
-				}
-			})
-		})
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			h := startListener(t, s)
+			synctest.Wait()
+			first := h.connections.Load()
+			first.broken <- errors.New("reset by peer")
+			synctest.Wait()
+			h.wantCount(t, 1, "auditstream_listener_failures_total", failLost)
+			time.Sleep(backoffMin)
+			synctest.Wait()
+			if h.opens.Load() != 2 || !first.ended.Load() {
+				t.Errorf("%d connections, want another", h.opens.Load())
+			}
+		}))
 	}
 }
 
@@ -517,10 +493,10 @@ func TestRunEndsWhateverItWaitsFor(t *testing.T) {
 	t.Parallel()
 	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	for name, s := range map[string]*fakeSource{
-		"open":   {open: hangs},
+		"open":   {connect: hangs},
 		"send":   {send: func(ctx context.Context, _ string) error { return hangs(ctx) }},
 		"canary": {send: func(context.Context, string) error { return nil }},
-		"retry":  {open: func(context.Context) error { return ErrCannot }},
+		"retry":  {connect: func(context.Context) error { return ErrCannot }},
 		"rest":   {},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -553,7 +529,7 @@ func TestDoubtIsNotUp(t *testing.T) {
 			doubt.Store("no relay is heard")
 			time.Sleep(5 * time.Second)
 			h.wantUp(t, false)
-			if h.log.count("no relay is heard") != n-1 {
+			if h.log.Count("no relay is heard") != n-1 {
 				t.Errorf("logged at once:\n%s", &h.log)
 			}
 			time.Sleep(time.Minute)
@@ -561,7 +537,7 @@ func TestDoubtIsNotUp(t *testing.T) {
 			h.deliver("!of-a-relay") // somebody else is heard: no need to wait for the next canary
 			time.Sleep(throttleInterval)
 			h.wantUp(t, true)
-			if h.log.count("no relay is heard") != n || h.log.count("it works") != n+1 {
+			if h.log.Count("no relay is heard") != n || h.log.Count("it works") != n+1 {
 				t.Errorf("doubt %d, log:\n%s", n, &h.log)
 			}
 		}
@@ -601,10 +577,7 @@ func FuzzPayload(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
-		hub, err := NewHub(HubConfig{Loader: newTable(), Announcer: alwaysAnnouncer{}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		hub := newHub(t, HubConfig{Loader: newTable()})
 		e := hub.entry("42")
 		told := make(sink, 10)
 		l, err := NewListener(ListenerConfig{Source: &fakeSource{}, Sink: told})
@@ -650,43 +623,16 @@ func FuzzPayload(f *testing.F) {
 func TestOneConnectionAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := slowEndSource{fakeSource: &fakeSource{send: func(context.Context, string) error { return nil }}, open: new(atomic.Int64)}
-		l, err := NewListener(ListenerConfig{Source: s, Sink: make(sink, 100), MuteRetry: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = l.Run(ctx)
-		}()
-		defer func() {
-			cancel()
-			<-done
-		}()
+		h := startListener(t, &fakeSource{endsIn: 5 * time.Second}, func(cfg *ListenerConfig) { cfg.MuteRetry = time.Second })
+		h.loses.Store(true)
 		for range 600 {
 			time.Sleep(100 * time.Millisecond)
-			if n := s.open.Load(); n > 1 {
+			if n := h.open.Load(); n > 1 {
 				t.Fatalf("%d connections", n)
 			}
 		}
-		if n := s.opens.Load(); n < 5 {
+		if n := h.opens.Load(); n < 5 {
 			t.Errorf("%d connections in a minute", n)
 		}
 	})
-}
-
-// slowEndSource is a fakeSource whose connections end late.
-type slowEndSource struct {
-	*fakeSource
-	open *atomic.Int64
-}
-
-func (s slowEndSource) Listen(ctx context.Context, opened func(), heard func(payload string)) error {
-	s.open.Add(1)
-	defer s.open.Add(-1)
-	err := s.fakeSource.Listen(ctx, opened, heard)
-	time.Sleep(5 * time.Second)
-	return err
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 func subscribeOwned(t *testing.T, h *Hub, user string) *Subscription {
@@ -74,8 +75,7 @@ func TestOwnedIsWhatTheOwnerHasAndWhatBeginsLater(t *testing.T) {
 func TestAuditThatPassesToAnotherOwnerIsWatchedOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "alice", 10))
+		tb := newTable(row(1, "alice", 10))
 		h, r := startWanted(t, HubConfig{Loader: tb, Finder: tb})
 		alice, bob := subscribeOwned(t, h, "alice"), subscribeOwned(t, h, "bob")
 		wantProgress(t, alice, map[int64]int{1: 10})
@@ -95,21 +95,6 @@ func TestAuditThatPassesToAnotherOwnerIsWatchedOn(t *testing.T) {
 		if len(r.wanted) > 0 {
 			t.Errorf("wanted after all have left: %v", r.wanted)
 		}
-	})
-}
-
-// When SubscribeOwned was called during a read, the stream began with a state that was older than the call.
-func TestOwnedOpensWithAReadThatBeganAfterIt(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
-		tb.setTakes(100 * time.Millisecond)
-		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
-		go func() { _, _ = h.Subscribe(t.Context(), keys([]int64{1}), nil) }() // its read begins now and sees 10
-		time.Sleep(50 * time.Millisecond)
-		tb.set(row(1, "a", 20)) // nobody announces it
-		wantProgress(t, subscribeOwned(t, h, "a"), map[int64]int{1: 20})
 	})
 }
 
@@ -191,10 +176,9 @@ func TestWhatMayHaveBegunIsForgotten(t *testing.T) {
 func TestOwnedThatCannotBeFoundDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log logs
-		tb := newTable()
-		tb.set(row(1, "a", 10))
-		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Logger: log.logger()})
+		var log testkit.Log
+		tb := newTable(row(1, "a", 10))
+		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Logger: log.Logger()})
 		s, alone := subscribeOwned(t, h, "a"), subscribe(t, h, 1)
 		s.Take()
 		alone.Take()
@@ -212,7 +196,7 @@ func TestOwnedThatCannotBeFoundDisturbsNobody(t *testing.T) {
 		tb.set(row(2, "a", 1))
 		time.Sleep(11 * time.Second)
 		wantProgress(t, s, map[int64]int{2: 1})
-		if n := log.count("for the audits of users who watch all of theirs failed"); n != 1 {
+		if n := log.Count("for the audits of users who watch all of theirs failed"); n != 1 {
 			t.Errorf("logged %d times, want once:\n%s", n, &log)
 		}
 	})
@@ -222,8 +206,7 @@ func TestOwnedThatCannotBeFoundDisturbsNobody(t *testing.T) {
 func TestOwnedIsReadWhenReadsWorkAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
+		tb := newTable(row(1, "a", 10))
 		h := startHub(t, HubConfig{Loader: tb, Finder: finderFunc(func(context.Context, []store.Owner) ([]store.Key, []store.Owner, error) {
 			return []store.Key{"1", "1", "9"}, nil, nil
 		}), Interval: time.Hour})
@@ -246,8 +229,7 @@ func (f finderFunc) Owned(ctx context.Context, owners []store.Owner) ([]store.Ke
 func TestOwnedCrowdSharesFinds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
+		tb := newTable(row(1, "a", 10))
 		tb.setTakes(10 * time.Millisecond)
 		finds := 0
 		h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Finder: finderFunc(func(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
@@ -275,8 +257,7 @@ func TestOwnedCrowdSharesFinds(t *testing.T) {
 func TestOwnedIsWanted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
+		tb := newTable(row(1, "a", 10))
 		h, r := startWanted(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
 		want := func(want ...store.Key) {
 			t.Helper()
@@ -319,10 +300,7 @@ func TestOwnedIsWanted(t *testing.T) {
 
 func TestOwnedNeedsAFinder(t *testing.T) {
 	t.Parallel()
-	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: alwaysAnnouncer{}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := newHub(t, HubConfig{Loader: newTable()})
 	if _, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, nil); err == nil {
 		t.Error("no error")
 	}

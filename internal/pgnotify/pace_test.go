@@ -33,6 +33,19 @@ func (f *floods) want(t *testing.T, want ...bool) {
 	}
 }
 
+// change changes 500 audits in turn, one each millisecond, and announces it unless the hub reads on a timer. It returns the newest progress.
+func change(tb *table, h *Hub, progress int, lasts time.Duration) int {
+	for end := time.Now().Add(lasts); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		progress++
+		id := int64(progress%500) + 1
+		tb.set(row(id, "a", progress))
+		if !h.pace.flooded() {
+			h.Notify(store.IntKey(id))
+		}
+	}
+	return progress
+}
+
 // A flood lasts while there are many changes, announced or not, and ends when there were few for a while.
 func TestFloodLastsAsLongAsItIsOne(t *testing.T) {
 	t.Parallel()
@@ -42,23 +55,12 @@ func TestFloodLastsAsLongAsItIsOne(t *testing.T) {
 		told := new(floods)
 		h := startHub(t, HubConfig{Loader: tb, Announcer: told})
 		subscribe(t, h, ids...).Confirm()
-		progress := 1
-		load := func(lasts time.Duration) {
-			for end := time.Now().Add(lasts); time.Now().Before(end); time.Sleep(time.Millisecond) {
-				progress++
-				id := int64(progress%500) + 1
-				tb.set(row(id, "a", progress))
-				if !h.pace.flooded() {
-					h.Notify(store.IntKey(id))
-				}
-			}
-		}
 		told.want(t)
-		load(5 * minCalm)
+		progress := change(tb, h, 1, 5*minCalm)
 		told.want(t, true)
 		for range 3 {
 			time.Sleep(minCalm / 2)
-			load(time.Second)
+			progress = change(tb, h, progress, time.Second)
 		}
 		told.want(t, true)
 		time.Sleep(minCalm + time.Second)
@@ -69,6 +71,33 @@ func TestFloodLastsAsLongAsItIsOne(t *testing.T) {
 	})
 }
 
+// In a flood, changes are read on a timer and not announced. Afterwards they are announced again.
+func TestFloodIsReadOnATimer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable()
+		ids := many(tb, 500)
+		tb.setTakes(2 * time.Millisecond)
+		h := startHub(t, HubConfig{Loader: tb})
+		s := subscribe(t, h, ids...)
+		s.Confirm()
+		progress := change(tb, h, 1, 2*time.Second)
+		if !h.pace.flooded() {
+			t.Fatal("1,000 changes a second are no flood")
+		}
+		s.Take()
+		tb.set(row(7, "a", progress+1))
+		time.Sleep(minFloodInterval + 5*time.Millisecond)
+		if got := s.Take(); !slices.ContainsFunc(got, func(s *store.State) bool { return s.ID == "7" && s.Audit.Progress == progress+1 }) {
+			t.Error("in a flood a change was not seen within 55 ms")
+		}
+		time.Sleep(minCalm + time.Second)
+		if h.pace.flooded() {
+			t.Error("still a flood")
+		}
+	})
+}
+
 func TestNoFloodWhereNoneIsWanted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -76,11 +105,7 @@ func TestNoFloodWhereNoneIsWanted(t *testing.T) {
 		ids := many(tb, 500)
 		h := startHub(t, HubConfig{Loader: tb, NoFlood: true})
 		subscribe(t, h, ids...)
-		for p := range 3000 {
-			tb.set(row(int64(p%500)+1, "a", p+2))
-			h.Notify(store.IntKey(int64(p%500) + 1))
-			time.Sleep(time.Millisecond)
-		}
+		change(tb, h, 1, 3*time.Second)
 		if h.pace.flooded() {
 			t.Error("a flood")
 		}

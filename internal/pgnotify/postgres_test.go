@@ -2,6 +2,7 @@ package pgnotify
 
 import (
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 	"context"
 	"fmt"
 	"log/slog"
@@ -30,13 +31,13 @@ func (f execFunc) Exec(ctx context.Context, sql string, args ...any) (pgconn.Com
 
 // lines is a log whose messages a test can wait for.
 type lines struct {
-	logs
+	testkit.Log
 	written chan string
 }
 
 func (l *lines) Write(p []byte) (int, error) {
 	l.written <- string(p)
-	return l.logs.Write(p)
+	return l.Log.Write(p)
 }
 
 // fixture is a listener that runs against a database of the test's own.
@@ -121,13 +122,8 @@ func (f *fixture) hears(t *testing.T, want string) {
 			t.Errorf("heard %q, want %q", got, want)
 		}
 	case <-time.After(patience):
-		t.Fatalf("nothing heard, want %q; log:\n%s", want, &f.log.logs)
+		t.Fatalf("nothing heard, want %q; log:\n%s", want, f.log)
 	}
-}
-
-func (f *fixture) logs(t *testing.T, want string) {
-	t.Helper()
-	f.log.wait(t, want)
 }
 
 // wait returns when a line contains text.
@@ -141,7 +137,7 @@ func (l *lines) wait(t *testing.T, want string) {
 				return
 			}
 		case <-deadline:
-			t.Fatalf("%q was not logged:\n%s", want, &l.logs)
+			t.Fatalf("%q was not logged:\n%s", want, &l.Log)
 		}
 	}
 }
@@ -149,37 +145,15 @@ func (l *lines) wait(t *testing.T, want string) {
 func (f *fixture) comesUp(t *testing.T) {
 	t.Helper()
 	f.hears(t, "resync")
-	f.logs(t, "listening for notifications")
+	f.log.wait(t, "listening for notifications")
 	if !f.listener.Up() {
 		t.Error("not up")
-	}
-}
-
-func eventually(t *testing.T, what string, check func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !check(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
 	}
 }
 
 func send(t *testing.T, dsn, payload string) {
 	t.Helper()
 	pgtest.Psql(t, dsn, `select pg_notify('auditstream', '`+payload+`')`)
-}
-
-func TestListenerHearsRowsAndResyncs(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, pgtest.New(t), nil)
-	f.comesUp(t)
-	for _, payload := range []string{"!another-instance", "nonsense", "42", "*", strings.Repeat("9", 7999), "9223372036854775807", "*"} {
-		send(t, f.dsn, payload)
-	}
-	f.hears(t, "42")
-	f.hears(t, "resync")
-	f.hears(t, "9223372036854775807")
-	f.hears(t, "resync")
 }
 
 func TestTerminatedListenerReconnectsAndResyncs(t *testing.T) {
@@ -193,10 +167,14 @@ func TestTerminatedListenerReconnectsAndResyncs(t *testing.T) {
 			t.Fatalf("%s listening sessions, want 1", killed)
 		}
 		f.comesUp(t)
-		send(t, f.dsn, "42")
-		f.hears(t, "42")
-		if got := f.log.count("listening connection lost"); got != outage {
-			t.Errorf("outage %d: logged %d times, want once each:\n%s", outage, got, &f.log.logs)
+		for _, payload := range []string{"!another-instance", "nonsense", "42", "*", strings.Repeat("9", 7999), "9223372036854775807", "*"} {
+			send(t, f.dsn, payload)
+		}
+		for _, want := range []string{"42", "resync", "9223372036854775807", "resync"} {
+			f.hears(t, want)
+		}
+		if got := f.log.Count("listening connection lost"); got != outage {
+			t.Errorf("outage %d: logged %d times, want once each:\n%s", outage, got, f.log)
 		}
 	}
 }
@@ -215,17 +193,17 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 		cfg.conn, cfg.CanaryInterval, cfg.CanaryTimeout = conn, interval, timeout
 	})
 	f.comesUp(t)
-	lost, silent := f.log.count("listening connection lost"), metric(t, f.reg, "auditstream_listener_failures_total", failSilent) // on a busy machine
+	lost, silent := f.log.Count("listening connection lost"), testkit.Metric(t, f.reg, "auditstream_listener_failures_total", failSilent) // on a busy machine
 	proxy.Pause()
 	start := time.Now()
-	f.logs(t, "listening connection lost")
+	f.log.wait(t, "listening connection lost")
 	if got := time.Since(start); got > interval+timeout+2*time.Second { // the rest is for a busy machine
 		t.Errorf("noticed after %v, want %v", got, interval+timeout)
 	}
 	if f.listener.Up() {
 		t.Error("up while nothing comes through")
 	}
-	if got := metric(t, f.reg, "auditstream_listener_failures_total", failSilent) - silent; got != 1 {
+	if got := testkit.Metric(t, f.reg, "auditstream_listener_failures_total", failSilent) - silent; got != 1 {
 		t.Errorf("%v silent connections, want 1", got)
 	}
 	send(t, dsn, "41") // lost
@@ -233,8 +211,8 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	f.comesUp(t)
 	send(t, dsn, "42")
 	f.hears(t, "42")
-	if got := f.log.count("listening connection lost") - lost; got != 1 {
-		t.Errorf("logged %d times, want once:\n%s", got, &f.log.logs)
+	if got := f.log.Count("listening connection lost") - lost; got != 1 {
+		t.Errorf("logged %d times, want once:\n%s", got, f.log)
 	}
 }
 
@@ -247,7 +225,7 @@ func TestListenerSurvivesIdleSessionTimeout(t *testing.T) {
 	pgtest.Psql(t, dsn, `select pg_sleep(1)`)
 	send(t, dsn, "42")
 	f.hears(t, "42")
-	if got := metric(t, f.reg, "auditstream_listener_connects_total"); got != 1 {
+	if got := testkit.Metric(t, f.reg, "auditstream_listener_connects_total"); got != 1 {
 		t.Errorf("%v connects, want 1", got)
 	}
 }
@@ -282,11 +260,11 @@ func TestUnreachableServerIsLoggedOnce(t *testing.T) {
 			t.Fatal("no further attempt")
 		}
 	}
-	if got := f.log.count("level="); got != 1 {
-		t.Errorf("%d lines, want 1:\n%s", got, &f.log.logs)
+	if got := f.log.Count("level="); got != 1 {
+		t.Errorf("%d lines, want 1:\n%s", got, f.log)
 	}
-	if f.log.count("hush-hush") > 0 {
-		t.Errorf("the password was logged:\n%s", &f.log.logs)
+	if f.log.Count("hush-hush") > 0 {
+		t.Errorf("the password was logged:\n%s", f.log)
 	}
 }
 
@@ -304,7 +282,7 @@ func TestFloodOfNotifications(t *testing.T) {
 	t.Parallel()
 	var rows atomic.Int64
 	f := newFixture(t, pgtest.New(t), func(cfg *setup) { cfg.Sink, cfg.CanaryTimeout = countingSink{&rows}, patience })
-	eventually(t, "up", f.listener.Up)
+	testkit.Eventually(t, "up", f.listener.Up)
 	admin := pgtest.Connect(t, f.dsn)
 	for _, flood := range []struct {
 		payload string
@@ -315,9 +293,9 @@ func TestFloodOfNotifications(t *testing.T) {
 		}
 	}
 	send(t, f.dsn, "7")
-	eventually(t, "all rows", func() bool { return rows.Load() == 10_001 })
-	if got := metric(t, f.reg, "auditstream_listener_connects_total"); got != 1 {
-		t.Errorf("%v connections, want that the first is kept; log:\n%s", got, &f.log.logs)
+	testkit.Eventually(t, "all rows", func() bool { return rows.Load() == 10_001 })
+	if got := testkit.Metric(t, f.reg, "auditstream_listener_connects_total"); got != 1 {
+		t.Errorf("%v connections, want that the first is kept; log:\n%s", got, f.log)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
@@ -135,7 +136,7 @@ func (m *machine) quiesce(t *rapid.T) {
 			}
 		}
 	}
-	if missed := metric(t, m.reg, "auditstream_notifications_missed_total"); missed > 0 && !m.lossy {
+	if missed := testkit.Metric(t, m.reg, "auditstream_notifications_missed_total"); missed > 0 && !m.lossy {
 		t.Fatalf("%v missed, and no notification was lost", missed)
 	}
 }
@@ -193,10 +194,7 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 			if m.lossy {
 				interval = 5 * time.Second
 			}
-			hub, err := NewHub(HubConfig{Loader: m.tb, Announcer: alwaysAnnouncer{}, Finder: m.tb, Interval: interval, ReadTimeout: 40 * time.Millisecond, Registerer: reg})
-			if err != nil {
-				rt.Fatal(err)
-			}
+			hub := newHub(rt, HubConfig{Loader: m.tb, Finder: m.tb, Interval: interval, ReadTimeout: 40 * time.Millisecond, Registerer: reg})
 			m.hub = hub
 			ctx, cancel := context.WithCancel(context.Background())
 			var running sync.WaitGroup
@@ -217,15 +215,9 @@ func TestHubKeepsItsPromisesWhateverHappens(t *testing.T) {
 // The same promises with goroutines that run at the same time.
 func TestHubUnderConcurrentLoad(t *testing.T) {
 	t.Parallel()
-	tb := newTable()
-	for id := range int64(3) {
-		tb.set(row(id+1, "a", 0))
-	}
+	tb := newTable(row(1, "a", 0), row(2, "a", 0), row(3, "a", 0))
 	r := newSessions(t.Context(), nil)
-	h, err := NewHub(HubConfig{Loader: tb, Announcer: r, Finder: tb, Interval: 20 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := newHub(t, HubConfig{Loader: tb, Announcer: r, Finder: tb, Interval: 20 * time.Millisecond})
 	r.Session(newLockTable())
 	running, stop := context.WithCancel(t.Context())
 	var runs sync.WaitGroup

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
@@ -19,16 +20,6 @@ type loaderFunc func(ctx context.Context, keys []store.Key) ([]*store.State, err
 
 func (f loaderFunc) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
 	return f(ctx, keys)
-}
-
-// longestRead returns the largest number of keys of one read.
-func (tb *table) longestRead() (longest int) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	for _, read := range tb.reads {
-		longest = max(longest, len(read))
-	}
-	return longest
 }
 
 func many(tb *table, n int64) (ids []int64) {
@@ -73,29 +64,26 @@ func TestReadsAreBounded(t *testing.T) {
 			}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				tb := newTable()
-				ids := many(tb, 20_000)
-				h := startHub(t, HubConfig{Loader: tb, Finder: tb})
-				s := subscribe(t, h, 7)
-				tb.setPerKey(20 * time.Microsecond)
-				others(t, h, ids)
-				synctest.Wait()
-				const rows = 500 // not maxRead, which may be wrong
-				const read = rows * 20 * time.Microsecond
-				for p := range 50 {
-					if late := delayOf(tb, h, s, 7, p+2); late > 2*read+time.Millisecond {
-						t.Fatalf("a change waited %v, want %v at most", late, 2*read)
-					}
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			tb := newTable()
+			ids := many(tb, 20_000)
+			h := startHub(t, HubConfig{Loader: tb, Finder: tb})
+			s := subscribe(t, h, 7)
+			tb.setPerKey(20 * time.Microsecond)
+			others(t, h, ids)
+			synctest.Wait()
+			const rows = 500 // not maxRead, which may be wrong
+			const read = rows * 20 * time.Microsecond
+			for p := range 50 {
+				if late := delayOf(tb, h, s, 7, p+2); late > 2*read+time.Millisecond {
+					t.Fatalf("a change waited %v, want %v at most", late, 2*read)
 				}
-				time.Sleep(time.Second)
-				if n := tb.longestRead(); n > rows {
-					t.Errorf("a read of %d", n)
-				}
-			})
-		})
+			}
+			time.Sleep(time.Second)
+			if n := tb.longestRead(); n > rows {
+				t.Errorf("a read of %d", n)
+			}
+		}))
 	}
 }
 
@@ -107,34 +95,29 @@ func TestNothingIsStarvedByNotifications(t *testing.T) {
 		"resync":     (*Hub).Resync,
 		"lock":       func(h *Hub) { h.Mark(func(key store.Key) bool { return key == "2" }) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				tb := newTable()
-				tb.set(row(1, "a", 10))
-				tb.set(row(2, "a", 10))
-				tb.setTakes(5 * time.Millisecond)
-				h := startHub(t, HubConfig{Loader: tb, Interval: time.Second})
-				quiet := subscribe(t, h, 2)
-				subscribe(t, h, 1)
-				wantProgress(t, quiet, map[int64]int{2: 10})
-				tb.set(row(2, "a", 20)) // unannounced
-				stop := time.Now().Add(1100 * time.Millisecond)
-				if name != "safety net" {
-					stop = time.Now().Add(50 * time.Millisecond)
+		t.Run(name, testkit.Bubble(func(t *testing.T) {
+			tb := newTable(row(1, "a", 10), row(2, "a", 10))
+			tb.setTakes(5 * time.Millisecond)
+			h := startHub(t, HubConfig{Loader: tb, Interval: time.Second})
+			quiet := subscribe(t, h, 2)
+			subscribe(t, h, 1)
+			wantProgress(t, quiet, map[int64]int{2: 10})
+			tb.set(row(2, "a", 20)) // unannounced
+			stop := time.Now().Add(1100 * time.Millisecond)
+			if name != "safety net" {
+				stop = time.Now().Add(50 * time.Millisecond)
+			}
+			for first := true; time.Now().Before(stop); first = false {
+				h.Notify("1")
+				time.Sleep(time.Millisecond)
+				if first {
+					mark(h)
 				}
-				for first := true; time.Now().Before(stop); first = false {
-					h.Notify("1")
-					time.Sleep(time.Millisecond)
-					if first {
-						mark(h)
-					}
-				}
-				if got := quiet.Take(); len(got) != 1 || got[0].Audit.Progress != 20 {
-					t.Errorf("%d states, want the change", len(got))
-				}
-			})
-		})
+			}
+			if got := quiet.Take(); len(got) != 1 || got[0].Audit.Progress != 20 {
+				t.Errorf("%d states, want the change", len(got))
+			}
+		}))
 	}
 }
 
@@ -162,10 +145,9 @@ func TestNothingIsStarvedByManyNotifications(t *testing.T) {
 func TestFailingReadsBackOffAndAreLoggedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log logs
-		tb := newTable()
-		tb.set(row(1, "a", 10))
-		h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Logger: log.logger()})
+		var log testkit.Log
+		tb := newTable(row(1, "a", 10))
+		h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Logger: log.Logger()})
 		s := subscribe(t, h, 1)
 		wantProgress(t, s, map[int64]int{1: 10})
 		tb.failWith(errDatabase)
@@ -183,7 +165,7 @@ func TestFailingReadsBackOffAndAreLoggedOnce(t *testing.T) {
 		time.Sleep(time.Second) // without another notification
 		wantProgress(t, s, map[int64]int{1: 20})
 		for _, text := range []string{"database read failed", "database reads work again"} {
-			if got := log.count(text); got != 1 {
+			if got := log.Count(text); got != 1 {
 				t.Errorf("%q was logged %d times, want once:\n%s", text, got, &log)
 			}
 		}
@@ -193,10 +175,7 @@ func TestFailingReadsBackOffAndAreLoggedOnce(t *testing.T) {
 // A row that was urgent when its read failed is still urgent.
 func TestFailedReadIsAsUrgentAsBefore(t *testing.T) {
 	t.Parallel()
-	h, err := NewHub(HubConfig{Loader: newTable(), Announcer: alwaysAnnouncer{}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := newHub(t, HubConfig{Loader: newTable()})
 	want := map[store.Key]urgency{"1": routine, "2": soon, "3": urgent}
 	for key, d := range want {
 		h.markDirty(h.entry(key), d)
@@ -269,8 +248,7 @@ func TestCancelDuringARead(t *testing.T) {
 	t.Parallel()
 	for _, fail := range []error{nil, errDatabase} {
 		synctest.Test(t, func(t *testing.T) {
-			tb := newTable()
-			tb.set(row(1, "a", 10))
+			tb := newTable(row(1, "a", 10))
 			h := startHub(t, HubConfig{Loader: tb})
 			s := subscribe(t, h, 1)
 			wantProgress(t, s, map[int64]int{1: 10})
@@ -294,10 +272,7 @@ func TestRunEndsDuringARead(t *testing.T) {
 	t.Parallel()
 	for name, tb := range map[string]*table{"that lasts": {takes: time.Hour}, "that fails": {fail: errDatabase}} {
 		synctest.Test(t, func(t *testing.T) {
-			h, err := NewHub(HubConfig{Loader: tb, Announcer: alwaysAnnouncer{}, Finder: tb, ReadTimeout: time.Hour})
-			if err != nil {
-				t.Fatal(err)
-			}
+			h := newHub(t, HubConfig{Loader: tb, Finder: tb, ReadTimeout: time.Hour})
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- h.Run(ctx) }()
@@ -474,8 +449,7 @@ func TestUnreadableRowIsDeliveredAndRecovers(t *testing.T) {
 func TestDeletedRowIsShown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
+		tb := newTable(row(1, "a", 10))
 		h := startHub(t, HubConfig{Loader: tb})
 		s := subscribe(t, h, 1)
 		s.Take()
@@ -502,7 +476,7 @@ func TestS3ManyComeAndGoWithinMilliseconds(t *testing.T) {
 	tb := newTable()
 	ids := keys(many(tb, 40_000))
 	reg := prometheus.NewRegistry()
-	r := withAudits(&Registrar{connect: newLockTable().connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), checkBell: NewBell()})
+	r := newRegistrar(newLockTable().connect, slog.New(slog.DiscardHandler))
 	h := startHub(t, HubConfig{Loader: tb, Announcer: r, Interval: time.Hour, Registerer: reg})
 	go func() { _ = r.Run(t.Context()) }()
 	s, err := h.Subscribe(t.Context(), ids, nil)

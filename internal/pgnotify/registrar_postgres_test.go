@@ -14,6 +14,7 @@ import (
 	"auditstream/internal/localpg"
 	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -23,6 +24,14 @@ func feeds(t *testing.T, dsn string, class, buckets int) {
 	t.Helper()
 	pgtest.Psql(t, dsn, fmt.Sprintf(`create schema if not exists auditstream; create table if not exists auditstream.feeds (feed text primary key, class int, buckets int);
 		insert into auditstream.feeds values ('audits', %d, %d) on conflict (feed) do update set class = excluded.class, buckets = excluded.buckets`, class, buckets))
+}
+
+// installed returns a database with the part of an install that a lock session reads.
+func installed(t *testing.T) (dsn string) {
+	t.Helper()
+	dsn = pgtest.New(t)
+	feeds(t, dsn, 78, 4096)
+	return dsn
 }
 
 // held returns the locks that sessions hold, as "class:bucket bucket".
@@ -63,9 +72,7 @@ func newHolding(t *testing.T, dsn string, change func(*setup)) *registrarFixture
 			t.Error("held after the end")
 		}
 	})
-	runAll(t, func(ctx context.Context) error {
-		return h.registrar.Run(ctx)
-	})
+	runAll(t, h.registrar.Run)
 	return h
 }
 
@@ -78,7 +85,7 @@ func (h *registrarFixture) holds(t *testing.T, want string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("held: %q, want %q; log:\n%s", got, want, &h.log.logs)
+			t.Fatalf("held: %q, want %q; log:\n%s", got, want, h.log)
 		}
 	}
 }
@@ -93,8 +100,7 @@ func (h *registrarFixture) kill(t *testing.T) {
 
 func TestHolderHoldsTheLocks(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
+	dsn := installed(t)
 	h := newHolding(t, dsn, nil)
 	h.registrar.Want(in(7))
 	h.registrar.Want(NewRows)
@@ -118,25 +124,23 @@ func TestHolderHoldsTheLocks(t *testing.T) {
 // A connection that passes nothing any more is closed.
 func TestHalfOpenHolderIsNoticed(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
+	dsn := installed(t)
 	proxy, proxied := pgtest.ProxyDSN(t, dsn)
 	h := newHolding(t, proxied, nil)
-	eventually(t, "held", h.registrar.Held)
+	testkit.Eventually(t, "held", h.registrar.Held)
 	h.registrar.Want(in(7))
-	eventually(t, "announced", func() bool { return h.registrar.Announced(in(7)) })
+	testkit.Eventually(t, "announced", func() bool { return h.registrar.Announced(in(7)) })
 	proxy.Pause()
-	eventually(t, "not held", func() bool { return !h.registrar.Held() && !h.registrar.Announced(in(7)) })
+	testkit.Eventually(t, "not held", func() bool { return !h.registrar.Held() && !h.registrar.Announced(in(7)) })
 	proxy.DropAll()
 	proxy.Resume()
-	eventually(t, "announced again", func() bool { return h.registrar.Announced(in(7)) })
+	testkit.Eventually(t, "announced again", func() bool { return h.registrar.Announced(in(7)) })
 }
 
 // Through a transaction pooler no notification comes back, so no lock is acquired that would stay with another client.
 func TestHolderTakesNoLockUnproven(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
+	dsn := installed(t)
 	var sent atomic.Int64
 	early := make(chan string, 1)
 	h := newHolding(t, dsn, func(cfg *setup) {
@@ -185,8 +189,7 @@ func (c *recordingConn) seen() (text string, reads int) {
 // to, so the test looks at what arrives on the connection.
 func TestHolderListensNoMore(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
+	dsn := installed(t)
 	var tap atomic.Pointer[recordingConn]
 	var channel atomic.Value
 	h := newHolding(t, dsn, func(cfg *setup) {
@@ -200,14 +203,14 @@ func TestHolderListensNoMore(t *testing.T) {
 			return pool.Exec(ctx, query, args...)
 		}}
 	})
-	eventually(t, "held", h.registrar.Held)
+	testkit.Eventually(t, "held", h.registrar.Held)
 	_, before := tap.Load().seen()
 	for _, name := range []string{channel.Load().(string), Channel} {
 		pgtest.Psql(t, dsn, `select pg_notify('`+name+`', 'nobody listens')`)
 	}
 	for n := range int32(3) { // a notification comes before the answer to what is asked after it
 		h.registrar.Want(in(n))
-		eventually(t, "the lock", func() bool { return h.registrar.Announced(in(n)) })
+		testkit.Eventually(t, "the lock", func() bool { return h.registrar.Announced(in(n)) })
 	}
 	if text, reads := tap.Load().seen(); strings.Contains(text, "nobody listens") || reads < before+3 {
 		t.Errorf("%d reads; the session listens", reads-before)
@@ -248,8 +251,7 @@ func TestInstallMayChangeTheLocks(t *testing.T) {
 // Locks of an earlier check are released.
 func TestLocksOfAnEarlierInstallAreGivenBack(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
+	dsn := installed(t)
 	s := &lockSession{conn: pgtest.Connect(t, dsn), pool: newSetup(t, dsn).pool}
 	for _, step := range []struct {
 		class, buckets int
@@ -274,8 +276,7 @@ func TestLocksOfAnEarlierInstallAreGivenBack(t *testing.T) {
 // An install may lock auditstream.feeds, for a moment or for long.
 func TestLockedFeedsCostTheSessionAlone(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
+	dsn := installed(t)
 	h := newHolding(t, dsn, nil)
 	h.registrar.Want(in(7))
 	h.holds(t, "78:7")
@@ -306,7 +307,7 @@ func TestFullLockTableLeavesNoLockBehind(t *testing.T) {
 	for b := range int32(maxBuckets - 100) {
 		h.registrar.Leave(in(b))
 	}
-	eventually(t, "the others' locks", func() bool { return h.registrar.Unheld() == 0 })
+	testkit.Eventually(t, "the others' locks", func() bool { return h.registrar.Unheld() == 0 })
 	for b := range int32(100) {
 		h.registrar.Leave(in(maxBuckets - 100 + b))
 	}
@@ -316,8 +317,7 @@ func TestFullLockTableLeavesNoLockBehind(t *testing.T) {
 // After a failover the old primary may live on, with all connections to it. The locks must be on the server to which the application writes.
 func TestHolderFollowsTheDatabase(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	feeds(t, dsn, 78, 4096)
+	dsn := installed(t)
 	var elsewhere atomic.Bool
 	h := newHolding(t, dsn, func(cfg *setup) {
 		pool := cfg.pool

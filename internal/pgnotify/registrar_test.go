@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 // lockTable implements locks: the locks of one session and the cluster's transactions.
@@ -113,12 +115,7 @@ func (l *transactions) end(xid uint64) {
 func (l *lockTable) heldBuckets() []int32 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var held []int32
-	for b := range l.held {
-		held = append(held, b)
-	}
-	slices.Sort(held)
-	return held
+	return slices.Sorted(maps.Keys(l.held))
 }
 
 // marks records the buckets of the calls of mark, in their order.
@@ -150,6 +147,14 @@ func (m *marks) take() [][]int32 {
 	return all
 }
 
+// takeSorted returns the buckets of all calls, each once.
+func (m *marks) takeSorted() []int32 {
+	synctest.Wait()
+	all := slices.Concat(m.take()...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // keysOf returns a key for each bucket.
 var keysOf = sync.OnceValue(func() (keys [maxBuckets]store.Key) {
 	for id, missing := int64(1), maxBuckets; missing > 0; id++ {
@@ -172,6 +177,10 @@ type auditsOf struct {
 
 func withAudits(r *Registrar) auditsOf { return auditsOf{r, r.Feed(store.Audits)} }
 
+func newRegistrar(connect func(context.Context) (locks, error), logger *slog.Logger) auditsOf {
+	return withAudits(&Registrar{connect: connect, logger: logger, wake: NewBell(), checkBell: NewBell()})
+}
+
 // sessions is a Registrar to which the test gives one session after the other.
 type sessions struct {
 	auditsOf
@@ -180,7 +189,7 @@ type sessions struct {
 }
 
 func newSessions(ctx context.Context, mark func(func(store.Key) bool)) *sessions {
-	s := &sessions{withAudits(&Registrar{logger: slog.New(slog.DiscardHandler), wake: NewBell(), checkBell: NewBell()}), ctx, func() {}}
+	s := &sessions{newRegistrar(nil, slog.New(slog.DiscardHandler)), ctx, func() {}}
 	if mark != nil {
 		s.Attach(mark)
 	}
@@ -272,14 +281,12 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 		if r.Announced(in(1)) {
 			t.Error("announced while transactions are open")
 		}
-		got := slices.Concat(m.take()...)
-		if slices.Sort(got); !slices.Equal(got, []int32{1, 2}) {
+		if got := m.takeSorted(); !slices.Equal(got, []int32{1, 2}) {
 			t.Errorf("to be read: %v", got)
 		}
 		l.end(50)
 		time.Sleep(2 * retryMax)
-		got = slices.Concat(m.take()...)
-		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || r.Announced(in(1)) {
+		if got := m.takeSorted(); !slices.Equal(got, []int32{1, 2}) || r.Announced(in(1)) {
 			t.Errorf("after the first has ended: %v to be read, announced: %v", got, r.Announced(in(1)))
 		}
 		l.begin(200) // looks late enough
@@ -290,11 +297,9 @@ func TestOpenTransactionsAreWaitedFor(t *testing.T) {
 		}
 		l.end(60)
 		time.Sleep(2 * retryMax)
-		got = slices.Concat(m.take()...)
-		if slices.Sort(got); !slices.Equal(slices.Compact(got), []int32{1, 2}) || !r.Announced(in(1)) || !r.Announced(in(2)) {
+		if got := m.takeSorted(); !slices.Equal(got, []int32{1, 2}) || !r.Announced(in(1)) || !r.Announced(in(2)) {
 			t.Errorf("after both have ended: %v to be read, announced: %v", got, r.Announced(in(1)))
 		}
-		synctest.Wait()
 		looks := l.listCount()
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
@@ -379,9 +384,7 @@ func TestFloodGivesAllBack(t *testing.T) {
 		}
 		wantMarks(t, m)
 		r.Flood(false)
-		synctest.Wait()
-		got := slices.Concat(m.take()...)
-		if slices.Sort(got); !slices.Equal(got, []int32{1, 2, 3}) || len(l.heldBuckets()) != 3 {
+		if got := m.takeSorted(); !slices.Equal(got, []int32{1, 2, 3}) || len(l.heldBuckets()) != 3 {
 			t.Errorf("after it: %v to be read, %v held", got, l.heldBuckets())
 		}
 	})
@@ -558,10 +561,10 @@ func TestSessionEndsDuringTake(t *testing.T) {
 func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log logs
+		var log testkit.Log
 		l := newLockTable()
 		l.fail = errors.New("out of shared memory")
-		r := withAudits(&Registrar{connect: l.connect, logger: log.logger(), wake: NewBell(), checkBell: NewBell()})
+		r := newRegistrar(l.connect, log.Logger())
 		r.Attach(new(marks).mark)
 		r.Want(in(1))
 		go func() { _ = r.Run(t.Context()) }()
@@ -575,7 +578,7 @@ func TestRefusalIsLoggedOnceAndBacksOff(t *testing.T) {
 		l.mu.Unlock()
 		time.Sleep(backoffMax)
 		synctest.Wait()
-		if log.count("cannot learn what is watched, trying again") != 1 || log.count("telling the triggers") != 1 || !r.Announced(in(1)) {
+		if log.Count("cannot learn what is watched, trying again") != 1 || log.Count("telling the triggers") != 1 || !r.Announced(in(1)) {
 			t.Errorf("announced %v, log:\n%s", r.Announced(in(1)), &log)
 		}
 	})
@@ -597,9 +600,7 @@ func TestBucketsWaitForTheirOwnTransactions(t *testing.T) {
 		wait := func(want ...int32) {
 			t.Helper()
 			time.Sleep(2 * retryMax)
-			synctest.Wait()
-			got := slices.Concat(m.take()...)
-			if slices.Sort(got); !slices.Equal(slices.Compact(got), want) {
+			if got := m.takeSorted(); !slices.Equal(got, want) {
 				t.Errorf("to be read %v, want %v", got, want)
 			}
 		}
@@ -692,7 +693,7 @@ func TestU22RegistrarAsksNothingWhileNobodyWatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLockTable()
-		r := withAudits(&Registrar{connect: l.connect, logger: slog.New(slog.DiscardHandler), wake: NewBell(), checkBell: NewBell()})
+		r := newRegistrar(l.connect, slog.New(slog.DiscardHandler))
 		r.Attach(new(marks).mark)
 		done := make(chan error)
 		ctx, cancel := context.WithCancel(t.Context())

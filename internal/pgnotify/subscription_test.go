@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -13,10 +14,7 @@ import (
 func TestGroupIsReadAtOnceAndShownTheNewest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
-		tb.set(row(2, "a", 20))
-		tb.set(ended(3, "a"))
+		tb := newTable(row(1, "a", 10), row(2, "a", 20), ended(3, "a"))
 		h := startHub(t, HubConfig{Loader: tb})
 		s := subscribe(t, h, 3, 1, 2, 9)
 		if got := s.Take(); len(got) != 4 || tb.count() != 1 {
@@ -37,9 +35,7 @@ func TestGroupNeverLosesATerminalState(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
-		tb := newTable()
-		tb.set(row(1, "a", 10))
-		tb.set(row(2, "a", 20))
+		tb := newTable(row(1, "a", 10), row(2, "a", 20))
 		h := startHub(t, HubConfig{Loader: tb, Registerer: reg})
 		alone, s := subscribe(t, h, 1), subscribe(t, h, 1, 2)
 		alone.Take()
@@ -53,10 +49,10 @@ func TestGroupNeverLosesATerminalState(t *testing.T) {
 		tb.update(h, row(1, "a", 2))
 		wantProgress(t, s, nil) // its last was shown
 		alone.Cancel()
-		if got := metric(t, reg, "auditstream_watched_audits"); got != 1 {
+		if got := testkit.Metric(t, reg, "auditstream_watched_audits"); got != 1 {
 			t.Errorf("%v audits watched, want 1: what has ended is not read any more", got)
 		}
-		if got := metric(t, reg, "auditstream_states_coalesced_total"); got != 0 {
+		if got := testkit.Metric(t, reg, "auditstream_states_coalesced_total"); got != 0 {
 			t.Errorf("%v states coalesced, want none", got)
 		}
 	})
@@ -66,9 +62,7 @@ func TestGroupNeverLosesATerminalState(t *testing.T) {
 func TestAllAreShownAStateAtWhichSomeLeave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
-		tb.set(row(2, "a", 10))
+		tb := newTable(row(1, "a", 10), row(2, "a", 10))
 		h := startHub(t, HubConfig{Loader: tb, Finder: tb})
 		var all []*Subscription
 		for n := range 30 {
@@ -105,8 +99,7 @@ func TestAllAreShownAStateAtWhichSomeLeave(t *testing.T) {
 func TestSubscriptionIsWokenForWhatItHas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		tb := newTable()
-		tb.set(row(1, "a", 10))
+		tb := newTable(row(1, "a", 10))
 		h := startHub(t, HubConfig{Loader: tb, Finder: tb})
 		woken := 0
 		s, err := h.Subscribe(t.Context(), []store.Key{"1", "2"}, func() { woken++ })

@@ -2,15 +2,14 @@ package redisnotify
 
 import (
 	"context"
-	"log/slog"
 	"net"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/redistest"
+	"auditstream/internal/testkit"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -39,16 +38,16 @@ func TestSilentSubscriptionIsReplaced(t *testing.T) {
 		cfg.CanaryTimeout = 5 * time.Second
 		cfg.Registerer = registry
 	})
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	_, before := heard.counts(0)
 	hole.Pause() // for ever
-	eventually(t, "a new subscription", func() bool { _, resyncs := heard.counts(0); return resyncs > before })
-	if n := counted(t, registry, "auditstream_listener_failures_total", "silent"); n < 1 {
+	heard.resynced(t, before)
+	if n := testkit.Metric(t, registry, "auditstream_listener_failures_total", "silent"); n < 1 {
 		t.Errorf("%v subscriptions were given up because they were silent, want one", n)
 	}
-	eventually(t, "up again", l.Up)
+	testkit.Eventually(t, "up again", l.Up)
 	publish(t, options(t, s.URL()), channel(9), "")
-	eventually(t, "a hint", func() bool { told, _ := heard.counts(9); return told == 1 })
+	heard.hears(t, 9)
 }
 
 // When only publishing fails, nothing is proven, but the subscription is kept and its messages are heard.
@@ -57,21 +56,21 @@ func TestSubscriptionIsKeptWhileNoCanaryCanBeSent(t *testing.T) {
 	s := redistest.Start(t)
 	hole := pgtest.Proxy(t, s.Addr)
 	registry := prometheus.NewRegistry()
-	var log buffer
+	var log testkit.Log
 	l, heard := listen(t, s.URL(), firstDial(s.Addr, hole.Addr()), impatient, func(cfg *setup) {
-		cfg.Logger, cfg.Registerer = slog.New(slog.NewTextHandler(&log, nil)), registry
+		cfg.Logger, cfg.Registerer = log.Logger(), registry
 	})
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	hole.Pause()
-	eventually(t, "polling", func() bool { return !l.Up() })
+	testkit.Eventually(t, "polling", func() bool { return !l.Up() })
 	publish(t, options(t, s.URL()), channel(9), "")
-	eventually(t, "a hint all the same", func() bool { told, _ := heard.counts(9); return told == 1 })
+	heard.hears(t, 9)
 	hole.Resume()
-	eventually(t, "up again", l.Up)
-	if n := counted(t, registry, "auditstream_listener_connects_total", ""); n != 1 {
+	testkit.Eventually(t, "up again", l.Up)
+	if n := testkit.Metric(t, registry, "auditstream_listener_connects_total"); n != 1 {
 		t.Errorf("%v subscriptions, want the one that works", n)
 	}
-	if n := strings.Count(log.String(), "no canary can be sent"); n != 1 {
+	if n := log.Count("no canary can be sent"); n != 1 {
 		t.Errorf("%d warnings, want one:\n%s", n, log.String())
 	}
 }

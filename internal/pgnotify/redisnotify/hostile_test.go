@@ -13,6 +13,7 @@ import (
 
 	"auditstream/internal/pgnotify"
 	"auditstream/internal/redistest"
+	"auditstream/internal/testkit"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -54,18 +55,18 @@ func TestHintArrivesAmidAFlood(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	l, heard := listen(t, s.URL())
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	names := []string{"audit.progress.", "audit.progress.x", "audit.progress.-1", "audit.progress.!relay2", "audit.progress.!" + strings.Repeat("y", 1000),
 		"audit.progress." + strings.Repeat("9", 1000), "audit.progress.**", "audit.progress.\x00\xff\r\n", "elsewhere", "audit.progress.5"}
 	stop := flood(t, options(t, s.URL()), func(n int) (string, string) { return names[n%len(names)], strings.Repeat("7", n%100) })
-	eventually(t, "the flood", func() bool { told, _ := heard.counts(5); return told > 1000 })
+	testkit.Eventually(t, "the flood", func() bool { told, _ := heard.counts(5); return told > 1000 })
 	for id := range int64(5) {
 		_, before := heard.counts(0)
 		publish(t, options(t, s.URL()), channel(1000+id), "")
-		eventually(t, "a hint", func() bool { told, resyncs := heard.counts(1000 + id); return told > 0 || resyncs > before })
+		testkit.Eventually(t, "a hint", func() bool { told, resyncs := heard.counts(1000 + id); return told > 0 || resyncs > before })
 	}
 	stop()
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	heard.mu.Lock()
 	defer heard.mu.Unlock()
 	for key := range heard.ids {
@@ -80,16 +81,16 @@ func TestEnormousBodyCostsTheSubscriptionAlone(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, "--client-output-buffer-limit", "pubsub", "1mb", "1mb", "10")
 	l, heard := listen(t, s.URL())
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	_, before := heard.counts(0)
 	publish(t, options(t, s.URL()), channel(1), strings.Repeat("x", 8<<20))
-	eventually(t, "a new subscription", func() bool { _, resyncs := heard.counts(0); return resyncs > before })
+	heard.resynced(t, before)
 	if told, _ := heard.counts(1); told != 0 {
 		t.Error("the message was delivered: the limit that SECURITY.md counts on did not hold")
 	}
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	publish(t, options(t, s.URL()), channel(2), "")
-	eventually(t, "a hint", func() bool { told, _ := heard.counts(2); return told == 1 })
+	heard.hears(t, 2)
 }
 
 // A relay and an instance need exactly the rights that docs/redis.md names.
@@ -101,20 +102,16 @@ func TestACLUserNeedsNoMore(t *testing.T) {
 	s := redistest.Start(t, args...)
 	url := func(user string) string { return fmt.Sprintf("redis://%s:hush@%s/0", user, s.Addr) }
 	l, heard := listen(t, url("auditstream"))
-	eventually(t, "up", l.Up)
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, url("auditstream"))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	start(t, running(p, func() bool { return false }))
+	testkit.Eventually(t, "up", l.Up)
+	p := runPublisher(t, url("auditstream"), never)
 	p.Notify("3")
-	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told == 1 })
+	heard.hears(t, 3)
 
 	// A user who may not publish hears hints but sends no canary, so nothing is proven.
 	deaf, hears := listen(t, url("reader"))
-	eventually(t, "a subscription", func() bool { _, resyncs := hears.counts(0); return resyncs > 0 })
+	hears.resynced(t, 0)
 	p.Notify("4")
-	eventually(t, "a hint", func() bool { told, _ := hears.counts(4); return told == 1 })
+	hears.hears(t, 4)
 	if deaf.Up() {
 		t.Error("up without the right to publish a canary")
 	}
@@ -144,7 +141,7 @@ func TestServersThatAreNoRedis(t *testing.T) {
 			t.Parallel()
 			addr, connections := serve(t, answer)
 			l, heard := listen(t, "redis://"+addr+"/0")
-			eventually(t, "connections", func() bool { return connections.Load() >= 3 })
+			testkit.Eventually(t, "connections", func() bool { return connections.Load() >= 3 })
 			if l.Up() {
 				t.Error("up")
 			}
@@ -201,7 +198,7 @@ func TestRunEndsWhileRedisIsSilent(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- l.Run(ctx) }()
-	eventually(t, "a connection", func() bool { return connections.Load() > 0 })
+	testkit.Eventually(t, "a connection", func() bool { return connections.Load() > 0 })
 	start := time.Now()
 	cancel()
 	if err := <-done; err != nil || time.Since(start) > 2*ioTimeout {

@@ -1,24 +1,15 @@
 package redisnotify
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"log/slog"
-	"math/big"
-	"net"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"auditstream/internal/pgnotify"
 	"auditstream/internal/redistest"
+	"auditstream/internal/testkit"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -62,18 +53,15 @@ func TestMessagesAreHints(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	l, heard := listen(t, s.URL())
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	o := options(t, s.URL())
 	for _, name := range []string{"audit.progress.", "audit.progress.0", "audit.progress.-1", "audit.progress.07", "audit.progress.1 ", "audit.progress.1.2", "audit.progress.!forged", "audit.progressive.9"} {
 		publish(t, o, name, "7")
 	}
 	publish(t, o, channel(42), `{"audit_id":7,"status":"completed"}`)
 	publish(t, o, channel(9223372036854775807), strings.Repeat("\x00\r\n", 1000))
-	eventually(t, "the ids", func() bool {
-		a, _ := heard.counts(42)
-		b, _ := heard.counts(9223372036854775807)
-		return a == 1 && b == 1
-	})
+	heard.hears(t, 42)
+	heard.hears(t, 9223372036854775807)
 	heard.mu.Lock()
 	defer heard.mu.Unlock()
 	if len(heard.ids) != 2 || heard.resyncs != 1 {
@@ -87,21 +75,21 @@ func TestDeadRedisRecovers(t *testing.T) {
 	s := redistest.Start(t)
 	registry := prometheus.NewRegistry()
 	l, heard := listen(t, s.URL(), func(cfg *setup) { cfg.Registerer = registry })
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	for round := range 3 {
 		s.Kill()
-		eventually(t, "polling", func() bool { return !l.Up() })
+		testkit.Eventually(t, "polling", func() bool { return !l.Up() })
 		_, before := heard.counts(0)
 		s.Restart(t)
-		eventually(t, "up again", l.Up)
+		testkit.Eventually(t, "up again", l.Up)
 		if _, after := heard.counts(0); after <= before {
 			t.Errorf("no resync after restart %d", round)
 		}
 		id := int64(100 + round)
 		publish(t, options(t, s.URL()), channel(id), "")
-		eventually(t, "a hint", func() bool { told, _ := heard.counts(id); return told == 1 })
+		heard.hears(t, id)
 	}
-	if got := counted(t, registry, "auditstream_listener_connects_total", ""); got != 4 {
+	if got := testkit.Metric(t, registry, "auditstream_listener_connects_total"); got != 4 {
 		t.Errorf("%v connects, want 4", got)
 	}
 }
@@ -111,75 +99,40 @@ func TestPausedRedisIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	l, heard := listen(t, s.URL(), impatient)
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	if err := s.Process().Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "polling", func() bool { return !l.Up() })
+	testkit.Eventually(t, "polling", func() bool { return !l.Up() })
 	if err := s.Process().Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "up again", l.Up)
+	testkit.Eventually(t, "up again", l.Up)
 	publish(t, options(t, s.URL()), channel(5), "")
-	eventually(t, "a hint", func() bool { told, _ := heard.counts(5); return told == 1 })
+	heard.hears(t, 5)
 }
 
 func TestTLSAndPassword(t *testing.T) {
 	t.Parallel()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	cert := write(t, "cert.pem", certPEM)
-	keyFile := write(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(certPEM)
-	trust := func(cfg *setup) { cfg.redis.TLSConfig.RootCAs = pool }
+	cert, key, roots := testkit.Certificate(t)
+	s := redistest.Start(t, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no", "--requirepass", "hush-password", "--tls-port", "{port}")
 
-	s := redistest.Start(t, "--tls-cert-file", cert, "--tls-key-file", keyFile, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no", "--requirepass", "hush-password", "--tls-port", "{port}")
-
+	trust := func(cfg *setup) { cfg.redis.TLSConfig.RootCAs = roots }
 	l, _ := listen(t, "rediss://:hush-password@"+s.Addr+"/0", trust)
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 
-	var log buffer
-	logged := func(cfg *setup) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
+	var log testkit.Log
+	logged := func(cfg *setup) { cfg.Logger = log.Logger() }
 	wrong, _ := listen(t, "rediss://:hush-wrong@"+s.Addr+"/0", trust, logged)
 	untrusted, _ := listen(t, "rediss://:hush-password@"+s.Addr+"/0", logged)
 	plain, _ := listen(t, "redis://:hush-password@"+s.Addr+"/0", logged)
-	eventually(t, "three warnings", func() bool { return strings.Count(log.String(), "no subscription to Redis (REDIS_URL)") == 3 })
+	testkit.Eventually(t, "three warnings", func() bool { return log.Count("no subscription to Redis (REDIS_URL)") == 3 })
 	if wrong.Up() || untrusted.Up() || plain.Up() {
 		t.Error("up with a wrong password, a certificate that is not trusted, or without TLS")
 	}
-	if text := log.String(); strings.Contains(text, "hush") || !strings.Contains(text, "WRONGPASS") || !strings.Contains(text, "x509") {
-		t.Errorf("log %s, want the causes and no password", text)
+	if log.Has("hush") || !log.Has("WRONGPASS", "x509") {
+		t.Errorf("log %s, want the causes and no password", &log)
 	}
-}
-
-type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func TestParseURLTellsNoPassword(t *testing.T) {

@@ -3,21 +3,17 @@ package redisnotify
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 )
 
-// patience bounds every wait for something that must happen.
-const patience = 60 * time.Second
+const patience = testkit.Patience
 
 // The library's goroutine that retries to dial ends up to a second after its client is closed.
 func TestMain(m *testing.M) {
@@ -75,18 +71,16 @@ func (s *sink) counts(id int64) (told, resyncs int) {
 	return s.ids[store.IntKey(id)], s.resyncs
 }
 
-func eventually(t *testing.T, what string, check func() bool) {
+// hears waits until the sink was told once of an id.
+func (s *sink) hears(t *testing.T, id int64) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !check() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
+	testkit.Eventually(t, fmt.Sprint("a hint of ", id), func() bool { told, _ := s.counts(id); return told == 1 })
+}
+
+// resynced waits until there was another resync than those before.
+func (s *sink) resynced(t *testing.T, before int) {
+	t.Helper()
+	testkit.Eventually(t, "another resync", func() bool { _, resyncs := s.counts(0); return resyncs > before })
 }
 
 // start runs a function until the test is over.
@@ -103,31 +97,4 @@ func start(t *testing.T, run func(context.Context) error) {
 	})
 }
 
-func write(t *testing.T, name string, text []byte) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
 func channel(id int64) string { return fmt.Sprintf("%s%d", Prefix, id) }
-
-// counted returns the value of a counter, or that of one label's value.
-func counted(t *testing.T, registry *prometheus.Registry, name, label string) float64 {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
-				return m.GetCounter().GetValue()
-			}
-		}
-	}
-	t.Fatalf("no counter %s of %q", name, label)
-	return 0
-}

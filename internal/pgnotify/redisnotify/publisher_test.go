@@ -2,8 +2,6 @@ package redisnotify
 
 import (
 	"context"
-	"log/slog"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,23 +10,27 @@ import (
 	"auditstream/internal/pgtest"
 	"auditstream/internal/redistest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-func relay(t *testing.T, s *redistest.Server) *Publisher {
+// never is for a publisher whose process does not listen.
+func never() bool { return false }
+
+// runPublisher runs a publisher until the test is over.
+func runPublisher(t *testing.T, url string, listening func() bool, change ...func(*PublisherConfig)) *Publisher {
 	t.Helper()
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, s.URL())})
+	cfg := PublisherConfig{Redis: options(t, url)}
+	for _, c := range change {
+		c(&cfg)
+	}
+	p, err := NewPublisher(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, running(p, func() bool { return false }))
+	start(t, func(ctx context.Context) error { return p.Run(ctx, listening) })
 	return p
-}
-
-// running returns a function that runs a publisher.
-func running(p *Publisher, listening func() bool) func(context.Context) error {
-	return func(ctx context.Context) error { return p.Run(ctx, listening) }
 }
 
 // Every listener hears what a publisher is given. A second publisher does no harm.
@@ -37,24 +39,17 @@ func TestPublishersReachAllListeners(t *testing.T) {
 	s := redistest.Start(t)
 	a, heardA := listen(t, s.URL())
 	b, heardB := listen(t, s.URL())
-	eventually(t, "up", func() bool { return a.Up() && b.Up() })
-	for _, p := range []*Publisher{relay(t, s), relay(t, s)} {
+	testkit.Eventually(t, "up", func() bool { return a.Up() && b.Up() })
+	for _, p := range []*Publisher{runPublisher(t, s.URL(), never), runPublisher(t, s.URL(), never)} {
 		p.Notify("42")
 		p.Resync()
 		p.Notify("43") // the resync includes it
 	}
-	eventually(t, "resyncs", func() bool {
-		_, ra := heardA.counts(0)
-		_, rb := heardB.counts(0)
-		return ra >= 2 && rb >= 2
-	})
-	one := relay(t, s)
-	one.Notify("44")
-	eventually(t, "a hint", func() bool {
-		na, _ := heardA.counts(44)
-		nb, _ := heardB.counts(44)
-		return na == 1 && nb == 1
-	})
+	heardA.resynced(t, 1)
+	heardB.resynced(t, 1)
+	runPublisher(t, s.URL(), never).Notify("44")
+	heardA.hears(t, 44)
+	heardB.hears(t, 44)
 }
 
 // A resync makes up for hints that Redis did not accept. It matters to a listener that never lost its subscription: only the publisher can
@@ -64,29 +59,25 @@ func TestPublisherResyncsAfterAnOutage(t *testing.T) {
 	s := redistest.Start(t)
 	registry := prometheus.NewRegistry()
 	l, heard := listen(t, s.URL(), func(cfg *setup) { cfg.Registerer = registry })
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	proxy := pgtest.Proxy(t, s.Addr)
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	start(t, running(p, func() bool { return false }))
+	p := runPublisher(t, "redis://"+proxy.Addr()+"/0", never)
 	p.Notify("1")
-	eventually(t, "a hint", func() bool { told, _ := heard.counts(1); return told == 1 })
-	eventually(t, "an answer", p.Up) // which may come after the hint
+	heard.hears(t, 1)
+	testkit.Eventually(t, "an answer", p.Up) // which may come after the hint
 	_, before := heard.counts(0)
 	proxy.SetTarget("127.0.0.1:1")
 	proxy.DropAll()
 	p.Notify("2")
-	eventually(t, "not up", func() bool { return !p.Up() })
+	testkit.Eventually(t, "not up", func() bool { return !p.Up() })
 	proxy.SetTarget(s.Addr)
-	eventually(t, "up again", p.Up)
-	eventually(t, "the resync", func() bool { _, resyncs := heard.counts(0); return resyncs > before })
-	if n := counted(t, registry, "auditstream_listener_connects_total", ""); n != 1 {
+	testkit.Eventually(t, "up again", p.Up)
+	heard.resynced(t, before)
+	if n := testkit.Metric(t, registry, "auditstream_listener_connects_total"); n != 1 {
 		t.Errorf("%v subscriptions, want the one that was to be left alone", n)
 	}
 	p.Notify("3")
-	eventually(t, "a hint", func() bool { told, _ := heard.counts(3); return told == 1 })
+	heard.hears(t, 3)
 }
 
 // A connection that swallows everything ends within its time-outs.
@@ -94,16 +85,12 @@ func TestBlackHoledPublisherRecovers(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	proxy := pgtest.Proxy(t, s.Addr)
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), HeartbeatInterval: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	start(t, running(p, func() bool { return true }))
-	eventually(t, "up", p.Up)
+	p := runPublisher(t, "redis://"+proxy.Addr()+"/0", func() bool { return true }, func(c *PublisherConfig) { c.HeartbeatInterval = 50 * time.Millisecond })
+	testkit.Eventually(t, "up", p.Up)
 	proxy.Pause()
-	eventually(t, "not up", func() bool { return !p.Up() })
+	testkit.Eventually(t, "not up", func() bool { return !p.Up() })
 	proxy.Resume()
-	eventually(t, "up again", p.Up)
+	testkit.Eventually(t, "up again", p.Up)
 }
 
 // A flood that Redis does not accept takes bounded memory, and one message makes up for it.
@@ -123,7 +110,7 @@ func TestPublisherIsBounded(t *testing.T) {
 	for id := range int64(maxPending) {
 		p.Notify(string(store.IntKey(maxPending + id + 1)))
 	}
-	eventually(t, "the resync", func() bool {
+	testkit.Eventually(t, "the resync", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.resync
@@ -151,8 +138,8 @@ func TestTwoRelaysDoNoHarm(t *testing.T) {
 	}
 	defer sub.Cancel()
 	sub.Confirm()
-	eventually(t, "up", l.Up)
-	relays := []*Publisher{relay(t, s), relay(t, s)}
+	testkit.Eventually(t, "up", l.Up)
+	relays := []*Publisher{runPublisher(t, s.URL(), never), runPublisher(t, s.URL(), never)}
 	shown := 0
 	for n := range int64(20) {
 		rows.progress.Store(n + 1)
@@ -160,7 +147,7 @@ func TestTwoRelaysDoNoHarm(t *testing.T) {
 			p.Notify("7")
 			p.Resync()
 		}
-		eventually(t, "the change", func() bool {
+		testkit.Eventually(t, "the change", func() bool {
 			for _, state := range sub.Take() {
 				shown++
 				if state.Audit.Progress == int(n+1) {
@@ -208,33 +195,29 @@ func TestNothingToPublishIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	proxy := pgtest.Proxy(t, s.Addr)
-	var log buffer
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://"+proxy.Addr()+"/0"), HeartbeatInterval: 100 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var log testkit.Log
 	turns := make(chan struct{})
-	start(t, running(p, func() bool { // Run calls it whenever there may be something to publish
+	p := runPublisher(t, "redis://"+proxy.Addr()+"/0", func() bool { // Run calls it whenever there may be something to publish
 		select {
 		case turns <- struct{}{}:
 		default:
 		}
 		return false
-	}))
+	}, func(c *PublisherConfig) { c.HeartbeatInterval, c.Logger = 100*time.Millisecond, log.Logger() })
 	for range 3 {
 		p.Resync()
-		eventually(t, "up", p.Up)
+		testkit.Eventually(t, "up", p.Up)
 		proxy.SetTarget("127.0.0.1:1")
 		proxy.DropAll()
 		p.Notify("1")
-		eventually(t, "not up", func() bool { return !p.Up() })
+		testkit.Eventually(t, "not up", func() bool { return !p.Up() })
 		for range 3 { // in which no resync is due
 			<-turns
 		}
 		proxy.SetTarget(s.Addr)
-		eventually(t, "up again", p.Up)
+		testkit.Eventually(t, "up again", p.Up)
 	}
-	if lost, found := strings.Count(log.String(), "takes no hints"), strings.Count(log.String(), "takes hints again"); lost != 3 || found < 2 || found > 3 {
+	if lost, found := log.Count("takes no hints"), log.Count("takes hints again"); lost != 3 || found < 2 || found > 3 {
 		t.Errorf("%d warnings, %d recoveries:\n%s", lost, found, log.String())
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/redistest"
+	"auditstream/internal/testkit"
 )
 
 // A relay that hears nothing from PostgreSQL any more, or that is needed and was never there, is noticed although Redis works.
@@ -23,27 +24,23 @@ func TestDeadRelayIsMissed(t *testing.T) {
 			return ""
 		}
 	})
-	eventually(t, "a subscription", func() bool { _, resyncs := heard.counts(0); return resyncs > 0 })
+	heard.resynced(t, 0)
 	publish(t, options(t, s.URL()), channel(7), "")
-	eventually(t, "a hint all the same", func() bool { told, _ := heard.counts(7); return told == 1 })
-	eventually(t, "a proof", func() bool { return source.Load() != nil })
+	heard.hears(t, 7)
+	testkit.Eventually(t, "a proof", func() bool { return source.Load() != nil })
 	if l.Up() || source.Load().RelayDead(false) || source.Load().Relayed() {
 		t.Error("up without a relay, or one is missed that is not needed")
 	}
-	p, err := NewPublisher(PublisherConfig{Redis: options(t, s.URL()), HeartbeatInterval: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var listens atomic.Bool
-	start(t, running(p, listens.Load))
+	runPublisher(t, s.URL(), listens.Load, func(c *PublisherConfig) { c.HeartbeatInterval = 50 * time.Millisecond })
 	for range 2 {
 		listens.Store(true)
-		eventually(t, "up", l.Up)
+		testkit.Eventually(t, "up", l.Up)
 		if !source.Load().Relayed() {
 			t.Error("no relay was heard")
 		}
 		listens.Store(false)
-		eventually(t, "polling", func() bool { return !l.Up() })
+		testkit.Eventually(t, "polling", func() bool { return !l.Up() })
 		if !source.Load().RelayDead(false) {
 			t.Error("what was there is not missed")
 		}
@@ -56,14 +53,14 @@ func TestBlackHoledSubscriptionRecovers(t *testing.T) {
 	s := redistest.Start(t)
 	proxy := pgtest.Proxy(t, s.Addr)
 	l, heard := listen(t, "redis://"+proxy.Addr()+"/0", impatient)
-	eventually(t, "up", l.Up)
+	testkit.Eventually(t, "up", l.Up)
 	for range 2 {
 		proxy.Pause()
-		eventually(t, "polling", func() bool { return !l.Up() })
+		testkit.Eventually(t, "polling", func() bool { return !l.Up() })
 		_, before := heard.counts(0)
 		proxy.DropAll()
 		proxy.Resume()
-		eventually(t, "up again", l.Up)
+		testkit.Eventually(t, "up again", l.Up)
 		if _, after := heard.counts(0); after <= before {
 			t.Error("no resync")
 		}
