@@ -88,22 +88,12 @@ func idInPath(t *testing.T, value string) (store.Key, error) {
 	return slices.Concat(ids, []store.Key{""})[0], err
 }
 
-func TestAuditID(t *testing.T) {
-	t.Parallel()
-	for value, want := range map[string]int64{
-		"1": 1, "42": 42, "9223372036854775807": 9223372036854775807,
-		"": 0, "0": 0, "-1": 0, "+1": 0, "01": 0, "1.0": 0, "1e3": 0, "0x1": 0, "1_0": 0, " 1": 0, "٣": 0, "9223372036854775808": 0, "abc": 0,
-	} {
-		got, err := idInPath(t, value)
-		if got.Int() != want || (err == nil) != (want > 0) || (err == nil) != (string(got) == value && got != "") {
-			t.Errorf("%q is taken for %q, %v, want %d", value, got, err, want)
-		}
-	}
-}
-
 // The id in the path is a number that PostgreSQL would print in the same way, or 400 in one line that does not repeat it.
 func FuzzAuditID(f *testing.F) {
-	for _, seed := range []string{"1", "9223372036854775807", "0", "-1", "+1", "01", "1_0", "٣", "", "1\x00", "1\n", "1;drop table audits", strings.Repeat("9", 4096), "../../1"} {
+	for _, seed := range []string{
+		"1", "42", "9223372036854775807", "9223372036854775808", "0", "-1", "+1", "01", "1.0", "1e3", "0x1", "1_0", " 1", "٣", "abc", "", "1\x00", "1\n",
+		"1;drop table audits", strings.Repeat("9", 4096), "../../1",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {

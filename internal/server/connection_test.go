@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -64,31 +65,38 @@ const lastChunk = "\r\n0\r\n\r\n"
 
 func TestTakenConnectionHasTheBytesOfNetHTTP(t *testing.T) {
 	t.Parallel()
+	list := severalPath + "?ids=42,7"
+	seven, sevenEnds := auditOf("7", "alice", "running", 1), auditOf("7", "alice", "failed", 1)
 	first, second, last := running(1), running(2), ended("completed")
-	for name, end := range map[string]func(states *slot){
-		"completed": func(states *slot) { states.put(last) },
-		"deleted":   func(states *slot) { states.put(&store.State{ID: "42"}) },
-		"timeout":   func(*slot) {},
+	for name, tc := range map[string]struct {
+		path  string
+		begin []*store.State
+		end   []*store.State // nil: the timeout
+	}{
+		"completed": {streamPath, []*store.State{first}, []*store.State{last}},
+		"deleted":   {streamPath, []*store.State{first}, []*store.State{{ID: "42"}}},
+		"timeout":   {streamPath, []*store.State{first}, nil},
+		"a list":    {list, []*store.State{seven, first}, []*store.State{sevenEnds, last}},
 	} {
 		var answers []string
 		for _, off := range []bool{false, true} {
-			sub, states := one(first)
+			sub, states := one(slices.Clone(tc.begin)...) // which the server sorts
 			s, _ := run(t, sub, func(c *Config) {
 				c.NoHijack, c.CORSOrigins = off, []string{"https://app.example.com"}
 				c.Heartbeat = 300 * time.Millisecond
-				if name == "timeout" {
+				if tc.end == nil {
 					c.MaxDuration = 3 * time.Second // until when the rest must have happened
 				}
 			})
-			conn := ask(t, connect(t, s.Addr().String()), streamPath, "Origin: https://app.example.com")
-			answer := readTo(t, conn, event(first)+"\r\n")
+			conn := ask(t, connect(t, s.Addr().String()), tc.path, "Origin: https://app.example.com")
+			answer := readTo(t, conn, event(tc.begin[0])+"\r\n")
 			if !off && takenCount(s) != 1 {
 				t.Fatal("the stream was not taken from net/http")
 			}
 			states.put(second)
 			answer += readTo(t, conn, event(second)+"\r\n")
 			answer += readTo(t, conn, heartbeat+"\r\n")
-			end(states)
+			states.put(tc.end...)
 			answer += readTo(t, conn, lastChunk)
 			answer = strings.ReplaceAll(answer, "d\r\n"+heartbeat+"\r\n", "") // some may be between the others
 			answer = regexp.MustCompile(`Date: [^\r]+ GMT\r\n`).ReplaceAllString(answer, "Date: X\r\n")
@@ -97,8 +105,10 @@ func TestTakenConnectionHasTheBytesOfNetHTTP(t *testing.T) {
 		if answers[0] != answers[1] {
 			t.Errorf("%s: hijacked\n%q\nnet/http\n%q", name, answers[0], answers[1])
 		}
-		if !strings.Contains(answers[0], "Access-Control-Allow-Origin: https://app.example.com\r\n") || !strings.Contains(answers[0], "Date: X\r\n") {
-			t.Errorf("%s: headers are missing in %q", name, answers[0])
+		for _, want := range []string{"Access-Control-Allow-Origin: https://app.example.com\r\n", "Date: X\r\n"} {
+			if !strings.Contains(answers[0], want) {
+				t.Errorf("%s: %q is missing in %q", name, want, answers[0])
+			}
 		}
 	}
 }
@@ -254,47 +264,33 @@ func TestFullSocketsHoldUpNobody(t *testing.T) {
 	stop()
 }
 
+// On both kinds of connection: after a panic the answer is left incomplete, so that no client takes it for a whole one.
 func TestPanicInAStreamCutsItAlone(t *testing.T) {
 	t.Parallel()
-	log := new(testkit.Log)
-	bads := 2 * runtime.GOMAXPROCS(0) // as many as would be all writers, twice
-	slots := newSlots(bads + 1)
-	s, _ := run(t, eachOwn(slots), func(c *Config) { c.Logger = log.Logger() })
-	for k := range bads {
-		bad := dial(t, s)
-		readTo(t, bad, event(running(1))+"\r\n")
-		slots[k].put(nil) // a mistake
-		if rest, err := io.ReadAll(bad); len(rest) > 0 || err != nil {
-			t.Errorf("%q, %v; want that the connection is closed", rest, err)
+	for _, noHijack := range []bool{false, true} {
+		log := new(testkit.Log)
+		bads := 2 * runtime.GOMAXPROCS(0) // as many as would be all writers, twice
+		slots := newSlots(bads + 1)
+		s, _ := run(t, eachOwn(slots), func(c *Config) { c.NoHijack, c.Logger = noHijack, log.Logger() })
+		for k := range bads {
+			bad := dial(t, s)
+			readTo(t, bad, event(running(1))+"\r\n")
+			slots[k].put(nil) // a mistake
+			if rest, err := io.ReadAll(bad); len(rest) > 0 || err != nil {
+				t.Errorf("%q, %v; want that the connection is closed", rest, err)
+			}
+			testkit.Eventually(t, "its subscription is cancelled", func() bool { return slots[k].times("cancel") == 1 })
 		}
-	}
-	good := dial(t, s)
-	readTo(t, good, event(running(1))+"\r\n")
-	slots[bads].put(ended("completed"))
-	readTo(t, good, lastChunk)
-	if !log.Has("level=ERROR", "nil pointer", "stream.go") {
-		t.Errorf("log %q, want the panic and where it was", log)
-	}
-	testkit.Eventually(t, "no stream is left", func() bool { return s.limit.count() == 0 })
-}
-
-// On both kinds of connection: after a panic the answer is left incomplete, so that no client takes it for a whole one.
-func TestPanicOfAHandlersStreamCutsTheAnswer(t *testing.T) {
-	t.Parallel()
-	log := new(testkit.Log)
-	hub, states := one(running(1))
-	s, _ := run(t, hub, func(c *Config) { c.NoHijack, c.Logger = true, log.Logger() })
-	conn := dial(t, s)
-	readTo(t, conn, event(running(1))+"\r\n")
-	states.put(nil) // a mistake
-	if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
-		t.Errorf("%q, %v; want that the connection is closed", rest, err)
-	}
-	if log.Count("level=ERROR") != 1 || !log.Has("stream.go") {
-		t.Errorf("log %q, want the panic once and where it was", log)
-	}
-	if got := scrape(t, s); states.times("cancel") != 1 || s.limit.count() != 0 || !strings.Contains(got, `auditstream_streams_open{feed="audits"} 0`) {
-		t.Errorf("calls %v, %d streams", states.calls, s.limit.count())
+		good := dial(t, s)
+		readTo(t, good, event(running(1))+"\r\n")
+		slots[bads].put(ended("completed"))
+		readTo(t, good, lastChunk)
+		if log.Count("level=ERROR") != bads || !log.Has("nil pointer", "stream.go") {
+			t.Errorf("log %q, want each panic once and where it was", log)
+		}
+		testkit.Eventually(t, "no stream is left", func() bool {
+			return s.limit.count() == 0 && strings.Contains(scrape(t, s), `auditstream_streams_open{feed="audits"} 0`)
+		})
 	}
 }
 

@@ -150,35 +150,6 @@ func TestSeveralThatMayNotBeShownAnyMore(t *testing.T) {
 	})
 }
 
-func TestSeveralOnATakenConnectionHaveTheBytesOfNetHTTP(t *testing.T) {
-	t.Parallel()
-	one, two := auditOf("1", "alice", "running", 1), auditOf("2", "alice", "running", 2)
-	endOne, endTwo := auditOf("1", "alice", "completed", 100), auditOf("2", "alice", "failed", 2)
-	var bodies []string
-	for _, off := range []bool{false, true} {
-		slot := newSlot(two, one)
-		s, _ := run(t, hubFunc(func(ctx context.Context, _ []store.Key, _ store.Viewer, wake func()) (Subscription, error) {
-			return slot.subscribe(ctx, wake)
-		}), func(c *Config) { c.NoHijack = off })
-		conn := ask(t, connect(t, s.Addr().String()), severalPath+"?ids=1,2")
-		body := readTo(t, conn, event(two)+"\r\n")
-		if !off && takenCount(s) != 1 {
-			t.Fatal("the stream was not taken from net/http")
-		}
-		slot.put(endTwo, endOne)
-		_, body, _ = strings.Cut(body+readTo(t, conn, lastChunk), "\r\n\r\n")
-		bodies = append(bodies, body)
-	}
-	for _, want := range []string{event(one), event(two), event(endOne), event(endTwo), "id: " + endID([]*store.State{endOne, endTwo}) + "\n\n"} {
-		if !strings.Contains(bodies[0], want) {
-			t.Errorf("%q is missing in %q", want, bodies[0])
-		}
-	}
-	if bodies[0] != bodies[1] {
-		t.Errorf("hijacked\n%q\nnet/http\n%q", bodies[0], bodies[1])
-	}
-}
-
 func FuzzQueryIDs(f *testing.F) {
 	for _, query := range []string{"", "ids=1", "ids=3,1,2", "ids=1,1", "ids=", "ids=1,", "ids=,1", "ids=1&ids=2", "ids=1;2", "ids=0", "ids=-1", "ids=01",
 		"ids=+1", "ids=%2c", "ids=1%2C2", "ids=9223372036854775807", "ids=9223372036854775808", "ids=%zz", "IDS=1", "a=b", "ids=" + strings.Repeat("1,", 100) + "1"} {

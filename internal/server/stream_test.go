@@ -276,19 +276,6 @@ func TestStuckClientIsCutOff(t *testing.T) {
 	}
 }
 
-func TestGoneClientEndsTheStream(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		first := running(1)
-		sub, _ := one(first)
-		ctx, cancel := context.WithCancel(t.Context())
-		c := streamed(t, newTestServer(t, sub, nil), authorized(t, streamPath).WithContext(ctx), func(*client) { cancel() })
-		if got, want := c.String(), begun+event(first); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	})
-}
-
 // confirmed records what the client had received when the subscription was confirmed.
 type confirmed struct {
 	*slot
@@ -317,8 +304,8 @@ func TestS4WritersAreToldAfterTheFirstEvent(t *testing.T) {
 			if !slices.Equal(sub.had, []string{want}) {
 				t.Errorf("%s: told when the client had %q, want %q, once", path, sub.had, want)
 			}
-			if sub.times("cancel") != 1 {
-				t.Errorf("%s: calls %v", path, sub.calls)
+			if sub.times("cancel") != 1 || c.String() != want {
+				t.Errorf("%s: calls %v, the client that has gone had %q", path, sub.calls, c)
 			}
 		})
 	}
