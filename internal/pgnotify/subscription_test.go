@@ -37,18 +37,21 @@ func TestGroupNeverLosesATerminalState(t *testing.T) {
 		reg := prometheus.NewRegistry()
 		tb := newTable(row(1, "a", 10), row(2, "a", 20))
 		h := startHub(t, HubConfig{Loader: tb, Registerer: reg})
-		alone, s := subscribe(t, h, 1), subscribe(t, h, 1, 2)
-		alone.Take()
-		s.Take()
+		alone, slow, s := subscribe(t, h, 1), subscribe(t, h, 1), subscribe(t, h, 1, 2)
+		for _, each := range []*Subscription{alone, slow, s} {
+			each.Take()
+		}
 		tb.update(h, ended(1, "a"))
 		wantProgress(t, alone, map[int64]int{1: 100})
 		tb.update(h, row(1, "a", 1)) // begins anew, before the end was taken
 		tb.update(h, row(2, "a", 30))
 		wantProgress(t, s, map[int64]int{1: 100, 2: 30})
+		wantProgress(t, slow, map[int64]int{1: 100})
 		wantProgress(t, alone, map[int64]int{1: 1})
 		tb.update(h, row(1, "a", 2))
 		wantProgress(t, s, nil) // its last was shown
 		alone.Cancel()
+		slow.Cancel()
 		if got := testkit.Metric(t, reg, "auditstream_watched_audits"); got != 1 {
 			t.Errorf("%v audits watched, want 1: what has ended is not read any more", got)
 		}

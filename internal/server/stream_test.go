@@ -181,18 +181,21 @@ func TestSeenEndIsAnswered204(t *testing.T) {
 func TestWhatCannotBeServedForNowComesBackLater(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		first  *store.State // nil: the database does not answer
-		cfg    func(*Config)
-		fill   int   // streams of alice's
-		cancel error // why the request ends at once
-		want   string
-		poll   int
+		first *store.State // nil: the database does not answer
+		cfg   func(*Config)
+		fill  int                                  // streams of alice's
+		drain func(cancel context.CancelCauseFunc) // a shutdown
+		want  string
+		poll  int
 	}{
 		"database":       {want: "Internal server error", poll: 503},
 		"unreadable row": {first: &store.State{ID: "42", Err: errTest}, want: "Internal server error", poll: 500},
-		"shutdown":       {cancel: errDraining, want: "Server is shutting down", poll: 503},
-		"total":          {first: running(1), cfg: func(c *Config) { c.MaxStreams = 2 }, fill: 2, want: "Too many streams", poll: 200},
-		"per user":       {first: running(1), cfg: func(c *Config) { c.MaxStreamsPerUser = 1 }, fill: 1, want: "Too many streams", poll: 200},
+		"shutdown":       {first: running(1), drain: func(cancel context.CancelCauseFunc) { cancel(errDraining) }, want: "Server is shutting down", poll: 503},
+		"shutdown, while the database does not answer": {drain: func(cancel context.CancelCauseFunc) {
+			time.AfterFunc(time.Second, func() { cancel(errDraining) })
+		}, want: "Server is shutting down", poll: 503},
+		"total":    {first: running(1), cfg: func(c *Config) { c.MaxStreams = 2 }, fill: 2, want: "Too many streams", poll: 200},
+		"per user": {first: running(1), cfg: func(c *Config) { c.MaxStreamsPerUser = 1 }, fill: 1, want: "Too many streams", poll: 200},
 	} {
 		t.Run(name, testkit.Bubble(func(t *testing.T) {
 			ask := func(path string) *client {
@@ -205,8 +208,8 @@ func TestWhatCannotBeServedForNowComesBackLater(t *testing.T) {
 					s.limit.acquire(owner("alice"))
 				}
 				ctx, cancel := context.WithCancelCause(t.Context())
-				if tc.cancel != nil {
-					cancel(tc.cancel)
+				if tc.drain != nil {
+					tc.drain(cancel)
 				}
 				c := serve(s, authorized(t, path).WithContext(ctx))
 				cancel(nil)
