@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"auditstream/internal/api"
+	"auditstream/internal/testkit"
 )
 
 // promised are the packages whose exported API is promised to other programs.
@@ -21,9 +22,7 @@ func TestEachChangeOfTheAPIIsInTheChangelog(t *testing.T) {
 	now := map[string]string{}
 	for _, dir := range promised {
 		names, err := api.Listing(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		for name, text := range names {
 			now[qualified(dir)+"."+name] = text
 		}
@@ -33,9 +32,7 @@ func TestEachChangeOfTheAPIIsInTheChangelog(t *testing.T) {
 		for _, name := range slices.Sorted(maps.Keys(now)) {
 			lines = append(lines, name+"\t"+now[name]+"\n")
 		}
-		if err := os.WriteFile("internal/api/api.txt", []byte(strings.Join(lines, "")), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, os.WriteFile("internal/api/api.txt", []byte(strings.Join(lines, "")), 0o644))
 	}
 	released := map[string]string{}
 	for line := range strings.Lines(text(t, "internal/api/api.txt")) {
@@ -90,8 +87,6 @@ func qualified(dir string) string {
 func text(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return string(text)
 }

@@ -10,6 +10,7 @@ import (
 
 	"auditstream"
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 
 	"github.com/gorilla/mux"
 	"github.com/jackc/pgx/v5"
@@ -41,8 +42,8 @@ func TestUpdateReachesTheEmbeddedStream(t *testing.T) {
 
 func TestViewerDecidesWhoSees(t *testing.T) {
 	t.Parallel()
-	log := new(logBuffer)
-	as, _ := run(t, database(t), auditstream.Options{Logger: log.logger(), Viewer: func(r *http.Request) (auditstream.Viewer, error) {
+	log := new(testkit.Log)
+	as, _ := run(t, database(t), auditstream.Options{Logger: log.Logger(), Viewer: func(r *http.Request) (auditstream.Viewer, error) {
 		if r.Header.Get("X-User") == "down" {
 			return auditstream.Viewer{}, errors.New("the session store is away: a secret")
 		}
@@ -59,7 +60,7 @@ func TestViewerDecidesWhoSees(t *testing.T) {
 			s.until(t, `data: {"error":"Internal server error"}`)
 		}
 	}
-	if !strings.Contains(log.String(), "the session store is away") {
+	if !log.Has("the session store is away") {
 		t.Errorf("the log does not say why nobody was let in:\n%s", log)
 	}
 }
@@ -154,9 +155,7 @@ func TestMetricsGoToTheRegisterer(t *testing.T) {
 func gathered(t *testing.T, registry *prometheus.Registry) map[string]bool {
 	t.Helper()
 	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	names := map[string]bool{}
 	for _, f := range families {
 		names[f.GetName()] = true
@@ -167,20 +166,13 @@ func gathered(t *testing.T, registry *prometheus.Registry) map[string]bool {
 // LISTEN uses ListenConfig, and the log's messages about it have the names of the options.
 func TestListenConfigAndItsName(t *testing.T) {
 	t.Parallel()
-	pool, log := database(t), new(logBuffer)
+	pool, log := database(t), new(testkit.Log)
 	listen, err := pgx.ParseConfig("postgres://nobody@127.0.0.1:1/nowhere")
-	if err != nil {
-		t.Fatal(err)
-	}
-	as, _ := run(t, pool, auditstream.Options{ListenConfig: listen, Logger: log.logger()})
+	testkit.NoError(t, err)
+	as, _ := run(t, pool, auditstream.Options{ListenConfig: listen, Logger: log.Logger()})
 	s := follow(t, serve(t, as)+"/readyz", "")
 	s.until(t, `"listener":"polling"`)
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.String(), "Options.ListenConfig must be a direct connection"); {
-		if time.Now().After(deadline) {
-			t.Fatalf("the log does not name the option:\n%s", log)
-		}
-		follow(t, serve(t, as)+"/healthz", "").until(t, "ok")
-	}
+	testkit.Eventually(t, "the log names the option", func() bool { return log.Has("Options.ListenConfig must be a direct connection") })
 }
 
 func TestReadyKnowsWhatIsMissing(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"auditstream"
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 )
 
 func TestInstallTwiceAndUninstall(t *testing.T) {
@@ -41,18 +42,15 @@ func TestInstallNamesTheField(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-	pgtest.Psql(t, conn.Config().ConnString(), `create table public.audits (id bigint primary key, status text, progress int, user_id text); create role stranger_`+conn.Config().Database+` login;
-		grant create on database `+conn.Config().Database+` to stranger_`+conn.Config().Database)
-	if _, err := conn.Exec(t.Context(), `set role stranger_`+conn.Config().Database); err != nil {
-		t.Fatal(err)
-	}
+	database := conn.Config().Database
+	execute(t, conn, `create table public.audits (id bigint primary key, status text, progress int, user_id text); create role stranger_`+database+` login;
+		grant create on database `+database+` to stranger_`+database)
+	execute(t, conn, `set role stranger_`+database)
 	_, err := auditstream.Install(t.Context(), conn, auditstream.Table{})
 	if !errors.Is(err, auditstream.ErrDenied) || !strings.Contains(err.Error(), "audits") {
 		t.Errorf("a stranger's install: %v, want ErrDenied", err)
 	}
-	if _, err := conn.Exec(t.Context(), `reset role; revoke all on database `+conn.Config().Database+` from stranger_`+conn.Config().Database+`; drop role stranger_`+conn.Config().Database); err != nil {
-		t.Fatal(err)
-	}
+	execute(t, conn, `reset role; revoke all on database `+database+` from stranger_`+database+`; drop role stranger_`+database)
 }
 
 // After a migration tool has run InstallSQL's script in its transaction, Install has nothing to do, and the settings are as before.
@@ -60,42 +58,25 @@ func TestInstallSQLIsForATransactionOfATool(t *testing.T) {
 	t.Parallel()
 	model, target := pgtest.Connect(t, pgtest.New(t)), pgtest.Connect(t, pgtest.New(t))
 	const table = `create table audits (id bigint primary key, user_id text, status text, progress int); create table versions (n int)`
-	for _, sql := range []string{table} {
-		for _, err := range []error{second(model.Exec(t.Context(), sql)), second(target.Exec(t.Context(), sql))} {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	execute(t, model, table)
+	execute(t, target, table)
 	script, err := auditstream.InstallSQL(t.Context(), model, auditstream.Table{Name: "audits"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for line := range strings.Lines(script) {
 		if line = strings.TrimSpace(strings.ToLower(line)); line == "commit;" || strings.HasPrefix(line, "begin ") || line == "begin;" {
 			t.Errorf("the script has %q", line)
 		}
 	}
-	if _, err := target.Exec(t.Context(), `listen auditstream`); err != nil {
-		t.Fatal(err)
-	}
+	execute(t, target, `listen auditstream`)
 	tx, err := target.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), script); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), `insert into versions values (7)`); err != nil { // by the search_path
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
+	execute(t, tx, script)
+	execute(t, tx, `insert into versions values (7)`) // by the search_path
 	var timeout string
 	if err := tx.QueryRow(t.Context(), `show lock_timeout`).Scan(&timeout); err != nil || timeout != "0" {
 		t.Errorf("lock_timeout %s, %v, want what it was", timeout, err)
 	}
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, tx.Commit(t.Context()))
 	if n, err := target.WaitForNotification(within(t)); err != nil || n.Payload != "*" {
 		t.Errorf("notification %v, %v, want that of an install", n, err)
 	}
@@ -108,5 +89,3 @@ func TestInstallSQLIsForATransactionOfATool(t *testing.T) {
 		t.Errorf("once more: %q, %v, want nothing", again, err)
 	}
 }
-
-func second[T any](_ T, err error) error { return err }

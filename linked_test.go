@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // A program that embeds the package links these modules and no others: no kong, no Redis, no exporter of traces.
@@ -48,9 +50,7 @@ func listed(t *testing.T, format string) []string {
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", format, ".")
 	cmd.Env = append(cmd.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
 	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	lines := slices.Sorted(strings.FieldsSeq(string(out)))
 	return slices.Compact(lines)
 }

@@ -2,10 +2,8 @@ package auditstream_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,7 +13,9 @@ import (
 
 	"auditstream"
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -25,9 +25,8 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func database(t *testing.T) *pgxpool.Pool {
 	t.Helper()
 	dsn := pgtest.New(t)
-	if _, err := auditstream.Install(t.Context(), pgtest.Connect(t, dsn), auditstream.Table{Create: true}); err != nil {
-		t.Fatal(err)
-	}
+	_, err := auditstream.Install(t.Context(), pgtest.Connect(t, dsn), auditstream.Table{Create: true})
+	testkit.NoError(t, err)
 	pool := open(t, dsn)
 	execute(t, pool, `insert into audits (id, user_id, url, status, progress) overriding system value values (42, 'alice', 'https://x.example', 'running', 25)`)
 	return pool
@@ -36,18 +35,18 @@ func database(t *testing.T) *pgxpool.Pool {
 func open(t *testing.T, dsn string) *pgxpool.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(pool.Close)
 	return pool
 }
 
-func execute(t *testing.T, pool *pgxpool.Pool, sql string) {
+// execute runs SQL in a pool, a connection or a transaction.
+func execute(t *testing.T, db interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, sql string) {
 	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql); err != nil {
-		t.Fatal(err)
-	}
+	_, err := db.Exec(t.Context(), sql)
+	testkit.NoError(t, err)
 }
 
 // asHeader is the simplest Viewer: a header names the user.
@@ -66,9 +65,7 @@ func run(t *testing.T, pool *pgxpool.Pool, o auditstream.Options) (s *auditstrea
 		o.Viewer = asHeader
 	}
 	s, err := auditstream.New(pool, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ran := make(chan error, 1)
 	go func() { ran <- s.Run(ctx) }()
@@ -99,16 +96,12 @@ type stream struct {
 func follow(t *testing.T, url, user string) *stream {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if user != "" {
 		r.Header.Set("X-User", user)
 	}
 	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() { _ = resp.Body.Close() })
 	return &stream{resp.StatusCode, bufio.NewScanner(resp.Body)}
 }
@@ -125,26 +118,6 @@ func (s *stream) until(t *testing.T, text string) {
 	}
 	t.Fatalf("status %d, the answer ended without %q: %q, %v", s.status, text, seen, s.lines.Err())
 }
-
-// logBuffer is safe for concurrent use.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // within returns a context that ends long after anything that a test waits for.
 func within(t *testing.T) context.Context {

@@ -7,6 +7,7 @@ import (
 
 	"auditstream"
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 )
 
 func TestWatchFollowsARowToItsEnd(t *testing.T) {
@@ -19,9 +20,7 @@ func TestWatchFollowsARowToItsEnd(t *testing.T) {
 	}
 	var seen []auditstream.State
 	for state, err := range as.Watch(within(t), auditstream.Key{ID: "42"}) {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		seen = append(seen, state)
 		if sql := next[state.Progress]; sql != "" {
 			execute(t, pool, sql)
@@ -81,21 +80,15 @@ func TestWatchOutlivesAnInstall(t *testing.T) {
 	execute(t, pool, `alter table audits drop constraint audits_status_check`)
 	as, _ := run(t, pool, auditstream.Options{})
 	for state, err := range as.Watch(within(t), auditstream.Key{ID: "42"}) {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		if state.Ended {
 			break
 		}
 		conn, err := pool.Acquire(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		_, err = auditstream.Install(t.Context(), conn.Conn(), auditstream.Table{Ends: []string{"stopped"}})
 		conn.Release()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		execute(t, pool, `update audits set status = 'stopped' where id = 42`)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"auditstream"
 	"auditstream/auditstreamtest"
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -21,20 +22,25 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func yourDatabase(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), pgtest.New(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(pool.Close)
 	execute(t, pool, `create table audits (id bigint primary key, user_id text, status text not null default 'running', progress int not null default 0);
 		insert into audits values (42, 'user-1'), (43, 'user-2')`)
 	return pool
 }
 
+// watched returns a database and a server on it with a viewer of row 42.
+func watched(t testing.TB, options ...auditstreamtest.Option) (*pgxpool.Pool, *auditstreamtest.Server, *auditstreamtest.Viewer) {
+	t.Helper()
+	pool := yourDatabase(t)
+	srv := auditstreamtest.New(t, pool, options...)
+	return pool, srv, srv.Watch(t, "42", auditstreamtest.As("user-1"))
+}
+
 func execute(t testing.TB, pool *pgxpool.Pool, sql string) {
 	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql); err != nil {
-		t.Fatal(err)
-	}
+	_, err := pool.Exec(t.Context(), sql)
+	testkit.NoError(t, err)
 }
 
 // failing is a testing.TB for tests that must fail: it keeps Fatalf's text.
@@ -76,14 +82,10 @@ func contains(t *testing.T, message string, want ...string) {
 // A user's first test has at most ten lines, and takes at most 3 s more than the database.
 func TestFirstTestIsShortAndFast(t *testing.T) {
 	source, err := os.ReadFile("first_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	_, body, _ := strings.Cut(string(source), "\nfunc Test")
 	page, err := os.ReadFile("../docs/testing.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if !strings.Contains(string(page), "```go\nfunc Test"+body+"```\n") {
 		t.Error("docs/testing.md shows another test than first_test.go")
 	}
@@ -114,22 +116,15 @@ func tables() []auditstreamtest.Option {
 
 func TestFailureGuessesThatNothingIsCommitted(t *testing.T) {
 	t.Parallel()
-	pool := yourDatabase(t)
-	srv := auditstreamtest.New(t, pool, tables()...)
-	viewer := srv.Watch(t, "42", auditstreamtest.As("user-1"))
+	pool, _, viewer := watched(t, tables()...)
 	tx, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), "update audits set progress = 55 where id = 42"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "update audits set progress = 55 where id = 42")
+	testkit.NoError(t, err)
 	fails(t, func(t testing.TB) { viewer.Wait(t, auditstreamtest.Progress(55)) },
 		"audits 42 of user \"user-1\"", `{"audit_id":42,"status":"running","progress":0}`,
 		"a transaction that writes to audits is still open", "idle in transaction", "update audits set progress = 55", "nothing was committed that is waited for")
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, tx.Commit(t.Context()))
 	viewer.Wait(t, auditstreamtest.Progress(55))
 }
 
@@ -148,9 +143,7 @@ func TestFailureGuessesThatAnotherOwnsIt(t *testing.T) {
 
 func TestFailureGuessesThatTriggersAreMissing(t *testing.T) {
 	t.Parallel()
-	pool := yourDatabase(t)
-	srv := auditstreamtest.New(t, pool, tables()...)
-	viewer := srv.Watch(t, "42", auditstreamtest.As("user-1"))
+	pool, _, viewer := watched(t, tables()...)
 	execute(t, pool, "alter table audits disable trigger user")
 	message := ""
 	for n := 1; message == "" && n < 100; n++ { // while the server begins it reads all that is watched now and then
@@ -170,9 +163,7 @@ func TestFailureGuessesThatNothingIsAdopted(t *testing.T) {
 // A viewer sees all that is committed after Watch has returned, through each fault.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	pool := yourDatabase(t)
-	srv := auditstreamtest.New(t, pool, auditstreamtest.Table("public.audits"), auditstreamtest.Timeout(time.Minute))
-	viewer := srv.Watch(t, "42", auditstreamtest.As("user-1"))
+	pool, srv, viewer := watched(t, auditstreamtest.Table("public.audits"), auditstreamtest.Timeout(time.Minute))
 	sees := func(progress int) {
 		t.Helper()
 		execute(t, pool, fmt.Sprintf("update audits set progress = %d where id = 42", progress))

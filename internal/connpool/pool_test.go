@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/internal/testkit"
+
 	"go.uber.org/goleak"
 )
 
@@ -147,17 +149,11 @@ func TestWriterThatWaitsIsReplaced(t *testing.T) {
 		_ = c.sock.SetWriteDeadline(time.Now())
 	}
 	p.mu.Unlock()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) { // no signal says that a writer has exited
+	testkit.Eventually(t, "no writer is too many, and all connections that do not read are closed", func() bool {
 		p.queue.Lock()
-		surplus := p.surplus
-		p.queue.Unlock()
-		if surplus == 0 && gone.Load() == int64(stuck) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d writers are too many, %d of %d connections closed", surplus, gone.Load(), stuck)
-		}
-	}
+		defer p.queue.Unlock()
+		return p.surplus == 0 && gone.Load() == int64(stuck)
+	})
 }
 
 // All parts arrive in their order, whatever the socket accepts at a time.

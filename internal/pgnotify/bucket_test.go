@@ -9,6 +9,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 // If the program and the triggers disagreed about a key's bucket, no change of that key would be announced.
@@ -44,9 +45,7 @@ func TestBucketsAreThoseOfPostgreSQL(t *testing.T) {
 			for ; rows.Next(); seen++ {
 				var key store.Key
 				var wantHash, want int32
-				if err := rows.Scan(&key, &wantHash, &want); err != nil {
-					t.Fatal(err)
-				}
+				testkit.NoError(t, rows.Scan(&key, &wantHash, &want))
 				if got := bucketOf(&store.Feed{Key: tc.keys, Mix: mix}, key); got != want || int32(hash(tc.keys, key)) != wantHash {
 					t.Fatalf("%s %q: bucket %d and hash %d, PostgreSQL's are %d and %d", tc.keys, key, got, int32(hash(tc.keys, key)), want, wantHash)
 				}

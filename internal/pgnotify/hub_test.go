@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"pgregory.net/rapid"
 )
@@ -163,9 +164,7 @@ func keys(ids []int64) (keys []store.Key) {
 func subscribe(t *testing.T, h *Hub, ids ...int64) *Subscription {
 	t.Helper()
 	s, err := h.Subscribe(t.Context(), keys(ids), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return s
 }
 

@@ -117,9 +117,7 @@ func startListener(t *testing.T, s *fakeSource, change ...func(*ListenerConfig))
 	}
 	var err error
 	h.listener, err = NewListener(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -501,9 +499,7 @@ func TestRunEndsWhateverItWaitsFor(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l, err := NewListener(ListenerConfig{Source: s, Sink: make(sink, 100)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- l.Run(ctx) }()
@@ -581,9 +577,7 @@ func FuzzPayload(f *testing.F) {
 		e := hub.entry("42")
 		told := make(sink, 10)
 		l, err := NewListener(ListenerConfig{Source: &fakeSource{}, Sink: told})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		s := &session{l: l, listening: make(chan struct{}), proveBell: NewBell()}
 		mine := &canary{payload: CanaryPrefix + "mine", arrived: NewBell()}
 		s.inFlight.Store(mine)

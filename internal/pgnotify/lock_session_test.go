@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -20,9 +21,7 @@ func TestLocksAreSharedAndGivenBack(t *testing.T) {
 	writer := pgtest.Connect(t, dsn)
 	free := func(bucket int32) (free bool) {
 		t.Helper()
-		if err := writer.QueryRow(t.Context(), `select case when pg_try_advisory_lock(77, $1::int) then pg_advisory_unlock(77, $1::int) else false end`, bucket).Scan(&free); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, writer.QueryRow(t.Context(), `select case when pg_try_advisory_lock(77, $1::int) then pg_advisory_unlock(77, $1::int) else false end`, bucket).Scan(&free))
 		return free
 	}
 	for _, l := range []*lockSession{one, two} {
@@ -63,9 +62,7 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 		if _, err := w.Exec(t.Context(), `begin`); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.QueryRow(t.Context(), `select pg_current_xact_id()::text::bigint`).Scan(&xid); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, w.QueryRow(t.Context(), `select pg_current_xact_id()::text::bigint`).Scan(&xid))
 		open, writers = append(open, xid), append(writers, w)
 	}
 	listed, next, err := l.openTransactions(t.Context())
@@ -83,9 +80,7 @@ func TestOpenTransactionsAreListed(t *testing.T) {
 			t.Fatal(err)
 		}
 		listed, _, err := l.openTransactions(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		for n, xid := range open {
 			if is := n < k; slices.Contains(listed, xid) != is {
 				t.Errorf("after the end of %d: %d is open: %v, want %v", open[k], xid, !is, is)
@@ -109,9 +104,7 @@ func TestBucketsShareLocks(t *testing.T) {
 		{func() error { return l.release(t.Context(), []int32{maxBuckets}) }, "77:6"},
 		{func() error { return l.release(t.Context(), []int32{70}) }, ""},
 	} {
-		if err := step.do(); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, step.do())
 		if got := held(t, dsn); got != step.want {
 			t.Errorf("held: %q, want %q", got, step.want)
 		}

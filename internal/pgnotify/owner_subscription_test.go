@@ -41,9 +41,7 @@ func TestOwnedIsWhatTheOwnerHasAndWhatBeginsLater(t *testing.T) {
 		tb.set(ended(4, "alice"))
 		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})
 		s, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "alice", Email: "Alice@example.com"}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		nobodys := subscribeOwned(t, h, "")
 		wantProgress(t, s, map[int64]int{1: 10, 2: 20})
 		tb.update(h, row(6, "alice", 1))

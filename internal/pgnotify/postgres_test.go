@@ -60,13 +60,9 @@ type setup struct {
 func newSetup(t *testing.T, dsn string) *setup {
 	t.Helper()
 	conn, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	pool, err := pgxpool.New(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(pool.Close)
 	return &setup{conn: conn, pool: pool}
 }
@@ -102,9 +98,7 @@ func newFixture(t *testing.T, dsn string, change func(*setup)) *fixture {
 	cfg.Source = NewPostgres(cfg.conn, cfg.pool)
 	var err error
 	f.listener, err = NewListener(cfg.ListenerConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() {
 		if f.listener.Up() {
 			t.Error("up after the end")
@@ -186,9 +180,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	const interval, timeout = 200 * time.Millisecond, 500 * time.Millisecond
 	f := newFixture(t, dsn, func(cfg *setup) {
 		conn, err := pgx.ParseConfig(proxied)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		conn.ConnectTimeout = 500 * time.Millisecond
 		cfg.conn, cfg.CanaryInterval, cfg.CanaryTimeout = conn, interval, timeout
 	})
@@ -233,9 +225,7 @@ func TestListenerSurvivesIdleSessionTimeout(t *testing.T) {
 func TestUnreachableServerIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	server, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	attempts, done := make(chan struct{}, 100), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -302,9 +292,7 @@ func TestFloodOfNotifications(t *testing.T) {
 func TestListenConfig(t *testing.T) {
 	t.Parallel()
 	from, err := pgx.ParseConfig("postgres://127.0.0.1/x")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	from.ConnectTimeout = time.Minute
 	got := listenConfig(from, "auditstream listener")
 	if got.ConnectTimeout != connectTimeout || got.RuntimeParams["application_name"] != "auditstream listener" {

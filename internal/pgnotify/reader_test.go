@@ -480,9 +480,7 @@ func TestS3ManyComeAndGoWithinMilliseconds(t *testing.T) {
 	h := startHub(t, HubConfig{Loader: tb, Announcer: r, Interval: time.Hour, Registerer: reg})
 	go func() { _ = r.Run(t.Context()) }()
 	s, err := h.Subscribe(t.Context(), ids, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for name, f := range map[string]func(){
 		"Confirm": s.Confirm, "Resync": h.Resync, "Take": func() { s.Take() },
 		"Notify": func() {

@@ -24,9 +24,7 @@ func (r *records) of(t *testing.T, message string) (found []map[string]any) {
 	t.Helper()
 	for line := range strings.Lines(r.String()) {
 		var record map[string]any
-		if err := json.Unmarshal([]byte(line), &record); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, json.Unmarshal([]byte(line), &record))
 		if record["msg"] == message {
 			for _, name := range []string{"time", "level", "msg"} {
 				delete(record, name)

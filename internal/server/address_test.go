@@ -97,9 +97,7 @@ func TestConnectionsBeyondTheLimitOfTheirAddress(t *testing.T) {
 	}
 
 	for _, conn := range append(within, silent...) {
-		if err := conn.Close(); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, conn.Close())
 	}
 	testkit.Eventually(t, "there is room again when the others are closed", func() bool { return isServed(t, addr) })
 }

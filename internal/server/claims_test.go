@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"auditstream/internal/testkit"
+
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -207,9 +209,7 @@ func FuzzUserClaim(f *testing.F) {
 			return
 		}
 		name, err := json.Marshal(claim)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		text := fmt.Sprintf(`{"exp":%s,%s:%s}`, farFuture, name, value)
 		who, err := verifierOf(t, cfg).verify(t.Context(), raw(t, text))
 		var all map[string]any
@@ -233,9 +233,7 @@ func FuzzUserClaim(f *testing.F) {
 func TestTokensPageSettingsAreValid(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/tokens-and-issuers.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	blocks := regexp.MustCompile("(?s)```env\n(.*?)```").FindAllStringSubmatch(string(page), -1)
 	if len(blocks) < 10 {
 		t.Errorf("%d blocks of settings", len(blocks))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/gorilla/mux"
 )
@@ -69,9 +70,7 @@ func TestPasswordInTheURLOfTheKeysIsNotShown(t *testing.T) {
 func TestBadCertificateIsRefusedAtStart(t *testing.T) {
 	t.Parallel()
 	garbage := filepath.Join(t.TempDir(), "cert.pem")
-	if err := os.WriteFile(garbage, []byte("no PEM"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.WriteFile(garbage, []byte("no PEM"), 0o600))
 	for _, file := range []string{garbage, garbage + ".missing"} {
 		cfg := testConfig(hubFunc(unreachable))
 		cfg.CertFile, cfg.KeyFile = file, file

@@ -163,9 +163,7 @@ func TestTakenConnectionServesTheNextRequest(t *testing.T) {
 		states.put(running(1))
 		ask(t, conn, streamPath)
 		resp, err := http.ReadResponse(again, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		want := begun + event(running(1))
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
@@ -208,9 +206,7 @@ func TestDisconnectIsSeenWithoutAWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		readTo(t, conn, event(running(1)))
-		if err := how.hangUp(conn.(*net.TCPConn)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, how.hangUp(conn.(*net.TCPConn)))
 		testkit.Eventually(t, how.name+": the stream has ended", func() bool { return s.limit.count() == 0 && takenCount(s) == 0 })
 	}
 }
@@ -360,8 +356,6 @@ func openFiles(t *testing.T) int {
 		return 0
 	}
 	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return len(entries)
 }

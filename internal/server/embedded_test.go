@@ -22,9 +22,7 @@ func newTestHandler(t *testing.T, hub Hub, change func(*Config)) *Handler {
 		change(&cfg)
 	}
 	h, err := NewHandler(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(h.Close)
 	return h
 }
@@ -34,9 +32,7 @@ func embed(t *testing.T, hub Hub, wrap func(http.Handler) http.Handler, listener
 	t.Helper()
 	h = newTestHandler(t, hub, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	addr = l.Addr().String()
 	if listener != nil {
 		l = listener(l)

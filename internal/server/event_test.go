@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/tmaxmax/go-sse"
@@ -173,9 +174,7 @@ func FuzzEncodeEvent(f *testing.F) {
 			{func() error { return events.retry(time.Duration(retry)) }, nil},
 		} {
 			before := len(c.String())
-			if err := step.write(); err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, step.write())
 			block := c.String()[before:]
 			if block != heartbeat && !lines.MatchString(block) {
 				t.Errorf("a block of other lines: %q", block)
@@ -189,18 +188,14 @@ func FuzzEncodeEvent(f *testing.F) {
 		}
 		var got []sse.Event
 		for e, err := range sse.Read(strings.NewReader(c.String()), &sse.ReadConfig{MaxEventSize: 1 << 24}) {
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, err)
 			got = append(got, e)
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("read %+v, wrote %+v", got, want)
 		}
 		var back map[string]any
-		if err := json.Unmarshal(state.JSON, &back); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, json.Unmarshal(state.JSON, &back))
 		for name, text := range map[string]string{"status": status, "message": message, "error": failure} {
 			if name == "error" && status != "failed" {
 				if _, shown := back[name]; shown {

@@ -19,9 +19,7 @@ func logged(t testing.TB, cfg AuthConfig) (*verifier, *testkit.Log) {
 	t.Helper()
 	log := new(testkit.Log)
 	v, err := newVerifier(t.Context(), cfg, log.Logger())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return v, log
 }
 
@@ -36,9 +34,7 @@ func raw(t testing.TB, claims string) string {
 	t.Helper()
 	text := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
 	signature, err := jwt.SigningMethodHS256.Sign(text, []byte(testSecret))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"auditstream/internal/testkit"
 )
 
 // strings of a document, wherever they stand in it.
@@ -60,9 +62,7 @@ func FuzzJWKS(f *testing.F) {
 	b64 := base64.RawURLEncoding.EncodeToString
 	// Keys differ from run to run, so the corpus names them.
 	point, err := keys.ec.PublicKey.Bytes()
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.NoError(f, err)
 	d := keys.rsa
 	names := strings.NewReplacer("@N@", b64(d.N.Bytes()), "@M@", b64(keys.strange.N.Bytes()), "@X@", b64(point[1:33]), "@Y@", b64(point[33:]),
 		"@D@", b64(d.D.Bytes()), "@P@", b64(d.Primes[0].Bytes()), "@Q@", b64(d.Primes[1].Bytes()), "@DP@", b64(d.Precomputed.Dp.Bytes()),
@@ -184,9 +184,7 @@ func TestKeySetThatUnpacksToMore(t *testing.T) {
 	if _, err := z.Write(make([]byte, 4*jwksMaxSize)); err != nil {
 		t.Fatal(err)
 	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, z.Close())
 	bomb := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		_, _ = w.Write(packed.Bytes())
@@ -196,9 +194,7 @@ func TestKeySetThatUnpacksToMore(t *testing.T) {
 	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); { // a busy machine may take longer than the client has patience
 		resp, err = jwksClient().Get(i.url)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != jwksMaxSize {
 		t.Errorf("%d bytes, %v, want %d", n, err, jwksMaxSize)

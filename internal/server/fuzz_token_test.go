@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"auditstream/internal/testkit"
 )
 
 // tokenKeys are the keys that a fuzzed token may be signed with, and what an attacker knows of them.
@@ -38,9 +40,7 @@ func newTokenKeys(tb testing.TB) *tokenKeys {
 func publicPEM(tb testing.TB, key any) []byte {
 	tb.Helper()
 	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	testkit.NoError(tb, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
@@ -95,9 +95,7 @@ func (k *tokenKeys) sign(tb testing.TB, mode byte, text string) []byte {
 	case 8:
 		signature, err = ecdsa.SignASN1(rand.Reader, k.ec, sum[:])
 	}
-	if err != nil {
-		tb.Fatal(err)
-	}
+	testkit.NoError(tb, err)
 	return signature
 }
 

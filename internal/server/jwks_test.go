@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"auditstream/internal/testkit"
+
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -25,9 +27,7 @@ func keySet(t testing.TB, keys map[string]crypto.PublicKey) *KeySet {
 	t.Helper()
 	set := &KeySet{byKID: make(map[string][]crypto.PublicKey)}
 	for kid, key := range keys {
-		if err := set.add(kid, key); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, set.add(kid, key))
 	}
 	return set
 }

@@ -11,6 +11,8 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 func unpadded(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
@@ -22,9 +24,7 @@ func jwkOf(key *rsa.PublicKey, kid string) map[string]any {
 func ecJWKOf(t testing.TB, key *ecdsa.PublicKey, kid string) map[string]any {
 	t.Helper()
 	point, err := key.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return map[string]any{"kty": "EC", "crv": "P-256", "kid": kid, "x": unpadded(point[1:33]), "y": unpadded(point[33:])}
 }
 
@@ -33,9 +33,7 @@ func selfSigned(t testing.TB, key crypto.Signer) (der []byte) {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return der
 }
 

@@ -21,9 +21,7 @@ import (
 func (i *issuer) publish(t testing.TB, before string, keys []any, after string) {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{"keys": keys})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, before+string(body)+after)
 	})
@@ -248,9 +246,7 @@ func BenchmarkKeySetOfTenThousandKeys(b *testing.B) {
 		keys = append(keys, with(jwkOf(&key.PublicKey, ""), map[string]any{"n": unpadded(new(big.Int).Add(key.N, big.NewInt(int64(2*n))).Bytes())}))
 	}
 	body, err := json.Marshal(map[string]any{"keys": keys})
-	if err != nil {
-		b.Fatal(err)
-	}
+	testkit.NoError(b, err)
 	for b.Loop() {
 		if set, err := parseKeySet(body); err != nil || set.Len() != len(keys) {
 			b.Fatal(set.Len(), err)

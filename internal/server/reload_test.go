@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"auditstream/internal/testkit"
+
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -29,9 +31,7 @@ func TestReloadDoesNotWaitBehindStrangers(t *testing.T) {
 		t.Errorf("after a reload that was refused: %v", err)
 	}
 	next := strings.Repeat("n", MinSecret)
-	if err := s.Reload(t.Context(), next, ""); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.Reload(t.Context(), next, ""))
 	if _, err := s.verifier.verify(t.Context(), signed(t, jwt.SigningMethodHS256, []byte(next), claimsOf("alice"), nil)); err != nil {
 		t.Errorf("a token of the new secret: %v", err)
 	}

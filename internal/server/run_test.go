@@ -26,9 +26,7 @@ func run(t *testing.T, hub Hub, change func(*Config)) (s *Server, stop func()) {
 			change(c)
 		}
 	})
-	if err := s.Listen(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.Listen(t.Context()))
 	return s, untilStopped(t, s.Run)
 }
 
@@ -52,13 +50,9 @@ func untilStopped(t *testing.T, run func(context.Context) error) (stop func()) {
 func connect(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
 	return conn
 }
 
@@ -82,13 +76,9 @@ func dial(t *testing.T, s *Server) net.Conn {
 func answered(t *testing.T, conn io.Reader) (*http.Response, string) {
 	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return resp, string(body)
 }
 
@@ -155,14 +145,10 @@ func TestHTTP2OverTLS(t *testing.T) {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.Addr().String()+streamPath, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	r.Header.Set("Authorization", "Bearer "+aliceToken(t))
 	resp, err := transport.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	states.put(last)
 	body, err := io.ReadAll(resp.Body)
@@ -189,9 +175,7 @@ func TestMetricsAreOnTheAdminAddressAlone(t *testing.T) {
 func TestTakenPortIsAnErrorAtStart(t *testing.T) {
 	t.Parallel()
 	first := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Addr = "127.0.0.1:0" })
-	if err := first.Listen(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, first.Listen(t.Context()))
 	t.Cleanup(func() { _ = first.Close() })
 	taken := first.Addr().String()
 	for name, change := range map[string]func(*Config){
@@ -208,9 +192,7 @@ func TestTakenPortIsAnErrorAtStart(t *testing.T) {
 func TestBrokenListenerEndsRun(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, hubFunc(unreachable), func(c *Config) { c.Addr, c.AdminAddr = "127.0.0.1:0", "127.0.0.1:0" })
-	if err := s.Listen(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.Listen(t.Context()))
 	_ = s.public.Close()
 	if err := s.Run(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "serve: ") {
 		t.Errorf("error %v, want that of Serve", err)

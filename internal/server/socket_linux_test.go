@@ -4,6 +4,8 @@ import (
 	"net"
 	"testing"
 
+	"auditstream/internal/testkit"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -11,24 +13,16 @@ import (
 func TestConnectionsInheritSocketOptions(t *testing.T) {
 	t.Parallel()
 	l, err := listen(t.Context(), "HTTP_ADDR", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer l.Close()
 	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer client.Close()
 	conn, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer conn.Close()
 	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for name, option := range map[string]struct{ level, option, want int }{
 		"TCP_USER_TIMEOUT":  {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unackedTimeout},
 		"TCP_NOTSENT_LOWAT": {unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent},

@@ -72,9 +72,7 @@ func TestS12LimitIsPerPerson(t *testing.T) {
 		key := func(c jwt.MapClaims) store.Owner {
 			c["exp"] = time.Now().Add(time.Hour).Unix()
 			who, err := v.verify(t.Context(), sign(t, c))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, err)
 			return who.key()
 		}
 		if a, b := key(tc.a), key(tc.b); (a == b) != tc.same {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -35,9 +36,7 @@ func TestCachedTokenExpires(t *testing.T) {
 		v := cachedVerifier(t, AuthConfig{Secret: testSecret}, 10)
 		token := sign(t, jwt.MapClaims{"sub": "alice", "email": "a@b.c", "exp": time.Now().Add(time.Minute).Unix()})
 		fresh, err := v.check(t.Context(), token)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		for range 2 {
 			if who, err := v.verify(t.Context(), token); err != nil || !reflect.DeepEqual(who, fresh.viewer) {
 				t.Errorf("got %+v, %v, want %+v", who, err, fresh.viewer)
@@ -114,9 +113,7 @@ func TestCachedTokenDoesNotSurviveItsKey(t *testing.T) {
 	}
 	before := v.generation()
 	verifiedBefore, err := v.check(t.Context(), old)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 
 	i.rotate(t, "two")
 	v.keys.started = time.Time{} // as if the last fetch were long ago
@@ -204,9 +201,7 @@ func TestCachedTokenDoesNotSurviveAReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	since := v.generation()
-	if err := v.reload(strings.Repeat("n", 32), ""); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, v.reload(strings.Repeat("n", 32), ""))
 	v.cache.add(hashOf(token), named("alice", time.Minute), since)
 	if who, err := v.verify(t.Context(), token); err == nil {
 		t.Errorf("got %+v, want that the old secret's token is refused", who)
@@ -214,9 +209,7 @@ func TestCachedTokenDoesNotSurviveAReload(t *testing.T) {
 	if err := v.reload("", ""); err == nil || !strings.Contains(err.Error(), "JWT_SECRET") {
 		t.Errorf("error %v, want that a way to verify tokens is missing", err)
 	}
-	if err := v.reload(strings.Repeat("n", 32), testSecret); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, v.reload(strings.Repeat("n", 32), testSecret))
 	if _, err := v.verify(t.Context(), token); err != nil {
 		t.Errorf("with the previous secret: %v", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -267,9 +268,7 @@ func TestUnknownKIDsNeitherHammerNorLockOut(t *testing.T) {
 		for range 100 {
 			forged.Go(func() { _ = k.fetchForRequest(t.Context()) })
 		}
-		if err := k.fetchForRequest(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, k.fetchForRequest(t.Context()))
 		if set := k.set.Load(); set == nil || len(set.byKID["new"]) != 1 {
 			t.Errorf("the new key was not found: %v", set)
 		}

@@ -1,5 +1,5 @@
-// Package testkit is what the tests of several packages share and that needs no other process: a log, the value of a metric, a wait, a
-// certificate.
+// Package testkit is what the tests of several packages share and that needs no other process: checks, tables, a log, waits, metrics, fake
+// time, a certificate.
 //
 // The rule that keeps it right: only tests import it, and it imports nothing of ours, so that the tests of any package can.
 package testkit

@@ -158,9 +158,7 @@ func TestServersThatAreNoRedis(t *testing.T) {
 func serve(t *testing.T, answer string) (addr string, connections *atomic.Int64) {
 	t.Helper()
 	server, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	connections = new(atomic.Int64)
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -192,9 +190,7 @@ func TestRunEndsWhileRedisIsSilent(t *testing.T) {
 	addr, connections := serve(t, "")
 	source := NewSource(options(t, "redis://"+addr+"/0"))
 	l, err := pgnotify.NewListener(pgnotify.ListenerConfig{Source: source, Sink: newSink()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- l.Run(ctx) }()

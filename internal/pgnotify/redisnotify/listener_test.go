@@ -31,9 +31,7 @@ func listen(t *testing.T, url string, change ...func(*setup)) (*pgnotify.Listene
 		cfg.Doubt = func() string { return cfg.doubt(source) }
 	}
 	l, err := pgnotify.NewListener(cfg.ListenerConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	start(t, l.Run)
 	return l, heard
 }
@@ -100,13 +98,9 @@ func TestPausedRedisIsNoticed(t *testing.T) {
 	s := redistest.Start(t)
 	l, heard := listen(t, s.URL(), impatient)
 	testkit.Eventually(t, "up", l.Up)
-	if err := s.Process().Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.Process().Signal(syscall.SIGSTOP))
 	testkit.Eventually(t, "polling", func() bool { return !l.Up() })
-	if err := s.Process().Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.Process().Signal(syscall.SIGCONT))
 	testkit.Eventually(t, "up again", l.Up)
 	publish(t, options(t, s.URL()), channel(5), "")
 	heard.hears(t, 5)

@@ -23,9 +23,7 @@ func TestMain(m *testing.M) {
 func options(t testing.TB, url string) *redis.Options {
 	t.Helper()
 	o, err := ParseURL(url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return o
 }
 
@@ -35,9 +33,7 @@ func publish(t *testing.T, o *redis.Options, channel, body string) {
 	o.ReadTimeout, o.WriteTimeout, o.DialTimeout = patience, patience, patience
 	client := redis.NewClient(o)
 	defer client.Close()
-	if err := client.Publish(t.Context(), channel, body).Err(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, client.Publish(t.Context(), channel, body).Err())
 }
 
 // sink counts the calls.

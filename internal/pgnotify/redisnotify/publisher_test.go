@@ -26,9 +26,7 @@ func runPublisher(t *testing.T, url string, listening func() bool, change ...fun
 		c(&cfg)
 	}
 	p, err := NewPublisher(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	start(t, func(ctx context.Context) error { return p.Run(ctx, listening) })
 	return p
 }
@@ -97,9 +95,7 @@ func TestBlackHoledPublisherRecovers(t *testing.T) {
 func TestPublisherIsBounded(t *testing.T) {
 	t.Parallel()
 	p, err := NewPublisher(PublisherConfig{Redis: options(t, "redis://127.0.0.1:1/0")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for id := range int64(maxPending) {
 		p.Notify(string(store.IntKey(id + 1)))
 		p.Notify(string(store.IntKey(id + 1)))
@@ -126,16 +122,12 @@ func TestTwoRelaysDoNoHarm(t *testing.T) {
 	s := redistest.Start(t)
 	rows := new(rowReads)
 	hub, err := pgnotify.NewHub(pgnotify.HubConfig{Loader: rows, Announcer: alwaysAnnouncer{}, Interval: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	start(t, hub.Run)
 	l, _ := listen(t, s.URL(), func(cfg *setup) { cfg.Sink = hubSink{hub} })
 	woken := make(chan struct{}, 1000)
 	sub, err := hub.Subscribe(t.Context(), []store.Key{"7"}, func() { woken <- struct{}{} })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer sub.Cancel()
 	sub.Confirm()
 	testkit.Eventually(t, "up", l.Up)

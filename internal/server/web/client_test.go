@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 func onPath(t testing.TB, command string) string {
@@ -57,9 +59,7 @@ func TestBrowserClientTypes(t *testing.T) {
 func TestBrowserClientLockNamesNoRegistry(t *testing.T) {
 	t.Parallel()
 	lock, err := os.ReadFile("client/test/package-lock.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if !bytes.Contains(lock, []byte(`"integrity"`)) || bytes.Contains(lock, []byte("resolved")) || bytes.Contains(lock, []byte("http")) {
 		t.Error("package-lock.json has no hashes, or names a registry: run npm install in client/test, where .npmrc forbids it")
 	}
@@ -71,15 +71,11 @@ func TestBrowserClientIsSmall(t *testing.T) {
 	const most = 7500
 	var packed bytes.Buffer
 	w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if _, err := w.Write(ask(t, http.MethodGet, "/client.js").Body.Bytes()); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, w.Close())
 	if packed.Len() >= most {
 		t.Errorf("client.js is %d bytes gzipped, want below %d", packed.Len(), most)
 	}
@@ -105,17 +101,13 @@ func TestBrowserClientPackage(t *testing.T) {
 	tarball := strings.TrimSpace(run("client", npm, "pack", "--silent", "--pack-destination", dir))
 	write := func(name, text string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	write("package.json", `{"type": "module"}`)
 	run(dir, npm, "install", "--offline", "--no-audit", "--no-fund", "--omit=peer", "./"+tarball)
 
 	got, err := filepath.Glob(filepath.Join(dir, "node_modules/auditstream-client/*"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for k, path := range got {
 		got[k] = filepath.Base(path)
 	}
@@ -146,8 +138,6 @@ export const testing: [ReturnType<typeof fakeProgress>?, Awaited<ReturnType<type
 type Same<A, B> = [A] extends [B] ? [B] extends [A] ? true : false : false;
 export const same: Same<keyof typeof client, '`+strings.ReplaceAll(exports, ",", "' | '")+`'> = true;`)
 	tsc, err := filepath.Abs(compiler)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	run(dir, onPath(t, "node"), tsc, "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom", "use.ts")
 }

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"auditstream/internal/testkit"
+
 	"github.com/getkin/kin-openapi/openapi3"
 )
 
@@ -176,9 +178,7 @@ func TestDevJSON(t *testing.T) {
 	wantHeader(t, w, "Content-Type", "application/json")
 	wantHeader(t, w, "Cache-Control", "no-store")
 	var got Dev
-	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
 	want := testDev
 	want.Actions, want.Feeds = true, []string{}
 	if !reflect.DeepEqual(got, want) {
@@ -307,9 +307,7 @@ func TestDevJSONAnswersItsOwnPageAlone(t *testing.T) {
 func TestOpenAPIIsValid(t *testing.T) {
 	t.Parallel()
 	doc, err := openapi3.NewLoader().LoadFromData(OpenAPI)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if err := doc.Validate(t.Context()); err != nil {
 		t.Error(err)
 	}
