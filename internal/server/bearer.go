@@ -37,8 +37,11 @@ func (s *Handler) token(r *http.Request) (string, error) {
 	return "", errMissingToken
 }
 
-// b64token is RFC 6750's syntax of a token.
-var b64token = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+// isB64Token reports whether a text has RFC 6750's syntax of a token. A regular expression took a twenty-fifth of the time of a connect.
+func isB64Token(text string) bool {
+	text = strings.TrimRight(text, "=")
+	return text != "" && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") == ""
+}
 
 // bearer parses the value of an Authorization header. Another scheme is not malformed: it carries no bearer token
 // (RFC 6750, section 3.1: "attempted using an unsupported authentication method").
@@ -51,7 +54,7 @@ func bearer(value string) (string, error) {
 		return "", errMissingToken
 	}
 	token = strings.Trim(token, " ")
-	if !b64token.MatchString(token) {
+	if !isB64Token(token) {
 		return "", errMalformedAuth
 	}
 	return checkToken(token)
