@@ -7,7 +7,7 @@
 // and doctor call internal/sql; watch is an HTTP client of a server, and shares only keys and IsFinal with it.
 //
 // Files, in the order in which to read them: main.go and flags.go (the command line); serve.go, database.go, reload.go and install_at_start.go
-// (serve), with env_file.go, fenced_server.go, hide_names.go, open_files.go, processors.go, redis_hints.go and tracing.go (what serve needs);
+// (serve), with env_file.go, fenced_server.go, hide_names.go, open_files.go, go_runtime.go, redis_hints.go and tracing.go (what serve needs);
 // install.go; doctor.go and a file for each group of its checks; relay.go and relay_admin.go; token.go; watch.go, watch_follow.go,
 // watch_connect.go, watch_events.go, watch_rows.go and watch_show.go (watch); dev.go and a file for each part of dev; version.go, man.go.
 package main
