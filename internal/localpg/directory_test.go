@@ -64,16 +64,23 @@ func startHelper(t *testing.T, cmd *exec.Cmd, dir string) helper {
 	return helper{cmd, stdin, pid}
 }
 
-func TestOrdinaryUserOwnsAServer(t *testing.T) {
-	t.Parallel()
-	account, err := chooseAccount()
+// own gives a file to the account that PostgreSQL runs as, and returns that.
+func own(t *testing.T, path string) account {
+	t.Helper()
+	a, err := chooseAccount()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := tempDir(t)
-	if err := account.chown(dir); err != nil {
+	if err := a.chown(path); err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+func TestOrdinaryUserOwnsAServer(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	account := own(t, dir)
 	// Where go test puts the binary is closed to others.
 	binary := filepath.Join(dir, "localpg.test")
 	copyFile(t, os.Args[0], binary)
@@ -206,13 +213,7 @@ func TestUnusableDataIsRefusedAndKept(t *testing.T) {
 			if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			account, err := chooseAccount()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := account.chown(data); err != nil {
-				t.Fatal(err)
-			}
+			own(t, data)
 			if _, err := Start(t.Context(), fast(dir)); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -230,10 +231,7 @@ func TestRecycledPIDIsDealtWith(t *testing.T) {
 	s := start(t, fast(dir))
 	stop(t, s)
 
-	account, err := chooseAccount()
-	if err != nil {
-		t.Fatal(err)
-	}
+	account := own(t, s.data())
 	stranger := account.command(t.Context(), "sleep", "600")
 	runtime.LockOSThread() // see sysProcAttr
 	defer runtime.UnlockOSThread()
@@ -249,9 +247,7 @@ func TestRecycledPIDIsDealtWith(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := account.chown(path); err != nil {
-		t.Fatal(err)
-	}
+	own(t, path)
 	start(t, fast(dir))
 	if !allAlive(stranger.Process.Pid) {
 		t.Error("the stranger was stopped")
