@@ -1,9 +1,12 @@
 package sql_test
 
 import (
+	"context"
 	"testing"
 
 	"auditstream/internal/sql"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // A backslash in the key's name made every write an error where standard_conforming_strings is off, as long as the key was in the
@@ -16,4 +19,31 @@ func TestBackslashInTheKeyWhereStringsAreNotStandard(t *testing.T) {
 	b := listen(t, dsn)
 	exec(t, conn, `set standard_conforming_strings = off`)
 	b.notifies(t, conn, `update audits set progress = 2`, "1")
+}
+
+// TestJSONBeyondTheEncoding: JSON can write characters that a LATIN1 database cannot hold.
+func TestJSONBeyondTheEncoding(t *testing.T) {
+	t.Parallel()
+	_, admin := database(t)
+	name := column(t, admin, `select current_database()`)[0] + "_l1"
+	exec(t, admin, `create database `+name+` encoding 'LATIN1' locale 'C' template template0`)
+	config := admin.Config().Copy()
+	config.Database = name
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // before admin is closed
+		ctx := context.WithoutCancel(t.Context())
+		_ = conn.Close(ctx)
+		_, err := admin.Exec(ctx, `drop database `+name+` with (force)`)
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	exec(t, conn, `create table audits (id integer primary key, status text, progress integer, message json);
+		insert into audits values (1, 'x', 1, '"\u20ac"'), (2, 'x', 1, '"plain"')`)
+	install(t, conn, sql.Options{})
+	equal(t, "the view", shown(t, conn), []string{`{"audit_id":1,"status":"x","progress":1,"message":"\"\\u20ac\""}`,
+		`{"audit_id":2,"status":"x","progress":1,"message":"plain"}`})
 }
