@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"auditstream/internal/testkit"
+
 	"github.com/alecthomas/kong"
 )
 
@@ -46,19 +48,13 @@ var aboutGroup = map[string]string{
 func TestConfigurationPageIsThatOfTheFlags(t *testing.T) {
 	t.Parallel()
 	parser, err := newParser(t.Context(), new(cli), streams{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	want := writtenConfiguration(parser.Model)
 	if os.Getenv("AUDITSTREAM_UPDATE_DOCS") != "" {
-		if err := os.WriteFile(configurationPage, []byte(want), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, os.WriteFile(configurationPage, []byte(want), 0o600))
 	}
 	got, err := os.ReadFile(configurationPage)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if string(got) != want {
 		t.Errorf("docs/configuration.md is not what the flags say; make docs-configuration writes it anew")
 	}

@@ -6,15 +6,15 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // The package's file of settings names every variable of serve, once, with its default, and sets none.
 func TestDefaultFileNamesEveryVariable(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../deploy/deb/auditstream.default")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	got := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^#([A-Z_]+)=(.*)$`).FindAllStringSubmatch(string(text), -1) {
 		if _, twice := got[m[1]]; twice {
@@ -28,9 +28,7 @@ func TestDefaultFileNamesEveryVariable(t *testing.T) {
 		}
 	}
 	parser, err := newParser(t.Context(), new(cli), streams{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	want := map[string]string{}
 	for _, command := range parser.Model.Leaves(true) {
 		if command.Name != "serve" {

@@ -12,6 +12,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -47,13 +48,9 @@ var quick = []worker{
 func simulate(t *testing.T, dsn string, workers []worker) *simulation {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	s := &simulation{db: pool, logger: slog.New(slog.DiscardHandler), workers: workers, extras: make(chan int64)}
-	if err := s.prepare(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.prepare(t.Context()))
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -144,8 +141,6 @@ func TestSimulationSurvivesRestart(t *testing.T) {
 		})
 	}
 	further(0)
-	if err := server.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, server.Restart(t.Context()))
 	further(s.audits()[1])
 }

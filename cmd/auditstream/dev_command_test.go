@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // A command gets the private database, and its output and exit status are dev's. The next run finds the data that it wrote.
@@ -41,12 +43,8 @@ func TestDevStopsItsCommand(t *testing.T) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
+	testkit.NoError(t, cmd.Start())
 	var said []string
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
 		if said = append(said, lines.Text()); lines.Text() == "ready" {

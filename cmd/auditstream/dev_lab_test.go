@@ -15,6 +15,7 @@ import (
 	"auditstream/internal/pgtest"
 	"auditstream/internal/server/web"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -62,9 +63,7 @@ func TestPauseEndsByItselfAndWithDev(t *testing.T) {
 		go func() { done <- p.run(ctx) }()
 		pause := func() {
 			t.Helper()
-			if err := p.request(); err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, p.request())
 			synctest.Wait()
 			if !pg.standsStill() || p.remaining() != devPause {
 				t.Errorf("it is not paused, with %v left", p.remaining())
@@ -108,9 +107,7 @@ func testLab(t *testing.T) (lab *devLab, dsn string) {
 	dsn = installed(t, sql.Options{})
 	s := simulate(t, dsn, quick)
 	pool, err := pgxpool.New(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(pool.Close)
 	return &devLab{owner: pool, simulation: s, pause: newPauser(&fakePostgres{}, slog.New(slog.DiscardHandler))}, dsn
 }
@@ -125,9 +122,7 @@ func TestLabStartsAndFails(t *testing.T) {
 	var ids []int64
 	for range maxExtras {
 		got, err := start(t.Context(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		ids = append(ids, got.(map[string]int64)["id"])
 	}
 	_, err := start(t.Context(), nil)
@@ -171,19 +166,13 @@ func TestLabKillsTheListener(t *testing.T) {
 		t.Errorf("without a listener: %v, want a refusal", err)
 	}
 	cfg, err := pgxpool.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	cfg.ConnConfig.RuntimeParams["application_name"] = "auditstream listener"
 	listener, err := pgxpool.NewWithConfig(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer listener.Close()
 	var pid int
-	if err := listener.QueryRow(t.Context(), "select pg_backend_pid()").Scan(&pid); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, listener.QueryRow(t.Context(), "select pg_backend_pid()").Scan(&pid))
 	got, err := lab.killListener(t.Context())
 	if err != nil || got.(map[string]int)["pid"] != pid {
 		t.Fatalf("killed %v, %v, want process %d", got, err, pid)
@@ -199,9 +188,7 @@ func TestLabKillsTheListener(t *testing.T) {
 func TestPulseWhilePaused(t *testing.T) {
 	t.Parallel()
 	lab := &devLab{pause: newPauser(&fakePostgres{}, slog.New(slog.DiscardHandler))} // it asks nobody
-	if err := lab.pause.request(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, lab.pause.request())
 	if got := lab.pulse(t.Context()).(pulse); got.Database != "paused" || got.ResumesIn <= 0 {
 		t.Errorf("pulse %+v, want paused", got)
 	}

@@ -20,15 +20,14 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/server/web"
+	"auditstream/internal/testkit"
 )
 
 // devDir returns an empty directory that PostgreSQL's account can enter, also if root runs the tests.
 func devDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.Chmod(filepath.Dir(dir), 0o711))
 	t.Cleanup(func() { // it went elsewhere all the same
 		if home, err := os.ReadFile(filepath.Join(dir, ".auditstream", "location")); err == nil {
 			_ = os.RemoveAll(strings.TrimSpace(string(home)))
@@ -51,12 +50,8 @@ func startDev(t *testing.T, dir string) *devProcess {
 	d.cmd.Dir = dir
 	d.cmd.Stderr = &d.stderr
 	stdout, err := d.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
+	testkit.NoError(t, d.cmd.Start())
 	ready := make(chan string, 1)
 	go func() {
 		defer close(d.done)
@@ -139,9 +134,7 @@ func (d *devProcess) postgres(t *testing.T) []int {
 	var pids []int
 	for _, line := range strings.Fields(lines) {
 		pid, err := strconv.Atoi(line)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		pids = append(pids, pid)
 	}
 	return pids
@@ -173,9 +166,7 @@ func (d *devProcess) checkPage(t *testing.T) {
 	mustContain(t, get(t, found[1]), "<!doctype html>", `<a href="/docs/">`)
 	mustContain(t, get(t, found[1]+"docs/"), "<title>Start - auditstream</title>")
 	var page web.Dev
-	if err := json.Unmarshal([]byte(get(t, found[1]+"dev.json")), &page); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, json.Unmarshal([]byte(get(t, found[1]+"dev.json")), &page))
 	if len(page.Audits) < len(devWorkers)+1 || !page.Actions || page.ByHand != 1 || page.User != devUser || page.SQL != d.line(t, "psql") {
 		t.Errorf("dev.json: %+v", page)
 	}
@@ -188,19 +179,13 @@ func (d *devProcess) checkPage(t *testing.T) {
 func get(t *testing.T, url string, token ...string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+strings.Join(token, ""))
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("%s: %s %s", url, resp.Status, body)
 	}
@@ -231,12 +216,8 @@ func shell(t *testing.T, dir, line string) follower {
 	t.Helper()
 	cmd := bash(t, dir, "exec "+line) // so that it is curl that is ended
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
+	testkit.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed

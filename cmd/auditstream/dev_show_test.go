@@ -6,15 +6,15 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // docs/run.svg shows what dev says, but for what differs each time: numbers, addresses and tokens.
 func TestDevShowIsThatOfItsPicture(t *testing.T) {
 	t.Parallel()
 	picture, err := os.ReadFile("../../docs/run.svg")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	shown := html.UnescapeString(string(picture))
 	addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: devPort}
 	show := devShow{secret: strings.Repeat("k", 32), simulation: &simulation{byHand: 1, foreign: 2}, psql: "psql"}

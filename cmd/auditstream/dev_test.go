@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -36,9 +37,7 @@ func TestDevRefusesDatabaseURL(t *testing.T) {
 // TestDevRefusesTakenAddress is not parallel: it sets the environment, as for serve.
 func TestDevRefusesTakenAddress(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer l.Close()
 	dir := filepath.Join(t.TempDir(), "data")
 	t.Setenv("HTTP_ADDR", l.Addr().String())
@@ -57,13 +56,9 @@ func TestDevTakesNextPort(t *testing.T) {
 	}
 	var out bytes.Buffer
 	addr, err := new(devCmd).address(t.Context(), &out)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if host != devHost || addr == usual {
 		t.Errorf("address %s, want another port of %s", addr, devHost)
 	}
@@ -78,9 +73,7 @@ func TestDevSecretIsKept(t *testing.T) {
 	secret := func() string {
 		t.Helper()
 		key, err := devSecret(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		return key
 	}
 	first := secret()
@@ -216,20 +209,14 @@ func (c *cancelOn) Write(p []byte) (int, error) {
 func TestPsqlLine(t *testing.T) {
 	// Not parallel: it sets the environment.
 	dir := filepath.Join(t.TempDir(), "it's here")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.Mkdir(dir, 0o755))
 	t.Setenv("PATH", "")
 	if got, want := psqlCommand(dir), "psql"; got != want {
 		t.Errorf("without any psql: %s, want %s", got, want)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "psql"), []byte("#!/bin/sh\necho \"$@\"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.WriteFile(filepath.Join(dir, "psql"), []byte("#!/bin/sh\necho \"$@\"\n"), 0o755))
 	out, err := exec.Command("/bin/sh", "-c", psqlLine(dir, "postgres://u:p@h/d?sslmode=disable", 7)).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	want := "postgres://u:p@h/d?sslmode=disable -c update audits set progress = 50, message = 'by hand at ' || now()::time(0) where id = 7\n"
 	if string(out) != want {
 		t.Errorf("the shell passes on %s, want %s", out, want)

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 )
 
 func TestDoctorLive(t *testing.T) {
@@ -28,17 +28,13 @@ func TestDoctorLive(t *testing.T) {
 	}
 	well := start(answer(http.StatusOK, `{"status":"ok"}`))
 	_, port, err := net.SplitHostPort(well)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	secure := httptest.NewTLSServer(answer(http.StatusOK, `{"status":"ok"}`))
 	t.Cleanup(secure.Close)
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, in the kernel, and never answers
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() { _ = silent.Close() })
 	redirect := start(http.RedirectHandler("http://"+well+"/healthz", http.StatusFound))
 
@@ -47,7 +43,7 @@ func TestDoctorLive(t *testing.T) {
 		code int
 		want string
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"lives":           {[]string{"--http-addr=" + well}, exitDone, "serve lives: http://" + well + "/healthz"},
 		"every address":   {[]string{"--http-addr=:" + port}, exitDone, "http://127.0.0.1:" + port},
 		"every IPv4":      {[]string{"--http-addr=0.0.0.0:" + port}, exitDone, "http://127.0.0.1:" + port},

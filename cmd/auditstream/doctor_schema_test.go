@@ -7,6 +7,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // earlier makes the table of audits.sql with what an earlier version installed.
@@ -15,9 +16,7 @@ func earlier(t *testing.T, version int) (dsn string) {
 	dsn = pgtest.New(t)
 	for _, name := range []string{"audits.sql", fmt.Sprintf("testdata/schema-%d.sql", version)} {
 		script, err := os.ReadFile("../../internal/sql/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		pgtest.Psql(t, dsn, string(script))
 	}
 	return dsn

@@ -10,6 +10,7 @@ import (
 	"auditstream/internal/pgtest"
 	"auditstream/internal/service"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -36,9 +37,7 @@ func installAt(t testing.TB, dsn string, o sql.Options) {
 func parseURL(t testing.TB, dsn string) *url.URL {
 	t.Helper()
 	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	return u
 }
 
@@ -135,7 +134,7 @@ func TestDoctorFinds(t *testing.T) {
 		code    int
 		want    []string
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"a superuser":           {code: exitDone, want: []string{"warn  role ", "is a superuser", "install --role NAME"}},
 		"a role without rights": {as: testRole, code: exitFailed, want: []string{"FAIL  view: ", "--role", "ok    LISTEN"}},
 		"a role that may write": {options: sql.Options{Role: testRole}, damage: "grant insert, update on audits to " + testRole, as: testRole, code: exitDone,
@@ -221,9 +220,7 @@ func TestDoctorHearsSilence(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	pool, err := pgxpool.New(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer pool.Close()
 	d := &doctor{pool: pool}
 	if _, err := d.notify(t.Context(), pgtest.Connect(t, dsn), "nobody_listens"); !errors.Is(err, errSilence) {
@@ -239,9 +236,7 @@ func TestDoctorFindsServerStopped(t *testing.T) {
 	server := pgtest.NewServer(t)
 	dsn := server.DSN("postgres")
 	mustContain(t, examine(t, dsn).want(t, exitFailed).out, "ok    connected in ", "FAIL  view: ")
-	if err := server.StopFast(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, server.StopFast(t.Context()))
 	mustContain(t, examine(t, dsn).want(t, exitFailed).out, "FAIL  no connection: ")
 }
 

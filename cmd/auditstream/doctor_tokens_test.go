@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 
 	"github.com/MicahParks/jwkset"
 )
@@ -29,7 +29,7 @@ func TestDoctorFindsWrongTokenConfiguration(t *testing.T) {
 		args []string
 		want []string // in a healthy answer no FAIL among them
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"nothing":      {nil, []string{"FAIL  tokens: no way to verify tokens"}},
 		"short secret": {[]string{"--jwt-secret=geheimnis"}, []string{"FAIL  tokens: JWT_SECRET: the key has 9 bytes, and HS256 needs at least 32", "openssl rand"}},
 		"placeholder":  {[]string{"--jwt-secret=changeme-changeme-changeme-changeme"}, []string{"FAIL  tokens: JWT_SECRET: the key begins with"}},
@@ -69,19 +69,13 @@ func keySet(t testing.TB, curves ...elliptic.Curve) string {
 	var set jwkset.JWKSMarshal
 	for _, curve := range curves {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		jwk, err := jwkset.NewJWKFromKey(key.Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: curve.Params().Name}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		set.Keys = append(set.Keys, jwk.Marshal())
 	}
 	body, err := json.Marshal(set)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(body)
 	}))

@@ -19,6 +19,7 @@ import (
 
 	"auditstream/internal/server"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 // configure reads serve's configuration from the environment and the arguments and checks all of it, without touching the
@@ -30,9 +31,7 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 	var commands cli
 	var out bytes.Buffer
 	parser, err := newParser(ctx, &commands, streams{&out, &out}, func(int) { t.Error("the parser ends the program") })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	dropEmptyEnv()
 	if _, err := parser.Parse(append([]string{"serve"}, args...)); err != nil {
 		return nil, err.Error(), out.String()
@@ -72,9 +71,7 @@ func (nobody) SubscribeOwned(context.Context, store.Viewer, func()) (server.Subs
 func variables(t testing.TB) []string {
 	t.Helper()
 	parser, err := newParser(t.Context(), new(cli), streams{os.Stdout, os.Stderr}, func(int) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	var names []string
 	for _, command := range parser.Model.Children {
 		if command.Name == "serve" {

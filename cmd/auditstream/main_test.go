@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 )
 
 const (
@@ -37,9 +38,7 @@ func TestMain(m *testing.M) {
 func program(t testing.TB, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	cmd := exec.Command(self, args...)
 	cmd.Env = append(append(os.Environ(), beProgram+"=1"), env...)
 	return cmd

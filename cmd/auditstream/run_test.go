@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -16,7 +17,7 @@ func TestWrongUsage(t *testing.T) {
 		args []string
 		want string
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"unknown command": {[]string{"serv"}, "serv"},
 		"unknown flag":    {[]string{"serve", "--http-adr=:1"}, "--http-adr"},
 		"no database":     {[]string{"serve"}, "DATABASE_URL is not set"},
@@ -129,16 +130,12 @@ func TestToken(t *testing.T) {
 	var claims jwt.MapClaims
 	_, err := jwt.ParseWithClaims(strings.TrimSpace(got.out), &claims, func(*jwt.Token) (any, error) { return []byte(testSecret), nil },
 		jwt.WithValidMethods([]string{"HS256"}), jwt.WithIssuer("me"), jwt.WithAudience("you"), jwt.WithSubject("alice"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if claims["email"] != "a@example.com" {
 		t.Errorf("email: %v", claims["email"])
 	}
 	exp, err := claims.GetExpirationTime()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if left := time.Until(exp.Time); left < 119*time.Minute || left > 120*time.Minute {
 		t.Errorf("expires in %v, want 2h", left)
 	}

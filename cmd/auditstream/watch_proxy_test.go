@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 // A proxy's own answer, whatever its status, ended the watch with status 4.
@@ -123,9 +124,7 @@ func TestWatchEscapesWhatSteersATerminal(t *testing.T) {
 		text += string(r) + "x"
 	}
 	message, err := json.Marshal(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	raw := string(message)
 	for _, r := range bad[0x20:] { // which JSON allows as they are
 		escape, _ := json.Marshal(string(r))

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 func TestWatchNamesRows(t *testing.T) {
@@ -75,7 +75,7 @@ func TestWatchOfFeeds(t *testing.T) {
 		code        int
 		out, stderr string
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"a text":                 {"jobs/a/b", []http.HandlerFunc{events(event("a", job) + event("b", done))}, exitDone, job + "\n" + done + "\n", ""},
 		"an exact integer":       {"jobs/9007199254740993", []http.HandlerFunc{events(event("b", exact))}, exitDone, exact + "\n", ""},
 		"a UUID in upper case":   {"jobs/6F1C2B9E-41D5-4F0C-9A57-2F6E1C0B7D38", []http.HandlerFunc{events(event("b", lower))}, exitDone, lower + "\n", ""},

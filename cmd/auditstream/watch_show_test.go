@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/internal/testkit"
+
 	"github.com/creack/pty"
 	"github.com/mattn/go-runewidth"
 )
@@ -29,9 +31,7 @@ type screen struct {
 func newScreen(t *testing.T, columns, rows uint16) *screen {
 	t.Helper()
 	master, tty, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	s := &screen{tty: tty, master: master, changed: make(chan struct{}, 1), done: make(chan struct{})}
 	s.resize(t, columns, rows)
 	go func() {
@@ -57,9 +57,7 @@ func newScreen(t *testing.T, columns, rows uint16) *screen {
 
 func (s *screen) resize(t *testing.T, columns, rows uint16) {
 	t.Helper()
-	if err := pty.Setsize(s.master, &pty.Winsize{Cols: columns, Rows: rows}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, pty.Setsize(s.master, &pty.Winsize{Cols: columns, Rows: rows}))
 }
 
 func (s *screen) String() string {
@@ -85,9 +83,7 @@ func (s *screen) wait(t *testing.T, from int, want string) {
 // closed waits for the last byte.
 func (s *screen) closed(t *testing.T) string {
 	t.Helper()
-	if err := s.tty.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.tty.Close())
 	<-s.done
 	return s.String()
 }

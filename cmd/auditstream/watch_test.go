@@ -12,7 +12,7 @@ import (
 	"testing/iotest"
 	"time"
 
-	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 
 	"github.com/tmaxmax/go-sse"
 )
@@ -72,7 +72,7 @@ func TestWatchEnds(t *testing.T) {
 		out     string
 		stderr  string
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"completed":             {[]http.HandlerFunc{events(event("a", running) + ": heartbeat\n\n" + event("b", completed))}, nil, exitDone, running + "\n" + completed + "\n", ""},
 		"failed":                {[]http.HandlerFunc{events(event("a", failed))}, nil, exitAuditFailed, failed + "\n", "audit 1: failed: boom"},
 		"until":                 {[]http.HandlerFunc{events(event("a", running) + event("b", further))}, []string{"--until=80"}, exitDone, running + "\n" + further + "\n", ""},
@@ -155,7 +155,7 @@ func TestWatchSeveralEnds(t *testing.T) {
 		code   int
 		stderr string
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"refused":    {status(403, `{"error":"Cross-user access denied: audit 2"}`), exitRefused, "audits 1, 2: Cross-user access denied: audit 2"},
 		"revoked":    {events(event("a", failed) + "data: {\"error\":\"Audit not found\"}\n\n"), exitRefused, "audit 2: Audit not found"},
 		"until":      {events(event("a", running) + event("b", two) + event("c", further)), exitDone, ""},

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 func TestListing(t *testing.T) {
@@ -26,13 +28,9 @@ var ErrNone = errors.New("x")
 const Limit int = 3
 type Waiter interface { Wait() }
 `
-	if err := os.WriteFile(filepath.Join(dir, "p.go"), []byte(source), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.WriteFile(filepath.Join(dir, "p.go"), []byte(source), 0o600))
 	got, err := Listing(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	want := map[string]string{
 		"Options": "type Options struct", "Options.Wait": "int", "Options.More": "int",
 		"Options.Run": "func (o *Options) Run(ctx context.Context) (err error)", "New": "func New(a, b int) *Options",

@@ -67,9 +67,7 @@ func (k *task) Run() (over bool) {
 func start(t *testing.T) (p *Pool, addr string, tasks chan *task, gone *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	tasks, gone = make(chan *task, 1000), new(atomic.Int64)
 	p = New(Config{Addr: l.Addr(), Logger: slog.New(slog.DiscardHandler), Gone: func(net.Conn) { gone.Add(1) },
 		Write: func(conn net.Conn, b []byte) error {
@@ -115,9 +113,7 @@ func start(t *testing.T) (p *Pool, addr string, tasks chan *task, gone *atomic.I
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)

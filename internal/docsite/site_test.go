@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 var (
@@ -17,9 +19,7 @@ var (
 func TestLinksLeadSomewhere(t *testing.T) {
 	t.Parallel()
 	site, err := Files()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	links := 0
 	for name, content := range site {
 		if !strings.HasSuffix(name, ".html") {
@@ -58,9 +58,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 func TestPageIsHTML(t *testing.T) {
 	t.Parallel()
 	site, err := Files()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	page := string(site["deploy.html"])
 	for _, want := range []string{"<title>Deploy - auditstream</title>", `<h2 id="the-image">The image</h2>`, "<td>", "<pre><code>", `<a href="configuration.html">`,
 		`aria-current="page">Deploy</a>`, "SECURITY.md says who"} {

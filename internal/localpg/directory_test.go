@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"auditstream/internal/testkit"
 )
 
 // ownServer is the helper process: it starts a server, prints where, and stops it when its standard input ends.
@@ -38,16 +40,10 @@ func startHelper(t *testing.T, cmd *exec.Cmd, dir string) helper {
 	t.Helper()
 	cmd.Env = append(cmd.Environ(), "LOCALPG_TEST_OWNER="+dir)
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
+	testkit.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -68,12 +64,8 @@ func startHelper(t *testing.T, cmd *exec.Cmd, dir string) helper {
 func own(t *testing.T, path string) account {
 	t.Helper()
 	a, err := chooseAccount()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := a.chown(path); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
+	testkit.NoError(t, a.chown(path))
 	return a
 }
 
@@ -87,9 +79,7 @@ func TestOrdinaryUserOwnsAServer(t *testing.T) {
 	cmd := account.command(t.Context(), binary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account.credential}
 	h := startHelper(t, cmd, filepath.Join(dir, "server"))
-	if err := h.stdin.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, h.stdin.Close())
 	if err := h.cmd.Wait(); err != nil {
 		t.Errorf("helper: %v", err)
 	}
@@ -98,21 +88,15 @@ func TestOrdinaryUserOwnsAServer(t *testing.T) {
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	content, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, content, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
+	testkit.NoError(t, os.WriteFile(to, content, 0o755))
 }
 
 func TestKilledOwnerIsRecoveredFrom(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
 	h := startHelper(t, exec.CommandContext(t.Context(), os.Args[0]), dir)
-	if err := h.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, h.cmd.Process.Kill())
 	_ = h.cmd.Wait() // it was killed
 	if runtime.GOOS == "linux" {
 		gone, err := waitGone(t.Context(), 20*time.Second, func() (bool, error) { return allGone([]procInfo{{pid: h.pid}}) })
@@ -129,9 +113,7 @@ func TestKilledOwnerIsRecoveredFrom(t *testing.T) {
 // abandon leaves a server running and its directory unlocked, as on a system without a signal at our death.
 func abandon(t *testing.T, s *Server) {
 	t.Helper()
-	if err := s.lock.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.lock.Close())
 	s.lock = nil
 }
 
@@ -145,13 +127,9 @@ func TestOrphanIsStopped(t *testing.T) {
 			pid := orphan.PID()
 			switch name {
 			case "paused":
-				if err := orphan.Pause(); err != nil {
-					t.Fatal(err)
-				}
+				testkit.NoError(t, orphan.Pause())
 			case "crashed": // and its children not yet aware of it
-				if err := orphan.signal(syscall.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
+				testkit.NoError(t, orphan.signal(syscall.SIGKILL))
 			}
 			abandon(t, orphan)
 			s := start(t, fast(dir))
@@ -187,9 +165,7 @@ func TestHalfFinishedInitdbIsRedone(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
 	leftover := filepath.Join(dir, "initdb-123", "data", "base")
-	if err := os.MkdirAll(leftover, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.MkdirAll(leftover, 0o700))
 	start(t, fast(dir))
 	if _, err := os.Stat(leftover); !os.IsNotExist(err) {
 		t.Errorf("the leftover is still there: %v", err)
@@ -206,13 +182,9 @@ func TestUnusableDataIsRefusedAndKept(t *testing.T) {
 			t.Parallel()
 			dir := tempDir(t)
 			data := filepath.Join(dir, "data")
-			if err := os.Mkdir(data, 0o700); err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, os.Mkdir(data, 0o700))
 			file := filepath.Join(data, tt.file)
-			if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, os.WriteFile(file, []byte(tt.text), 0o600))
 			own(t, data)
 			if _, err := Start(t.Context(), fast(dir)); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
@@ -235,18 +207,14 @@ func TestRecycledPIDIsDealtWith(t *testing.T) {
 	stranger := account.command(t.Context(), "sleep", "600")
 	runtime.LockOSThread() // see sysProcAttr
 	defer runtime.UnlockOSThread()
-	if err := stranger.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, stranger.Start())
 	defer func() {
 		_ = stranger.Process.Kill()
 		_ = stranger.Wait()
 	}()
 	path := filepath.Join(s.data(), "postmaster.pid")
 	text := fmt.Sprintf("%d\n%s\n1\n5432\n\n127.0.0.1\n0 0\nready\n", stranger.Process.Pid, s.data())
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	own(t, path)
 	start(t, fast(dir))
 	if !allAlive(stranger.Process.Pid) {
@@ -257,9 +225,7 @@ func TestRecycledPIDIsDealtWith(t *testing.T) {
 func TestSweepTakesTheAbandonedOnly(t *testing.T) {
 	t.Parallel()
 	parent := tempDir(t)
-	if err := makeEnterable(parent); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, makeEnterable(parent))
 	dirs := map[string]string{}
 	for _, name := range []string{"abandoned", "held", "fresh"} {
 		dir := filepath.Join(parent, name)
@@ -272,13 +238,9 @@ func TestSweepTakesTheAbandonedOnly(t *testing.T) {
 		if name != "fresh" {
 			left = left.Add(-2 * sweepAge)
 		}
-		if err := os.Chtimes(filepath.Join(dir, "lock"), left, left); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, os.Chtimes(filepath.Join(dir, "lock"), left, left))
 	}
-	if err := Sweep(t.Context(), filepath.Join(parent, "*")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, Sweep(t.Context(), filepath.Join(parent, "*")))
 	for name, dir := range dirs {
 		_, err := os.Stat(dir)
 		if gone := os.IsNotExist(err); gone != (name == "abandoned") {

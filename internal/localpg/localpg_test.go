@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"auditstream/internal/testkit"
+
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 )
@@ -32,9 +34,7 @@ func TestMain(m *testing.M) {
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "localpg-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
@@ -46,9 +46,7 @@ func fast(dir string) Config {
 func start(t *testing.T, cfg Config) *Server {
 	t.Helper()
 	s, err := Start(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() { stop(t, s) })
 	return s
 }
@@ -63,14 +61,10 @@ func stop(t *testing.T, s *Server) {
 func query(t *testing.T, s *Server, sql string) string {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), s.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
 	var got string
-	if err := conn.QueryRow(t.Context(), sql).Scan(&got); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, conn.QueryRow(t.Context(), sql).Scan(&got))
 	return got
 }
 
@@ -84,9 +78,7 @@ func TestDataOutlivesRestarts(t *testing.T) {
 	s := start(t, fast(tempDir(t)))
 	address := s.DSN("postgres")
 	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
 	if _, err := conn.Exec(t.Context(), "create table kept (how text)"); err != nil {
 		t.Fatal(err)
@@ -174,9 +166,7 @@ func TestServerIsNotRoot(t *testing.T) {
 	if err != nil {
 		out, err = exec.Command("ps", "-o", "uid=", "-p", fmt.Sprint(s.PID())).Output()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if got := strings.TrimSpace(string(out)); got == "0" || got != fmt.Sprint(s.account.uid) {
 		t.Errorf("got uid %s, want %d", got, s.account.uid)
 	}
@@ -186,21 +176,15 @@ func TestPausedServerDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	s := start(t, Config{Dir: tempDir(t), Ephemeral: true})
 	conn, err := pgx.Connect(t.Context(), s.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
-	if err := s.Pause(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.Pause())
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := conn.Exec(ctx, "select 1"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want no answer", err)
 	}
-	if err := s.Resume(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, s.Resume())
 	if got := query(t, s, "select 'awake'"); got != "awake" {
 		t.Errorf("got %q, want awake", got)
 	}
@@ -212,9 +196,7 @@ func TestPausedServerDoesNotAnswer(t *testing.T) {
 func TestTakenPortIsNamed(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer func() { _ = l.Close() }()
 	dir := tempDir(t)
 	cfg := Config{Dir: dir, Ephemeral: true, Port: l.Addr().(*net.TCPAddr).Port}
@@ -255,9 +237,7 @@ func TestOldBinariesAreRefused(t *testing.T) {
 		dir := t.TempDir()
 		script := "#!/bin/sh\necho '" + tt.says + "'\n"
 		for _, name := range []string{"postgres", "initdb"} {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
 		}
 		b, err := inspectDir(t.Context(), dir)
 		if b.version != tt.version || (err == nil) != (tt.problem == "") || err != nil && !strings.Contains(err.Error(), tt.problem) {

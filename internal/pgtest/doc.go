@@ -8,5 +8,5 @@
 // Who calls what: only tests import it. TestMain calls [Main]; a test calls [New], [Template.New], or [NewServer] if it breaks the server.
 //
 // Files, in the order in which to read them: pgtest.go (Main, New), template.go, server.go (which server), container.go (with the program
-// in postgrescontainer), memory_linux.go and memory_other.go (where its data is), psql.go, proxy.go (a network that fails), each.go (tables).
+// in postgrescontainer), memory_linux.go and memory_other.go (where its data is), psql.go, proxy.go (a network that fails).
 package pgtest

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"auditstream/internal/localpg"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -23,9 +24,7 @@ func TestNewGivesDistinctEmptyDatabases(t *testing.T) {
 		var tables int
 		err := conn.QueryRow(t.Context(), `select current_database(), current_setting('server_encoding'),
 			(select count(*) from pg_class where relnamespace = 'public'::regnamespace)`).Scan(&name, &encoding, &tables)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		if names[name] || tables != 0 || encoding != "UTF8" {
 			t.Errorf("got database %q with %d tables in %s, want a new and empty one in UTF8", name, tables, encoding)
 		}
@@ -75,9 +74,7 @@ func TestDatabaseIsDroppedThoughInUse(t *testing.T) {
 func TestDatabaseOfAFailedTestIsKeptWhereTheServerLivesOn(t *testing.T) {
 	t.Parallel()
 	ours, err := sharedServer()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	foreign := &server{dsn: ours.dsn} // no stop: it is not ours
 	inner := &fakeTB{TB: t}
 	var dsn string
@@ -127,9 +124,7 @@ func TestTemplateIsPreparedOnce(t *testing.T) {
 func TestTemplatesAreDroppedWhereTheServerLivesOn(t *testing.T) {
 	t.Parallel()
 	s, err := sharedServer()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	name := "template_" + strings.Repeat("x", 12)
 	s.create(t, name, emptyTemplate)
 	err = s.drop([]string{name})
@@ -184,12 +179,8 @@ func TestNewServerCanBeStoppedAndStarted(t *testing.T) {
 	inner.run(func() {
 		s := NewServer(inner, func(c *localpg.Config) { c.Settings = map[string]string{"work_mem": "5MB"} })
 		logFile = s.LogFile()
-		if err := s.StopImmediate(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Restart(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, s.StopImmediate(t.Context()))
+		testkit.NoError(t, s.Restart(t.Context()))
 		if got, want := Psql(t, s.DSN("postgres"), "show work_mem; show fsync"), "5MB\non"; got != want {
 			t.Errorf("got settings %q, want %q", got, want)
 		}

@@ -9,15 +9,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"auditstream/internal/testkit"
 )
 
 // echo is a server that answers every line with its name and that line.
 func echo(t *testing.T, name string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -48,9 +48,7 @@ type peer struct {
 func dial(t *testing.T, p *TCPProxy) peer {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return peer{conn, bufio.NewReader(conn)}
 }
@@ -81,9 +79,7 @@ func (c peer) hearNothing(t *testing.T) {
 
 func (c peer) limit(t *testing.T, d time.Duration) {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(d)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, c.SetReadDeadline(time.Now().Add(d)))
 }
 
 func TestProxyPauseKeepsConnectionsOpenAndSilent(t *testing.T) {
@@ -110,16 +106,12 @@ func TestProxyPauseKeepsConnectionsOpenAndSilent(t *testing.T) {
 func TestProxyPauseHidesThatTheTargetIsGone(t *testing.T) {
 	t.Parallel()
 	target, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	defer func() { _ = target.Close() }()
 	p := Proxy(t, target.Addr().String())
 	c := dial(t, p)
 	server, err := target.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	p.Pause()
 	_ = server.Close()
 	c.hearNothing(t)

@@ -6,15 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // A copy of the repository under another path is built, and nothing in it imports the old one.
 func TestRenamedModuleIsBuilt(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "copy")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.Mkdir(dir, 0o755))
 	for _, name := range []string{"go.mod", "go.sum", "cmd", "internal", "docs", "auditstreamtest", "examples", "CHANGELOG.md", "."} {
 		copyTo(t, filepath.Join("../..", name), filepath.Join(dir, name), name == ".")
 	}
@@ -34,26 +34,16 @@ func copyTo(t *testing.T, from, to string, flat bool) {
 	if os.IsNotExist(err) {
 		return
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if !info.IsDir() {
 		text, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(to, text, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
+		testkit.NoError(t, os.WriteFile(to, text, 0o644))
 		return
 	}
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, os.MkdirAll(to, 0o755))
 	entries, err := os.ReadDir(from)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for _, entry := range entries {
 		if entry.IsDir() && (flat || entry.Name() == "node_modules") || !entry.Type().IsRegular() && !entry.IsDir() || flat && filepath.Ext(entry.Name()) != ".go" {
 			continue

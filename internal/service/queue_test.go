@@ -8,15 +8,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"auditstream/internal/testkit"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 func gathered(t *testing.T, reg *prometheus.Registry) string {
 	t.Helper()
 	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	var b strings.Builder
 	for _, f := range families {
 		b.WriteString(f.String())

@@ -10,6 +10,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // earlier makes the table of audits.sql, with the schema of an earlier version.
@@ -18,9 +19,7 @@ func earlier(t *testing.T, version int) (dsn string) {
 	dsn = pgtest.New(t)
 	for _, name := range []string{"audits.sql", fmt.Sprintf("testdata/schema-%d.sql", version)} {
 		script, err := os.ReadFile("../sql/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		pgtest.Psql(t, dsn, string(script))
 	}
 	return dsn

@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 type change struct {
@@ -193,7 +193,7 @@ func triggersOf(plan *sql.Plan) int {
 
 func adopt(t *testing.T, tests map[string]adoption) {
 	t.Helper()
-	pgtest.Each(t, tests, func(t *testing.T, _ string, test adoption) {
+	testkit.Each(t, tests, func(t *testing.T, _ string, test adoption) {
 		dsn, conn := database(t)
 		exec(t, conn, test.setup)
 		plan := planned(t, conn, test.options)

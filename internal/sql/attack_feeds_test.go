@@ -10,6 +10,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -89,7 +90,7 @@ func TestS2KeptLookupsOfAStrangerAreRefused(t *testing.T) {
 // While an install waits for a table, its owner gives its name to a view.
 func TestS2TableThatBecomesAViewMeanwhileIsNotRead(t *testing.T) {
 	t.Parallel()
-	pgtest.EachOf(t, []string{"jobs", "users"}, func(t *testing.T, table string) {
+	testkit.EachOf(t, []string{"jobs", "users"}, func(t *testing.T, table string) {
 		dsn, admin, hers, _ := mallory(t)
 		exec(t, hers, `create table mine.users (id bigint primary key, uid text);
 			create table mine.jobs (id bigint primary key, status text, progress int, user_id bigint); insert into mine.jobs values (1, 'x', 1, 1)`)

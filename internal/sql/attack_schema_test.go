@@ -8,13 +8,14 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // S2: a role that had made the schema, or something in it, before the install could replace later what writers and serve run.
 func TestS2SchemaOfSomebodyElse(t *testing.T) {
 	t.Parallel()
 	script := file(t, "install.sql")
-	pgtest.Each(t, map[string]string{
+	testkit.Each(t, map[string]string{
 		"an empty schema": `create schema auditstream`,
 		"a function":      `create schema auditstream; create function auditstream.changed() returns trigger language plpgsql as 'begin return null; end'`,
 		"a view":          `create schema auditstream; create view auditstream.feeds as select ''::text as feed, 1 as class, 999999999 as buckets`,

@@ -7,6 +7,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -90,9 +91,7 @@ func as(tb testing.TB, dsn, name, script string) error {
 // mustAs is as for a script that succeeds.
 func mustAs(tb testing.TB, dsn, name, script string) {
 	tb.Helper()
-	if err := as(tb, dsn, name, script); err != nil {
-		tb.Fatal(err)
-	}
+	testkit.NoError(tb, as(tb, dsn, name, script))
 }
 
 // A role's own type, whose cast to text is the role's own code, in a table of its own that calls our trigger function.

@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // S2: for a column of a type whose cast is the owner's code, to read, compare or notify ran that code as the installer.
@@ -13,7 +13,7 @@ func TestS2TypesOfOthersRunNothing(t *testing.T) {
 	t.Parallel()
 	// A domain's check belongs to whoever writes a value of it, so there is nothing to fill domains with.
 	type table struct{ columns, fill string }
-	pgtest.Each(t, map[string]table{
+	testkit.Each(t, map[string]table{
 		"an enum": {`id bigint primary key, status mine.evil, progress int, message mine.evil, error mine.evil, user_id mine.evil, user_email mine.evil`,
 			`update public.audits set status = 'running', message = '1', error = '1', user_id = '1', user_email = '1'`},
 		"a row": {`id bigint primary key, status text, progress int, message mine.pair, error mine.pair, user_id mine.pair`,
@@ -107,7 +107,7 @@ func TestS2TypesOfOthersAreShownAsTheyAreWritten(t *testing.T) {
 // S2: after the install, the table's owner changes the table in every possible way.
 func TestS2OwnerChangesTheTableLater(t *testing.T) {
 	t.Parallel()
-	pgtest.Each(t, map[string]string{
+	testkit.Each(t, map[string]string{
 		"the key is replaced":        `alter table audits rename column id to id0; alter table audits add column id mine.evil`,
 		"a shown column is replaced": `alter table audits rename column message to message0; alter table audits add column message mine.evil default '1'`,
 		"the key is dropped":         `alter table audits drop column id cascade; alter table audits add column id mine.evil`,

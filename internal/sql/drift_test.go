@@ -8,6 +8,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -100,7 +101,7 @@ func TestU1RenameStaysQuiet(t *testing.T) {
 	drifts(t, `alter table audits rename total_pages to "Percent done"`, true)
 	drifts(t, `alter table audits add note text; alter table audits drop url`, true)
 	renames := []string{`alter table audits rename to jobs`, `create schema app; alter table audits set schema app`}
-	pgtest.EachOf(t, renames, func(t *testing.T, rename string) {
+	testkit.EachOf(t, renames, func(t *testing.T, rename string) {
 		dsn, conn, server := served(t)
 		exec(t, conn, rename)
 		undrifted(t, dsn, server)
@@ -129,7 +130,7 @@ func TestU2ReplacedTableIsFound(t *testing.T) {
 
 func TestU10WhateverIsChangedIsFound(t *testing.T) {
 	t.Parallel()
-	pgtest.EachOf(t, []string{
+	testkit.EachOf(t, []string{
 		`alter table auditstream.choices enable row level security`, `alter table auditstream.choices force row level security`,
 		`alter view auditstream.progress set (security_barrier)`, `alter view auditstream.feeds set (security_barrier)`,
 		`alter function auditstream.changed() security definer`, `alter function auditstream.changed() set search_path = public`,
@@ -197,7 +198,7 @@ func TestU10WhateverIsChangedIsFound(t *testing.T) {
 func TestU26RowSecurityIsFound(t *testing.T) {
 	t.Parallel()
 	const on, force = `alter table audits enable row level security; `, `alter table audits force row level security; `
-	pgtest.Each(t, map[string]int{
+	testkit.Each(t, map[string]int{
 		on:         0, // which the owner is not subject to
 		on + force: 1,
 		on + force + `create policy p on audits using (user_id = 'me')`:  1,
@@ -226,7 +227,7 @@ func TestU26RowSecurityIsFound(t *testing.T) {
 // A view that has taken the table's name and reads the table is a rename; what install cannot adopt has a remedy that works.
 func TestU2NameIsHeldByNoTable(t *testing.T) {
 	t.Parallel()
-	pgtest.Each(t, map[string][]string{
+	testkit.Each(t, map[string][]string{
 		`create view audits as select * from then`:                                  nil,
 		`create table other (like then); create view audits as select * from other`: {"table stale"},
 		`create materialized view audits as select * from then`:                     {"table stale"},
@@ -251,7 +252,7 @@ func TestU10WhatIsInTheWayHasARemedyThatWorks(t *testing.T) {
 	t.Parallel()
 	const columns = `id as audit_id, user_id, user_email, status, progress, message, geo_score, total_pages, error from audits;
 		grant select on auditstream.progress to SERVER`
-	pgtest.Each(t, map[string]string{
+	testkit.Each(t, map[string]string{
 		"drop table auditstream.progress":             `drop view auditstream.progress; create table auditstream.progress as select ` + columns,
 		"drop materialized view auditstream.progress": `drop view auditstream.progress; create materialized view auditstream.progress as select ` + columns,
 		"drop view auditstream.progress":              `drop view auditstream.progress; create view auditstream.progress as select ` + columns,
@@ -296,7 +297,7 @@ const leftSQL = `select tgname::text from pg_trigger where tgname like 'auditstr
 // Whatever somebody has changed, uninstall leaves no trigger and no object of install's.
 func TestU9UninstallFindsAWayOut(t *testing.T) {
 	t.Parallel()
-	pgtest.Each(t, map[string][]string{
+	testkit.Each(t, map[string][]string{
 		`alter trigger auditstream_update on audits rename to x`:          nil,
 		`alter function auditstream.changed() rename to other`:            {"auditstream"}, // with the function that install does not know
 		`alter function auditstream.changed() set schema public`:          nil,
@@ -367,7 +368,7 @@ func TestU9SuperusersRightsAreNotGranted(t *testing.T) {
 
 func TestU9TableChangesItsOwner(t *testing.T) {
 	t.Parallel()
-	pgtest.EachOf(t, []string{"superuser", "granted", "uninstall by superuser", "uninstall by granted"}, func(t *testing.T, way string) {
+	testkit.EachOf(t, []string{"superuser", "granted", "uninstall by superuser", "uninstall by granted"}, func(t *testing.T, way string) {
 		dsn, conn := database(t)
 		one, two, server := installer(t, dsn), installer(t, dsn), role(t, dsn)
 		exec(t, conn, `set session authorization `+one)
@@ -401,7 +402,7 @@ func TestU9TableChangesItsOwner(t *testing.T) {
 
 func TestU11HiddenStaysHidden(t *testing.T) {
 	t.Parallel()
-	pgtest.EachOf(t, []string{
+	testkit.EachOf(t, []string{
 		`drop table audits cascade; TABLE`, `drop view auditstream.progress`, `drop view auditstream.progress, auditstream.feeds`,
 		`alter table audits rename to audits_old; TABLE`, `drop table audits cascade; drop view if exists auditstream.feeds; TABLE`,
 		`alter table audits rename message to m; alter table audits rename m to message`,
@@ -427,7 +428,7 @@ func TestU11HiddenStaysHidden(t *testing.T) {
 func TestU11ChoicesAreData(t *testing.T) {
 	t.Parallel()
 	const evil = `x"; alter role current_user superuser; --`
-	pgtest.EachOf(t, []string{
+	testkit.EachOf(t, []string{
 		`update auditstream.choices set options = jsonb_build_object('columns', jsonb_build_object('message', EVIL, 'error', EVIL),
 			'roles', jsonb_build_array(EVIL, 'pg_monitor'), 'triggers', true)`,
 		`update auditstream.choices set made = made || jsonb_build_object('name', EVIL, 'schema', EVIL, 'owner', EVIL, 'installer', EVIL,
@@ -496,9 +497,7 @@ func TestU11DumpAndRestoreKeepTheChoices(t *testing.T) {
 			install(t, conn, sql.Options{Columns: map[string]string{"error": ""}})
 			exec(t, conn, before)
 			dump, err := exec_.CommandContext(t.Context(), "pg_dump", "-d", dsn).Output()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, err)
 			restored, there := database(t)
 			pgtest.Psql(t, restored, string(dump))
 			found, _ := kinds(t, restored, server)

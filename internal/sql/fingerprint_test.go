@@ -6,6 +6,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // serve calls Compare only when the fingerprint has changed. So it must change a moment after anything that Compare looks at has changed, and
@@ -18,9 +19,7 @@ func TestU11FingerprintTellsOfEachChange(t *testing.T) {
 	print := func() string {
 		t.Helper()
 		sum, err := sql.Fingerprint(t.Context(), look)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		return sum
 	}
 	before := print()

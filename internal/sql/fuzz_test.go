@@ -9,6 +9,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -66,9 +67,7 @@ func FuzzAdopt(f *testing.F) {
 		create domain fuzz.whole as bigint check (value > 0); create type fuzz.pair as (a integer, b text); create domain fuzz.int4 as uuid;
 		create table witness (id integer primary key, status text, progress integer); insert into witness values (1, 'untouched', 1)`,
 		pgx.QueryExecModeSimpleProtocol)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.NoError(f, err)
 	ear := pgtest.Connect(f, dsn)
 	if _, err := ear.Exec(f.Context(), `listen `+sql.Channel); err != nil {
 		f.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -56,9 +57,7 @@ func TestSessionSettingsDoNotMatter(t *testing.T) {
 			config := admin.Config().Copy()
 			config.DefaultQueryExecMode = mode
 			conn, err := pgx.ConnectConfig(t.Context(), config)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, err)
 			t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
 			exec(t, conn, `set default_transaction_isolation = serializable; set default_transaction_read_only = on;
 				set search_path = ''; set lock_timeout = 1; set extra_float_digits = 0; set quote_all_identifiers = on`)
@@ -176,7 +175,7 @@ func TestNoTriggers(t *testing.T) {
 
 func TestAnotherTableIsRefused(t *testing.T) {
 	t.Parallel()
-	pgtest.Each(t, map[string]bool{"with triggers": false, "view alone": true}, func(t *testing.T, _ string, noTriggers bool) {
+	testkit.Each(t, map[string]bool{"with triggers": false, "view alone": true}, func(t *testing.T, _ string, noTriggers bool) {
 		_, conn := database(t)
 		exec(t, conn, `create table audits (id integer primary key, status text, progress integer); create table jobs (like audits including all)`)
 		install(t, conn, sql.Options{NoTriggers: noTriggers})

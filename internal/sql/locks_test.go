@@ -17,6 +17,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -39,9 +40,7 @@ func fewBuckets(t *testing.T, conn *pgx.Conn) {
 		t.Fatal("the script does not say how many buckets there are")
 	}
 	many, err := strconv.Atoi(match[1])
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	script := strings.NewReplacer(match[0], fmt.Sprint(lockBuckets, "::int as buckets"),
 		fmt.Sprint(" ", many-1, ")"), fmt.Sprint(" ", lockBuckets-1, ")"),
 		fmt.Sprint(", ", many, " operator"), fmt.Sprint(", ", lockBuckets, " operator")).Replace(plan.SQL)
@@ -335,9 +334,7 @@ func TestLocksMissNothing(t *testing.T) {
 			})
 		}
 		go func() { writing.Wait(); close(written) }()
-		if err := group.Wait(); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, group.Wait())
 	}
 	t.Logf("%d rounds, %d changes, %d missed", rounds, changes.Load(), len(missed))
 	if changes.Load() < int64(10*rounds) || len(missed) > 0 {
@@ -354,15 +351,11 @@ func TestLocksAreTakenWhileAWriterIsOpen(t *testing.T) {
 	for _, settles := range []bool{false, true} {
 		w := newWatcher(t, dsn, settles)
 		exec(t, writer, `begin; update audits set total_pages = coalesce(total_pages, 0) + 1 where id = 1`) // nobody watches
-		if err := errors.Join(w.arm(t.Context()), w.read(t.Context(), nil)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, errors.Join(w.arm(t.Context()), w.read(t.Context(), nil)))
 		before := w.shown[1]
 		exec(t, writer, `commit`)
 		for deadline := time.Now().Add(time.Minute); settles && w.shown[1] == before && time.Now().Before(deadline); {
-			if err := w.settle(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, w.settle(t.Context()))
 		}
 		if found := w.shown[1] != before; found != settles {
 			t.Errorf("waiting for open transactions: %v; the change was found: %v", settles, found)
@@ -371,8 +364,6 @@ func TestLocksAreTakenWhileAWriterIsOpen(t *testing.T) {
 		if n, err := w.session.WaitForNotification(t.Context()); err != nil || n.Payload != "1" {
 			t.Errorf("%v, %v, want a notification of row 1, and of nothing before", n, err)
 		}
-		if err := w.disarm(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, w.disarm(t.Context()))
 	}
 }

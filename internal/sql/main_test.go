@@ -13,6 +13,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -274,9 +275,7 @@ func installer(tb testing.TB, dsn string) string {
 func file(tb testing.TB, name string) string {
 	tb.Helper()
 	script, err := os.ReadFile(name)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	testkit.NoError(tb, err)
 	return string(script)
 }
 

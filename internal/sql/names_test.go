@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -30,9 +31,7 @@ func TestJSONBeyondTheEncoding(t *testing.T) {
 	config := admin.Config().Copy()
 	config.Database = name
 	conn, err := pgx.ConnectConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	t.Cleanup(func() { // before admin is closed
 		ctx := context.WithoutCancel(t.Context())
 		_ = conn.Close(ctx)

@@ -9,6 +9,7 @@ import (
 
 	"auditstream/internal/sql"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -176,9 +177,7 @@ func (d dice) writes(t *testing.T, conn *pgx.Conn, feed string, columns, types [
 func (d dice) reads(t *testing.T, conn *pgx.Conn, o sql.Options, what string) {
 	t.Helper()
 	feeds, err := sql.Feeds(t.Context(), conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for _, f := range feeds {
 		if f.Name != o.Feed {
 			continue

@@ -7,13 +7,14 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // TestReadsUseTheIndex: the server's query, on as many rows as the key allows.
 func TestReadsUseTheIndex(t *testing.T) {
 	t.Parallel()
 	type test struct{ table, ids string }
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"bigint":      {`(id bigint primary key, status text, progress integer)`, `1, 100000`},
 		"integer":     {`(id integer primary key, status text, progress integer)`, `1, 100000`},
 		"smallint":    {`(id smallint primary key, status text, progress integer)`, `-32768, 32767`},
@@ -49,7 +50,7 @@ func TestInspect(t *testing.T) {
 		null::text as error from audits`
 	const table = `create table audits (id integer primary key, status text, progress integer); `
 	type test struct{ setup, view, index string }
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"nothing": {``, `there is no view auditstream.progress: run auditstream install --table YOUR_TABLE`, ``},
 		"a view by hand, whose cast hides the index": {table + view, ``,
 			`every read by audit_id scans the whole of audits: create an index on its key`},
@@ -71,9 +72,7 @@ func TestInspect(t *testing.T) {
 		serve := pgtest.Connect(t, dsn)
 		exec(t, serve, `set role `+reader)
 		s, err := sql.Inspect(t.Context(), serve)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		got := []string{message(s.View), message(s.Index)}
 		for _, trigger := range s.Triggers {
 			got = append(got, trigger.Enabled)

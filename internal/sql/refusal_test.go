@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 var é29 = strings.Repeat("é", 29)
@@ -38,7 +38,7 @@ func TestRefuse(t *testing.T) {
 		want    string
 	}
 	mistakes := []string{"more options than there are", "a time-out before now", "more than a name"} // of whoever wrote the options
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"a key of bytes": {`create table audits (id bytea primary key, status text, progress integer)`, sql.Options{},
 			`column id of public.audits is bytea: the id of a row must be smallint, integer, bigint, uuid, text or varchar; ` +
 				`say which other column identifies a row with --column id=NAME`},

@@ -7,11 +7,12 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 	t.Parallel()
-	pgtest.Each(t, map[string]bool{"everybody may connect": false, "nobody may connect": true}, func(t *testing.T, _ string, locked bool) {
+	testkit.Each(t, map[string]bool{"everybody may connect": false, "nobody may connect": true}, func(t *testing.T, _ string, locked bool) {
 		dsn, conn := audits(t)
 		reader := role(t, dsn)
 		if locked {
@@ -49,7 +50,7 @@ func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 func TestMissingRights(t *testing.T) {
 	t.Parallel()
 	type test struct{ setup, want string }
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"no create on the database": {`grant all on audits to ROLE`,
 			`the role ROLE may not create the schema auditstream: let the owner of the database run: grant create on database "DB" to "ROLE"`},
 		"no trigger": {`GRANT_CREATE; grant select on audits to ROLE`,
@@ -107,7 +108,7 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 // The conditions of the triggers run with the writer's rights: without these rights the application's statements would fail.
 func TestInstallRefusesWhereWritersMayNotLook(t *testing.T) {
 	t.Parallel()
-	pgtest.EachOf(t, []string{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)",
+	testkit.EachOf(t, []string{"pg_try_advisory_lock(integer,integer)", "pg_advisory_unlock(integer,integer)", "pg_notify(text,text)",
 		"hashint8(bigint)"}, func(t *testing.T, function string) {
 		_, conn := database(t)
 		exec(t, conn, `create table audits (id bigint primary key, status text, progress integer);

@@ -7,6 +7,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // TestEveryWayToWriteRings goes beyond plain statements.
@@ -57,7 +58,7 @@ func TestLargeTextDoesNotFailTheWriter(t *testing.T) {
 // TestRenamedColumns: the view and the conditions know columns by number, so they follow a renamed one by themselves.
 func TestRenamedColumns(t *testing.T) {
 	t.Parallel()
-	pgtest.Each(t, map[string]string{
+	testkit.Each(t, map[string]string{
 		"id": `progress = progress + 1`, "status": `state_x = 'failed'`, "progress": `progress_x = 55`, "message": `message_x = 'm'`,
 		"geo_score": `geo_score_x = 5`, "total_pages": `total_pages_x = 5`, "error": `error_x = 'e'`, "user_id": `user_id_x = 'u'`,
 		"user_email": `user_email_x = 'e'`,

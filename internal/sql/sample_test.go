@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // Install says what viewers will see, and for a large table which reads are slow. Doctor says the same later.
@@ -39,9 +40,7 @@ func TestInstallSaysWhatItSees(t *testing.T) {
 		t.Fatalf("feeds %+v, error %v", feeds, err)
 	}
 	seen, err := sql.See(t.Context(), conn, feeds[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	equal(t, "doctor: notes", seen.Notes, []string{strings.Replace(notes[2], `"busy" as `, "", 1)})
 	equal(t, "doctor: warnings", seen.Warnings, []string{ends, ownerless})
 	for _, warning := range warnings(planned(t, conn, o)) { // what it says to type is what helps

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // nasty has in each column values that could raise an error when they are shown: the limits of its type, texts that are not numbers, and null.
@@ -109,9 +110,7 @@ func TestWordsOfOtherSources(t *testing.T) {
 		where id in (5, 6); update batches set flag = true where id = 7`)
 	words, err := sql.ParseWords([]string{"failed/pending=100=failed", "flag=TRUE=odd", "null=running", "options.by=admin=removed",
 		"cancelledAt=set=cancelled", "set=completed"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for _, c := range []struct{ feed, progress, shown string }{
 		{"left", "100-pending/total", "running 0, running 28, failed 71, completed 100, removed 57, removed 0, odd 0, running 50, running 50"},
 		{"in_text", "result.current/result.total",

@@ -8,6 +8,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // A condition and the function that TRUNCATE calls leave the application's settings alone.
@@ -110,7 +111,7 @@ func TestBulkUpdate(t *testing.T) {
 		rows, watched int64
 		most          float64 // times as long as without the triggers
 	}
-	pgtest.Each(t, map[string]bulk{
+	testkit.Each(t, map[string]bulk{
 		"unwatched": {sql.Options{Create: true}, 30000, 0, 2},
 		"watched":   {sql.Options{Create: true}, 10000, 1000, 5},
 		"always":    {sql.Options{Create: true, NotifyAlways: true}, 10000, 0, 5},

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 )
 
 // Between the look-up and the lock, a table's name may have been given to a view.
@@ -20,9 +21,7 @@ func TestS2NameThatWasGivenAwayIsNotHeld(t *testing.T) {
 	} {
 		pgtest.Psql(t, dsn, `create table public.`+name+` (id int)`)
 		held := &table{Schema: "public", Name: name, Display: "public." + name}
-		if err := conn.QueryRow(t.Context(), `select $1::text::regclass::oid`, held.Display).Scan(&held.OID); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, conn.QueryRow(t.Context(), `select $1::text::regclass::oid`, held.Display).Scan(&held.OID))
 		pgtest.Psql(t, dsn, swap)
 		if _, err := conn.Exec(t.Context(), `begin; set local search_path = pg_catalog, pg_temp`); err != nil {
 			t.Fatal(err)

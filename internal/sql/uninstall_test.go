@@ -6,6 +6,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -28,9 +29,7 @@ func TestUninstallLeavesNoTrace(t *testing.T) {
 		t.Fatal("the catalog does not show the install")
 	}
 	planned, err := sql.PlanUninstall(t.Context(), conn, sql.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	plan := uninstall(t, conn)
 	if plan.Table != `"app"."jobs"` || plan.SQL == "" || plan.SQL != planned.SQL || len(plan.Warnings) > 0 {
 		t.Errorf("uninstall: %+v, planned %+v", plan, planned)
@@ -84,7 +83,7 @@ func TestUninstallRefusesTriggersOfOthers(t *testing.T) {
 func TestPsql(t *testing.T) {
 	t.Parallel()
 	tables := map[string]string{"the default table": sql.DefaultTable, "another name": `app."Audit Log"`}
-	pgtest.Each(t, tables, func(t *testing.T, _ string, table string) {
+	testkit.Each(t, tables, func(t *testing.T, _ string, table string) {
 		byHand, hand := database(t)
 		byDryRun, dry := database(t)
 		_, byInstall := database(t)
@@ -114,9 +113,7 @@ func TestPsql(t *testing.T) {
 		equal(t, "install after psql -f", catalog(t, hand), want)
 
 		removal, err := sql.PlanUninstall(t.Context(), dry, sql.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		pgtest.Psql(t, byDryRun, removal.SQL)
 		pgtest.Psql(t, byHand, set+file(t, "uninstall.sql"))
 		pgtest.Psql(t, byHand, set+file(t, "uninstall.sql"))

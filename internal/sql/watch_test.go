@@ -6,6 +6,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
 )
 
 // unwatched is an installed table with five rows, of which nobody watches any, and an ear.
@@ -101,7 +102,7 @@ func TestEveryIsolationLevelLooksAtThePresent(t *testing.T) {
 // Whoever holds the locks in another mode, and whatever is gone of ours, the application's writes neither wait nor fail.
 func TestNothingOfOursStopsTheWriter(t *testing.T) {
 	t.Parallel()
-	pgtest.EachOf(t, []string{
+	testkit.EachOf(t, []string{
 		`select pg_advisory_lock(class, b) from auditstream.feeds, generate_series(0, buckets + 63) b
 			where hashint8(b) & 7 = 0 or b = hashint8(1) & (buckets - 1) or b >= buckets`,
 		`drop view auditstream.feeds`, `drop view auditstream.progress`, `revoke all on schema auditstream from public`,

@@ -4,7 +4,7 @@ import (
 	"math"
 	"testing"
 
-	"auditstream/internal/pgtest"
+	"auditstream/internal/testkit"
 )
 
 func p[T any](v T) *T { return &v }
@@ -15,7 +15,7 @@ func TestJSONIsTheContracts(t *testing.T) {
 		audit Audit
 		want  string
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"all fields, in order": {
 			Audit{ID: "123", Status: "failed", Progress: 40, Message: p("m"), GeoScore: p(78.5), TotalPages: p(7), Error: p("e")},
 			`{"audit_id":123,"status":"failed","progress":40,"message":"m","geo_score":78.5,"total_pages":7,"error":"e"}`,
@@ -42,7 +42,7 @@ func TestOwnedBy(t *testing.T) {
 		viewer            Viewer
 		want              bool
 	}
-	pgtest.Each(t, map[string]test{
+	testkit.Each(t, map[string]test{
 		"the user":                             {p("alice"), nil, Viewer{Subject: "alice"}, true},
 		"another user":                         {p("alice"), nil, Viewer{Subject: "bob"}, false},
 		"user ids have a case":                 {p("alice"), nil, Viewer{Subject: "Alice"}, false},

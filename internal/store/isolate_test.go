@@ -9,6 +9,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -119,9 +120,7 @@ func TestS8HugeRowIsCut(t *testing.T) {
 	s := store.New(db, store.Audits)
 	s.LimitRows(1000)
 	states, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for _, state := range states {
 		message, failure := *state.Audit.Message, *state.Audit.Error
 		if got := len(message) + len(failure); got > 1000 {
@@ -164,9 +163,7 @@ func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
 	t.Parallel()
 	db := database(t, raisingView+`insert into things select i from generate_series(1, 8) i`)
 	full, err := pgx.ParseConfig("host=127.0.0.1 port=1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	_, refused := pgx.ConnectConfig(t.Context(), full)
 	for name, tc := range map[string]struct {
 		fail []error

@@ -7,6 +7,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -34,14 +35,10 @@ func TestSeveralKeysOfEachType(t *testing.T) {
 	for kind, of := range keys {
 		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeDescribeExec} {
 			cfg, err := pgx.ParseConfig(dsn)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, err)
 			cfg.DefaultQueryExecMode = mode
 			conn, err := pgx.ConnectConfig(t.Context(), cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.NoError(t, err)
 			s := store.New(conn, &store.Feed{Name: "jobs", View: "auditstream.progress_" + types[kind], Key: kind})
 			if states, err := s.Audits(t.Context(), nil); err != nil || len(states) > 0 {
 				t.Errorf("%s, %s, no keys: %v, %v", types[kind], mode, states, err)

@@ -5,6 +5,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -16,7 +17,7 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 	t.Parallel()
 	const view = ` as select k as audit_id, 'alice'::text as user_id, null::text as user_email, state as status, 10 as progress,
 		null::text as message, null::float8 as geo_score, null::int as total_pages, null::text as error from things`
-	pgtest.Each(t, map[string]string{
+	testkit.Each(t, map[string]string{
 		"the view is installed anew": `drop view auditstream.progress; create view auditstream.progress` + view,
 		"the statements are gone":    `deallocate all`,
 		"the view has other types":   `drop view auditstream.progress; create view auditstream.progress as select k::int as audit_id, 'alice'::varchar as user_id, null::varchar as user_email, state::varchar as status, 10::bigint as progress, null::varchar as message, null::float4 as geo_score, null::bigint as total_pages, null::varchar as error from things`,
@@ -67,9 +68,7 @@ func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 	read(first, "1")
 	read(first, "1", "2")
 	rows, err := first.Query(t.Context(), `select name from pg_prepared_statements where statement like '%auditstream.progress%'`, execMode)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil || len(names) != 2 {
 		t.Fatalf("statements %q, %v, want two", names, err)
@@ -93,9 +92,7 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 	prepared.PrepareWhile(yes)
 	for _, ids := range [][]store.Key{nil, {"1"}, {"3"}, {"99"}, {"-1"}, {"1", "2", "3", "4", "99"}} {
 		want, err := plain.Audits(t.Context(), ids)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, err)
 		got, err := prepared.Audits(t.Context(), ids)
 		if err != nil || len(got) != len(want) {
 			t.Fatalf("%v: %d states, %v, want %d", ids, len(got), err, len(want))
@@ -124,9 +121,7 @@ func TestNothingIsPreparedWithoutSessions(t *testing.T) {
 			t.Fatal(err)
 		}
 		var n int
-		if err := db.QueryRow(t.Context(), `select count(*) from pg_prepared_statements where statement like '%auditstream.progress%'`, execMode).Scan(&n); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, db.QueryRow(t.Context(), `select count(*) from pg_prepared_statements where statement like '%auditstream.progress%'`, execMode).Scan(&n))
 		if n != want {
 			t.Errorf("%d statements are prepared, want %d", n, want)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 )
 
 // A session that listens and does not read keeps notifications in the queue.
@@ -16,9 +17,7 @@ func TestQueueUsage(t *testing.T) {
 	conn := pgtest.Connect(t, dsn)
 	audits := store.New(conn, store.Audits)
 	before, err := audits.QueueUsage(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	stuck := pgtest.Connect(t, dsn) // inside a transaction it takes nothing from the queue
 	for _, sql := range []string{"listen queue_usage_test", "begin"} {
 		if _, err := stuck.Exec(t.Context(), sql); err != nil {
@@ -29,9 +28,7 @@ func TestQueueUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	after, err := audits.QueueUsage(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	if after <= before || after > 1 {
 		t.Errorf("usage %v, before the notifications %v: want more, up to 1", after, before)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -37,9 +38,7 @@ func TestAudits(t *testing.T) {
 	audits := store.New(db, store.Audits)
 
 	states, err := audits.Audits(t.Context(), []store.Key{"1", "2", "4", "99"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	got := make(map[store.Key]string)
 	for _, s := range states {
 		got[s.ID] = string(s.JSON)
@@ -74,17 +73,13 @@ func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
 	audits := store.New(db, store.Audits)
 	viewer := store.Viewer{Email: "a@b.c"}
 	keys, _, err := audits.Owned(t.Context(), viewer.Owners())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	slices.Sort(keys)
 	if got := fmt.Sprint(keys); got != "[1 2 3 4 5]" {
 		t.Errorf("found %s, want [1 2 3 4 5]", got)
 	}
 	states, err := audits.Audits(t.Context(), keys)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	for _, s := range states {
 		if s.Err != nil || !s.Audit.OwnedBy(viewer) {
 			t.Errorf("%s is not the viewer's", s.ID)

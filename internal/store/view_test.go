@@ -10,6 +10,7 @@ import (
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/store"
+	"auditstream/internal/testkit"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -28,9 +29,7 @@ func TestNullsAndNumbersOutOfRange(t *testing.T) {
 	t.Parallel()
 	db := database(t, sparseView)
 	states, err := store.New(db, store.Audits).Audits(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	slices.SortFunc(states, func(a, b *store.State) int { return a.ID.Compare(b.ID) })
 	want := []string{
 		`{"audit_id":1,"status":"pending","progress":0}`,
@@ -91,9 +90,7 @@ func TestRoleWithSelectOnTheViewAlone(t *testing.T) {
 		}
 	})
 	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 	u.User = url.UserPassword(role, password)
 	db := pgtest.Connect(t, u.String())
 	states, err := store.New(db, store.Audits).Audits(t.Context(), []store.Key{"1", "3"})

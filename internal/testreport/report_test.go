@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // module makes a module with a test that passes, one with a failing subtest, one that panics, and a package that does not compile.
@@ -23,12 +25,8 @@ func module(t *testing.T) {
 		"notests/notests_test.go": "package notests\n",
 	} {
 		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testkit.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		testkit.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 	}
 	t.Chdir(dir)
 	t.Setenv("GOFLAGS", "-trimpath") // as in the Makefile, so that nothing must be compiled again
