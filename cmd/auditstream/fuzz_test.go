@@ -94,7 +94,8 @@ var (
 
 // usable checks the documented values of each variable, with code of its own.
 func usable(c *serveCmd, name, value string) bool {
-	between := func(d time.Duration, unit time.Duration, most int64) bool {
+	between := func(n, least, most int) bool { return n >= least && n <= most }
+	lasts := func(d time.Duration, unit time.Duration, most int64) bool {
 		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
 		return err == nil && n >= 1 && n <= most && d == time.Duration(n)*unit
 	}
@@ -102,31 +103,32 @@ func usable(c *serveCmd, name, value string) bool {
 		_, port, err := net.SplitHostPort(addr)
 		return addr == "" || err == nil && port != "" // nothing is the same as none
 	}
+	const million = 1_000_000
+	if valid, ok := map[string]bool{
+		"SSE_MAX_DURATION":                 lasts(time.Duration(c.SSEMaxDuration), time.Second, 604800),
+		"SSE_HEARTBEAT_SECONDS":            lasts(time.Duration(c.SSEHeartbeat), time.Second, 3600),
+		"SSE_FALLBACK_DB_INTERVAL_SECONDS": lasts(time.Duration(c.SSEFallbackDBInterval), time.Second, 3600),
+		"SSE_RETRY_MS":                     lasts(time.Duration(c.SSERetry), time.Millisecond, 3600000),
+		"SSE_MAX_ROW_BYTES":                between(int(c.SSEMaxRowBytes), 1000, 64<<20),
+		"SSE_MAX_STREAMS":                  between(int(c.SSEMaxStreams), 0, million),
+		"SSE_MAX_STREAMS_PER_USER":         between(int(c.SSEMaxStreamsPerUser), 0, million),
+		"SSE_MAX_REFUSED_PER_USER":         between(int(c.SSEMaxRefusedPerUser), 0, million),
+		"HTTP_MAX_REFUSED_PER_ADDRESS":     between(int(c.HTTPMaxRefusedPerAddr), 0, million),
+		"GOMAXPROCS":                       between(int(c.Processors), 0, 1024),
+		"SSE_SOURCE":                       c.SSESource == "db" || c.SSESource == "redis",
+		"REDIS_RELAY":                      c.RedisRelay == "auto" || c.RedisRelay == "on",
+		"ACCESS_LOG":                       c.AccessLog == "on" || c.AccessLog == "off",
+		"SSE_UI":                           c.SSEUI == "on" || c.SSEUI == "off",
+		"LOG_FORMAT":                       c.LogFormat == "text" || c.LogFormat == "json",
+		"HTTP_ADDR":                        address(c.HTTPAddr),
+		"ADMIN_ADDR":                       c.AdminAddr == "off" || address(c.AdminAddr),
+		"SSE_AUTH_COOKIE":                  cookieName.MatchString(c.SSEAuthCookie),
+		"JWT_SECRET":                       len(c.JWTSecret) >= 32 && c.JWTSecret == value,
+		"AUDITSTREAM_INSTALL":              string(c.Install) == strings.TrimSpace(value) && c.Install != "",
+	}[name]; ok {
+		return valid
+	}
 	switch name {
-	case "SSE_MAX_DURATION":
-		return between(time.Duration(c.SSEMaxDuration), time.Second, 604800)
-	case "SSE_HEARTBEAT_SECONDS":
-		return between(time.Duration(c.SSEHeartbeat), time.Second, 3600)
-	case "SSE_FALLBACK_DB_INTERVAL_SECONDS":
-		return between(time.Duration(c.SSEFallbackDBInterval), time.Second, 3600)
-	case "SSE_RETRY_MS":
-		return between(time.Duration(c.SSERetry), time.Millisecond, 3600000)
-	case "SSE_MAX_ROW_BYTES":
-		return c.SSEMaxRowBytes >= 1000 && c.SSEMaxRowBytes <= 64<<20
-	case "SSE_MAX_STREAMS":
-		return c.SSEMaxStreams >= 0 && c.SSEMaxStreams <= 1_000_000
-	case "SSE_MAX_STREAMS_PER_USER":
-		return c.SSEMaxStreamsPerUser >= 0 && c.SSEMaxStreamsPerUser <= 1_000_000
-	case "SSE_MAX_REFUSED_PER_USER":
-		return c.SSEMaxRefusedPerUser >= 0 && c.SSEMaxRefusedPerUser <= 1_000_000
-	case "HTTP_MAX_REFUSED_PER_ADDRESS":
-		return c.HTTPMaxRefusedPerAddr >= 0 && c.HTTPMaxRefusedPerAddr <= 1_000_000
-	case "GOMAXPROCS":
-		return c.Processors >= 0 && c.Processors <= 1024
-	case "SSE_SOURCE":
-		return c.SSESource == "db" || c.SSESource == "redis"
-	case "REDIS_RELAY":
-		return c.RedisRelay == "auto" || c.RedisRelay == "on"
 	case "REDIS_URL":
 		u, err := url.Parse(value)
 		return err == nil && (u.Scheme == "redis" || u.Scheme == "rediss" || u.Scheme == "unix")
@@ -135,27 +137,11 @@ func usable(c *serveCmd, name, value string) bool {
 	case "AUDITSTREAM_ENV_FILE": // as a flag, empty is none
 		_, err := os.Stat(strings.TrimSpace(value))
 		return value == "" || err == nil
-	case "AUDITSTREAM_INSTALL":
-		return string(c.Install) == strings.TrimSpace(value) && c.Install != ""
-	case "ACCESS_LOG":
-		return c.AccessLog == "on" || c.AccessLog == "off"
-	case "SSE_UI":
-		return c.SSEUI == "on" || c.SSEUI == "off"
-	case "LOG_FORMAT":
-		return c.LogFormat == "text" || c.LogFormat == "json"
-	case "HTTP_ADDR":
-		return address(c.HTTPAddr)
-	case "ADMIN_ADDR":
-		return c.AdminAddr == "off" || address(c.AdminAddr)
-	case "SSE_AUTH_COOKIE":
-		return cookieName.MatchString(c.SSEAuthCookie)
 	case "CORS_ALLOWED_ORIGINS":
 		return !slices.ContainsFunc(c.CORSAllowedOrigins, func(origin string) bool {
 			u, err := url.Parse(origin)
 			return origin != "*" && (err != nil || u.Hostname() == "" || u.Path+u.RawQuery+u.Fragment != "" || u.User != nil)
 		})
-	case "JWT_SECRET":
-		return len(c.JWTSecret) >= 32 && c.JWTSecret == value
 	case "JWT_SECRET_PREVIOUS":
 		return c.JWTSecretPrevious == "" && strings.TrimSpace(value) == "" || len(c.JWTSecretPrevious) >= 32 && c.JWTSecretPrevious == value
 	case "JWT_JWKS_URL":
