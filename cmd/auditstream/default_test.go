@@ -27,20 +27,7 @@ func TestDefaultFileNamesEveryVariable(t *testing.T) {
 			t.Errorf("not a comment: %s", line)
 		}
 	}
-	parser, err := newParser(t.Context(), new(cli), streams{}, nil)
-	testkit.NoError(t, err)
-	want := map[string]string{}
-	for _, command := range parser.Model.Leaves(true) {
-		if command.Name != "serve" {
-			continue
-		}
-		for _, flag := range command.Flags {
-			for _, env := range flag.Envs {
-				want[env] = flag.Default
-			}
-		}
-	}
-	if len(want) == 0 || !maps.Equal(got, want) {
+	if _, want := variables(t); !maps.Equal(got, want) {
 		t.Errorf("auditstream.default has\n%v\nserve has\n%v", got, want)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"unicode/utf8"
 
 	"auditstream/internal/server"
-	"auditstream/internal/store"
 	"auditstream/internal/testkit"
 )
 
@@ -57,33 +56,27 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 	return c, "", out.String()
 }
 
-type nobody struct{}
+type nobody struct{ server.Hub }
 
-func (nobody) Subscribe(context.Context, []store.Key, func()) (server.Subscription, error) {
-	panic("nobody subscribes")
-}
-
-func (nobody) SubscribeOwned(context.Context, store.Viewer, func()) (server.Subscription, error) {
-	panic("nobody subscribes")
-}
-
-// variables returns all variables that serve reads, so that the fuzz test cannot miss one.
-func variables(t testing.TB) []string {
+// variables returns all variables that serve reads, so that no test can miss one, and their defaults.
+func variables(t testing.TB) (names []string, defaults map[string]string) {
 	t.Helper()
 	parser, err := newParser(t.Context(), new(cli), streams{os.Stdout, os.Stderr}, func(int) {})
 	testkit.NoError(t, err)
-	var names []string
+	defaults = map[string]string{}
 	for _, command := range parser.Model.Children {
-		if command.Name == "serve" {
-			for _, flag := range command.Flags {
-				names = append(names, flag.Envs...)
+		for _, flag := range command.Flags {
+			for _, name := range flag.Envs {
+				if command.Name == "serve" {
+					names, defaults[name] = append(names, name), flag.Default
+				}
 			}
 		}
 	}
 	if len(names) < 20 {
 		t.Fatalf("only %q", names)
 	}
-	return names
+	return names, defaults
 }
 
 var (
@@ -165,7 +158,7 @@ func usable(c *serveCmd, name, value string) bool {
 // Whatever a variable, or its flag, is set to: either the configuration is usable, or one line names the variable, shows
 // the value unless it is secret, and says what is allowed.
 func FuzzVariable(f *testing.F) {
-	names := variables(f)
+	names, _ := variables(f)
 	for i, name := range names {
 		for _, value := range []string{"", " ", "0", "1", "-1", "+1", "1e3", "99999999999999999999", "\n", "a\nb", "é", "@x", "${HOME}", "--help", "a,b", `\`, "off", strings.Repeat("9", 300)} {
 			f.Add(byte(i), value, false)

@@ -46,13 +46,15 @@ func BenchmarkUnwatchedUpdate(b *testing.B) {
 func TestOldKeyIsAskedForOnlyWhenAStatementSetsTheKey(t *testing.T) {
 	t.Parallel()
 	dsn, conn := database(t)
-	exec(t, conn, `create table audits (id bigint primary key, status text, progress integer); insert into audits values (1, 'running', 1), (2, 'running', 1)`)
+	exec(t, conn, `create table audits (id bigint primary key, status text, progress integer);
+		insert into audits values (1, 'running', 1), (2, 'running', 1)`)
 	install(t, conn, sql.Options{})
 	b := listen(t, dsn)
 	b.notifies(t, conn, `update audits set id = 7, progress = 5 where id = 1`, "1", "7")
 	b.notifies(t, conn, `insert into audits values (2) on conflict (id) do update set id = 8`, "2", "8")
 	b.notifies(t, conn, `alter table audits rename id to number; update audits set number = 9 where number = 8`, "8", "9")
 	b.notifies(t, conn, `update audits set number = number`, "7", "9")
-	equal(t, "columns", column(t, conn, `select tgname || ' ' || tgattr::text from pg_trigger where tgname in ('auditstream_update', 'auditstream_rekey') order by 1`),
+	equal(t, "columns", column(t, conn, `select tgname || ' ' || tgattr::text from pg_trigger
+		where tgname in ('auditstream_update', 'auditstream_rekey') order by 1`),
 		[]string{"auditstream_rekey 1", "auditstream_update "})
 }
