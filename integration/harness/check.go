@@ -7,14 +7,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // NoError ends the test at an error.
 func NoError(t testing.TB, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.NoError(t, err)
 }
 
 // WantIn checks that a text has all of some parts.
