@@ -85,6 +85,9 @@ func describeTriggers(i *installation) []Trigger {
 		table = i.Reads[0].table().quoted()
 	}
 	there := map[string]bool{i.trigger("owner"): true} // not every table has it
+	if v := i.version(); 0 < v && v < SchemaVersion {
+		there[i.trigger("rekey")] = true // versions 1 to 4 have another trigger for it
+	}
 	for _, t := range i.Triggers {
 		if !t.Copy && !i.rings(t.Trigger) {
 			table, there[t.Trigger] = t.table().quoted(), true

@@ -10,13 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SchemaVersion is the version of what install.sql makes. Every change of that file, except of comments, raises it:
+// SchemaVersion is the version of what install.sql makes. The first change of that file after a release, except of comments, raises it:
 //
 //	1  triggers for each row, which notify of every change
 //	2  the table auditstream.watch: they notify only of watched rows
 //	3  triggers for each statement
 //	4  these no longer compare each row of a statement with each other
-//	5  locks instead of the table: triggers for each row, whose conditions try a lock and notify
+//	5  locks instead of the table: triggers for each row, whose conditions try a lock and notify; not released yet
 //
 // testdata has the install.sql of each earlier version.
 const SchemaVersion = 5
