@@ -89,17 +89,13 @@ func TestSimulationDoesNotGrow(t *testing.T) {
 			t.Errorf("%s: %s, want t|t|%s", w.site, counts, end)
 		}
 	}
-	if got, want := pgtest.Psql(t, dsn, `select count(*) from audits where url = '`+quick[1].site+`' and error like 'The worker was stopped%'`), "0"; got != want {
-		t.Errorf("%s audits were given up, want %s", got, want)
-	}
+	testkit.Equal(t, "audits that were given up", pgtest.Psql(t, dsn, `select count(*) from audits where url = '`+quick[1].site+`' and error like 'The worker was stopped%'`), "0")
 	for id, want := range map[string]string{
 		own:                   "dev|running|0|",
 		fmt.Sprint(s.byHand):  "dev|running|0|Waiting for your UPDATE",
 		fmt.Sprint(s.foreign): "somebody-else|running|0|Not yours to see",
 	} {
-		if got := pgtest.Psql(t, dsn, `select user_id, status, progress, message from audits where id = `+id); got != want {
-			t.Errorf("audit %s, which is none of the workers' business: %s, want %s", id, got, want)
-		}
+		testkit.Equal(t, "what is none of the workers' business", pgtest.Psql(t, dsn, `select user_id, status, progress, message from audits where id = `+id), want)
 	}
 }
 

@@ -95,9 +95,7 @@ func TestLoopbackAddress(t *testing.T) {
 		"127.0.0.1:8080": true, "127.1.2.3:0": true, "[::1]:8080": true, "localhost:8080": true,
 		":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "192.168.1.10:80": false, "host.example:80": false, "nonsense": false,
 	} {
-		if got := loopbackAddress(addr); got != want {
-			t.Errorf("%s: %v, want %v", addr, got, want)
-		}
+		testkit.Equal(t, addr, loopbackAddress(addr), want)
 	}
 }
 
@@ -139,18 +137,14 @@ func TestLabStartsAndFails(t *testing.T) {
 	if _, err := fail(t.Context(), query); err != nil {
 		t.Fatal(err)
 	}
-	if got := status(ids[0]); got != "failed" {
-		t.Errorf("the audit is %s, want failed", got)
-	}
+	testkit.Equal(t, "the audit", status(ids[0]), "failed")
 	for _, id := range []string{query.Get("id"), "0", "", "x", strconv.FormatInt(lab.simulation.byHand, 10), strconv.FormatInt(lab.simulation.foreign, 10)} {
 		_, err := fail(t.Context(), url.Values{"id": {id}})
 		if _, refused := errors.AsType[web.Refusal](err); !refused {
 			t.Errorf("fail %q: %v, want a refusal", id, err)
 		}
 	}
-	if got := status(lab.simulation.byHand) + status(lab.simulation.foreign); got != "runningrunning" {
-		t.Errorf("what is none of its business is %s", got)
-	}
+	testkit.Equal(t, "what is none of its business", status(lab.simulation.byHand)+status(lab.simulation.foreign), "runningrunning")
 	// Its worker notices the end, so that another audit may start.
 	eventually(t, func() error {
 		_, err := start(t.Context(), nil)

@@ -119,9 +119,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"ok    tokens: HS256 with JWT_SECRET (38 bytes); any iss and aud are accepted\n",
 	)
 	mustNotContain(t, got.out, "FAIL", "doctor-password", testSecret)
-	if got.stderr != "" {
-		t.Errorf("standard error: %s", got.stderr)
-	}
+	testkit.Equal(t, "standard error", got.stderr, "")
 }
 
 // What doctor finds of an install that somebody has damaged.
@@ -293,8 +291,6 @@ func TestJudgeSkew(t *testing.T) {
 func TestPlain(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{"public.audits": "public.audits", "app.Audit Log": `app."Audit Log"`, `we"ird`: `"we""ird"`} {
-		if got := service.Plain(pgx.Identifier(strings.Split(name, ".")).Sanitize()); got != want {
-			t.Errorf("plain: %s, want %s", got, want)
-		}
+		testkit.Equal(t, name, service.Plain(pgx.Identifier(strings.Split(name, ".")).Sanitize()), want)
 	}
 }

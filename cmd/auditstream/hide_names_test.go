@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // Connection errors of servers and poolers name user and database in more ways than pgx's own text.
@@ -27,7 +29,5 @@ func TestErrorsOfConnectingNameNobody(t *testing.T) {
 		}
 	}
 	const plain = `failed to connect: FATAL: unrecognized configuration parameter "bogus" (SQLSTATE 42704)`
-	if got := hideNames(plain); got != plain {
-		t.Errorf("%s becomes %s", plain, got)
-	}
+	testkit.Equal(t, plain, hideNames(plain), plain)
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"auditstream/internal/testkit"
 )
 
 // The manual page says the same as --help about each command. The packages' test checks that man can read it.
@@ -40,7 +42,5 @@ func TestManualIsWhole(t *testing.T) {
 
 func TestRoffIsProtected(t *testing.T) {
 	t.Parallel()
-	if got, want := roff(".x \n'y' \\n -z"), "\\&.x\n\\(aqy\\(aq \\en \\-z"; got != want {
-		t.Errorf("roff: %q, want %q", got, want)
-	}
+	testkit.Equal(t, "roff", roff(".x \n'y' \\n -z"), "\\&.x\n\\(aqy\\(aq \\en \\-z")
 }

@@ -36,9 +36,7 @@ func TestWrongUsage(t *testing.T) {
 		got := command(t, c.args...).want(t, exitUsage)
 		mustContain(t, got.stderr, c.want)
 		mustNotContain(t, got.stderr, testSecret)
-		if got.out != "" {
-			t.Errorf("standard output: %s", got.out)
-		}
+		testkit.Equal(t, "standard output", got.out, "")
 	})
 }
 

@@ -93,9 +93,7 @@ func TestWatchOfFeeds(t *testing.T) {
 		"all, with a percentage": {"jobs/ --until=50", nil, exitUsage, "", "name the rows"},
 	}, func(t *testing.T, _ string, c test) {
 		got := command(t, append([]string{"watch", "--url=" + answers(t, append(c.answers, events(""))...)}, strings.Fields(c.args)...)...).want(t, c.code)
-		if got.out != c.out {
-			t.Errorf("standard output\n%s\nwant\n%s", got.out, c.out)
-		}
+		testkit.Equal(t, "standard output", got.out, c.out)
 		mustContain(t, got.stderr, c.stderr)
 	})
 }

@@ -105,9 +105,7 @@ func TestKilledOwnerIsRecoveredFrom(t *testing.T) {
 		}
 	}
 	s := start(t, fast(dir))
-	if got := query(t, s, "select 'there'"); got != "there" {
-		t.Errorf("got %q, want there", got)
-	}
+	testkit.Equal(t, "the server", query(t, s, "select 'there'"), "there")
 }
 
 // abandon leaves a server running and its directory unlocked, as on a system without a signal at our death.
@@ -136,9 +134,7 @@ func TestOrphanIsStopped(t *testing.T) {
 			if orphan.PID() != 0 && allAlive(pid) {
 				t.Errorf("process %d still runs", pid)
 			}
-			if got := query(t, s, "select 'there'"); got != "there" {
-				t.Errorf("got %q, want there", got)
-			}
+			testkit.Equal(t, "the server", query(t, s, "select 'there'"), "there")
 		})
 	}
 }
@@ -156,9 +152,7 @@ func TestSecondRunRefuses(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "in use by another run (process "+strconv.Itoa(os.Getpid())+")") {
 		t.Errorf("got %v, want a refusal that names the process", err)
 	}
-	if got := query(t, s, "select 'there'"); got != "there" {
-		t.Errorf("got %q, want the first server untouched", got)
-	}
+	testkit.Equal(t, "the server", query(t, s, "select 'there'"), "there")
 }
 
 func TestHalfFinishedInitdbIsRedone(t *testing.T) {

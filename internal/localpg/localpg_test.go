@@ -107,9 +107,7 @@ func TestDataOutlivesRestarts(t *testing.T) {
 			t.Errorf("%s: want another process at the same address", step.name)
 		}
 	}
-	if got, want := query(t, s, "select string_agg(how, ',') from kept"), "fast,immediate,crash,running"; got != want {
-		t.Errorf("got rows %s, want %s", got, want)
-	}
+	testkit.Equal(t, "rows", query(t, s, "select string_agg(how, ',') from kept"), "fast,immediate,crash,running")
 }
 
 func TestDirKeepsItsData(t *testing.T) {
@@ -121,9 +119,7 @@ func TestDirKeepsItsData(t *testing.T) {
 	stop(t, s) // twice is once
 
 	again := start(t, fast(dir))
-	if got := query(t, again, "select count(*)::text from pg_largeobject_metadata"); got != "1" {
-		t.Errorf("got %s rows, want 1", got)
-	}
+	testkit.Equal(t, "rows", query(t, again, "select count(*)::text from pg_largeobject_metadata"), "1")
 	if s.password != again.password {
 		t.Error("the password changed")
 	}
@@ -185,9 +181,7 @@ func TestPausedServerDoesNotAnswer(t *testing.T) {
 		t.Errorf("got %v, want no answer", err)
 	}
 	testkit.NoError(t, s.Resume())
-	if got := query(t, s, "select 'awake'"); got != "awake" {
-		t.Errorf("got %q, want awake", got)
-	}
+	testkit.Equal(t, "after the pause", query(t, s, "select 'awake'"), "awake")
 	if err := s.Pause(); err != nil { // Stop must cope
 		t.Fatal(err)
 	}

@@ -58,9 +58,7 @@ func TestQueueUsageIsAbsentWhileTheDatabaseIsAway(t *testing.T) {
 		}, func() bool { return true }))
 		start := time.Now()
 		for range 3 {
-			if got := gathered(t, reg); got != "" {
-				t.Errorf("metrics %q, want none", got)
-			}
+			testkit.Equal(t, "metrics", gathered(t, reg), "")
 		}
 		if waited := time.Since(start); reads != 1 || waited != queueTimeout {
 			t.Errorf("3 scrapes waited %v for %d reads, want %v for one", waited, reads, queueTimeout)

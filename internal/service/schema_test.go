@@ -34,9 +34,7 @@ func TestInstallCommand(t *testing.T) {
 		`auditstream install --table '"My S"."it'\''s"' --role 'a b'`:       {Table: `"My S"."it's"`, Role: "a b", Triggers: true},
 		"auditstream install --role serve --no-triggers":                    {Role: "serve"},
 	} {
-		if got := InstallCommand(s); got != want {
-			t.Errorf("got %s, want %s", got, want)
-		}
+		testkit.Equal(t, "command", InstallCommand(s), want)
 	}
 }
 

@@ -152,9 +152,7 @@ func TestRefuse(t *testing.T) {
 			if err == nil {
 				t.Fatalf("no error, want %s", test.want)
 			}
-			if got := temporary.ReplaceAllString(strings.ReplaceAll(err.Error(), here, "HERE"), "pg_temp"); got != test.want {
-				t.Errorf("\n got %s\nwant %s", got, test.want)
-			}
+			testkit.Equal(t, "refusal", temporary.ReplaceAllString(strings.ReplaceAll(err.Error(), here, "HERE"), "pg_temp"), test.want)
 			if usage := new(sql.UsageError); errors.As(err, usage) != slices.Contains(mistakes, name) {
 				t.Errorf("%v is a mistake in the options: %v", err, !slices.Contains(mistakes, name))
 			}

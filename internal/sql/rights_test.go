@@ -23,9 +23,7 @@ func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 		if strings.Contains(plan.SQL, "create or replace trigger") {
 			t.Errorf("to grant rights takes no trigger:\n%s", plan.SQL)
 		}
-		if got := strings.Contains(plan.SQL, "grant connect"); got != locked {
-			t.Errorf("grant connect: %v, want %v", got, locked)
-		}
+		testkit.Equal(t, "grant connect", strings.Contains(plan.SQL, "grant connect"), locked)
 		equal(t, "rights", column(t, conn, `
 			select unnest(array[
 				'connect ' || has_database_privilege($1, current_database(), 'connect'),
@@ -38,9 +36,7 @@ func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 		unchanged(t, conn, sql.Options{Role: reader})
 		serve := pgtest.Connect(t, dsn)
 		exec(t, serve, `set role `+reader+`; listen auditstream`)
-		if got := len(shown(t, serve)); got != 1 {
-			t.Errorf("the role sees %d rows, want 1", got)
-		}
+		testkit.Equal(t, "rows shown", len(shown(t, serve)), 1)
 		uninstall(t, conn)
 		install(t, conn, sql.Options{})
 		equal(t, "after uninstall and install", catalog(t, conn), before)
@@ -94,9 +90,7 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 	exec(t, conn, `set role `+installer)
 	install(t, conn, sql.Options{})
 	unchanged(t, conn, sql.Options{})
-	if got := len(shown(t, conn)); got != 1 {
-		t.Errorf("the view shows %d rows, want 1", got)
-	}
+	testkit.Equal(t, "rows shown", len(shown(t, conn)), 1)
 	owner := column(t, conn, `select session_user::text`)[0]
 	refused(t, sql.Uninstall, conn, sql.Options{}, `this takes the rights of `+owner+`, which `+installer+
 		` does not have: uninstall as a superuser, or as a role that has the rights of all, with: grant "`+owner+`" to "`+installer+`"`)
@@ -151,7 +145,5 @@ func TestU3InstallNamesRolesThatCannotDumpAnyMore(t *testing.T) {
 	}
 	// What the warning says helps.
 	exec(t, conn, got[strings.Index(got, "grant usage"):])
-	if got := warned(sql.Options{}); got != "" {
-		t.Errorf("warnings after the grant: %q", got)
-	}
+	testkit.Equal(t, "warnings after the grant", warned(sql.Options{}), "")
 }

@@ -19,9 +19,7 @@ func TestEveryWayToWriteRings(t *testing.T) {
 		alter table audits add customer bigint references customers on delete cascade on update set null`)
 
 	pgtest.Psql(t, dsn, "copy audits (id, url, status) from stdin;\n50\tu\tpending\n51\tu\tpending\n\\.\n")
-	if got, want := strings.Join(b.heard(t, conn), " "), "50 51"; got != want {
-		t.Errorf("copy rang %s, want %s", got, want)
-	}
+	equal(t, "what copy rang", b.heard(t, conn), []string{"50", "51"})
 	const upsert = `insert into audits (id, url, progress) overriding system value values (50, 'u', 7)
 		on conflict (id) do update set progress = excluded.progress`
 	b.notifies(t, conn, upsert, "50")
@@ -70,9 +68,7 @@ func TestRenamedColumns(t *testing.T) {
 		b.notifies(t, conn, `update audits set url = 'x', `+set, "1")
 		b.notifies(t, conn, `insert into audits (url) values ('u')`, "2")
 		b.notifies(t, conn, `delete from audits where url = 'u'`, "2")
-		if got := len(shown(t, conn)); got != 1 {
-			t.Errorf("the view shows %d rows, want 1", got)
-		}
+		testkit.Equal(t, "rows shown", len(shown(t, conn)), 1)
 		// Install puts it right when it is told.
 		b.install(t, conn, sql.Options{Columns: map[string]string{name: renamed}})
 		b.notifies(t, conn, `insert into audits (url) values ('u')`, "3")

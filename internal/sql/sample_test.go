@@ -124,8 +124,6 @@ func TestInstallNamesWhatIsNotShown(t *testing.T) {
 		"": {"message": "", "error": "", "total_pages": "", "geo_score": "progress"},
 	} {
 		plan := planned(t, conn, sql.Options{Columns: columns})
-		if got := strings.Join(plan.Notes[1:], "\n"); got != want {
-			t.Errorf("%v:\n got %s\nwant %s", columns, got, want)
-		}
+		testkit.Equal(t, fmt.Sprint(columns), strings.Join(plan.Notes[1:], "\n"), want)
 	}
 }

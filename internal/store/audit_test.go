@@ -29,9 +29,7 @@ func TestJSONIsTheContracts(t *testing.T) {
 		"an infinite score":           {Audit{ID: "1", Status: "failed", GeoScore: p(math.Inf(1)), Error: p("e")}, `{"audit_id":1,"status":"failed","progress":0,"error":"e"}`},
 		"a score below all":           {Audit{ID: "1", Status: "failed", GeoScore: p(math.Inf(-1)), Error: p("e")}, `{"audit_id":1,"status":"failed","progress":0,"error":"e"}`},
 	}, func(t *testing.T, _ string, tc test) {
-		if got := string(tc.audit.JSON()); got != tc.want {
-			t.Errorf("got  %s\nwant %s", got, tc.want)
-		}
+		testkit.Equal(t, "JSON", string(tc.audit.JSON()), tc.want)
 	})
 }
 
@@ -58,9 +56,7 @@ func TestOwnedBy(t *testing.T) {
 		"the dotted capital I is not an i":     {nil, p("ida@b.c"), Viewer{Email: "\u0130da@b.c"}, false},
 		"an empty sub is not an empty user_id": {p(""), nil, Viewer{Subject: ""}, false},
 	}, func(t *testing.T, _ string, tc test) {
-		if got := (Audit{UserID: tc.userID, UserEmail: tc.userEmail}).OwnedBy(tc.viewer); got != tc.want {
-			t.Errorf("got %v, want %v", got, tc.want)
-		}
+		testkit.Equal(t, "owned", (Audit{UserID: tc.userID, UserEmail: tc.userEmail}).OwnedBy(tc.viewer), tc.want)
 	})
 }
 

@@ -60,9 +60,7 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 		if db.queries > most {
 			t.Errorf("%d queries, want %d at most", db.queries, most)
 		}
-		if got := s.Unreadable(); got != len(codes) {
-			t.Errorf("%d rows are unreadable, want %d", got, len(codes))
-		}
+		testkit.Equal(t, "unreadable rows", s.Unreadable(), len(codes))
 	}
 
 	pgtest.Psql(t, dsn, `update things set raises = null; delete from things where k = 301`)
@@ -133,13 +131,9 @@ func TestS8HugeRowIsCut(t *testing.T) {
 			t.Errorf("beside an error as long as may be there is still a message, %q", message)
 		}
 		cut := map[store.Key][2]bool{"1": {true, false}, "2": {false, false}, "3": {true, false}, "4": {false, false}}[state.ID]
-		if got := [2]bool{strings.HasSuffix(message, "…"), strings.HasSuffix(failure, "…")}; got != cut {
-			t.Errorf("audit %s: message and error are cut: %v, want %v", state.ID, got, cut)
-		}
+		testkit.Equal(t, "message and error are cut, in audit "+string(state.ID), [2]bool{strings.HasSuffix(message, "…"), strings.HasSuffix(failure, "…")}, cut)
 	}
-	if got := s.Cut(); got != 3 {
-		t.Errorf("%d rows were cut, want 3", got)
-	}
+	testkit.Equal(t, "rows that were cut", s.Cut(), 3)
 }
 
 // failingDB fails some of its queries, like a server without free connections, or during an install.

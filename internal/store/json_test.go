@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"unicode/utf8"
+
+	"auditstream/internal/testkit"
 )
 
 // The fingerprint is a promise to clients of other versions and instances: it may not change by accident.
@@ -23,9 +25,7 @@ func TestFingerprintIsOfTheJSON(t *testing.T) {
 		"7e96af8ea0947d8e": {ID: "123", Status: "completed", Progress: 100, GeoScore: p(78.5), Error: p("not shown")},
 		"7f9b7d4d870059e0": {ID: IntKey(math.MaxInt64), Status: "failed", Progress: 40, Error: p("<É>"), UserID: p("not shown")},
 	} {
-		if got := NewState(audit).Fingerprint; got != want {
-			t.Errorf("%s: got %s, want %s", audit.JSON(), got, want)
-		}
+		testkit.Equal(t, string(audit.JSON()), NewState(audit).Fingerprint, want)
 	}
 }
 
@@ -34,9 +34,7 @@ func TestTerminal(t *testing.T) {
 	for status, want := range map[string]bool{
 		"completed": true, "failed": true, "running": false, "pending": false, "cancelled": false, "": false, "Completed": false,
 	} {
-		if got := NewState(Audit{ID: "1", Status: status}).Terminal(); got != want {
-			t.Errorf("%q: %v, want %v", status, got, want)
-		}
+		testkit.Equal(t, status, NewState(Audit{ID: "1", Status: status}).Terminal(), want)
 	}
 	if (&State{ID: "1", Audit: Audit{Status: "completed"}}).Terminal() {
 		t.Error("an audit that was not found is terminal")

@@ -75,9 +75,7 @@ func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
 	keys, _, err := audits.Owned(t.Context(), viewer.Owners())
 	testkit.NoError(t, err)
 	slices.Sort(keys)
-	if got := fmt.Sprint(keys); got != "[1 2 3 4 5]" {
-		t.Errorf("found %s, want [1 2 3 4 5]", got)
-	}
+	testkit.Equal(t, "found", fmt.Sprint(keys), "[1 2 3 4 5]")
 	states, err := audits.Audits(t.Context(), keys)
 	testkit.NoError(t, err)
 	for _, s := range states {

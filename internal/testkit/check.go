@@ -13,6 +13,14 @@ func NoError(t testing.TB, err error) {
 	}
 }
 
+// Equal compares what a test has got with what it wants.
+func Equal[T comparable](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s:\n got %v\nwant %v", what, got, want)
+	}
+}
+
 // Each runs a test for each case of a table, under the case's name, all at the same time.
 func Each[C any](t *testing.T, cases map[string]C, test func(t *testing.T, name string, c C)) {
 	t.Helper()
