@@ -3,6 +3,7 @@ package harness
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -15,6 +16,14 @@ import (
 func NoError(t testing.TB, err error) {
 	t.Helper()
 	testkit.NoError(t, err)
+}
+
+// Equal compares two values; the rest says of what they are.
+func Equal[T comparable](t testing.TB, got, want T, of ...any) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%sgot\n%v\nwant\n%v", fmt.Sprintln(of...), got, want)
+	}
 }
 
 // WantIn checks that a text has all of some parts.

@@ -61,6 +61,14 @@ func (s *Stream) begins(t testing.TB) (raw string) {
 	return raw
 }
 
+// Shown is Watch, after the first event.
+func (i *Instance) Shown(t testing.TB, id, token string, headers ...string) *Stream {
+	t.Helper()
+	s := i.Watch(t, id, token, headers...)
+	s.Next(t)
+	return s
+}
+
 // refusedForNow reports whether a stream that was not served begins so.
 func refusedForNow(raw string) bool {
 	return strings.HasPrefix(raw, "retry: ") && strings.Contains(raw, "\nevent: message\ndata: {\"error\":\"Internal server error\"}\n\n")
@@ -128,6 +136,14 @@ func (s *Stream) WantProgress(t testing.TB, percent int) {
 	t.Helper()
 	if got := s.NextProgress(t); got.Progress != percent {
 		t.Errorf("the next event is %+v, want progress %d", got, percent)
+	}
+}
+
+// WantState waits for the next event, which must be of a state's number.
+func (s *Stream) WantState(t testing.TB, n int) {
+	t.Helper()
+	if got := s.NextProgress(t); got.TotalPages == nil || *got.TotalPages != n {
+		t.Errorf("the next event is of %s, want state %d", Describe(got), n)
 	}
 }
 

@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -29,6 +31,30 @@ func Again(t testing.TB, most time.Duration, check func() error) {
 			t.Fatal(err)
 		}
 		<-time.After(min(max(waited/10, 10*time.Millisecond), most))
+	}
+}
+
+// Becomes waits until a value is as wanted; the rest says of what it is.
+func Becomes[T comparable](t testing.TB, value func() T, want T, of ...any) {
+	t.Helper()
+	Eventually(t, func() error {
+		if got := value(); got != want {
+			return fmt.Errorf("%sgot\n%v\nwant\n%v", fmt.Sprintln(of...), got, want)
+		}
+		return nil
+	})
+}
+
+// WaitIn waits until a text has all of some parts.
+func WaitIn(t testing.TB, text func() string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		Eventually(t, func() error {
+			if got := text(); !strings.Contains(got, part) {
+				return fmt.Errorf("no %q in\n%.4000s", part, got)
+			}
+			return nil
+		})
 	}
 }
 
