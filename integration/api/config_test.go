@@ -92,7 +92,5 @@ func TestAPIConfigurationIsAccepted(t *testing.T) {
 	s := i.Watch(t, "1", harness.AliceToken(t), "Origin", "https://anywhere.example")
 	s.WantSoFar(t, strings.Replace(harness.FirstEvent, "retry: 5000", "retry: 750", 1))
 	s.Cancel()
-	if got := s.Response.Header.Get("Access-Control-Allow-Origin"); got != "*" {
-		t.Errorf("Access-Control-Allow-Origin: %s, want *", got)
-	}
+	harness.Equal(t, s.Response.Header.Get("Access-Control-Allow-Origin"), "*", "Access-Control-Allow-Origin")
 }

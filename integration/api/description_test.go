@@ -90,12 +90,7 @@ func stateExchanges(t *testing.T) []*harness.Instance {
 	var streams []*harness.Stream
 	for _, path := range streamPaths(id) {
 		s := i.Open(t, path, harness.AliceToken(t))
-		harness.Eventually(t, func() error {
-			if !strings.Contains(s.Raw.String(), "\n\n: heartbeat\n\n") {
-				return fmt.Errorf("no heartbeat in %q", s.Raw.String())
-			}
-			return nil
-		})
+		harness.WaitIn(t, s.Raw.String, "\n\n: heartbeat\n\n")
 		streams = append(streams, s)
 	}
 	db.SQL(t, "update audits set status = 'failed'")

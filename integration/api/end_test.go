@@ -66,8 +66,7 @@ func testAPIStreamEnds(t *testing.T) {
 	}
 	t.Run("email that no longer matches", func(t *testing.T) {
 		id := db.SQL(t, "insert into audits (url, user_email) values ('https://example.com', 'alice@example.com') returning id")
-		s := i.Watch(t, id, harness.Token(t, jwt.MapClaims{"sub": "alice", "email": "Alice@example.com"}))
-		s.Next(t)
+		s := i.Shown(t, id, harness.Token(t, jwt.MapClaims{"sub": "alice", "email": "Alice@example.com"}))
 		db.SQL(t, "update audits set user_id = 'bob' where id = "+id)
 		s.WantEvent(t, harness.CrossUser)
 		s.Ended(t)

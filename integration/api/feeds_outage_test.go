@@ -81,12 +81,7 @@ func TestFeedsAreKnownSoonAfterAStartWithoutTheDatabase(t *testing.T) {
 		})
 		hole.Resume()
 		answers := func(path string, want int) time.Time {
-			harness.Eventually(t, func() error {
-				if got := status(path); got != want {
-					return fmt.Errorf("%s: %d, want %d", path, got, want)
-				}
-				return nil
-			})
+			harness.Becomes(t, func() int { return status(path) }, want, path)
 			return time.Now()
 		}
 		read := answers("/api/v1/audits/1/status", http.StatusNotFound) // the database is read

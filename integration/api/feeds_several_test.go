@@ -67,13 +67,9 @@ func TestFeedsOfTenants(t *testing.T) {
 	}
 	for n := range 3 {
 		db.SQL(t, fmt.Sprintf(`update t%d.jobs set progress = %d`, n, 10*n+10))
-		if got, want := streams[n].Next(t).Data, fmt.Sprintf(`{"id":1,"status":"running","progress":%d}`, 10*n+10); got != want {
-			t.Errorf("tenant %d: got %s, want %s", n, got, want)
-		}
+		streams[n].WantEvent(t, fmt.Sprintf(`{"id":1,"status":"running","progress":%d}`, 10*n+10))
 	}
-	if got, want := streams[3].Next(t).Data, `{"id":1,"status":"running","progress":10,"org":"a"}`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	streams[3].WantEvent(t, `{"id":1,"status":"running","progress":10,"org":"a"}`)
 	// Audits is not there, and nobody misses it.
 	i.AskAs(t, alice, "/api/v1/audits/1/status").WantStatus(t, http.StatusNotFound)
 	db.SQL(t, `update t0.jobs set status = 'completed'`)
@@ -82,13 +78,9 @@ func TestFeedsOfTenants(t *testing.T) {
 		streams[n].Ended(t)
 	}
 	db.SQL(t, `update t2.jobs set progress = 99`)
-	if got := streams[2].Next(t).Data; got != `{"id":1,"status":"running","progress":99}` {
-		t.Errorf("tenant 2: got %s", got)
-	}
+	streams[2].WantEvent(t, `{"id":1,"status":"running","progress":99}`)
 	run("uninstall")
-	if left := db.SQL(t, `select (select count(*) from pg_trigger where tgname ~ '^auditstream_') + (select count(*) from pg_namespace where nspname = 'auditstream')`); left != "0" {
-		t.Errorf("%s things of ours are left", left)
-	}
+	db.WantSQL(t, `select (select count(*) from pg_trigger where tgname ~ '^auditstream_') + (select count(*) from pg_namespace where nspname = 'auditstream')`, "0")
 }
 
 // Feeds come and go while writers write to all tables and others are watched: nobody else notices, and no write fails.
@@ -224,9 +216,7 @@ func TestFeedThatIsInstalledAgainKeepsItsViewers(t *testing.T) {
 	}
 	for _, feed := range []string{"jobs", "exports", "imports"} { // each within a second of the one before
 		run("install", "--feed", feed, "--table", "jobs", "--role", harness.ServeRole)
-		if got := status(feed); got.Status != http.StatusOK {
-			t.Errorf("%s, just installed: %d %s, want 200", feed, got.Status, got.Body)
-		}
+		status(feed).WantStatus(t, http.StatusOK)
 	}
 	run("uninstall", "--feed", "jobs")
 	harness.Eventually(t, func() error {
@@ -236,10 +226,5 @@ func TestFeedThatIsInstalledAgainKeepsItsViewers(t *testing.T) {
 		return nil
 	})
 	run("install", "--feed", "jobs", "--role", harness.ServeRole)
-	harness.Eventually(t, func() error {
-		if got := status("jobs"); got.Status != http.StatusOK {
-			return fmt.Errorf("installed again: %d %s, want 200", got.Status, got.Body)
-		}
-		return nil
-	})
+	i.WaitStatus(t, harness.AliceToken(t), "/api/v1/jobs/"+id+"/status", http.StatusOK)
 }

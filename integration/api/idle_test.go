@@ -1,7 +1,6 @@
 package api
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -60,12 +59,7 @@ func TestU22IdleDatabaseIsLeftAlone(t *testing.T) {
 	if took := time.Since(start); took > harness.Promptly {
 		t.Errorf("the first state took %v", took)
 	}
-	harness.Eventually(t, func() error {
-		if sent := strings.Join(statements(t, db)[before:], "\n"); !strings.Contains(sent, "pg_notify") {
-			return fmt.Errorf("no canary among\n%s", sent)
-		}
-		return nil
-	})
+	harness.WaitIn(t, func() string { return strings.Join(statements(t, db)[before:], "\n") }, "pg_notify")
 	db.SetAll(t, 1)
 	v.Reached(t, 1)
 }

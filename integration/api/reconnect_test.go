@@ -106,8 +106,7 @@ func testAPILimits(t *testing.T) {
 		t.Errorf("10 clients were told to come back after %v ms, want times at random", delays)
 	}
 	// Who is at her limit takes no room from others, until the total is reached.
-	third := i.Watch(t, bobs, bob)
-	third.Next(t)
+	third := i.Shown(t, bobs, bob)
 	withRandomRetry(t, i.Watch(t, bobs, bob).Whole(t), tooMany)
 	i.WantMetric(t, `auditstream_requests_refused_total{reason="too many streams"}`, 11)
 	// Polling is not streaming.
@@ -119,9 +118,7 @@ func testAPILimits(t *testing.T) {
 	harness.Eventually(t, func() error { return hasRoom(t, i, bobs, bob) })
 	third.Cancel()
 	db.SQL(t, "update audits set status = 'completed' where id = 1") // ends one
-	if got := one.NextProgress(t).Status; got != "completed" {
-		t.Errorf("status %q, want completed", got)
-	}
+	harness.Equal(t, one.NextProgress(t).Status, "completed", "status")
 	one.Ended(t)
 	i.WaitMetric(t, harness.StreamsOpen, harness.Exactly(0))
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/url"
-	"strings"
 	"testing"
 	"time"
 
@@ -44,17 +43,8 @@ func testAPIRefusals(t *testing.T) {
 	t.Run("ids", func(t *testing.T) {
 		i.Ask(t, "GET", severalPath+"?ids=0", "Authorization", good).
 			WantRefusal(t, 400, `{"error":"Invalid ids: give one list of 1 to 100 whole numbers from 1 to 9223372036854775807, separated by commas"}`, "")
-	})
-	t.Run("audit_id", func(t *testing.T) {
-		for name, path := range paths {
-			for _, bad := range []string{
-				"0", "-1", "+1", "01", "1.5", "1.0", "1e2", "0x1", "abc", "1a", "%201", "1%20", "%00", "1;drop", "1,2", "null",
-				"9223372036854775808", "18446744073709551617", "%D9%A1", "%EF%BC%91", strings.Repeat("9", 400),
-			} {
-				t.Run(name+" "+bad[:min(len(bad), 20)], func(t *testing.T) {
-					i.Ask(t, "GET", path(bad), "Authorization", good).WantRefusal(t, 400, badAuditID, "")
-				})
-			}
+		for _, path := range paths {
+			i.Ask(t, "GET", path("%D9%A1"), "Authorization", good).WantRefusal(t, 400, badAuditID, "") // a digit, of another script
 		}
 	})
 	t.Run("Authorization", func(t *testing.T) {
@@ -112,9 +102,7 @@ func testAPIRefusals(t *testing.T) {
 	t.Run("method", func(t *testing.T) {
 		got := i.Ask(t, "POST", harness.StatusPath(id), "Authorization", good)
 		got.WantRefusal(t, 405, `{"error":"Method not allowed: use GET, HEAD"}`, "")
-		if allow := got.Header.Get("Allow"); allow != "GET, HEAD" {
-			t.Errorf("Allow: %s, want GET, HEAD", allow)
-		}
+		harness.Equal(t, got.Header.Get("Allow"), "GET, HEAD", "Allow")
 	})
 	t.Run("unknown path", func(t *testing.T) {
 		for _, path := range []string{
@@ -158,9 +146,7 @@ func testAPIOwnership(t *testing.T) {
 			id := db.SQL(t, "insert into audits (url, status, user_id, user_email) values ('https://example.com', 'completed', "+tt.userID+", "+tt.email+") returning id")
 			for _, path := range []string{harness.StatusPath(id), harness.StreamPath(id)} {
 				got := i.AskAs(t, harness.Token(t, tt.claims), path)
-				if got.Status != tt.want {
-					t.Errorf("%s: %d %s, want %d", path, got.Status, got.Body, tt.want)
-				}
+				harness.Equal(t, got.Status, tt.want, path, got.Body)
 				if tt.want == 403 {
 					got.WantRefusal(t, 403, harness.CrossUser, "")
 				}

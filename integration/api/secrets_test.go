@@ -26,8 +26,7 @@ func testAPISecretsAreNeverLogged(t *testing.T) {
 	forged := harness.SignToken(t, jwt.SigningMethodHS256, []byte("forged-secret-0123456789-abcdefgh"), nil, nil)
 	expired := harness.Token(t, jwt.MapClaims{"sub": "alice", "exp": 1})
 
-	s := i.Watch(t, id, good)
-	s.Next(t)
+	s := i.Shown(t, id, good)
 	db.SQL(t, "update audits set message = 'whispered message'")
 	s.Next(t)
 	for _, path := range []string{harness.StreamPath(id), harness.StatusPath(id)} {

@@ -21,8 +21,7 @@ func testAPISeveralThatBeginLaterArePushed(t *testing.T) {
 	bothWays(t, func(t *testing.T, env string) {
 		db, i := harness.ServeNew(t, env, noSafetyNet)
 		s := i.Open(t, severalPath, harness.AliceToken(t))
-		other := i.Watch(t, db.Insert(t, "status", "'running'"), harness.AliceToken(t))
-		other.Next(t)
+		i.Shown(t, db.Insert(t, "status", "'running'"), harness.AliceToken(t))
 		s.Next(t)
 		for n := range 5 {
 			id := db.Insert(t, "status, progress", fmt.Sprintf("'running', %d", n))
@@ -40,9 +39,7 @@ func testAPISeveralThatBeginLaterArePushed(t *testing.T) {
 		for range ids {
 			seen[s.NextProgress(t).AuditID] = true
 		}
-		if len(seen) != 3 {
-			t.Errorf("shown: %v, want %v", seen, ids)
-		}
+		harness.Equal(t, len(seen), 3, "shown", seen, "of", ids)
 		i.WantMetric(t, "auditstream_notifications_missed_total", 0)
 		s.Cancel()
 		db.WatchedBy(t, "new", 0) // inserts ring no more
@@ -64,9 +61,7 @@ func testAPISeveralThatBeganInAnOpenTransaction(t *testing.T) {
 		harness.Script(t, w, "commit")
 		s.WantProgress(t, 7)
 		db.SQL(t, "update audits set status = 'completed'")
-		if p := s.NextProgress(t); p.Status != "completed" {
-			t.Errorf("%s: %+v, want its end", begin, p)
-		}
+		harness.Equal(t, s.NextProgress(t).Status, "completed", begin)
 		s.Cancel()
 	}
 }
@@ -96,9 +91,7 @@ func testAPISeveralHundred(t *testing.T) {
 		db, i := harness.ServeNew(t, env, noSafetyNet, "SSE_MAX_STREAMS=1")
 		ids := db.InsertMany(t, 101)
 		got := i.AskAs(t, harness.AliceToken(t), severalPath+"?ids="+strings.Join(ids, ","))
-		if got.Status != 400 {
-			t.Errorf("101 ids: status %d, want 400", got.Status)
-		}
+		harness.Equal(t, got.Status, 400, "101 ids: status")
 		s := i.Open(t, severalPath+"?ids="+strings.Join(ids[:100], ","), harness.AliceToken(t))
 		for _, id := range ids[:100] {
 			s.WantEvent(t, `{"audit_id":`+id+`,"status":"running","progress":0,"total_pages":0}`)

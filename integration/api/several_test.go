@@ -56,12 +56,8 @@ func testAPISeveral(t *testing.T) {
 		// Who saw all ends is told to stay away; who saw one of them is told of all.
 		i.AskAs(t, harness.AliceToken(t), severalPath+"?ids=1,2,3", "Last-Event-ID", end).WantStatus(t, 204)
 		again := i.Open(t, severalPath+"?ids=1,2,3", harness.AliceToken(t), "Last-Event-ID", first.LastEventID)
-		if got := again.SeveralIDs(t); got != end {
-			t.Errorf("the end's id is %s, then %s", end, got)
-		}
-		if got := strings.Count(again.Raw.String(), `"audit_id"`); got != 3 {
-			t.Errorf("%d events, want 3:\n%s", got, again.Raw.String())
-		}
+		harness.Equal(t, again.SeveralIDs(t), end, "the id of the end, the second time")
+		harness.Equal(t, strings.Count(again.Raw.String(), `"audit_id"`), 3, "events", again.Raw.String())
 	})
 }
 

@@ -29,30 +29,10 @@ func TestAPIStatus(t *testing.T) {
 		t.Errorf("HEAD\n%s\n%s\nwant\n%s", head, body, wantHead)
 	}
 
-	t.Run("If-None-Match", func(t *testing.T) {
-		for _, tt := range []struct {
-			value string
-			want  int
-		}{
-			{`"0249ba9950110425"`, 304}, {`W/"0249ba9950110425"`, 304}, {`"x", "0249ba9950110425"`, 304}, {`*`, 304},
-			{`"51a5684740282c14"`, 200}, {`0249ba9950110425`, 200}, {`""`, 200},
-		} {
-			for _, method := range []string{"GET", "HEAD"} {
-				head, body := exchange(t, i, method+" "+harness.StatusPath("1")+" HTTP/1.1\r\nHost: localhost\r\n"+auth+"If-None-Match: "+tt.value+"\r\n\r\n")
-				wantHead, wantBody := wantHead, want
-				if method == "HEAD" {
-					wantBody = ""
-				}
-				if tt.want == 304 {
-					wantHead = "HTTP/1.1 304 Not Modified\r\nCache-Control: private, no-cache\r\nEtag: \"0249ba9950110425\"\r\nVary: Authorization, Cookie"
-					wantBody = ""
-				}
-				if head != wantHead || body != wantBody {
-					t.Errorf("%s with %s\n%s\n%s\nwant\n%s\n%s", method, tt.value, head, body, wantHead, wantBody)
-				}
-			}
-		}
-	})
+	head, body = exchange(t, i, "GET "+harness.StatusPath("1")+" HTTP/1.1\r\nHost: localhost\r\n"+auth+"If-None-Match: \"0249ba9950110425\"\r\n\r\n")
+	if head != "HTTP/1.1 304 Not Modified\r\nCache-Control: private, no-cache\r\nEtag: \"0249ba9950110425\"\r\nVary: Authorization, Cookie" || body != "" {
+		t.Errorf("the same again\n%s\n%s", head, body)
+	}
 	t.Run("a 304 is for the owner alone", func(t *testing.T) {
 		bob := "Bearer " + harness.Token(t, jwt.MapClaims{"sub": "bob"})
 		i.Ask(t, "GET", harness.StatusPath("1"), "Authorization", bob, "If-None-Match", `"0249ba9950110425"`).WantRefusal(t, 403, harness.CrossUser, "")
@@ -64,30 +44,12 @@ func TestAPIStatus(t *testing.T) {
 	}
 }
 
-func TestAPIOperatorsRoutes(t *testing.T) {
-	t.Parallel()
-	_, i := harness.ServeNew(t)
-	api := i.Ask(t, "GET", "/openapi.yaml")
-	if got := api.Header.Get("Content-Type"); api.Status != 200 || got != "application/yaml" {
-		t.Errorf("/openapi.yaml: %d, Content-Type %s, want 200, application/yaml", api.Status, got)
-	}
-	// Metrics and profiles are on ADMIN_ADDR alone.
-	for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/goroutine", "/debug/pprof/symbol"} {
-		i.Ask(t, "GET", path).WantRefusal(t, 404, `{"error":"Not found"}`, "")
-		(&harness.Instance{URL: i.Admin}).Ask(t, "GET", path).WantStatus(t, 200)
-	}
-	for _, path := range []string{harness.StatusPath("1"), harness.StreamPath("1"), "/openapi.yaml"} {
-		(&harness.Instance{URL: i.Admin}).AskAs(t, harness.AliceToken(t), path).WantStatus(t, 404)
-	}
-}
-
 func TestAPIMetricsNameNobody(t *testing.T) { harness.OverHTTP1And2(t, testAPIMetricsNameNobody) }
 
 func testAPIMetricsNameNobody(t *testing.T) {
 	db, i := harness.ServeNew(t)
 	db.SQL(t, `insert into audits (id, url, user_id, status, progress) overriding system value values (918273645, 'https://example.com', 'alice', 'running', 1)`)
-	s := i.Watch(t, "918273645", harness.AliceToken(t))
-	s.Next(t)
+	s := i.Shown(t, "918273645", harness.AliceToken(t))
 	i.WantMetric(t, "auditstream_streams_open", 1)
 	// The row is read again once its lock is held. What that read finds has no notification from which the time to its event would count.
 	db.WatchedBy(t, "918273645", 1)

@@ -66,19 +66,13 @@ func testAPIEventData(t *testing.T) {
 			want := fmt.Sprintf(`{"audit_id":%s,%s}`, id, tt.want)
 			s := i.Watch(t, id, harness.AliceToken(t))
 			event := s.Next(t)
-			if event.Data != want {
-				t.Errorf("data\n%s\nwant\n%s", event.Data, want)
-			}
-			if event.Type != "message" {
-				t.Errorf("event type %q, want message", event.Type)
-			}
+			harness.Equal(t, event.Data, want, "data")
+			harness.Equal(t, event.Type, "message", "event type")
 			if !regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString(event.LastEventID) {
 				t.Errorf("id %q, want 16 hex digits", event.LastEventID)
 			}
 			wantRaw := ": heartbeat every 30 s\n\nretry: 1234\nevent: message\nid: " + event.LastEventID + "\ndata: " + want + "\n\n"
-			if got := s.Raw.String(); got != wantRaw {
-				t.Errorf("bytes\n%q\nwant\n%q", got, wantRaw)
-			}
+			harness.Equal(t, s.Raw.String(), wantRaw, "bytes")
 		})
 	}
 }

@@ -84,8 +84,7 @@ func TestPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) {
 func testPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) {
 	db, i := harness.ServeNew(t, "SSE_MAX_STREAMS=1", "SSE_RETRY_MS=100")
 	id := db.InsertMany(t, 1)[0]
-	only := i.Watch(t, id, harness.AliceToken(t))
-	only.Next(t)
+	only := i.Shown(t, id, harness.AliceToken(t))
 
 	// Refused for now: a native one is told to come back, a fetch one why its stream has ended.
 	const refusals = `auditstream_requests_refused_total{reason="too many streams"}`
@@ -122,8 +121,6 @@ func testPitfall07ClientsComeBackWhenTheyShallAndStopWhenTheyMay(t *testing.T) {
 		path, token string
 		want        int
 	}{{harness.StreamPath("4711"), harness.AliceToken(t), 404}, {harness.StreamPath("0"), harness.AliceToken(t), 400}, {harness.StreamPath(id), "", 401}} {
-		if got := i.Open(t, tt.path, tt.token).Response.StatusCode; got != tt.want {
-			t.Errorf("%s: %d, want %d", tt.path, got, tt.want)
-		}
+		harness.Equal(t, i.Open(t, tt.path, tt.token).Response.StatusCode, tt.want, tt.path)
 	}
 }

@@ -78,8 +78,7 @@ func TestTracing(t *testing.T) {
 	db := harness.NewFirstAuditDatabase(t)
 	c := newCollector(t)
 	i := harness.Serve(t, db.Serve, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.URL, "OTEL_EXPORTER_OTLP_HEADERS=x-key=a%20b", "OTEL_BSP_SCHEDULE_DELAY=100")
-	s := i.Watch(t, "1", harness.AliceToken(t))
-	s.Next(t)
+	i.Shown(t, "1", harness.AliceToken(t))
 	i.AskAs(t, harness.AliceToken(t), harness.StatusPath("1"))
 	harness.Eventually(t, func() error {
 		return c.has(statusSpan, "GET /api/v1/sse/audits/{audit_id}/progress", "auditstream.read")

@@ -30,12 +30,7 @@ func startWatch(t testing.TB, i *harness.Instance, args ...string) *watchRun {
 // says waits for what the watch prints.
 func (w *watchRun) says(t testing.TB, body *harness.RawBody, want string) {
 	t.Helper()
-	harness.Eventually(t, func() error {
-		if text := body.String(); !strings.Contains(text, want) {
-			return &notShown{want, text + w.err.String()}
-		}
-		return nil
-	})
+	harness.WaitIn(t, body.String, want)
 }
 
 // ends waits for the end.
@@ -100,7 +95,3 @@ func TestAPIWatchFeeds(t *testing.T) {
 		startWatch(t, i, strings.Fields(args)...).ends(t, 4, want)
 	}
 }
-
-type notShown struct{ want, text string }
-
-func (e *notShown) Error() string { return "no " + e.want + " in the terminal, which shows " + e.text }

@@ -35,12 +35,7 @@ func TestAPIWatchInATerminal(t *testing.T) {
 	reading.Go(func() { _, _ = io.Copy(shown, master) }) // fails when nobody has the terminal open any more
 	wait := func(want string) {
 		t.Helper()
-		harness.Eventually(t, func() error {
-			if text := shown.String(); !strings.Contains(text, want) {
-				return &notShown{want, text[max(0, len(text)-2000):]}
-			}
-			return nil
-		})
+		harness.WaitIn(t, shown.String, want)
 	}
 	wait("  0 %")
 	i.WaitMetric(t, "auditstream_streams_open", func(open float64) bool { return open == 1 }) // for both; bars are there before it is
@@ -53,9 +48,7 @@ func TestAPIWatchInATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // the status says how it went
-	if code := cmd.ProcessState.ExitCode(); code != 1 {
-		t.Errorf("exit status %d after Ctrl-C, want 1", code)
-	}
+	harness.Equal(t, cmd.ProcessState.ExitCode(), 1, "exit status after Ctrl-C")
 	wait("audit " + ids[1] + ": stopped before the end\r\n")
 	if after := modes(t, tty); !bytes.Equal(before, after) {
 		t.Errorf("the terminal's modes were changed from %x to %x", before, after)
