@@ -80,23 +80,11 @@ func passesAStream(t testing.TB, b *harness.Balancer, db harness.Database, f *ha
 		if n > 0 {
 			db.SQL(t, fmt.Sprintf("update audits set total_pages = %d where id = %s", n, id))
 		}
-		if p := s.NextProgress(t); *p.TotalPages != n {
-			t.Errorf("%s: the event shows state %d, want %d", b.Name, *p.TotalPages, n)
-		}
+		s.WantState(t, n)
 	}
-	harness.Eventually(t, func() error {
-		if !strings.Contains(s.Raw.String(), ": heartbeat\n\n") {
-			return fmt.Errorf("%s: no heartbeat came through; the stream sent:\n%s", b.Name, s.Raw.String())
-		}
-		return nil
-	})
+	harness.WaitIn(t, s.Raw.String, ": heartbeat\n\n")
 	s.Cancel() // the client hangs up
-	harness.Eventually(t, func() error {
-		if open := f.Streams(); open != 0 {
-			return fmt.Errorf("%s: %d streams are open at the instances after the client has gone", b.Name, open)
-		}
-		return nil
-	})
+	harness.Becomes(t, f.Streams, 0, "streams that are open after the client has gone")
 }
 
 func passesStatuses(t testing.TB, b *harness.Balancer, db harness.Database, http2 bool) {
@@ -146,14 +134,10 @@ func passesTheEnd(t testing.TB, b *harness.Balancer, db harness.Database, f *har
 	}
 	for _, s := range streams {
 		s.Ended(t)
-		if got := strings.Count(s.Raw.String(), "retry: "); got != 2 {
-			t.Errorf("%s: the stream ended without a time to come back:\n%s", b.Name, s.Raw.String())
-		}
+		harness.Equal(t, strings.Count(s.Raw.String(), "retry: "), 2, "times to come back that the stream has told", b.Name, s.Raw.String())
 	}
 	for k := range f.Running {
-		if code := f.Get(k).End(t); code != 0 {
-			t.Errorf("instance %d behind %s: exit status %d after SIGTERM, want 0", k, b.Name, code)
-		}
+		harness.Equal(t, f.Get(k).End(t), 0, "exit status after SIGTERM, of instance", k, "behind", b.Name)
 	}
 	s := b.Open(t, false, path, harness.AliceToken(t))
 	if p := s.NextProgress(t); p.Error == nil || *p.Error != "Internal server error" {

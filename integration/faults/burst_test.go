@@ -110,8 +110,7 @@ func TestFaultRollbackShowsNothing(t *testing.T) {
 func testFaultRollbackShowsNothing(t *testing.T) {
 	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
-	s := i.Watch(t, id, harness.AliceToken(t))
-	s.NextProgress(t)
+	s := i.Shown(t, id, harness.AliceToken(t))
 
 	db.SQL(t, `begin; update audits set total_pages = 1, status = 'completed'; rollback`)
 	db.SQL(t, `begin;
@@ -124,9 +123,7 @@ func testFaultRollbackShowsNothing(t *testing.T) {
 	// Nothing committed at all: what comes next is the next commit.
 	db.SQL(t, `begin; savepoint s; update audits set total_pages = 4; rollback to s; commit`)
 	db.SQL(t, `update audits set total_pages = 5`)
-	if got := s.NextProgress(t); *got.TotalPages != 5 {
-		t.Errorf("next event: %s, want state 5", harness.Describe(got))
-	}
+	s.WantState(t, 5)
 	i.WantMetric(t, "auditstream_notifications_missed_total", 0)
 }
 
@@ -135,8 +132,7 @@ func TestPitfall01UpdateOfNothingShownSendsNothing(t *testing.T) {
 	t.Parallel()
 	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
-	s := i.Watch(t, id, harness.AliceToken(t))
-	s.NextProgress(t)
+	s := i.Shown(t, id, harness.AliceToken(t))
 	db.WatchedBy(t, id, 1)
 	before := i.Metric(t, `auditstream_notifications_total{kind="row"}`) // nobody watched the insert
 
@@ -144,15 +140,11 @@ func TestPitfall01UpdateOfNothingShownSendsNothing(t *testing.T) {
 	db.SQL(t, `update audits set total_pages = total_pages, message = message, status = status`)
 	i.WaitMetric(t, `auditstream_notifications_total{kind="row"}`, func(n float64) bool { return n == before+2 })
 	db.SQL(t, `update audits set error = 'not shown while the audit runs', total_pages = 1`)
-	if got := s.NextProgress(t); *got.TotalPages != 1 {
-		t.Errorf("next event: %s, want state 1", harness.Describe(got))
-	}
+	s.WantState(t, 1)
 	db.SQL(t, `begin; update audits set progress = 99; update audits set progress = 0; commit`) // there and back
 	db.Insert(t, "status, progress", "'running', 99")                                           // another's
 	db.SQL(t, `update audits set total_pages = 2`)
-	if got := s.NextProgress(t); *got.TotalPages != 2 {
-		t.Errorf("next event: %s, want state 2", harness.Describe(got))
-	}
+	s.WantState(t, 2)
 }
 
 // A payload of 8,000 bytes would abort the writer's transaction; the sizes of the row's texts must not matter to it.
@@ -163,8 +155,7 @@ func TestPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter(t *testing.T
 func testPitfall02TextsBeyondANotificationsLimitDoNotAbortTheWriter(t *testing.T) {
 	db, i := harness.ServeNew(t)
 	id := db.InsertMany(t, 1)[0]
-	s := i.Watch(t, id, harness.AliceToken(t))
-	s.NextProgress(t)
+	s := i.Shown(t, id, harness.AliceToken(t))
 
 	app := pgtest.Connect(t, db.Admin)
 	for _, size := range []int{7999, 8000, 8001} {

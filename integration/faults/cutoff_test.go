@@ -58,12 +58,7 @@ func (c cutOffCase) run(t *testing.T) error {
 	}
 	b := c.start(t, addrs)
 	answersForItself(t, b, db)
-	harness.Eventually(t, func() error { // long before the next heartbeat
-		if open := f.Streams(); open > 0 {
-			return fmt.Errorf("%d streams are open after the only client has gone", open)
-		}
-		return nil
-	})
+	harness.Becomes(t, f.Streams, 0, "streams that are open after the only client has gone")
 	first := b.Followed(t, clients, ids)
 	harness.Eventually(t, func() error {
 		if open, behind := f.Streams(), first.Behind(0); open != clients || behind > 0 {
@@ -88,12 +83,7 @@ func (c cutOffCase) run(t *testing.T) error {
 		return nil
 	})
 	second := b.Followed(t, clients/2, ids)
-	harness.Eventually(t, func() error {
-		if behind := second.Behind(1); behind > 0 {
-			return fmt.Errorf("%d of %d new clients have not seen state 1", behind, clients/2)
-		}
-		return nil
-	})
+	harness.Becomes(t, func() int { return second.Behind(1) }, 0, "new clients that have not seen state 1")
 	for k := 1; k < len(addrs); k++ {
 		f.Get(k).WaitReady(t, "up")
 	}

@@ -75,8 +75,7 @@ func whileDatabaseIsDown(t testing.TB, i *harness.Instance, id string) {
 			polled <- resp
 		}
 	}()
-	s := i.Watch(t, id, harness.AliceToken(t))
-	s.Next(t)
+	s := i.Shown(t, id, harness.AliceToken(t))
 	s.Ended(t)
 	if got := s.Raw.String(); !unavailable.MatchString(got) {
 		t.Errorf("a new stream was told %q", got)

@@ -27,8 +27,7 @@ func TestFaultOutOfFileDescriptors(t *testing.T) {
 	if got := i.WaitLog(t, "this process may open too few files for SSE_MAX_STREAMS: raise the limit (ulimit -n, LimitNOFILE=) or lower SSE_MAX_STREAMS"); got["open_files_limit"] != 100.0 {
 		t.Errorf("the warning says %v, want a limit of 100", got)
 	}
-	stream := i.Watch(t, id, harness.AliceToken(t))
-	stream.Next(t)
+	stream := i.Shown(t, id, harness.AliceToken(t))
 
 	addr := strings.TrimPrefix(i.URL, "http://")
 	var crowd []net.Conn

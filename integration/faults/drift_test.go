@@ -81,9 +81,7 @@ func TestU1NothingIsShownByAStaleOwner(t *testing.T) {
 			harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, "install", "--role", harness.ServeRole)
 			i.WaitLog(t, mendedLog)
 			answer := i.AskAs(t, harness.AliceToken(t), harness.StatusPath(id))
-			if want := map[string]int{"the table": 200, "the owner's column": 403}[name]; answer.Status != want {
-				t.Errorf("after an install: %d, want %d", answer.Status, want)
-			}
+			harness.Equal(t, answer.Status, map[string]int{"the table": 200, "the owner's column": 403}[name], "after an install")
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -53,12 +52,7 @@ func (p *pair) promote(t testing.TB) {
 func (p *pair) caughtUp(t testing.TB) {
 	t.Helper()
 	lsn := p.before.SQL(t, `select pg_current_wal_lsn()`)
-	harness.Eventually(t, func() error {
-		if at := p.after.SQL(t, `select pg_last_wal_replay_lsn() >= '`+lsn+`'`); at != "t" {
-			return fmt.Errorf("the standby has not replayed %s", lsn)
-		}
-		return nil
-	})
+	p.after.WaitSQL(t, `select pg_last_wal_replay_lsn() >= '`+lsn+`'`, "t")
 }
 
 // A primary is lost in one of the ways in which that happens, its standby is promoted, and nobody tells auditstream but the

@@ -27,12 +27,7 @@ func TestFaultInstallBehindANotificationThatDoesNotCommit(t *testing.T) {
 		geo_score numeric, total_pages int, error text); insert into audits (url) values ('https://example.com')`)
 	db.SQL(t, `alter system set synchronous_standby_names = 'nobody'`)
 	db.SQL(t, `select pg_reload_conf()`)
-	harness.Eventually(t, func() error {
-		if db.SQL(t, `show synchronous_standby_names`) != "nobody" {
-			return errors.New("the server does not wait for a standby yet")
-		}
-		return nil
-	})
+	db.WaitSQL(t, `show synchronous_standby_names`, "nobody")
 	waits := func(statement string) error {
 		if db.SQL(t, `select 1 from pg_stat_activity where wait_event in ('SyncRep', 'object') and query like '`+statement+`%'`) == "" {
 			return errors.New("nobody waits in " + statement)

@@ -37,7 +37,5 @@ func TestPitfall06TransactionPoolerWithoutListenURLPolls(t *testing.T) {
 		harness.AllReached(t, viewers, n+1)
 	}
 	i.WaitReady(t, "polling")
-	if got := strings.Count(i.Log.String(), complaint); got != 1 {
-		t.Errorf("the log says %d times that LISTEN does not work, want once", got)
-	}
+	harness.Equal(t, strings.Count(i.Log.String(), complaint), 1, "times that the log says that LISTEN does not work")
 }

@@ -13,12 +13,9 @@ func TestPrivilegeServeNeedsNoMore(t *testing.T) {
 	t.Parallel()
 	db := harness.NewFirstAuditDatabase(t)
 	db.LockUp(t)
-	if public := db.SQL(t, "select has_database_privilege('public', current_database(), 'connect') or has_schema_privilege('public', 'public', 'usage')"); public != "f" {
-		t.Fatal("the database is not locked up")
-	}
+	db.WantSQL(t, "select has_database_privilege('public', current_database(), 'connect') or has_schema_privilege('public', 'public', 'usage')", "f")
 	i := harness.ServeReady(t, db.Serve)
-	s := i.Watch(t, "1", harness.AliceToken(t))
-	s.Next(t)
+	s := i.Shown(t, "1", harness.AliceToken(t))
 	for progress := 30; progress < 33; progress++ {
 		db.SQL(t, "update audits set progress = "+string(rune('0'+progress/10))+string(rune('0'+progress%10)))
 		s.WantProgress(t, progress)
@@ -31,12 +28,8 @@ func TestPrivilegeServeNeedsNoMore(t *testing.T) {
 		t.Errorf("doctor:\n%s", out)
 	}
 	db.SQL(t, "update audits set status = 'completed'")
-	if got := s.NextProgress(t); got.Status != "completed" {
-		t.Errorf("status %q, want completed", got.Status)
-	}
+	harness.Equal(t, s.NextProgress(t).Status, "completed", "status")
 	s.Ended(t)
-	if roles := db.SQL(t, "select string_agg(distinct usename, ' ') from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"); roles != harness.ServeRole {
-		t.Errorf("sessions of %s, want of %s alone", roles, harness.ServeRole)
-	}
+	db.WantSQL(t, "select string_agg(distinct usename, ' ') from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()", harness.ServeRole)
 	i.WantMetric(t, "auditstream_notifications_missed_total", 0)
 }

@@ -55,8 +55,7 @@ func TestReloadTakesOverSecretsAndLogLevel(t *testing.T) {
 	wantStatus(harness.AliceTokenOf(t, second), 401)
 	wantStatus(harness.AliceToken(t), 401) // JWT_SECRET of the environment
 	harness.WantNoneIn(t, i.Log.String(), `"request refused"`)
-	open := i.Watch(t, "1", harness.AliceTokenOf(t, first))
-	open.Next(t)
+	open := i.Shown(t, "1", harness.AliceTokenOf(t, first))
 
 	reload(t, i, file, reloaded+`["JWT_SECRET","JWT_SECRET_PREVIOUS"]`, "JWT_SECRET="+second, "JWT_SECRET_PREVIOUS="+first, "LOG_LEVEL=info")
 	wantStatus(harness.AliceTokenOf(t, first), 200)
@@ -73,12 +72,7 @@ func TestReloadTakesOverSecretsAndLogLevel(t *testing.T) {
 	stillDebug := func(when string) {
 		t.Helper()
 		refused += 2
-		harness.Eventually(t, func() error {
-			if got := strings.Count(i.Log.String(), `"request refused"`); got != refused {
-				return fmt.Errorf("%s the log has %d refusals, want %d: the level is debug", when, got, refused)
-			}
-			return nil
-		})
+		harness.Becomes(t, func() int { return strings.Count(i.Log.String(), `"request refused"`) }, refused, "refusals in the log", when)
 	}
 	stillDebug("after a reload")
 	db.SQL(t, "update audits set progress = 26")
@@ -129,9 +123,7 @@ func certificate(t testing.TB, i *harness.Instance) []byte {
 	conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) // which one it is, is the question
 	harness.NoError(t, err)
 	defer conn.Close()
-	if got := conn.ConnectionState().NegotiatedProtocol; got != "h2" {
-		t.Errorf("protocol %q, want h2", got)
-	}
+	harness.Equal(t, conn.ConnectionState().NegotiatedProtocol, "h2", "protocol")
 	return conn.ConnectionState().PeerCertificates[0].Raw
 }
 

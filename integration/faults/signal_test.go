@@ -76,9 +76,7 @@ func testGoodbye(t *testing.T, sig os.Signal, streams int) {
 			t.Errorf("a request meanwhile: %d %q, want 200 and a retry field", resp.StatusCode, body)
 		}
 	}
-	if code := i.End(t); code != 0 {
-		t.Errorf("exit status %d, want 0", code)
-	}
+	harness.Equal(t, i.End(t), 0, "exit status")
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("the process took %v to end, want 10 s at most", took)
 	}

@@ -74,9 +74,7 @@ func TestLoadHostileClientsAreCutOffAndCostOthersNothing(t *testing.T) {
 		if took > 12*time.Second { // filling the buffers, then the 5 s of the write deadline
 			t.Errorf("the clients were cut off after %v, want 5 s and a little", took)
 		}
-		if got := gone() - before; got != 4*each {
-			t.Errorf("%v streams ended because the client was gone, want %d", got, 4*each)
-		}
+		harness.Equal(t, gone()-before, 4*each, "streams ended because the client was gone")
 	}
 	slices.Sort(without)
 	slices.Sort(with)

@@ -58,12 +58,7 @@ func TestLoadLimitsHoldWhenEverybodyComesAtOnce(t *testing.T) {
 	}
 
 	swarms[0].leave()
-	harness.Eventually(t, func() error { // room for all that the others may have
-		if open := check(); open != 3*perUser {
-			return fmt.Errorf("%d clients are in after a user has left, want %d", open, 3*perUser)
-		}
-		return nil
-	})
+	harness.Becomes(t, check, 3*perUser, "clients that are in after a user has left")
 	for _, s := range swarms {
 		s.leave()
 	}

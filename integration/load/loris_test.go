@@ -44,8 +44,7 @@ func TestLoadSlowRequestsAreCutOffAndKeepNobodyOut(t *testing.T) {
 		n++
 		db.SetAll(t, n)
 		v.Reached(t, n)
-		s := i.Watch(t, id, harness.AliceToken(t))
-		s.Next(t)
+		s := i.Shown(t, id, harness.AliceToken(t))
 		s.Cancel()
 	}
 	for _, kind := range kinds {

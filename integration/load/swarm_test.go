@@ -74,9 +74,7 @@ func newSwarmOf(t testing.TB, i *harness.Instance, token string, n int, ids []st
 	}
 	t.Cleanup(func() {
 		s.leave()
-		if fault := s.fault(); fault != "" {
-			t.Error(fault)
-		}
+		harness.Equal(t, s.fault(), "", "fault")
 	})
 	return s
 }

@@ -37,9 +37,7 @@ func (p tablesPage) adoptions(t testing.TB) (all []adoption) {
 		a.name, a.feed, a.commands = name, slug[:min(len(slug), 31)], commands[name]
 		all = append(all, a)
 	}
-	if len(files) != len(all) {
-		t.Errorf("%d files in %s, and %d sections in %s", len(files), p.folder, len(all), p.file)
-	}
+	harness.Equal(t, len(files), len(all), "files in", p.folder, "and sections of", p.file)
 	return all
 }
 

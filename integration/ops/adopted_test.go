@@ -163,12 +163,7 @@ func dump(t testing.TB, db harness.Database) string {
 // waitFeedGone waits until serve knows a feed no more.
 func waitFeedGone(t testing.TB, i *harness.Instance, feed, mine string) {
 	t.Helper()
-	harness.Eventually(t, func() error {
-		if got := i.AskAs(t, mine, "/api/v1/sse/"+feed+"/progress"); !strings.Contains(got.Body, `{"error":"Internal server error"}`) { // it may be installed again
-			return fmt.Errorf("a feed that is gone: %d %s, want to be told to come back", got.Status, got.Body)
-		}
-		return nil
-	})
+	harness.WaitIn(t, func() string { return i.AskAs(t, mine, "/api/v1/sse/"+feed+"/progress").Body }, `{"error":"Internal server error"}`)
 }
 
 // runAll runs all of a page in one database beside each other, with one serve; nothing is left of them in the end.
@@ -194,8 +189,6 @@ func (p tablesPage) runAll(t *testing.T) {
 		}
 	})
 	harness.RunCommand(t, []string{"DATABASE_URL=" + db.Admin}, "uninstall")
-	if after := dump(t, db); after != before {
-		t.Errorf("uninstall left something, or took something away: before\n%s\nafter\n%s", before, after)
-	}
+	harness.Equal(t, dump(t, db), before, "uninstall left something, or took something away")
 	db.WantSQL(t, `select (select count(*) from pg_trigger where tgname ~ '^auditstream_') + (select count(*) from pg_namespace where nspname = 'auditstream')`, "0")
 }

@@ -72,9 +72,7 @@ func (o *operator) during(text string) {
 	o.postgres("app", "update audits set progress = 99 where id = "+id)
 	s.NextProgress(o)
 	o.terminal.Type(text)
-	if p := s.NextProgress(o); p.Progress != first.Progress {
-		o.Errorf("after the restore the viewer is shown %+v, want %+v", p, first)
-	}
+	harness.Equal(o, s.NextProgress(o).Progress, first.Progress, "after the restore the viewer is shown", first)
 	o.rows("app")
 	o.pushes(s, "app", id)
 	o.doctor("app")
@@ -118,19 +116,12 @@ func (o *operator) structure(text string) {
 func (o *operator) replica(text string) {
 	o.Helper()
 	o.terminal.Type(text)
-	harness.Eventually(o, func() error {
-		if n := o.postgres("replica", "select count(*) from audits"); n != "50" {
-			return fmt.Errorf("the replica has %s rows", n)
-		}
-		return nil
-	})
+	harness.Becomes(o, func() string { return o.postgres("replica", "select count(*) from audits") }, "50", "rows of the replica")
 	s := o.serve("replica").Watch(o, "9", o.alice())
 	s.NextProgress(o)
 	for _, progress := range []int{61, 62} {
 		o.postgres("app", fmt.Sprintf("update audits set progress = %d where id = 9", progress))
-		if p := s.NextProgress(o); p.Progress != progress {
-			o.Errorf("a viewer of the replica is shown %+v, want a progress of %d", p, progress)
-		}
+		harness.Equal(o, s.NextProgress(o).Progress, progress, "a viewer of the replica is shown")
 	}
 }
 

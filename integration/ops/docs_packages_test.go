@@ -44,9 +44,7 @@ func TestDocsPackagesKeepTheirFloors(t *testing.T) {
 			}
 		}
 	}
-	if seen != len(lowerFloors) {
-		t.Errorf("%d of %d packages were found", seen, len(lowerFloors))
-	}
+	harness.Equal(t, seen, len(lowerFloors), "packages that were found")
 }
 
 // The integration tests know the binary from outside: nothing of ours is linked into them but what tests are helped by.

@@ -83,9 +83,7 @@ func TestDocsLinksLeadSomewhere(t *testing.T) {
 		}
 		for _, target := range targets {
 			links++
-			if problem := lead(target); problem != "" {
-				t.Errorf("%s leads to %s: %s", file, target, problem)
-			}
+			harness.Equal(t, lead(target), "", file, "leads to", target)
 		}
 	}
 	if links < 100 {

@@ -3,9 +3,7 @@
 package ops
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"auditstream/integration/harness"
 )
@@ -62,36 +59,19 @@ func composed(t *testing.T, image string) {
 		return id
 	}
 	serve, database := container("auditstream"), container("postgres")
-	if published := docker(t, nil, "port", database); published != "" {
-		t.Errorf("the database is published: %s", published)
-	}
-	if code := docker(t, nil, "inspect", "-f", "{{.State.ExitCode}}", container("install")); code != "0" {
-		t.Errorf("install: exit status %s", code)
-	}
+	harness.Equal(t, docker(t, nil, "port", database), "", "the database is published")
+	harness.Equal(t, docker(t, nil, "inspect", "-f", "{{.State.ExitCode}}", container("install")), "0", "install: exit status")
 	address := docker(t, nil, "port", serve, "8080/tcp")
-	waitFor(t, "the health check", func() bool {
-		return docker(t, nil, "inspect", "-f", "{{.State.Health.Status}}", serve) == "healthy"
-	})
-	waitFor(t, "/readyz", func() bool {
-		resp, err := http.Get("http://" + address + "/readyz")
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		var ready struct{ Status, Listener string }
-		return json.NewDecoder(resp.Body).Decode(&ready) == nil && ready.Status == "ready" && ready.Listener == "up"
-	})
+	harness.Becomes(t, func() string { return docker(t, nil, "inspect", "-f", "{{.State.Health.Status}}", serve) }, "healthy", "the health check")
+	(&harness.Instance{URL: "http://" + address}).WaitReady(t, "up")
 	psql := func(statement string) string {
 		t.Helper()
 		return docker(t, nil, "exec", "-u", "postgres", database, "psql", "-U", "postgres", "-d", "app", "-qAtc", statement)
 	}
-	if got := psql("select rolsuper from pg_roles where rolname = 'auditstream_serve'"); got != "f" {
-		t.Errorf("serve's role is a superuser: %q", got)
-	}
+	harness.Equal(t, psql("select rolsuper from pg_roles where rolname = 'auditstream_serve'"), "f", "whether serve's role is a superuser")
 	id := psql("insert into audits (url, user_id) values ('https://example.com', 'alice') returning id")
 	i := &harness.Instance{URL: "http://" + address}
-	s := i.Watch(t, id, harness.AliceToken(t))
-	s.NextProgress(t)
+	s := i.Shown(t, id, harness.AliceToken(t))
 	psql("update audits set progress = 26 where id = " + id)
 	s.WantProgress(t, 26)
 	psql("update audits set status = 'completed' where id = " + id)
@@ -101,17 +81,4 @@ func composed(t *testing.T, image string) {
 	// A restart would not bring the database back, so its absence is no reason for one.
 	docker(t, nil, "stop", database)
 	docker(t, nil, "exec", serve, "/auditstream", "doctor", "--live")
-}
-
-func waitFor(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(2 * harness.Patience)
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, 2*harness.Patience)
-		}
-		<-tick.C
-	}
 }

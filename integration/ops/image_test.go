@@ -77,9 +77,7 @@ func TestImage(t *testing.T) {
 			files = append(files, name)
 		}
 		harness.WantList(t, "files", files, []string{"auditstream", "etc/ssl/certs/ca-certificates.crt"})
-		if user := docker(t, nil, "inspect", "-f", "{{.Config.User}}", image); user != "65532:65532" {
-			t.Errorf("user %q, want a number that is not root's", user)
-		}
+		harness.Equal(t, docker(t, nil, "inspect", "-f", "{{.Config.User}}", image), "65532:65532", "user")
 		harness.WantIn(t, docker(t, nil, append([]string{"run", "--rm"}, append(hardened(t), image, "version")...)...), "v0.0.0-image")
 		if out, err := exec.CommandContext(t.Context(), "docker", "run", "--rm", "--entrypoint", "sh", image, "-c", "true").CombinedOutput(); err == nil {
 			t.Errorf("there is a shell: %s", out)
@@ -138,9 +136,7 @@ func servesWhole(t *testing.T, i *harness.Instance, db harness.Database, token s
 	i.AskAs(t, token, harness.StatusPath("1")).WantStatus(t, http.StatusOK)
 	i.WantMetric(t, "auditstream_streams_open", 1)
 	db.SQL(t, "update audits set status = 'completed'")
-	if got := s.NextProgress(t); got.Status != "completed" {
-		t.Errorf("status %q, want completed", got.Status)
-	}
+	harness.Equal(t, s.NextProgress(t).Status, "completed", "status")
 	s.Ended(t)
 }
 

@@ -2,7 +2,6 @@ package ops
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/url"
 	"os/exec"
@@ -21,23 +20,8 @@ import (
 func wantRemedy(t testing.TB, status int, env []string, args string, remedies ...string) {
 	t.Helper()
 	code, stdout, stderr := harness.TryCommand(t, env, strings.Fields(args)...)
-	if code != status {
-		t.Errorf("auditstream %s: exit status %d, want %d", args, code, status)
-	}
+	harness.Equal(t, code, status, "exit status of auditstream", args)
 	harness.WantIn(t, stdout+stderr, remedies...)
-}
-
-// wantLogged waits until the log of an instance has a text.
-func wantLogged(t testing.TB, i *harness.Instance, texts ...string) {
-	t.Helper()
-	harness.Eventually(t, func() error {
-		for _, text := range texts {
-			if !strings.Contains(i.Log.String(), text) {
-				return fmt.Errorf("the log does not say %q:\n%s", text, i.Log.String())
-			}
-		}
-		return nil
-	})
 }
 
 func TestMistakeNoDatabase(t *testing.T) {
@@ -51,7 +35,7 @@ func TestMistakeNoDatabase(t *testing.T) {
 		wantRemedy(t, 1, env, args, remedy)
 	}
 	// It may come up later, so serve serves, and says it.
-	wantLogged(t, harness.Serve(t, dsn), "the database cannot be read yet, trying again", remedy)
+	harness.WaitIn(t, harness.Serve(t, dsn).Log.String, "the database cannot be read yet, trying again", remedy)
 	// dev has a database of its own.
 	wantRemedy(t, 2, env, "dev", "unset DATABASE_URL")
 	wantRemedy(t, 1, nil, "doctor", "auditstream: 2 checks failed")
@@ -70,12 +54,7 @@ func TestMistakeNothingServes(t *testing.T) {
 	watch.Env, watch.Stderr = harness.Environment([]string{"AUDITSTREAM_URL=http://" + addr, "AUDITSTREAM_TOKEN=" + harness.AliceToken(t)}), log
 	harness.NoError(t, watch.Start())
 	defer func() { stop(); _ = watch.Wait() }() // killed
-	harness.Eventually(t, func() error {
-		if got := log.String(); !strings.Contains(got, "is auditstream serve running there? AUDITSTREAM_URL or --url says where") {
-			return fmt.Errorf("watch says %q", got)
-		}
-		return nil
-	})
+	harness.WaitIn(t, log.String, "is auditstream serve running there? AUDITSTREAM_URL or --url says where")
 }
 
 func TestMistakeNotInstalled(t *testing.T) {
@@ -86,7 +65,7 @@ func TestMistakeNotInstalled(t *testing.T) {
 	wantRemedy(t, 1, env, "doctor", remedy)
 	wantRemedy(t, 1, env, "install", "name yours with --table, or let --create make it")
 	i := harness.Serve(t, dsn)
-	wantLogged(t, i, remedy)
+	harness.WaitIn(t, i.Log.String, remedy)
 	harness.Adopt(t, dsn)
 	i.WaitReady(t, "up") // by itself
 	wantRemedy(t, 0, env, "uninstall --feed jobs", "There is no feed jobs in this database; nothing to change.")
@@ -115,10 +94,8 @@ func TestMistakeWrongSecret(t *testing.T) {
 	for range 3 {
 		i.AskAs(t, foreign, harness.StatusPath("1")).WantStatus(t, 401)
 	}
-	wantLogged(t, i, complaint)
-	if n := strings.Count(i.Log.String(), complaint); n != 1 {
-		t.Errorf("the log says it %d times, want once", n)
-	}
+	harness.WaitIn(t, i.Log.String, complaint)
+	harness.Equal(t, strings.Count(i.Log.String(), complaint), 1, "times that the log says it")
 	// Once tokens have been valid a bad one is its client's mistake.
 	well := harness.Serve(t, db.Serve)
 	for _, token := range []string{harness.AliceToken(t), foreign, harness.Token(t, jwt.MapClaims{"sub": "alice", "exp": 1})} {

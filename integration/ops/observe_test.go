@@ -49,9 +49,7 @@ func TestObserveAlerts(t *testing.T) {
 		harness.WantIn(t, page, "\n| `"+name+"` |")
 		harness.WantIn(t, tests, `alertname="`+name+`", severity=`)
 	}
-	if named := strings.Count(page, "\n| `Auditstream"); named != len(alerts) {
-		t.Errorf("%s has %d alerts, %s has %d", monitoringPage, named, alertsFile, len(alerts))
-	}
+	harness.Equal(t, strings.Count(page, "\n| `Auditstream"), len(alerts), "alerts in", monitoringPage, "and", alertsFile)
 	harness.WantIn(t, page, "\n## When an alert fires\n")
 }
 

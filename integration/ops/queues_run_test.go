@@ -116,9 +116,7 @@ func TestDocsJobQueuesThatRun(t *testing.T) {
 			if strings.Contains(a.commands[0], "--create") { // the table is the application's from then on
 				db.SQL(t, "drop table "+a.feed)
 			}
-			if after := dump(t, db); after != before {
-				t.Errorf("uninstall left something, or took something away: before\n%s\nafter\n%s", before, after)
-			}
+			harness.Equal(t, dump(t, db), before, "uninstall left something, or took something away")
 		})
 	}
 }

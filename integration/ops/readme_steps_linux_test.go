@@ -2,7 +2,6 @@ package ops
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -94,9 +93,7 @@ func (r *reader) adopt(text string) {
 		out := r.terminal.Type(line)
 		if strings.Contains(line, "--dry-run") {
 			harness.WantIn(r, out, "view auditstream.progress")
-			if adopted() != "f" {
-				r.Error("the dry run has installed something")
-			}
+			harness.Equal(r, adopted(), "f", "adopted after the dry run")
 		}
 	}
 	if adopted() != "t" || r.SQL(r.T, "select has_table_privilege('auditstream_serve', 'auditstream.progress', 'select')") != "t" {
@@ -133,16 +130,7 @@ func (r *reader) serve(text string) {
 
 func (r *reader) ready() {
 	r.Helper()
-	harness.Eventually(r.T, func() error {
-		resp, err := http.Get("http://localhost:8080/readyz")
-		if err != nil {
-			return err
-		}
-		if body := harness.ReadAll(r.T, resp.Body); !strings.Contains(body, `"listener":"up"`) {
-			return fmt.Errorf("/readyz: %d %s", resp.StatusCode, body)
-		}
-		return nil
-	})
+	(&harness.Instance{URL: "http://localhost:8080"}).WaitReady(r, "up")
 }
 
 // follow sees the first state, an update and the end of audit 1 through a command that ends with the stream.

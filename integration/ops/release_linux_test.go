@@ -106,9 +106,7 @@ func releasedProgram(t *testing.T, dist, arch string, machine elf.Machine) {
 	program, err := elf.Open(path)
 	harness.NoError(t, err)
 	defer program.Close()
-	if program.Machine != machine {
-		t.Errorf("made for %v, want %v", program.Machine, machine)
-	}
+	harness.Equal(t, program.Machine, machine, "made for")
 	for _, p := range program.Progs {
 		if p.Type == elf.PT_INTERP {
 			t.Error("the program is not static")
@@ -119,9 +117,7 @@ func releasedProgram(t *testing.T, dist, arch string, machine elf.Machine) {
 			t.Errorf("version: %s", got)
 		}
 	}
-	if out := shell(t, dir, nil, "mandoc -Tlint -W warning auditstream.1"); out != "" {
-		t.Errorf("the manual page:\n%s", out)
-	}
+	harness.Equal(t, shell(t, dir, nil, "mandoc -Tlint -W warning auditstream.1"), "", "the manual page")
 	info, err := buildinfo.ReadFile(path)
 	harness.NoError(t, err)
 	linked := []string{"std@" + info.GoVersion}
@@ -211,9 +207,7 @@ func installedPackage(t *testing.T, deb string) {
 
 	shell(t, root, nil, "systemctl --quiet --root='"+root+"' enable auditstream.service && echo JWT_SECRET=x >>"+settings)
 	dpkg("-i '" + deb + "'")
-	if got := shell(t, root, nil, "tail -1 "+settings); got != "JWT_SECRET=x\n" {
-		t.Errorf("the settings were replaced: %s", got)
-	}
+	harness.Equal(t, shell(t, root, nil, "tail -1 "+settings), "JWT_SECRET=x\n", "the settings, which are kept")
 	if _, linked := files()[link]; !linked {
 		t.Error("the service is not enabled any more after an upgrade")
 	}

@@ -4,7 +4,6 @@ package ops
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,16 +31,7 @@ func packageUnderSystemd(t *testing.T, deb string) {
 	})
 	ready := func() {
 		t.Helper()
-		harness.Eventually(t, func() error {
-			resp, err := http.DefaultClient.Get(i.URL + "/readyz")
-			if err != nil {
-				return err
-			}
-			if body := harness.ReadAll(t, resp.Body); resp.StatusCode != 200 {
-				return fmt.Errorf("/readyz: %d %s", resp.StatusCode, body)
-			}
-			return nil
-		})
+		i.WaitStatus(t, "", "/readyz", 200)
 	}
 	property := func(name string) string {
 		t.Helper()
@@ -49,12 +39,7 @@ func packageUnderSystemd(t *testing.T, deb string) {
 	}
 	wantProperty := func(name, want string) {
 		t.Helper()
-		harness.Eventually(t, func() error {
-			if got := property(name); got != want {
-				return fmt.Errorf("%s is %q, want %q", name, got, want)
-			}
-			return nil
-		})
+		harness.Becomes(t, func() string { return property(name) }, want, name)
 	}
 	wantStatus := func(key string, want int) {
 		t.Helper()
@@ -86,29 +71,19 @@ chgrp auditstream-settings /etc/default/auditstream && chmod 640 /etc/default/au
 systemctl daemon-reload && systemctl restart auditstream`)
 	ready()
 	wantStatus(first, 200)
-	if got := m.run(t, "stat -c '%U %G %a' /etc/default/auditstream"); got != "root auditstream-settings 640" {
-		t.Errorf("the settings belong to %s", got)
-	}
+	harness.Equal(t, m.run(t, "stat -c '%U %G %a' /etc/default/auditstream"), "root auditstream-settings 640", "the settings belong to")
 	if user := m.run(t, "stat -c %u /proc/$(systemctl show --value -p MainPID auditstream)"); len(user) != 5 { // 61184 to 65519
 		t.Errorf("the service runs as %s, want a user of its own", user)
 	}
-	if got := m.run(t, "systemctl show --value -p LimitNOFILESoft auditstream"); got != "65536" {
-		t.Errorf("descriptors: %s", got)
-	}
+	harness.Equal(t, m.run(t, "systemctl show --value -p LimitNOFILESoft auditstream"), "65536", "descriptors")
 
-	open := i.Watch(t, "1", harness.AliceTokenOf(t, first))
-	open.Next(t)
+	open := i.Shown(t, "1", harness.AliceTokenOf(t, first))
 	pid := property("MainPID")
 	reload := func(changed string, lines ...string) {
 		t.Helper()
 		settings(lines...)
 		m.run(t, "systemctl reload auditstream")
-		harness.Eventually(t, func() error { // systemd does not wait for it
-			if got := m.run(t, "journalctl --no-pager -o cat -u auditstream"); !strings.Contains(got, `msg=reloaded changed="[`+changed+`]"`) {
-				return fmt.Errorf("%s not reloaded:\n%s", changed, got)
-			}
-			return nil
-		})
+		harness.WaitIn(t, func() string { return m.run(t, "journalctl --no-pager -o cat -u auditstream") }, `msg=reloaded changed="[`+changed+`]"`)
 	}
 	reload("JWT_SECRET JWT_SECRET_PREVIOUS", "JWT_SECRET="+second, "JWT_SECRET_PREVIOUS="+first)
 	wantStatus(first, 200)
@@ -117,9 +92,7 @@ systemctl daemon-reload && systemctl restart auditstream`)
 	wantStatus(first, 401)
 	wantStatus(second, 200)
 	harness.WantIn(t, m.run(t, "journalctl --no-pager -o cat -u auditstream"), `msg="request refused"`)
-	if got := property("MainPID"); got != pid {
-		t.Error("a reload is a restart")
-	}
+	harness.Equal(t, property("MainPID"), pid, "the process after a reload")
 	db.SQL(t, "update audits set progress = 26")
 	open.WantEvent(t, `{"audit_id":1,"status":"running","progress":26,"message":"Analyzing pages..."}`)
 
@@ -155,9 +128,7 @@ systemctl daemon-reload && systemctl restart auditstream`)
 	wantProperty("ActiveState", "inactive")
 	m.run(t, "dpkg --purge auditstream && rm -r /etc/systemd/system/auditstream.service.d && groupdel auditstream-settings") // the operator's own
 	left := m.run(t, "find / -xdev -newer /before ! -type d ! -path '/var/log/*' ! -path '/var/lib/dpkg/*' ! -path '/var/cache/*' ! -path '/tmp/*' ! -path '/etc/group*' ! -path '/etc/gshadow*'; find / -xdev -path /tmp -prune -o -name '*auditstream*' -print")
-	if left != "" {
-		t.Errorf("left after purge:\n%s", left)
-	}
+	harness.Equal(t, left, "", "left after purge")
 }
 
 // copyInto copies a file into the machine.

@@ -47,9 +47,7 @@ func recipes(t testing.TB) []recipe {
 			}
 			all = append(all, r)
 		}
-		if strings.Count(section, "```env\n") != len(pair.FindAllString(section, -1)) {
-			t.Errorf("%s: settings without a token and an owner", name)
-		}
+		harness.Equal(t, strings.Count(section, "```env\n"), len(pair.FindAllString(section, -1)), "settings without a token and an owner", name)
 	}
 	return all
 }
@@ -137,14 +135,10 @@ func (r recipe) try(t *testing.T, db harness.Database, foreign string) {
 	if got := status(mine, token(good)); got != 200 {
 		t.Fatalf("the token of the page: %d, want 200", got)
 	}
-	if got := status(foreign, token(good)); got != 403 {
-		t.Errorf("somebody else's audit: %d, want 403", got)
-	}
+	harness.Equal(t, status(foreign, token(good)), 403, "somebody else's audit")
 	if _, isNumber := r.claims[user].(json.Number); isNumber || r.setting("JWT_USER_CLAIM") != "" { // versions differ
 		for _, value := range []any{r.owner, json.Number(r.owner)} {
-			if got := status(mine, token(func(c jwt.MapClaims) { c[user] = value })); got != 200 {
-				t.Errorf("%s as a %T: %d, want 200", user, value, got)
-			}
+			harness.Equal(t, status(mine, token(func(c jwt.MapClaims) { c[user] = value })), 200, user, value)
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -156,24 +150,18 @@ func (r recipe) try(t *testing.T, db harness.Database, foreign string) {
 		"expired":       {func(c jwt.MapClaims) { c["exp"] = time.Now().Unix() - 1 }, 401},
 		"of an hour on": {func(c jwt.MapClaims) { c["nbf"] = time.Now().Unix() + 3600 }, 401},
 	} {
-		if got := status(mine, token(tc.change)); got != tc.want {
-			t.Errorf("%s: %d, want %d", name, got, tc.want)
-		}
+		harness.Equal(t, status(mine, token(tc.change)), tc.want, name)
 	}
 	for claim, setting := range map[string]string{"iss": "JWT_ISSUER", audience: "JWT_AUDIENCE"} {
 		if r.setting(setting) == "" {
 			continue
 		}
 		for _, value := range []any{"other", r.setting(setting) + "/", nil, "", []string{"other"}} {
-			if got := status(mine, token(func(c jwt.MapClaims) { c[claim] = value })); got != 401 {
-				t.Errorf("%s %v: %d, want 401", claim, value, got)
-			}
+			harness.Equal(t, status(mine, token(func(c jwt.MapClaims) { c[claim] = value })), 401, claim, value)
 		}
 	}
 	if audience != "aud" { // an ID token, say
-		if got := status(mine, token(func(c jwt.MapClaims) { delete(c, audience); c["aud"] = r.setting("JWT_AUDIENCE") })); got != 401 {
-			t.Errorf("the audience in aud: %d, want 401", got)
-		}
+		harness.Equal(t, status(mine, token(func(c jwt.MapClaims) { delete(c, audience); c["aud"] = r.setting("JWT_AUDIENCE") })), 401, "the audience in aud")
 	}
 }
 
@@ -213,7 +201,7 @@ func TestU18SecretThatEndsWithALineBreak(t *testing.T) {
 	db := harness.NewDatabase(t)
 	key := harness.JWTSecret + "\n"
 	i := harness.Serve(t, db.Serve, "JWT_SECRET="+key)
-	wantLogged(t, i, "JWT_SECRET ends with white space")
+	harness.WaitIn(t, i.Log.String, "JWT_SECRET ends with white space")
 	out := harness.RunCommand(t, []string{"DATABASE_URL=" + db.Serve, "JWT_SECRET=" + key, "JWT_SECRET_PREVIOUS=\"" + harness.JWTSecret + "\""}, "doctor")
 	harness.WantIn(t, out, "warn  tokens: JWT_SECRET ends with white space", "warn  tokens: JWT_SECRET_PREVIOUS is in quotes")
 	harness.WantNoneIn(t, out+i.Log.String(), harness.JWTSecret)

@@ -133,12 +133,7 @@ func (p *page) clean(t testing.TB) {
 		t.Errorf("the console shows:\n%s", strings.Join(problems, "\n"))
 	}
 	p.eval(t, `document.body.setAttribute('style', 'color: red')`)
-	harness.Eventually(t, func() error {
-		if problems := strings.Join(p.consoleProblems(), "\n"); !strings.Contains(problems, "Content Security Policy") {
-			return fmt.Errorf("an inline style goes unnoticed; the console shows %q", problems)
-		}
-		return nil
-	})
+	harness.WaitIn(t, func() string { return strings.Join(p.consoleProblems(), "\n") }, "Content Security Policy")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.problems = nil

@@ -94,9 +94,7 @@ func (n *node) left(t testing.TB) {
 	t.Helper()
 	select {
 	case <-n.done:
-		if code := n.cmd.ProcessState.ExitCode(); code != 0 {
-			t.Errorf("the client ended with status %d", code)
-		}
+		harness.Equal(t, n.cmd.ProcessState.ExitCode(), 0, "the client ended with status")
 	case <-time.After(harness.Patience):
 		t.Error("the client did not leave after the end of the audit")
 	}

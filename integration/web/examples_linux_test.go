@@ -58,9 +58,7 @@ func TestExamples(t *testing.T) {
 	for _, folder := range folders {
 		t.Run(folder, func(t *testing.T) {
 			t.Parallel()
-			if strings.Count(harness.Document(t, "examples/README.md"), "("+folder+"/README.md)") != 1 {
-				t.Errorf("examples/README.md does not list %s once", folder)
-			}
+			harness.Equal(t, strings.Count(harness.Document(t, "examples/README.md"), "("+folder+"/README.md)"), 1, "times that examples/README.md lists", folder)
 			if folder == inContainers {
 				return
 			}

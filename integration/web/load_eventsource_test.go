@@ -27,8 +27,7 @@ func TestLoadRefusedEventSourceGetsInWhenThereIsRoom(t *testing.T) {
 	const retry = 1000
 	db, i := harness.ServeNew(t, "SSE_MAX_STREAMS_PER_USER=1", "SSE_AUTH_COOKIE=session", fmt.Sprint("SSE_RETRY_MS=", retry))
 	id := db.InsertMany(t, 1)[0]
-	first := i.Watch(t, id, harness.AliceToken(t))
-	first.Next(t)
+	first := i.Shown(t, id, harness.AliceToken(t))
 
 	p := openPage(t, i.URL+"/healthz") // any page of the same origin
 	p.eval(t, fmt.Sprintf(`document.cookie = 'session=%s; SameSite=Strict'; window.notes = [];
