@@ -124,9 +124,7 @@ func (s *nginx) stop(t testing.TB) {
 	if status, ok := s.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGTERM {
 		return // before it had begun to handle signals
 	}
-	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("nginx: exit status %d", code)
-	}
+	harness.Equal(t, s.cmd.ProcessState.ExitCode(), 0, "nginx: exit status")
 }
 
 // nchanPublisher keeps its connection and writes requests by hand, which costs less than net/http's client: what it costs

@@ -39,9 +39,7 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.goal.Of, c.goal.Than = key("ours"), key("peer")
-			if got := measured(c.ours, c.peer).Judge(c.goal).Met; got != c.met {
-				t.Errorf("met: %s, want %s", got, c.met)
-			}
+			harness.Equal(t, measured(c.ours, c.peer).Judge(c.goal).Met, c.met)
 		})
 	}
 }
@@ -51,13 +49,9 @@ func TestJudgeWithoutThePeer(t *testing.T) {
 	f := new(Figures)
 	f.Add(key("ours"), 3)
 	g := Goal{Of: key("ours"), Than: key("peer"), RatioAtMost: 1}
-	if got := f.Judge(g).Met; got != "not compared" {
-		t.Errorf("met: %s, want not compared", got)
-	}
+	harness.Equal(t, f.Judge(g).Met, "not compared")
 	g.Of = key("none")
-	if got := f.Judge(g).Met; got != "not measured" {
-		t.Errorf("met: %s, want not measured", got)
-	}
+	harness.Equal(t, f.Judge(g).Met, "not measured")
 }
 
 func TestMedianOfRounds(t *testing.T) {
@@ -66,9 +60,7 @@ func TestMedianOfRounds(t *testing.T) {
 	for _, v := range []float64{5, 1, 3} {
 		f.Add(key("ours"), v)
 	}
-	if got := f.Median(key("ours")); got != 3 {
-		t.Errorf("got %v, want 3", got)
-	}
+	harness.Equal(t, f.Median(key("ours")), 3)
 	if got := f.List[0].Rounds; got[0] != 5 || got[1] != 1 || got[2] != 3 {
 		t.Errorf("rounds %v, want the order of measuring", got)
 	}
@@ -93,9 +85,7 @@ func TestComparedToSaysWhatIsDifferent(t *testing.T) {
 	for want, than := range map[string]Key{
 		"peer": {Variant: "peer", State: "on", Rows: 5}, "triggers off": {Variant: "ours", State: "off", Rows: 5}, "9 rows": {Variant: "ours", State: "on", Rows: 9},
 	} {
-		if got := new(Figures).Judge(Goal{Of: of, Than: than}).ComparedTo; got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
+		harness.Equal(t, new(Figures).Judge(Goal{Of: of, Than: than}).ComparedTo, want)
 	}
 }
 
@@ -108,9 +98,7 @@ func TestMarkdown(t *testing.T) {
 	want := "| measure | auditstream | plainer form | compared to | ratio | goal | met |\n| --- | ---: | ---: | ---: | ---: | --- | --- |\n" +
 		"| memory a stream | 4.13 kB | 28 (plain) | 16.5 (peer) | 0.25 | at most 8 kB, at most 0.5 x | yes |\n" +
 		"| other |  |  |  |  |  | not measured |\n"
-	if got := Markdown([]Verdict{v, missing}); got != want {
-		t.Errorf("got\n%s, want\n%s", got, want)
-	}
+	harness.Equal(t, Markdown([]Verdict{v, missing}), want)
 }
 
 func TestFiguresAsJSON(t *testing.T) {
@@ -119,9 +107,7 @@ func TestFiguresAsJSON(t *testing.T) {
 	harness.NoError(t, err)
 	var back Figures
 	harness.NoError(t, json.Unmarshal(b, &back))
-	if got := back.Median(key("peer")); got != 2 {
-		t.Errorf("got %v back, want 2", got)
-	}
+	harness.Equal(t, back.Median(key("peer")), 2, "read back")
 }
 
 func TestChartIsWellFormed(t *testing.T) {
@@ -138,7 +124,5 @@ func TestChartIsWellFormed(t *testing.T) {
 	}
 	var got bytes.Buffer
 	harness.NoError(t, whole.WriteSVG(&got))
-	if n := strings.Count(got.String(), `class="label"`); n != 2 {
-		t.Errorf("%d bars, want the 2 that were measured", n)
-	}
+	harness.Equal(t, strings.Count(got.String(), `class="label"`), 2, "bars")
 }

@@ -39,9 +39,7 @@ func TestPicturesOfTheDocuments(t *testing.T) {
 			continue
 		}
 		harness.WellFormed(t, string(picture))
-		if text := string(picture); shortened(text) != text {
-			t.Errorf("docs/%s shows a token or password", name)
-		}
+		harness.Equal(t, shortened(string(picture)), string(picture), "without a token or password", name)
 		if name == "update.svg" && !bytes.Equal(picture, wayOfAnUpdate()) {
 			t.Error("docs/update.svg is not what update.go draws: run make pictures")
 		}
@@ -55,9 +53,7 @@ func TestSecretsAreShortened(t *testing.T) {
 		"psql postgres://dev:" + somePassed + "@127.0.0.1:5432/app":      "psql postgres://dev:...@127.0.0.1:5432/app",
 		"http://127.0.0.1:8080/ is the page":                             "http://127.0.0.1:8080/ is the page",
 	} {
-		if got := shortened(text); got != want {
-			t.Errorf("%s\nwant %s", got, want)
-		}
+		harness.Equal(t, shortened(text), want)
 	}
 }
 

@@ -60,9 +60,7 @@ func TestRollingRestart(t *testing.T) {
 		// Some end while their viewers are on their way.
 		gone := ids[5*k : 5*k+5]
 		db.SQL(t, `update audits set status = 'completed' where id in (`+strings.Join(gone, ",")+`)`)
-		if code := f.Get(k).End(t); code != 0 {
-			t.Errorf("instance %d: exit status %d after SIGTERM, want 0", k, code)
-		}
+		harness.Equal(t, f.Get(k).End(t), 0, "exit status after SIGTERM, of instance", k)
 		f.Set(k, nil)
 		start(k)
 		allThere(clients - (k+1)*5*clients/audits)
@@ -82,12 +80,7 @@ func TestRollingRestart(t *testing.T) {
 	})
 	rates := record()
 	db.SQL(t, `update audits set status = 'failed', error = 'e' where status <> 'completed'`)
-	harness.Eventually(t, func() error {
-		if left := a.Left(); left > 0 {
-			return fmt.Errorf("%d of %d clients have not seen their audit's end", left, clients)
-		}
-		return nil
-	})
+	harness.Becomes(t, a.Left, 0, "clients that have not seen their audit's end")
 	a.Check(t)
 	if a.Ended["completed"] != 15*clients/audits || a.Ended["failed"] != clients-15*clients/audits {
 		t.Errorf("clients saw these ends: %v, want %d completed, %d failed", a.Ended, 15*clients/audits, clients-15*clients/audits)

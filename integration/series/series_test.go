@@ -50,9 +50,7 @@ func TestRising(t *testing.T) {
 			if !enough {
 				t.Fatal("too short, want a judgement")
 			}
-			if got := len(rising) > 0; got != c.rising {
-				t.Errorf("rising: %v %q, want %v", got, rising, c.rising)
-			}
+			harness.Equal(t, len(rising) > 0, c.rising, "rising", rising)
 		})
 	}
 }
@@ -95,9 +93,7 @@ func TestMarkdown(t *testing.T) {
 	r.Series[0].Start, r.Series[0].End = math.NaN(), 12
 	want := "| | start | median | highest | end | trend |\n| --- | ---: | ---: | ---: | ---: | ---: |\n" +
 		"| memory | – | 64.3 MiB | 73.9 MiB | 12 MiB | +19.1 MiB (+29.7 %) |\n"
-	if got := r.Markdown(); got != want {
-		t.Errorf("got\n%s, want\n%s", got, want)
-	}
+	harness.Equal(t, r.Markdown(), want)
 }
 
 func TestWriteCSV(t *testing.T) {
@@ -106,9 +102,7 @@ func TestWriteCSV(t *testing.T) {
 		{Name: "memory", Unit: "MiB", Values: []float64{1.25, 2}}, {Name: "streams", Values: []float64{3, 4}}}}
 	var got bytes.Buffer
 	harness.NoError(t, r.WriteCSV(&got))
-	if want := "seconds,\"memory, MiB\",streams\n0.0,1.25,3\n1.5,2,4\n"; got.String() != want {
-		t.Errorf("got %q, want %q", got.String(), want)
-	}
+	harness.Equal(t, got.String(), "seconds,\"memory, MiB\",streams\n0.0,1.25,3\n1.5,2,4\n")
 }
 
 func TestNumber(t *testing.T) {
@@ -116,9 +110,7 @@ func TestNumber(t *testing.T) {
 	for value, want := range map[float64]string{
 		0: "0", 3: "3", 131: "131", 16334: "16334", 123.4: "123", 36.12: "36.1", 4.654: "4.65", 0.0864: "0.086", 9.5367e-05: "0.000095", -2.889: "-2.89",
 	} {
-		if got := number(value); got != want {
-			t.Errorf("%v: got %q, want %q", value, got, want)
-		}
+		harness.Equal(t, number(value), want, value)
 	}
 }
 
@@ -128,9 +120,7 @@ func TestClock(t *testing.T) {
 		0: "0", 15 * time.Second: "15 s", time.Minute: "60 s", 4 * time.Minute: "4 min", 20 * time.Minute: "20 min",
 		2 * time.Hour: "2 h", 200 * time.Second: "3m20s",
 	} {
-		if got := Clock(d); got != want {
-			t.Errorf("%v: got %q, want %q", d, got, want)
-		}
+		harness.Equal(t, Clock(d), want, d)
 	}
 }
 
