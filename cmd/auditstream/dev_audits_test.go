@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -72,12 +72,7 @@ func TestSimulationDoesNotGrow(t *testing.T) {
 	own := pgtest.Psql(t, dsn, `insert into audits (user_id, url, status) values ('dev', 'https://mine.example', 'running') returning id`)
 	s := simulate(t, dsn, quick)
 	// The ids of a worker's audits say how many there were.
-	eventually(t, func() error {
-		if newest := s.audits()[1]; newest < 4*keptAudits {
-			return fmt.Errorf("the newest audit has id %d", newest)
-		}
-		return nil
-	})
+	testkit.Eventually(t, "there were many audits", func() bool { return s.audits()[1] >= 4*keptAudits })
 	for _, w := range quick {
 		counts := pgtest.Psql(t, dsn, `select count(*) <= 12, count(*) filter (where status in ('pending', 'running')) <= 1,
 			string_agg(distinct status, ' ' order by status) from audits where url = '`+w.site+`'`)
@@ -107,12 +102,7 @@ func TestSimulationBeginsAnew(t *testing.T) {
 	for _, statement := range []string{`update audits set status = 'completed', message = 'by hand' where id = `, `delete from audits where id = `} {
 		id := s.audits()[1]
 		pgtest.Psql(t, dsn, statement+fmt.Sprint(id))
-		eventually(t, func() error {
-			if s.audits()[1] == id {
-				return errors.New("the worker does not begin anew")
-			}
-			return nil
-		})
+		testkit.Eventually(t, "the worker begins anew", func() bool { return s.audits()[1] != id })
 		if got := pgtest.Psql(t, dsn, fmt.Sprintf(`select status, message from audits where id = %d`, id)); got != "completed|by hand" && got != "" {
 			t.Errorf("the worker wrote to an audit that had ended: %s", got)
 		}
@@ -127,14 +117,7 @@ func TestSimulationSurvivesRestart(t *testing.T) {
 	s := simulate(t, dsn, quick)
 	further := func(from int64) {
 		t.Helper()
-		eventually(t, func() error {
-			for _, id := range s.audits()[1:] {
-				if id < from+10 {
-					return fmt.Errorf("a worker is at audit %d, want %d", id, from+10)
-				}
-			}
-			return nil
-		})
+		testkit.Eventually(t, fmt.Sprint("each worker is at audit ", from+10), func() bool { return slices.Min(s.audits()[1:]) >= from+10 })
 	}
 	further(0)
 	testkit.NoError(t, server.Restart(t.Context()))

@@ -127,16 +127,10 @@ func TestLabStartsAndFails(t *testing.T) {
 	if _, refused := errors.AsType[web.Refusal](err); !refused {
 		t.Errorf("more than %d audits at once: %v, want a refusal", maxExtras, err)
 	}
-	eventually(t, func() error {
-		if got := status(ids[0]); got != "running" {
-			return fmt.Errorf("the started audit is %s", got)
-		}
-		return nil
-	})
+	testkit.Eventually(t, "the started audit runs", func() bool { return status(ids[0]) == "running" })
 	query := url.Values{"id": {strconv.FormatInt(ids[0], 10)}}
-	if _, err := fail(t.Context(), query); err != nil {
-		t.Fatal(err)
-	}
+	_, err = fail(t.Context(), query)
+	testkit.NoError(t, err)
 	testkit.Equal(t, "the audit", status(ids[0]), "failed")
 	for _, id := range []string{query.Get("id"), "0", "", "x", strconv.FormatInt(lab.simulation.byHand, 10), strconv.FormatInt(lab.simulation.foreign, 10)} {
 		_, err := fail(t.Context(), url.Values{"id": {id}})
@@ -146,9 +140,9 @@ func TestLabStartsAndFails(t *testing.T) {
 	}
 	testkit.Equal(t, "what is none of its business", status(lab.simulation.byHand)+status(lab.simulation.foreign), "runningrunning")
 	// Its worker notices the end, so that another audit may start.
-	eventually(t, func() error {
+	testkit.Eventually(t, "another audit may start", func() bool {
 		_, err := start(t.Context(), nil)
-		return err
+		return err == nil
 	})
 }
 
@@ -171,11 +165,8 @@ func TestLabKillsTheListener(t *testing.T) {
 	if err != nil || got.(map[string]int)["pid"] != pid {
 		t.Fatalf("killed %v, %v, want process %d", got, err, pid)
 	}
-	eventually(t, func() error {
-		if left := pgtest.Psql(t, dsn, fmt.Sprintf("select count(*) from pg_stat_activity where pid = %d", pid)); left != "0" {
-			return fmt.Errorf("process %d is left", pid)
-		}
-		return nil
+	testkit.Eventually(t, "the listener's process is gone", func() bool {
+		return pgtest.Psql(t, dsn, fmt.Sprintf("select count(*) from pg_stat_activity where pid = %d", pid)) == "0"
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -145,13 +146,8 @@ func checkGone(t *testing.T, pids []int) {
 	if len(pids) < 2 {
 		t.Fatalf("only %d processes to look for", len(pids))
 	}
-	eventually(t, func() error {
-		for _, pid := range pids {
-			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("process %d of PostgreSQL is left", pid)
-			}
-		}
-		return nil
+	testkit.Eventually(t, fmt.Sprint("PostgreSQL's processes are gone: ", pids), func() bool {
+		return !slices.ContainsFunc(pids, func(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 	})
 }
 

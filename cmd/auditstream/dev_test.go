@@ -157,20 +157,19 @@ func TestDevStopsWhilePaused(t *testing.T) {
 	d := startDev(t, devDir(t))
 	processes, url := d.postgres(t), d.database(t)
 	page := pageLine.FindStringSubmatch(d.screen)[1]
-	eventually(t, func() error {
+	testkit.Eventually(t, "PostgreSQL is paused, and does not answer", func() bool {
 		resp, err := http.Post(page+"dev/pause", "", nil) // refused while it is paused
 		if err != nil {
-			return err
+			return false
 		}
 		resp.Body.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		conn, err := pgx.Connect(ctx, url)
-		if err != nil {
-			return nil // it does not answer
+		if err == nil {
+			conn.Close(t.Context())
 		}
-		conn.Close(t.Context())
-		return errors.New("PostgreSQL is not paused")
+		return err != nil
 	})
 	d.stop(t, os.Interrupt)
 	checkGone(t, processes)

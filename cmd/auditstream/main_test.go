@@ -86,20 +86,3 @@ func mustNotContain(t testing.TB, text string, parts ...string) {
 		}
 	}
 }
-
-// eventually repeats check until it succeeds, for changes that a database does not announce, at growing intervals.
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	start := time.Now()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		waited := time.Since(start)
-		if waited > patience {
-			t.Fatal(err)
-		}
-		<-time.After(min(max(waited/10, 10*time.Millisecond), 100*time.Millisecond))
-	}
-}
