@@ -302,6 +302,7 @@ func TestU9UninstallFindsAWayOut(t *testing.T) {
 		`alter function auditstream.changed() rename to other`:            {"auditstream"}, // with the function that install does not know
 		`alter function auditstream.changed() set schema public`:          nil,
 		`alter schema auditstream rename to a; create schema auditstream`: nil,
+		`drop table audits cascade`:                                       nil,
 		`drop trigger auditstream_delete on audits;
 			create constraint trigger auditstream_delete after delete on audits for each row execute function auditstream.changed()`: nil,
 		`alter table auditstream.choices rename to c; create view auditstream.choices as table auditstream.c`: {"auditstream"},

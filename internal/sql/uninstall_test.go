@@ -40,16 +40,6 @@ func TestUninstallLeavesNoTrace(t *testing.T) {
 	}
 }
 
-func TestUninstallAfterTheTableWasDropped(t *testing.T) {
-	t.Parallel()
-	_, conn := database(t)
-	before := catalog(t, conn)
-	install(t, conn, sql.Options{Create: true})
-	exec(t, conn, `drop table audits cascade`)
-	uninstall(t, conn)
-	equal(t, "catalog", catalog(t, conn), before)
-}
-
 func TestUninstallLeavesWhatIsNotOurs(t *testing.T) {
 	t.Parallel()
 	dsn, conn := audits(t)
