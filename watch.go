@@ -63,12 +63,12 @@ func (s *Service) Watch(ctx context.Context, key Key) iter.Seq2[State, error] {
 }
 
 func stateOf(key Key, s *store.State) State {
-	state := State{Key: key, Status: s.Audit.Status, Progress: s.Audit.Progress, Ended: s.Terminal(), JSON: s.JSON, Fingerprint: s.Fingerprint}
-	if s.Audit.Message != nil {
-		state.Message = *s.Audit.Message
+	state := State{Key: key, Status: s.Row.Status, Progress: s.Row.Progress, Ended: s.Terminal(), JSON: s.JSON, Fingerprint: s.Fingerprint}
+	if s.Row.Message != nil {
+		state.Message = *s.Row.Message
 	}
-	if s.Audit.Error != nil && state.Status == "failed" {
-		state.Error = *s.Audit.Error
+	if s.Row.Error != nil && state.Status == "failed" {
+		state.Error = *s.Row.Error
 	}
 	return state
 }

@@ -99,7 +99,7 @@ func (l *devLab) readPulse(ctx context.Context) (p pulse, err error) {
 	}
 	p = pulse{Database: "up", Commits: map[string]float64{}}
 	err = pgx.BeginTxFunc(ctx, l.owner, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		states, err := store.New(tx, store.Audits).Audits(ctx, keys)
+		states, err := store.New(tx, store.Audits).Rows(ctx, keys)
 		if err != nil {
 			return err
 		}

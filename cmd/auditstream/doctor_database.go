@@ -157,7 +157,7 @@ func (d *doctor) installation(ctx context.Context) []finding {
 	if d.status.Super {
 		return []finding{ok("view auditstream.progress of %s: columns and types are right; it is read with the DATABASE_URL of serve alone, not as a superuser", table)}
 	}
-	if _, err := store.New(conn, store.Audits).Audits(ctx, nil); err != nil { // serve's own query
+	if _, err := store.New(conn, store.Audits).Rows(ctx, nil); err != nil { // serve's own query
 		return []finding{unanswered("view", err)}
 	}
 	findings := []finding{ok("view auditstream.progress of %s: columns and types are right, readable", table)}

@@ -10,7 +10,7 @@ import (
 // Connection errors of servers and poolers name user and database in more ways than pgx's own text.
 func TestErrorsOfConnectingNameNobody(t *testing.T) {
 	t.Parallel()
-	const begins = "load audits: failed to connect to `user=zebra database=zebradb`:\n\tdb:5432 (127.0.0.1): server error: FATAL: "
+	const begins = "load rows: failed to connect to `user=zebra database=zebradb`:\n\tdb:5432 (127.0.0.1): server error: FATAL: "
 	for _, text := range []string{
 		`password authentication failed for user "zebra" (SQLSTATE 28P01)`,
 		`no pg_hba.conf entry for host "10.0.0.1", user "zebra", database "zebradb", no encryption (SQLSTATE 28000)`,

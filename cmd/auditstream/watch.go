@@ -57,16 +57,16 @@ func (c *watchCmd) Run(ctx context.Context, std streams) error {
 	defer client.CloseIdleConnections()
 	show := newWatchDisplay(std, rows)
 	defer show.close()
-	f := &rowsWatch{client: client, base: base, token: c.Token, until: c.Until, show: show, rows: rows, open: rows.keys, states: make(map[store.Key]watched)}
+	f := &rowsWatch{client: client, base: base, token: c.Token, until: c.Until, show: show, rows: rows, open: rows.keys, states: make(map[store.Key]rowState)}
 	return f.follow(ctx)
 }
 
-func (c *watchCmd) check() (base string, rows watchedRows, err error) {
+func (c *watchCmd) check() (base string, rows rowSelection, err error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return "", rows, usageError{errors.New("--url (AUDITSTREAM_URL) is no address of a server; give one like https://progress.example.com, without user, query and fragment")}
 	}
-	if rows, err = parseWatchedRows(c.Rows); err != nil {
+	if rows, err = parseRowSelection(c.Rows); err != nil {
 		return "", rows, usageError{err}
 	}
 	if c.Until < 0 || c.Until > 100 {
@@ -116,8 +116,8 @@ func escaped(data string) string {
 	return b.String()
 }
 
-// watched is an event's content: a row's state, or an error.
-type watched struct {
+// rowState is an event's content: a row's state, or an error.
+type rowState struct {
 	Key      store.Key `json:"-"` // empty: an error event
 	Status   string    `json:"status"`
 	Progress int       `json:"progress"`
@@ -127,7 +127,7 @@ type watched struct {
 }
 
 // parse parses an event's data. A row may have further fields of any type.
-func (r watchedRows) parse(data string) (w watched, ok bool) {
+func (r rowSelection) parse(data string) (w rowState, ok bool) {
 	var id struct {
 		Audit json.RawMessage `json:"audit_id"`
 		Row   json.RawMessage `json:"id"`
@@ -148,4 +148,4 @@ func (r watchedRows) parse(data string) (w watched, ok bool) {
 	return w, w.Key != "" || w.Error != ""
 }
 
-func (w watched) terminal() bool { return w.Status == "completed" || w.Status == "failed" || w.End }
+func (w rowState) terminal() bool { return w.Status == "completed" || w.Status == "failed" || w.End }

@@ -16,7 +16,7 @@ import (
 // watchDisplay shows states and failures. Only one goroutine uses it.
 type watchDisplay interface {
 	// event shows a state; data is the event's unparsed data.
-	event(w watched, data string) error
+	event(w rowState, data string) error
 	// begin is called at the beginning of each stream.
 	begin()
 	// note shows a line of text, such as why a connection has ended.
@@ -32,9 +32,9 @@ type rowsWatch struct {
 	until       int // progress in per cent after which a row is watched no more
 	show        watchDisplay
 
-	rows        watchedRows
+	rows        rowSelection
 	open        []store.Key // the rows that are still watched
-	states      map[store.Key]watched
+	states      map[store.Key]rowState
 	lastEventID string
 	retry       time.Duration
 	failures    int           // consecutive attempts without a state
@@ -77,7 +77,7 @@ func (f *rowsWatch) refusedError(reason error) error {
 }
 
 // recordState records a state and shows it. The error is the display's.
-func (f *rowsWatch) recordState(w watched, e streamEvent) error {
+func (f *rowsWatch) recordState(w rowState, e streamEvent) error {
 	key, ok := f.rows.find(f.open, w.Key)
 	if !ok {
 		return nil // the row has reached until or ended, or was not asked for

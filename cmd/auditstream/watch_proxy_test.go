@@ -79,7 +79,7 @@ func TestU19HeartbeatIsHeeded(t *testing.T) {
 func TestU20CutStreamIsTakenUpAtOnce(t *testing.T) {
 	t.Parallel()
 	read := func(text string) (*rowsWatch, attempt) {
-		f := &rowsWatch{until: 100, rows: watchedRows{store.DefaultFeed, []store.Key{"1"}}, open: []store.Key{"1"}, states: map[store.Key]watched{}, show: watchLines{streams{out: new(strings.Builder)}}, failures: 1, silence: watchSilence}
+		f := &rowsWatch{until: 100, rows: rowSelection{store.DefaultFeed, []store.Key{"1"}}, open: []store.Key{"1"}, states: map[store.Key]rowState{}, show: lineDisplay{streams{out: new(strings.Builder)}}, failures: 1, silence: watchSilence}
 		return f, f.read(strings.NewReader(text), time.NewTimer(time.Hour))
 	}
 	first := strings.Replace(event("a", running), "retry: 1\n", "retry: 60000\n", 1)
@@ -135,7 +135,7 @@ func TestWatchEscapesWhatSteersATerminal(t *testing.T) {
 			t.Errorf("%U is printed", r)
 		}
 	}
-	var told watched
+	var told rowState
 	if err := json.Unmarshal([]byte(got.out), &told); err != nil || told.Message != text {
 		t.Errorf("the line says %q, %v, want %q", told.Message, err, text)
 	}

@@ -10,16 +10,16 @@ import (
 	"auditstream/internal/store"
 )
 
-// watchedRows are the rows to watch: rows of one feed by their keys, or all rows of the user in the feed that have not ended.
-type watchedRows struct {
+// rowSelection are the rows to watch: rows of one feed by their keys, or all rows of the user in the feed that have not ended.
+type rowSelection struct {
 	feed string
 	keys []store.Key // nil: all
 }
 
 var integer = regexp.MustCompile(`^[0-9]+$`)
 
-// parseWatchedRows parses arguments: 42 is an audit, FEED/KEY a row of any feed, and FEED/ all of the user's rows.
-func parseWatchedRows(args []string) (rows watchedRows, err error) {
+// parseRowSelection parses arguments: 42 is an audit, FEED/KEY a row of any feed, and FEED/ all of the user's rows.
+func parseRowSelection(args []string) (rows rowSelection, err error) {
 	for _, arg := range args {
 		feed, text, found := strings.Cut(arg, "/")
 		if !found && integer.MatchString(arg) {
@@ -37,7 +37,7 @@ func parseWatchedRows(args []string) (rows watchedRows, err error) {
 			}
 			return rows, nil
 		}
-		key, err := parseWatchedKey(feed, text, !found)
+		key, err := parseKey(feed, text, !found)
 		if err != nil {
 			return rows, err
 		}
@@ -54,8 +54,8 @@ func parseWatchedRows(args []string) (rows watchedRows, err error) {
 	return rows, nil
 }
 
-// parseWatchedKey parses a key as it is in URLs. Only the server knows the type of a feed's keys.
-func parseWatchedKey(feed, text string, isInteger bool) (store.Key, error) {
+// parseKey parses a key as it is in URLs. Only the server knows the type of a feed's keys.
+func parseKey(feed, text string, isInteger bool) (store.Key, error) {
 	if isInteger {
 		if key, ok := store.IntegerKeys.Parse(text); ok {
 			return key, nil
@@ -72,10 +72,10 @@ func parseWatchedKey(feed, text string, isInteger bool) (store.Key, error) {
 	return "", errors.New("a key is empty, longer than 255 bytes or no printable text; give the row's key, percent-encoded where it has a %")
 }
 
-func (r watchedRows) audits() bool { return r.feed == store.DefaultFeed }
+func (r rowSelection) audits() bool { return r.feed == store.DefaultFeed }
 
 // name returns a row's name for people.
-func (r watchedRows) name(key store.Key) string {
+func (r rowSelection) name(key store.Key) string {
 	if r.audits() {
 		return "audit " + printable(string(key))
 	}
@@ -83,7 +83,7 @@ func (r watchedRows) name(key store.Key) string {
 }
 
 // names returns the names of some rows for people.
-func (r watchedRows) names(keys []store.Key) string {
+func (r rowSelection) names(keys []store.Key) string {
 	const named = 5
 	switch {
 	case r.keys == nil:
@@ -109,7 +109,7 @@ func (r watchedRows) names(keys []store.Key) string {
 }
 
 // path returns the URL's path for a stream of some of the rows.
-func (r watchedRows) path(keys []store.Key) string {
+func (r rowSelection) path(keys []store.Key) string {
 	base := "/api/v1/sse/" + r.feed
 	switch {
 	case r.keys == nil:
@@ -125,7 +125,7 @@ func (r watchedRows) path(keys []store.Key) string {
 }
 
 // find finds the server's key among those that were asked for. The server may write it differently: a UUID in lower case.
-func (r watchedRows) find(keys []store.Key, key store.Key) (store.Key, bool) {
+func (r rowSelection) find(keys []store.Key, key store.Key) (store.Key, bool) {
 	for _, k := range keys {
 		if k == key {
 			return k, true

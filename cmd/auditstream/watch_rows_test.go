@@ -38,7 +38,7 @@ func TestWatchNamesRows(t *testing.T) {
 		"jobs/1 jobs/2 jobs/3 jobs/4 jobs/5 jobs/6 jobs/7": {"jobs/progress?ids=1,2,3,4,5,6,7", "jobs/1, jobs/2, jobs/3, jobs/4, jobs/5 and 2 more"},
 		"jobs/6F1C2B9E-41D5-4F0C-9A57-2F6E1C0B7D38":        {"jobs/6F1C2B9E-41D5-4F0C-9A57-2F6E1C0B7D38/progress", "jobs/6F1C2B9E-41D5-4F0C-9A57-2F6E1C0B7D38"},
 	} {
-		rows, err := parseWatchedRows(strings.Fields(args))
+		rows, err := parseRowSelection(strings.Fields(args))
 		if err != nil {
 			t.Errorf("%s: %v", args, err)
 			continue
@@ -51,7 +51,7 @@ func TestWatchNamesRows(t *testing.T) {
 		"jobs", "Jobs/1", "/1", "9jobs/1", "jobs/%", "jobs/%zz", "jobs/%00", "jobs/a%0ab", "jobs/%ff", "jobs/" + long + long, "jobs/1 jobs/1", "jobs/1 jobs/%31",
 		"jobs/1 2", "2 jobs/1", "jobs/1 exports/2", "jobs/ jobs/1", "jobs/1 jobs/", "jobs/ jobs/", "-1", "042", "0", "1.0", "٣",
 	} {
-		if rows, err := parseWatchedRows(strings.Fields(args)); err == nil {
+		if rows, err := parseRowSelection(strings.Fields(args)); err == nil {
 			t.Errorf("%q names %q of %s", args, rows.keys, rows.feed)
 		} else if !strings.ContainsAny(err.Error(), ":;") {
 			t.Errorf("%q: %v does not say what to do", args, err)
@@ -101,7 +101,7 @@ func TestWatchOfFeeds(t *testing.T) {
 // When several rows end with statuses of the feed's own, a reconnecting watch sends the id of their common end.
 func TestWatchOfSeveralKnowsTheEnd(t *testing.T) {
 	t.Parallel()
-	f := &rowsWatch{until: 100, rows: watchedRows{"jobs", []store.Key{"1", "2"}}, open: []store.Key{"1", "2"}, states: map[store.Key]watched{}, show: watchLines{streams{out: new(strings.Builder)}}}
+	f := &rowsWatch{until: 100, rows: rowSelection{"jobs", []store.Key{"1", "2"}}, open: []store.Key{"1", "2"}, states: map[store.Key]rowState{}, show: lineDisplay{streams{out: new(strings.Builder)}}}
 	f.read(strings.NewReader("id: a\ndata: {\"id\":1,\"status\":\"x\",\"progress\":1}\n\nid: both\n\n"), time.NewTimer(time.Hour))
 	if f.lastEventID != "both" {
 		t.Errorf("comes back with %q", f.lastEventID)

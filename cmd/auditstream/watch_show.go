@@ -18,42 +18,42 @@ import (
 )
 
 // newWatchDisplay returns bars if standard output is a terminal that can move its cursor, and lines otherwise.
-func newWatchDisplay(std streams, rows watchedRows) watchDisplay {
+func newWatchDisplay(std streams, rows rowSelection) watchDisplay {
 	terminal, ok := std.out.(*os.File)
 	if !ok || !cupwriter.New(terminal, false).IsTerminal() {
-		return watchLines{std}
+		return lineDisplay{std}
 	}
 	if os.Getenv("TERM") == "dumb" {
-		return watchLines{std}
+		return lineDisplay{std}
 	}
-	return newWatchBars(terminal, rows, os.Getenv("NO_COLOR") == "")
+	return newBarDisplay(terminal, rows, os.Getenv("NO_COLOR") == "")
 }
 
-// watchLines prints one line of JSON for each event. The line is safe for a terminal, where it may end through a pipe or from a file.
-type watchLines struct{ std streams }
+// lineDisplay prints one line of JSON for each event. The line is safe for a terminal, where it may end through a pipe or from a file.
+type lineDisplay struct{ std streams }
 
-func (l watchLines) event(_ watched, data string) error {
+func (l lineDisplay) event(_ rowState, data string) error {
 	_, err := fmt.Fprintf(l.std.out, "%s\n", escaped(data))
 	return err
 }
 
-func (l watchLines) note(text string) { fmt.Fprintln(l.std.err, "auditstream:", text) }
+func (l lineDisplay) note(text string) { fmt.Fprintln(l.std.err, "auditstream:", text) }
 
-func (watchLines) begin() {}
+func (lineDisplay) begin() {}
 
-func (watchLines) close() {}
+func (lineDisplay) close() {}
 
-// watchBars shows a bar for each row. When it follows all of the user's rows, a row that ends leaves a line in place of its bar. All texts of
+// barDisplay shows a bar for each row. When it follows all of the user's rows, a row that ends leaves a line in place of its bar. All texts of
 // the server go through printable.
-type watchBars struct {
-	rows     watchedRows
+type barDisplay struct {
+	rows     rowSelection
 	colour   bool
 	progress *mpb.Progress
-	bars     map[store.Key]*watchBar
+	bars     map[store.Key]*rowBar
 }
 
-// watchBar is one bar. mpb reads its state from another goroutine.
-type watchBar struct {
+// rowBar is one bar. mpb reads its state from another goroutine.
+type rowBar struct {
 	bar    *mpb.Bar
 	began  time.Time
 	colour bool
@@ -61,7 +61,7 @@ type watchBar struct {
 }
 
 type barState struct {
-	watched
+	rowState
 	ended time.Time // zero: the row has not ended
 }
 
@@ -70,8 +70,8 @@ const (
 	refresh  = 150 * time.Millisecond
 )
 
-func newWatchBars(terminal *os.File, rows watchedRows, colour bool) *watchBars {
-	b := &watchBars{rows: rows, colour: colour, bars: make(map[store.Key]*watchBar),
+func newBarDisplay(terminal *os.File, rows rowSelection, colour bool) *barDisplay {
+	b := &barDisplay{rows: rows, colour: colour, bars: make(map[store.Key]*rowBar),
 		progress: mpb.New(mpb.WithConsoleWriter(&watchConsole{Writer: cupwriter.New(terminal, false), terminal: terminal}), mpb.WithRefreshRate(refresh))}
 	for _, key := range rows.keys {
 		b.add(key)
@@ -79,9 +79,9 @@ func newWatchBars(terminal *os.File, rows watchedRows, colour bool) *watchBars {
 	return b
 }
 
-func (b *watchBars) add(key store.Key) *watchBar {
-	w := &watchBar{began: time.Now(), colour: b.colour}
-	w.state.Store(&barState{watched: watched{Status: "waiting"}})
+func (b *barDisplay) add(key store.Key) *rowBar {
+	w := &rowBar{began: time.Now(), colour: b.colour}
+	w.state.Store(&barState{rowState: rowState{Status: "waiting"}})
 	style := mpb.BarStyle().Lbound("").Rbound("").Filler("█").Tip("").Padding("░")
 	name := runewidth.Truncate(b.rows.name(key), 48, "…") // a UUID has 36 characters
 	// The total is set later: a bar that is made with a total completes when it is full, and a row at 100 % may not have ended.
@@ -142,12 +142,12 @@ func (c *watchConsole) Flush(int) error {
 	return err
 }
 
-func (b *watchBars) event(w watched, _ string) error {
+func (b *barDisplay) event(w rowState, _ string) error {
 	bar, ok := b.bars[w.Key]
 	if !ok {
 		bar = b.add(w.Key)
 	}
-	state := &barState{watched: w}
+	state := &barState{rowState: w}
 	if w.terminal() {
 		state.ended = time.Now()
 	}
@@ -161,13 +161,13 @@ func (b *watchBars) event(w watched, _ string) error {
 	return nil
 }
 
-func (b *watchBars) remove(key store.Key) {
+func (b *barDisplay) remove(key store.Key) {
 	b.bars[key].bar.Abort(true)
 	delete(b.bars, key)
 }
 
 // begin removes the bars when all of the user's rows are watched: a stream begins with all rows that are still the user's.
-func (b *watchBars) begin() {
+func (b *barDisplay) begin() {
 	for key := range b.bars {
 		if b.rows.keys == nil {
 			b.remove(key)
@@ -176,17 +176,17 @@ func (b *watchBars) begin() {
 }
 
 // note writes above the bars and not to standard error, which usually is the same terminal.
-func (b *watchBars) note(text string) { _, _ = io.WriteString(b.progress, "auditstream: "+text+"\n") }
+func (b *barDisplay) note(text string) { _, _ = io.WriteString(b.progress, "auditstream: "+text+"\n") }
 
 // close leaves the bars on the screen, and the cursor below them.
-func (b *watchBars) close() {
+func (b *barDisplay) close() {
 	for _, w := range b.bars {
 		w.bar.Abort(false)
 	}
 	b.progress.Wait()
 }
 
-func (w *watchBar) status(decor.Statistics) string {
+func (w *rowBar) status(decor.Statistics) string {
 	s := w.state.Load()
 	mark, colour := "  ", ""
 	switch {
@@ -204,11 +204,11 @@ func (w *watchBar) status(decor.Statistics) string {
 	return text + " "
 }
 
-func (w *watchBar) percent(decor.Statistics) string {
+func (w *rowBar) percent(decor.Statistics) string {
 	return fmt.Sprintf(" %3d %%", w.state.Load().Progress)
 }
 
-func (w *watchBar) elapsed(decor.Statistics) string {
+func (w *rowBar) elapsed(decor.Statistics) string {
 	end := w.state.Load().ended
 	if end.IsZero() {
 		end = time.Now()
@@ -217,7 +217,7 @@ func (w *watchBar) elapsed(decor.Statistics) string {
 }
 
 // message returns the row's text, cut to the rest of the line behind the bar.
-func (w *watchBar) message(s decor.Statistics) string {
+func (w *rowBar) message(s decor.Statistics) string {
 	state := w.state.Load()
 	text := state.Message
 	if state.Status == "failed" && state.Error != "" {

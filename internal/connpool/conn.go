@@ -14,9 +14,9 @@ import (
 // they may only call Schedule.
 type Task interface {
 	// Run does what is due. One writer at a time calls it, after each call of [Conn.Schedule]. It returns true after its last work, when
-	// it has called Close or HandBack.
+	// it has called Close or ReturnToHTTP.
 	Run() (over bool)
-	// Input says that the client has disconnected or, after Rest, that it may have sent something.
+	// Input says that the client has disconnected or, after AwaitRequest, that it may have sent something.
 	Input()
 	// Drain says that the server is shutting down.
 	Drain()
@@ -36,9 +36,9 @@ type Conn struct {
 	next *Conn // the next in the pool's queue; queue guards it
 }
 
-// Take takes the connection of a request from net/http. It returns nil when the connection cannot be taken; net/http then keeps it. The
-// caller writes the whole response, including the head. It calls Begin, and then one of Serve, Close and HandBack.
-func (p *Pool) Take(w http.ResponseWriter) *Conn {
+// Hijack takes the connection of a request from net/http. It returns nil when the connection cannot be taken; net/http then keeps it. The
+// caller writes the whole response, including the head. It calls Begin, and then one of Serve, Close and ReturnToHTTP.
+func (p *Pool) Hijack(w http.ResponseWriter) *Conn {
 	p.expect() // from Hijack on, net/http's Shutdown does not wait for the connection, so End must
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -121,12 +121,12 @@ func (c *Conn) Write(parts ...[]byte) error {
 	return nil
 }
 
-// Rest waits for the client's next request: from now on, the task's Input is also called when the client sends something. It returns false
-// when that cannot be, or when input is already there; the caller then calls HandBack.
-func (c *Conn) Rest() bool { return c.input == nil && c.pool.disconnects.watch(c, true) }
+// AwaitRequest waits for the next request: from now on, the task's Input is also called when the client sends something. It returns false
+// when that cannot be, or when input is already there; the caller then calls ReturnToHTTP.
+func (c *Conn) AwaitRequest() bool { return c.input == nil && c.pool.disconnects.watch(c, true) }
 
-// HandBack gives the connection to net/http for the next request.
-func (c *Conn) HandBack() {
+// ReturnToHTTP gives the connection to net/http for the next request.
+func (c *Conn) ReturnToHTTP() {
 	c.pool.disconnects.unwatch(c)
 	c.pool.cfg.Gone(c.sock) // net/http counts it as a new one
 	if !c.pool.returned.offer(&reusedConn{Conn: c.sock, input: c.input}) {

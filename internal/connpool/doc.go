@@ -3,7 +3,7 @@
 //
 // The rule that keeps it right: no writer waits for a client. When a write must wait, another writer takes this one's place.
 //
-// Who calls what: only package server uses it. A handler calls [Pool.Take], [Conn.Begin] and [Conn.Serve]; timers and the hub call
+// Who calls what: only package server uses it. A handler calls [Pool.Hijack], [Conn.Begin] and [Conn.Serve]; timers and the hub call
 // [Conn.Schedule]; the writers call [Task.Run], which calls the other methods of [Conn]. net/http's Shutdown does not know taken
 // connections, so the server calls [Pool.Drain] and then [Pool.End].
 //

@@ -12,7 +12,7 @@ import (
 
 // Config configures a Pool. Write and Logger are required.
 type Config struct {
-	// Addr is the address that the listener returned by Listener reports. With nil, HandBack must not be called.
+	// Addr is the address that the listener returned by Listener reports. With nil, ReturnToHTTP must not be called.
 	Addr net.Addr
 	// Gone is called for each taken connection when it is closed or goes back to net/http, which then counts it as a new one. nil means
 	// no function.

@@ -75,7 +75,7 @@ func start(t *testing.T) (p *Pool, addr string, tasks chan *task, gone *atomic.I
 			return err
 		}})
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn := p.Take(w)
+		conn := p.Hijack(w)
 		if conn == nil {
 			t.Error("not taken")
 			return

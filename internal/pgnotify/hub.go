@@ -15,7 +15,7 @@ import (
 
 // Loader reads the committed state of rows. A key without a row is absent from the result.
 type Loader interface {
-	Audits(ctx context.Context, keys []store.Key) ([]*store.State, error)
+	Rows(ctx context.Context, keys []store.Key) ([]*store.State, error)
 }
 
 // Finder returns the keys of the rows that have not ended and may belong to one of the owners, and the owners who have more rows than it

@@ -18,7 +18,7 @@ import (
 // table is the database as a hub sees it.
 type table struct {
 	mu       sync.Mutex
-	rows     map[store.Key]store.Audit
+	rows     map[store.Key]store.Row
 	takes    time.Duration // a read, after its look
 	perKey   time.Duration // more, for each key
 	fail     error
@@ -28,8 +28,8 @@ type table struct {
 	finds    int
 }
 
-func newTable(rows ...store.Audit) *table {
-	tb := &table{rows: make(map[store.Key]store.Audit)}
+func newTable(rows ...store.Row) *table {
+	tb := &table{rows: make(map[store.Key]store.Row)}
 	for _, row := range rows {
 		tb.set(row)
 	}
@@ -43,7 +43,7 @@ func (tb *table) locked(f func()) {
 	f()
 }
 
-func (tb *table) set(a store.Audit)         { tb.locked(func() { tb.rows[a.ID] = a }) }
+func (tb *table) set(a store.Row)           { tb.locked(func() { tb.rows[a.ID] = a }) }
 func (tb *table) drop(id int64)             { tb.locked(func() { delete(tb.rows, store.IntKey(id)) }) }
 func (tb *table) failWith(err error)        { tb.locked(func() { tb.fail = err }) }
 func (tb *table) failFindsWith(err error)   { tb.locked(func() { tb.failFind = err }) }
@@ -62,7 +62,7 @@ func (tb *table) longestRead() (longest int) {
 	return longest
 }
 
-func (tb *table) Audits(ctx context.Context, ids []store.Key) ([]*store.State, error) {
+func (tb *table) Rows(ctx context.Context, ids []store.Key) ([]*store.State, error) {
 	tb.mu.Lock()
 	tb.reads = append(tb.reads, ids)
 	var states []*store.State
@@ -104,11 +104,11 @@ func entries(h *Hub) int {
 	return len(h.entries)
 }
 
-func row(id int64, user string, progress int) store.Audit {
-	return store.Audit{ID: store.IntKey(id), Status: "running", Progress: progress, UserID: &user}
+func row(id int64, user string, progress int) store.Row {
+	return store.Row{ID: store.IntKey(id), Status: "running", Progress: progress, UserID: &user}
 }
 
-func ended(id int64, user string) store.Audit {
+func ended(id int64, user string) store.Row {
 	a := row(id, user, 100)
 	a.Status = "completed"
 	return a
@@ -176,8 +176,8 @@ func wantProgress(t *testing.T, s *Subscription, want map[int64]int) {
 		t.Errorf("%d states, want %v", len(got), want)
 	}
 	for _, state := range got {
-		if p, ok := want[state.ID.Int()]; !ok || p != state.Audit.Progress {
-			t.Errorf("audit %s: progress %d, want %v", state.ID, state.Audit.Progress, want)
+		if p, ok := want[state.ID.Int()]; !ok || p != state.Row.Progress {
+			t.Errorf("audit %s: progress %d, want %v", state.ID, state.Row.Progress, want)
 		}
 	}
 }

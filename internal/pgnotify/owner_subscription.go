@@ -190,7 +190,7 @@ func (h *Hub) searchDone(f *ownerSearch, keys []store.Key, more []store.Owner, e
 
 // owns reports whether a row belongs to one of the subscription's owners.
 func (s *Subscription) owns(state *store.State) bool {
-	return state.Found && slices.ContainsFunc(state.Audit.Owners(), func(o store.Owner) bool { return slices.Contains(s.owners, o) })
+	return state.Found && slices.ContainsFunc(state.Row.Owners(), func(o store.Owner) bool { return slices.Contains(s.owners, o) })
 }
 
 // maxOwnedWatched is how many rows one subscription of SubscribeOwned watches: those that the Finder returns, and as many that are inserted
@@ -209,7 +209,7 @@ func (h *Hub) offerToOwners(e *entry) {
 	if len(h.byOwner.subs) == 0 || !e.state.Found || e.state.Terminal() {
 		return
 	}
-	for _, owner := range e.state.Audit.Owners() {
+	for _, owner := range e.state.Row.Owners() {
 		for s := range h.byOwner.subs[owner] {
 			switch {
 			case e.members[s] != nil || s.hasUntakenEnd(e):

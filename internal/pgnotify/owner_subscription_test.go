@@ -24,7 +24,7 @@ func subscribeOwned(t *testing.T, h *Hub, user string) *Subscription {
 	return s
 }
 
-func (tb *table) update(h *Hub, a store.Audit) {
+func (tb *table) update(h *Hub, a store.Row) {
 	tb.set(a)
 	h.Notify(a.ID)
 	synctest.Wait()
@@ -36,7 +36,7 @@ func TestOwnedIsWhatTheOwnerHasAndWhatBeginsLater(t *testing.T) {
 		tb := newTable()
 		mail := "aLICE@example.com"
 		tb.set(row(1, "alice", 10))
-		tb.set(store.Audit{ID: "2", Status: "running", Progress: 20, UserEmail: &mail})
+		tb.set(store.Row{ID: "2", Status: "running", Progress: 20, UserEmail: &mail})
 		tb.set(row(3, "bob", 30))
 		tb.set(ended(4, "alice"))
 		h := startHub(t, HubConfig{Loader: tb, Finder: tb, Interval: time.Hour})

@@ -88,7 +88,7 @@ func TestFloodIsReadOnATimer(t *testing.T) {
 		s.Take()
 		tb.set(row(7, "a", progress+1))
 		time.Sleep(minFloodInterval + 5*time.Millisecond)
-		if got := s.Take(); !slices.ContainsFunc(got, func(s *store.State) bool { return s.ID == "7" && s.Audit.Progress == progress+1 }) {
+		if got := s.Take(); !slices.ContainsFunc(got, func(s *store.State) bool { return s.ID == "7" && s.Row.Progress == progress+1 }) {
 			t.Error("in a flood a change was not seen within 55 ms")
 		}
 		time.Sleep(minCalm + time.Second)

@@ -83,7 +83,7 @@ func (m *machine) subscribe(t *rapid.T) {
 	}
 }
 
-func (m *machine) row(id int64) (store.Audit, bool) {
+func (m *machine) row(id int64) (store.Row, bool) {
 	m.tb.mu.Lock()
 	defer m.tb.mu.Unlock()
 	a, ok := m.tb.rows[store.IntKey(id)]
@@ -94,7 +94,7 @@ func (m *machine) row(id int64) (store.Audit, bool) {
 func (m *machine) shows(t *rapid.T, s *stream, id int64) {
 	a, ok := m.row(id)
 	last := s.last[id]
-	if last == nil || ok != last.Found || ok && (last.Audit.Progress != a.Progress || last.Audit.Status != a.Status) {
+	if last == nil || ok != last.Found || ok && (last.Row.Progress != a.Progress || last.Row.Status != a.Status) {
 		t.Fatalf("audit %d shows %+v, the row is %+v, %v", id, last, a, ok)
 	}
 }
@@ -106,7 +106,7 @@ func (m *machine) take(t *rapid.T, s *stream) {
 		if s.ids != nil && !slices.Contains(s.ids, id) {
 			t.Fatalf("%v were shown %d", s.ids, id)
 		}
-		if last != nil && state.Found && state.Audit.Progress < last.Audit.Progress {
+		if last != nil && state.Found && state.Row.Progress < last.Row.Progress {
 			t.Fatalf("audit %d went back from %s to %s", id, last.JSON, state.JSON)
 		}
 		if last != nil && state.Found && last.Same(state) && s.ids != nil {
@@ -298,13 +298,13 @@ func watchToEnd(t *testing.T, h *Hub, id int64, leave bool) {
 	s.Confirm()
 	for progress := -1; ; <-wake {
 		for _, state := range s.Take() {
-			if state.ID.Int() != id || state.Audit.Progress < progress && !state.Terminal() {
+			if state.ID.Int() != id || state.Row.Progress < progress && !state.Terminal() {
 				t.Errorf("audit %d went from %d to %s", id, progress, state.JSON)
 			}
 			if leave || state.Terminal() {
 				return
 			}
-			progress = state.Audit.Progress
+			progress = state.Row.Progress
 		}
 	}
 }

@@ -32,7 +32,7 @@ func (h *Hub) read(ctx context.Context) bool {
 	for b := h.nextBatch(); len(b.keys) > 0; b = h.nextBatch() {
 		start := time.Now()
 		readCtx, cancel := context.WithTimeout(ctx, h.cfg.ReadTimeout)
-		states, err := h.cfg.Loader.Audits(readCtx, b.keys)
+		states, err := h.cfg.Loader.Rows(readCtx, b.keys)
 		cancel()
 		if ctx.Err() != nil {
 			return false

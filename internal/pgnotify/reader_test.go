@@ -18,7 +18,7 @@ import (
 
 type loaderFunc func(ctx context.Context, keys []store.Key) ([]*store.State, error)
 
-func (f loaderFunc) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
+func (f loaderFunc) Rows(ctx context.Context, keys []store.Key) ([]*store.State, error) {
 	return f(ctx, keys)
 }
 
@@ -37,7 +37,7 @@ func delayOf(tb *table, h *Hub, s *Subscription, id int64, progress int) time.Du
 	h.Notify(store.IntKey(id))
 	for {
 		for _, state := range s.Take() {
-			if state.Audit.Progress == progress {
+			if state.Row.Progress == progress {
 				return time.Since(start)
 			}
 		}
@@ -114,7 +114,7 @@ func TestNothingIsStarvedByNotifications(t *testing.T) {
 					mark(h)
 				}
 			}
-			if got := quiet.Take(); len(got) != 1 || got[0].Audit.Progress != 20 {
+			if got := quiet.Take(); len(got) != 1 || got[0].Row.Progress != 20 {
 				t.Errorf("%d states, want the change", len(got))
 			}
 		}))
@@ -363,7 +363,7 @@ func TestFloodOfResyncsCausesOneASecond(t *testing.T) {
 			t.Errorf("%d reads of 10,000 resyncs in 10 s, want one at once and one for each second", n)
 		}
 		got := s.Take()
-		if len(got) != 1 || got[0].Audit.Progress != 50 {
+		if len(got) != 1 || got[0].Row.Progress != 50 {
 			t.Errorf("%d states, want what the last resync was about", len(got))
 		}
 	})
@@ -465,7 +465,7 @@ func TestDeletedRowIsShown(t *testing.T) {
 		tb.set(row(1, "eve", 10)) // the same JSON, of somebody else
 		h.Notify("1")
 		synctest.Wait()
-		if got := s.Take(); len(got) != 1 || *got[0].Audit.UserID != "eve" {
+		if got := s.Take(); len(got) != 1 || *got[0].Row.UserID != "eve" {
 			t.Errorf("got %+v, want the state with another owner", got)
 		}
 	})

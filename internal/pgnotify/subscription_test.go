@@ -23,7 +23,7 @@ func TestGroupIsReadAtOnceAndShownTheNewest(t *testing.T) {
 		tb.update(h, row(2, "a", 30))
 		tb.update(h, row(1, "a", 40))
 		tb.update(h, row(2, "a", 50))
-		if got := s.Take(); len(got) != 2 || got[0].ID != "2" || got[0].Audit.Progress != 50 || got[1].Audit.Progress != 40 {
+		if got := s.Take(); len(got) != 2 || got[0].ID != "2" || got[0].Row.Progress != 50 || got[1].Row.Progress != 40 {
 			t.Errorf("%d states, want those of 2 and 1, in the order in which they changed", len(got))
 		}
 		tb.update(h, row(1, "a", 60)) // places of a slot that was taken are void

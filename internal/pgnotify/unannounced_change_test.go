@@ -112,7 +112,7 @@ func TestChangeAfterAFailedReadIsNotMissed(t *testing.T) {
 			time.Sleep(time.Minute)
 			f.want(t, 0)
 			got := f.sub.Take()
-			if len(got) != 1 || got[0].Audit.Progress != 20 {
+			if len(got) != 1 || got[0].Row.Progress != 20 {
 				t.Fatalf("%s: %d states, want the change", name, len(got))
 			}
 			if noticed := got[0].Noticed; name == "notification" && !noticed.Equal(first) || name == "resync" && !noticed.IsZero() {

@@ -11,14 +11,14 @@ import (
 func TestU6FinalAnswersSaySo(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, hubFunc(unreachable), nil)
-	final := []error{errMissingToken, errInvalidToken, errTokenInURL, errMalformedAuth, errAuditID, errIDs, errForbidden, errNoAudit, nameKey(store.Audits, "42", errForbidden), nameKey(store.Audits, "42", errNoAudit), errNoFeed}
+	final := []error{errMissingToken, errInvalidToken, errTokenInURL, errMalformedAuth, errInvalidKey, errInvalidKeys, errForbidden, errNoRow, nameKey(store.Audits, "42", errForbidden), nameKey(store.Audits, "42", errNoRow), errNoFeed}
 	for _, keys := range []store.KeyType{store.IntegerKeys, store.UUIDKeys, store.TextKeys} {
 		jobs := &store.Feed{Name: "jobs", Key: keys}
-		for _, e := range []*apiError{errAuditID, errIDs, errNoAudit} {
+		for _, e := range []*apiError{errInvalidKey, errInvalidKeys, errNoRow} {
 			final = append(final, wordedFor(jobs, e))
 		}
 		for _, key := range []store.Key{"42", `a "b\" \\`, "<ä,/%>"} {
-			final = append(final, nameKey(jobs, key, errForbidden), nameKey(jobs, key, wordedFor(jobs, errNoAudit)))
+			final = append(final, nameKey(jobs, key, errForbidden), nameKey(jobs, key, wordedFor(jobs, errNoRow)))
 		}
 	}
 	others := []error{errInternal, errUnavailable, errNoKeys, errTooManyStreams, errTooManyConns, errTooManyRefused, errShuttingDown}

@@ -103,8 +103,8 @@ func FuzzAuditID(f *testing.F) {
 		if n, ok := new(big.Int).SetString(value, 10); ok && n.Sign() > 0 && n.IsInt64() && n.String() == value && err != nil {
 			t.Errorf("pathKey(%q): %v", value, err)
 		}
-		if err != nil && answerTo(err) != errAuditID {
-			t.Errorf("pathKey(%q): %v, want errAuditID", value, err)
+		if err != nil && answerTo(err) != errInvalidKey {
+			t.Errorf("pathKey(%q): %v, want errInvalidKey", value, err)
 		}
 	})
 }

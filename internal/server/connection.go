@@ -24,7 +24,7 @@ func (s *Handler) hijack(w http.ResponseWriter, r *http.Request) *connection {
 	if s.pool == nil || r.TLS != nil || r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.Close || w.Header().Get("Connection") != "" {
 		return nil
 	}
-	conn := s.pool.Take(w)
+	conn := s.pool.Hijack(w)
 	if conn == nil {
 		return nil
 	}
@@ -78,8 +78,8 @@ func (c *connection) close(st *stream, reason string, sound bool) (over bool) {
 		c.Close()
 	case !st.server.keepsAlive:
 		c.Close()
-	case st.timer == nil, !c.Rest():
-		c.HandBack()
+	case st.timer == nil, !c.AwaitRequest():
+		c.ReturnToHTTP()
 	default:
 		st.end = time.Now().Add(idleTimeout)
 		st.timer.Reset(idleTimeout)
@@ -93,7 +93,7 @@ func (c *connection) close(st *stream, reason string, sound bool) (over bool) {
 func (c *connection) afterEnd(st *stream, due uint32) (over bool) {
 	switch {
 	case due&dueInput != 0:
-		c.HandBack()
+		c.ReturnToHTTP()
 	case due&dueDrain != 0, due&dueTime != 0 && !time.Now().Before(st.end):
 		c.Close()
 	default:

@@ -236,7 +236,7 @@ func TestInputDoesNotEndAStream(t *testing.T) {
 func TestFullSocketsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	huge := strings.Repeat("x", 32<<20) // more than the sockets' buffers hold
-	stuckState := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("alice"), Message: &huge})
+	stuckState := store.NewState(store.Row{ID: "42", Status: "running", UserID: text("alice"), Message: &huge})
 	stuck := 4 * runtime.GOMAXPROCS(0)
 	slots := newSlots(stuck + 1)
 	s, stop := run(t, eachOwn(slots), nil)

@@ -11,6 +11,6 @@
 // Files, in the order in which to read them: handler.go, routes.go and feed.go (from a request to what it asks for); stream_route.go,
 // stream.go and event.go (a stream); response.go and connection.go (the two kinds of connection that a stream writes to); status.go (the
 // polling fallback and probes); bearer.go, verifier.go, claims.go, keyset.go, jwks.go, token_cache.go, fault.go and viewer.go (who asks);
-// errors.go (what is refused, and how); stream_limit.go, address.go, refusal_limit.go and origin.go (limits and CORS); server.go, reload.go,
+// errors.go (what is refused, and how); stream_limit.go, address_limit.go, refusal_limit.go and origin.go (limits and CORS); server.go, reload.go,
 // admin.go and the socket files (a server of its own); config.go, metrics.go, access_log.go, trace.go. Folder web holds the page.
 package server

@@ -43,10 +43,10 @@ var (
 	errMalformedAuth = &apiError{status: http.StatusBadRequest, text: "Malformed Authorization header: send one of the form 'Bearer TOKEN'",
 		challenge: realm + `, error="invalid_request", error_description="Malformed or repeated Authorization header"`}
 
-	errAuditID     = &apiError{status: http.StatusBadRequest, text: "Invalid audit_id: give a whole number from 1 to 9223372036854775807"}
-	errIDs         = &apiError{status: http.StatusBadRequest, text: "Invalid ids: give one list of 1 to " + strconv.Itoa(maxIDs) + " whole numbers from 1 to 9223372036854775807, separated by commas"}
+	errInvalidKey  = &apiError{status: http.StatusBadRequest, text: "Invalid audit_id: give a whole number from 1 to 9223372036854775807"}
+	errInvalidKeys = &apiError{status: http.StatusBadRequest, text: "Invalid ids: give one list of 1 to " + strconv.Itoa(maxIDs) + " whole numbers from 1 to 9223372036854775807, separated by commas"}
 	errForbidden   = &apiError{status: http.StatusForbidden, text: "Cross-user access denied"}
-	errNoAudit     = &apiError{status: http.StatusNotFound, text: "Audit not found"}
+	errNoRow       = &apiError{status: http.StatusNotFound, text: "Audit not found"}
 	errForeignHost = &apiError{status: http.StatusMisdirectedRequest, text: "The operators' address is not for web pages: ask by IP address, or by the host of ADMIN_ADDR"}
 	errNoFeed      = &apiError{status: http.StatusNotFound, text: "No such feed"}
 	errNoRoute     = &apiError{status: http.StatusNotFound, text: "Not found"}
@@ -81,10 +81,10 @@ func IsFinal(resp *http.Response, body []byte) bool {
 // finalBody matches the whole body of a permanent refusal, but not of an unknown path, for which other servers have the same text.
 var finalBody = func() *regexp.Regexp {
 	var texts []string
-	for _, e := range []*apiError{errMissingToken, errInvalidToken, errMalformedAuth, errAuditID, errIDs} {
+	for _, e := range []*apiError{errMissingToken, errInvalidToken, errMalformedAuth, errInvalidKey, errInvalidKeys} {
 		texts = append(texts, regexp.QuoteMeta(e.text))
 	}
-	texts = append(texts, errNoAudit.text+`(: audit \d+)?`, errNoFeed.text)
+	texts = append(texts, errNoRow.text+`(: audit \d+)?`, errNoFeed.text)
 	const more = `: (\\.|[^"\\])*` // the detail: what keys a feed has, or which key is refused
 	texts = append(texts, `Invalid ids?`+more, errForbidden.text+`(`+more+`)?`, textNoRow+`(`+more+`)?`)
 	return regexp.MustCompile(`^\s*\{"error":\s*"(` + strings.Join(texts, "|") + `)"\}\s*$`)
@@ -116,7 +116,7 @@ func withCause(answer *apiError, cause error) error { return &refusal{answer: an
 func nameKey(f *store.Feed, id store.Key, err error) error {
 	answer := answerTo(err)
 	kind := answer.withoutDetail()
-	if kind != errForbidden && kind != errNoAudit {
+	if kind != errForbidden && kind != errNoRow {
 		return err
 	}
 	named := *answer

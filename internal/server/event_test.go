@@ -158,7 +158,7 @@ func FuzzEncodeEvent(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status, message, failure string, score float64, pages, retry int64) {
 		total := int(pages)
-		state := store.NewState(store.Audit{ID: store.IntKey(max(pages, 1)), Status: status, Progress: total, Message: &message, GeoScore: &score, TotalPages: &total,
+		state := store.NewState(store.Row{ID: store.IntKey(max(pages, 1)), Status: status, Progress: total, Message: &message, GeoScore: &score, TotalPages: &total,
 			Error: &failure, UserID: &message, UserEmail: &failure})
 		c := newClient()
 		events := openEvents(c)

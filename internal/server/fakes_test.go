@@ -146,11 +146,11 @@ func openEvents(w http.ResponseWriter) *eventStream { return &eventStream{out: n
 func text(s string) *string { return &s }
 
 func running(progress int) *store.State {
-	return store.NewState(store.Audit{ID: "42", Status: "running", Progress: progress, UserID: text("alice")})
+	return store.NewState(store.Row{ID: "42", Status: "running", Progress: progress, UserID: text("alice")})
 }
 
 func ended(status string) *store.State {
-	return store.NewState(store.Audit{ID: "42", Status: status, Progress: 100, UserID: text("alice"), Error: text("boom")})
+	return store.NewState(store.Row{ID: "42", Status: status, Progress: 100, UserID: text("alice"), Error: text("boom")})
 }
 
 func testConfig(hub Hub) Config {

@@ -56,7 +56,7 @@ type keyFinder func(r *http.Request, f *store.Feed) ([]store.Key, error)
 func pathKey(r *http.Request, f *store.Feed) ([]store.Key, error) {
 	key, ok := f.Key.Parse(pathVar(r, "id"))
 	if !ok {
-		return nil, wordedFor(f, errAuditID)
+		return nil, wordedFor(f, errInvalidKey)
 	}
 	return []store.Key{key}, nil
 }
@@ -65,7 +65,7 @@ func pathKey(r *http.Request, f *store.Feed) ([]store.Key, error) {
 // itself, because net/url's Query drops what it cannot parse, and without its list the request would ask for all rows. A comma inside a key
 // is written %2C.
 func queryKeys(r *http.Request, f *store.Feed) ([]store.Key, error) {
-	wrong := wordedFor(f, errIDs)
+	wrong := wordedFor(f, errInvalidKeys)
 	var texts []string
 	for _, parameter := range strings.Split(r.URL.RawQuery, "&") {
 		name, list, _ := strings.Cut(parameter, "=")
@@ -105,21 +105,21 @@ func queryKeys(r *http.Request, f *store.Feed) ([]store.Key, error) {
 // wordedFor returns an answer with the text for a feed: for audits the API page's, for others without the word audit.
 func wordedFor(f *store.Feed, answer *apiError) *apiError {
 	integers := f.Key == store.IntegerKeys
-	if f.Name == store.DefaultFeed && (integers || answer == errNoAudit) {
+	if f.Name == store.DefaultFeed && (integers || answer == errNoRow) {
 		return answer
 	}
 	worded := *answer
 	worded.general = answer
 	one := map[store.KeyType]string{store.UUIDKeys: "a UUID", store.TextKeys: "a text of 1 to 255 bytes"}[f.Key]
 	switch {
-	case answer == errNoAudit:
+	case answer == errNoRow:
 		worded.text = textNoRow
 	case integers:
 		worded.text = strings.Replace(worded.text, "audit_id", "id", 1)
-	case answer == errAuditID:
+	case answer == errInvalidKey:
 		worded.text = "Invalid id: give " + one
-	case answer == errIDs:
-		worded.text = strings.Replace(errIDs.text, "whole numbers from 1 to 9223372036854775807", "ids, each "+one, 1)
+	case answer == errInvalidKeys:
+		worded.text = strings.Replace(errInvalidKeys.text, "whole numbers from 1 to 9223372036854775807", "ids, each "+one, 1)
 	}
 	return &worded
 }

@@ -61,7 +61,7 @@ func TestMetrics(t *testing.T) {
 func TestMetricsNameNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sub, _ := one(store.NewState(store.Audit{ID: "4242", Status: "completed", UserID: text("alice")}))
+		sub, _ := one(store.NewState(store.Row{ID: "4242", Status: "completed", UserID: text("alice")}))
 		s := newTestServer(t, sub, nil)
 		streamed(t, s, authorized(t, "/api/v1/sse/audits/4242/progress"), nil)
 		got := scrape(t, s)

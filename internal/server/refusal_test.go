@@ -29,10 +29,10 @@ func TestRefusals(t *testing.T) {
 		"two headers":      {path: streamPath, headers: []string{"Authorization", bearer, "Authorization", bearer}, status: 400, body: `{"error":"` + errMalformedAuth.text + `"}`},
 		"token in the URL": {path: streamPath + "?access_token=x", headers: []string{"Authorization", bearer}, status: 401, body: `{"error":"Invalid authentication token"}`},
 		"a JWT in the URL": {path: streamPath + "?q=" + strings.TrimPrefix(bearer, "Bearer "), headers: []string{"Authorization", bearer}, status: 401, body: `{"error":"Invalid authentication token"}`},
-		"id 0":             {path: "/api/v1/sse/audits/0/progress", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errAuditID.text + `"}`},
-		"id -1":            {path: "/api/v1/audits/-1/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errAuditID.text + `"}`},
-		"id 042":           {path: "/api/v1/audits/042/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errAuditID.text + `"}`},
-		"id of 65 bits":    {path: "/api/v1/audits/9223372036854775808/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errAuditID.text + `"}`},
+		"id 0":             {path: "/api/v1/sse/audits/0/progress", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errInvalidKey.text + `"}`},
+		"id -1":            {path: "/api/v1/audits/-1/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errInvalidKey.text + `"}`},
+		"id 042":           {path: "/api/v1/audits/042/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errInvalidKey.text + `"}`},
+		"id of 65 bits":    {path: "/api/v1/audits/9223372036854775808/status", headers: []string{"Authorization", bearer}, status: 400, body: `{"error":"` + errInvalidKey.text + `"}`},
 		"somebody else's":  {path: streamPath, headers: []string{"Authorization", bearer}, state: foreign, status: 403, body: `{"error":"Cross-user access denied"}`},
 		"no such audit":    {path: streamPath, headers: []string{"Authorization", bearer}, state: &store.State{ID: "42"}, status: 404, body: `{"error":"Audit not found"}`},
 		"no such feed":     {path: "/api/v1/sse/jobs/42/progress", headers: []string{"Authorization", bearer}, status: 404, body: `{"error":"No such feed"}`},
@@ -173,7 +173,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	t.Parallel()
 	log := new(testkit.Log)
 	token := aliceToken(t)
-	secretText := store.NewState(store.Audit{ID: "42", Status: "failed", UserID: text("alice"), Message: text("row text"), Error: text("row error")})
+	secretText := store.NewState(store.Row{ID: "42", Status: "failed", UserID: text("alice"), Message: text("row text"), Error: text("row error")})
 	for _, path := range []string{
 		streamPath, streamPath + "?token=" + token, "/api/v1/audits/0/status", "/api/v1/audits/" + token + "/status",
 		"/" + token, "/x/%65" + token[1:], "/" + strings.ReplaceAll(token, ".", "%252e"), "/a" + token + "/b",

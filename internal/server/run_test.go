@@ -120,7 +120,7 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 func TestShutdownCutsAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	huge := strings.Repeat("x", 32<<20) // more than the sockets' buffers hold
-	sub, _ := one(store.NewState(store.Audit{ID: "42", Status: "running", UserID: text("alice"), Message: &huge}))
+	sub, _ := one(store.NewState(store.Row{ID: "42", Status: "running", UserID: text("alice"), Message: &huge}))
 	s, stop := run(t, sub, nil)
 	conn := dial(t, s)
 	if _, err := conn.Read(make([]byte, 1)); err != nil { // the event is on its way

@@ -191,7 +191,7 @@ func (st *stream) leavesOut(refused error) bool {
 		return false
 	}
 	if answerTo(refused) == errInternal {
-		st.server.cfg.Logger.Error("audit cannot be shown", "error", refused)
+		st.server.cfg.Logger.Error("row cannot be shown", "error", refused)
 	}
 	return true
 }
@@ -204,10 +204,10 @@ func (st *stream) revoke(refused error) (reason string, err error) {
 		return endExpired, st.events.fail(textExpired, 0)
 	case errForbidden:
 		return endForbidden, st.events.fail(errForbidden.text, 0)
-	case errNoAudit:
-		return endDeleted, st.events.fail(wordedFor(st.feed, errNoAudit).text, 0)
+	case errNoRow:
+		return endDeleted, st.events.fail(wordedFor(st.feed, errNoRow).text, 0)
 	}
-	st.server.cfg.Logger.Error("audit cannot be shown", "error", refused)
+	st.server.cfg.Logger.Error("row cannot be shown", "error", refused)
 	return endError, st.events.fail(errInternal.text, st.server.retryDelay())
 }
 

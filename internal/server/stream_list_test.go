@@ -17,7 +17,7 @@ import (
 const severalPath = "/api/v1/sse/audits/progress"
 
 func auditOf(id store.Key, owner, status string, progress int) *store.State {
-	return store.NewState(store.Audit{ID: id, Status: status, Progress: progress, UserID: text(owner)})
+	return store.NewState(store.Row{ID: id, Status: status, Progress: progress, UserID: text(owner)})
 }
 
 // group is a hub with one slot, which holds the first states, if any. It records the keys of the subscription.
@@ -159,7 +159,7 @@ func FuzzQueryIDs(f *testing.F) {
 		ids, err := queryKeys(&http.Request{URL: &url.URL{RawQuery: query}}, store.Audits)
 		switch {
 		case err != nil:
-			if err != errIDs || ids != nil {
+			if err != errInvalidKeys || ids != nil {
 				t.Errorf("%q: %v, %v", query, ids, err)
 			}
 			return

@@ -133,17 +133,17 @@ func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake fu
 // check sorts the first states in the order of ids, counts the refused rows, and returns the first refusal in that order.
 func (s *Handler) check(r *http.Request, f Feed, who viewer, ids []store.Key, states []*store.State) (refused error) {
 	if len(states) < len(ids) { // a row without a state could not be checked
-		return withCause(errInternal, fmt.Errorf("%d first states of %d audits", len(states), len(ids)))
+		return withCause(errInternal, fmt.Errorf("%d first states of %d rows", len(states), len(ids)))
 	}
 	slices.SortFunc(states, func(a, b *store.State) int { return slices.Index(ids, a.ID) - slices.Index(ids, b.ID) })
 	count := 0
 	for _, state := range states {
 		err := checkAccess(state, who)
-		if answer := answerTo(err); err != nil && (answer == errForbidden || answer == errNoAudit) { // other errors are not the client's fault
+		if answer := answerTo(err); err != nil && (answer == errForbidden || answer == errNoRow) { // other errors are not the client's fault
 			count++
 		}
-		if answerTo(err) == errNoAudit {
-			err = wordedFor(f.Feed, errNoAudit)
+		if answerTo(err) == errNoRow {
+			err = wordedFor(f.Feed, errNoRow)
 		}
 		if refused == nil && err != nil && pathVar(r, "id") == "" { // the path does not say which row is refused
 			err = nameKey(f.Feed, state.ID, err)
@@ -165,8 +165,8 @@ func checkAccess(state *store.State, who viewer) error {
 	case state.Err != nil:
 		return withCause(errInternal, state.Err)
 	case !state.Found:
-		return errNoAudit
-	case !state.Audit.OwnedBy(who.Viewer):
+		return errNoRow
+	case !state.Row.OwnedBy(who.Viewer):
 		return errForbidden
 	}
 	return nil

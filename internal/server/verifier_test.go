@@ -335,8 +335,8 @@ func TestKIDThatIsNoneIsRefusedAtOnce(t *testing.T) {
 
 func TestBlanksAreNobody(t *testing.T) {
 	t.Parallel()
-	blank := store.NewState(store.Audit{ID: "42", Status: "running", UserID: text(" ")})
-	mailed := store.NewState(store.Audit{ID: "42", Status: "running", UserEmail: text(" \t")})
+	blank := store.NewState(store.Row{ID: "42", Status: "running", UserID: text(" ")})
+	mailed := store.NewState(store.Row{ID: "42", Status: "running", UserEmail: text(" \t")})
 	for _, state := range []*store.State{blank, mailed} {
 		for _, claims := range []jwt.MapClaims{{"sub": " "}, {"email": " \t"}, {"sub": " ", "email": " \t"}, {"sub": " \t"}} {
 			claims["exp"] = time.Now().Add(time.Hour).Unix()

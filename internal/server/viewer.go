@@ -37,7 +37,7 @@ func (s *Handler) viewerOf(r *http.Request) (viewer, error) {
 	case errors.Is(err, ErrDenied):
 		return viewer{}, withCause(errForbidden, err)
 	case errors.Is(err, ErrNotFound):
-		return viewer{}, withCause(errNoAudit, err)
+		return viewer{}, withCause(errNoRow, err)
 	case err != nil:
 		return viewer{}, withCause(errUnavailable, err)
 	}

@@ -11,5 +11,5 @@
 // Files, in the order in which to read them: service.go (the wiring), feeds.go (the feeds and their hubs), feed_lookup.go (which feed a
 // request names), adapters.go (the interfaces between hub, listener and server), schema.go (the schema's version), drift.go (what was changed
 // since the install), remedy.go (the commands that repair it), watch.go (rows followed without a browser), queue.go and row_metrics.go
-// (metrics), span.go, skip_ping.go.
+// (metrics), traced_loader.go, skip_ping.go.
 package service

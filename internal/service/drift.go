@@ -156,9 +156,9 @@ type staleGuard struct {
 
 var errStale = errors.New("the table, or its owner's column, was replaced by another of its name: run auditstream install")
 
-// Audits implements [pgnotify.Loader].
-func (g staleGuard) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
-	states, err := g.Loader.Audits(ctx, keys)
+// Rows implements [pgnotify.Loader].
+func (g staleGuard) Rows(ctx context.Context, keys []store.Key) ([]*store.State, error) {
+	states, err := g.Loader.Rows(ctx, keys)
 	if err != nil || !g.drift.isStale(g.feed) { // asked after the read, so that a finding during the read counts
 		return states, err
 	}

@@ -126,7 +126,7 @@ func (a *feeds) ping(ctx context.Context) error {
 		f = cmp.Or(f, a.feeds[name])
 	}
 	a.mu.RUnlock()
-	_, err := f.rows.Audits(ctx, nil)
+	_, err := f.rows.Rows(ctx, nil)
 	return err
 }
 

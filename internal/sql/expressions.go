@@ -9,8 +9,6 @@ type expression string
 func (e expression) of(ref string) string { return fmt.Sprintf(string(e), ref) }
 
 const (
-	asIs   expression = `%[1]s`
-	asText expression = `%[1]s::text`
 	// Lower case by the rules of "C", because those of Turkish turn FAILED into faıled.
 	statusText   expression = `coalesce(lower(%[1]s::text collate "C"), 'pending')`
 	wholePercent expression = `least(greatest(coalesce(%[1]s, 0), 0), 100)::int`

@@ -190,7 +190,7 @@ func (d dice) reads(t *testing.T, conn *pgx.Conn, o sql.Options, what string) {
 			}
 		}
 		rows := store.New(conn, feed)
-		states, err := rows.Audits(t.Context(), keys)
+		states, err := rows.Rows(t.Context(), keys)
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -198,7 +198,7 @@ func (d dice) reads(t *testing.T, conn *pgx.Conn, o sql.Options, what string) {
 		for _, s := range states {
 			if s.Err != nil {
 				t.Errorf("%s: row %s: %v", what, s.ID, s.Err)
-			} else if s.Audit.OwnedBy(stranger) != f.Public {
+			} else if s.Row.OwnedBy(stranger) != f.Public {
 				t.Errorf("%s: a stranger sees %s", what, s.JSON)
 			}
 		}

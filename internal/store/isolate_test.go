@@ -44,7 +44,7 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 	codes := map[store.Key]string{"100": "XX001", "200": "P0001", "201": "53200", "300": "42501", "301": "22P02"}
 	for _, most := range []int{100, 1 + len(codes)} { // the second read remembers the bad rows
 		db.queries = 0
-		states, err := s.Audits(t.Context(), ids)
+		states, err := s.Rows(t.Context(), ids)
 		if err != nil || len(states) != 400 {
 			t.Fatalf("%d states, %v, want 400", len(states), err)
 		}
@@ -64,7 +64,7 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 	}
 
 	pgtest.Psql(t, dsn, `update things set raises = null; delete from things where k = 301`)
-	states, err := s.Audits(t.Context(), ids)
+	states, err := s.Rows(t.Context(), ids)
 	if err != nil || len(states) != 399 || s.Unreadable() != 0 {
 		t.Errorf("mended: %d states, %v, %d unreadable, want 399, none and 0", len(states), err, s.Unreadable())
 	}
@@ -83,7 +83,7 @@ func TestS7ManyUnreadableRowsAreFoundBitByBit(t *testing.T) {
 	}
 	for reads := 1; ; reads++ {
 		db.queries = 0
-		states, err := s.Audits(t.Context(), ids)
+		states, err := s.Rows(t.Context(), ids)
 		if db.queries > 220 {
 			t.Fatalf("one read took %d queries", db.queries)
 		}
@@ -105,7 +105,7 @@ func TestS7WhatFailsForAllIsNotSearched(t *testing.T) {
 	t.Parallel()
 	db := &countingDB{Querier: pgtest.Connect(t, pgtest.New(t))}
 	s := store.New(db, store.Audits)
-	_, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4", "5", "6", "7", "8"})
+	_, err := s.Rows(t.Context(), []store.Key{"1", "2", "3", "4", "5", "6", "7", "8"})
 	if err == nil || !strings.Contains(err.Error(), "auditstream.progress") || db.queries > 2 || s.Unreadable() > 0 {
 		t.Errorf("%v, %d queries, %d unreadable, want an error, 2 and none", err, db.queries, s.Unreadable())
 	}
@@ -117,10 +117,10 @@ func TestS8HugeRowIsCut(t *testing.T) {
 		(1, '', repeat('é', 20000000), 'short'), (2, '', 'no room', repeat('x', 1000)), (3, '', repeat('m', 600), repeat('e', 600)), (4, '', repeat('m', 995), 'error')`)
 	s := store.New(db, store.Audits)
 	s.LimitRows(1000)
-	states, err := s.Audits(t.Context(), []store.Key{"1", "2", "3", "4"})
+	states, err := s.Rows(t.Context(), []store.Key{"1", "2", "3", "4"})
 	testkit.NoError(t, err)
 	for _, state := range states {
-		message, failure := *state.Audit.Message, *state.Audit.Error
+		message, failure := *state.Row.Message, *state.Row.Error
 		if got := len(message) + len(failure); got > 1000 {
 			t.Errorf("audit %s: %d bytes are shown, want 1000 at most", state.ID, got)
 		}
@@ -173,10 +173,10 @@ func TestS7PassingFailureMakesNoRowUnreadable(t *testing.T) {
 		"no connection, in the middle of it all": {[]error{&pgconn.PgError{Code: "XX000"}, nil, refused}, []store.Key{"1", "2", "3"}, true},
 	} {
 		s := store.New(&failingDB{db, tc.fail}, store.Audits)
-		if states, err := s.Audits(t.Context(), tc.ids); (err != nil) != tc.err || s.Unreadable() > 0 || err == nil && len(states) != len(tc.ids) {
+		if states, err := s.Rows(t.Context(), tc.ids); (err != nil) != tc.err || s.Unreadable() > 0 || err == nil && len(states) != len(tc.ids) {
 			t.Errorf("%s: %d states, %v, %d unreadable; want an error: %v, and none unreadable", name, len(states), err, s.Unreadable(), tc.err)
 		}
-		if states, err := s.Audits(t.Context(), tc.ids); err != nil || len(states) != len(tc.ids) {
+		if states, err := s.Rows(t.Context(), tc.ids); err != nil || len(states) != len(tc.ids) {
 			t.Errorf("%s, afterwards: %d states, %v", name, len(states), err)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // The wanted values were computed with sha256sum from the JSON text, not by this program.
 func TestFingerprintIsOfTheJSON(t *testing.T) {
 	t.Parallel()
-	for want, audit := range map[string]Audit{
+	for want, audit := range map[string]Row{
 		"505770479905bb9b": {ID: "1", Status: "pending"},
 		"65be5e25449ce208": {ID: "123", Status: "running", Progress: 25, Message: p("Analyzing pages...")},
 		"7e96af8ea0947d8e": {ID: "123", Status: "completed", Progress: 100, GeoScore: p(78.5), Error: p("not shown")},
@@ -34,32 +34,32 @@ func TestTerminal(t *testing.T) {
 	for status, want := range map[string]bool{
 		"completed": true, "failed": true, "running": false, "pending": false, "cancelled": false, "": false, "Completed": false,
 	} {
-		testkit.Equal(t, status, NewState(Audit{ID: "1", Status: status}).Terminal(), want)
+		testkit.Equal(t, status, NewState(Row{ID: "1", Status: status}).Terminal(), want)
 	}
-	if (&State{ID: "1", Audit: Audit{Status: "completed"}}).Terminal() {
+	if (&State{ID: "1", Row: Row{Status: "completed"}}).Terminal() {
 		t.Error("an audit that was not found is terminal")
 	}
 }
 
 func TestSame(t *testing.T) {
 	t.Parallel()
-	found, gone := NewState(Audit{ID: "1", Status: "running", UserID: p("alice"), UserEmail: p("a@b.c")}), &State{ID: "1"}
+	found, gone := NewState(Row{ID: "1", Status: "running", UserID: p("alice"), UserEmail: p("a@b.c")}), &State{ID: "1"}
 	unreadable := &State{ID: "1", Err: errors.New("one")}
 	for name, tc := range map[string]struct {
 		a, b *State
 		want bool
 	}{
-		"the same row again":     {found, NewState(Audit{ID: "1", Status: "running", UserID: p("alice"), UserEmail: p("a@b.c")}), true},
-		"a new owner":            {found, NewState(Audit{ID: "1", Status: "running", UserID: p("bob"), UserEmail: p("a@b.c")}), false},
-		"no owner":               {found, NewState(Audit{ID: "1", Status: "running", UserEmail: p("a@b.c")}), false},
-		"progress":               {found, NewState(Audit{ID: "1", Status: "running", Progress: 1, UserID: p("alice"), UserEmail: p("a@b.c")}), false},
+		"the same row again":     {found, NewState(Row{ID: "1", Status: "running", UserID: p("alice"), UserEmail: p("a@b.c")}), true},
+		"a new owner":            {found, NewState(Row{ID: "1", Status: "running", UserID: p("bob"), UserEmail: p("a@b.c")}), false},
+		"no owner":               {found, NewState(Row{ID: "1", Status: "running", UserEmail: p("a@b.c")}), false},
+		"progress":               {found, NewState(Row{ID: "1", Status: "running", Progress: 1, UserID: p("alice"), UserEmail: p("a@b.c")}), false},
 		"gone":                   {found, gone, false},
 		"unreadable again":       {unreadable, &State{ID: "1", Err: errors.New("another")}, true},
 		"unreadable, then gone":  {unreadable, gone, false},
 		"unreadable, then found": {unreadable, found, false},
 		"gone again":             {gone, &State{ID: "1"}, true},
-		"another address":        {found, NewState(Audit{ID: "1", Status: "running", UserID: p("alice"), UserEmail: p("x@b.c")}), false},
-		"an empty address":       {NewState(Audit{ID: "1", UserEmail: p("")}), NewState(Audit{ID: "1"}), false},
+		"another address":        {found, NewState(Row{ID: "1", Status: "running", UserID: p("alice"), UserEmail: p("x@b.c")}), false},
+		"an empty address":       {NewState(Row{ID: "1", UserEmail: p("")}), NewState(Row{ID: "1"}), false},
 	} {
 		if a, b := tc.a.Same(tc.b), tc.b.Same(tc.a); a != tc.want || b != tc.want {
 			t.Errorf("%s: %v and %v, want %v", name, a, b, tc.want)
@@ -69,7 +69,7 @@ func TestSame(t *testing.T) {
 
 func TestEncodedIsComputedOnceForConcurrentCallers(t *testing.T) {
 	t.Parallel()
-	s := NewState(Audit{ID: "1"})
+	s := NewState(Row{ID: "1"})
 	var calls atomic.Int64
 	results := make([][]byte, 100)
 	var wg sync.WaitGroup
@@ -95,7 +95,7 @@ func FuzzJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status, message, failure string, score float64, pages int) {
 		owner := "owner-of-this-audit"
-		text := Audit{ID: "1", Status: status, Message: &message, GeoScore: &score, TotalPages: &pages, Error: &failure, UserID: &owner, UserEmail: &owner}.JSON()
+		text := Row{ID: "1", Status: status, Message: &message, GeoScore: &score, TotalPages: &pages, Error: &failure, UserID: &owner, UserEmail: &owner}.JSON()
 		if !utf8.Valid(text) || bytes.ContainsFunc(text, func(r rune) bool { return r < 0x20 }) {
 			t.Fatalf("not one line of text: %q", text)
 		}
@@ -147,7 +147,7 @@ func fields(t *testing.T, text []byte) (names []string) {
 }
 
 func BenchmarkNewState(b *testing.B) {
-	a := Audit{ID: "42", Status: "running", Progress: 50, Message: p("Running competitor analysis..."), UserID: p("alice")}
+	a := Row{ID: "42", Status: "running", Progress: 50, Message: p("Running competitor analysis..."), UserID: p("alice")}
 	b.ReportAllocs()
 	for b.Loop() {
 		NewState(a)

@@ -40,10 +40,10 @@ func TestSeveralKeysOfEachType(t *testing.T) {
 			conn, err := pgx.ConnectConfig(t.Context(), cfg)
 			testkit.NoError(t, err)
 			s := store.New(conn, &store.Feed{Name: "jobs", View: "auditstream.progress_" + types[kind], Key: kind})
-			if states, err := s.Audits(t.Context(), nil); err != nil || len(states) > 0 {
+			if states, err := s.Rows(t.Context(), nil); err != nil || len(states) > 0 {
 				t.Errorf("%s, %s, no keys: %v, %v", types[kind], mode, states, err)
 			}
-			states, err := s.Audits(t.Context(), of)
+			states, err := s.Rows(t.Context(), of)
 			if err != nil || len(states) != 3 {
 				t.Fatalf("%s, %s: %d states, %v", types[kind], mode, len(states), err)
 			}

@@ -25,7 +25,7 @@ const (
 
 // Owner returns who owns the row: its user_id or, without one, its user_email. A blank value counts as none: applications write an empty
 // text when there is no owner, and a token with a blank claim must not see such a row.
-func (a Audit) Owner() Owner {
+func (a Row) Owner() Owner {
 	if id := deref(a.UserID); !blank(id) {
 		return Owner{id, subjectOwner}
 	}
@@ -36,7 +36,7 @@ func (a Audit) Owner() Owner {
 }
 
 // Owners returns all who may see the row, each once: its owner, its group, and everyone if the feed is public.
-func (a Audit) Owners() []Owner {
+func (a Row) Owners() []Owner {
 	var owners []Owner
 	if owner := a.Owner(); owner != (Owner{}) {
 		owners = append(owners, owner)

@@ -59,7 +59,7 @@ func (s *Store) Owned(ctx context.Context, owners []Owner) (ids []Key, more []Ow
 	case err == nil:
 		return ids, more, nil
 	case !isEncodingError(err) || len(owners) == 0:
-		return nil, nil, fmt.Errorf("find owners' audits: %w", err)
+		return nil, nil, fmt.Errorf("find owners' rows: %w", err)
 	case len(owners) == 1:
 		return nil, nil, nil
 	}

@@ -27,7 +27,7 @@ func TestPreparedReadsGoOnWhenTheStatementIsNoGood(t *testing.T) {
 		audits.PrepareWhile(yes)
 		read := func(ids ...store.Key) {
 			t.Helper()
-			states, err := audits.Audits(t.Context(), ids)
+			states, err := audits.Rows(t.Context(), ids)
 			if err != nil || len(states) != len(ids) {
 				t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
 			}
@@ -61,7 +61,7 @@ func TestPreparedReadsGoOnWhenTheNamesAreTaken(t *testing.T) {
 		t.Helper()
 		audits := store.New(db, store.Audits)
 		audits.PrepareWhile(yes)
-		if states, err := audits.Audits(t.Context(), ids); err != nil || len(states) != len(ids) {
+		if states, err := audits.Rows(t.Context(), ids); err != nil || len(states) != len(ids) {
 			t.Fatalf("%d states, %v, want %d", len(states), err, len(ids))
 		}
 	}
@@ -91,9 +91,9 @@ func TestPreparedReadsFindTheSame(t *testing.T) {
 	plain, prepared := store.New(db, store.Audits), store.New(db, store.Audits)
 	prepared.PrepareWhile(yes)
 	for _, ids := range [][]store.Key{nil, {"1"}, {"3"}, {"99"}, {"-1"}, {"1", "2", "3", "4", "99"}} {
-		want, err := plain.Audits(t.Context(), ids)
+		want, err := plain.Rows(t.Context(), ids)
 		testkit.NoError(t, err)
-		got, err := prepared.Audits(t.Context(), ids)
+		got, err := prepared.Rows(t.Context(), ids)
 		if err != nil || len(got) != len(want) {
 			t.Fatalf("%v: %d states, %v, want %d", ids, len(got), err, len(want))
 		}
@@ -117,7 +117,7 @@ func TestNothingIsPreparedWithoutSessions(t *testing.T) {
 	audits := store.New(execModeDB{db}, store.Audits)
 	audits.PrepareWhile(func() bool { return sessions })
 	for _, want := range []int{0, 1} {
-		if _, err := audits.Audits(t.Context(), []store.Key{"1"}); err != nil {
+		if _, err := audits.Rows(t.Context(), []store.Key{"1"}); err != nil {
 			t.Fatal(err)
 		}
 		var n int
@@ -140,7 +140,7 @@ func BenchmarkRead(b *testing.B) {
 			audits := store.New(execModeDB{db}, store.Audits)
 			audits.PrepareWhile(func() bool { return sessions })
 			for n := int64(0); b.Loop(); n++ {
-				if _, err := audits.Audits(b.Context(), []store.Key{store.IntKey(n%1000 + 1)}); err != nil {
+				if _, err := audits.Rows(b.Context(), []store.Key{store.IntKey(n%1000 + 1)}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -21,7 +21,7 @@ func (s *Store) textLimit() int { return s.maxBytes + 1 }
 
 // shorten cuts the texts to limit bytes in all, and reports whether it had to. Fields that are too long are left out as a whole, because
 // a part of them is not JSON.
-func (a *Audit) shorten(limit int) (cut bool) {
+func (a *Row) shorten(limit int) (cut bool) {
 	if cut = len(a.Fields) > limit; cut {
 		a.Fields = ""
 	}

@@ -42,12 +42,12 @@ func (s *Store) Feed() *Feed { return s.feed }
 // it is false, the Querier's own mode applies. Call it before the first read.
 func (s *Store) PrepareWhile(sessions func() bool) { s.sessions = sessions }
 
-// Audits returns the committed state of each key, in no order. A key without a row is absent. The error wraps pgx's.
+// Rows returns the committed state of each key, in no order. A key without a row is absent. The error wraps pgx's.
 //
 // It runs one query, unless a row cannot be read (a damaged page, or a handwritten view that raises an error): then the query fails for
-// all rows. Audits then halves the keys until each bad row is alone, and only the State of that row has an Err. Later reads ask for
+// all rows. Rows then halves the keys until each bad row is alone, and only the State of that row has an Err. Later reads ask for
 // bad rows in queries of their own, a few at a time.
-func (s *Store) Audits(ctx context.Context, ids []Key) ([]*State, error) {
+func (s *Store) Rows(ctx context.Context, ids []Key) ([]*State, error) {
 	readable, retry, states := s.unreadable.split(ids)
 	read, err := s.isolate(ctx, readable)
 	for _, id := range retry {
@@ -58,7 +58,7 @@ func (s *Store) Audits(ctx context.Context, ids []Key) ([]*State, error) {
 		read, err = s.retry(ctx, id)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load audits: %w", err)
+		return nil, fmt.Errorf("load rows: %w", err)
 	}
 	return append(states, read...), nil
 }
@@ -121,7 +121,7 @@ func staleStatement(err error) bool {
 }
 
 func (s *Store) scan(row pgx.CollectableRow) (*State, error) {
-	a := Audit{Feed: s.feed}
+	a := Row{Feed: s.feed}
 	var number int64
 	var fields *string
 	id := any(&number)

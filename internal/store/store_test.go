@@ -37,7 +37,7 @@ func TestAudits(t *testing.T) {
 	db := database(t, handwrittenView)
 	audits := store.New(db, store.Audits)
 
-	states, err := audits.Audits(t.Context(), []store.Key{"1", "2", "4", "99"})
+	states, err := audits.Rows(t.Context(), []store.Key{"1", "2", "4", "99"})
 	testkit.NoError(t, err)
 	got := make(map[store.Key]string)
 	for _, s := range states {
@@ -58,7 +58,7 @@ func TestAudits(t *testing.T) {
 	}
 }
 
-// Every user_id that [store.Audit.Owner] takes for blank must be blank for the query of Owned, too. Otherwise "all of mine" misses rows.
+// Every user_id that [store.Row.Owner] takes for blank must be blank for the query of Owned, too. Otherwise "all of mine" misses rows.
 func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
 	t.Parallel()
 	db := database(t, `
@@ -76,10 +76,10 @@ func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
 	testkit.NoError(t, err)
 	slices.Sort(keys)
 	testkit.Equal(t, "found", fmt.Sprint(keys), "[1 2 3 4 5]")
-	states, err := audits.Audits(t.Context(), keys)
+	states, err := audits.Rows(t.Context(), keys)
 	testkit.NoError(t, err)
 	for _, s := range states {
-		if s.Err != nil || !s.Audit.OwnedBy(viewer) {
+		if s.Err != nil || !s.Row.OwnedBy(viewer) {
 			t.Errorf("%s is not the viewer's", s.ID)
 		}
 	}

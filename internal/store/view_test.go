@@ -28,7 +28,7 @@ const sparseView = `
 func TestNullsAndNumbersOutOfRange(t *testing.T) {
 	t.Parallel()
 	db := database(t, sparseView)
-	states, err := store.New(db, store.Audits).Audits(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
+	states, err := store.New(db, store.Audits).Rows(t.Context(), []store.Key{"3", "1", "2", "0", "-1"})
 	testkit.NoError(t, err)
 	slices.SortFunc(states, func(a, b *store.State) int { return a.ID.Compare(b.ID) })
 	want := []string{
@@ -44,7 +44,7 @@ func TestNullsAndNumbersOutOfRange(t *testing.T) {
 			t.Errorf("got %+v, want %s", s, want[i])
 		}
 	}
-	if !states[1].Audit.OwnedBy(store.Viewer{Email: "a@B.C"}) || !states[2].Audit.OwnedBy(store.Viewer{Subject: "alice"}) || states[0].Audit.OwnedBy(store.Viewer{}) {
+	if !states[1].Row.OwnedBy(store.Viewer{Email: "a@B.C"}) || !states[2].Row.OwnedBy(store.Viewer{Subject: "alice"}) || states[0].Row.OwnedBy(store.Viewer{}) {
 		t.Error("the owners are not those of the rows")
 	}
 }
@@ -53,12 +53,12 @@ func TestNoIdsIsAQueryAllTheSame(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	db := pgtest.Connect(t, dsn)
-	if _, err := store.New(db, store.Audits).Audits(t.Context(), nil); err == nil {
+	if _, err := store.New(db, store.Audits).Rows(t.Context(), nil); err == nil {
 		t.Error("no error without the view: readiness asks with no ids")
 	}
 	pgtest.Psql(t, dsn, sparseView)
 	for _, ids := range [][]store.Key{nil, {}} {
-		if states, err := store.New(db, store.Audits).Audits(t.Context(), ids); err != nil || len(states) != 0 {
+		if states, err := store.New(db, store.Audits).Rows(t.Context(), ids); err != nil || len(states) != 0 {
 			t.Errorf("%d states, %v", len(states), err)
 		}
 	}
@@ -67,7 +67,7 @@ func TestNoIdsIsAQueryAllTheSame(t *testing.T) {
 func TestIdAskedForTwiceIsNoError(t *testing.T) {
 	t.Parallel()
 	db := database(t, sparseView)
-	states, err := store.New(db, store.Audits).Audits(t.Context(), []store.Key{"1", "1"})
+	states, err := store.New(db, store.Audits).Rows(t.Context(), []store.Key{"1", "1"})
 	if err != nil || len(states) == 0 || states[0].ID != "1" {
 		t.Errorf("%v, %v", states, err)
 	}
@@ -93,7 +93,7 @@ func TestRoleWithSelectOnTheViewAlone(t *testing.T) {
 	testkit.NoError(t, err)
 	u.User = url.UserPassword(role, password)
 	db := pgtest.Connect(t, u.String())
-	states, err := store.New(db, store.Audits).Audits(t.Context(), []store.Key{"1", "3"})
+	states, err := store.New(db, store.Audits).Rows(t.Context(), []store.Key{"1", "3"})
 	if err != nil || len(states) != 2 {
 		t.Errorf("%d states, %v, want 2", len(states), err)
 	}
@@ -121,7 +121,7 @@ func TestPoisonedRowIsFoundInFewQueries(t *testing.T) {
 		ids[i] = store.IntKey(int64(i + 1))
 	}
 	db := &countingDB{Querier: conn}
-	if _, err := store.New(db, store.Audits).Audits(t.Context(), ids); err != nil {
+	if _, err := store.New(db, store.Audits).Rows(t.Context(), ids); err != nil {
 		t.Fatal(err)
 	}
 	if most := 1 + 2*10; db.queries > most {

@@ -142,7 +142,7 @@ func TestTwoRelaysDoNoHarm(t *testing.T) {
 		testkit.Eventually(t, "the change", func() bool {
 			for _, state := range sub.Take() {
 				shown++
-				if state.Audit.Progress == int(n+1) {
+				if state.Row.Progress == int(n+1) {
 					return true
 				}
 			}
@@ -177,9 +177,9 @@ func (alwaysAnnouncer) Flood(bool)                        {}
 // rowReads is a Loader of one row.
 type rowReads struct{ progress, reads atomic.Int64 }
 
-func (r *rowReads) Audits(context.Context, []store.Key) ([]*store.State, error) {
+func (r *rowReads) Rows(context.Context, []store.Key) ([]*store.State, error) {
 	r.reads.Add(1)
-	return []*store.State{store.NewState(store.Audit{ID: "7", Status: "running", Progress: int(r.progress.Load())})}, nil
+	return []*store.State{store.NewState(store.Row{ID: "7", Status: "running", Progress: int(r.progress.Load())})}, nil
 }
 
 // While Redis was away and there was nothing to publish, the log said each second that Redis takes hints again.

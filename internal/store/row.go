@@ -12,8 +12,8 @@ import (
 	"unicode"
 )
 
-// Audit is one row as viewers see it. It is called an audit also in feeds of other tables.
-type Audit struct {
+// Row is one row as viewers see it. It is called an audit also in feeds of other tables.
+type Row struct {
 	// Feed is the feed of the row; nil means [Audits].
 	Feed *Feed
 	// ID is the row's key in the application's table.
@@ -38,7 +38,7 @@ type Audit struct {
 }
 
 // Terminal reports whether the row has ended: no further change is expected, and streams close.
-func (a Audit) Terminal() bool { return a.Feed.ends(a.Status) }
+func (a Row) Terminal() bool { return a.Feed.ends(a.Status) }
 
 // Viewer is the authenticated user of a request, as the token names them.
 type Viewer struct {
@@ -53,7 +53,7 @@ type Viewer struct {
 // OwnedBy reports whether v may see the row: its user_id equals v's subject; or the row has no user_id and its user_email equals v's
 // address without regard to case; or its group_id is one of v's groups; or its feed is public. A row with none of these belongs to
 // nobody. A blank text names nobody, so that an empty claim never matches an empty column.
-func (a Audit) OwnedBy(v Viewer) bool {
+func (a Row) OwnedBy(v Viewer) bool {
 	return slices.ContainsFunc(a.Owners(), v.matches)
 }
 
@@ -80,7 +80,7 @@ type head struct {
 }
 
 // JSON returns the row as the API's JSON object: one line, because JSON escapes line breaks, without one at its end.
-func (a Audit) JSON() []byte {
+func (a Row) JSON() []byte {
 	h := head{Status: a.Status, Progress: a.Progress, Message: a.Message, GeoScore: a.GeoScore, TotalPages: a.TotalPages}
 	if id := cmp.Or(a.Feed, Audits).Key.json(a.ID); a.Feed.isDefault() {
 		h.AuditID = id

@@ -24,11 +24,11 @@ func traced(loader pgnotify.Loader, provider trace.TracerProvider) pgnotify.Load
 	return tracedLoader{loader: loader, tracer: provider.Tracer("auditstream/internal/pgnotify")}
 }
 
-// Audits records in the span how many audits are read, not which, and that the read failed, not why: the log says why.
-func (l tracedLoader) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
+// Rows records in the span how many rows are read, not which, and that the read failed, not why: the log says why.
+func (l tracedLoader) Rows(ctx context.Context, keys []store.Key) ([]*store.State, error) {
 	ctx, span := l.tracer.Start(ctx, "auditstream.read", trace.WithAttributes(attribute.Int("auditstream.audits", len(keys))))
 	defer span.End()
-	states, err := l.loader.Audits(ctx, keys)
+	states, err := l.loader.Rows(ctx, keys)
 	if err != nil {
 		span.SetStatus(codes.Error, "the database could not be read")
 	}

@@ -15,7 +15,7 @@ import (
 
 type loaderFunc func(ctx context.Context, keys []store.Key) ([]*store.State, error)
 
-func (f loaderFunc) Audits(ctx context.Context, keys []store.Key) ([]*store.State, error) {
+func (f loaderFunc) Rows(ctx context.Context, keys []store.Key) ([]*store.State, error) {
 	return f(ctx, keys)
 }
 
@@ -28,7 +28,7 @@ func TestEachReadIsASpan(t *testing.T) {
 	const secret = "a password, for all we know"
 	for _, err := range []error{nil, errors.New(secret), nil} {
 		failure = err
-		if _, got := loader.Audits(t.Context(), []store.Key{"1"}); !errors.Is(got, err) {
+		if _, got := loader.Rows(t.Context(), []store.Key{"1"}); !errors.Is(got, err) {
 			t.Errorf("%v, want %v", got, err)
 		}
 	}
