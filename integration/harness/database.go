@@ -128,13 +128,13 @@ const HeldLocks = `(select l.objid::bigint as bucket, l.pid, f.buckets from pg_l
 	  and l.database = (select oid from pg_database where datname = current_database())) held`
 
 // WatchedBy waits until so many instances tell writers that an audit is watched; of "new", that whatever begins is.
-func (db Database) WatchedBy(t testing.TB, id string, instances int) {
+func (d Database) WatchedBy(t testing.TB, id string, instances int) {
 	t.Helper()
 	bucket := "hashint8(" + id + ") & (buckets - 1)"
 	if id == "new" {
 		bucket = "buckets"
 	}
-	db.WaitSQL(t, "select count(distinct pid) from "+HeldLocks+" where bucket = "+bucket, strconv.Itoa(instances))
+	d.WaitSQL(t, "select count(distinct pid) from "+HeldLocks+" where bucket = "+bucket, strconv.Itoa(instances))
 }
 
 // Script runs statements as one simple query, as psql does with a file; they must succeed.
