@@ -84,13 +84,13 @@ func TestSimulationDoesNotGrow(t *testing.T) {
 			t.Errorf("%s: %s, want t|t|%s", w.site, counts, end)
 		}
 	}
-	testkit.Equal(t, "audits that were given up", pgtest.Psql(t, dsn, `select count(*) from audits where url = '`+quick[1].site+`' and error like 'The worker was stopped%'`), "0")
+	testkit.Equal(t, pgtest.Psql(t, dsn, `select count(*) from audits where url = '`+quick[1].site+`' and error like 'The worker was stopped%'`), "0", "audits that were given up")
 	for id, want := range map[string]string{
 		own:                   "dev|running|0|",
 		fmt.Sprint(s.byHand):  "dev|running|0|Waiting for your UPDATE",
 		fmt.Sprint(s.foreign): "somebody-else|running|0|Not yours to see",
 	} {
-		testkit.Equal(t, "what is none of the workers' business", pgtest.Psql(t, dsn, `select user_id, status, progress, message from audits where id = `+id), want)
+		testkit.Equal(t, pgtest.Psql(t, dsn, `select user_id, status, progress, message from audits where id = `+id), want, "what is none of the workers' business")
 	}
 }
 

@@ -95,7 +95,7 @@ func TestLoopbackAddress(t *testing.T) {
 		"127.0.0.1:8080": true, "127.1.2.3:0": true, "[::1]:8080": true, "localhost:8080": true,
 		":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "192.168.1.10:80": false, "host.example:80": false, "nonsense": false,
 	} {
-		testkit.Equal(t, addr, loopbackAddress(addr), want)
+		testkit.Equal(t, loopbackAddress(addr), want, addr)
 	}
 }
 
@@ -131,14 +131,14 @@ func TestLabStartsAndFails(t *testing.T) {
 	query := url.Values{"id": {strconv.FormatInt(ids[0], 10)}}
 	_, err = fail(t.Context(), query)
 	testkit.NoError(t, err)
-	testkit.Equal(t, "the audit", status(ids[0]), "failed")
+	testkit.Equal(t, status(ids[0]), "failed", "the audit")
 	for _, id := range []string{query.Get("id"), "0", "", "x", strconv.FormatInt(lab.simulation.byHand, 10), strconv.FormatInt(lab.simulation.foreign, 10)} {
 		_, err := fail(t.Context(), url.Values{"id": {id}})
 		if _, refused := errors.AsType[web.Refusal](err); !refused {
 			t.Errorf("fail %q: %v, want a refusal", id, err)
 		}
 	}
-	testkit.Equal(t, "what is none of its business", status(lab.simulation.byHand)+status(lab.simulation.foreign), "runningrunning")
+	testkit.Equal(t, status(lab.simulation.byHand)+status(lab.simulation.foreign), "runningrunning", "what is none of its business")
 	// Its worker notices the end, so that another audit may start.
 	testkit.Eventually(t, "another audit may start", func() bool {
 		_, err := start(t.Context(), nil)

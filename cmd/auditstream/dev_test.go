@@ -62,7 +62,7 @@ func TestDevTakesNextPort(t *testing.T) {
 	if host != devHost || addr == usual {
 		t.Errorf("address %s, want another port of %s", addr, devHost)
 	}
-	testkit.Equal(t, "it says", out.String(), fmt.Sprintf("Port %d is taken, using %s.\n", devPort, port))
+	testkit.Equal(t, out.String(), fmt.Sprintf("Port %d is taken, using %s.\n", devPort, port), "it says")
 }
 
 func TestDevSecretIsKept(t *testing.T) {
@@ -97,13 +97,13 @@ func TestDev(t *testing.T) {
 	mustContain(t, d.screen, "Starting PostgreSQL in .auditstream", "Ctrl-C")
 
 	events := shell(t, dir, d.line(t, "curl"))
-	testkit.Equal(t, "curl prints", events.data(t), `{"audit_id":1,"status":"running","progress":0,"message":"Waiting for your UPDATE"}`)
+	testkit.Equal(t, events.data(t), `{"audit_id":1,"status":"running","progress":0,"message":"Waiting for your UPDATE"}`, "curl prints")
 	runShell(t, dir, d.line(t, "psql"))
 	if got, want := events.data(t), `{"audit_id":1,"status":"running","progress":50,"message":"by hand at `; !strings.HasPrefix(got, want) {
 		t.Errorf("after psql, curl prints %s, want %s...", got, want)
 	}
 	foreign := strings.Replace(d.line(t, "curl"), "/audits/1/", "/audits/2/", 1)
-	testkit.Equal(t, "somebody else's audit", runShell(t, dir, foreign+" -s"), `{"error":"Cross-user access denied"}`)
+	testkit.Equal(t, runShell(t, dir, foreign+" -s"), `{"error":"Cross-user access denied"}`, "somebody else's audit")
 	d.checkPage(t)
 
 	second := program(t, nil, "dev", "--http-addr=127.0.0.1:0")
@@ -204,7 +204,7 @@ func TestPsqlLine(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "it's here")
 	testkit.NoError(t, os.Mkdir(dir, 0o755))
 	t.Setenv("PATH", "")
-	testkit.Equal(t, "without any psql", psqlCommand(dir), "psql")
+	testkit.Equal(t, psqlCommand(dir), "psql", "without any psql")
 	testkit.NoError(t, os.WriteFile(filepath.Join(dir, "psql"), []byte("#!/bin/sh\necho \"$@\"\n"), 0o755))
 	out, err := exec.Command("/bin/sh", "-c", psqlLine(dir, "postgres://u:p@h/d?sslmode=disable", 7)).Output()
 	testkit.NoError(t, err)

@@ -119,7 +119,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"ok    tokens: HS256 with JWT_SECRET (38 bytes); any iss and aud are accepted\n",
 	)
 	mustNotContain(t, got.out, "FAIL", "doctor-password", testSecret)
-	testkit.Equal(t, "standard error", got.stderr, "")
+	testkit.Equal(t, got.stderr, "", "standard error")
 }
 
 // What doctor finds of an install that somebody has damaged.
@@ -291,6 +291,6 @@ func TestJudgeSkew(t *testing.T) {
 func TestPlain(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{"public.audits": "public.audits", "app.Audit Log": `app."Audit Log"`, `we"ird`: `"we""ird"`} {
-		testkit.Equal(t, name, service.Plain(pgx.Identifier(strings.Split(name, ".")).Sanitize()), want)
+		testkit.Equal(t, service.Plain(pgx.Identifier(strings.Split(name, ".")).Sanitize()), want, name)
 	}
 }

@@ -42,5 +42,5 @@ func TestManualIsWhole(t *testing.T) {
 
 func TestRoffIsProtected(t *testing.T) {
 	t.Parallel()
-	testkit.Equal(t, "roff", roff(".x \n'y' \\n -z"), "\\&.x\n\\(aqy\\(aq \\en \\-z")
+	testkit.Equal(t, roff(".x \n'y' \\n -z"), "\\&.x\n\\(aqy\\(aq \\en \\-z", "roff")
 }

@@ -36,7 +36,7 @@ func TestWrongUsage(t *testing.T) {
 		got := command(t, c.args...).want(t, exitUsage)
 		mustContain(t, got.stderr, c.want)
 		mustNotContain(t, got.stderr, testSecret)
-		testkit.Equal(t, "standard output", got.out, "")
+		testkit.Equal(t, got.out, "", "standard output")
 	})
 }
 

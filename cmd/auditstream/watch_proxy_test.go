@@ -43,7 +43,7 @@ func TestU6RetryAfterIsHeededWithinBounds(t *testing.T) {
 			"7": 7 * time.Second, "86400": watchBackoffMax, "-1": 0, "": 0, "soon": 0, "99999999999999999999": 0,
 			time.Now().Add(20 * time.Second).UTC().Format(http.TimeFormat): 20 * time.Second, time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
 		} {
-			testkit.Equal(t, text, retryAfter(&http.Response{Header: http.Header{"Retry-After": {text}}}), want)
+			testkit.Equal(t, retryAfter(&http.Response{Header: http.Header{"Retry-After": {text}}}), want, text)
 		}
 	})
 	f := &rowsWatch{retry: time.Millisecond, failures: 1}

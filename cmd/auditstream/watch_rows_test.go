@@ -93,7 +93,7 @@ func TestWatchOfFeeds(t *testing.T) {
 		"all, with a percentage": {"jobs/ --until=50", nil, exitUsage, "", "name the rows"},
 	}, func(t *testing.T, _ string, c test) {
 		got := command(t, append([]string{"watch", "--url=" + answers(t, append(c.answers, events(""))...)}, strings.Fields(c.args)...)...).want(t, c.code)
-		testkit.Equal(t, "standard output", got.out, c.out)
+		testkit.Equal(t, got.out, c.out, "standard output")
 		mustContain(t, got.stderr, c.stderr)
 	})
 }

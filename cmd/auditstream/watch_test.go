@@ -89,7 +89,7 @@ func TestWatchEnds(t *testing.T) {
 			status(200, "<p>sign in"), events(event("b", completed))}, nil, exitDone, running + "\n" + completed + "\n", "Stream timeout; trying again"},
 	}, func(t *testing.T, _ string, c test) {
 		got := command(t, append([]string{"watch", "1", "--token=t0ken", "--url=" + answers(t, c.answers...)}, c.flags...)...).want(t, c.code)
-		testkit.Equal(t, "standard output", got.out, c.out)
+		testkit.Equal(t, got.out, c.out, "standard output")
 		mustContain(t, got.stderr, c.stderr)
 		mustNotContain(t, got.stderr, "t0ken", "\x1b")
 		if c.stderr == "" && got.stderr != "" {
@@ -117,7 +117,7 @@ func TestWatchRequests(t *testing.T) {
 	}), record(events(event("b", completed))))
 	command(t, "watch", "1", "--token= t0ken\n", "--url="+url+"/").want(t, exitDone)
 	for _, want := range []string{"", "a", "a"} {
-		testkit.Equal(t, "asked", <-asked, "/api/v1/sse/audits/1/progress Bearer t0ken "+want)
+		testkit.Equal(t, <-asked, "/api/v1/sse/audits/1/progress Bearer t0ken "+want, "asked")
 	}
 }
 
@@ -134,9 +134,9 @@ func TestWatchSeveral(t *testing.T) {
 	}
 	url := answers(t, ask(events(event("a", running)+event("c", three))), ask(events(event("b", two))), ask(events(event("d", completed))))
 	got := command(t, "watch", "3", "1", "2", "--url="+url).want(t, exitAuditFailed)
-	testkit.Equal(t, "standard output", got.out, running+"\n"+three+"\n"+two+"\n"+completed+"\n")
-	testkit.Equal(t, "asked for", strings.Join(asked, " "),
-		"/api/v1/sse/audits/progress?ids=3,1,2 /api/v1/sse/audits/progress?ids=1,2 /api/v1/sse/audits/1/progress")
+	testkit.Equal(t, got.out, running+"\n"+three+"\n"+two+"\n"+completed+"\n", "standard output")
+	testkit.Equal(t, strings.Join(asked, " "), "/api/v1/sse/audits/progress?ids=3,1,2 /api/v1/sse/audits/progress?ids=1,2 /api/v1/sse/audits/1/progress", "asked for")
+
 	mustContain(t, got.stderr, "audits 1, 2: the stream has ended; trying again", "auditstream: audit 2: failed: bo om")
 }
 

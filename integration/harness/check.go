@@ -3,7 +3,6 @@ package harness
 import (
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -21,9 +20,7 @@ func NoError(t testing.TB, err error) {
 // Equal compares two values; the rest says of what they are.
 func Equal[T comparable](t testing.TB, got, want T, of ...any) {
 	t.Helper()
-	if got != want {
-		t.Errorf("%sgot\n%v\nwant\n%v", fmt.Sprintln(of...), got, want)
-	}
+	testkit.Equal(t, got, want, of...)
 }
 
 // WantIn checks that a text has all of some parts.

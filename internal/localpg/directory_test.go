@@ -105,7 +105,7 @@ func TestKilledOwnerIsRecoveredFrom(t *testing.T) {
 		}
 	}
 	s := start(t, fast(dir))
-	testkit.Equal(t, "the server", query(t, s, "select 'there'"), "there")
+	testkit.Equal(t, query(t, s, "select 'there'"), "there", "the server")
 }
 
 // abandon leaves a server running and its directory unlocked, as on a system without a signal at our death.
@@ -134,7 +134,7 @@ func TestOrphanIsStopped(t *testing.T) {
 			if orphan.PID() != 0 && allAlive(pid) {
 				t.Errorf("process %d still runs", pid)
 			}
-			testkit.Equal(t, "the server", query(t, s, "select 'there'"), "there")
+			testkit.Equal(t, query(t, s, "select 'there'"), "there", "the server")
 		})
 	}
 }
@@ -152,7 +152,7 @@ func TestSecondRunRefuses(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "in use by another run (process "+strconv.Itoa(os.Getpid())+")") {
 		t.Errorf("got %v, want a refusal that names the process", err)
 	}
-	testkit.Equal(t, "the server", query(t, s, "select 'there'"), "there")
+	testkit.Equal(t, query(t, s, "select 'there'"), "there", "the server")
 }
 
 func TestHalfFinishedInitdbIsRedone(t *testing.T) {

@@ -107,7 +107,7 @@ func TestDataOutlivesRestarts(t *testing.T) {
 			t.Errorf("%s: want another process at the same address", step.name)
 		}
 	}
-	testkit.Equal(t, "rows", query(t, s, "select string_agg(how, ',') from kept"), "fast,immediate,crash,running")
+	testkit.Equal(t, query(t, s, "select string_agg(how, ',') from kept"), "fast,immediate,crash,running", "rows")
 }
 
 func TestDirKeepsItsData(t *testing.T) {
@@ -119,7 +119,7 @@ func TestDirKeepsItsData(t *testing.T) {
 	stop(t, s) // twice is once
 
 	again := start(t, fast(dir))
-	testkit.Equal(t, "rows", query(t, again, "select count(*)::text from pg_largeobject_metadata"), "1")
+	testkit.Equal(t, query(t, again, "select count(*)::text from pg_largeobject_metadata"), "1", "rows")
 	if s.password != again.password {
 		t.Error("the password changed")
 	}
@@ -181,7 +181,7 @@ func TestPausedServerDoesNotAnswer(t *testing.T) {
 		t.Errorf("got %v, want no answer", err)
 	}
 	testkit.NoError(t, s.Resume())
-	testkit.Equal(t, "after the pause", query(t, s, "select 'awake'"), "awake")
+	testkit.Equal(t, query(t, s, "select 'awake'"), "awake", "after the pause")
 	if err := s.Pause(); err != nil { // Stop must cope
 		t.Fatal(err)
 	}

@@ -85,7 +85,7 @@ func TestDatabaseOfAFailedTestIsKeptWhereTheServerLivesOn(t *testing.T) {
 	if !strings.Contains(inner.log, dsn) {
 		t.Errorf("got log %q, want it to name the kept database", inner.log)
 	}
-	testkit.Equal(t, "the kept database", Psql(t, dsn, "select 'kept'"), "kept")
+	testkit.Equal(t, Psql(t, dsn, "select 'kept'"), "kept", "the kept database")
 	name := dsn[strings.LastIndexByte(dsn, '/')+1 : strings.IndexByte(dsn, '?')]
 	if err := ours.exec(t.Context(), "drop database "+quote(name)); err != nil {
 		t.Error(err)
@@ -109,7 +109,7 @@ func TestTemplateIsPreparedOnce(t *testing.T) {
 	}
 	for range 3 {
 		dsn := template.New(t)
-		testkit.Equal(t, "a copy of the prepared table", Psql(t, dsn, "update t set n = n + 1 returning n"), "2")
+		testkit.Equal(t, Psql(t, dsn, "update t set n = n + 1 returning n"), "2", "a copy of the prepared table")
 	}
 	if prepared != 2 {
 		t.Errorf("prepared %d times, want 2", prepared)
@@ -177,7 +177,7 @@ func TestNewServerCanBeStoppedAndStarted(t *testing.T) {
 		logFile = s.LogFile()
 		testkit.NoError(t, s.StopImmediate(t.Context()))
 		testkit.NoError(t, s.Restart(t.Context()))
-		testkit.Equal(t, "settings", Psql(t, s.DSN("postgres"), "show work_mem; show fsync"), "5MB\non")
+		testkit.Equal(t, Psql(t, s.DSN("postgres"), "show work_mem; show fsync"), "5MB\non", "settings")
 	})
 	if _, err := os.Stat(logFile); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the server left %s: %v", logFile, err)
@@ -187,7 +187,7 @@ func TestNewServerCanBeStoppedAndStarted(t *testing.T) {
 func TestPsqlFailsTheTest(t *testing.T) {
 	t.Parallel()
 	dsn := New(t)
-	testkit.Equal(t, "psql", Psql(t, dsn, "select 1, 'two'; select 3"), "1|two\n3")
+	testkit.Equal(t, Psql(t, dsn, "select 1, 'two'; select 3"), "1|two\n3", "psql")
 	inner := &fakeTB{TB: t}
 	inner.run(func() { Psql(inner, dsn, "select 1; select no_such_column; select 2") })
 	if !inner.failed || !strings.Contains(inner.log, "no_such_column") {

@@ -75,17 +75,17 @@ func TestU13TracingHeadersAreAllowed(t *testing.T) {
 		"x-datadog-origin,x-datadog-trace-id", "newrelic", "uber-trace-id", "x-amzn-trace-id", "x-cloud-trace-context", "x-other", "",
 	} {
 		for _, path := range []string{streamPath, statusPathOf42} {
-			for _, tc := range []struct{ origin, method, allowed, headers string }{
-				{"https://app.example", "GET", "https://app.example", headers},
-				{"https://app.example", "DELETE", "", ""},
-				{"https://evil.example", "GET", "", ""},
+			for _, tc := range []struct{ origin, method, allowed, headers, age string }{
+				{"https://app.example", "GET", "https://app.example", headers, "600"},
+				{"https://app.example", "DELETE", "", "", ""},
+				{"https://evil.example", "GET", "", "", ""},
 			} {
 				r := get(t, path, "Origin", tc.origin, "Access-Control-Request-Method", tc.method, "Access-Control-Request-Headers", headers)
 				r.Method = http.MethodOptions
 				c := serve(s, r)
-				for name, want := range map[string]string{"Origin": tc.allowed, "Headers": tc.headers, "Credentials": ""} {
-					if got := c.header.Get("Access-Control-Allow-" + name); c.status != http.StatusNoContent || got != want {
-						t.Errorf("%s with %s from %s: %d, Access-Control-Allow-%s %q, want %q", tc.method, headers, tc.origin, c.status, name, got, want)
+				for name, want := range map[string]string{"Allow-Origin": tc.allowed, "Allow-Headers": tc.headers, "Allow-Credentials": "", "Max-Age": tc.age} {
+					if got := c.header.Get("Access-Control-" + name); c.status != http.StatusNoContent || got != want {
+						t.Errorf("%s with %s from %s: %d, Access-Control-%s %q, want %q", tc.method, headers, tc.origin, c.status, name, got, want)
 					}
 				}
 			}

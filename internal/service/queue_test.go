@@ -58,7 +58,7 @@ func TestQueueUsageIsAbsentWhileTheDatabaseIsAway(t *testing.T) {
 		}, func() bool { return true }))
 		start := time.Now()
 		for range 3 {
-			testkit.Equal(t, "metrics", gathered(t, reg), "")
+			testkit.Equal(t, gathered(t, reg), "", "metrics")
 		}
 		if waited := time.Since(start); reads != 1 || waited != queueTimeout {
 			t.Errorf("3 scrapes waited %v for %d reads, want %v for one", waited, reads, queueTimeout)

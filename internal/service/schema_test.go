@@ -34,7 +34,7 @@ func TestInstallCommand(t *testing.T) {
 		`auditstream install --table '"My S"."it'\''s"' --role 'a b'`:       {Table: `"My S"."it's"`, Role: "a b", Triggers: true},
 		"auditstream install --role serve --no-triggers":                    {Role: "serve"},
 	} {
-		testkit.Equal(t, "command", InstallCommand(s), want)
+		testkit.Equal(t, InstallCommand(s), want, "command")
 	}
 }
 

@@ -101,7 +101,7 @@ func TestDisabledOnAPartition(t *testing.T) {
 	if err != nil || len(s.Triggers) != 6 { // five, and the one that is disabled
 		t.Fatalf("inspect: %+v, %v", s, err)
 	}
-	testkit.Equal(t, "trigger", s.Triggers[5], sql.Trigger{Name: "auditstream_insert", Table: `"public"."audits_1"`, Enabled: "disabled"})
+	testkit.Equal(t, s.Triggers[5], sql.Trigger{Name: "auditstream_insert", Table: `"public"."audits_1"`, Enabled: "disabled"}, "trigger")
 	install(t, conn, sql.Options{})
 	listen(t, dsn).notifies(t, conn, `insert into audits values (1, 'x', 1)`, "1")
 	// Partitions come and go without a reason to install again.
@@ -151,7 +151,7 @@ func TestNoTriggers(t *testing.T) {
 	count := func() string {
 		return column(t, conn, `select count(*)::text from pg_trigger where not tgisinternal`)[0]
 	}
-	testkit.Equal(t, "triggers and row", count()+" "+shown(t, conn)[0], `0 {"audit_id":1,"status":"x","progress":2}`)
+	testkit.Equal(t, count()+" "+shown(t, conn)[0], `0 {"audit_id":1,"status":"x","progress":2}`, "triggers and row")
 	unchanged(t, conn, sql.Options{NoTriggers: true})
 	s, err := sql.Inspect(t.Context(), conn)
 	if err != nil || s.Table != `"public"."audits"` || s.View != nil || s.Triggers[0].Enabled != "missing" {

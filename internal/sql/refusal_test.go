@@ -152,7 +152,7 @@ func TestRefuse(t *testing.T) {
 			if err == nil {
 				t.Fatalf("no error, want %s", test.want)
 			}
-			testkit.Equal(t, "refusal", temporary.ReplaceAllString(strings.ReplaceAll(err.Error(), here, "HERE"), "pg_temp"), test.want)
+			testkit.Equal(t, temporary.ReplaceAllString(strings.ReplaceAll(err.Error(), here, "HERE"), "pg_temp"), test.want, "refusal")
 			if usage := new(sql.UsageError); errors.As(err, usage) != slices.Contains(mistakes, name) {
 				t.Errorf("%v is a mistake in the options: %v", err, !slices.Contains(mistakes, name))
 			}

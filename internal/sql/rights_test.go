@@ -23,7 +23,7 @@ func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 		if strings.Contains(plan.SQL, "create or replace trigger") {
 			t.Errorf("to grant rights takes no trigger:\n%s", plan.SQL)
 		}
-		testkit.Equal(t, "grant connect", strings.Contains(plan.SQL, "grant connect"), locked)
+		testkit.Equal(t, strings.Contains(plan.SQL, "grant connect"), locked, "grant connect")
 		equal(t, "rights", column(t, conn, `
 			select unnest(array[
 				'connect ' || has_database_privilege($1, current_database(), 'connect'),
@@ -36,7 +36,7 @@ func TestRoleGetsWhatServeNeedsAndNoMore(t *testing.T) {
 		unchanged(t, conn, sql.Options{Role: reader})
 		serve := pgtest.Connect(t, dsn)
 		exec(t, serve, `set role `+reader+`; listen auditstream`)
-		testkit.Equal(t, "rows shown", len(shown(t, serve)), 1)
+		testkit.Equal(t, len(shown(t, serve)), 1, "rows shown")
 		uninstall(t, conn)
 		install(t, conn, sql.Options{})
 		equal(t, "after uninstall and install", catalog(t, conn), before)
@@ -90,7 +90,7 @@ func TestInstallerNeedsNoMore(t *testing.T) {
 	exec(t, conn, `set role `+installer)
 	install(t, conn, sql.Options{})
 	unchanged(t, conn, sql.Options{})
-	testkit.Equal(t, "rows shown", len(shown(t, conn)), 1)
+	testkit.Equal(t, len(shown(t, conn)), 1, "rows shown")
 	owner := column(t, conn, `select session_user::text`)[0]
 	refused(t, sql.Uninstall, conn, sql.Options{}, `this takes the rights of `+owner+`, which `+installer+
 		` does not have: uninstall as a superuser, or as a role that has the rights of all, with: grant "`+owner+`" to "`+installer+`"`)
@@ -145,5 +145,5 @@ func TestU3InstallNamesRolesThatCannotDumpAnyMore(t *testing.T) {
 	}
 	// What the warning says helps.
 	exec(t, conn, got[strings.Index(got, "grant usage"):])
-	testkit.Equal(t, "warnings after the grant", warned(sql.Options{}), "")
+	testkit.Equal(t, warned(sql.Options{}), "", "warnings after the grant")
 }

@@ -124,6 +124,6 @@ func TestInstallNamesWhatIsNotShown(t *testing.T) {
 		"": {"message": "", "error": "", "total_pages": "", "geo_score": "progress"},
 	} {
 		plan := planned(t, conn, sql.Options{Columns: columns})
-		testkit.Equal(t, fmt.Sprint(columns), strings.Join(plan.Notes[1:], "\n"), want)
+		testkit.Equal(t, strings.Join(plan.Notes[1:], "\n"), want, fmt.Sprint(columns))
 	}
 }

@@ -18,7 +18,7 @@ func TestSearchPathIsTheApplicationsAgain(t *testing.T) {
 	b := listen(t, dsn)
 	want := func(path string) {
 		t.Helper()
-		testkit.Equal(t, "search_path", column(t, conn, `show search_path`)[0], path)
+		testkit.Equal(t, column(t, conn, `show search_path`)[0], path, "search_path")
 	}
 	exec(t, conn, `create schema app; set search_path = app, public`)
 	b.notifies(t, conn, `update audits set progress = 20`, "1")

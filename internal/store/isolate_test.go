@@ -60,7 +60,7 @@ func TestS7RowThatRaisesAnythingIsItsOwnProblem(t *testing.T) {
 		if db.queries > most {
 			t.Errorf("%d queries, want %d at most", db.queries, most)
 		}
-		testkit.Equal(t, "unreadable rows", s.Unreadable(), len(codes))
+		testkit.Equal(t, s.Unreadable(), len(codes), "unreadable rows")
 	}
 
 	pgtest.Psql(t, dsn, `update things set raises = null; delete from things where k = 301`)
@@ -131,9 +131,9 @@ func TestS8HugeRowIsCut(t *testing.T) {
 			t.Errorf("beside an error as long as may be there is still a message, %q", message)
 		}
 		cut := map[store.Key][2]bool{"1": {true, false}, "2": {false, false}, "3": {true, false}, "4": {false, false}}[state.ID]
-		testkit.Equal(t, "message and error are cut, in audit "+string(state.ID), [2]bool{strings.HasSuffix(message, "…"), strings.HasSuffix(failure, "…")}, cut)
+		testkit.Equal(t, [2]bool{strings.HasSuffix(message, "…"), strings.HasSuffix(failure, "…")}, cut, "message and error are cut, in audit "+string(state.ID))
 	}
-	testkit.Equal(t, "rows that were cut", s.Cut(), 3)
+	testkit.Equal(t, s.Cut(), 3, "rows that were cut")
 }
 
 // failingDB fails some of its queries, like a server without free connections, or during an install.

@@ -25,7 +25,7 @@ func TestFingerprintIsOfTheJSON(t *testing.T) {
 		"7e96af8ea0947d8e": {ID: "123", Status: "completed", Progress: 100, GeoScore: p(78.5), Error: p("not shown")},
 		"7f9b7d4d870059e0": {ID: IntKey(math.MaxInt64), Status: "failed", Progress: 40, Error: p("<É>"), UserID: p("not shown")},
 	} {
-		testkit.Equal(t, string(audit.JSON()), NewState(audit).Fingerprint, want)
+		testkit.Equal(t, NewState(audit).Fingerprint, want, string(audit.JSON()))
 	}
 }
 
@@ -34,7 +34,7 @@ func TestTerminal(t *testing.T) {
 	for status, want := range map[string]bool{
 		"completed": true, "failed": true, "running": false, "pending": false, "cancelled": false, "": false, "Completed": false,
 	} {
-		testkit.Equal(t, status, NewState(Row{ID: "1", Status: status}).Terminal(), want)
+		testkit.Equal(t, NewState(Row{ID: "1", Status: status}).Terminal(), want, status)
 	}
 	if (&State{ID: "1", Row: Row{Status: "completed"}}).Terminal() {
 		t.Error("an audit that was not found is terminal")

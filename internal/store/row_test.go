@@ -29,7 +29,7 @@ func TestJSONIsTheContracts(t *testing.T) {
 		"an infinite score":           {Row{ID: "1", Status: "failed", GeoScore: p(math.Inf(1)), Error: p("e")}, `{"audit_id":1,"status":"failed","progress":0,"error":"e"}`},
 		"a score below all":           {Row{ID: "1", Status: "failed", GeoScore: p(math.Inf(-1)), Error: p("e")}, `{"audit_id":1,"status":"failed","progress":0,"error":"e"}`},
 	}, func(t *testing.T, _ string, tc test) {
-		testkit.Equal(t, "JSON", string(tc.row.JSON()), tc.want)
+		testkit.Equal(t, string(tc.row.JSON()), tc.want, "JSON")
 	})
 }
 
@@ -56,7 +56,7 @@ func TestOwnedBy(t *testing.T) {
 		"the dotted capital I is not an i":     {nil, p("ida@b.c"), Viewer{Email: "\u0130da@b.c"}, false},
 		"an empty sub is not an empty user_id": {p(""), nil, Viewer{Subject: ""}, false},
 	}, func(t *testing.T, _ string, tc test) {
-		testkit.Equal(t, "owned", (Row{UserID: tc.userID, UserEmail: tc.userEmail}).OwnedBy(tc.viewer), tc.want)
+		testkit.Equal(t, (Row{UserID: tc.userID, UserEmail: tc.userEmail}).OwnedBy(tc.viewer), tc.want, "owned")
 	})
 }
 

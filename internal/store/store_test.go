@@ -75,7 +75,7 @@ func TestBlankUserIDLeavesTheAddressInTheDatabaseToo(t *testing.T) {
 	keys, _, err := audits.Owned(t.Context(), viewer.Owners())
 	testkit.NoError(t, err)
 	slices.Sort(keys)
-	testkit.Equal(t, "found", fmt.Sprint(keys), "[1 2 3 4 5]")
+	testkit.Equal(t, fmt.Sprint(keys), "[1 2 3 4 5]", "found")
 	states, err := audits.Rows(t.Context(), keys)
 	testkit.NoError(t, err)
 	for _, s := range states {

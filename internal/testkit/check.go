@@ -13,11 +13,11 @@ func NoError(t testing.TB, err error) {
 	}
 }
 
-// Equal compares what a test has got with what it wants.
-func Equal[T comparable](t testing.TB, what string, got, want T) {
+// Equal compares what a test has got with what it wants; the rest says of what.
+func Equal[T comparable](t testing.TB, got, want T, of ...any) {
 	t.Helper()
 	if got != want {
-		t.Errorf("%s:\n got %v\nwant %v", what, got, want)
+		t.Errorf("%s got %v\nwant %v", fmt.Sprintln(of...), got, want)
 	}
 }
 
