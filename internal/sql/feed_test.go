@@ -77,3 +77,19 @@ func TestLaterInstallChangesWhatServeIsTold(t *testing.T) {
 	refused(t, sql.Install, conn, sql.Options{Feed: "jobs", Table: "jobs", Deleted: "running"},
 		"--deleted running: a deleted row has ended; give completed, failed, or --ends running as well")
 }
+
+// A second feed was installed without a role, and serve, which reads the first as its own role, answered for it that the database is away.
+func TestSecondFeedWithoutTheRoleOfTheFirst(t *testing.T) {
+	t.Parallel()
+	dsn, conn := audits(t)
+	exec(t, conn, `create table jobs (id bigserial primary key, status text, progress int, user_id text)`)
+	jobs := sql.Options{Feed: "jobs", Table: "jobs"}
+	equal(t, "warnings, where nobody needs a role", warnings(install(t, conn, jobs)), nil)
+	reader := role(t, dsn)
+	install(t, conn, sql.Options{Role: reader})
+	equal(t, "warnings", warnings(install(t, conn, jobs)),
+		[]string{"no role may read this feed, and " + reader + " may read another: if serve connects as that role, give --role " + reader})
+	jobs.Role = reader
+	equal(t, "warnings with the role", warnings(install(t, conn, jobs)), nil)
+	equal(t, "later warnings", warnings(install(t, conn, sql.Options{Feed: "jobs"})), nil)
+}

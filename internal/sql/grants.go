@@ -60,6 +60,17 @@ func (i *installation) roles() []string {
 	return slices.Clone(i.chosen.Options.Roles)
 }
 
+// rolesOfOthers returns the roles of the other feeds' installs, for a message.
+func (i *installation) rolesOfOthers() (names []string) {
+	for _, c := range i.all {
+		if c.Feed != string(i.naming) {
+			names = append(names, c.Options.Roles...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // grantRole adds the grants that a role needs; none when the role does not exist any more.
 func grantRole(ctx context.Context, conn *pgx.Conn, o Options, i *installation, grants []string, role string, dropView, anew bool) ([]string, error) {
 	needs, err := texts(ctx, conn, "the rights of role "+role, i.in(roleGrantsSQL), role, ident(role), dropView, o.NoTriggers, anew)

@@ -108,6 +108,9 @@ func (p *Plan) addFindings(ctx context.Context, conn *pgx.Conn, o Options, t *ta
 	if !m.hasOwner() && !o.Public {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("no column of %s says whose a row is, so that nobody sees any: %s", t.Display, ownerRemedy))
 	}
+	if others := there.rolesOfOthers(); o.Role == "" && len(there.roles()) == 0 && len(others) > 0 {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("no role may read this feed, and %s may read another: if serve connects as that role, give --role %s", some(others), ShellQuote(others[0])))
+	}
 	s, err := inspectTable(ctx, conn, t, m, o, len(p.rights) == 0 && !t.RowSecurity)
 	if err != nil {
 		return err
