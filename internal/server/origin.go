@@ -32,7 +32,7 @@ func checkOrigin(text string) error {
 		wrong = "there are no patterns; list each origin, or give * alone for all"
 	case strings.ContainsAny(rest, "/?#"):
 		wrong = "an origin ends after host and port, without a path or slash; want " + scheme + "://" + rest[:strings.IndexAny(rest, "/?#")]
-	case scheme == "http" && strings.HasSuffix(rest, ":80"), scheme == "https" && strings.HasSuffix(rest, ":443"):
+	case scheme == "http" && strings.HasSuffix(rest, ":80") && rest != ":80", scheme == "https" && strings.HasSuffix(rest, ":443") && rest != ":443":
 		wrong = "browsers leave the default port out; want " + lower[:strings.LastIndexByte(lower, ':')]
 	case strings.ContainsFunc(text, func(r rune) bool { return r > 127 }):
 		wrong = "want the host as browsers send it, in ASCII (xn--...)"

@@ -48,7 +48,7 @@ func TestU23OtherSchemesAreOrigins(t *testing.T) {
 		"://localhost":                   "want SCHEME://HOST",
 		"app.example":                    "want SCHEME://HOST",
 		"https://":                       "want SCHEME://HOST",
-		"https://:443":                   "is no origin",
+		"https://:443":                   "want SCHEME://HOST",
 		"https://a b":                    "want SCHEME://HOST",
 		"https://a:99999999":             "want SCHEME://HOST",
 		"https://a:65536":                "want SCHEME://HOST",
