@@ -14,86 +14,97 @@ type parameter struct {
 	harmless []string // values with which it can be left out
 }
 
-// parameters has the parameters by their names in lower case.
-var parameters = map[string]parameter{}
-
-func init() {
-	for _, tool := range []struct{ of, names string }{
-		{"Prisma's", "connection_limit pool_timeout socket_timeout statement_cache_size"},
-		{"SQLAlchemy's or asyncpg's", `async_fallback prepared_statement_cache_size prepared_statement_name_func command_timeout server_settings
-			timeout max_cached_statement_lifetime max_cacheable_statement_size executemany_mode max_overflow echo pool_size pool_recycle pool_pre_ping`},
-		{"JDBC's", `applicationname preparethreshold preparedstatementcachequeries preparedstatementcachesizemib defaultrowfetchsize logintimeout
-			connecttimeout sockettimeout cancelsignaltimeout tcpkeepalive tcpnodelay rewritebatchedinserts binarytransfer binarytransferenable
-			binarytransferdisable stringtype loadbalancehosts hostrecheckseconds autosave cleanupsavepoints assumeminserverversion readonly readonlymode
-			disablecolumnsanitiser escapesyntaxcallmode jaasapplicationname jaaslogin usespnego sspiserviceclass logunclosedconnections loggerlevel
-			loggerfile protocolversion quotereturningidentifiers receivebuffersize sendbuffersize sslresponsetimeout databasemetadatacachefields
-			databasemetadatacachefieldsmib prefequerymode preferquerymode allowencodingchanges adaptivefetch adaptivefetchmaximum adaptivefetchminimum
-			maxresultbuffer maxsendbuffersize xmlfactoryfactory gssresponsetimeout hidenonpublicschemas unknownlength grouping`},
-		{"libpq's", `keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout load_balance_hosts sslcompression gsslib
-			gssdelegation fallback_application_name ssl_max_protocol_version sslkeylogfile authtype tty`},
-		{"Rails'", `pool encoding prepared_statements advisory_locks reaping_frequency checkout_timeout variables min_messages idle_timeout adapter
-			insert_returning reconnect statement_limit database_tasks template collation schema_order strict min_threads max_threads`},
-		{"Django's", "conn_max_age conn_health_checks atomic_requests disable_server_side_cursors autocommit engine"},
-		{"a Go driver's", `binary_parameters disable_prepared_binary_result prefer_simple_protocol statement_cache_mode max_open_conns max_idle_conns
-			conn_max_lifetime read_timeout write_timeout dial_timeout x-migrations-table x-migrations-table-quoted x-statement-timeout
-			x-multi-statement x-multi-statement-max-size x-lock-strategy x-lock-table x-no-lock`},
-		{"a Node.js driver's", `uselibpqcompat max min idletimeoutmillis connectiontimeoutmillis query_timeout keepalive keepaliveinitialdelaymillis
-			allowexitonidle binary max_lifetime prepare fetch_types dialect synchronize logging entities migrations max_pipeline debug`},
-		{"Doctrine's or Laravel's", "serverversion charset driver prefix prefix_indexes driveroptions persistent default_dbname"},
-		{"a Rust, Elixir or Python driver's", "statement-cache-capacity queue_target queue_interval ssl_opts row_factory cursor_factory minsize maxsize min_size max_size"},
-		{"of a service that hosts databases", "supa workaround topology_keys load_balance yb_servers_refresh_interval"},
-	} {
-		for _, name := range strings.Fields(tool.names) {
-			parameters[name] = parameter{tool: tool.of}
-		}
-	}
-	for _, left := range []struct{ names, of, remedy string }{
-		{"schema", "Prisma's", "install knows a table by its whole name, --table SCHEMA.TABLE"},
-		{"currentschema", "JDBC's", "install knows a table by its whole name, --table SCHEMA.TABLE"},
-		{"schema_search_path", "Rails'", "install knows a table by its whole name, --table SCHEMA.TABLE"},
-		{"pgbouncer", "Prisma's", "behind a transaction pooler DATABASE_LISTEN_URL must be set to a direct connection"},
-		{"connection_limit pool max max_open_conns pool_size", "another tool's", "write pool_max_conns=N"},
-		{"applicationname fallback_application_name", "another tool's", "write application_name"},
-		{"logintimeout connecttimeout connectiontimeoutmillis", "another tool's", "write connect_timeout, in seconds"},
-		{"prefer_simple_protocol preferquerymode", "another tool's", "write default_query_exec_mode=simple_protocol"},
-		{"loadbalancehosts load_balance_hosts", "another tool's", "hosts are tried in their order"},
-	} {
-		for _, name := range strings.Fields(left.names) {
-			parameters[name] = parameter{tool: left.of, remedy: left.remedy}
-		}
-	}
-	const tls = "write sslmode=require, or sslmode=verify-full and sslrootcert"
-	off := []string{"", "0", "false", "off", "no", "disable", "disabled", "none"}
-	for _, kept := range []struct {
-		names, of, remedy string
-		harmless          []string
-	}{
-		{"ssl tls sslenabled usessl ssl_enabled ssl_require requiressl trustservercertificate", "another tool's", tls, off},
-		{"sslaccept", "Prisma's", "write sslmode=verify-full", []string{"accept_invalid_certs"}},
-		{"sslidentity sslinline sslcertstore ssl_key ssl_cert ssl_ca ssl-ca sslca", "another tool's", "write sslcert, sslkey and sslrootcert, with files in PEM", nil},
-		{"sslfactory sslhostnameverifier sslpasswordcallback sslfactoryarg", "JDBC's", tls, []string{"org.postgresql.ssl.nonvalidatingfactory"}},
-		{"sslcrl sslcrldir", "libpq's", "revoked certificates are not looked at here, leave it out if that may be", []string{""}},
-		{"ssl_min_protocol_version sslminprotocolversion", "libpq's", "no version below TLS 1.2 is used here, and none can be set", []string{"", "tlsv1", "tlsv1.1", "tlsv1.2"}},
-		{"requirepeer", "libpq's", "who owns a socket is not looked at here, leave it out if that may be", []string{""}},
-		{"hostaddr", "libpq's", "write the address as host", []string{""}},
-		{"replication", "libpq's", "leave it out", off},
-		{"scram_client_key scram_server_key oauth_issuer oauth_client_id oauth_client_secret oauth_scope", "libpq's", "write a password", []string{""}},
-		{"gssencmode", "libpq's", "encryption is by TLS here, " + tls, []string{"", "disable", "prefer"}},
-		{"targetservertype", "JDBC's", "write target_session_attrs", []string{"", "any"}},
-		{"channelbinding", "JDBC's", "write channel_binding", []string{"", "prefer", "disable"}},
-		{"kerberosservername", "JDBC's", "write krbsrvname", nil},
-		{"socketfactory socketfactoryarg cloudsqlinstance unixsocketpath sockettype", "JDBC's", "write as host what it leads to, a proxy's address or a socket's directory", nil},
-		{"socket", "another tool's", "write its directory as host", nil},
-		{"username", "another tool's", "write user", nil},
-		{"passwd pwd pass", "another tool's", "write password", nil},
-		{"server hostname", "another tool's", "write host", nil},
-		{"db", "another tool's", "write dbname", nil},
-	} {
-		for _, name := range strings.Fields(kept.names) {
-			parameters[name] = parameter{tool: kept.of, remedy: kept.remedy, refuse: true, harmless: kept.harmless}
-		}
-	}
+// toolParameters are left out without a word about what to write instead.
+var toolParameters = []struct{ of, names string }{
+	{"Prisma's", "connection_limit pool_timeout socket_timeout statement_cache_size"},
+	{"SQLAlchemy's or asyncpg's", `async_fallback prepared_statement_cache_size prepared_statement_name_func command_timeout server_settings
+		timeout max_cached_statement_lifetime max_cacheable_statement_size executemany_mode max_overflow echo pool_size pool_recycle pool_pre_ping`},
+	{"JDBC's", `applicationname preparethreshold preparedstatementcachequeries preparedstatementcachesizemib defaultrowfetchsize logintimeout
+		connecttimeout sockettimeout cancelsignaltimeout tcpkeepalive tcpnodelay rewritebatchedinserts binarytransfer binarytransferenable
+		binarytransferdisable stringtype loadbalancehosts hostrecheckseconds autosave cleanupsavepoints assumeminserverversion readonly readonlymode
+		disablecolumnsanitiser escapesyntaxcallmode jaasapplicationname jaaslogin usespnego sspiserviceclass logunclosedconnections loggerlevel
+		loggerfile protocolversion quotereturningidentifiers receivebuffersize sendbuffersize sslresponsetimeout databasemetadatacachefields
+		databasemetadatacachefieldsmib prefequerymode preferquerymode allowencodingchanges adaptivefetch adaptivefetchmaximum adaptivefetchminimum
+		maxresultbuffer maxsendbuffersize xmlfactoryfactory gssresponsetimeout hidenonpublicschemas unknownlength grouping`},
+	{"libpq's", `keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout load_balance_hosts sslcompression gsslib
+		gssdelegation fallback_application_name ssl_max_protocol_version sslkeylogfile authtype tty`},
+	{"Rails'", `pool encoding prepared_statements advisory_locks reaping_frequency checkout_timeout variables min_messages idle_timeout adapter
+		insert_returning reconnect statement_limit database_tasks template collation schema_order strict min_threads max_threads`},
+	{"Django's", "conn_max_age conn_health_checks atomic_requests disable_server_side_cursors autocommit engine"},
+	{"a Go driver's", `binary_parameters disable_prepared_binary_result prefer_simple_protocol statement_cache_mode max_open_conns max_idle_conns
+		conn_max_lifetime read_timeout write_timeout dial_timeout x-migrations-table x-migrations-table-quoted x-statement-timeout
+		x-multi-statement x-multi-statement-max-size x-lock-strategy x-lock-table x-no-lock`},
+	{"a Node.js driver's", `uselibpqcompat max min idletimeoutmillis connectiontimeoutmillis query_timeout keepalive keepaliveinitialdelaymillis
+		allowexitonidle binary max_lifetime prepare fetch_types dialect synchronize logging entities migrations max_pipeline debug`},
+	{"Doctrine's or Laravel's", "serverversion charset driver prefix prefix_indexes driveroptions persistent default_dbname"},
+	{"a Rust, Elixir or Python driver's", "statement-cache-capacity queue_target queue_interval ssl_opts row_factory cursor_factory minsize maxsize min_size max_size"},
+	{"of a service that hosts databases", "supa workaround topology_keys load_balance yb_servers_refresh_interval"},
 }
+
+// replacedParameters are left out, and a message says what to write instead.
+var replacedParameters = []struct{ names, of, remedy string }{
+	{"schema", "Prisma's", "install knows a table by its whole name, --table SCHEMA.TABLE"},
+	{"currentschema", "JDBC's", "install knows a table by its whole name, --table SCHEMA.TABLE"},
+	{"schema_search_path", "Rails'", "install knows a table by its whole name, --table SCHEMA.TABLE"},
+	{"pgbouncer", "Prisma's", "behind a transaction pooler DATABASE_LISTEN_URL must be set to a direct connection"},
+	{"connection_limit pool max max_open_conns pool_size", "another tool's", "write pool_max_conns=N"},
+	{"applicationname fallback_application_name", "another tool's", "write application_name"},
+	{"logintimeout connecttimeout connectiontimeoutmillis", "another tool's", "write connect_timeout, in seconds"},
+	{"prefer_simple_protocol preferquerymode", "another tool's", "write default_query_exec_mode=simple_protocol"},
+	{"loadbalancehosts load_balance_hosts", "another tool's", "hosts are tried in their order"},
+}
+
+const tlsRemedy = "write sslmode=require, or sslmode=verify-full and sslrootcert"
+
+var offValues = []string{"", "0", "false", "off", "no", "disable", "disabled", "none"}
+
+// refusedParameters are those without which the connection would be less safe, or lead to another server.
+var refusedParameters = []struct {
+	names, of, remedy string
+	harmless          []string
+}{
+	{"ssl tls sslenabled usessl ssl_enabled ssl_require requiressl trustservercertificate", "another tool's", tlsRemedy, offValues},
+	{"sslaccept", "Prisma's", "write sslmode=verify-full", []string{"accept_invalid_certs"}},
+	{"sslidentity sslinline sslcertstore ssl_key ssl_cert ssl_ca ssl-ca sslca", "another tool's", "write sslcert, sslkey and sslrootcert, with files in PEM", nil},
+	{"sslfactory sslhostnameverifier sslpasswordcallback sslfactoryarg", "JDBC's", tlsRemedy, []string{"org.postgresql.ssl.nonvalidatingfactory"}},
+	{"sslcrl sslcrldir", "libpq's", "revoked certificates are not looked at here, leave it out if that may be", []string{""}},
+	{"ssl_min_protocol_version sslminprotocolversion", "libpq's", "no version below TLS 1.2 is used here, and none can be set", []string{"", "tlsv1", "tlsv1.1", "tlsv1.2"}},
+	{"requirepeer", "libpq's", "who owns a socket is not looked at here, leave it out if that may be", []string{""}},
+	{"hostaddr", "libpq's", "write the address as host", []string{""}},
+	{"replication", "libpq's", "leave it out", offValues},
+	{"scram_client_key scram_server_key oauth_issuer oauth_client_id oauth_client_secret oauth_scope", "libpq's", "write a password", []string{""}},
+	{"gssencmode", "libpq's", "encryption is by TLS here, " + tlsRemedy, []string{"", "disable", "prefer"}},
+	{"targetservertype", "JDBC's", "write target_session_attrs", []string{"", "any"}},
+	{"channelbinding", "JDBC's", "write channel_binding", []string{"", "prefer", "disable"}},
+	{"kerberosservername", "JDBC's", "write krbsrvname", nil},
+	{"socketfactory socketfactoryarg cloudsqlinstance unixsocketpath sockettype", "JDBC's", "write as host what it leads to, a proxy's address or a socket's directory", nil},
+	{"socket", "another tool's", "write its directory as host", nil},
+	{"username", "another tool's", "write user", nil},
+	{"passwd pwd pass", "another tool's", "write password", nil},
+	{"server hostname", "another tool's", "write host", nil},
+	{"db", "another tool's", "write dbname", nil},
+}
+
+// parameters has the parameters by their names in lower case. Later lists change what earlier ones say.
+var parameters = func() map[string]parameter {
+	all := map[string]parameter{}
+	for _, tool := range toolParameters {
+		for _, name := range strings.Fields(tool.names) {
+			all[name] = parameter{tool: tool.of}
+		}
+	}
+	for _, left := range replacedParameters {
+		for _, name := range strings.Fields(left.names) {
+			all[name] = parameter{tool: left.of, remedy: left.remedy}
+		}
+	}
+	for _, kept := range refusedParameters {
+		for _, name := range strings.Fields(kept.names) {
+			all[name] = parameter{tool: kept.of, remedy: kept.remedy, refuse: true, harmless: kept.harmless}
+		}
+	}
+	return all
+}()
 
 func set(names string) map[string]bool {
 	all := map[string]bool{}
