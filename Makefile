@@ -207,11 +207,11 @@ bench-micro: ## Go benchmarks of the hub, the encoder, the token and the trigger
 PORTABLE = . ./internal/server ./internal/pgnotify ./internal/pgnotify/redisnotify ./internal/store ./internal/sql
 
 .PHONY: lint
-lint: lint-quick ## Check all: also staticcheck, and that it compiles for the other systems; about 5 minutes
+lint: lint-quick ## Check all: also with each check of staticcheck, and that it compiles for the other systems; about 5 minutes
 	GOOS=darwin $(GO) vet ./...
 	GOOS=freebsd $(GO) vet ./...
 	GOOS=windows $(GO) build $(PORTABLE)
-	$(GO) run $(STATICCHECK) -tags image,release ./...
+	$(GO) run $(STATICCHECK) -checks all -tags image,release ./...
 
 .PHONY: lint-quick
 lint-quick: ## Check formatting, the module's files, and vet; 2 minutes, most of them compiling
