@@ -18,7 +18,7 @@
 \set geo_score 'case when a.geo_score not in (''NaN'', ''Infinity'', ''-Infinity'') then a.geo_score end'
 \set total_pages 'case when a.total_pages is not null then least(greatest(a.total_pages, 0), 2147483647)::int end'
 \set from :table ' as a' \set where 'a.' :key ' = a.' :key '::bigint' \set more '' \set shown_key 'a.' :key '::bigint' \set same 'old.' :key ' operator(pg_catalog.=) new.' :key
-\set new_none 'new.' :key ' is null' \set old_none 'old.' :key ' is null' \set new_row 'new.' :key '::pg_catalog.text' \set old_row 'old.' :key '::pg_catalog.text'
+\set new_when when \set old_when when \set new_row 'new.' :key '::pg_catalog.text' \set old_row 'old.' :key '::pg_catalog.text'
 \set new_hash 'pg_catalog.hashint8(new.' :key '::pg_catalog.int8)' \set old_hash 'pg_catalog.hashint8(old.' :key '::pg_catalog.int8)'
 -- Advisory locks say what is watched: see docs/watch-as-locks.md. class is their first number; buckets is how many there are, which is a sixth
 -- of the server's lock table at most.
@@ -29,8 +29,6 @@ select coalesce((select n from pg_class c, lateral (select substring(pg_get_view
     from (select current_setting('max_locks_per_transaction')::int
         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as locks) s \gset
 select :buckets - 1 as mask \gset
--- 'false and': the triggers notify of every change, without trying a lock.
-\set look ''
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
 \set rings '' \set one_ring false \set ring '' \set r_insert '' \set r_update '' \set r_rekey '' \set column '' \set r_delete '' \set r_truncate '' \set reports false \set report ''
 \set options '{"columns": {}, "roles": [], "triggers": true, "always": false}' \set keep_always '' \set grants '' \set take_over ''
@@ -173,22 +171,21 @@ end $$;
 -- From here to the commit, writers of the table wait, because create trigger takes a share row exclusive lock. Keep this part last.
 -- PostgreSQL evaluates the condition of a trigger for each row right after the change, with the writer's rights. The condition tries the lock
 -- of the row's bucket. If it gets the lock, nobody watches, and it releases the lock at once. Otherwise the condition itself notifies. It
--- is never true, so no trigger is queued, and it cannot raise an error. A row without a key is ignored. The condition knows columns by
--- their number, so it follows a renamed column. Every statement parses the whole condition, which costs more than the locks, so the old key of
--- an update has a trigger of its own, whose condition is parsed only when a statement sets the key.
+-- is never true, so no trigger is queued, and it cannot raise an error. A row without a key is ignored: the lock functions return null for
+-- null. The condition knows columns by their number, so it follows a renamed column. Every statement parses the whole condition, which
+-- costs more than the locks. So it has no test of its own for null, and the old key of an update has a trigger of its own, whose condition
+-- is parsed only when a statement sets the key.
 create or replace trigger :t_insert after insert on :table for each row when (
-    case when :new_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
+    case :new_when pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) is not false then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :t_update after update on :table for each row when (
-    case when :new_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+    case :new_when pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :t_rekey after update of :key on :table for each row when (
-    case when :same or :old_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+    case when :same then false
+         :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 \if :drop_owner
@@ -196,14 +193,12 @@ drop trigger if exists auditstream_owner on :table;
 \endif
 \if :has_owners
 create or replace trigger :t_owner after update of :owners on :table for each row when (
-    case when :new_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
+    case :new_when pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) is not false then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 \endif
 create or replace trigger :t_delete after delete on :table for each row when (
-    case when :old_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+    case :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :t_truncate after truncate on :table for each statement execute function auditstream.changed();
@@ -211,23 +206,20 @@ create or replace trigger :t_truncate after truncate on :table for each statemen
 \if :one_ring
 -- of one ring
 create or replace trigger :r_insert after insert on :ring for each row when (
-    case when :new_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+    case :new_when pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :r_update after update on :ring for each row when (
-    case when :new_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+    case :new_when pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :r_rekey after update of :column on :ring for each row when (
-    case when :same or :old_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+    case when :same then false
+         :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :r_delete after delete on :ring for each row when (
-    case when :old_none then false
-         when :look pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+    case :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
 ) execute function auditstream.changed();
 create or replace trigger :r_truncate after truncate on :ring for each statement execute function auditstream.changed();

@@ -40,18 +40,24 @@ func (m *mapping) keyVars(vars map[string]string, n naming, t *table) {
 	keyConditions(vars, n, m.key.Name, kind)
 }
 
-// keyConditions sets the variables of the triggers' conditions for a key, or for a ring's column that holds one.
+// keyConditions sets the variables of the triggers' conditions for a key, or for a ring's column that holds one. The condition of a row that
+// is to be ignored, or of any row when the variable always is true, must not reach the lock.
 func keyConditions(vars map[string]string, n naming, column, kind string) {
 	name := ident(column)
 	for _, row := range []string{"new", "old"} {
 		key := row + "." + name
-		none, shown, hash := key+" is null", key+"::pg_catalog.text", "pg_catalog.hashint8("+key+"::pg_catalog.int8)"
+		shown, hash := key+"::pg_catalog.text", "pg_catalog.hashint8("+key+"::pg_catalog.int8)"
+		when, none := "when", key+" is null"
 		switch kind {
 		case "uuid":
 			hash = "pg_catalog.uuid_hash(" + key + "::pg_catalog.uuid)"
 		case "text":
-			none = fmt.Sprintf("coalesce(pg_catalog.octet_length(%s) operator(pg_catalog.>) 255, true)", shown)
+			long := fmt.Sprintf("pg_catalog.octet_length(%s) operator(pg_catalog.>) 255", shown)
+			when, none = "when "+long+" then false when", "coalesce("+long+", true)"
 			hash = fmt.Sprintf(`pg_catalog.hashtext(%s collate "C")`, shown)
+		}
+		if vars["always"] == "true" {
+			when = "when " + none + " then false when false and"
 		}
 		if mix := n.mix(); mix != 0 {
 			hash = fmt.Sprintf("(%s operator(pg_catalog.#) %d)", hash, mix)
@@ -59,7 +65,7 @@ func keyConditions(vars map[string]string, n naming, column, kind string) {
 		if !n.first() || kind == "text" { // a text key may look like anything
 			shown = fmt.Sprintf("pg_catalog.textcat('%s:', %s)", n, shown)
 		}
-		vars[row+"_none"], vars[row+"_row"], vars[row+"_hash"] = none, shown, hash
+		vars[row+"_when"], vars[row+"_row"], vars[row+"_hash"] = when, shown, hash
 	}
 	vars["same"] = fmt.Sprintf("old.%[1]s operator(pg_catalog.=) new.%[1]s", name)
 	switch kind {

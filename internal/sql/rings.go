@@ -67,7 +67,7 @@ var ringSQL = between(installSQL, "-- of one ring\n", "-- end of ring\n")
 func ringTriggers(rings []ring, m *mapping, n naming, vars map[string]string) string {
 	var all []string
 	for _, r := range rings {
-		own := map[string]string{"ring": r.table.quoted(), "class": vars["class"], "mask": vars["mask"], "look": vars["look"], "column": ident(r.column.Name)}
+		own := map[string]string{"ring": r.table.quoted(), "class": vars["class"], "mask": vars["mask"], "always": vars["always"], "column": ident(r.column.Name)}
 		for _, event := range events {
 			own["r_"+event] = ident(n.ring(event))
 		}

@@ -72,12 +72,9 @@ func (i *installation) tableVars(o Options, t *table, m *mapping, rings []ring) 
 	owners := m.owners()
 	vars := map[string]string{
 		"table": t.quoted(), "key": ident(m.key.Name), "objects": "true", "triggers": strconv.FormatBool(!o.NoTriggers),
-		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(i.Buckets), "mask": strconv.Itoa(i.Buckets - 1), "look": "",
+		"class": strconv.Itoa(lockClass), "buckets": strconv.Itoa(i.Buckets), "mask": strconv.Itoa(i.Buckets - 1), "always": strconv.FormatBool(o.NotifyAlways),
 		"owners": strings.Join(owners, ", "), "has_owners": strconv.FormatBool(len(owners) > 0),
 		"more": "", "report": o.report, "reports": strconv.FormatBool(o.report != ""),
-	}
-	if o.NotifyAlways {
-		vars["look"] = "false and"
 	}
 	maps.Copy(vars, i.vars(nil))
 	for _, name := range viewColumns {
