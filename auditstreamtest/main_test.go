@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,7 +171,20 @@ func TestFaults(t *testing.T) {
 		viewer.Wait(t, auditstreamtest.Progress(progress))
 	}
 	sees(1)
+	sessions := func() (pids string) {
+		t.Helper()
+		err := pool.QueryRow(t.Context(), `select coalesce(string_agg(pid::text, ' ' order by pid), '') from pg_stat_activity
+			where datname = current_database() and application_name in ('auditstream listener', 'auditstream locks')`).Scan(&pids)
+		testkit.NoError(t, err)
+		return pids
+	}
+	before := strings.Fields(sessions())
+	testkit.Equal(t, len(before), 2, "sessions that listen or hold locks:", before)
 	srv.CutListener()
+	testkit.Eventually(t, "both are new", func() bool {
+		now := strings.Fields(sessions())
+		return len(now) == 2 && !slices.Contains(before, now[0]) && !slices.Contains(before, now[1])
+	})
 	sees(2)
 	srv.Restart(t)
 	sees(3)

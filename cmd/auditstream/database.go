@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"auditstream/internal/dsn"
+	"auditstream/internal/nonblock"
 	"auditstream/internal/service"
 
 	"github.com/jackc/pgx/v5"
@@ -86,6 +87,7 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "auditstream"
 	}
+	conn.DialFunc = nonblock.Dial(conn.DialFunc)
 	if conn.ConnectTimeout == 0 {
 		conn.ConnectTimeout = connectTimeout
 	}

@@ -15,10 +15,11 @@ var lowerFloors = map[string][]string{
 	"internal/store":                {},
 	"internal/sql":                  {},
 	"internal/dsn":                  {},
-	"internal/connpool":             {},
+	"internal/nonblock":             {},
+	"internal/connpool":             {"internal/nonblock"},
 	"internal/server/web":           {},
 	"internal/localpg":              {},
-	"internal/pgnotify":             {"internal/store"},
+	"internal/pgnotify":             {"internal/store", "internal/nonblock"},
 	"internal/pgnotify/redisnotify": {"internal/store", "internal/pgnotify"},
 	"internal/server":               {"internal/store", "internal/connpool", "internal/server/web"},
 }

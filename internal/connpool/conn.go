@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"syscall"
+
+	"auditstream/internal/nonblock"
 )
 
 // Task is the work on one connection, such as a stream. Input and Drain only note what has happened: they must not block, and of the pool
@@ -99,7 +101,7 @@ func (c *Conn) Write(parts ...[]byte) error {
 	n := 0
 	if c.rawConn != nil {
 		var err error
-		if n, err = tryWritev(c.rawConn, parts); err != nil {
+		if n, err = nonblock.Writev(c.rawConn, parts); err != nil {
 			return fmt.Errorf("write event: %w", err)
 		}
 	}

@@ -8,6 +8,5 @@
 // connections, so the server calls [Pool.Drain] and then [Pool.End].
 //
 // Files, in the order in which to read them: conn.go (one connection), pool.go (the connections and the writers), return_listener.go (a
-// connection goes back to net/http), disconnects_linux.go (epoll finds clients that disconnect), writev_unix.go (a write that does not
-// wait). On other systems disconnects_other.go and writev_other.go stand in.
+// connection goes back to net/http), disconnects_linux.go (epoll finds clients that disconnect; on other systems disconnects_other.go stands in).
 package connpool

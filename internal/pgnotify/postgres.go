@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"auditstream/internal/nonblock"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgxlisten"
@@ -115,8 +117,11 @@ func connectIdle(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+
 // listenConfig returns a copy of from with an application_name, a bounded connect time and TCP keepalive. The canary notices a dead peer
-// sooner, but keepalive also frees the sockets that a network partition leaves behind.
+// sooner, but keepalive also frees the sockets that a network partition leaves behind. from's DialFunc stays in use: it may be a cloud's
+// connector, or a proxy.
 func listenConfig(from *pgx.ConnConfig, name string) *pgx.ConnConfig {
 	cfg := from.Copy()
 	if cfg.RuntimeParams["application_name"] == "" {
@@ -125,9 +130,12 @@ func listenConfig(from *pgx.ConnConfig, name string) *pgx.ConnConfig {
 	if cfg.ConnectTimeout == 0 || cfg.ConnectTimeout > connectTimeout {
 		cfg.ConnectTimeout = connectTimeout
 	}
-	cfg.DialFunc = (&net.Dialer{
-		Timeout:         cfg.ConnectTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-	}).DialContext
+	cfg.DialFunc = nonblock.Dial(func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := from.DialFunc(ctx, network, address)
+		if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
+			_ = tcp.SetKeepAliveConfig(keepAlive) // an error means that it is closed; its first use finds that, too
+		}
+		return conn, err
+	})
 	return cfg
 }

@@ -4,6 +4,7 @@ import (
 	"auditstream/internal/store"
 	"auditstream/internal/testkit"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -294,12 +295,20 @@ func TestListenConfig(t *testing.T) {
 	from, err := pgx.ParseConfig("postgres://127.0.0.1/x")
 	testkit.NoError(t, err)
 	from.ConnectTimeout = time.Minute
+	var dialed string
+	from.DialFunc = func(_ context.Context, network, address string) (net.Conn, error) {
+		dialed = network + " " + address
+		return nil, errDatabase
+	}
 	got := listenConfig(from, "auditstream listener")
 	if got.ConnectTimeout != connectTimeout || got.RuntimeParams["application_name"] != "auditstream listener" {
 		t.Errorf("connect timeout %v, application_name %q", got.ConnectTimeout, got.RuntimeParams["application_name"])
 	}
 	if from.ConnectTimeout != time.Minute || from.RuntimeParams["application_name"] != "" {
 		t.Error("the caller's configuration was changed")
+	}
+	if _, err := pgx.ConnectConfig(t.Context(), got); !errors.Is(err, errDatabase) || dialed != "tcp 127.0.0.1:5432" {
+		t.Errorf("connects to %q: %v; want that the caller's DialFunc does, which may be a cloud's connector", dialed, err)
 	}
 	from.ConnectTimeout, from.RuntimeParams["application_name"] = time.Second, "mine"
 	got = listenConfig(from, "auditstream listener")
