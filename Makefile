@@ -24,7 +24,7 @@ run: ## Try it: a private PostgreSQL, live audits and the page on http://127.0.0
 	@exec bin/auditstream dev
 
 .PHONY: test
-test: ## Install what tests need, then run all of them but the long ones; 14 minutes on 2 cores, and 4 more to compile all of it
+test: ## Install what tests need, then run all of them but the long ones; 12 minutes on 2 cores, compiling included
 	@.ci/setup test
 	@$(MAKE) --no-print-directory -k test-units test-whole
 

@@ -247,7 +247,105 @@ func TestOwnedCrowdSharesFinds(t *testing.T) {
 		if took := time.Since(start); finds > 2 || tb.count() > 3 || took < 3*time.Second || took > 4*time.Second {
 			t.Errorf("%d finds and %d reads for a crowd within %v, want a second of rest between two finds", finds, tb.count(), took)
 		}
+		time.Sleep(11 * time.Second)
 		wantNothingLeft(t, h)
+	})
+}
+
+// A stream that is opened and closed in a loop, in a large table without an index on the owner, made PostgreSQL read the table again and again.
+func TestSlowSearchServesThoseWhoComeSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(row(1, "a", 10), row(2, "a", 20), row(3, "b", 30))
+		finds := 0
+		h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Finder: finderFunc(func(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
+			finds++
+			time.Sleep(300 * time.Millisecond)
+			return tb.Owned(ctx, owners)
+		})})
+		first := subscribeOwned(t, h, "a")
+		wantProgress(t, first, map[int64]int{1: 10, 2: 20})
+		first.Cancel()
+		first.Cancel()
+		time.Sleep(2 * time.Second)
+		tb.update(h, row(1, "a", 11))
+		tb.update(h, ended(2, "a"))
+		tb.update(h, row(4, "a", 40)) // a new one
+		tb.update(h, row(5, "b", 50))
+		tb.set(row(2, "a", 21)) // again, and its notification has not come yet
+		start := time.Now()
+		second := subscribeOwned(t, h, "a")
+		wantProgress(t, second, map[int64]int{1: 11, 4: 40})
+		h.Notify("2")
+		wantProgress(t, second, map[int64]int{2: 21})
+		if took := time.Since(start); finds != 1 || took > 0 {
+			t.Errorf("%d searches, and the second stream waited %v", finds, took)
+		}
+		subscribeOwned(t, h, "b").Cancel()
+		if finds != 2 {
+			t.Errorf("%d searches, want one more for another user", finds)
+		}
+		second.Cancel()
+		time.Sleep(4 * time.Second)
+		wantNothingLeft(t, h)
+		subscribeOwned(t, h, "a").Cancel()
+		if finds != 3 {
+			t.Errorf("%d searches, want one more after a while", finds)
+		}
+	})
+}
+
+// A search is made for each stream while new rows are not announced, and while what is known may miss some.
+func TestSlowSearchIsMadeAgainWhenRowsMayHaveBeenMissed(t *testing.T) {
+	t.Parallel()
+	slow := func(tb *table) Finder {
+		return finderFunc(func(ctx context.Context, owners []store.Owner) ([]store.Key, []store.Owner, error) {
+			time.Sleep(300 * time.Millisecond)
+			return tb.Owned(ctx, owners)
+		})
+	}
+	t.Run("not announced", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(row(1, "a", 10))
+			h, _ := startWanted(t, HubConfig{Loader: tb, Interval: time.Hour, Finder: slow(tb)}) // its Announced is false
+			subscribeOwned(t, h, "a").Cancel()
+			tb.set(row(2, "a", 20))
+			wantProgress(t, subscribeOwned(t, h, "a"), map[int64]int{1: 10, 2: 20})
+		})
+	})
+	for name, later := range map[string]time.Duration{"a search is due": 0, "a search is being made": 310 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				tb := newTable(row(1, "a", 10))
+				h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Finder: slow(tb)})
+				subscribeOwned(t, h, "a").Cancel()
+				tb.set(row(2, "a", 20))
+				h.Mark(func(key store.Key) bool { return key == NewRows })
+				time.Sleep(later) // Find pauses for 300 ms after the first search
+				wantProgress(t, subscribeOwned(t, h, "a"), map[int64]int{1: 10, 2: 20})
+			})
+		})
+	}
+	t.Run("the feed is gone", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(row(1, "a", 10))
+			h := startHub(t, HubConfig{Loader: tb, Interval: time.Hour, Finder: slow(tb)})
+			woken := 0
+			s, err := h.SubscribeOwned(t.Context(), store.Viewer{Subject: "a"}, func() { woken++ })
+			testkit.NoError(t, err)
+			s.Cancel()
+			woken = 0
+			tb.update(h, row(1, "a", 11))
+			h.Retire()
+			if woken > 0 {
+				t.Errorf("woken %d times after Cancel", woken)
+			}
+			time.Sleep(4 * time.Second)
+			wantNothingLeft(t, h)
+		})
 	})
 }
 
