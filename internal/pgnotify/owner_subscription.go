@@ -52,8 +52,7 @@ func (f *ownerSearch) countDown() {
 // SubscribeOwned watches all rows that a viewer may see and that have not ended, as one subscriber, also those that are inserted later. It
 // returns when the states of all rows that exist at the call can be taken; there may be none. Confirm is not needed, because the rows
 // are known to be the viewer's. When a row ends, is deleted or gets another owner, the subscription gets a last state that says so and
-// stops watching the row; it watches the row again if that changes. Where searching takes long, a row that was inserted just before the call may
-// come after the first states. Otherwise it is like [Hub.Subscribe].
+// stops watching the row; it watches the row again if that changes. Otherwise it is like [Hub.Subscribe].
 func (h *Hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (*Subscription, error) {
 	if h.cfg.Finder == nil {
 		return nil, errors.New("pgnotify: HubConfig.Finder is required by SubscribeOwned")
@@ -71,20 +70,12 @@ func (h *Hub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func
 	if len(h.byOwner.subs) == 0 {
 		h.cfg.Announcer.Want(NewRows)
 	}
-	other := h.byOwner.same(s)
 	h.byOwner.add(s)
-	if other != nil && other.searchTook >= slowSearch && !h.byOwner.isDue(other) && h.cfg.Announcer.Announced(NewRows) {
-		s.searchTook, s.hasMore = other.searchTook, other.hasMore
-		h.readFound(&ownerSearch{subs: []*Subscription{s}}, other.keys())
-	} else {
-		h.byOwner.due[s] = struct{}{}
-		h.byOwner.dueBell.Ring()
-	}
 	h.mu.Unlock()
 	return s, h.awaitFirst(ctx, s)
 }
 
-// add adds a subscription. The caller holds Hub.mu, also of the next methods.
+// add adds a subscription, for which Find must search. The caller holds Hub.mu, also of remove and findAll.
 func (o *ownerSubscriptions) add(s *Subscription) {
 	for _, owner := range s.owners {
 		if o.subs[owner] == nil {
@@ -92,22 +83,8 @@ func (o *ownerSubscriptions) add(s *Subscription) {
 		}
 		o.subs[owner][s] = struct{}{}
 	}
-}
-
-// same returns another subscription to the same owners' rows that has its first states, or nil.
-func (o *ownerSubscriptions) same(s *Subscription) *Subscription {
-	for other := range o.subs[s.owners[0]] {
-		if other != s && other.isReady && slices.Equal(other.owners, s.owners) {
-			return other
-		}
-	}
-	return nil
-}
-
-// isDue reports whether Find must search for a subscription.
-func (o *ownerSubscriptions) isDue(s *Subscription) bool {
-	_, due := o.due[s]
-	return due || o.all
+	o.due[s] = struct{}{}
+	o.dueBell.Ring()
 }
 
 func (o *ownerSubscriptions) remove(s *Subscription) {
@@ -156,9 +133,6 @@ func (h *Hub) searchOwners(ctx context.Context) {
 		h.byOwner.all = false
 	}
 	f := &ownerSearch{subs: slices.Collect(maps.Keys(h.byOwner.due))}
-	for _, s := range f.subs {
-		s.searchTook = 0
-	}
 	clear(h.byOwner.due)
 	h.mu.Unlock()
 	owners := make(map[store.Owner]struct{})
@@ -172,7 +146,6 @@ func (h *Hub) searchOwners(ctx context.Context) {
 	}
 	findCtx, cancel := context.WithTimeout(ctx, h.cfg.ReadTimeout)
 	defer cancel()
-	start := time.Now()
 	keys, more, err := h.cfg.Finder.Owned(findCtx, slices.Collect(maps.Keys(owners)))
 	if ctx.Err() != nil {
 		return
@@ -180,11 +153,12 @@ func (h *Hub) searchOwners(ctx context.Context) {
 	h.findTrouble.Log(h.cfg.Logger, slog.LevelError, err,
 		"database query for the audits of users who watch all of theirs failed, trying again",
 		"database queries for the audits of users who watch all of theirs work again")
-	h.searchDone(f, keys, more, time.Since(start), err)
+	h.searchDone(f, keys, more, err)
 }
 
-// searchDone reads the rows that a search has found. A failed search is retried after half a second.
-func (h *Hub) searchDone(f *ownerSearch, keys []store.Key, more []store.Owner, took time.Duration, err error) {
+// searchDone marks the rows that a search has found dirty. They may be many, so it releases the lock between chunks. A failed search is
+// retried after half a second.
+func (h *Hub) searchDone(f *ownerSearch, keys []store.Key, more []store.Owner, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.byOwner.findError = err
@@ -198,14 +172,8 @@ func (h *Hub) searchDone(f *ownerSearch, keys []store.Key, more []store.Owner, t
 		return
 	}
 	for _, s := range f.subs {
-		s.searchTook = took
 		s.hasMore = slices.ContainsFunc(s.owners, func(o store.Owner) bool { return slices.Contains(more, o) })
 	}
-	h.readFound(f, keys)
-}
-
-// readFound marks the rows of a search dirty. They may be many, so it releases the lock between chunks. The caller holds mu.
-func (h *Hub) readFound(f *ownerSearch, keys []store.Key) {
 	f.since, f.unread = h.reads, len(keys)+1
 	for chunk := range slices.Chunk(keys, maxRead) {
 		for _, key := range chunk {
@@ -218,34 +186,6 @@ func (h *Hub) readFound(f *ownerSearch, keys []store.Key) {
 		h.mu.Lock()
 	}
 	f.countDown()
-}
-
-// slowSearch is how long a search takes that is not made for each subscription to the same owners' rows: a stream that is opened and closed in a
-// loop would keep a processor of PostgreSQL busy. What the search has found is watched on after the last subscriber has left, for ten
-// times as long as the search took, but no longer than the safety net's interval.
-const slowSearch = 50 * time.Millisecond
-
-// keep watches the rows of a subscription that was canceled on for a while, and reports whether it does. The caller holds mu.
-func (h *Hub) keep(s *Subscription) bool {
-	if !s.isReady || s.searchTook < slowSearch || h.feedGone || h.byOwner.same(s) != nil {
-		return false
-	}
-	s.wake = nil
-	s.Take()
-	time.AfterFunc(min(10*s.searchTook, h.cfg.Interval), func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.drop(s)
-	})
-	return true
-}
-
-// keys returns the keys of the rows that a subscription watches. The caller holds Hub.mu.
-func (s *Subscription) keys() (keys []store.Key) {
-	for _, m := range s.members {
-		keys = append(keys, m.entry.key)
-	}
-	return keys
 }
 
 // owns reports whether a row belongs to one of the subscription's owners.

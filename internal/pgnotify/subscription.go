@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"auditstream/internal/store"
 )
@@ -19,14 +18,12 @@ type Subscription struct {
 	ready  chan struct{} // closed when the first states can be taken
 	owners []store.Owner // for SubscribeOwned: whose rows it watches; nil for Subscribe
 
-	members   []*member // Hub.mu guards this and the fields down to searchTook
+	members   []*member // Hub.mu guards this and the fields down to hasMore
 	waiting   int       // members without a first state
 	isReady   bool      // ready is closed
 	confirmed bool      // Confirm was called
 	canceled  bool      // Cancel was called
 	hasMore   bool      // the owners have more rows than are watched
-
-	searchTook time.Duration // how long the last search for the owners' rows took; 0 during a search
 
 	feedGone atomic.Bool // Hub.Retire was called
 
@@ -135,13 +132,6 @@ func (s *Subscription) Cancel() {
 		return
 	}
 	s.canceled = true
-	if s.owners == nil || !h.keep(s) {
-		h.drop(s)
-	}
-}
-
-// drop forgets a subscription. The caller holds mu.
-func (h *Hub) drop(s *Subscription) {
 	for _, m := range s.members {
 		h.removeMember(s, m.entry)
 		h.dropUnwatched(m.entry)
@@ -176,11 +166,8 @@ func (h *Hub) dropUnwatched(e *entry) {
 	}
 }
 
-// put gives a subscription a state. It replaces a state of the same row that was not taken yet. The caller holds Hub.mu.
+// put gives a subscription a state. It replaces a state of the same row that was not taken yet.
 func (s *Subscription) put(m *member, state *store.State) {
-	if s.canceled { // it is only kept
-		return
-	}
 	s.mu.Lock()
 	switch {
 	case m.fresh == nil:
