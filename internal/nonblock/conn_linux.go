@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -33,8 +34,11 @@ func (s *socket) Read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	failed := s.raw.Read(func(fd uintptr) bool {
-		n, err = call(unix.SYS_READ, fd, unsafe.Pointer(&p[0]), len(p))
-		return err != unix.EAGAIN
+		if n, err = call(unix.SYS_READ, fd, unsafe.Pointer(&p[0]), len(p)); err == unix.EAGAIN {
+			sinceWait.Store(0)
+			return false
+		}
+		return true
 	})
 	switch {
 	case failed != nil:
@@ -97,10 +101,27 @@ func Writev(raw syscall.RawConn, parts [][]byte) (n int, err error) {
 	return n, err
 }
 
+// rawCalls is how many raw calls are made in a row before an ordinary one, unless a read has to wait, which lets other goroutines run.
+// The monitor thread may sleep during raw calls. It is what takes the processor from a goroutine that is busy for long, such as one that reads
+// an answer which is always there already, and what looks for input meanwhile: without it other goroutines waited for up to a second.
+const rawCalls = 128
+
+var sinceWait atomic.Uint32 // calls since a read had to wait
+
+// ordinary counts a call, and reports whether it is to be an ordinary one.
+func ordinary() bool { return sinceWait.Add(1)%rawCalls == 0 }
+
 // call makes a system call again until no signal interrupts it.
 func call(trap, fd uintptr, p unsafe.Pointer, n int) (int, error) {
 	for {
-		switch done, _, errno := syscall.RawSyscall(trap, fd, uintptr(p), uintptr(n)); errno {
+		var done uintptr
+		var errno syscall.Errno
+		if ordinary() {
+			done, _, errno = syscall.Syscall(trap, fd, uintptr(p), uintptr(n))
+		} else {
+			done, _, errno = syscall.RawSyscall(trap, fd, uintptr(p), uintptr(n))
+		}
+		switch errno {
 		case 0:
 			return int(done), nil
 		case unix.EINTR:

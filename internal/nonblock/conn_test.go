@@ -1,4 +1,4 @@
-package nonblock_test
+package nonblock
 
 import (
 	"errors"
@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"auditstream/internal/nonblock"
 	"auditstream/internal/testkit"
 
 	"go.uber.org/goleak"
@@ -55,7 +54,7 @@ func TestConn(t *testing.T) {
 			t.Parallel()
 			nettest.TestConn(t, func() (a, b net.Conn, stop func(), err error) {
 				a, b = pair(t, network)
-				a, b = nonblock.Wrap(a), nonblock.Wrap(b)
+				a, b = Wrap(a), Wrap(b)
 				return a, b, func() { _, _ = a.Close(), b.Close() }, nil
 			})
 		})
@@ -103,7 +102,7 @@ func TestErrorsAreThoseOfNet(t *testing.T) {
 		plain, peer := pair(t, "tcp")
 		want := fail(t, plain, peer)
 		wrapped, peer := pair(t, "tcp")
-		got := fail(t, nonblock.Wrap(wrapped), peer)
+		got := fail(t, Wrap(wrapped), peer)
 		testkit.Equal(t, kind(got), kind(want), name, got, "where package net has", want)
 	})
 }
@@ -127,7 +126,7 @@ func TestWrapLeavesOthersAlone(t *testing.T) {
 	t.Parallel()
 	a, b := net.Pipe()
 	defer func() { _, _ = a.Close(), b.Close() }()
-	if nonblock.Wrap(a) != a {
+	if Wrap(a) != a {
 		t.Error("another connection")
 	}
 }
