@@ -66,7 +66,7 @@ var documented = []documentedBlock{
 	{page: "docs/proxies.md", test: "TestProxies"},
 	{page: "docs/backup-and-migrations.md", test: "TestDocsBackup"},
 
-	{page: "docs/watch-as-locks.md", begin: "when (case when new.id is null", why: "it is the trigger of install.sql in short, which TestLocksMissNothing tries"},
+	{page: "docs/watch-as-locks.md", begin: "when (case when pg_try_advisory_lock", why: "it is the trigger of install.sql in short, which TestLocksMissNothing tries"},
 	{page: "docs/contributing.md", begin: "cmd/auditstream ──▶ service", why: "it is a drawing"},
 	{page: "docs/contributing.md", begin: "make help ", do: (*reader).target},
 	{page: "CONTRIBUTING.md", begin: ".ci/setup test", why: "make test begins with it, also before this test"},
