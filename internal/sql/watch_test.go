@@ -1,12 +1,18 @@
 package sql_test
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"auditstream/internal/pgtest"
 	"auditstream/internal/sql"
 	"auditstream/internal/testkit"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // unwatched is an installed table with five rows, of which nobody watches any, and an ear.
@@ -156,6 +162,43 @@ func TestNotifyAlways(t *testing.T) {
 	b.notifies(t, conn, `delete from audits where id = 7`, "7")
 	b.install(t, conn, sql.Options{})
 	b.notifies(t, conn, `update audits set progress = 13 where id = 1`)
+}
+
+// A row whose key is null, or a text of more than 255 bytes, causes no notification, no lock and no warning, whatever is watched.
+func TestRowWithoutAKeyIsIgnored(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"bigint", "smallint", "uuid", "text", "varchar(500)"} {
+		for _, always := range []bool{false, true} {
+			t.Run(fmt.Sprint(kind, " always ", always), func(t *testing.T) {
+				t.Parallel()
+				dsn, conn := database(t)
+				exec(t, conn, `create table jobs (id `+kind+` unique, status text, progress integer, user_id text)`)
+				install(t, conn, sql.Options{Feed: "jobs", Table: "jobs", NotifyAlways: always})
+				b := listener{pgtest.Connect(t, dsn)}
+				exec(t, b.conn, `listen auditstream; select count(pg_advisory_lock_shared(class, n)) from auditstream.feeds, generate_series(0, buckets + 63) n`)
+				key := map[string]string{"uuid": "00000000-0000-4000-8000-000000000001"}[kind]
+				key = cmp.Or(key, "7")
+				b.notifies(t, conn, `insert into jobs values ('`+key+`', 'running', 1)`, "jobs:"+key)
+				var warned []string
+				cfg := conn.Config().Copy()
+				cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { warned = append(warned, n.Message) }
+				writer, err := pgx.ConnectConfig(t.Context(), cfg)
+				testkit.NoError(t, err)
+				t.Cleanup(func() { _ = writer.Close(context.Background()) })
+				b.notifies(t, writer, `insert into jobs values (null, 'running', 1); update jobs set progress = 2 where id is null; delete from jobs where id is null`)
+				b.notifies(t, writer, `update jobs set id = null where id is not null`, "jobs:"+key)
+				b.notifies(t, writer, `update jobs set id = '`+key+`'`, "jobs:"+key)
+				if kind == "text" || strings.HasPrefix(kind, "varchar") {
+					b.notifies(t, writer, `update jobs set id = repeat('x', 256)`, "jobs:"+key)
+					b.notifies(t, writer, `update jobs set progress = 3; update jobs set id = null; delete from jobs`)
+				}
+				equal(t, "locks", column(t, writer, `select count(*)::text from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()`), []string{"0"})
+				if len(warned) > 0 {
+					t.Errorf("warnings: %q", warned)
+				}
+			})
+		}
+	}
 }
 
 // What an instance has said of what it watches ends with its session, however that ends.
