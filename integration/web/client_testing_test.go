@@ -33,10 +33,11 @@ func TestClientTestingServer(t *testing.T) {
 }
 
 // The first test of a user of Node.js has ten lines and takes three seconds on top of PostgreSQL's start, from node's start to its end,
-// with installing. Of several runs the quickest counts: what others do on the machine is not the test's.
+// with installing. Of several runs the quickest counts, and on a slow machine it may take as many times as long as a test that only asks
+// the database.
 func TestDocsTestingFirstTestInNode(t *testing.T) {
 	t.Parallel()
-	const lines, most, tries = 10, 3 * time.Second, 8
+	const lines, most, moreThanIdle, tries = 10, 3 * time.Second, 4, 8
 	code := harness.Fenced(t, "docs/testing.md", "first.test.mjs")
 	if n := len(strings.FieldsFunc(code, func(r rune) bool { return r == '\n' })); n > lines {
 		t.Errorf("the first test has %d lines, want at most %d:\n%s", n, lines, code)
@@ -44,21 +45,27 @@ func TestDocsTestingFirstTestInNode(t *testing.T) {
 	dir := harness.NodeProject(t)
 	for name, text := range map[string]string{
 		"first.test.mjs": code,
+		"idle.test.mjs":  "import test from 'node:test';\nimport { db } from './db.mjs';\ntest('asks', () => db.query('select 1'));\n",
 		"db.mjs":         "import pg from 'pg';\nexport const db = new pg.Pool({ connectionString: process.env.DATABASE_URL, allowExitOnIdle: true });\n",
 	} {
 		harness.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	harness.PlainBinary(t) // is not built within the time
-	quickest := time.Hour
-	for n := 0; n < tries && quickest > most && !t.Failed(); n++ {
+	quickest, idle := time.Hour, time.Duration(0)
+	for n := 0; n < tries && quickest > max(most, moreThanIdle*idle) && !t.Failed(); n++ {
 		admin := auditsOfUser1(t)
 		start := time.Now()
 		harness.NodeTest(t, dir, "first.test.mjs", admin)
 		quickest = min(quickest, time.Since(start))
+		start = time.Now()
+		harness.NodeTest(t, dir, "idle.test.mjs", admin)
+		if took := time.Since(start); n == 0 || took < idle {
+			idle = took
+		}
 	}
-	t.Logf("%v", quickest)
-	if quickest > most {
-		t.Errorf("the first test takes %v, want at most %v", quickest, most)
+	t.Logf("%v, and %v for a test that only asks the database", quickest, idle)
+	if quickest > max(most, moreThanIdle*idle) {
+		t.Errorf("the first test takes %v, want at most %v, or %d times the %v of one that only asks the database", quickest, most, moreThanIdle, idle)
 	}
 }
 

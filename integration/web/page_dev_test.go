@@ -21,8 +21,9 @@ func TestPageShowsDevAudits(t *testing.T) {
 
 	p.wait(t, "five audits or more, and the connection", `document.querySelectorAll('.row[data-status]:not([data-status=""])').length >= 5
 		&& document.querySelector('#link').dataset.state === 'live'`)
-	p.eval(t, `window.before = new Map([...document.querySelectorAll('#running .row')].map(row => [row, row.querySelector('.bar').getAttribute('aria-valuenow')]))`)
-	p.wait(t, "two bars to move", `[...before].filter(([row, was]) => (bar => bar.getAttribute('aria-valuenow') !== was
+	p.eval(t, `window.before = new Map([...document.querySelectorAll('#running .row')].map(row => [row.dataset.id, row.querySelector('.bar').getAttribute('aria-valuenow')]))`)
+	p.wait(t, "two bars to move", `[...document.querySelectorAll('.row')].filter(row => (bar => before.has(row.dataset.id)
+		&& bar.getAttribute('aria-valuenow') !== before.get(row.dataset.id)
 		&& bar.firstElementChild.style.width === bar.getAttribute('aria-valuenow') + '%')(row.querySelector('.bar'))).length >= 2`)
 	// All of them by one connection.
 	if streams := p.json(t, `performance.getEntriesByType('resource').filter(r => r.name.includes('/sse/')).length`); streams > "1" {
