@@ -2,6 +2,7 @@ package server
 
 import (
 	"hash/maphash"
+	"maps"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -63,6 +64,7 @@ type refusalBuckets[K comparable] struct {
 
 	mu      sync.Mutex
 	buckets map[uint64]*rate.Limiter
+	sweepAt int // how many buckets there are when those that are full again are dropped
 }
 
 func newRefusalBuckets[K comparable](perMinute int) *refusalBuckets[K] {
@@ -88,6 +90,10 @@ func (b *refusalBuckets[K]) take(key K, tokens int) {
 	defer b.mu.Unlock()
 	hash := maphash.Comparable(b.seed, key)
 	if b.buckets[hash] == nil {
+		if len(b.buckets) >= b.sweepAt {
+			maps.DeleteFunc(b.buckets, func(_ uint64, bucket *rate.Limiter) bool { return bucket.Tokens() >= float64(bucket.Burst()) })
+			b.sweepAt = 2 * len(b.buckets)
+		}
 		if len(b.buckets) >= maxBuckets {
 			for other := range b.buckets {
 				delete(b.buckets, other)

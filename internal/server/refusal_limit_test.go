@@ -162,6 +162,27 @@ func TestS4LimitOfRefusalsIsBoundedItself(t *testing.T) {
 	}
 }
 
+// Users whose refusals are long ago were remembered until there were 10,000 of them.
+func TestS4RefusalsOfLongAgoAreForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newRefusalBuckets[string](60)
+		for k := range 5000 {
+			b.take(fmt.Sprint(k), 1) // which is there again after a second
+			if k%10 == 0 {
+				b.take("one who goes on", 2)
+			}
+			time.Sleep(10 * time.Millisecond)
+			if got := len(b.buckets); got > 250 {
+				t.Fatalf("%d users are remembered, of which a hundred were refused in the last second", got)
+			}
+		}
+		if !b.empty("one who goes on") || b.empty("4999") {
+			t.Error("the wrong one is over the limit")
+		}
+	})
+}
+
 func TestRequestsAndConnectionsHaveOneAddress(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "fe80::1%lo"} {
