@@ -130,8 +130,9 @@ func listenConfig(from *pgx.ConnConfig, name string) *pgx.ConnConfig {
 	if cfg.ConnectTimeout == 0 || cfg.ConnectTimeout > connectTimeout {
 		cfg.ConnectTimeout = connectTimeout
 	}
+	dial := from.DialFunc
 	cfg.DialFunc = nonblock.Dial(func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := from.DialFunc(ctx, network, address)
+		conn, err := dial(ctx, network, address)
 		if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
 			_ = tcp.SetKeepAliveConfig(keepAlive) // an error means that it is closed; its first use finds that, too
 		}
