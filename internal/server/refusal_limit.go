@@ -64,7 +64,7 @@ type refusalBuckets[K comparable] struct {
 
 	mu      sync.Mutex
 	buckets map[uint64]*rate.Limiter
-	sweepAt int // how many buckets there are when those that are full again are dropped
+	swept   time.Time // when those that were full again were last dropped
 }
 
 func newRefusalBuckets[K comparable](perMinute int) *refusalBuckets[K] {
@@ -90,9 +90,9 @@ func (b *refusalBuckets[K]) take(key K, tokens int) {
 	defer b.mu.Unlock()
 	hash := maphash.Comparable(b.seed, key)
 	if b.buckets[hash] == nil {
-		if len(b.buckets) >= b.sweepAt {
+		if time.Since(b.swept) >= time.Minute { // not more often: while many are refused, few are full
 			maps.DeleteFunc(b.buckets, func(_ uint64, bucket *rate.Limiter) bool { return bucket.Tokens() >= float64(bucket.Burst()) })
-			b.sweepAt = 2 * len(b.buckets)
+			b.swept = time.Now()
 		}
 		if len(b.buckets) >= maxBuckets {
 			for other := range b.buckets {
