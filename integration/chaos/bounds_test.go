@@ -126,7 +126,7 @@ func (j *journal) outage(from, to time.Time) bool {
 func due(committed time.Time, windows []window) (deadline time.Time, cause string) {
 	deadline, cause = committed.Add(prompt), noFault
 	for _, w := range windows {
-		if w.from.After(deadline) {
+		if w.from.After(deadline.Add(slack)) { // a fault may begin while a change is late by no more than the slack
 			break // so do all that follow
 		}
 		if w.to.Before(committed) {
