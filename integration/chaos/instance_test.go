@@ -149,6 +149,19 @@ func (l *life) records() []logRecord {
 	return records
 }
 
+// troubles is what the log says of all lives, without the ends of streams.
+func (r *replica) troubles() string {
+	var lines []string
+	for _, l := range r.lives {
+		for line := range strings.Lines(l.Log.String()) {
+			if !strings.Contains(line, `"stream ended"`) {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return strings.Join(lines, "")
+}
+
 // listening is the times of LISTEN over all lives.
 func (r *replica) listening() (all listening) {
 	for _, l := range r.lives {

@@ -47,6 +47,9 @@ func chaosRun(t *testing.T, plan schedule, c *chaos) {
 	c.run(t)
 	c.judge(t, began)
 	if t.Failed() {
+		for _, r := range c.processes() {
+			t.Logf("instance %d says:\n%s", r.n, r.troubles())
+		}
 		t.Logf("to replay: make chaos CHAOS=%v CHAOS_SEED=%d", plan.duration, plan.seed)
 	}
 }
@@ -152,15 +155,19 @@ func (c *chaos) run(t *testing.T) {
 	limit := time.AfterFunc(recovery+relisten+2*c.replicas[1].maxDuration, cancel)
 	defer limit.Stop()
 	clients.Wait()
-	processes := c.replicas
-	if c.relay != nil {
-		processes = append(slices.Clip(processes), c.relay)
-	}
-	for _, r := range processes {
+	for _, r := range c.processes() {
 		if err := r.stop(t.Context(), syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// processes is the instances, and the relay if there is one.
+func (c *chaos) processes() []*replica {
+	if c.relay == nil {
+		return c.replicas
+	}
+	return append(slices.Clip(c.replicas), c.relay)
 }
 
 // judge checks what was recorded, and reports.
