@@ -27,7 +27,6 @@ made from the flags (` + "`make docs-configuration`" + `).
 
 | variable | default | meaning |
 | --- | --- | --- |
-| ` + "`GOGC`" + ` | 50 in ` + "`serve`" + ` | How much garbage there may be before it is collected, in per cent of the memory in use. More saves processor time while thousands connect. |
 | ` + "`GOMEMLIMIT`" + ` | none | Memory from which on garbage is collected sooner, such as ` + "`400MiB`" +
 		`. Unit and image set 512 MiB. Set nine tenths of a container's limit. |
 

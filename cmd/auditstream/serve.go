@@ -47,7 +47,6 @@ func (c *serveCmd) Run(ctx context.Context, std streams, current *configuration,
 		return err
 	}
 	c.processorFlags.apply()
-	limitGarbage()
 	if c.DatabaseListenURL != "" {
 		if err := checkParameters(ctx, "DATABASE_LISTEN_URL", c.DatabaseListenURL); err != nil {
 			return err

@@ -24,16 +24,18 @@ type Task interface {
 	Drain()
 }
 
-// Conn is a connection taken from net/http. Only its current goroutine may call its methods: the handler, and after Serve the writer that
-// runs its task. Schedule may be called from anywhere.
+// Conn is a connection that net/http does not serve. Only its current goroutine may call its methods: the handler, and after Serve the writer
+// that runs its task. Schedule may be called from anywhere.
 type Conn struct {
 	pool    *Pool
 	task    Task
 	key     uint64 // its number in epoll's events
 	sock    net.Conn
 	rawConn syscall.RawConn // nil when the connection is not a *net.TCPConn: then only Go's Read and Write are used
-	input   []byte          // what net/http had read beyond the request
+	input   []byte          // what was read beyond the request
 	served  bool            // Serve was called, so only writers use it
+	watched bool            // epoll watches it
+	noted   bool            // Input was called; Pool.mu guards it
 
 	next *Conn // the next in the pool's queue; queue guards it
 }
@@ -47,8 +49,12 @@ func (p *Pool) Hijack(w http.ResponseWriter) *Conn {
 		p.unexpect()
 		return nil
 	}
+	if a, ok := conn.(adopted); ok {
+		p.unexpect()
+		return a.conn
+	}
 	c := &Conn{pool: p, input: bufferedInput(buffered.Reader)}
-	if again, ok := conn.(*reusedConn); ok {
+	if again, ok := conn.(*readConn); ok {
 		c.input = append(c.input, again.input...)
 		conn = again.Conn
 	}
@@ -57,6 +63,24 @@ func (p *Pool) Hijack(w http.ResponseWriter) *Conn {
 	}
 	c.sock = conn
 	return c
+}
+
+// Adopt takes a connection that net/http has not had, whose request was read. Its handler may take it by way of [Conn.Hijack], and then calls
+// Begin as after [Pool.Hijack]; otherwise the caller calls Close or ReturnToHTTP. Until Begin, task is told when the client disconnects.
+func (p *Pool) Adopt(sock *net.TCPConn, raw syscall.RawConn, task Task) *Conn {
+	c := &Conn{pool: p, sock: sock, rawConn: raw, task: task}
+	p.expect()
+	p.add(c)
+	c.watched = p.disconnects.watch(c, false)
+	return c
+}
+
+// Hijack is the method of an [http.Hijacker] for the handler of an adopted connection's request: [Pool.Hijack] then returns c.
+func (c *Conn) Hijack() (net.Conn, *bufio.ReadWriter, error) { return adopted{c.sock, c}, nil, nil }
+
+type adopted struct {
+	net.Conn
+	conn *Conn
 }
 
 // bufferedInput returns a copy of what a reader has buffered, so that the reader's buffer can be freed.
@@ -70,15 +94,21 @@ func bufferedInput(r *bufio.Reader) []byte {
 
 // Begin sets the task, whose Input and Drain may be called from now on.
 func (c *Conn) Begin(task Task) {
-	c.task = task
-	c.pool.add(c)
+	if c.key == 0 {
+		c.task = task
+		c.pool.add(c)
+	} else {
+		c.pool.setTask(c, task)
+	}
 }
 
 // Serve leaves the connection to the writers, which run the task at once and after each Schedule. The handler must not use it any more.
 func (c *Conn) Serve() {
-	if c.rawConn != nil {
+	switch {
+	case c.watched:
+	case c.rawConn != nil:
 		c.pool.disconnects.watch(c, false)
-	} else {
+	default:
 		c.pool.goroutines.Go(c.readUntilEnd)
 	}
 	c.served = true
@@ -130,10 +160,7 @@ func (c *Conn) AwaitRequest() bool { return c.input == nil && c.pool.disconnects
 // ReturnToHTTP gives the connection to net/http for the next request.
 func (c *Conn) ReturnToHTTP() {
 	c.pool.disconnects.unwatch(c)
-	c.pool.cfg.Gone(c.sock) // net/http counts it as a new one
-	if !c.pool.returned.offer(&reusedConn{Conn: c.sock, input: c.input}) {
-		_ = c.sock.Close()
-	}
+	c.pool.GiveToHTTP(c.sock, c.input)
 	c.pool.remove(c)
 }
 

@@ -12,10 +12,9 @@ import (
 
 // Config configures a Pool. Write and Logger are required.
 type Config struct {
-	// Addr is the address that the listener returned by Listener reports. With nil, ReturnToHTTP must not be called.
+	// Addr is the address that the listener returned by Listener reports. With nil, nothing may be given to net/http.
 	Addr net.Addr
-	// Gone is called for each taken connection when it is closed or goes back to net/http, which then counts it as a new one. nil means
-	// no function.
+	// Gone is called for each connection that the pool closes. nil means no function.
 	Gone func(net.Conn)
 	// Write writes what a client does not accept at once. It may wait for the client, for a bounded time.
 	Write func(net.Conn, []byte) error
@@ -23,7 +22,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Pool holds the connections taken from net/http and the writers that run their tasks. Safe for concurrent use.
+// Pool holds the connections that net/http does not serve and the writers that run their tasks. Safe for concurrent use.
 type Pool struct {
 	cfg         Config
 	disconnects *disconnects
@@ -59,7 +58,7 @@ func New(cfg Config) *Pool {
 	return p
 }
 
-// Listener returns the listener on which net/http accepts the connections that were handed back.
+// Listener returns the listener on which net/http accepts the connections that it is given.
 func (p *Pool) Listener() net.Listener { return p.returned }
 
 // Close frees a pool for which Run was not called.
@@ -102,6 +101,19 @@ func (p *Pool) add(c *Conn) {
 	}
 }
 
+// setTask sets the task of a connection that was added with another, and tells it what the other was told.
+func (p *Pool) setTask(c *Conn, task Task) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.task = task
+	if c.noted {
+		task.Input()
+	}
+	if p.draining {
+		task.Drain()
+	}
+}
+
 func (p *Pool) remove(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,6 +126,7 @@ func (p *Pool) noteInput(key uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := p.open[key]; c != nil {
+		c.noted = true
 		c.task.Input()
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// returnListener gives connections back to net/http for their next request, after their stream has ended.
+// returnListener gives connections to net/http: those back whose stream has ended, for their next request, and new ones.
 type returnListener struct {
 	addr   net.Addr
 	conns  chan net.Conn
@@ -15,6 +15,14 @@ type returnListener struct {
 
 func newReturnListener(addr net.Addr) *returnListener {
 	return &returnListener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// GiveToHTTP gives net/http a connection of which input was already read. During the shutdown it closes it.
+func (p *Pool) GiveToHTTP(conn net.Conn, input []byte) {
+	if !p.returned.offer(&readConn{Conn: conn, input: input}) {
+		_ = conn.Close()
+		p.cfg.Gone(conn)
+	}
 }
 
 // offer waits until net/http accepts the connection, and reports whether it did. After Close it does not.
@@ -43,13 +51,13 @@ func (b *returnListener) Close() error {
 
 func (b *returnListener) Addr() net.Addr { return b.addr }
 
-// reusedConn is a connection of which some input was already read. Read returns that input first.
-type reusedConn struct {
+// readConn is a connection of which some input was already read. Read returns that input first.
+type readConn struct {
 	net.Conn
 	input []byte
 }
 
-func (c *reusedConn) Read(p []byte) (int, error) {
+func (c *readConn) Read(p []byte) (int, error) {
 	if len(c.input) == 0 {
 		return c.Conn.Read(p)
 	}

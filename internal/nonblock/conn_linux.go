@@ -34,7 +34,7 @@ func (s *socket) Read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	failed := s.raw.Read(func(fd uintptr) bool {
-		if n, err = call(unix.SYS_READ, fd, unsafe.Pointer(&p[0]), len(p)); err == unix.EAGAIN {
+		if n, err = Read(fd, p); err == unix.EAGAIN {
 			sinceWait.Store(0)
 			return false
 		}
@@ -74,6 +74,12 @@ func (s *socket) Write(p []byte) (n int, err error) {
 // failure makes an error of a system call into what package net returns.
 func (s *socket) failure(name string, err error) error {
 	return &net.OpError{Op: name, Net: s.LocalAddr().Network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError(name, err)}
+}
+
+// Read reads what a socket has received, at most len(p) bytes, of which there is one at least. Without input its error is EAGAIN; at the end it
+// returns 0. fd is what a [syscall.RawConn] passes.
+func Read(fd uintptr, p []byte) (int, error) {
+	return call(unix.SYS_READ, fd, unsafe.Pointer(&p[0]), len(p))
 }
 
 // Writev writes as much of all parts as the socket accepts now, which may be nothing, and returns how many bytes. It does not wait.

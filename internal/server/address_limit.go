@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
@@ -53,22 +54,35 @@ func oneClient(addr netip.Addr) netip.Addr {
 	return addr
 }
 
+// overLimitConn is a connection over its address's limit.
+type overLimitConn struct{ net.Conn }
+
 // overLimit is a context key: the connection is over its address's limit.
 type overLimit struct{}
 
-// connContext is the http.Server's ConnContext: it counts a connection, and marks one over the limit.
-func (l *addressLimit) connContext(ctx context.Context, conn net.Conn) context.Context {
-	if l.max == 0 {
-		return ctx
+// connContext is the http.Server's ConnContext: it marks the requests on a connection over the limit.
+func connContext(ctx context.Context, conn net.Conn) context.Context {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	addr := clientAddr(conn)
-	l.open[addr]++
-	if l.open[addr] > l.max {
+	if _, over := conn.(overLimitConn); over {
 		return context.WithValue(ctx, overLimit{}, true)
 	}
 	return ctx
+}
+
+// add counts a connection, unless its address has twice the limit already. It returns the connection, marked if it is over the limit.
+func (l *addressLimit) add(conn net.Conn) (marked net.Conn, added bool) {
+	addr := clientAddr(conn)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[addr] >= 2*l.max {
+		return conn, false
+	}
+	if l.open[addr]++; l.open[addr] > l.max {
+		return overLimitConn{conn}, true
+	}
+	return conn, true
 }
 
 // connState is the http.Server's ConnState: it releases a connection that has ended. A hijacked one counts until release is called.
@@ -90,12 +104,6 @@ func (l *addressLimit) release(conn net.Conn) {
 	}
 }
 
-func (l *addressLimit) full(conn net.Conn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.open[clientAddr(conn)] >= 2*l.max
-}
-
 // limitListener returns a listener that closes connections beyond twice the limit.
 func (l *addressLimit) limitListener(inner net.Listener) net.Listener {
 	if l.max == 0 {
@@ -109,12 +117,15 @@ type limitedListener struct {
 	limit *addressLimit
 }
 
-// Accept has one caller, which counts each connection (connContext) before it accepts the next.
 func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
-		if err != nil || !l.limit.full(conn) {
-			return conn, err
+		if err != nil {
+			return nil, err
+		}
+		conn, added := l.limit.add(conn)
+		if added {
+			return conn, nil
 		}
 		l.limit.refused()
 		_ = conn.Close() // nothing was written that an error could lose

@@ -76,7 +76,7 @@ var jwtLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_
 func tokenInURL(u *url.URL) bool {
 	text := u.String()
 	for range maxEscapes {
-		if jwtLike.MatchString(text) {
+		if strings.Count(text, ".") > 1 && jwtLike.MatchString(text) { // the usual URL has no dot, and needs no regular expression
 			return true
 		}
 		text = unescape(text)

@@ -38,6 +38,7 @@ func (s *Handler) hijack(w http.ResponseWriter, r *http.Request) *connection {
 // responseHead returns the head of the answer as net/http would write it.
 func responseHead(header http.Header) []byte {
 	var b bytes.Buffer
+	b.Grow(512) // with the usual fields it does not grow again
 	b.WriteString("HTTP/1.1 200 OK\r\n")
 	_ = header.Write(&b) // a write to a buffer does not fail
 	b.WriteString("Date: " + time.Now().UTC().Format(http.TimeFormat) + "\r\nTransfer-Encoding: chunked\r\n\r\n")

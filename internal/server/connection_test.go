@@ -317,6 +317,7 @@ func TestTakenConnectionsCountForTheirAddress(t *testing.T) {
 // It counts goroutines and descriptors, so it is not parallel.
 func TestThousandsOfStreamsLeaveNothingBehind(t *testing.T) {
 	const rounds, each = 20, 100
+	const idleWorkers = 16 // which streamListener may keep, or not yet have after the first round
 	var watching atomic.Int64
 	s, stop := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) {
 		watching.Add(1)
@@ -345,7 +346,7 @@ func TestThousandsOfStreamsLeaveNothingBehind(t *testing.T) {
 	testkit.Eventually(t, "no goroutine, file or address is left", func() bool {
 		s.address.mu.Lock()
 		defer s.address.mu.Unlock()
-		return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files && len(s.address.open) == 0
+		return runtime.NumGoroutine() <= goroutines+idleWorkers && openFiles(t) <= files && len(s.address.open) == 0
 	})
 	stop()
 }

@@ -15,8 +15,8 @@ import (
 // routes builds the handler of the public address.
 func (s *Handler) routes() http.Handler {
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
-	s.handle(r, "/api/v1/sse/{feed}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, queryKeys) }, http.MethodGet)
 	s.handle(r, "/api/v1/sse/{feed}/{id}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, pathKey) }, http.MethodGet)
+	s.handle(r, "/api/v1/sse/{feed}/progress", func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, queryKeys) }, http.MethodGet)
 	s.handle(r, "/api/v1/{feed}/{id}/status", s.status, http.MethodGet, http.MethodHead)
 	s.handle(r, "/healthz", s.healthz, http.MethodGet, http.MethodHead)
 	s.handle(r, "/readyz", s.readyz, http.MethodGet, http.MethodHead)

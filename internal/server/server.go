@@ -20,6 +20,8 @@ import (
 
 const (
 	maxHeader = 16 << 10
+	// headerTimeout is how long a connection may take to send the head of its request.
+	headerTimeout = 5 * time.Second
 	// idleTimeout is how long a connection may wait for its next request before it is closed.
 	idleTimeout = 2 * time.Minute
 )
@@ -111,13 +113,13 @@ func (s *Server) AdminAddr() net.Addr {
 // must have been called.
 func (s *Server) Run(ctx context.Context) error {
 	api, admin := s.newHTTPServer(s.Handler), s.newHTTPServer(s.adminRoutes())
-	api.ConnContext, api.ConnState = s.address.connContext, s.address.connState
+	api.ConnContext, api.ConnState = connContext, s.address.connState
 
 	group, ctx := errgroup.WithContext(ctx)
 	if s.pool != nil {
 		group.Go(func() error { return serveError(api.Serve(s.pool.Listener())) })
 	}
-	group.Go(func() error { return serveError(s.serve(api)) })
+	group.Go(func() error { return serveError(s.serve(ctx, api, group.Go)) })
 	if s.admin != nil {
 		group.Go(func() error { return serveError(admin.Serve(s.admin)) })
 	}
@@ -136,7 +138,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: headerTimeout,
 		// Only a POST to /debug/pprof/symbol has a body to wait for. A stream's request has been read whole before this timeout counts.
 		ReadTimeout:    10 * time.Second,
 		IdleTimeout:    idleTimeout,
@@ -147,12 +149,15 @@ func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
 	}
 }
 
-func (s *Server) serve(api *http.Server) error {
+func (s *Server) serve(ctx context.Context, api *http.Server, start func(func() error)) error {
 	l := s.address.limitListener(s.public)
 	if s.cfg.CertFile != "" {
 		shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil }
 		api.TLSConfig = &tls.Config{GetCertificate: shown} // ServeTLS adds HTTP/2
 		return api.ServeTLS(l, "", "")
+	}
+	if s.pool != nil {
+		l = newStreamListener(ctx, l, s.Handler, start)
 	}
 	return api.Serve(l)
 }

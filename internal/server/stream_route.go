@@ -39,11 +39,9 @@ func (s *Handler) serveStream(w http.ResponseWriter, r *http.Request, ids keyFin
 		w.WriteHeader(http.StatusNoContent) // the client has seen the last state; 204 stops EventSource for good
 		return
 	}
-	if !over {
-		if c := s.hijack(w, r); c != nil {
-			c.serve(st, first)
-			return
-		}
+	if c := s.hijack(w, r); c != nil {
+		c.serve(st, first)
+		return
 	}
 	s.endSpan(r.Context())
 	newResponse(w).serve(r.Context(), st, first)
