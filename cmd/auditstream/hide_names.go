@@ -29,6 +29,9 @@ func hideNames(text string) string {
 // hideNamesInErrors is a slog.HandlerOptions.ReplaceAttr: the log shows the names of user and database at the level debug only.
 func hideNamesInErrors(level slog.Leveler) func([]string, slog.Attr) slog.Attr {
 	return func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() != slog.KindAny { // Any would allocate for each number and text of each line
+			return a
+		}
 		if err, ok := a.Value.Any().(error); ok && level.Level() > slog.LevelDebug {
 			text := err.Error()
 			if strings.Contains(text, "failed to connect") {
