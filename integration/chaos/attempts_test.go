@@ -36,7 +36,8 @@ func (j *judge) excuse(c *chaosClient, n int, a attempt) string {
 		}
 	case endedForNow:
 		// A read that hung may fail after the database is back; the retry follows within a second.
-		if !j.any(a.instance, a.tried.Add(-time.Second-slack), a.ended, blind, down) {
+		since := a.tried.Add(-time.Second - slack)
+		if !j.any(a.instance, since, a.ended, blind, down) && !j.control.busy(since, a.ended) {
 			return "while the database could be read"
 		}
 	case endedExpired:

@@ -11,6 +11,7 @@ import (
 type judge struct {
 	ledger   *ledger
 	faults   []window // of all instances, the times without LISTEN included
+	control  *control
 	replicas []*replica
 	heard    []listening // by instance
 	report   *report

@@ -47,6 +47,9 @@ func chaosRun(t *testing.T, plan schedule, c *chaos) {
 	c.run(t)
 	c.judge(t, began)
 	if t.Failed() {
+		for _, w := range c.control.slow {
+			t.Logf("another client of PostgreSQL was slow from %s to %s", clock(w.from), clock(w.to))
+		}
 		for _, r := range c.processes() {
 			t.Logf("instance %d says:\n%s", r.n, r.troubles())
 		}
@@ -82,6 +85,8 @@ type chaos struct {
 	replicas []*replica
 	relay    *replica // nil: the instances listen to PostgreSQL themselves
 	clients  []*chaosClient
+	control  control
+	serve    string // the instances' role's connection string
 }
 
 func newChaos(t *testing.T, plan schedule) *chaos {
@@ -104,6 +109,7 @@ func newChaos(t *testing.T, plan schedule) *chaos {
 // populate adds the application and the clients, and starts the instances.
 func (c *chaos) populate(t *testing.T, db harness.Database) {
 	t.Helper()
+	c.serve = db.Serve
 	writers, err := pgxpool.New(t.Context(), db.Admin+"&pool_max_conns=12")
 	harness.NoError(t, err)
 	t.Cleanup(writers.Close)
@@ -134,8 +140,11 @@ func (c *chaos) populate(t *testing.T, db harness.Database) {
 func (c *chaos) run(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	closing := make(chan struct{})
+	var controlling sync.WaitGroup
+	defer controlling.Wait()
+	defer cancel()
+	controlling.Go(func() { c.control.run(ctx, c.serve) })
 	var clients sync.WaitGroup
 	for _, client := range c.clients {
 		clients.Go(func() { client.run(ctx, closing) })
@@ -175,7 +184,7 @@ func (c *chaos) judge(t *testing.T, began time.Time) {
 	t.Helper()
 	r := &report{schedule: c.plan, faults: c.journal.counts, writes: c.app.ledger.writes, excused: c.app.excused,
 		clients: make(map[clientStyle]int), staleness: make(map[string][]time.Duration)}
-	j := &judge{ledger: c.app.ledger, faults: c.journal.all(), replicas: c.replicas, report: r, ids: make(map[string]string)}
+	j := &judge{ledger: c.app.ledger, faults: c.journal.all(), control: &c.control, replicas: c.replicas, report: r, ids: make(map[string]string)}
 	injected := j.faults
 	if c.relay != nil { // while it hears nothing, nobody does
 		windows, unexplained := c.relay.deafness(injected)
