@@ -21,7 +21,7 @@ var lowerFloors = map[string][]string{
 	"internal/localpg":              {},
 	"internal/pgnotify":             {"internal/store", "internal/nonblock"},
 	"internal/pgnotify/redisnotify": {"internal/store", "internal/pgnotify"},
-	"internal/server":               {"internal/store", "internal/connpool", "internal/server/web"},
+	"internal/server":               {"internal/store", "internal/connpool", "internal/nonblock", "internal/server/web"},
 }
 
 // forTests are what tests may import besides: what starts PostgreSQL and Redis, and packages of the lowest floor.

@@ -317,7 +317,7 @@ func TestTakenConnectionsCountForTheirAddress(t *testing.T) {
 // It counts goroutines and descriptors, so it is not parallel.
 func TestThousandsOfStreamsLeaveNothingBehind(t *testing.T) {
 	const rounds, each = 20, 100
-	const idleWorkers = 16 // which streamListener may keep, or not yet have after the first round
+	const idleWorkers = 4 // which streamListener may keep, or not yet have after the first round
 	var watching atomic.Int64
 	s, stop := run(t, hubFunc(func(context.Context, []store.Key, store.Viewer, func()) (Subscription, error) {
 		watching.Add(1)

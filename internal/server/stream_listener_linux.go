@@ -19,7 +19,7 @@ const (
 	// maxDirectHead is the size in bytes up to which a request's head is served without net/http.
 	maxDirectHead = 4 << 10
 	// maxIdleWorkers is how many goroutines wait for the next connection, with the stacks that they have grown to.
-	maxIdleWorkers = 16
+	maxIdleWorkers = 4
 )
 
 // streamListener accepts the connections of the public address. It serves those whose first request is a usual one for a stream itself, and
