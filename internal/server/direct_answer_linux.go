@@ -16,14 +16,15 @@ import (
 // directAnswer is the http.ResponseWriter of a request that streamListener serves. A stream takes the connection; any other answer is sent
 // as one, when the handler has returned.
 type directAnswer struct {
-	server *Handler
-	conn   *connpool.Conn
-	sock   net.Conn
-	cancel context.CancelCauseFunc // of the request's context
-	header http.Header
-	status int
-	body   bytes.Buffer
-	taken  bool // the connection is a stream's
+	server  *Handler
+	conn    *connpool.Conn
+	sock    net.Conn
+	cancel  context.CancelCauseFunc // of the request's context
+	header  http.Header
+	status  int
+	body    bytes.Buffer
+	taken   bool // the connection is a stream's
+	chunked bool
 }
 
 // serveDirect serves a request on a connection that net/http has not had.
@@ -57,6 +58,9 @@ func (w *directAnswer) send() error {
 	w.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	answer := http.Response{StatusCode: w.status, ProtoMajor: 1, ProtoMinor: 1, Header: w.header, ContentLength: int64(w.body.Len()),
 		Body: io.NopCloser(&w.body)}
+	if w.chunked {
+		answer.ContentLength, answer.TransferEncoding = -1, []string{"chunked"}
+	}
 	var b bytes.Buffer
 	if err := answer.Write(&b); err != nil {
 		return err
@@ -77,8 +81,8 @@ func (w *directAnswer) Write(p []byte) (int, error) {
 	return w.body.Write(p)
 }
 
-// Flush does nothing: each answer that is no stream is whole when its handler returns.
-func (w *directAnswer) Flush() {}
+// Flush only makes an answer of unknown length a chunked one, as with net/http: it is whole when its handler returns.
+func (w *directAnswer) Flush() { w.chunked = w.header.Get("Content-Length") == "" }
 
 // SetWriteDeadline does nothing: send sets deadlines.
 func (w *directAnswer) SetWriteDeadline(time.Time) error { return nil }
