@@ -71,7 +71,7 @@ func (p *Pool) Adopt(sock *net.TCPConn, raw syscall.RawConn, task Task) *Conn {
 	c := &Conn{pool: p, sock: sock, rawConn: raw, task: task}
 	p.expect()
 	p.add(c)
-	c.watched = p.disconnects.watch(c, false)
+	c.watch()
 	return c
 }
 
@@ -104,15 +104,19 @@ func (c *Conn) Begin(task Task) {
 
 // Serve leaves the connection to the writers, which run the task at once and after each Schedule. The handler must not use it any more.
 func (c *Conn) Serve() {
-	switch {
-	case c.watched:
-	case c.rawConn != nil:
-		c.pool.disconnects.watch(c, false)
-	default:
+	if c.rawConn != nil {
+		c.watch()
+	} else {
 		c.pool.goroutines.Go(c.readUntilEnd)
 	}
 	c.served = true
 	c.pool.push(c)
+}
+
+// watch makes epoll watch the connection, and reports whether it does.
+func (c *Conn) watch() bool {
+	c.watched = c.watched || c.rawConn != nil && c.pool.disconnects.watch(c, false)
+	return c.watched
 }
 
 // readUntilEnd waits until the client disconnects, for a connection that epoll cannot watch.
@@ -155,9 +159,11 @@ func (c *Conn) Write(parts ...[]byte) error {
 
 // AwaitRequest waits for the next request: from now on, the task's Input is also called when the client sends something. It returns false
 // when that cannot be, or when input is already there; the caller then calls ReturnToHTTP.
-func (c *Conn) AwaitRequest() bool { return c.input == nil && c.pool.disconnects.watch(c, true) }
+func (c *Conn) AwaitRequest() bool {
+	return c.input == nil && c.watch() && c.pool.disconnects.watch(c, true)
+}
 
-// ReturnToHTTP gives the connection to net/http for the next request.
+// ReturnToHTTP gives the connection to net/http for the next request, which must come within its ReadHeaderTimeout.
 func (c *Conn) ReturnToHTTP() {
 	c.pool.disconnects.unwatch(c)
 	c.pool.GiveToHTTP(c.sock, c.input)

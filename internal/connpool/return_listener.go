@@ -67,3 +67,11 @@ func (c *readConn) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// CloseWrite is what net/http looks for, to end an answer before it closes a connection whose input it has not read.
+func (c *readConn) CloseWrite() error {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		return tcp.CloseWrite()
+	}
+	return nil
+}

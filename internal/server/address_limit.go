@@ -57,6 +57,14 @@ func oneClient(addr netip.Addr) netip.Addr {
 // overLimitConn is a connection over its address's limit.
 type overLimitConn struct{ net.Conn }
 
+// CloseWrite is what net/http looks for, to end an answer before it closes a connection whose input it has not read.
+func (c overLimitConn) CloseWrite() error {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		return tcp.CloseWrite()
+	}
+	return nil
+}
+
 // overLimit is a context key: the connection is over its address's limit.
 type overLimit struct{}
 

@@ -79,11 +79,12 @@ func (c *connection) close(st *stream, reason string, sound bool) (over bool) {
 		c.Close()
 	case !st.server.keepsAlive:
 		c.Close()
-	case st.timer == nil, !c.AwaitRequest():
+	case !c.AwaitRequest():
 		c.ReturnToHTTP()
 	default:
 		st.end = time.Now().Add(idleTimeout)
-		st.timer.Reset(idleTimeout)
+		st.stopTimer()
+		st.timer = time.AfterFunc(idleTimeout, st.timeIsDue)
 		return false
 	}
 	return true

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +26,17 @@ type directAnswer struct {
 	body    bytes.Buffer
 	taken   bool // the connection is a stream's
 	chunked bool
+	timer   *time.Timer
+	phase   atomic.Uint32
 }
+
+// The phases of a directAnswer.
+const (
+	answering = iota
+	resting   // the answer is sent, and the connection waits for the next request
+	requested // the next request may have come: net/http gets it
+	expired   // idleTimeout or the shutdown has come
+)
 
 // serveDirect serves a request on a connection that net/http has not had.
 func (s *Handler) serveDirect(sock *net.TCPConn, raw syscall.RawConn, r *http.Request) {
@@ -37,8 +48,8 @@ func (s *Handler) serveDirect(sock *net.TCPConn, raw syscall.RawConn, r *http.Re
 	s.api.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// end sends the answer, and gives the connection to net/http for the next request. After a panic, which is logged already, it closes the
-// connection, as net/http does.
+// end sends the answer, and lets the connection wait for the next request. After a panic, which is logged already, it closes the connection,
+// as net/http does.
 func (w *directAnswer) end() {
 	panicked := recover() != nil
 	switch {
@@ -46,8 +57,39 @@ func (w *directAnswer) end() {
 	case panicked, w.send() != nil, w.header.Get("Connection") == "close":
 		w.conn.Close()
 	default:
-		w.conn.ReturnToHTTP()
+		w.rest()
 	}
+}
+
+// rest waits for the next request, without a goroutine. net/http would close the connection after headerTimeout: for it, it is a new one.
+func (w *directAnswer) rest() {
+	w.header, w.body = nil, bytes.Buffer{}
+	w.timer = time.AfterFunc(idleTimeout, func() { w.leave(expired) })
+	w.phase.Store(resting)
+	if !w.conn.AwaitRequest() {
+		w.leave(requested)
+	}
+	if w.server.draining.Load() {
+		w.leave(expired)
+	}
+}
+
+// leave makes a writer call Run, once.
+func (w *directAnswer) leave(to uint32) {
+	if w.phase.CompareAndSwap(resting, to) {
+		w.conn.Schedule()
+	}
+}
+
+// Run ends the rest.
+func (w *directAnswer) Run() (over bool) {
+	w.timer.Stop()
+	if w.phase.Load() == requested {
+		w.conn.ReturnToHTTP()
+	} else {
+		w.conn.Close()
+	}
+	return true
 }
 
 func (w *directAnswer) send() error {
@@ -93,11 +135,11 @@ func (w *directAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return w.conn.Hijack()
 }
 
-// Input ends the request's context: the client has disconnected.
-func (w *directAnswer) Input() { w.cancel(context.Canceled) }
+// Input ends the request's context, or the rest: the client has disconnected, or its next request has come.
+func (w *directAnswer) Input() {
+	w.cancel(context.Canceled)
+	w.leave(requested)
+}
 
-// Drain does nothing: the request's context ends at the shutdown.
-func (w *directAnswer) Drain() {}
-
-// Run is never called: before the stream is the connection's task, nobody schedules it.
-func (w *directAnswer) Run() bool { return false }
+// Drain ends the rest. A request's context ends at the shutdown anyway.
+func (w *directAnswer) Drain() { w.leave(expired) }

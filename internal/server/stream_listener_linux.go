@@ -139,7 +139,7 @@ func (h *headReader) parse(head []byte) *http.Request {
 	h.source.Reset(head)
 	h.parser.Reset(&h.source)
 	r, err := http.ReadRequest(h.parser)
-	if err != nil || !isUsual(r, bytes.Count(head, []byte("\n"))-2) {
+	if err != nil || h.parser.Buffered()+h.source.Len() > 0 || !isUsual(r, bytes.Count(head, []byte("\n"))-2) {
 		return nil
 	}
 	return r
@@ -159,7 +159,7 @@ func isUsual(r *http.Request, lines int) bool {
 			return false
 		}
 		switch name {
-		case "Content-Length", "Expect", "Upgrade":
+		case "Content-Length", "Expect", "Upgrade", "Pragma": // for the last, http.ReadRequest may add a field
 			return false
 		case "Connection":
 			if len(values) != 1 || !strings.EqualFold(values[0], "keep-alive") {
