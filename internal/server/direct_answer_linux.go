@@ -24,9 +24,9 @@ type directAnswer struct {
 	header  http.Header
 	status  int
 	body    bytes.Buffer
-	taken   bool // the connection is a stream's
-	chunked bool
-	timer   *time.Timer
+	taken   bool        // the connection is a stream's
+	chunked bool        // the answer was flushed, and its length had not been given
+	timer   *time.Timer // of the rest
 	phase   atomic.Uint32
 }
 
