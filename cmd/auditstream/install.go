@@ -86,7 +86,7 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 		if upgrades(plan) {
 			return plan, fmt.Sprintf("Upgraded on %s: the schema was of version %d and is of version %d now.", plan.Table, plan.Schema, sql.SchemaVersion), nil
 		}
-		return plan, fmt.Sprintf("Installed on %s. Next: auditstream serve", plan.Table), nil
+		return plan, fmt.Sprintf("Installed on %s. Next: auditstream serve, which streams a row at /api/v1/sse/%s/KEY/progress", plan.Table, c.Feed), nil
 	})
 }
 

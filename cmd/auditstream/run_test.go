@@ -150,7 +150,7 @@ func TestInstallAndUninstall(t *testing.T) {
 	dry := command(t, "install", db, "--create", "--dry-run").want(t, exitDone)
 	mustContain(t, dry.out, "create or replace view auditstream.progress")
 	mustContain(t, command(t, "install", db).want(t, exitFailed).stderr, "public.audits") // nothing was made
-	mustContain(t, command(t, "install", db, "--create").want(t, exitDone).out, "Installed on", "auditstream serve")
+	mustContain(t, command(t, "install", db, "--create").want(t, exitDone).out, "Installed on", "auditstream serve", "/api/v1/sse/audits/KEY/progress")
 	mustContain(t, command(t, "install", db).want(t, exitDone).out, "nothing to change")
 	mustContain(t, command(t, "uninstall", db).want(t, exitDone).out, "Uninstalled")
 	mustContain(t, command(t, "uninstall", db).want(t, exitDone).out, "nothing to change")
