@@ -205,7 +205,7 @@ func TestPsqlLine(t *testing.T) {
 	testkit.NoError(t, os.Mkdir(dir, 0o755))
 	t.Setenv("PATH", "")
 	testkit.Equal(t, psqlCommand(dir), "psql", "without any psql")
-	testkit.NoError(t, os.WriteFile(filepath.Join(dir, "psql"), []byte("#!/bin/sh\necho \"$@\"\n"), 0o755))
+	testkit.WriteProgram(t, filepath.Join(dir, "psql"), []byte("#!/bin/sh\necho \"$@\"\n"))
 	out, err := exec.Command("/bin/sh", "-c", psqlLine(dir, "postgres://u:p@h/d?sslmode=disable", 7)).Output()
 	testkit.NoError(t, err)
 	want := "postgres://u:p@h/d?sslmode=disable -c update audits set progress = 50, message = 'by hand at ' || now()::time(0) where id = 7\n"

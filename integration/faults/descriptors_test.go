@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"auditstream/integration/harness"
+	"auditstream/internal/testkit"
 )
 
 // Out of file descriptors, the service neither ends nor forgets the streams that it has, and takes new ones when there is
@@ -21,7 +21,7 @@ func TestFaultOutOfFileDescriptors(t *testing.T) {
 	id := db.Insert(t, "status, progress", "'running', 10")
 	limited := filepath.Join(t.TempDir(), "auditstream")
 	script := fmt.Sprintf("#!/bin/sh\nulimit -n 100 && exec '%s' \"$@\"\n", harness.Binary(t))
-	harness.NoError(t, os.WriteFile(limited, []byte(script), 0o700))
+	testkit.WriteProgram(t, limited, []byte(script))
 	i := harness.Launch(t, limited, db.Serve)
 	i.WaitReady(t, "up")
 	if got := i.WaitLog(t, "this process may open too few files for SSE_MAX_STREAMS: raise the limit (ulimit -n, LimitNOFILE=) or lower SSE_MAX_STREAMS"); got["open_files_limit"] != 100.0 {

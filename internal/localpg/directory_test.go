@@ -75,7 +75,9 @@ func TestOrdinaryUserOwnsAServer(t *testing.T) {
 	account := own(t, dir)
 	// Where go test puts the binary is closed to others.
 	binary := filepath.Join(dir, "localpg.test")
-	copyFile(t, os.Args[0], binary)
+	content, err := os.ReadFile(os.Args[0])
+	testkit.NoError(t, err)
+	testkit.WriteProgram(t, binary, content)
 	cmd := account.command(t.Context(), binary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account.credential}
 	h := startHelper(t, cmd, filepath.Join(dir, "server"))
@@ -83,13 +85,6 @@ func TestOrdinaryUserOwnsAServer(t *testing.T) {
 	if err := h.cmd.Wait(); err != nil {
 		t.Errorf("helper: %v", err)
 	}
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	content, err := os.ReadFile(from)
-	testkit.NoError(t, err)
-	testkit.NoError(t, os.WriteFile(to, content, 0o755))
 }
 
 func TestKilledOwnerIsRecoveredFrom(t *testing.T) {

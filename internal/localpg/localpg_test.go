@@ -231,7 +231,7 @@ func TestOldBinariesAreRefused(t *testing.T) {
 		dir := t.TempDir()
 		script := "#!/bin/sh\necho '" + tt.says + "'\n"
 		for _, name := range []string{"postgres", "initdb"} {
-			testkit.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
+			testkit.WriteProgram(t, filepath.Join(dir, name), []byte(script))
 		}
 		b, err := inspectDir(t.Context(), dir)
 		if b.version != tt.version || (err == nil) != (tt.problem == "") || err != nil && !strings.Contains(err.Error(), tt.problem) {
