@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -81,7 +82,7 @@ func (i *installation) driftOfOthers(ctx context.Context, conn *pgx.Conn, found 
 			said[f.Text] = true
 			f.Feed = c.Feed
 			if f.Remedy == "" {
-				f.Remedy = fmt.Sprintf("auditstream install --feed %s --table '%s'", c.Feed, strings.ReplaceAll(ident(c.Made.Schema, c.Made.Name), "'", `'\''`))
+				f.Remedy = fmt.Sprintf("auditstream install --feed %s --table %s", c.Feed, ShellQuote(ident(c.Made.Schema, c.Made.Name)))
 			}
 			f.Text = "feed " + c.Feed + ": " + f.Text
 			found = append(found, f)
@@ -202,8 +203,8 @@ func (i *installation) replacedNames(ctx context.Context, conn *pgx.Conn) ([]Fin
 			f := Finding{Kind: "table", Stale: true, Text: fmt.Sprintf("another table is called %s now, and viewers still see the rows of the adopted table, which is called %s now",
 				ident(was.Schema, was.Name), i.tableName())}
 			if holder.Kind != "r" && holder.Kind != "p" { // install cannot adopt it
-				f.Remedy = fmt.Sprintf("auditstream install --table '%s', if that is still the table; else auditstream uninstall, and install with the --table that it is",
-					strings.ReplaceAll(i.tableName(), "'", `'\''`))
+				f.Remedy = fmt.Sprintf("auditstream install --table %s, if that is still the table; else auditstream uninstall, and install with the --table that it is",
+					ShellQuote(i.tableName()))
 			}
 			found = append(found, f)
 			continue
@@ -246,7 +247,7 @@ func (i *installation) changedObjects() []Finding {
 		case !there:
 			add("the %s is missing", name)
 		case before.Off != after.Off:
-			add("the %s is %s", name, orEnabled(after.Off))
+			add("the %s is %s", name, cmp.Or(after.Off, "enabled"))
 		// Another major version of PostgreSQL writes and stores definitions in another way.
 		case was.Server != now.Server:
 		case before.Text != after.Text && before.Tree != after.Tree:
@@ -276,13 +277,6 @@ func (i *installation) dropTrigger(object string) string {
 		}
 	}
 	return "drop " + object
-}
-
-func orEnabled(off string) string {
-	if off == "" {
-		return "enabled"
-	}
-	return off
 }
 
 // originalTrigger returns the former name of a renamed trigger of install's; "" when it is not one.

@@ -192,7 +192,5 @@ func (i *installation) replaceable(m *mapping) bool {
 	for _, c := range m.columns {
 		want = append(want, viewColumn{Name: c.name, Type: viewTypes[c.name], Collation: c.collation()})
 	}
-	return slices.EqualFunc(want, i.Columns, func(want, have viewColumn) bool {
-		return want == have
-	})
+	return slices.Equal(want, i.Columns)
 }

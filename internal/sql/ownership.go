@@ -78,7 +78,7 @@ func (i *installation) dropStaleTriggers(t *table, rings []ring) []string {
 		known := i.known(g.Trigger)
 		elsewhere := g.OID != t.OID
 		if i.rings(g.Trigger) {
-			elsewhere = !hasTrigger(rings, g)
+			elsewhere = !slices.ContainsFunc(rings, func(r ring) bool { return r.table.OID == g.OID })
 		}
 		if !g.Copy && (known && (elsewhere || g.Constraint) || !known && i.chosen != nil && i.originalTrigger("trigger "+g.Trigger) != "") {
 			drop = append(drop, fmt.Sprintf("drop trigger if exists %s on %s;", ident(g.Trigger), g.table().quoted()))

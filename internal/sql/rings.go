@@ -76,8 +76,3 @@ func ringTriggers(rings []ring, m *mapping, n naming, vars map[string]string) st
 	}
 	return strings.Join(all, "")
 }
-
-// hasTrigger reports whether a trigger belongs to one of the rings.
-func hasTrigger(rings []ring, g trigger) bool {
-	return slices.ContainsFunc(rings, func(r ring) bool { return r.table.OID == g.OID })
-}
