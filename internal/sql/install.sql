@@ -30,7 +30,7 @@ select coalesce((select n from pg_class c, lateral (select substring(pg_get_view
         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as locks) s \gset
 select :buckets - 1 as mask \gset
 \set owners 'user_id, user_email' \set has_owners true \set drop_owner false
-\set rings '' \set one_ring false \set ring '' \set r_insert '' \set r_update '' \set r_rekey '' \set column '' \set r_delete '' \set r_truncate '' \set reports false \set report ''
+\set rings '' \set one_ring false \set reports false \set report ''
 \set options '{"columns": {}, "roles": [], "triggers": true, "always": false}' \set keep_always '' \set grants '' \set take_over ''
 \set objects true \set triggers true \set last true \set new_schema true \set new_feeds false \set drop_view false \set drop_triggers false
 select to_regclass('auditstream.watch') is not null or to_regproc('auditstream.notify_change') is not null
@@ -179,15 +179,6 @@ create or replace trigger :t_insert after insert on :table for each row when (
     case :new_when pg_catalog.pg_try_advisory_lock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63)) is not false then not pg_catalog.pg_advisory_unlock(:class, :buckets operator(pg_catalog.+) (:new_hash operator(pg_catalog.&) 63))
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
-create or replace trigger :t_update after update on :table for each row when (
-    case :new_when pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
-         else pg_catalog.pg_notify('auditstream', :new_row) is null end
-) execute function auditstream.changed();
-create or replace trigger :t_rekey after update of :key on :table for each row when (
-    case when :same then false
-         :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
-         else pg_catalog.pg_notify('auditstream', :old_row) is null end
-) execute function auditstream.changed();
 \if :drop_owner
 drop trigger if exists auditstream_owner on :table;
 \endif
@@ -197,6 +188,16 @@ create or replace trigger :t_owner after update of :owners on :table for each ro
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 \endif
+-- A ring's table has these four, too, and the trigger for inserts below.
+create or replace trigger :t_update after update on :table for each row when (
+    case :new_when pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :new_row) is null end
+) execute function auditstream.changed();
+create or replace trigger :t_rekey after update of :key on :table for each row when (
+    case when :same then false
+         :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
+         else pg_catalog.pg_notify('auditstream', :old_row) is null end
+) execute function auditstream.changed();
 create or replace trigger :t_delete after delete on :table for each row when (
     case :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :old_row) is null end
@@ -204,26 +205,11 @@ create or replace trigger :t_delete after delete on :table for each row when (
 create or replace trigger :t_truncate after truncate on :table for each statement execute function auditstream.changed();
 :rings
 \if :one_ring
--- of one ring
-create or replace trigger :r_insert after insert on :ring for each row when (
+-- of a ring alone
+create or replace trigger :t_insert after insert on :table for each row when (
     case :new_when pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
-create or replace trigger :r_update after update on :ring for each row when (
-    case :new_when pg_catalog.pg_try_advisory_lock(:class, :new_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :new_hash operator(pg_catalog.&) :mask)
-         else pg_catalog.pg_notify('auditstream', :new_row) is null end
-) execute function auditstream.changed();
-create or replace trigger :r_rekey after update of :column on :ring for each row when (
-    case when :same then false
-         :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
-         else pg_catalog.pg_notify('auditstream', :old_row) is null end
-) execute function auditstream.changed();
-create or replace trigger :r_delete after delete on :ring for each row when (
-    case :old_when pg_catalog.pg_try_advisory_lock(:class, :old_hash operator(pg_catalog.&) :mask) is not false then not pg_catalog.pg_advisory_unlock(:class, :old_hash operator(pg_catalog.&) :mask)
-         else pg_catalog.pg_notify('auditstream', :old_row) is null end
-) execute function auditstream.changed();
-create or replace trigger :r_truncate after truncate on :ring for each statement execute function auditstream.changed();
--- end of ring
 \endif
 :keep_always
 \endif

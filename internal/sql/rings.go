@@ -60,16 +60,16 @@ func loadRing(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, text st
 	return r, nil
 }
 
-// ringSQL is the part of install.sql that makes the triggers of one ring.
-var ringSQL = between(installSQL, "-- of one ring\n", "-- end of ring\n")
+// ringSQL is the part of install.sql that makes the triggers of one ring: all but that for inserts are as on the feed's table.
+var ringSQL = between(installSQL, "-- of a ring alone\n", "\\endif\n") + between(installSQL, "and the trigger for inserts below.\n", ":rings\n")
 
 // ringTriggers returns the statements that make the triggers of all rings. vars are those of install.sql.
 func ringTriggers(rings []ring, m *mapping, n naming, vars map[string]string) string {
 	var all []string
 	for _, r := range rings {
-		own := map[string]string{"ring": r.table.quoted(), "class": vars["class"], "mask": vars["mask"], "always": vars["always"], "column": ident(r.column.Name)}
+		own := map[string]string{"table": r.table.quoted(), "class": vars["class"], "mask": vars["mask"], "always": vars["always"], "key": ident(r.column.Name)}
 		for _, event := range events {
-			own["r_"+event] = ident(n.ring(event))
+			own["t_"+event] = ident(n.ring(event))
 		}
 		keyConditions(own, n, r.column.Name, m.keyType())
 		all = append(all, substitute(ringSQL, own))
