@@ -18,9 +18,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// sqlConn is the type of connection that package sql takes.
-type sqlConn = *pgx.Conn
-
 const (
 	connectTimeout = 5 * time.Second
 	// maxConnIdle is the time after which the pool closes an idle connection. Gateways silently drop idle connections, the first after 4

@@ -34,13 +34,13 @@ type simulation struct {
 	// exporters work in the table exports.
 	exporters []exporter
 
-	byHand  int64 // the audit that stays running, for the developer to change
-	foreign int64 // an audit of another user
+	byHand  int64   // the audit that stays running, for the developer to change
+	foreign int64   // an audit of another user
+	first   []int64 // each worker's first audit
 
 	extras chan int64 // audits started by the page, for run to play; nil: the page cannot start any
 
 	mu            sync.Mutex
-	current       []int64        // each worker's newest audit
 	records       []web.DevAudit // the newest audits of this run
 	runningExtras int            // audits started by the page that have not ended
 }
@@ -72,9 +72,9 @@ func (s *simulation) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.current = make([]int64, len(s.workers))
+	s.first = make([]int64, len(s.workers))
 	for i, w := range s.workers {
-		if s.current[i], err = s.begin(ctx, w); err != nil {
+		if s.first[i], err = s.begin(ctx, w); err != nil {
 			return fmt.Errorf("begin an audit: %w", err)
 		}
 	}
@@ -98,13 +98,6 @@ func (s *simulation) ensureAudit(ctx context.Context, user, url, message string)
 	return id, nil
 }
 
-// audits returns the audit that is changed by hand, and each worker's newest.
-func (s *simulation) audits() []int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]int64{s.byHand}, s.current...)
-}
-
 // run works until ctx is done, and returns nil. prepare must have been called.
 func (s *simulation) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -124,7 +117,7 @@ func (s *simulation) run(ctx context.Context) error {
 
 // work plays a worker's audits until ctx is done, and returns ctx's error.
 func (s *simulation) work(ctx context.Context, slot int) error {
-	w, id := s.workers[slot], s.current[slot]
+	w, id := s.workers[slot], s.first[slot]
 	for {
 		if err := s.play(ctx, id, w); err != nil {
 			return err
@@ -139,9 +132,6 @@ func (s *simulation) work(ctx context.Context, slot int) error {
 		if err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.current[slot] = id
-		s.mu.Unlock()
 	}
 }
 

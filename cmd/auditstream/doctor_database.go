@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -153,7 +154,7 @@ func (d *doctor) installation(ctx context.Context) []finding {
 	if d.status.View != nil {
 		return []finding{fail("", "view: %v", d.status.View)}
 	}
-	table := orElse(service.Plain(d.status.Table), "several tables")
+	table := cmp.Or(service.Plain(d.status.Table), "several tables")
 	if d.status.Super {
 		return []finding{ok("view auditstream.progress of %s: columns and types are right; it is read with the DATABASE_URL of serve alone, not as a superuser", table)}
 	}
@@ -191,7 +192,7 @@ func (d *doctor) triggers(ctx context.Context) []finding {
 		return findings
 	}
 	for _, t := range d.status.Triggers {
-		text := fmt.Sprintf("trigger %s on %s: %s", t.Name, orElse(service.Plain(t.Table), "the table"), t.Enabled)
+		text := fmt.Sprintf("trigger %s on %s: %s", t.Name, cmp.Or(service.Plain(t.Table), "the table"), t.Enabled)
 		if t.Enabled != "enabled" {
 			findings = append(findings, fail(repair, "%s, so changes are found by polling alone", text))
 			continue

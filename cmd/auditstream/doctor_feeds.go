@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -34,7 +35,7 @@ func (d *doctor) feedContents(ctx context.Context) (findings []finding) {
 			continue
 		}
 		if f.Name != store.DefaultFeed { // for audits, the check installation has reported this
-			findings = append(findings, ok("%s: %s is readable, its keys are of type %s", name, f.View, orElse(f.Key, "integer")))
+			findings = append(findings, ok("%s: %s is readable, its keys are of type %s", name, f.View, cmp.Or(f.Key, "integer")))
 			if scanned, err := sql.Scanned(ctx, conn.Conn(), f); err != nil {
 				findings = append(findings, unanswered(name, err))
 			} else if scanned != "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -43,7 +44,7 @@ func configure(t testing.TB, args ...string) (c *serveCmd, message, log string) 
 		c.databaseFlags.check,
 		func() error { _, err := poolConfig(c.DatabaseURL); return err },
 		func() error {
-			_, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+			_, err := parseDatabaseURL("DATABASE_LISTEN_URL", cmp.Or(c.DatabaseListenURL, c.DatabaseURL))
 			return err
 		},
 		func() error { _, err := c.redisFlags.options(); return err },

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"auditstream/internal/sql"
+
+	"github.com/jackc/pgx/v5"
 )
 
 type installCmd struct {
@@ -65,7 +67,7 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 		Table: c.Table, Create: c.Create, Role: c.Role, Columns: columns, NoTriggers: c.NoTriggers, NotifyAlways: c.NotifyAlways,
 		LockWait: c.LockWait, Logger: c.logFlags.logger(std.err),
 	}
-	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn sqlConn) (*sql.Plan, string, error) {
+	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn *pgx.Conn) (*sql.Plan, string, error) {
 		if c.DryRun {
 			plan, err := sql.PlanInstall(ctx, conn, options)
 			if err == nil && upgrades(plan) {
@@ -135,7 +137,7 @@ type uninstallCmd struct {
 
 func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
 	options := sql.Options{Feed: c.Feed, LockWait: c.LockWait, Logger: c.logFlags.logger(std.err)}
-	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn sqlConn) (*sql.Plan, string, error) {
+	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn *pgx.Conn) (*sql.Plan, string, error) {
 		if c.DryRun {
 			plan, err := sql.PlanUninstall(ctx, conn, options)
 			return plan, "", err
@@ -162,7 +164,7 @@ func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
 
 // change runs install or uninstall on a connection of its own and prints the result. With dryRun standard output has the SQL only, so that it
 // can be piped into psql.
-func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run func(context.Context, sqlConn) (*sql.Plan, string, error)) error {
+func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run func(context.Context, *pgx.Conn) (*sql.Plan, string, error)) error {
 	if err := db.check(); err != nil {
 		return err
 	}

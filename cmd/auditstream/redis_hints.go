@@ -3,11 +3,7 @@ package main
 import (
 	"auditstream/internal/pgnotify"
 	"auditstream/internal/pgnotify/redisnotify"
-
-	"github.com/redis/go-redis/v9"
 )
-
-type redisOptions = redis.Options
 
 // hints returns what makes the source of notifications, for service.Config; nil with SSE_SOURCE=db.
 func (c *serveCmd) hints() (func(tells func() bool) (pgnotify.Source, func() string), error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -23,7 +25,7 @@ type relayedFlags struct {
 }
 
 // options never quotes the URL in an error, because it holds a password.
-func (f redisFlags) options() (*redisOptions, error) {
+func (f redisFlags) options() (*redis.Options, error) {
 	if err := dsn.LookAtRedis(f.RedisURL); err != nil {
 		return nil, usageError{fmt.Errorf("REDIS_URL is %w", err)}
 	}
@@ -61,12 +63,12 @@ func (c *relayCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer pool.Close()
-	listenConn, err := parseDatabaseURL("DATABASE_LISTEN_URL", orElse(c.DatabaseListenURL, c.DatabaseURL))
+	listenConn, err := parseDatabaseURL("DATABASE_LISTEN_URL", cmp.Or(c.DatabaseListenURL, c.DatabaseURL))
 	if err != nil {
 		return err
 	}
 	logConnectionWarnings(logger, c.DatabaseURL, c.DatabaseListenURL)
-	for name, url := range map[string]string{"DATABASE_URL": c.DatabaseURL, "DATABASE_LISTEN_URL": orElse(c.DatabaseListenURL, c.DatabaseURL)} {
+	for name, url := range map[string]string{"DATABASE_URL": c.DatabaseURL, "DATABASE_LISTEN_URL": cmp.Or(c.DatabaseListenURL, c.DatabaseURL)} {
 		if err := checkParameters(ctx, name, url); err != nil {
 			return err
 		}

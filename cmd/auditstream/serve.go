@@ -195,10 +195,3 @@ func boundAdminAddr(srv *server.Server) string {
 	}
 	return addr.String()
 }
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}
