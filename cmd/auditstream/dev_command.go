@@ -18,7 +18,7 @@ const devCommandStop = 10 * time.Second
 
 // runCommand runs a command with the private database until the command ends or ctx is done. Its exit status is an exitError.
 func (c *devCmd) runCommand(ctx context.Context, std streams, pg *localpg.Server) error {
-	if err := makeCommandDatabase(ctx, pg); err != nil {
+	if err := makeDevDatabase(ctx, pg); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, c.Command[0], c.Command[1:]...)
@@ -34,15 +34,6 @@ func (c *devCmd) runCommand(ctx context.Context, std streams, pg *localpg.Server
 		return fmt.Errorf("run %s: %w", c.Command[0], err)
 	}
 	return nil
-}
-
-func makeCommandDatabase(ctx context.Context, pg *localpg.Server) error {
-	root, err := connect(ctx, pg.DSN("postgres"))
-	if err != nil {
-		return err
-	}
-	defer root.Close(context.WithoutCancel(ctx))
-	return makeDatabase(ctx, root, devDatabase)
 }
 
 // ownOutput returns where dev's own lines go: with a command, standard output is the command's only.

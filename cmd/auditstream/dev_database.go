@@ -35,25 +35,19 @@ type devURLs struct {
 // install adds.
 func prepareDevDatabase(ctx context.Context, pg *localpg.Server, logger *slog.Logger) (devURLs, error) {
 	urls := devURLs{owner: pg.DSN(devDatabase)}
-	root, err := connect(ctx, pg.DSN("postgres"))
-	if err != nil {
+	if err := makeDevDatabase(ctx, pg); err != nil {
 		return devURLs{}, err
 	}
-	defer root.Close(context.WithoutCancel(ctx))
-	if err := makeDatabase(ctx, root, devDatabase); err != nil {
-		return devURLs{}, err
-	}
-	for role, target := range map[string]*string{devAppRole: &urls.app, devServeRole: &urls.serve} {
-		if *target, err = makeRole(ctx, root, role, urls.owner); err != nil {
-			return devURLs{}, err
-		}
-	}
-
 	owner, err := connect(ctx, urls.owner)
 	if err != nil {
 		return devURLs{}, err
 	}
 	defer owner.Close(context.WithoutCancel(ctx))
+	for role, target := range map[string]*string{devAppRole: &urls.app, devServeRole: &urls.serve} {
+		if *target, err = makeRole(ctx, owner, role, urls.owner); err != nil {
+			return devURLs{}, err
+		}
+	}
 	_, err = sql.Install(ctx, owner, sql.Options{Create: true, Role: devServeRole, Logger: logger})
 	if err != nil {
 		return devURLs{}, err
@@ -65,17 +59,19 @@ func prepareDevDatabase(ctx context.Context, pg *localpg.Server, logger *slog.Lo
 	return urls, installExports(ctx, owner, logger)
 }
 
-func makeDatabase(ctx context.Context, conn *pgx.Conn, name string) error {
-	var exists bool
-	err := conn.QueryRow(ctx, "select exists (select from pg_database where datname = $1)", name).Scan(&exists)
+func makeDevDatabase(ctx context.Context, pg *localpg.Server) error {
+	root, err := connect(ctx, pg.DSN("postgres"))
 	if err != nil {
-		return fmt.Errorf("look up database %s: %w", name, err)
+		return err
 	}
-	if exists {
-		return nil
+	defer root.Close(context.WithoutCancel(ctx))
+	var exists bool
+	err = root.QueryRow(ctx, "select exists (select from pg_database where datname = $1)", devDatabase).Scan(&exists)
+	if err == nil && !exists {
+		_, err = root.Exec(ctx, "create database "+devDatabase)
 	}
-	if _, err := conn.Exec(ctx, "create database "+pgx.Identifier{name}.Sanitize()); err != nil {
-		return fmt.Errorf("create database %s: %w", name, err)
+	if err != nil {
+		return fmt.Errorf("create database %s: %w", devDatabase, err)
 	}
 	return nil
 }
