@@ -73,33 +73,31 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		}
 	}()
 	dropEmptyEnv()
-	var c cli
-	parser, err := newParser(ctx, &c, std, func(code int) { panic(exit{code}) })
-	if err != nil {
-		fmt.Fprintln(std.err, "auditstream:", err)
-		return exitFailed
-	}
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	command, err := parser.Parse(args)
+	parse := func() (*kong.Context, *configuration, error) {
+		var c cli
+		parser, err := newParser(ctx, &c, std, func(code int) { panic(exit{code}) })
+		if err != nil {
+			return nil, nil, err
+		}
+		command, err := parser.Parse(args)
+		if err != nil {
+			return nil, nil, err
+		}
+		return command, newConfiguration(command, &c), nil
+	}
+	command, current, err := parse()
 	if err != nil {
 		fmt.Fprintf(std.err, "auditstream: %v\nTry 'auditstream --help'.\n", err)
 		return exitUsage
 	}
 	again := reparse(func() (*configuration, error) {
-		var c cli
-		parser, err := newParser(ctx, &c, std, func(code int) { panic(exit{code}) })
-		if err != nil {
-			return nil, err
-		}
-		command, err := parser.Parse(args)
-		if err != nil {
-			return nil, err
-		}
-		return newConfiguration(command, &c), nil
+		_, next, err := parse()
+		return next, err
 	})
-	return report(std, command.Run(newConfiguration(command, &c), again))
+	return report(std, command.Run(current, again))
 }
 
 func newParser(ctx context.Context, c *cli, std streams, exit func(code int)) (*kong.Kong, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"auditstream/internal/store"
@@ -41,10 +42,8 @@ func parseRowSelection(args []string) (rows rowSelection, err error) {
 		if err != nil {
 			return rows, err
 		}
-		for _, other := range rows.keys {
-			if other == key {
-				return rows, fmt.Errorf("%s was named before; name each row once", arg)
-			}
+		if slices.Contains(rows.keys, key) {
+			return rows, fmt.Errorf("%s was named before; name each row once", arg)
 		}
 		rows.keys = append(rows.keys, key)
 	}
@@ -91,17 +90,15 @@ func (r rowSelection) names(keys []store.Key) string {
 	case len(keys) == 1:
 		return r.name(keys[0])
 	}
-	separator, names := ", ", ""
+	each, before := r.feed+"/", ""
 	if r.audits() {
-		names = "audits "
-	} else {
-		names, separator = r.feed+"/", ", "+r.feed+"/"
+		each, before = "", "audits "
 	}
 	var texts []string
 	for _, key := range keys[:min(len(keys), named)] {
-		texts = append(texts, printable(string(key)))
+		texts = append(texts, each+printable(string(key)))
 	}
-	names += strings.Join(texts, separator)
+	names := before + strings.Join(texts, ", ")
 	if more := len(keys) - named; more > 0 {
 		names += fmt.Sprintf(" and %d more", more)
 	}
@@ -126,10 +123,8 @@ func (r rowSelection) path(keys []store.Key) string {
 
 // find finds the server's key among those that were asked for. The server may write it differently: a UUID in lower case.
 func (r rowSelection) find(keys []store.Key, key store.Key) (store.Key, bool) {
-	for _, k := range keys {
-		if k == key {
-			return k, true
-		}
+	if slices.Contains(keys, key) {
+		return key, true
 	}
 	if _, ok := store.UUID(key); ok {
 		for _, k := range keys {
