@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,28 +68,24 @@ func (c *installCmd) Run(ctx context.Context, std streams) error {
 		Table: c.Table, Create: c.Create, Role: c.Role, Columns: columns, NoTriggers: c.NoTriggers, NotifyAlways: c.NotifyAlways,
 		LockWait: c.LockWait, Logger: c.logFlags.logger(std.err),
 	}
-	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn *pgx.Conn) (*sql.Plan, string, error) {
-		if c.DryRun {
-			plan, err := sql.PlanInstall(ctx, conn, options)
-			if err == nil && upgrades(plan) {
+	if c.DryRun {
+		return change(ctx, std, c.databaseFlags, options, sql.PlanInstall, func(plan *sql.Plan) string {
+			if upgrades(plan) {
 				fmt.Fprintf(std.err, "auditstream: this upgrades the schema from version %d to %d\n", plan.Schema, sql.SchemaVersion)
 			}
-			return plan, "", err
+			return script(plan)
+		})
+	}
+	return change(ctx, std, c.databaseFlags, options, sql.Install, func(plan *sql.Plan) string {
+		switch {
+		case plan.SQL == "" && plan.Unmended > 0:
+			return fmt.Sprintf("auditstream is installed on %s already; what it warns of is not install's to change.\n", plan.Table)
+		case plan.SQL == "":
+			return fmt.Sprintf("auditstream is installed on %s already; nothing to change.\n", plan.Table)
+		case upgrades(plan):
+			return fmt.Sprintf("Upgraded on %s: the schema was of version %d and is of version %d now.\n", plan.Table, plan.Schema, sql.SchemaVersion)
 		}
-		plan, err := sql.Install(ctx, conn, options)
-		if err != nil {
-			return nil, "", err
-		}
-		if plan.SQL == "" && plan.Unmended > 0 {
-			return plan, fmt.Sprintf("auditstream is installed on %s already; what it warns of is not install's to change.", plan.Table), nil
-		}
-		if plan.SQL == "" {
-			return plan, fmt.Sprintf("auditstream is installed on %s already; nothing to change.", plan.Table), nil
-		}
-		if upgrades(plan) {
-			return plan, fmt.Sprintf("Upgraded on %s: the schema was of version %d and is of version %d now.", plan.Table, plan.Schema, sql.SchemaVersion), nil
-		}
-		return plan, fmt.Sprintf("Installed on %s. Next: auditstream serve, which streams a row at /api/v1/sse/%s/KEY/progress", plan.Table, c.Feed), nil
+		return fmt.Sprintf("Installed on %s. Next: auditstream serve, which streams a row at /api/v1/sse/%s/KEY/progress\n", plan.Table, c.Feed)
 	})
 }
 
@@ -137,34 +134,31 @@ type uninstallCmd struct {
 
 func (c *uninstallCmd) Run(ctx context.Context, std streams) error {
 	options := sql.Options{Feed: c.Feed, LockWait: c.LockWait, Logger: c.logFlags.logger(std.err)}
-	return change(ctx, std, c.databaseFlags, c.DryRun, func(ctx context.Context, conn *pgx.Conn) (*sql.Plan, string, error) {
-		if c.DryRun {
-			plan, err := sql.PlanUninstall(ctx, conn, options)
-			return plan, "", err
+	if c.DryRun {
+		return change(ctx, std, c.databaseFlags, options, sql.PlanUninstall, script)
+	}
+	return change(ctx, std, c.databaseFlags, options, sql.Uninstall, func(plan *sql.Plan) string {
+		switch {
+		case plan.SQL == "" && c.Feed != "":
+			return fmt.Sprintf("There is no feed %s in this database; nothing to change.\n", c.Feed)
+		case plan.SQL == "":
+			return "auditstream is not installed in this database; nothing to change.\n"
+		case len(plan.Warnings) > 0:
+			return "Uninstalled, but for what the warning names.\n"
+		case c.Feed != "" && !plan.Last:
+			return fmt.Sprintf("Uninstalled the feed %s. Others are left.\n", c.Feed)
 		}
-		plan, err := sql.Uninstall(ctx, conn, options)
-		if err != nil {
-			return nil, "", err
-		}
-		if plan.SQL == "" && c.Feed != "" {
-			return plan, fmt.Sprintf("There is no feed %s in this database; nothing to change.", c.Feed), nil
-		}
-		if plan.SQL == "" {
-			return plan, "auditstream is not installed in this database; nothing to change.", nil
-		}
-		if len(plan.Warnings) > 0 {
-			return plan, "Uninstalled, but for what the warning names.", nil
-		}
-		if c.Feed != "" && !plan.Last {
-			return plan, fmt.Sprintf("Uninstalled the feed %s. Others are left.", c.Feed), nil
-		}
-		return plan, "Uninstalled. Nothing of auditstream is left in this database.", nil
+		return "Uninstalled. Nothing of auditstream is left in this database.\n"
 	})
 }
 
-// change runs install or uninstall on a connection of its own and prints the result. With dryRun standard output has the SQL only, so that it
-// can be piped into psql.
-func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run func(context.Context, *pgx.Conn) (*sql.Plan, string, error)) error {
+// script returns what --dry-run prints: only SQL, so that it can be piped into psql.
+func script(plan *sql.Plan) string { return cmp.Or(plan.SQL, "-- nothing to change\n") }
+
+type operation = func(context.Context, *pgx.Conn, sql.Options) (*sql.Plan, error)
+
+// change runs install or uninstall, or plans one, on a connection of its own, and prints what it says and its outcome.
+func change(ctx context.Context, std streams, db databaseFlags, o sql.Options, run operation, outcome func(*sql.Plan) string) error {
 	if err := db.check(); err != nil {
 		return err
 	}
@@ -176,7 +170,7 @@ func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run
 	for _, warning := range connectionWarnings(db.DatabaseURL, "") {
 		fmt.Fprintln(std.err, "auditstream: warning:", warning)
 	}
-	plan, done, err := run(ctx, conn)
+	plan, err := run(ctx, conn, o)
 	if err != nil {
 		return err
 	}
@@ -189,14 +183,6 @@ func change(ctx context.Context, std streams, db databaseFlags, dryRun bool, run
 	for _, warning := range plan.Warnings {
 		fmt.Fprintln(std.err, "auditstream: warning:", warning)
 	}
-	if !dryRun {
-		_, err = fmt.Fprintln(std.out, done)
-		return err
-	}
-	if plan.SQL == "" {
-		_, err = fmt.Fprintln(std.out, "-- nothing to change")
-		return err
-	}
-	_, err = fmt.Fprint(std.out, plan.SQL)
+	_, err = fmt.Fprint(std.out, outcome(plan))
 	return err
 }
