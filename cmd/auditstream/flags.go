@@ -57,13 +57,13 @@ type cacheFlags struct {
 }
 
 type streamFlags struct {
-	SSESource             source       `name:"sse-source" env:"SSE_SOURCE" default:"db" help:"Where hints of changes come from: db (LISTEN/NOTIFY), or redis (channels audit.progress.ID). The safety net runs with both."`
+	SSESource             choice       `name:"sse-source" env:"SSE_SOURCE" default:"db" choices:"db redis" help:"Where hints of changes come from: db (LISTEN/NOTIFY), or redis (channels audit.progress.ID). The safety net runs with both."`
 	SSEMaxDuration        seconds      `name:"sse-max-duration" env:"SSE_MAX_DURATION" default:"3600" max:"604800" help:"Longest life of a stream, in seconds; after it clients reconnect."`
 	SSEHeartbeat          seconds      `name:"sse-heartbeat-seconds" env:"SSE_HEARTBEAT_SECONDS" default:"30" max:"3600" help:"Silence after which a comment is sent, in seconds."`
 	SSEFallbackDBInterval seconds      `name:"sse-fallback-db-interval-seconds" env:"SSE_FALLBACK_DB_INTERVAL_SECONDS" default:"10" max:"3600" help:"The safety net: time between reads of all that is watched, in seconds. Whatever was not announced is at most so late."`
 	SSERetry              milliseconds `name:"sse-retry-ms" env:"SSE_RETRY_MS" default:"5000" max:"3600000" help:"What clients are told to wait before they reconnect, in milliseconds."`
-	SSEPollHot            onOff        `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" help:"While changes are so many that announcing them makes writers wait for each other, read all that is watched on a timer of 50 ms instead: on, or off (each is announced)."`
-	SSEHijack             onOff        `name:"sse-hijack" env:"SSE_HIJACK" default:"on" help:"Take streams over plain HTTP/1.1 from Go's HTTP server, which makes them six times smaller: on, or off."`
+	SSEPollHot            choice       `name:"sse-poll-hot" env:"SSE_POLL_HOT" default:"on" choices:"on off" help:"While changes are so many that announcing them makes writers wait for each other, read all that is watched on a timer of 50 ms instead: on, or off (each is announced)."`
+	SSEHijack             choice       `name:"sse-hijack" env:"SSE_HIJACK" default:"on" choices:"on off" help:"Take streams over plain HTTP/1.1 from Go's HTTP server, which makes them six times smaller: on, or off."`
 	SSEMaxRowBytes        rowBytes     `name:"sse-max-row-bytes" env:"SSE_MAX_ROW_BYTES" default:"1048576" help:"Most text that is shown of a row, in bytes, 1000 to 67108864; a longer error or message is cut and ends with an ellipsis."`
 	SSEMaxStreams         limit        `name:"sse-max-streams" env:"SSE_MAX_STREAMS" default:"10000" help:"Most open streams; 0: no limit."`
 	SSEMaxStreamsPerUser  limit        `name:"sse-max-streams-per-user" env:"SSE_MAX_STREAMS_PER_USER" default:"100" help:"Most open streams of one user; 0: no limit."`
@@ -94,7 +94,7 @@ type accessFlags struct {
 
 type logFlags struct {
 	LogLevel  level  `env:"LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
-	LogFormat format `env:"LOG_FORMAT" default:"text" help:"text, or json for machines."`
+	LogFormat choice `env:"LOG_FORMAT" default:"text" choices:"text json" help:"text, or json for machines."`
 }
 
 func (f logFlags) logger(w io.Writer) *slog.Logger {
@@ -106,15 +106,11 @@ func (f logFlags) logger(w io.Writer) *slog.Logger {
 func (f logFlags) leveled(w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
 	level.Set(slog.Level(f.LogLevel))
-	return slog.New(f.handler(w, level)), level
-}
-
-func (f logFlags) handler(w io.Writer, level slog.Leveler) slog.Handler {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: hideNamesInErrors(level)}
 	if f.LogFormat == "json" {
-		return slog.NewJSONHandler(w, options)
+		return slog.New(slog.NewJSONHandler(w, options)), level
 	}
-	return slog.NewTextHandler(w, options)
+	return slog.New(slog.NewTextHandler(w, options)), level
 }
 
 // The types below validate their values; their errors say what is allowed.
@@ -181,25 +177,14 @@ func number(ctx *kong.DecodeContext, low, high int64) (int64, error) {
 	return n, nil
 }
 
-type source string
+// choice is one of the words in the flag's tag choices.
+type choice string
 
-func (s *source) Decode(ctx *kong.DecodeContext) error {
-	return oneOf(ctx, (*string)(s), "db", "redis")
+func (c *choice) Decode(ctx *kong.DecodeContext) error {
+	return oneOf(ctx, (*string)(c), strings.Fields(ctx.Value.Tag.Get("choices"))...)
 }
 
-type relayed string
-
-func (r *relayed) Decode(ctx *kong.DecodeContext) error {
-	return oneOf(ctx, (*string)(r), "auto", "on")
-}
-
-type onOff string
-
-func (o *onOff) Decode(ctx *kong.DecodeContext) error {
-	return oneOf(ctx, (*string)(o), "on", "off")
-}
-
-// toggle is an onOff that needs no value as a flag.
+// toggle is on or off, and needs no value as a flag.
 type toggle string
 
 func (t *toggle) Decode(ctx *kong.DecodeContext) error {
@@ -212,12 +197,6 @@ func (t *toggle) Decode(ctx *kong.DecodeContext) error {
 
 // IsBool tells kong that the flag needs no value.
 func (*toggle) IsBool() bool { return true }
-
-type format string
-
-func (f *format) Decode(ctx *kong.DecodeContext) error {
-	return oneOf(ctx, (*string)(f), "text", "json")
-}
 
 func oneOf(ctx *kong.DecodeContext, target *string, allowed ...string) error {
 	text, err := word(ctx)

@@ -21,7 +21,7 @@ type redisFlags struct {
 
 // relayedFlags are flags of serve only.
 type relayedFlags struct {
-	RedisRelay relayed `name:"redis-relay" env:"REDIS_RELAY" default:"auto" help:"Whether /readyz says up only while a relay is heard on Redis: on, always; auto, once one has been heard, so that none need exist."`
+	RedisRelay choice `name:"redis-relay" env:"REDIS_RELAY" default:"auto" choices:"auto on" help:"Whether /readyz says up only while a relay is heard on Redis: on, always; auto, once one has been heard, so that none need exist."`
 }
 
 // options never quotes the URL in an error, because it holds a password.
