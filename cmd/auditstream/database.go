@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func parseDatabaseURL(name, url string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	speakUTF8(cfg.ConnConfig)
+	complete(cfg.ConnConfig)
 	return cfg.ConnConfig, nil
 }
 
@@ -81,13 +82,8 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 		// mode that works everywhere; the store prepares its reads once it is certain that there is no such pooler.
 		conn.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
-	if conn.RuntimeParams["application_name"] == "" {
-		conn.RuntimeParams["application_name"] = "auditstream"
-	}
+	conn.RuntimeParams["application_name"] = cmp.Or(conn.RuntimeParams["application_name"], "auditstream")
 	conn.DialFunc = nonblock.Dial(conn.DialFunc)
-	if conn.ConnectTimeout == 0 {
-		conn.ConnectTimeout = connectTimeout
-	}
 	if cfg.PingTimeout == 0 {
 		// After a network failure idle connections are dead, which only their use shows: each may cost a read this long, and not the read's
 		// whole timeout.
@@ -97,13 +93,16 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	// notifications in memory for ever.
 	conn.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	leaveFencedServer(cfg)
-	speakUTF8(conn)
+	complete(conn)
 	return cfg, nil
 }
 
-// speakUTF8 makes the server convert texts to UTF-8, which Go's are: a database with another encoding would otherwise send its own. It
-// overrides PGCLIENTENCODING and the URL's parameter, which could only break this.
-func speakUTF8(cfg *pgx.ConnConfig) { cfg.RuntimeParams["client_encoding"] = "UTF8" }
+// complete makes the server convert texts to UTF-8, which Go's are: a database with another encoding would otherwise send its own. It
+// overrides PGCLIENTENCODING and the URL's parameter, which could only break this. It also bounds the time to connect, unless the URL does.
+func complete(cfg *pgx.ConnConfig) {
+	cfg.RuntimeParams["client_encoding"] = "UTF8"
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, connectTimeout)
+}
 
 // setsExecMode reports whether the operator chose how queries are sent.
 func setsExecMode(url string) bool { return strings.Contains(url, "default_query_exec_mode") }
@@ -114,12 +113,7 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = connectTimeout
-	}
-	if cfg.RuntimeParams["application_name"] == "" {
-		cfg.RuntimeParams["application_name"] = "auditstream"
-	}
+	cfg.RuntimeParams["application_name"] = cmp.Or(cfg.RuntimeParams["application_name"], "auditstream")
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		err, _ = explain(err)
@@ -135,7 +129,7 @@ func checkParameters(ctx context.Context, name, url string) error {
 	if err != nil {
 		return err
 	}
-	delete(cfg.RuntimeParams, "client_encoding") // set by speakUTF8
+	delete(cfg.RuntimeParams, "client_encoding") // set by complete
 	if len(cfg.RuntimeParams) == 0 {
 		return nil
 	}

@@ -49,9 +49,6 @@ func listenConn(ctx context.Context, name, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = connectTimeout
-	}
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec // see openPool
 	cfg.RuntimeParams["application_name"] = "auditstream doctor"
 	conn, err := pgx.ConnectConfig(ctx, cfg)
