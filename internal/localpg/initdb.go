@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -27,10 +28,7 @@ func (s *Server) prepareData(ctx context.Context) error {
 	}
 	info, err := os.Stat(s.data())
 	if errors.Is(err, os.ErrNotExist) {
-		if s.primary != nil {
-			return s.copyPrimary(ctx, s.primary)
-		}
-		return s.initdb(ctx)
+		return s.makeData(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
@@ -65,27 +63,47 @@ func (s *Server) checkData() error {
 
 func (s *Server) passwordFile() string { return filepath.Join(s.home, "password") }
 
-func (s *Server) initdb(ctx context.Context) error {
+// makeData makes the data directory with initdb or, for a standby, with pg_basebackup.
+func (s *Server) makeData(ctx context.Context) error {
 	work, err := os.MkdirTemp(s.home, "initdb-")
 	if err != nil {
 		return fmt.Errorf("localpg: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(work) }() // after an error, the next start removes it
-
-	s.password = rand.Text()
-	pwfile := filepath.Join(work, "password")
-	// One file for us, and one that initdb can read as the account.
-	for _, path := range []string{s.passwordFile(), pwfile} {
-		if err := writeSecret(path, s.password+"\n"); err != nil {
-			return fmt.Errorf("localpg: %w", err)
-		}
-	}
-	for _, path := range []string{pwfile, work} {
-		if err := s.account.chown(path); err != nil {
-			return fmt.Errorf("localpg: %w", err)
-		}
-	}
 	data := filepath.Join(work, "data")
+	var cmd *exec.Cmd
+	if s.primary == nil {
+		cmd, err = s.initdb(ctx, work, data)
+	} else {
+		cmd, err = s.copyPrimary(ctx, data)
+	}
+	if err == nil {
+		err = writeSecret(s.passwordFile(), s.password+"\n")
+	}
+	if err == nil {
+		err = s.account.chown(work)
+	}
+	if err != nil {
+		return fmt.Errorf("localpg: %w", err)
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // on SIGINT both programs remove their files
+	cmd.WaitDelay = 5 * time.Second
+	if err := runOnThread(cmd); err != nil {
+		return fmt.Errorf("localpg: %s: %w", filepath.Base(cmd.Path), err)
+	}
+	if err := os.Rename(data, s.data()); err != nil {
+		return fmt.Errorf("localpg: %w", err)
+	}
+	return nil
+}
+
+// initdb chooses a password and returns the command that makes a data directory with it.
+func (s *Server) initdb(ctx context.Context, work, data string) (*exec.Cmd, error) {
+	s.password = rand.Text()
+	pwfile := filepath.Join(work, "password") // a second one, which initdb can read as the account
+	if err := writeSecret(pwfile, s.password+"\n"); err != nil {
+		return nil, err
+	}
 	args := []string{
 		"-D", data, "-U", "postgres", "--pwfile", pwfile, "-A", "scram-sha-256",
 		// The same sort order and encoding on every machine.
@@ -94,16 +112,7 @@ func (s *Server) initdb(ctx context.Context) error {
 	if s.ephemeral {
 		args = append(args, "--no-sync")
 	}
-	cmd := s.account.command(ctx, s.bin.path("initdb"), args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // on SIGINT it removes its files
-	cmd.WaitDelay = 5 * time.Second
-	if err := runOnThread(cmd); err != nil {
-		return fmt.Errorf("localpg: initdb: %w", err)
-	}
-	if err := os.Rename(data, s.data()); err != nil {
-		return fmt.Errorf("localpg: %w", err)
-	}
-	return nil
+	return s.account.command(ctx, s.bin.path("initdb"), args...), s.account.chown(pwfile)
 }
 
 // writeSecret replaces the file, so that the mode and the links of an older one do not remain.

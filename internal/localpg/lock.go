@@ -47,19 +47,14 @@ func acquireLock(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("localpg: lock %s: %w", dir, err)
 	}
-	if err := overwrite(f, strconv.Itoa(os.Getpid())+"\n"); err != nil {
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("localpg: %w", err)
 	}
 	return f, nil
-}
-
-func overwrite(f *os.File, text string) error {
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	_, err := f.WriteAt([]byte(text), 0)
-	return err
 }
 
 // sweepAge is how old a lock file must be for Sweep. A younger one may belong to a run that has made it and not locked it yet.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -117,15 +118,8 @@ func (s *Server) arguments() []string {
 		"log_checkpoints":         "off",
 		"log_timezone":            "UTC",
 	}
-	for name, value := range s.settings {
-		settings[name] = value
-	}
-	names := make([]string, 0, len(settings))
-	for name := range settings {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	maps.Copy(settings, s.settings)
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		args = append(args, "-c", name+"="+settings[name])
 	}
 	return args
