@@ -60,7 +60,7 @@ func checkShape(text string) (string, error) {
 	}
 	scheme, rest, isURL := cutScheme(text)
 	switch {
-	case foreignSchemes[scheme] || foreignSchemes[strings.SplitN(scheme, "+", 2)[0]] && driverSchemes[scheme]:
+	case foreignSchemes[scheme]:
 		return "", fmt.Errorf("the scheme %q is not PostgreSQL's; write postgres:// and no parameters of other tools", scheme)
 	case scheme != "postgres" && scheme != "postgresql" && embeddedURL.MatchString(text):
 		return "", errors.New("something stands before postgres://, a quotation mark or a command; leave it out, behind the string as well")

@@ -132,21 +132,15 @@ var (
 		timescalegis psql pgsql pgx pgx4 pgx5 pdo_pgsql pdo-pgsql pg postgre postgress postgressql postgresqls postgresql2 postgres-gis psqlgis ecto http https tcp unix socket
 		mongodb mongodb+srv redis rediss valkey sqlserver mssql oracle oracledb odbc odbc:postgresql sqlalchemy asyncpg psycopg psycopg2 neon supabase
 		snowflake clickhouse duckdb firebird ibmdb db2 tidb yugabytedb alloydb cloudsql spatialite mongo cassandra couchdb dynamodb edgedb gel greenplum`)
-	// driverSchemes are schemes in which SQLAlchemy and others name a driver, such as postgresql+asyncpg.
-	driverSchemes = map[string]bool{}
 )
 
+// init adds the schemes in which SQLAlchemy and others name a driver, such as postgresql+asyncpg.
 func init() {
 	for _, base := range []string{"postgresql", "postgres", "cockroachdb", "redshift", "mysql", "mariadb", "sqlite", "mssql", "oracle"} {
 		for _, driver := range strings.Fields(`asyncpg psycopg psycopg2 psycopg2cffi psycopg_async psycopgasync pg8000 aiopg pygresql pypostgresql py-postgresql zxjdbc
 			pymysql aiomysql asyncmy mysqldb mysqlconnector mysqlclient mariadbconnector aiosqlite pysqlite pyodbc pymssql cx_oracle oracledb ssl ssh tls unix tcp
 			srv pool pgbouncer auto_prepare redshift_connector`) {
-			driverSchemes[base+"+"+driver] = true
-		}
-	}
-	for scheme := range driverSchemes {
-		if strings.HasPrefix(scheme, "postgres") {
-			foreignSchemes[scheme] = true
+			foreignSchemes[base+"+"+driver] = true
 		}
 	}
 }
