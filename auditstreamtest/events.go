@@ -70,8 +70,3 @@ func (v *Viewer) recordEvent(id, data string) (over bool) {
 	})
 	return state.Ended
 }
-
-func copyLimited(to io.Writer, from io.Reader) error {
-	_, err := io.Copy(to, io.LimitReader(from, 1000))
-	return err
-}

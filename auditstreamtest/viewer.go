@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -176,10 +176,8 @@ func (v *Viewer) stream(ctx context.Context, client *http.Client, last *string) 
 	case resp.StatusCode >= http.StatusInternalServerError:
 		return false
 	case resp.StatusCode != http.StatusOK:
-		text := new(strings.Builder)
-		_, _ = fmt.Fprintf(text, "status %d: ", resp.StatusCode)
-		_ = copyLimited(text, resp.Body)
-		v.update(func() { v.refused = text.String() })
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // an incomplete one will do
+		v.update(func() { v.refused = fmt.Sprintf("status %d: %s", resp.StatusCode, text) })
 		return true
 	}
 	return v.readEvents(resp.Body, last)
