@@ -17,18 +17,17 @@ import (
 
 // absentError says that this machine cannot run a container, which is not a failure.
 type absentError struct {
-	err     error
+	text    string
 	mustLog bool // there is an engine, so its owner expects that it is used
 }
 
-func (e *absentError) Error() string { return e.err.Error() }
-func (e *absentError) Unwrap() error { return e.err }
+func (e *absentError) Error() string { return e.text }
 
 // startContainer starts a container with the program postgrescontainer. Compiling that takes most of a minute, so it is not even tried when
 // nothing points to a Docker engine.
 func startContainer(ctx context.Context) (*server, error) {
 	if !mayHaveEngine() {
-		return nil, &absentError{err: errors.New("no Docker engine answers: there is no DOCKER_HOST, no docker context and no socket")}
+		return nil, &absentError{text: "no Docker engine answers: there is no DOCKER_HOST, no docker context and no socket"}
 	}
 	args := []string{"run", "auditstream/internal/pgtest/postgrescontainer"}
 	for name, value := range settings() {
@@ -74,7 +73,7 @@ func startContainer(ctx context.Context) (*server, error) {
 		return nil, errors.Join(fmt.Errorf("postgrescontainer: %w", err), stop(ctx))
 	}
 	if answer.Absent != "" {
-		return nil, errors.Join(&absentError{errors.New(answer.Absent), answer.Engine}, stop(ctx))
+		return nil, errors.Join(&absentError{answer.Absent, answer.Engine}, stop(ctx))
 	}
 	return &server{dsn: answer.DSN, origin: "testcontainers image " + answer.Image, stop: stop}, nil
 }

@@ -39,15 +39,6 @@ type Answer struct {
 	Engine bool   // with Absent: there is an engine, so its owner expects that it is used
 }
 
-// absentError says that this machine cannot run a container.
-type absentError struct {
-	err    error
-	engine bool
-}
-
-func (e *absentError) Error() string { return e.err.Error() }
-func (e *absentError) Unwrap() error { return e.err }
-
 // The arguments are settings of the server, such as fsync=off.
 func main() {
 	// Ctrl-C reaches the tests, too, which then close our standard input.
@@ -63,12 +54,8 @@ func main() {
 func run(ctx context.Context, settings []string) error {
 	log.SetDefault(log.NewNoopLogger()) // failures are returned as errors, too
 	image := cmp.Or(os.Getenv("TEST_POSTGRES_IMAGE"), defaultImage)
-	err := haveImage(ctx, image)
-	if absent := new(absentError); errors.As(err, &absent) {
-		return json.NewEncoder(os.Stdout).Encode(Answer{Absent: absent.Error(), Engine: absent.engine})
-	}
-	if err != nil {
-		return err
+	if absent := absence(ctx, image); absent != nil {
+		return json.NewEncoder(os.Stdout).Encode(absent)
 	}
 	var args []string
 	for _, setting := range settings {
@@ -103,22 +90,22 @@ func run(ctx context.Context, settings []string) error {
 	return remove()
 }
 
-// haveImage checks that the engine and the image are there, because testcontainers would retry a pull for minutes.
-func haveImage(ctx context.Context, image string) error {
+// absence checks that the engine and the image are there, because testcontainers would retry a pull for minutes. It returns nil if they are.
+func absence(ctx context.Context, image string) *Answer {
 	engineCtx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	docker, err := testcontainers.NewDockerClientWithOpts(engineCtx)
 	if err != nil {
-		return &absentError{err: fmt.Errorf("no Docker engine answers: %w", err)}
+		return &Answer{Absent: fmt.Sprintf("no Docker engine answers: %v", err)}
 	}
 	defer func() { _ = docker.Close() }()
 	if _, err := docker.ImageInspect(ctx, image); err == nil {
 		return nil
 	}
 	if err := pull(ctx, docker, image); err != nil {
-		return &absentError{
-			err:    fmt.Errorf("a Docker engine answers, but image %s (TEST_POSTGRES_IMAGE) is not there and cannot be pulled: %w", image, err),
-			engine: true,
+		return &Answer{
+			Absent: fmt.Sprintf("a Docker engine answers, but image %s (TEST_POSTGRES_IMAGE) is not there and cannot be pulled: %v", image, err),
+			Engine: true,
 		}
 	}
 	return nil
