@@ -2,7 +2,6 @@ package pgtest
 
 import (
 	"context"
-	"errors"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -21,19 +20,19 @@ func Psql(tb TB, dsn, sql string) string {
 	}
 	cmd := exec.CommandContext(tb.Context(), path, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-f", "-")
 	cmd.Stdin = strings.NewReader(sql) // not -c, which runs all statements in one transaction; -f says in which line an error is
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
 	out, err := cmd.Output()
 	if err != nil {
-		tb.Fatalf("pgtest: psql: %v: %s", err, stderr(err))
+		tb.Fatalf("pgtest: psql: %v: %s", err, strings.TrimSpace(complaint.String()))
 	}
 	return strings.TrimSpace(string(out))
 }
 
-var psql = sync.OnceValues(func() (string, error) { return findPsql(context.Background()) })
-
-// findPsql looks first in the directory of the server's programs, because Debian's psql in PATH is a Perl wrapper that takes longer than psql.
-func findPsql(ctx context.Context) (string, error) {
+// psql looks first in the directory of the server's programs, because Debian's psql in PATH is a Perl wrapper that takes longer than psql.
+var psql = sync.OnceValues(func() (string, error) {
 	var beside []string
-	if dir, err := localpg.FindBinaries(ctx); err == nil {
+	if dir, err := localpg.FindBinaries(context.Background()); err == nil {
 		beside = append(beside, filepath.Join(dir, "psql"))
 	}
 	debian, _ := filepath.Glob("/usr/lib/postgresql/*/bin/psql") // its only error is a bad pattern
@@ -43,12 +42,4 @@ func findPsql(ctx context.Context) (string, error) {
 		}
 	}
 	return exec.LookPath("psql")
-}
-
-func stderr(err error) string {
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
-		return ""
-	}
-	return strings.TrimSpace(string(exit.Stderr))
-}
+})
