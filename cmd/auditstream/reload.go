@@ -45,12 +45,8 @@ type reloader struct {
 	current *configuration
 	level   *slog.LevelVar
 	logger  *slog.Logger
-	server  interface {
-		Reload(ctx context.Context, secret, previousSecret string) error
-	}
+	server  *server.Server
 }
-
-var _ = reloader{server: (*server.Server)(nil)}
 
 // catchSIGHUP makes SIGHUP cause a reload in run; from now on it does not end the process.
 func (r *reloader) catchSIGHUP() {
