@@ -28,7 +28,7 @@ func NewDatabase(t testing.TB) Database {
 }
 
 // installed is what NewDatabase copies.
-var installed = pgtest.Template{Prepare: func(tb pgtest.TB, admin string) { Install(tb.(testing.TB), admin) }}
+var installed = pgtest.Template{Prepare: func(tb testing.TB, admin string) { Install(tb, admin) }}
 
 // Adopt is NewDatabase in the database of an admin URL, for tests that have a server of their own.
 func Adopt(t testing.TB, admin string) Database {

@@ -16,19 +16,6 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TB is the part of testing.TB that this package uses.
-type TB interface {
-	Cleanup(func())
-	Context() context.Context
-	Failed() bool
-	Fatalf(format string, args ...any)
-	Helper()
-	Logf(format string, args ...any)
-	Name() string
-}
-
-var _ TB = testing.TB(nil)
-
 // shared is the server of this test binary. The first New starts it, so that tests without a database do not wait for it.
 var shared struct {
 	mu     sync.Mutex
@@ -65,7 +52,7 @@ func Main(m *testing.M, after ...func()) {
 
 // New returns the superuser's URL of a new empty database, which is dropped when the test is over. If the test fails and the server lives on, the
 // database is kept and its URL is logged.
-func New(tb TB) string {
+func New(tb testing.TB) string {
 	tb.Helper()
 	s, err := sharedServer()
 	if err != nil {
@@ -78,7 +65,7 @@ func New(tb TB) string {
 // encoding.
 const emptyTemplate = "template0"
 
-func (s *server) create(tb TB, name, template string) {
+func (s *server) create(tb testing.TB, name, template string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
@@ -94,7 +81,7 @@ func (s *server) create(tb TB, name, template string) {
 	}
 }
 
-func (s *server) newDatabase(tb TB, template string) string {
+func (s *server) newDatabase(tb testing.TB, template string) string {
 	tb.Helper()
 	name := databaseName(tb.Name())
 	s.create(tb, name, template)
@@ -117,7 +104,7 @@ func (s *server) newDatabase(tb TB, template string) string {
 }
 
 // Connect opens a connection that is closed when the test is over.
-func Connect(tb TB, dsn string) *pgx.Conn {
+func Connect(tb testing.TB, dsn string) *pgx.Conn {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
 	defer cancel()

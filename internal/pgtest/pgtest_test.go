@@ -96,7 +96,7 @@ func TestDatabaseOfAFailedTestIsKeptWhereTheServerLivesOn(t *testing.T) {
 func TestTemplateIsPreparedOnce(t *testing.T) {
 	t.Parallel()
 	prepared := 0
-	template := Template{Prepare: func(tb TB, dsn string) {
+	template := Template{Prepare: func(tb testing.TB, dsn string) {
 		if prepared++; prepared == 1 {
 			tb.Fatalf("the first time fails")
 		}

@@ -3,6 +3,7 @@ package pgtest
 import (
 	"net"
 	"net/url"
+	"testing"
 
 	"auditstream/internal/tcpproxy"
 )
@@ -11,7 +12,7 @@ import (
 type TCPProxy = tcpproxy.Proxy
 
 // Proxy starts a proxy on 127.0.0.1 that ends with the test.
-func Proxy(tb TB, target string) *TCPProxy {
+func Proxy(tb testing.TB, target string) *TCPProxy {
 	tb.Helper()
 	p, err := tcpproxy.New("tcp", target)
 	if err != nil {
@@ -22,7 +23,7 @@ func Proxy(tb TB, target string) *TCPProxy {
 }
 
 // ProxyDSN starts a proxy in front of the server of dsn and returns the same dsn through it.
-func ProxyDSN(tb TB, dsn string) (*TCPProxy, string) {
+func ProxyDSN(tb testing.TB, dsn string) (*TCPProxy, string) {
 	tb.Helper()
 	u, err := url.Parse(dsn)
 	if err != nil {

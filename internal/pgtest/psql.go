@@ -6,13 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"testing"
 
 	"auditstream/internal/localpg"
 )
 
 // Psql runs SQL in a psql process, like another application, and returns its output: unaligned rows without headings. The first error fails
 // the test.
-func Psql(tb TB, dsn, sql string) string {
+func Psql(tb testing.TB, dsn, sql string) string {
 	tb.Helper()
 	path, err := psql()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 
 	"auditstream/internal/localpg"
@@ -119,7 +120,7 @@ func startTemporary(ctx context.Context, parent string, cfg localpg.Config) (*lo
 
 // NewServer returns a private server, for tests that stop, pause or kill it. It runs from local binaries, with PostgreSQL's default settings
 // and on disk, in a directory that is removed when the test is over.
-func NewServer(tb TB, options ...func(*localpg.Config)) *localpg.Server {
+func NewServer(tb testing.TB, options ...func(*localpg.Config)) *localpg.Server {
 	tb.Helper()
 	var cfg localpg.Config
 	for _, option := range options {

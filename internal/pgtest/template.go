@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -14,14 +15,14 @@ import (
 type Template struct {
 	// Prepare fills an empty database, for which it gets the superuser's URL, or fails tb. It must close all connections to the database,
 	// because PostgreSQL does not copy one that is in use.
-	Prepare func(tb TB, dsn string)
+	Prepare func(tb testing.TB, dsn string)
 
 	mu   sync.Mutex
 	name string // empty: not prepared yet
 }
 
 // New returns the superuser's URL of a new copy, which is dropped or kept like a database of the function New.
-func (t *Template) New(tb TB) string {
+func (t *Template) New(tb testing.TB) string {
 	tb.Helper()
 	s, err := sharedServer()
 	if err != nil {
@@ -31,7 +32,7 @@ func (t *Template) New(tb TB) string {
 }
 
 // prepare returns the template's name, and prepares it if necessary. If that fails the test, the next test tries again.
-func (t *Template) prepare(tb TB, s *server) string {
+func (t *Template) prepare(tb testing.TB, s *server) string {
 	tb.Helper()
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -126,14 +126,14 @@ func audits(tb testing.TB) (dsn string, conn *pgx.Conn) {
 	return dsn, pgtest.Connect(tb, dsn)
 }
 
-var installed = pgtest.Template{Prepare: func(tb pgtest.TB, dsn string) {
+var installed = pgtest.Template{Prepare: func(tb testing.TB, dsn string) {
 	conn, err := pgx.Connect(tb.Context(), dsn)
 	if err != nil {
 		tb.Fatalf("connect: %v", err)
 	}
 	defer func() { _ = conn.Close(tb.Context()) }()
-	install(tb.(testing.TB), conn, sql.Options{Create: true})
-	exec(tb.(testing.TB), conn, `insert into audits (url, status, progress) values ('https://example.com', 'running', 10)`)
+	install(tb, conn, sql.Options{Create: true})
+	exec(tb, conn, `insert into audits (url, status, progress) values ('https://example.com', 'running', 10)`)
 }}
 
 // A listener receives the triggers' notifications.
