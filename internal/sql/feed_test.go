@@ -93,3 +93,15 @@ func TestSecondFeedWithoutTheRoleOfTheFirst(t *testing.T) {
 	equal(t, "warnings with the role", warnings(install(t, conn, jobs)), nil)
 	equal(t, "later warnings", warnings(install(t, conn, sql.Options{Feed: "jobs"})), nil)
 }
+
+// TestFeedWithoutOwnersLeavesThatOfAnother: two feeds of one table have an owner trigger each, or none.
+func TestFeedWithoutOwnersLeavesThatOfAnother(t *testing.T) {
+	t.Parallel()
+	_, conn := audits(t)
+	copies := sql.Options{Feed: "copies", Table: "public.audits", Columns: map[string]string{"user_id": "user_id"}}
+	install(t, conn, copies)
+	copies.Columns, copies.Public = map[string]string{"user_id": "", "user_email": ""}, true
+	install(t, conn, copies)
+	unchanged(t, conn, sql.Options{})
+	equal(t, "the owner triggers", column(t, conn, `select tgname::text from pg_trigger where tgname like 'auditstream%owner'`), []string{"auditstream_owner"})
+}

@@ -180,7 +180,7 @@ create or replace trigger :t_insert after insert on :table for each row when (
          else pg_catalog.pg_notify('auditstream', :new_row) is null end
 ) execute function auditstream.changed();
 \if :drop_owner
-drop trigger if exists auditstream_owner on :table;
+drop trigger if exists :t_owner on :table;
 \endif
 \if :has_owners
 create or replace trigger :t_owner after update of :owners on :table for each row when (
