@@ -1,7 +1,6 @@
 package pgtest
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,20 +61,18 @@ func startContainer(ctx context.Context) (*server, error) {
 		DSN, Image, Absent string
 		Engine             bool
 	}
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	err = json.NewDecoder(stdout).Decode(&answer)
 	switch {
 	case errors.Is(err, io.EOF):
-		return nil, errors.Join(errors.New("postgrescontainer started no server"), stop(ctx))
+		err = errors.New("postgrescontainer started no server")
 	case err != nil:
-		return nil, errors.Join(fmt.Errorf("postgrescontainer: %w", err), stop(ctx))
+		err = fmt.Errorf("postgrescontainer: %w", err)
+	case answer.Absent != "":
+		err = &absentError{answer.Absent, answer.Engine}
+	default:
+		return &server{dsn: answer.DSN, origin: "testcontainers image " + answer.Image, stop: stop}, nil
 	}
-	if err := json.Unmarshal(line, &answer); err != nil {
-		return nil, errors.Join(fmt.Errorf("postgrescontainer: %w", err), stop(ctx))
-	}
-	if answer.Absent != "" {
-		return nil, errors.Join(&absentError{answer.Absent, answer.Engine}, stop(ctx))
-	}
-	return &server{dsn: answer.DSN, origin: "testcontainers image " + answer.Image, stop: stop}, nil
+	return nil, errors.Join(err, stop(ctx))
 }
 
 // mayHaveEngine looks where testcontainers-go would: https://golang.testcontainers.org/features/configuration

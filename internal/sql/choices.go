@@ -145,26 +145,22 @@ func (i *installation) keepOptions(o Options) (Options, error) {
 		return o, fmt.Errorf("--lookup and --ring of the last install are kept in auditstream.choices, which belongs to %s: give them again", owner.Owner)
 	}
 	c := i.chosen.Options
-	if o.Words == nil {
-		o.Words = c.Words
-	}
-	if o.Ends == nil {
-		o.Ends = c.Ends
-	}
-	if o.Fields == nil {
-		o.Fields = c.Fields
-	}
-	if o.Lookups == nil {
-		o.Lookups = c.Lookups
-	}
-	if o.Rings == nil {
-		o.Rings = c.Rings
-	}
+	keep(&o.Words, c.Words)
+	keep(&o.Ends, c.Ends)
+	keep(&o.Fields, c.Fields)
+	keep(&o.Lookups, c.Lookups)
+	keep(&o.Rings, c.Rings)
 	if c.Report == "report" || c.Report == "report_"+string(i.naming) { // otherwise somebody else has written it
 		o.report = c.Report
 	}
 	o.Hide, o.Deleted, o.Public = cmp.Or(o.Hide, c.Hide), cmp.Or(o.Deleted, c.Deleted), o.Public || c.Public
 	return o, nil
+}
+
+func keep[T any](given *[]T, chosen []T) {
+	if *given == nil {
+		*given = chosen
+	}
 }
 
 // choicesAreTrusted reports whether only a superuser or the current role can have written the choices.

@@ -65,10 +65,12 @@ func missingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	if there.Choices == "closed" {
 		strangers = owners(there.Made.Objects, func(object) bool { return true })
 	}
-	if lacking, err := rolesNotHeld(ctx, conn, strangers); err != nil || len(lacking) > 0 {
+	lacking, err := texts(ctx, conn, "roles", `select rolname::text from pg_catalog.pg_roles
+		where rolname = any ($1::text[]) and not pg_catalog.pg_has_role(oid, 'usage') order by 1`, strangers)
+	if err != nil || len(lacking) > 0 {
 		return there.rightsRemedy(lacking, "install"), err
 	}
-	lacking, err := texts(ctx, conn, "the rights of the current role", there.in(rightsSQL), t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
+	lacking, err = texts(ctx, conn, "the rights of the current role", there.in(rightsSQL), t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
 	for _, r := range m.rings {
 		if err == nil && !o.NoTriggers {
 			var more []string
@@ -83,11 +85,6 @@ const ringRightsSQL = `
 	select pg_catalog.format('the role %s may not create triggers on %s, which is to ring: install as its owner, %s, or let it run: grant trigger on %s to %s', current_user, $2::text, $4::text, $3::text,
 		pg_catalog.format('"%s"', pg_catalog.replace(current_user, '"', '""')))
 	where not pg_catalog.has_table_privilege($1::oid, 'trigger')`
-
-// rolesNotHeld returns those of some roles whose rights the current role does not have.
-func rolesNotHeld(ctx context.Context, conn *pgx.Conn, roles []string) ([]string, error) {
-	return texts(ctx, conn, "roles", `select rolname::text from pg_catalog.pg_roles where rolname = any ($1::text[]) and not pg_catalog.pg_has_role(oid, 'usage') order by 1`, roles)
-}
 
 // rightsRemedy says who may install or uninstall what belongs to roles whose rights the current role lacks.
 func (i *installation) rightsRemedy(lacking []string, operation string) []string {
