@@ -40,9 +40,6 @@ func installScript(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	if current && !slices.Equal(roles, there.chosen.Options.Roles) {
 		grants = append(grants, fmt.Sprintf("update auditstream.choices set options = %s where feed = %s;", literal(vars["options"]), literal(o.Feed)))
 	}
-	if current && len(own) > 0 {
-		grants = append(own, grants...)
-	}
 	if current && len(grants) == 0 {
 		return "", nil
 	}
