@@ -146,7 +146,7 @@ func (i *installation) compare(ctx context.Context, conn *pgx.Conn, serves bool)
 	if i.chosen != nil {
 		roles, lookups = append(roles, i.chosen.Options.Roles...), len(i.chosen.Options.Lookups) > 0
 	}
-	rows, err := collect(ctx, conn, "rights", toFinding, i.in(missingRightsSQL), roles, serves, lookups)
+	rows, err := collect(ctx, conn, "rights", pgx.RowToStructByNameLax[Finding], i.in(missingRightsSQL), roles, serves, lookups)
 	return append(found, rows...), err
 }
 
@@ -218,11 +218,6 @@ func (i *installation) replacedNames(ctx context.Context, conn *pgx.Conn) ([]Fin
 		}
 	}
 	return found, nil
-}
-
-func toFinding(row pgx.CollectableRow) (f Finding, err error) {
-	err = row.Scan(&f.Kind, &f.Text, &f.Remedy, &f.Stale)
-	return f, err
 }
 
 // replacedBy reports whether t has the name that the adopted table had at the install.

@@ -16,7 +16,8 @@ const missingRightsSQL = `
 		       pg_catalog.pg_has_role(v.relowner, t.relowner, 'usage') as owns, v.relowner, v.owner
 		from v cross join (select distinct oid from columns) x join pg_catalog.pg_class t on t.oid = x.oid join pg_catalog.pg_namespace n on n.oid = t.relnamespace
 	)
-	select 'rights', pg_catalog.format('the role %s may not read %s', u.rolname, pg_catalog.string_agg('auditstream.' || c.relname, ', ' order by c.relname)), '', false
+	select 'rights' as kind, pg_catalog.format('the role %s may not read %s', u.rolname, pg_catalog.string_agg('auditstream.' || c.relname, ', ' order by c.relname)) as text,
+		'' as remedy, false as stale
 	from pg_catalog.pg_roles u, pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 	where (u.rolname = any ($1::text[]) or $2 and u.rolname = current_user) and n.nspname = 'auditstream' and c.relname in ('progress', 'feeds', 'choices') and c.relkind in ('v', 'r')
 	  and not (pg_catalog.has_schema_privilege(u.oid, n.oid, 'usage') and pg_catalog.has_table_privilege(u.oid, c.oid, 'select')) group by u.rolname

@@ -30,11 +30,6 @@ func (i *installation) trusts(o object) bool {
 		o.Owner == i.chosen.Made.Installer && i.Made.Owner == i.chosen.Made.Owner
 }
 
-// untrustedOwners returns the owners that are not trusted.
-func (i *installation) untrustedOwners() []string {
-	return owners(i.Made.Objects, func(o object) bool { return !i.trusts(o) })
-}
-
 func owners(objects map[string]object, which func(object) bool) []string {
 	var all []string
 	for _, o := range objects {

@@ -61,7 +61,7 @@ func missingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 			columns = append(columns, source.Name)
 		}
 	}
-	strangers := there.untrustedOwners()
+	strangers := owners(there.Made.Objects, func(o object) bool { return !there.trusts(o) })
 	if there.Choices == "closed" {
 		strangers = owners(there.Made.Objects, func(object) bool { return true })
 	}

@@ -156,7 +156,7 @@ func ownStatus(s *source, words []Word, encoding string) (string, error) {
 			s.column.Name, s.column.Type)
 	}
 	if base := s.column.builtInBase(); null+set == "" && len(cases) == 0 && !isInteger(base) && base != "bool" {
-		return statusText.of(s.statusRef(text)), nil
+		return statusText.of(text), nil
 	}
 	if null == "" {
 		null = "'pending'"
@@ -169,12 +169,4 @@ func ownStatus(s *source, words []Word, encoding string) (string, error) {
 		rest = fmt.Sprintf("case %s %s else %s end", stored(text), strings.Join(cases, " "), rest)
 	}
 	return fmt.Sprintf("case when %s then %s else %s end", s.isNull(encoding), null, rest), nil
-}
-
-// statusRef returns the argument of statusText.
-func (s *source) statusRef(text string) string {
-	if s.path != nil {
-		return "(" + text + ")"
-	}
-	return s.ref()
 }
