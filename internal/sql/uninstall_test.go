@@ -40,6 +40,20 @@ func TestUninstallLeavesNoTrace(t *testing.T) {
 	}
 }
 
+// TestUninstallTakesBackConnectOfAllRoles: two roles that get CONNECT in one run are both written down.
+func TestUninstallTakesBackConnectOfAllRoles(t *testing.T) {
+	t.Parallel()
+	dsn, conn := audits(t)
+	first, second := role(t, dsn), role(t, dsn)
+	install(t, conn, sql.Options{Role: first}) // the database lets everybody connect
+	exec(t, conn, `do $$ begin execute format('revoke connect on database %I from public', current_database()); end $$`)
+	install(t, conn, sql.Options{Role: second})
+	const connects = `select has_database_privilege(r, current_database(), 'connect')::text from unnest($1::text[]) r`
+	equal(t, "connect", column(t, conn, connects, []string{first, second}), []string{"true", "true"})
+	uninstall(t, conn)
+	equal(t, "connect after uninstall", column(t, conn, connects, []string{first, second}), []string{"false", "false"})
+}
+
 func TestUninstallLeavesWhatIsNotOurs(t *testing.T) {
 	t.Parallel()
 	dsn, conn := audits(t)
