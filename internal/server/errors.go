@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -100,17 +101,8 @@ const (
 	textExpired = "Token expired"
 )
 
-// refusal pairs the answer with its cause, which goes to the log only.
-type refusal struct {
-	answer *apiError
-	cause  error
-}
-
-func (r *refusal) Error() string   { return r.answer.text + ": " + r.cause.Error() }
-func (r *refusal) Unwrap() []error { return []error{r.answer, r.cause} }
-
-// withCause attaches a cause for the log to an answer.
-func withCause(answer *apiError, cause error) error { return &refusal{answer: answer, cause: cause} }
+// withCause attaches a cause to an answer, which goes to the log only.
+func withCause(answer *apiError, cause error) error { return fmt.Errorf("%w: %w", answer, cause) }
 
 // nameKey adds the refused row's key to the answer to a request for several rows.
 func nameKey(f *store.Feed, id store.Key, err error) error {
