@@ -13,13 +13,11 @@ import (
 
 // accessRecorder is a ResponseWriter that collects what the access log says about a request. There is none without an access log.
 type accessRecorder struct {
-	http.ResponseWriter
+	statusRecorder
 	server *Handler
 	start  time.Time
 	record []slog.Attr // what is known from the request itself
 	route  string
-	status int
-	bytes  int
 	logged bool
 }
 
@@ -31,7 +29,7 @@ func (s *Handler) logAccess(next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := &accessRecorder{ResponseWriter: w, server: s, start: time.Now(), route: "none", record: requestAttrs(r)}
+		a := &accessRecorder{statusRecorder: statusRecorder{ResponseWriter: w}, server: s, start: time.Now(), route: "none", record: requestAttrs(r)}
 		returned := false
 		defer func() {
 			if !returned { // a panic, after which net/http cuts the connection
@@ -86,26 +84,11 @@ func (s *Handler) onRoute(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *accessRecorder) WriteHeader(status int) {
-	if a.status == 0 {
-		a.status = status
-		if a.Header().Get("Content-Type") == "text/event-stream" {
-			a.log()
-		}
+	a.statusRecorder.WriteHeader(status)
+	if a.Header().Get("Content-Type") == "text/event-stream" {
+		a.log()
 	}
-	a.ResponseWriter.WriteHeader(status)
 }
-
-func (a *accessRecorder) Write(p []byte) (int, error) {
-	if a.status == 0 {
-		a.WriteHeader(http.StatusOK)
-	}
-	n, err := a.ResponseWriter.Write(p)
-	a.bytes += n
-	return n, err
-}
-
-// Unwrap lets an http.ResponseController flush and set deadlines.
-func (a *accessRecorder) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // Hijack logs the record now: a stream on a hijacked connection writes its status without WriteHeader.
 func (a *accessRecorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {

@@ -142,13 +142,3 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 
 // isOverLimit reports whether the request came on a connection over its address's limit.
 func isOverLimit(r *http.Request) bool { return r.Context().Value(overLimit{}) != nil }
-
-// closeOverLimit closes each connection over the limit after one answer, so that it counts only briefly.
-func closeOverLimit(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isOverLimit(r) {
-			w.Header().Set("Connection", "close")
-		}
-		next.ServeHTTP(w, r)
-	})
-}

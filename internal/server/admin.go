@@ -17,7 +17,7 @@ func (s *Server) adminRoutes() http.Handler {
 		s.cfg.Admin(func(path string, h http.HandlerFunc, methods ...string) { s.handle(r, path, h, methods...) })
 	}
 	r.NotFoundHandler = s.notFound()
-	return withoutBody(s.localOnly(r))
+	return closeAfter(s.localOnly(r))
 }
 
 // localOnly answers 421 to the requests that [ForeignPage] reports.

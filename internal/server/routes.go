@@ -26,7 +26,7 @@ func (s *Handler) routes() http.Handler {
 		r.PathPrefix("/api/").Handler(r.NotFoundHandler)
 		r.PathPrefix("/").HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.onRoute(w, r); s.cfg.Page.ServeHTTP(w, r) })
 	}
-	return s.traced(s.reportPanic(s.logAccess(closeOverLimit(withoutBody(s.withCORS(r))))))
+	return s.traced(s.reportPanic(s.logAccess(closeAfter(s.withCORS(r)))))
 }
 
 // withCORS lets the pages of CORSOrigins use the API.
@@ -72,12 +72,12 @@ func (s *Handler) notFound() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.writeError(w, r, errNoRoute) })
 }
 
-// withoutBody makes net/http answer a request with a body at once and close the connection. Otherwise net/http would first wait for the
-// body, which may come slower than the answer's deadline allows; and if client and proxy disagree about the body's length, it would take
-// the difference for the next request.
-func withoutBody(next http.Handler) http.Handler {
+// closeAfter makes net/http close a connection over its address's limit after one answer, so that it counts only briefly, and one whose
+// request has a body. Otherwise net/http would first wait for the body, which may come slower than the answer's deadline allows; and if
+// client and proxy disagree about the body's length, it would take the difference for the next request.
+func closeAfter(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 && r.ProtoMajor == 1 {
+		if isOverLimit(r) || r.ContentLength != 0 && r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(w, r)

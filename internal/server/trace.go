@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strconv"
@@ -28,9 +29,9 @@ func (s *Handler) traced(next http.Handler) http.Handler {
 		}
 		ctx, span := tracer.Start(r.Context(), methodOf(r, "HTTP"), spanOf(r)...)
 		defer span.End()
-		a := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+		a := &statusRecorder{ResponseWriter: w}
 		next.ServeHTTP(a, r.WithContext(ctx))
-		span.SetAttributes(attribute.Int("http.response.status_code", a.status))
+		span.SetAttributes(attribute.Int("http.response.status_code", cmp.Or(a.status, http.StatusOK)))
 		if a.bytes > 0 {
 			span.SetAttributes(attribute.Int("http.response.body.size", a.bytes))
 		}
@@ -59,18 +60,19 @@ func spanOf(r *http.Request) []trace.SpanStartOption {
 	return options
 }
 
-// statusRecorder is a ResponseWriter that records the status and counts the body's bytes.
+// statusRecorder is a ResponseWriter that records the status, 0 before there is one, and counts the body's bytes.
 type statusRecorder struct {
 	http.ResponseWriter
 	status, bytes int
 }
 
 func (a *statusRecorder) WriteHeader(status int) {
-	a.status = status
+	a.status = cmp.Or(a.status, status)
 	a.ResponseWriter.WriteHeader(status)
 }
 
 func (a *statusRecorder) Write(p []byte) (int, error) {
+	a.status = cmp.Or(a.status, http.StatusOK)
 	n, err := a.ResponseWriter.Write(p)
 	a.bytes += n
 	return n, err
