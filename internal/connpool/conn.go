@@ -15,9 +15,9 @@ import (
 // Task is the work on one connection, such as a stream. Input and Drain only note what has happened: they must not block, and of the pool
 // they may only call Schedule.
 type Task interface {
-	// Run does what is due. One writer at a time calls it, after each call of [Conn.Schedule]. It returns true after its last work, when
-	// it has called Close or ReturnToHTTP.
-	Run() (over bool)
+	// Run does what is due. One writer at a time calls it, after each call of [Conn.Schedule]. Its last work is to call Close or
+	// ReturnToHTTP, or Begin with another task, after which it does nothing with the connection.
+	Run()
 	// Input says that the client has disconnected or, after AwaitRequest, that it may have sent something.
 	Input()
 	// Drain says that the server is shutting down.
@@ -92,7 +92,7 @@ func bufferedInput(r *bufio.Reader) []byte {
 	return bytes.Clone(b)
 }
 
-// Begin sets the task, whose Input and Drain may be called from now on.
+// Begin sets the task, whose Input and Drain may be called from now on. In place of an earlier task it is told at once what that was told.
 func (c *Conn) Begin(task Task) {
 	if c.key == 0 {
 		c.task = task

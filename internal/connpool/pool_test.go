@@ -40,13 +40,13 @@ func (k *task) Drain() { k.drained.Store(true); k.wake() }
 
 func (k *task) put(block []byte) { k.blocks <- block; k.wake() }
 
-func (k *task) Run() (over bool) {
+func (k *task) Run() {
 	for {
 		select {
 		case block := <-k.blocks:
 			if k.conn.Write(block[:len(block)/3], nil, block[len(block)/3:]) != nil {
 				k.conn.Close()
-				return true
+				return
 			}
 			continue
 		default:
@@ -54,11 +54,11 @@ func (k *task) Run() (over bool) {
 		switch {
 		case k.drained.Load(), k.gone.Load():
 			k.conn.Close()
-			return true
+			return
 		}
 		k.claimed.Store(false)
 		if len(k.blocks) == 0 && !k.drained.Load() && !k.gone.Load() || k.claimed.Swap(true) {
-			return false
+			return
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"auditstream/internal/connpool"
@@ -15,7 +16,8 @@ import (
 // the stream's memory. The pool's writers run the stream.
 type connection struct {
 	*connpool.Conn
-	head []byte // the answer's head; nil once it is written
+	head       []byte // the answer's head; nil once it is written
+	keepsAlive bool   // Handler.keepsAlive
 }
 
 // hijack takes the connection of a request from net/http. It returns nil, and net/http keeps the connection, for HTTP/2, TLS, and answers
@@ -32,7 +34,7 @@ func (s *Handler) hijack(w http.ResponseWriter, r *http.Request) *connection {
 	if !s.keepsAlive {
 		w.Header().Set("Connection", "close")
 	}
-	return &connection{Conn: conn, head: responseHead(w.Header())}
+	return &connection{Conn: conn, head: responseHead(w.Header()), keepsAlive: s.keepsAlive}
 }
 
 // responseHead returns the head of the answer as net/http would write it.
@@ -49,7 +51,8 @@ func responseHead(header http.Header) []byte {
 func (c *connection) serve(st *stream, first []*store.State) {
 	st.events.out = c
 	c.Begin(st)
-	if !st.begin(first) {
+	st.begin(first)
+	if st.sub != nil {
 		c.Serve()
 	}
 }
@@ -73,34 +76,54 @@ func (c *connection) send(text string, event []byte) error {
 }
 
 // close ends the answer. After a clean end the connection waits for the client's next request, as with net/http.
-func (c *connection) close(st *stream, reason string, sound bool) (over bool) {
-	switch {
-	case !sound, c.Write([]byte("0\r\n\r\n")) != nil, reason == endShutdown:
+func (c *connection) close(reason string, sound bool) {
+	if !sound || c.Write([]byte("0\r\n\r\n")) != nil || reason == endShutdown || !c.keepsAlive {
 		c.Close()
-	case !st.server.keepsAlive:
-		c.Close()
-	case !c.AwaitRequest():
-		c.ReturnToHTTP()
-	default:
-		st.end = time.Now().Add(idleTimeout)
-		st.stopTimer()
-		st.timer = time.AfterFunc(idleTimeout, st.timeIsDue)
-		return false
+		return
 	}
-	return true
+	awaitRequest(c.Conn)
 }
 
-// afterEnd handles what happens while the connection waits, without a goroutine: the next request, which net/http gets, a disconnect, or
-// idleTimeout. It reports whether the wait is over.
-func (c *connection) afterEnd(st *stream, due uint32) (over bool) {
-	switch {
-	case due&dueInput != 0:
-		c.ReturnToHTTP()
-	case due&dueDrain != 0, due&dueTime != 0 && !time.Now().Before(st.end):
-		c.Close()
-	default:
-		return false
+// idleConn is a connection that waits for its client's next request, without a goroutine.
+type idleConn struct {
+	*connpool.Conn
+	timer     *time.Timer
+	left      atomic.Bool // the wait is over
+	requested bool        // it ended because of input; Run reads this after left was set
+}
+
+// awaitRequest makes a connection whose answer is complete wait for the next request, which net/http gets, until idleTimeout. net/http
+// would close it after headerTimeout: for it, it is a new one.
+func awaitRequest(conn *connpool.Conn) {
+	if !conn.AwaitRequest() {
+		conn.ReturnToHTTP()
+		return
 	}
-	st.stopTimer()
-	return true
+	c := &idleConn{Conn: conn}
+	c.timer = time.AfterFunc(idleTimeout, c.Drain)
+	c.Begin(c) // last: if input or the shutdown has come already, Run is called at once
+}
+
+// Input says that the next request has come, or that the client has disconnected, which net/http finds.
+func (c *idleConn) Input() { c.leave(true) }
+
+// Drain is called at the shutdown, and after idleTimeout.
+func (c *idleConn) Drain() { c.leave(false) }
+
+// leave makes a writer call Run, once.
+func (c *idleConn) leave(requested bool) {
+	if !c.left.Swap(true) {
+		c.requested = requested
+		c.Schedule()
+	}
+}
+
+// Run ends the wait.
+func (c *idleConn) Run() {
+	c.timer.Stop()
+	if c.requested {
+		c.ReturnToHTTP()
+	} else {
+		c.Close()
+	}
 }

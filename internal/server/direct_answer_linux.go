@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,19 +23,9 @@ type directAnswer struct {
 	header  http.Header
 	status  int
 	body    bytes.Buffer
-	taken   bool        // the connection is a stream's
-	chunked bool        // the answer was flushed, and its length had not been given
-	timer   *time.Timer // of the rest
-	phase   atomic.Uint32
+	taken   bool // the connection is a stream's
+	chunked bool // the answer was flushed, and its length had not been given
 }
-
-// The phases of a directAnswer.
-const (
-	answering = iota
-	resting   // the answer is sent, and the connection waits for the next request
-	requested // the next request may have come: net/http gets it
-	expired   // idleTimeout or the shutdown has come
-)
 
 // serveDirect serves a request on a connection that net/http has not had.
 func (s *Handler) serveDirect(sock *net.TCPConn, raw syscall.RawConn, r *http.Request) {
@@ -57,39 +46,8 @@ func (w *directAnswer) end() {
 	case panicked, w.send() != nil, w.header.Get("Connection") == "close":
 		w.conn.Close()
 	default:
-		w.rest()
+		awaitRequest(w.conn)
 	}
-}
-
-// rest waits for the next request, without a goroutine. net/http would close the connection after headerTimeout: for it, it is a new one.
-func (w *directAnswer) rest() {
-	w.header, w.body = nil, bytes.Buffer{}
-	w.timer = time.AfterFunc(idleTimeout, func() { w.leave(expired) })
-	w.phase.Store(resting)
-	if !w.conn.AwaitRequest() {
-		w.leave(requested)
-	}
-	if w.server.draining.Load() {
-		w.leave(expired)
-	}
-}
-
-// leave makes a writer call Run, once.
-func (w *directAnswer) leave(to uint32) {
-	if w.phase.CompareAndSwap(resting, to) {
-		w.conn.Schedule()
-	}
-}
-
-// Run ends the rest.
-func (w *directAnswer) Run() (over bool) {
-	w.timer.Stop()
-	if w.phase.Load() == requested {
-		w.conn.ReturnToHTTP()
-	} else {
-		w.conn.Close()
-	}
-	return true
 }
 
 func (w *directAnswer) send() error {
@@ -135,11 +93,11 @@ func (w *directAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return w.conn.Hijack()
 }
 
-// Input ends the request's context, or the rest: the client has disconnected, or its next request has come.
-func (w *directAnswer) Input() {
-	w.cancel(context.Canceled)
-	w.leave(requested)
-}
+// Input ends the request's context: the client has disconnected.
+func (w *directAnswer) Input() { w.cancel(context.Canceled) }
 
-// Drain ends the rest. A request's context ends at the shutdown anyway.
-func (w *directAnswer) Drain() { w.leave(expired) }
+// Drain does nothing: a request's context ends at the shutdown anyway.
+func (w *directAnswer) Drain() {}
+
+// Run is not called: nothing schedules the connection before it has another task.
+func (w *directAnswer) Run() {}

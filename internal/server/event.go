@@ -40,11 +40,8 @@ type sink interface {
 	send(text string, event []byte) error
 	// Schedule makes another goroutine call the stream's Run. It does not block.
 	Schedule()
-	// close is called at the stream's end; sound says whether the connection can still be written to. It returns true unless afterEnd
-	// is to be called.
-	close(st *stream, reason string, sound bool) (over bool)
-	// afterEnd is called by Run for what happens after the stream's end, until it returns true.
-	afterEnd(st *stream, due uint32) (over bool)
+	// close is called at the stream's end; sound says whether the connection can still be written to.
+	close(reason string, sound bool)
 }
 
 func setEventHeader(h http.Header) {

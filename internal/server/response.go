@@ -33,7 +33,8 @@ func (r *response) serve(ctx context.Context, st *stream, first []*store.State) 
 			panic(http.ErrAbortHandler) // otherwise net/http would end the answer as a complete one
 		}
 	}()
-	if st.begin(first) {
+	st.begin(first)
+	if st.sub == nil {
 		return
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -44,7 +45,7 @@ func (r *response) serve(ctx context.Context, st *stream, first []*store.State) 
 		}
 	})
 	defer stop()
-	for !st.Run() {
+	for st.Run(); st.sub != nil; st.Run() {
 		<-r.wake
 	}
 }
@@ -67,9 +68,4 @@ func (r *response) send(text string, event []byte) error {
 
 func (r *response) Schedule() { r.wake <- struct{}{} } // never blocks: called once at most between two calls of Run
 
-func (r *response) close(_ *stream, reason string, sound bool) bool {
-	r.aborted = reason == endError && !sound
-	return true
-}
-
-func (r *response) afterEnd(*stream, uint32) bool { return true }
+func (r *response) close(reason string, sound bool) { r.aborted = reason == endError && !sound }

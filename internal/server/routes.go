@@ -105,7 +105,7 @@ func (s *Handler) openapi(w http.ResponseWriter, r *http.Request) {
 }
 
 // recoverPanic is reportPanic for a stream that may run outside its handler: the panic ends this stream and no other.
-func (st *stream) recoverPanic(over *bool) {
+func (st *stream) recoverPanic() {
 	cause := recover()
 	if cause == nil {
 		return
@@ -113,8 +113,8 @@ func (st *stream) recoverPanic(over *bool) {
 	st.server.metrics.refused.WithLabelValues(refusedLabels[errInternal]).Inc()
 	st.server.cfg.Logger.Error("a stream caused a panic; its connection is cut", "panic", cause, "stack", string(debug.Stack()))
 	if st.sub == nil { // the stream had ended before
-		*over = st.events.out.close(st, endError, false)
+		st.events.out.close(endError, false)
 		return
 	}
-	*over = st.finish(endError, fmt.Errorf("panic: %v", cause))
+	st.finish(endError, fmt.Errorf("panic: %v", cause))
 }

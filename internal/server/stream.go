@@ -27,7 +27,7 @@ type stream struct {
 	closed []*store.State // the terminal states sent, of the rows asked for
 
 	start   time.Time
-	end     time.Time // when the stream must end; after that, when the connection's wait for the next request ends
+	end     time.Time // when the stream must end
 	expires bool      // end is the token's expiry
 	timer   *time.Timer
 
@@ -38,9 +38,9 @@ type stream struct {
 const (
 	dueState   = 1 << iota // there is a state to take
 	dueTime                // the timer has fired
-	dueInput               // the client disconnected, or, after the stream's end, sent something
+	dueInput               // the client disconnected
 	dueDrain               // the server is shutting down
-	dueClaimed             // a goroutine calls Run, or is about to; stays set once the stream and its connection are done
+	dueClaimed             // a goroutine calls Run, or is about to; stays set once the stream has ended
 )
 
 // The reasons why a stream ended, for the log and the metrics.
@@ -69,25 +69,26 @@ func (st *stream) timeIsDue() { st.poke(dueTime) }
 func (st *stream) Input() { st.poke(dueInput) }
 func (st *stream) Drain() { st.poke(dueDrain) }
 
-// begin sends the first states, and only then confirms the subscription, so that writers learn that somebody watches. It returns true if the
-// stream and its connection are done; otherwise the caller, which holds the claim, makes a goroutine call Run.
-func (st *stream) begin(first []*store.State) (over bool) {
-	defer st.recoverPanic(&over)
+// begin sends the first states, and only then confirms the subscription, so that writers learn that somebody watches. Unless the stream has
+// ended then, the caller, which holds the claim, makes a goroutine call Run.
+func (st *stream) begin(first []*store.State) {
+	defer st.recoverPanic()
 	s := st.server
 	s.metrics.forFeed(st.feed.Name).streams.Inc()
 	if reason, err := st.show(first, opening(s.cfg.Heartbeat, s.cfg.Retry)); reason != "" {
-		return st.finish(reason, err)
+		st.finish(reason, err)
+		return
 	}
 	if st.all && st.sub.More() {
 		if err := st.events.more(len(first)); err != nil {
-			return st.finish(endClient, err)
+			st.finish(endClient, err)
+			return
 		}
 	}
 	st.sub.Confirm()
 	left, expires := s.lifetime(st.who)
 	st.end, st.expires = time.Now().Add(left), expires
 	st.timer = time.AfterFunc(min(left, s.cfg.Heartbeat), st.timeIsDue)
-	return false
 }
 
 // lifetime returns how long a stream may last, and whether the token's expiry limits it and not SSE_MAX_DURATION.
@@ -96,24 +97,18 @@ func (s *Handler) lifetime(who viewer) (left time.Duration, expires bool) {
 	return min(left, s.cfg.MaxDuration), left < s.cfg.MaxDuration
 }
 
-// Run handles what is due until nothing is. It returns true once the stream and its connection are done. One goroutine at a time calls it.
-func (st *stream) Run() (over bool) {
-	defer st.recoverPanic(&over)
+// Run handles what is due until nothing is, or the stream has ended. One goroutine at a time calls it.
+func (st *stream) Run() {
+	defer st.recoverPanic()
 	for {
 		due := st.due.Swap(dueClaimed) &^ dueClaimed
-		switch {
-		case due == 0:
+		if due == 0 {
 			if st.due.CompareAndSwap(dueClaimed, 0) {
-				return false
+				return
 			}
-		case st.sub == nil:
-			if st.events.out.afterEnd(st, due) {
-				return true
-			}
-		default:
-			if reason, err := st.step(due); reason != "" && st.finish(reason, err) {
-				return true
-			}
+		} else if reason, err := st.step(due); reason != "" {
+			st.finish(reason, err)
+			return
 		}
 	}
 }
@@ -227,10 +222,12 @@ func endID(ends []*store.State) string {
 
 func byKey(a, b *store.State) int { return a.ID.Compare(b.ID) }
 
-// finish releases what the stream holds, logs and counts its end, and returns true if its connection is done, too.
-func (st *stream) finish(reason string, err error) (over bool) {
+// finish releases what the stream holds, logs and counts its end, and ends the answer.
+func (st *stream) finish(reason string, err error) {
 	s := st.server
-	st.stopTimer()
+	if st.timer != nil {
+		st.timer.Stop()
+	}
 	st.release()
 	s.metrics.forFeed(st.feed.Name).streams.Dec()
 	s.metrics.ended.WithLabelValues(reason).Inc()
@@ -242,14 +239,7 @@ func (st *stream) finish(reason string, err error) (over bool) {
 		attrs = append(attrs, slog.Any("error", err))
 	}
 	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "stream ended", attrs...)
-	st.open, st.closed = nil, nil
-	return st.events.out.close(st, reason, err == nil && reason != endClient)
-}
-
-func (st *stream) stopTimer() {
-	if st.timer != nil {
-		st.timer.Stop()
-	}
+	st.events.out.close(reason, err == nil && reason != endClient)
 }
 
 // release cancels the subscription and gives back the place under the stream limit, which open took.
