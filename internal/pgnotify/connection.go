@@ -14,6 +14,8 @@ const (
 	// muteAfterProof is the same after a session that worked; it takes about a minute to reach. It is larger because a stopped database
 	// or machine is silent, too, and after such an outage the long pause would only make the outage longer.
 	muteAfterProof = 8
+	// mutePause is the time between attempts once it seems that notifications, or the locks, cannot work here.
+	mutePause = time.Minute
 )
 
 // ErrCannot is in the chain of an error that a later attempt will not cure.
@@ -34,8 +36,7 @@ type connection struct {
 	session   func(ctx context.Context) (proven bool, err error) // returns why the session ended, and whether it was proven to work
 	texts     Texts
 	logger    *slog.Logger
-	mutePause time.Duration // between attempts while it is mute
-	retryBell Bell          // starts the next attempt at once
+	retryBell Bell // starts the next attempt at once
 }
 
 // run runs sessions until ctx is done, and returns nil. It logs a failure once, and again only after a proven session.
@@ -60,9 +61,9 @@ func (c connection) run(ctx context.Context) error {
 		delay := delays.Next()
 		switch mute := silent >= limit || errors.Is(err, ErrCannot); {
 		case mute:
-			delay = c.mutePause - rand.N(c.mutePause/10+1)
+			delay = mutePause - rand.N(mutePause/10+1)
 			if logged != c.texts.Mute {
-				c.logger.Error(c.texts.Mute, "error", err, "next_attempt_in", c.mutePause)
+				c.logger.Error(c.texts.Mute, "error", err, "next_attempt_in", mutePause)
 			}
 			logged = c.texts.Mute
 		case logged == "":

@@ -65,8 +65,6 @@ type ListenerConfig struct {
 	CanaryInterval time.Duration
 	// CanaryTimeout is how long a canary may take while no other notification comes; default 2 s. After it the connection is closed.
 	CanaryTimeout time.Duration
-	// MuteRetry is the time between attempts once it seems that the source cannot work; default 1 min.
-	MuteRetry time.Duration
 	// Logger's default discards.
 	Logger *slog.Logger
 	// Registerer receives the listener's metrics; nil: none.
@@ -96,12 +94,11 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	if cfg.Source == nil || cfg.Sink == nil {
 		return nil, errors.New("pgnotify: ListenerConfig.Source and Sink are required")
 	}
-	if min(cfg.CanaryInterval, cfg.CanaryTimeout, cfg.MuteRetry) < 0 {
+	if min(cfg.CanaryInterval, cfg.CanaryTimeout) < 0 {
 		return nil, errors.New("pgnotify: ListenerConfig's durations must not be negative")
 	}
 	cfg.CanaryInterval = cmp.Or(cfg.CanaryInterval, 4*time.Second)
 	cfg.CanaryTimeout = cmp.Or(cfg.CanaryTimeout, 2*time.Second)
-	cfg.MuteRetry = cmp.Or(cfg.MuteRetry, time.Minute)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if cfg.Doubt == nil {
 		cfg.Doubt = func() string { return "" }
@@ -119,13 +116,13 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 func (l *Listener) Up() bool { return l.up.Load() }
 
 // Run listens until ctx is done, and returns nil. It retries a lost connection for ever, with a back-off of 100 ms to 5 s, or every
-// MuteRetry once it seems that the source cannot work. Call it exactly once.
+// minute once it seems that the source cannot work. Call it exactly once.
 func (l *Listener) Run(ctx context.Context) error {
 	session := func(ctx context.Context) (proven bool, err error) {
 		s := &session{l: l, listening: make(chan struct{}), failure: failConnect, proveBell: NewBell()}
 		return s.run(ctx)
 	}
-	return connection{session: session, texts: l.cfg.Source.Texts(), logger: l.cfg.Logger, mutePause: l.cfg.MuteRetry}.run(ctx)
+	return connection{session: session, texts: l.cfg.Source.Texts(), logger: l.cfg.Logger}.run(ctx)
 }
 
 // markProven notes that a canary has arrived. The listener is then up, unless there is a doubt; a doubt that lasts is logged once.

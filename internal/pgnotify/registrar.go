@@ -24,8 +24,6 @@ const (
 	lockLinger = 2 * time.Second
 	// checkInterval is the time between two checks of which locks the triggers ask for. A check also finds a dead connection.
 	checkInterval = 4 * time.Second
-	// mutePause is the time between attempts once it seems that a pooler makes a session impossible.
-	mutePause = time.Minute
 )
 
 // NewRows stands for the rows that do not exist yet, where a key is expected. It is wanted while somebody watches all rows of an owner.
@@ -102,7 +100,7 @@ func (r *Registrar) Unheld() (n int) {
 func (r *Registrar) Run(ctx context.Context) error {
 	const cannot = "the triggers cannot learn what is watched, trying again; unless they always notify, the safety net finds changes. " +
 		"DATABASE_LISTEN_URL must be a direct connection to the primary"
-	return connection{session: r.session, texts: Texts{Lost: cannot, Mute: cannot}, logger: r.logger, mutePause: mutePause, retryBell: r.checkBell}.run(ctx)
+	return connection{session: r.session, texts: Texts{Lost: cannot, Mute: cannot}, logger: r.logger, retryBell: r.checkBell}.run(ctx)
 }
 
 // session uses one connection until it breaks or ctx is done. It is proven after the first step, in which it could acquire what was wanted.
