@@ -5,11 +5,10 @@
 // variables, signals or default loggers.
 //
 // Who calls what: the root package and cmd/auditstream call [New], [Service.Serve] and [Service.Run]. Package server calls the feeds through
-// the functions that Serve sets in server.Config. The Listener of package pgnotify calls the listenerSink, which passes its resyncs to the
-// schemaWatch, and that passes them to the feeds and their hubs.
+// the functions that Serve sets in server.Config. The Listener of package pgnotify calls the schemaWatch, which passes notifications and
+// resyncs to the feeds and their hubs.
 //
 // Files, in the order in which to read them: service.go (the wiring), feeds.go (the feeds and their hubs), feed_lookup.go (which feed a
-// request names), adapters.go (the interfaces between hub, listener and server), schema.go (the schema's version), drift.go (what was changed
-// since the install), remedy.go (the commands that repair it), watch.go (rows followed without a browser), queue.go and row_metrics.go
-// (metrics), traced_loader.go, skip_ping.go.
+// request names), schema.go (the schema's version), drift.go (what was changed since the install), remedy.go (the commands that repair it),
+// watch.go (rows followed without a browser), queue.go and row_metrics.go (metrics), traced_loader.go, skip_ping.go.
 package service

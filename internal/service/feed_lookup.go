@@ -5,8 +5,25 @@ import (
 	"errors"
 	"time"
 
+	"auditstream/internal/pgnotify"
 	"auditstream/internal/server"
+	"auditstream/internal/store"
 )
+
+// serverHub adapts a pgnotify.Hub to the server's interface, whose methods return an interface.
+type serverHub struct{ *pgnotify.Hub }
+
+var _ server.Hub = serverHub{}
+
+// Subscribe implements [server.Hub].
+func (h serverHub) Subscribe(ctx context.Context, keys []store.Key, wake func()) (server.Subscription, error) {
+	return h.Hub.Subscribe(ctx, keys, wake)
+}
+
+// SubscribeOwned implements [server.Hub].
+func (h serverHub) SubscribeOwned(ctx context.Context, viewer store.Viewer, wake func()) (server.Subscription, error) {
+	return h.Hub.SubscribeOwned(ctx, viewer, wake)
+}
 
 // find is [server.Config.Feeds]. It says that there is no such feed only when the database was asked after the question came: the feed may
 // have been installed just now. All who ask meanwhile share an answer, and there is one a second at most.

@@ -13,27 +13,28 @@ import (
 )
 
 // schemaWatch logs when the database's schema is not of this program's version, and when it is again. It stands between the listener and
-// the feeds, because the listener's resync follows each install and each connection: then the schema or the feeds may be different.
+// the feeds, because the listener's resync follows each install and each connection: then the schema, the feeds or the locks may be
+// different.
 type schemaWatch struct {
 	*feeds
 	db            sql.Querier
 	logger        *slog.Logger
 	resyncs       pgnotify.Bell
 	lastComplaint string // the last warning about the version; "": none, or resolved
-	drift         *driftWatch
 	// alwaysNotifies: the triggers notify whether somebody watches or not. Those of version 1 do, and those that are written by hand.
 	alwaysNotifies atomic.Bool
 }
 
 var _ pgnotify.Sink = (*schemaWatch)(nil)
 
-func newSchemaWatch(all *feeds, db sql.Querier, drift *driftWatch, logger *slog.Logger) *schemaWatch {
-	return &schemaWatch{feeds: all, db: db, drift: drift, logger: logger, resyncs: pgnotify.NewBell()}
+func newSchemaWatch(all *feeds, db sql.Querier, logger *slog.Logger) *schemaWatch {
+	return &schemaWatch{feeds: all, db: db, logger: logger, resyncs: pgnotify.NewBell()}
 }
 
-// Resync makes Watch check the schema and then resync the feeds. It does not block.
+// Resync makes Watch check the schema and then resync the feeds, and the registrar check its locks. It does not block.
 func (w *schemaWatch) Resync() {
 	w.resyncs.Ring()
+	w.registrar.Look()
 }
 
 const (

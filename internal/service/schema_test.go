@@ -44,7 +44,7 @@ func TestServeTellsOfAnotherVersionOnce(t *testing.T) {
 	dsn := earlier(t, 1)
 	conn := pgtest.Connect(t, dsn)
 	var log bytes.Buffer
-	w := newSchemaWatch(nil, conn, nil, slog.New(slog.NewTextHandler(&log, nil)))
+	w := newSchemaWatch(nil, conn, slog.New(slog.NewTextHandler(&log, nil)))
 	told := func(want ...string) {
 		t.Helper()
 		w.compare(t.Context())

@@ -63,9 +63,9 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	cfg.Registerer.MustRegister(newQueueUsage(store.New(cfg.Pool, store.Audits).QueueUsage, all.Idle))
-	s := &Service{feeds: all, registrar: registrar, schema: newSchemaWatch(all, cfg.Pool, drift, cfg.Logger)}
+	s := &Service{feeds: all, registrar: registrar, schema: newSchemaWatch(all, cfg.Pool, cfg.Logger)}
 	cfg.Registerer.MustRegister(unannouncedBuckets(registrar, s.schema))
-	listen := pgnotify.ListenerConfig{Sink: listenerSink{s.schema, registrar}, Logger: cfg.Logger, Registerer: cfg.Registerer}
+	listen := pgnotify.ListenerConfig{Sink: s.schema, Logger: cfg.Logger, Registerer: cfg.Registerer}
 	if cfg.Hints != nil { // the source's own doubt covers this: with Redis the application itself may send the hints
 		listen.Source, listen.Doubt = cfg.Hints(registrar.Tells)
 		s.announced = func() bool { return true }
