@@ -3,10 +3,13 @@ package store
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Key names a row: the value of its key column in the application's table, as PostgreSQL prints it. Keys are comparable; no row has the
@@ -80,6 +83,15 @@ func (k Key) Int() int64 {
 		return 0
 	}
 	return id
+}
+
+// ScanInt64 implements [pgtype.Int64Scanner], for the column of an integer key.
+func (k *Key) ScanInt64(n pgtype.Int8) error {
+	if !n.Valid {
+		return errors.New("cannot scan NULL into a key")
+	}
+	*k = IntKey(n.Int64)
+	return nil
 }
 
 // json encodes a key: an integer key as a number, any other as a string.

@@ -98,17 +98,9 @@ func (s *Store) queryOwnerRows(ctx context.Context, owners []Owner) (ids []Key, 
 	for rows.Next() {
 		var kind ownerKind
 		var n int
-		var number int64
 		var key Key
-		id := any((*string)(&key))
-		if s.feed.Key == IntegerKeys {
-			id = &number
-		}
-		if err := rows.Scan(&kind, &n, id); err != nil {
+		if err := rows.Scan(&kind, &n, &key); err != nil {
 			return nil, nil, err
-		}
-		if s.feed.Key == IntegerKeys {
-			key = IntKey(number)
 		}
 		owner := ownersByKind[kind][n-1]
 		if found[owner]++; found[owner] > MaxOwned {

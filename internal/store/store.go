@@ -34,9 +34,6 @@ func New(db Querier, feed *Feed) *Store {
 	return &Store{db: db, feed: feed, maxBytes: DefaultMaxRowBytes, sql: statementsOf(feed)}
 }
 
-// Feed returns the feed that was given to New.
-func (s *Store) Feed() *Feed { return s.feed }
-
 // PrepareWhile makes reads use prepared statements while sessions returns true, so that PostgreSQL does not parse and plan the read of
 // one row each time. sessions must return false where a pooler may give the connection to another client between two statements. While
 // it is false, the Querier's own mode applies. Call it before the first read.
@@ -122,18 +119,10 @@ func staleStatement(err error) bool {
 
 func (s *Store) scan(row pgx.CollectableRow) (*State, error) {
 	a := Row{Feed: s.feed}
-	var number int64
 	var fields *string
-	id := any(&number)
-	if s.feed.Key != IntegerKeys {
-		id = (*string)(&a.ID)
-	}
-	err := row.Scan(id, &a.UserID, &a.UserEmail, &a.Status, &a.Progress, &a.Message, &a.GeoScore, &a.TotalPages, &a.Error, &a.GroupID, &fields)
+	err := row.Scan(&a.ID, &a.UserID, &a.UserEmail, &a.Status, &a.Progress, &a.Message, &a.GeoScore, &a.TotalPages, &a.Error, &a.GroupID, &fields)
 	if err != nil {
 		return nil, err
-	}
-	if s.feed.Key == IntegerKeys {
-		a.ID = IntKey(number)
 	}
 	a.Progress = min(max(a.Progress, 0), 100)
 	a.Fields = oneLine(deref(fields))
