@@ -99,7 +99,7 @@ func FetchKeySet(ctx context.Context, address string) (*KeySet, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s", req.URL.Host, resp.Status)
 	}
-	body, err := io.ReadAll(resp.Body)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, jwksMaxSize))
 	if err != nil {
 		return nil, fmt.Errorf("fetch from %s: %w", req.URL.Host, err)
 	}
@@ -267,12 +267,11 @@ func cut(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
-// jwksClient returns the client that fetches an issuer's keys: it limits the time and the answer's size, and follows no redirect to another
-// host. Safe for concurrent use.
+// jwksClient returns the client that fetches an issuer's keys: it limits the time, and follows no redirect to another host. Safe for
+// concurrent use.
 func jwksClient() *http.Client {
 	return &http.Client{
-		Timeout:   jwksTimeout,
-		Transport: limitedBody{http.DefaultTransport},
+		Timeout: jwksTimeout,
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if len(via) > 3 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
 				return fmt.Errorf("redirect to %s refused", req.URL.Host)
@@ -280,18 +279,4 @@ func jwksClient() *http.Client {
 			return nil
 		},
 	}
-}
-
-type limitedBody struct{ next http.RoundTripper }
-
-func (l limitedBody) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := l.next.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, jwksMaxSize), resp.Body}
-	return resp, nil
 }
