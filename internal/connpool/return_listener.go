@@ -17,21 +17,13 @@ func newReturnListener(addr net.Addr) *returnListener {
 	return &returnListener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// GiveToHTTP gives net/http a connection of which input was already read. During the shutdown it closes it.
+// GiveToHTTP gives net/http a connection of which input was already read, and waits until it is accepted. During the shutdown it closes it.
 func (p *Pool) GiveToHTTP(conn net.Conn, input []byte) {
-	if !p.returned.offer(&readConn{Conn: conn, input: input}) {
+	select {
+	case p.returned.conns <- &readConn{Conn: conn, input: input}:
+	case <-p.returned.closed:
 		_ = conn.Close()
 		p.cfg.Gone(conn)
-	}
-}
-
-// offer waits until net/http accepts the connection, and reports whether it did. After Close it does not.
-func (b *returnListener) offer(conn net.Conn) bool {
-	select {
-	case b.conns <- conn:
-		return true
-	case <-b.closed:
-		return false
 	}
 }
 
