@@ -109,18 +109,10 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	if c.MaxDuration == 0 {
-		c.MaxDuration = time.Hour
-	}
-	if c.Heartbeat == 0 {
-		c.Heartbeat = 30 * time.Second
-	}
-	if c.Retry == 0 {
-		c.Retry = 5 * time.Second
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.MaxDuration = cmp.Or(c.MaxDuration, time.Hour)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 30*time.Second)
+	c.Retry = cmp.Or(c.Retry, 5*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"auditstream/internal/server/web"
@@ -89,11 +90,9 @@ func (s *Handler) handle(r *mux.Router, path string, h http.HandlerFunc, methods
 	allow := strings.Join(methods, ", ")
 	r.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		s.onRoute(w, r)
-		for _, method := range methods {
-			if r.Method == method {
-				h(w, r)
-				return
-			}
+		if slices.Contains(methods, r.Method) {
+			h(w, r)
+			return
 		}
 		s.writeError(w, r, &apiError{status: http.StatusMethodNotAllowed, text: "Method not allowed: use " + allow, allow: allow})
 	})

@@ -44,12 +44,6 @@ func (l *streamLimit) release(user store.Owner) {
 	}
 }
 
-func (l *streamLimit) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.open
-}
-
 // tooManyConnections counts a request on a connection over its address's limit, and logs the variable at most once a minute: behind a proxy
 // the limit is wrong, and not the clients.
 func (s *Handler) tooManyConnections() {

@@ -139,3 +139,10 @@ func TestClientThatDoesNotWaitIsNoWarning(t *testing.T) {
 		})
 	}
 }
+
+// count returns the number of open streams.
+func (l *streamLimit) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open
+}

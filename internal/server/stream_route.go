@@ -190,12 +190,6 @@ func (s *Handler) authenticate(r *http.Request) (viewer, error) {
 // lastEventID returns the id of the last event that a reconnecting client has seen. Clients that cannot set the header send a query
 // parameter, in one of two spellings.
 func lastEventID(r *http.Request) string {
-	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		return id
-	}
 	q := r.URL.Query()
-	if id := q.Get("last_event_id"); id != "" {
-		return id
-	}
-	return q.Get("lastEventId")
+	return cmp.Or(r.Header.Get("Last-Event-ID"), q.Get("last_event_id"), q.Get("lastEventId"))
 }
