@@ -122,7 +122,7 @@ func TestWhatEndsFirstEndsTheStream(t *testing.T) {
 		for left, want := range map[time.Duration]bool{
 			-time.Second: true, time.Hour - 1: true, time.Hour: false, 100 * 365 * 24 * time.Hour: false,
 		} {
-			if lasts, expires := s.lifetime(viewer{expires: time.Now().Add(left)}); expires != want || lasts != min(left, time.Hour) {
+			if lasts, expires := s.lifetime(Viewer{Expires: time.Now().Add(left)}); expires != want || lasts != min(left, time.Hour) {
 				t.Errorf("a token of %v: %v, by its expiry %v, want %v", left, lasts, expires, want)
 			}
 		}

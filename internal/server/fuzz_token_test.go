@@ -219,8 +219,8 @@ func FuzzToken(f *testing.F) {
 		if who.Subject != sub || who.Email != email {
 			t.Errorf("%s: speaks for %q and %q, want %q and %q", claims, who.Subject, who.Email, sub, email)
 		}
-		if exp, _ := number(want["exp"]); exp < 1e15 && who.expires.Sub(time.UnixMilli(int64(exp*1000))).Abs() > time.Second {
-			t.Errorf("%s: expires %v", claims, who.expires)
+		if exp, _ := number(want["exp"]); exp < 1e15 && who.Expires.Sub(time.UnixMilli(int64(exp*1000))).Abs() > time.Second {
+			t.Errorf("%s: expires %v", claims, who.Expires)
 		}
 	})
 }

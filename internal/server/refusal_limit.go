@@ -30,13 +30,13 @@ func newRefusalLimit(perUser, perAddress int) *refusalLimit {
 }
 
 // exceeded reports whether the user or the address of a request is over its limit.
-func (l *refusalLimit) exceeded(who viewer, r *http.Request) bool {
+func (l *refusalLimit) exceeded(who Viewer, r *http.Request) bool {
 	return l.users.empty(who.key()) || l.addresses.empty(requestAddr(r))
 }
 
 // count counts rows that were read and refused. Concurrent requests may go over the limit; then it takes longer until the next request is
 // served.
-func (l *refusalLimit) count(who viewer, r *http.Request, audits int) {
+func (l *refusalLimit) count(who Viewer, r *http.Request, audits int) {
 	if audits > 0 {
 		l.users.take(who.key(), audits)
 		l.addresses.take(requestAddr(r), audits)

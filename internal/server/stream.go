@@ -18,7 +18,7 @@ import (
 type stream struct {
 	server *Handler
 	feed   *store.Feed
-	who    viewer
+	who    Viewer
 	sub    Subscription // nil once the stream has ended
 	events eventStream
 
@@ -92,8 +92,8 @@ func (st *stream) begin(first []*store.State) {
 }
 
 // lifetime returns how long a stream may last, and whether the token's expiry limits it and not SSE_MAX_DURATION.
-func (s *Handler) lifetime(who viewer) (left time.Duration, expires bool) {
-	left = time.Until(who.expires)
+func (s *Handler) lifetime(who Viewer) (left time.Duration, expires bool) {
+	left = time.Until(who.Expires)
 	return min(left, s.cfg.MaxDuration), left < s.cfg.MaxDuration
 }
 

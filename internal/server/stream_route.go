@@ -108,7 +108,7 @@ func (s *Handler) open(r *http.Request, findKeys keyFinder) (*stream, []*store.S
 
 // subscribe waits for the first states. If they do not come, the database is unreachable or the server shuts down: both answers are
 // temporary.
-func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake func()) (sub Subscription, err error) {
+func subscribe(ctx context.Context, f Feed, who Viewer, ids []store.Key, wake func()) (sub Subscription, err error) {
 	if err := context.Cause(ctx); errors.Is(err, errDraining) {
 		return nil, withCause(errShuttingDown, err)
 	}
@@ -129,7 +129,7 @@ func subscribe(ctx context.Context, f Feed, who viewer, ids []store.Key, wake fu
 }
 
 // check sorts the first states in the order of ids, counts the refused rows, and returns the first refusal in that order.
-func (s *Handler) check(r *http.Request, f Feed, who viewer, ids []store.Key, states []*store.State) (refused error) {
+func (s *Handler) check(r *http.Request, f Feed, who Viewer, ids []store.Key, states []*store.State) (refused error) {
 	if len(states) < len(ids) { // a row without a state could not be checked
 		return withCause(errInternal, fmt.Errorf("%d first states of %d rows", len(states), len(ids)))
 	}
@@ -156,9 +156,9 @@ var errExpired = errors.New("the token expired while its stream was open")
 
 // checkAccess returns why a state must not be shown, or nil. It is called for every state, not only the first: rows are deleted or change
 // their owner, and a token may expire while its stream waits for the database.
-func checkAccess(state *store.State, who viewer) error {
+func checkAccess(state *store.State, who Viewer) error {
 	switch {
-	case !time.Now().Before(who.expires):
+	case !time.Now().Before(who.Expires):
 		return withCause(errInvalidToken, errExpired)
 	case state.Err != nil:
 		return withCause(errInternal, state.Err)
@@ -170,9 +170,9 @@ func checkAccess(state *store.State, who viewer) error {
 	return nil
 }
 
-func (s *Handler) authenticate(r *http.Request) (viewer, error) {
+func (s *Handler) authenticate(r *http.Request) (Viewer, error) {
 	if isOverLimit(r) {
-		return viewer{}, errTooManyConns
+		return Viewer{}, errTooManyConns
 	}
 	if s.cfg.Viewer != nil {
 		return s.viewerOf(r)
@@ -182,7 +182,7 @@ func (s *Handler) authenticate(r *http.Request) (viewer, error) {
 		if f := requestFaults[answerTo(err)]; f != nil {
 			s.verifier.faults.log(r.Context(), f)
 		}
-		return viewer{}, err
+		return Viewer{}, err
 	}
 	return s.verifier.verify(r.Context(), token)
 }

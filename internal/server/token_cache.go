@@ -19,7 +19,7 @@ type tokenCache struct {
 }
 
 type verifiedToken struct {
-	viewer
+	Viewer
 	from time.Time // nbf, in case the clock is set back
 }
 
@@ -29,19 +29,19 @@ func newTokenCache(most int, keys func() uint64) *tokenCache {
 }
 
 // find returns the viewer of a token if it is in the cache and still valid.
-func (c *tokenCache) find(token [sha256.Size]byte) (viewer, bool) {
+func (c *tokenCache) find(token [sha256.Size]byte) (Viewer, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	who, ok := c.viewers[token]
 	if !ok || c.since != c.keys() {
-		return viewer{}, false
+		return Viewer{}, false
 	}
 	now := time.Now()
-	if !now.Before(who.expires) {
+	if !now.Before(who.Expires) {
 		delete(c.viewers, token)
-		return viewer{}, false
+		return Viewer{}, false
 	}
-	return who.viewer, !now.Before(who.from)
+	return who.Viewer, !now.Before(who.from)
 }
 
 // add adds a token that was verified; since is the value of keys before the verification.

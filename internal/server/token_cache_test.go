@@ -24,7 +24,7 @@ func cachedVerifier(t testing.TB, cfg AuthConfig, most int) *verifier {
 }
 
 func named(name string, left time.Duration) verifiedToken {
-	return verifiedToken{viewer: viewer{Viewer: store.Viewer{Subject: name}, expires: time.Now().Add(left)}}
+	return verifiedToken{Viewer: Viewer{Viewer: store.Viewer{Subject: name}, Expires: time.Now().Add(left)}}
 }
 
 func hashOf(name string) [sha256.Size]byte { return sha256.Sum256([]byte(name)) }
@@ -38,8 +38,8 @@ func TestCachedTokenExpires(t *testing.T) {
 		fresh, err := v.check(t.Context(), token)
 		testkit.NoError(t, err)
 		for range 2 {
-			if who, err := v.verify(t.Context(), token); err != nil || !reflect.DeepEqual(who, fresh.viewer) {
-				t.Errorf("got %+v, %v, want %+v", who, err, fresh.viewer)
+			if who, err := v.verify(t.Context(), token); err != nil || !reflect.DeepEqual(who, fresh.Viewer) {
+				t.Errorf("got %+v, %v, want %+v", who, err, fresh.Viewer)
 			}
 		}
 		if _, ok := v.cache.find(hashOf(token)); !ok {
@@ -49,7 +49,7 @@ func TestCachedTokenExpires(t *testing.T) {
 		if who, err := v.verify(t.Context(), "not even a token"); err != nil || who.Subject != "bob" {
 			t.Errorf("got %+v, %v: what is remembered is not asked", who, err)
 		}
-		time.Sleep(time.Until(fresh.expires) - 1)
+		time.Sleep(time.Until(fresh.Expires) - 1)
 		if _, err := v.verify(t.Context(), token); err != nil {
 			t.Errorf("just before exp: %v", err)
 		}

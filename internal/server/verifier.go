@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"auditstream/internal/store"
-
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -37,20 +35,6 @@ type AuthConfig struct {
 	GroupsClaim string
 	// MaxCached is how many verified tokens are cached, until they expire or keys change; 0: none.
 	MaxCached int
-}
-
-// viewer is the user whom a token or Config.Viewer names, until expires.
-type viewer struct {
-	store.Viewer
-	expires time.Time
-}
-
-// key identifies the user for the limits per user: the user claim, or without one the e-mail address, compared as owners are.
-func (v viewer) key() store.Owner {
-	if owners := v.Owners(); len(owners) > 0 {
-		return owners[0]
-	}
-	return store.Owner{}
 }
 
 // verifier verifies tokens. The configuration decides which kind of key an algorithm has, never the token: HS256 is verified with a secret
@@ -150,10 +134,10 @@ func newParser(methods []string, issuer, audience string) *jwt.Parser {
 
 // verify returns the user whom the token names. The error is errInvalidToken with the reason, or errNoKeys while the keys that could decide
 // are not known.
-func (v *verifier) verify(ctx context.Context, token string) (viewer, error) {
+func (v *verifier) verify(ctx context.Context, token string) (Viewer, error) {
 	if v.cache == nil {
 		who, err := v.check(ctx, token)
-		return who.viewer, err
+		return who.Viewer, err
 	}
 	hash := sha256.Sum256([]byte(token))
 	if who, ok := v.cache.find(hash); ok {
@@ -164,7 +148,7 @@ func (v *verifier) verify(ctx context.Context, token string) (viewer, error) {
 	if err == nil {
 		v.cache.add(hash, who, since)
 	}
-	return who.viewer, err
+	return who.Viewer, err
 }
 
 // generation returns a number that grows after each change of secrets or keys.
@@ -191,11 +175,11 @@ func (v *verifier) check(ctx context.Context, token string) (verifiedToken, erro
 		return verifiedToken{}, withCause(errInvalidToken, err)
 	}
 	v.accepted.Store(true)
-	who := verifiedToken{viewer: viewer{Viewer: c.viewer, expires: c.expires.Time}}
+	who := verifiedToken{Viewer: Viewer{Viewer: c.viewer, Expires: c.expires.Time}}
 	if c.notBefore != nil {
 		who.from = c.notBefore.Add(-notBeforeSkew)
 	}
-	if len(who.viewer.Owners()) == 0 { // blanks name nobody
+	if len(who.Owners()) == 0 { // blanks name nobody
 		v.logFault(ctx, faultNobody, nil, parsed, &c)
 	}
 	return who, nil

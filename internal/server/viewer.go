@@ -8,11 +8,19 @@ import (
 	"auditstream/internal/store"
 )
 
-// Viewer is the user who sends a request, as [Config.Viewer] returns it.
+// Viewer is the user who sends a request, whom a token or [Config.Viewer] names.
 type Viewer struct {
 	store.Viewer
-	// Expires is when an open stream ends; zero: at MaxDuration.
+	// Expires is when an open stream ends. Config.Viewer may return zero: at MaxDuration.
 	Expires time.Time
+}
+
+// key identifies the user for the limits per user: the user claim, or without one the e-mail address, compared as owners are.
+func (v Viewer) key() store.Owner {
+	if owners := v.Owners(); len(owners) > 0 {
+		return owners[0]
+	}
+	return store.Owner{}
 }
 
 // The errors of [Config.Viewer] that refuse a request permanently. Any other counts as temporary: the client is told to come back later.
@@ -29,20 +37,20 @@ var (
 var never = time.Unix(1<<40, 0)
 
 // viewerOf calls Config.Viewer, and chooses the answer to its error. The error's text goes to the log only.
-func (s *Handler) viewerOf(r *http.Request) (viewer, error) {
+func (s *Handler) viewerOf(r *http.Request) (Viewer, error) {
 	who, err := s.cfg.Viewer(r)
 	switch {
 	case errors.Is(err, ErrUnauthenticated):
-		return viewer{}, withCause(errMissingToken, err)
+		return Viewer{}, withCause(errMissingToken, err)
 	case errors.Is(err, ErrDenied):
-		return viewer{}, withCause(errForbidden, err)
+		return Viewer{}, withCause(errForbidden, err)
 	case errors.Is(err, ErrNotFound):
-		return viewer{}, withCause(errNoRow, err)
+		return Viewer{}, withCause(errNoRow, err)
 	case err != nil:
-		return viewer{}, withCause(errUnavailable, err)
+		return Viewer{}, withCause(errUnavailable, err)
 	}
 	if who.Expires.IsZero() {
 		who.Expires = never
 	}
-	return viewer{Viewer: who.Viewer, expires: who.Expires}, nil
+	return who, nil
 }
