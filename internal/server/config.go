@@ -113,9 +113,6 @@ func (c *Config) setDefaults() {
 	c.Heartbeat = cmp.Or(c.Heartbeat, 30*time.Second)
 	c.Retry = cmp.Or(c.Retry, 5*time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
-	if c.Registerer == nil {
-		c.Registerer = prometheus.NewRegistry()
-	}
 }
 
 func (c *Config) validate() error {

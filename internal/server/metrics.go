@@ -7,6 +7,7 @@ import (
 	"auditstream/internal/store"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 type metrics struct {
@@ -26,32 +27,21 @@ type feedMetrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
-	limit := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "auditstream_streams_max",
-		Help: "Most open streams, by SSE_MAX_STREAMS; 0: no limit.",
-	})
+	to := promauto.With(reg)
+	limit := to.NewGauge(prometheus.GaugeOpts{Name: "auditstream_streams_max", Help: "Most open streams, by SSE_MAX_STREAMS; 0: no limit."})
 	limit.Set(float64(maxStreams))
+	counter := func(name, help, label string) *prometheus.CounterVec {
+		return to.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
 	m := metrics{
-		feeds: new(sync.Map),
-		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "auditstream_streams_open",
-			Help: "Open streams.",
-		}, []string{"feed"}),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "auditstream_events_sent_total",
-			Help: "States sent to streams.",
-		}, []string{"feed"}),
-		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "auditstream_streams_ended_total",
-			Help: "Streams that ended, by reason.",
-		}, []string{"reason"}),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "auditstream_requests_refused_total",
-			Help: "Requests that were not served, by reason.",
-		}, []string{"reason"}),
+		feeds:   new(sync.Map),
+		streams: to.NewGaugeVec(prometheus.GaugeOpts{Name: "auditstream_streams_open", Help: "Open streams."}, []string{"feed"}),
+		events:  counter("auditstream_events_sent_total", "States sent to streams.", "feed"),
+		ended:   counter("auditstream_streams_ended_total", "Streams that ended, by reason.", "reason"),
+		refused: counter("auditstream_requests_refused_total", "Requests that were not served, by reason.", "reason"),
 		// The notification's arrival stands for the commit: PostgreSQL sends it right after the commit, and the commit's own time would need
 		// another column in the application's table.
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		latency: to.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "auditstream_commit_to_flush_seconds",
 			Help:    "From the arrival of the first notification of a change to the flush of its event, once for each stream; changes found without a notification are not counted.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
@@ -66,7 +56,6 @@ func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
 	}
 	m.refused.WithLabelValues(refusedOther)
 	m.refused.WithLabelValues(refusedGone)
-	reg.MustRegister(limit, m.streams, m.events, m.ended, m.refused, m.latency)
 	return m
 }
 
