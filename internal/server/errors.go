@@ -256,11 +256,6 @@ func (s *Handler) writeBody(w http.ResponseWriter, r *http.Request, status int, 
 }
 
 func errorJSON(text string) []byte {
-	b, err := json.Marshal(struct {
-		Error string `json:"error"`
-	}{text})
-	if err != nil {
-		return []byte(`{"error":"Internal server error"}`) // a string always marshals
-	}
+	b, _ := json.Marshal(map[string]string{"error": text}) // a string always marshals
 	return b
 }

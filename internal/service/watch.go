@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 
+	"auditstream/internal/pgnotify"
 	"auditstream/internal/server"
 	"auditstream/internal/sql"
 	"auditstream/internal/store"
@@ -62,13 +63,8 @@ func (s *Service) follow(ctx context.Context, feed, id string, last *store.State
 			return nil, false, err
 		}
 	}
-	wake := make(chan struct{}, 1)
-	sub, err := f.Hub.Subscribe(ctx, []store.Key{key}, func() {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
-	})
+	wake := pgnotify.NewBell()
+	sub, err := f.Hub.Subscribe(ctx, []store.Key{key}, wake.Ring)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return nil, false, cause
 	}
