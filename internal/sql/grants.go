@@ -83,7 +83,7 @@ func grantRole(ctx context.Context, conn *pgx.Conn, o Options, i *installation, 
 		}
 		if strings.HasPrefix(grant, "grant connect") {
 			all := slices.Compact(slices.Sorted(slices.Values(append(rolesWithConnect(i.SchemaComment), role))))
-			list, _ := json.Marshal(all) // Marshal never fails for strings
+			list, _ := json.Marshal(all)                   // Marshal never fails for strings
 			i.SchemaComment = connectPrefix + string(list) // also for the next role
 			grants = append(grants, "-- so that uninstall takes back what was granted here, and no more",
 				fmt.Sprintf("comment on schema auditstream is %s;", literal(i.SchemaComment)))
