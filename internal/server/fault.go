@@ -36,6 +36,7 @@ var (
 	faultUnknownKID  = &fault{slog.LevelWarn, "a token is refused: JWT_JWKS_URL has no key of its kid and alg; set it to where the issuer of your users' tokens publishes its keys, and JWT_SECRET if they are HS256"}
 	faultTooManyKeys = &fault{slog.LevelWarn, fmt.Sprintf("a token is refused: it has no kid, and JWT_JWKS_URL more than %d keys that it might be signed with; have the issuer name the key", jwksMaxTries)}
 	faultFirstKey    = &fault{slog.LevelWarn, "a token's signature is refused, and none has been valid yet: set JWT_SECRET, or JWT_JWKS_URL, to the key with which your application signs its users' tokens"}
+	faultIssuersKey  = &fault{slog.LevelWarn, "a token is refused: its signature is wrong, though others' were right, and JWT_JWKS_URL has just been asked again; have its issuer publish there the key that it signs with"}
 	faultSignature   = &fault{slog.LevelWarn, "a token is refused: its signature is wrong, though others' were right; if its issuer has a new key, set JWT_SECRET to that and JWT_SECRET_PREVIOUS to the one before"}
 
 	faultIssuer   = &fault{slog.LevelWarn, "a token is refused: its iss is not JWT_ISSUER; set that to what your issuer writes, to the last slash" + where}
@@ -67,10 +68,12 @@ func (v *verifier) faultFor(err error, token string, parsed *jwt.Token, c *claim
 		return known
 	case !v.configured(parsed):
 		return faultAlgorithm
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid) && v.accepted.Load():
-		return faultSignature
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid) && !v.accepted.Load():
 		return faultFirstKey
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid) && parsed.Method.Alg() != "HS256":
+		return faultIssuersKey
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return faultSignature
 	case isClaim && wrong.claim == v.cfg.userClaim():
 		return faultUser
 	case isClaim:

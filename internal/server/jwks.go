@@ -12,7 +12,7 @@ import (
 
 const (
 	jwksInterval = 10 * time.Minute // between periodic refreshes
-	// jwksUnknownKID is the least time between refreshes that unknown key ids cause, however many tokens carry them.
+	// jwksUnknownKID is the least time between refreshes that unknown key ids and wrong signatures cause, however many tokens carry them.
 	jwksUnknownKID = 5 * time.Second
 	// jwksMaxWaiting is how many requests may wait for such a refresh; more are refused.
 	jwksMaxWaiting = 256
@@ -20,8 +20,8 @@ const (
 	jwksMaxLogged = 10
 )
 
-// jwks is an issuer's published key set. An unknown key id causes a refresh, because issuers rotate keys, but at most one in
-// jwksUnknownKID. A token that comes in between waits for the next refresh and is not refused. So forged key ids can neither flood the
+// jwks is an issuer's published key set. An unknown key id, or a wrong signature, causes a refresh, because issuers rotate keys, but at most
+// one in jwksUnknownKID. A token with an unknown key id that comes in between waits for the next refresh and is not refused. So forged key ids can neither flood the
 // issuer nor lock out the first users of a new key. While the issuer does not answer, or has no usable key, the known keys stay. Safe for
 // concurrent use.
 type jwks struct {
@@ -81,6 +81,27 @@ func (k *jwks) key(ctx context.Context, t *jwt.Token) (any, error) {
 		return nil, fmt.Errorf("%w: no key set was ever loaded", errNoKeys)
 	}
 	return set.find(t.Method.Alg(), kid, named)
+}
+
+// renew fetches the key set again, unless that was done in the last jwksUnknownKID or too many requests wait. A wrong signature calls it: an
+// issuer may have replaced a key without giving it another kid.
+func (k *jwks) renew(ctx context.Context) {
+	select {
+	case k.waiting <- struct{}{}:
+		defer func() { <-k.waiting }()
+	default:
+		return
+	}
+	select {
+	case k.fetching <- struct{}{}:
+		defer func() { <-k.fetching }()
+	case <-ctx.Done():
+		return
+	}
+	if time.Since(k.started) >= jwksUnknownKID {
+		k.started = time.Now()
+		k.refresh(context.WithoutCancel(ctx)) // as in fetch
+	}
 }
 
 // fetchForRequest returns after a fetch of the key set that began after the call, or when ctx is done. At most jwksMaxWaiting requests wait.

@@ -172,3 +172,54 @@ func TestRedirectWithinTheIssuerIsFollowed(t *testing.T) {
 		t.Errorf("keys behind a redirect: %v", err)
 	}
 }
+
+// An issuer that replaced its key and kept its kid, or names no keys, had its new tokens refused until the next refresh, for up to ten minutes.
+func TestKeyThatIsReplacedUnderItsKIDIsFetched(t *testing.T) {
+	t.Parallel()
+	for _, kid := range []string{"one", ""} {
+		i := newIssuer(t)
+		i.rotate(t, kid)
+		v := i.verifier(t)
+		before := i.token(t, kid)
+		if _, err := v.verify(t.Context(), before); err != nil {
+			t.Errorf("kid %q: %v", kid, err)
+		}
+		i.rotate(t, kid)
+		fetched := i.fetches.Load()
+		for range 3 {
+			if _, err := v.verify(t.Context(), i.token(t, kid)); err != nil {
+				t.Errorf("kid %q, a token of the new key: %v", kid, err)
+			}
+			if _, err := v.verify(t.Context(), before); answerTo(err) != errInvalidToken {
+				t.Errorf("kid %q, a token of the key that was withdrawn: %v", kid, err)
+			}
+		}
+		testkit.Equal(t, i.fetches.Load()-fetched, 1, "fetches for wrong signatures within 5 s")
+	}
+}
+
+// Whoever sends wrong signatures makes at most one fetch in 5 s, and waits for one that is under way, but not for the next.
+func TestWrongSignaturesDoNotFloodTheIssuer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fetches := 0
+		k := bareJWKS(func(context.Context) (*KeySet, error) {
+			fetches++
+			time.Sleep(time.Second)
+			return keySet(t, nil), nil
+		})
+		for range 100 {
+			go k.renew(t.Context())
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		start := time.Now()
+		k.renew(t.Context())
+		testkit.Equal(t, time.Since(start), 0, "a wait for keys that are new")
+		testkit.Equal(t, fetches, 1, "fetches")
+		time.Sleep(jwksUnknownKID)
+		k.renew(t.Context())
+		testkit.Equal(t, fetches, 2, "fetches, 5 s later")
+		testkit.Equal(t, len(k.waiting)+len(k.fetching), 0, "waiting or fetching")
+	})
+}

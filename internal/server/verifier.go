@@ -160,15 +160,19 @@ func (v *verifier) generation() uint64 {
 }
 
 func (v *verifier) check(ctx context.Context, token string) (verifiedToken, error) {
-	c := claims{cfg: &v.cfg}
-	trusted := v.trusted.Load()
-	parsed, err := trusted.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return v.key(ctx, t, trusted.secrets) })
+	since := v.generation()
+	parsed, c, err := v.parse(ctx, token)
+	if errors.Is(err, jwt.ErrTokenSignatureInvalid) && v.configured(parsed) && parsed.Method.Alg() != "HS256" {
+		if v.keys.renew(ctx); v.generation() != since {
+			parsed, c, err = v.parse(ctx, token)
+		}
+	}
 	switch {
 	case errors.Is(err, errNoKeys):
 		return verifiedToken{}, withCause(errNoKeys, err)
 	case err != nil:
-		f := v.faultFor(err, token, parsed, &c)
-		v.logFault(ctx, f, err, parsed, &c)
+		f := v.faultFor(err, token, parsed, c)
+		v.logFault(ctx, f, err, parsed, c)
 		if f == faultNotYet {
 			err = &notYetValid{err, c.validFrom()}
 		}
@@ -180,9 +184,16 @@ func (v *verifier) check(ctx context.Context, token string) (verifiedToken, erro
 		who.from = c.notBefore.Add(-notBeforeSkew)
 	}
 	if len(who.Owners()) == 0 { // blanks name nobody
-		v.logFault(ctx, faultNobody, nil, parsed, &c)
+		v.logFault(ctx, faultNobody, nil, parsed, c)
 	}
 	return who, nil
+}
+
+func (v *verifier) parse(ctx context.Context, token string) (*jwt.Token, *claims, error) {
+	c := &claims{cfg: &v.cfg}
+	trusted := v.trusted.Load()
+	parsed, err := trusted.parser.ParseWithClaims(token, c, func(t *jwt.Token) (any, error) { return v.key(ctx, t, trusted.secrets) })
+	return parsed, c, err
 }
 
 // notYetValid is the cause of a refusal that ends at from, without any change of the token.
