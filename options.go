@@ -87,7 +87,7 @@ type Auth struct {
 	AudienceClaim string
 	// UserClaim is the claim that names the user. Default: sub.
 	UserClaim string
-	// GroupsClaim is the claim that names the user's groups, a text or a list. Default: there are none.
+	// GroupsClaim is the claim that names the user's groups, a text, a whole number or a list. Default: there are none.
 	GroupsClaim string
 	// MaxCached is how many verified tokens are cached until they expire. Default: none.
 	MaxCached int

@@ -40,7 +40,7 @@ type authFlags struct {
 	JWTAudience       string `name:"jwt-audience" env:"JWT_AUDIENCE" placeholder:"AUD" help:"The aud claim that tokens must have."`
 	JWTAudienceClaim  string `name:"jwt-audience-claim" env:"JWT_AUDIENCE_CLAIM" default:"aud" help:"The claim that JWT_AUDIENCE is compared with instead, for issuers whose tokens have no aud: aud, client_id or azp."`
 	JWTUserClaim      string `name:"jwt-user-claim" env:"JWT_USER_CLAIM" placeholder:"CLAIM" help:"The claim that names the user, exactly as it is written: a text, or a whole number, which counts as its digits. Default: sub, which must be a text."`
-	JWTGroupsClaim    string `name:"jwt-groups-claim" env:"JWT_GROUPS_CLAIM" placeholder:"CLAIM" help:"The claim that names the user's groups, a text or a list: they see the rows of theirs where a table has been installed with --column group_id=."`
+	JWTGroupsClaim    string `name:"jwt-groups-claim" env:"JWT_GROUPS_CLAIM" placeholder:"CLAIM" help:"The claim that names the user's groups, a text, a whole number or a list: they see the rows of theirs where a table has been installed with --column group_id=."`
 }
 
 func (f authFlags) config() server.AuthConfig {

@@ -143,17 +143,27 @@ func (c *claims) Validate() (err error) {
 	return err
 }
 
-// groups returns the groups that the token names.
-func (c *claims) groups() (list jwt.ClaimStrings, err error) {
-	if name := c.cfg.GroupsClaim; name != "" && c.kind(name) != "missing" {
-		if err := list.UnmarshalJSON(c.all[name]); err != nil {
-			return nil, &wrongClaim{name, "neither a text nor a list of texts"}
-		}
+// groups returns the groups that the token names. As with users, a whole number counts as its digits.
+func (c *claims) groups() (groups []string, err error) {
+	name := c.cfg.GroupsClaim
+	if name == "" || c.kind(name) == "missing" {
+		return nil, nil
 	}
-	return list, nil
+	var list []json.RawMessage
+	if json.Unmarshal(c.all[name], &list) != nil {
+		list = []json.RawMessage{c.all[name]}
+	}
+	for _, one := range list {
+		group := string(one)
+		if !wholeNumber.Match(one) && (one[0] != '"' || json.Unmarshal(one, &group) != nil) {
+			return nil, &wrongClaim{name, "neither a text or a whole number nor a list of these"}
+		}
+		groups = append(groups, group)
+	}
+	return groups, nil
 }
 
-// wholeNumber matches the one spelling of a whole number that may name a user: 1000, but neither 1e3 nor 1000.0.
+// wholeNumber matches the one spelling of a whole number that may name a user or a group: 1000, but neither 1e3 nor 1000.0.
 var wholeNumber = regexp.MustCompile(`^(?:0|-?[1-9][0-9]*)$`)
 
 // user returns the user whom the token names, "" for nobody. Blanks name nobody, so that a row with a blank user_id has no owner. An e-mail

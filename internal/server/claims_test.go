@@ -257,3 +257,25 @@ func TestTokensPageSettingsAreValid(t *testing.T) {
 		}
 	}
 }
+
+// A number among the groups, as the ids of organisations are, locked its user out of everything.
+func TestGroupsMayBeWholeNumbers(t *testing.T) {
+	t.Parallel()
+	v := verifierOf(t, AuthConfig{Secret: testSecret, GroupsClaim: "orgs"})
+	for claim, want := range map[string]string{
+		`"a"`: "a", `7`: "7", `["a"]`: "a", `[7]`: "7", `[ 7 , "a b" ]`: "7,a b", `[-7,"\u0061"]`: "-7,a", `[90071992547409930]`: "90071992547409930",
+		`null`: "", `[]`: "", `""`: "",
+		`true`: "refused", `7.0`: "refused", `1e3`: "refused", `[7.5]`: "refused", `[null]`: "refused", `[["a"]]`: "refused", `{"a":1}`: "refused",
+	} {
+		claims := claimsOf("alice")
+		claims["orgs"] = json.RawMessage(claim)
+		who, err := v.verify(t.Context(), signed(t, jwt.SigningMethodHS256, []byte(testSecret), claims, nil))
+		got := strings.Join(who.Groups, ",")
+		if err != nil {
+			got = "refused"
+		}
+		if got != want || err != nil && answerTo(err) != errInvalidToken {
+			t.Errorf("%s: %s, %v, want %s", claim, got, err, want)
+		}
+	}
+}

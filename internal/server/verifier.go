@@ -31,7 +31,7 @@ type AuthConfig struct {
 	// UserClaim is the claim that names the user: a text, or a whole number, which counts as its digits. Default sub, which must be a text
 	// (RFC 7519, section 4.1.2).
 	UserClaim string
-	// GroupsClaim is the claim that names the groups of the user, a text or a list of texts; empty: there are none.
+	// GroupsClaim is the claim that names the groups of the user, a text, a whole number, or a list of these; empty: there are none.
 	GroupsClaim string
 	// MaxCached is how many verified tokens are cached, until they expire or keys change; 0: none.
 	MaxCached int
