@@ -122,6 +122,7 @@ func TestFeedsComeAndGoWhileOthersAreWatched(t *testing.T) {
 		}
 		run("uninstall --feed mails")
 		i.WaitStatus(t, alice, "/api/v1/mails/a%2Fb/status", http.StatusServiceUnavailable)
+		i.WaitMetric(t, `auditstream_streams_ended_total{reason="feed changed"}`, harness.Exactly(float64(round+1)))
 		before := wrote.Load()
 		for range 5 {
 			st.Next(t)

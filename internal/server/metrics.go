@@ -48,7 +48,7 @@ func newMetrics(reg prometheus.Registerer, maxStreams int) metrics {
 		}, []string{"feed"}),
 	}
 	m.forFeed(store.DefaultFeed)
-	for _, reason := range []string{endTerminal, endClient, endTimeout, endExpired, endForbidden, endDeleted, endShutdown, endError} {
+	for _, reason := range []string{endTerminal, endClient, endTimeout, endExpired, endForbidden, endDeleted, endShutdown, endFeed, endError} {
 		m.ended.WithLabelValues(reason)
 	}
 	for _, label := range refusedLabels {

@@ -52,6 +52,7 @@ const (
 	endForbidden = "owner changed"
 	endDeleted   = "deleted"
 	endShutdown  = "shutdown"
+	endFeed      = "feed changed" // install changed or uninstall removed it
 	endError     = "error"
 )
 
@@ -119,8 +120,10 @@ func (st *stream) step(due uint32) (reason string, err error) {
 	switch {
 	case due&dueInput != 0:
 		return endClient, nil
-	case due&dueDrain != 0, due&dueState != 0 && st.sub.Over():
+	case due&dueDrain != 0:
 		return endShutdown, st.events.retry(s.retryDelay())
+	case due&dueState != 0 && st.sub.Over():
+		return endFeed, st.events.retry(s.retryDelay())
 	}
 	if due&dueState != 0 {
 		if reason, err := st.show(st.sub.Take(), ""); reason != "" {
