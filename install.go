@@ -40,7 +40,7 @@ type Table struct {
 	Rings []string
 	// View is a query that rows are read with in place of the table. It selects id, status and progress, and any of the others.
 	View string
-	// Hide is a column: a row is hidden while it is not null.
+	// Hide is a column: a row is hidden while it is not null or, where it is a boolean, while it is true.
 	Hide string
 	// Deleted is the status to show for a row that was deleted while somebody watched it. Default: the stream ends with an error event.
 	Deleted string

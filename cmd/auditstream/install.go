@@ -27,7 +27,7 @@ type installCmd struct {
 	Lookup        []string      `sep:"none" placeholder:"COLUMN=SCHEMA.TABLE.KEY:OWNER" help:"Owners are in another table: with --column user_id=created_by, created_by=public.users.id:uid. Repeatable."`
 	Ring          []string      `sep:"none" placeholder:"TABLE=COLUMN" help:"A change in TABLE is one of the row that its COLUMN names: job_progress=job_id. Repeatable."`
 	View          string        `type:"existingfile" placeholder:"FILE" help:"A file with a SELECT of yours that is shown in place of the table: id, status, progress, and what else it has of ours; --table is then the table whose changes are announced. It is remembered."`
-	Hide          string        `placeholder:"COLUMN" help:"Rows are hidden while this column is not null, like deleted_at."`
+	Hide          string        `placeholder:"COLUMN" help:"Rows are hidden while this column is not null, like deleted_at, or, where it is a boolean, while it is true. A column that is never null is refused."`
 	Deleted       string        `placeholder:"WORD" help:"The status with which a row is shown that is deleted while somebody watches it, like completed."`
 	Public        bool          `help:"Every valid token may see every row."`
 	NoTriggers    bool          `help:"Only the view: changes are found by polling alone."`

@@ -153,6 +153,9 @@ func (i *installation) keepOptions(o Options) (Options, error) {
 	if c.Report == "report" || c.Report == "report_"+string(i.naming) { // otherwise somebody else has written it
 		o.report = c.Report
 	}
+	if o.Hide == "" && c.Hide != "" {
+		o.hideKept = string(i.naming)
+	}
 	o.Hide, o.Deleted, o.Public = cmp.Or(o.Hide, c.Hide), cmp.Or(o.Deleted, c.Deleted), o.Public || c.Public
 	return o, nil
 }

@@ -170,12 +170,8 @@ func mapColumns(t *table, o Options, lookups []lookup, encoding string) (*mappin
 	if len(m.fields) > 0 && len(refused) == 0 {
 		m.columns = append(m.columns, column{name: "fields", shown: m.shownFields(encoding)})
 	}
-	if o.Hide != "" {
-		if m.hidden = t.columnByName(o.Hide); m.hidden == nil {
-			refused.add(t.noColumn(o.Hide, "%s has no column %s, which --hide names", t.Display, o.Hide))
-		}
-	}
-	if len(refused) > 0 {
+	m.hidden, err = findHidden(t, o)
+	if refused.add(err); len(refused) > 0 {
 		return nil, refused.err()
 	}
 	m.key = *key

@@ -13,7 +13,7 @@ func (m *mapping) rowCondition() string {
 		where = fmt.Sprintf("a.%[1]s = a.%[1]s::bigint", ident(m.shownKey.Name))
 	}
 	if m.hidden != nil {
-		where += " and a." + ident(m.hidden.Name) + " is not distinct from null"
+		where += " and " + m.hidden.notHidden()
 	}
 	return where
 }

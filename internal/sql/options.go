@@ -46,7 +46,7 @@ type Options struct {
 	// View is a query that is read instead of the table. It selects id, status, progress, and any other of the names of Columns. It may
 	// join tables, each with its schema. Later installs keep it.
 	View string
-	// Hide is a column. Rows in which it is not null are not shown.
+	// Hide is a column. Rows in which it is not null are not shown; of a boolean, rows in which it is true.
 	Hide string
 	// Deleted is the status that viewers see when a row that they watch is deleted. When it is empty, they see that the row is gone.
 	Deleted string
@@ -64,6 +64,8 @@ type Options struct {
 	Logger *slog.Logger
 
 	needOwner bool // refuse a table without a column that names an owner
+
+	hideKept string // the feed, when Hide is of the last install
 
 	report string // the function that writes to the table made by Create; "": none
 }

@@ -49,6 +49,7 @@ type attribute struct {
 	Collation uint32
 
 	PrimaryKey, Indexed, Unique bool // it is the primary key; the first column of an index; the only column of a unique index
+	NotNull                     bool // in the table, by a domain, or in each of its partitions
 }
 
 // findTable looks up a name as SQL would, with the connection's search_path, and then exactly as spelled, because shells remove the quotes
@@ -178,13 +179,18 @@ const tableSQL = `
 		select i.indkey[0] as attnum, i.indisprimary, i.indisunique, i.indnkeyatts
 		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid join pg_catalog.pg_am am on am.oid = c.relam
 		where i.indrelid = $1 and i.indisvalid and i.indpred is null and am.amname in ('btree', 'hash')
+	), leaves as materialized (
+		select l.relid from pg_catalog.pg_partition_tree($1::pg_catalog.oid) l where l.isleaf and l.relid <> $1
 	), columns as (
 		select distinct on (a.attnum) a.attnum, a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, types.depth > 0 as domain,
 		       t.typname as base, pg_catalog.format_type(t.oid, -1) as "baseSQL", t.typtype as "baseKind", t.typcategory as category,
 		       t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace as "builtIn", a.attcollation::int8 as collation,
 		       exists (select from indexes i where i.attnum = a.attnum and i.indisprimary and i.indnkeyatts = 1) as "primaryKey",
 		       exists (select from indexes i where i.attnum = a.attnum) as indexed,
-		       exists (select from indexes i where i.attnum = a.attnum and i.indisunique and i.indnkeyatts = 1) as unique
+		       exists (select from indexes i where i.attnum = a.attnum and i.indisunique and i.indnkeyatts = 1) as unique,
+		       a.attnotnull or exists (select from types d join pg_catalog.pg_type dt on dt.oid = d.type where d.attnum = a.attnum and dt.typnotnull)
+		           or exists (select from leaves) and not exists (select from leaves l join pg_catalog.pg_attribute p on p.attrelid = l.relid
+		               where p.attname = a.attname and not p.attnotnull) as "notNull"
 		from types join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = types.attnum join pg_catalog.pg_type t on t.oid = types.type
 		order by a.attnum, types.depth desc
 	)
@@ -208,6 +214,7 @@ func createdTable(schema, name, feed string) *table {
 		column, base, _ := strings.Cut(column, " ")
 		a := attribute{Name: column, Type: base, Base: base, BaseSQL: base, BaseKind: "b", Category: "N", BuiltIn: true}
 		a.PrimaryKey, a.Indexed, a.Unique = column == "id", column == "id", column == "id"
+		a.NotNull = slices.Contains([]string{"id", "status", "progress"}, column)
 		if base == "text" {
 			a.Category, a.Collation = "S", defaultCollation
 		}
