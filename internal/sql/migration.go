@@ -12,10 +12,10 @@ const (
 // a migration tool.
 const (
 	keepSettings = `do $$ begin perform pg_catalog.set_config('auditstream.kept_' || name, pg_catalog.current_setting(name), true)
-    from pg_catalog.unnest('{search_path, lock_timeout, standard_conforming_strings, quote_all_identifiers}'::text[]) as name; end $$;
+    from pg_catalog.unnest('{search_path, lock_timeout, standard_conforming_strings, quote_all_identifiers, role}'::text[]) as name; end $$;
 `
 	restoreSettings = `do $$ begin perform pg_catalog.set_config(name, pg_catalog.current_setting('auditstream.kept_' || name), true)
-    from pg_catalog.unnest('{search_path, lock_timeout, standard_conforming_strings, quote_all_identifiers}'::text[]) as name; end $$;
+    from pg_catalog.unnest('{search_path, lock_timeout, standard_conforming_strings, quote_all_identifiers, role}'::text[]) as name; end $$;
 `
 )
 

@@ -31,6 +31,7 @@ type Plan struct {
 	Last bool
 
 	table       *table
+	as          string   // the role that SQL sets for its transaction; "": none
 	ownView     bool     // the feed has Options.View
 	lockReaders bool     // it needs the table without readers, too
 	rights      []string // what rights the current role lacks: warnings in a plan, an error when it is run

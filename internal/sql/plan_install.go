@@ -17,10 +17,15 @@ func planInstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
+	return planAsOwner(ctx, conn, o, t)
+}
+
+// planTable plans as the current role.
+func planTable(ctx context.Context, conn *pgx.Conn, o Options, t *table) (*Plan, error) {
 	var encoding string
 	var twoPhase, schema bool
 	var locks int
-	err = conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('max_prepared_transactions')::int > 0,
+	err := conn.QueryRow(ctx, `select pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('max_prepared_transactions')::int > 0,
 		pg_catalog.current_setting('max_locks_per_transaction')::int * (pg_catalog.current_setting('max_connections')::int
 			+ pg_catalog.current_setting('max_prepared_transactions')::int), exists (select from pg_catalog.pg_namespace where nspname = $1)`, t.Schema).
 		Scan(&encoding, &twoPhase, &locks, &schema)

@@ -68,7 +68,10 @@ func missingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 	lacking, err := texts(ctx, conn, "roles", `select rolname::text from pg_catalog.pg_roles
 		where rolname = any ($1::text[]) and not pg_catalog.pg_has_role(oid, 'usage') order by 1`, strangers)
 	if err != nil || len(lacking) > 0 {
-		return there.rightsRemedy(lacking, "install"), err
+		if err == nil {
+			lacking, err = there.rightsRemedy(ctx, conn, lacking, "install")
+		}
+		return lacking, err
 	}
 	lacking, err = texts(ctx, conn, "the rights of the current role", there.in(rightsSQL), t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
 	for _, r := range m.rings {
@@ -86,20 +89,68 @@ const ringRightsSQL = `
 		pg_catalog.format('"%s"', pg_catalog.replace(current_user, '"', '""')))
 	where not pg_catalog.has_table_privilege($1::oid, 'trigger')`
 
-// rightsRemedy says who may install or uninstall what belongs to roles whose rights the current role lacks.
-func (i *installation) rightsRemedy(lacking []string, operation string) []string {
+// rightsRemedy says who may install or uninstall what belongs to roles whose rights the current role lacks: only what PostgreSQL accepts.
+func (i *installation) rightsRemedy(ctx context.Context, conn *pgx.Conn, lacking []string, operation string) ([]string, error) {
 	if len(lacking) == 0 {
-		return nil
+		return nil, nil
 	}
-	var names []string
-	for _, role := range lacking {
-		names = append(names, ident(role))
-	}
+	this := fmt.Sprintf("this takes the rights of %s, which %s does not have: %s", strings.Join(lacking, " and of "), i.Made.Installer, operation)
 	if slices.ContainsFunc(slices.Collect(maps.Values(i.Made.Objects)), func(o object) bool { return o.Super && slices.Contains(lacking, o.Owner) }) {
-		return []string{fmt.Sprintf("this takes the rights of %s, a superuser, which %s does not have: %s as a superuser", strings.Join(lacking, " and of "), i.Made.Installer, operation)}
+		return []string{this + " as a superuser"}, nil
 	}
-	return []string{fmt.Sprintf("this takes the rights of %s, which %s does not have: %s as a superuser, or as a role that has the rights of all, with: grant %s to %s",
-		strings.Join(lacking, " and of "), i.Made.Installer, operation, strings.Join(names, ", "), ident(i.Made.Installer))}
+	ways, err := collect(ctx, conn, "roles", pgx.RowToStructByPos[roleWays], roleWaysSQL, lacking)
+	if err != nil {
+		return nil, err
+	}
+	if len(ways) == 1 && ways[0].Set {
+		return []string{fmt.Sprintf("%s as that role, with %s among the parameters of DATABASE_URL, or as a superuser", this, roleOption(ways[0].Name))}, nil
+	}
+	text := this + " as a superuser"
+	if !slices.ContainsFunc(ways, func(w roleWays) bool { return w.Member }) {
+		var names []string
+		for _, role := range lacking {
+			names = append(names, ident(role))
+		}
+		text += fmt.Sprintf(", or as a role that has the rights of all, with: grant %s to %s", strings.Join(names, ", "), ident(i.Made.Installer))
+	}
+	hand, err := i.handOver(ctx, conn, lacking)
+	return []string{text + hand}, err
+}
+
+// roleWays are how the current role could get a role's rights: Set says that it may act as it, and Member that the role is a member of the
+// current one, so that it cannot be granted to it.
+type roleWays struct {
+	Name        string
+	Set, Member bool
+}
+
+const roleWaysSQL = `select o.rolname::text, ` + maySetRole + `, not o.rolsuper and pg_catalog.pg_has_role(o.oid, current_user, 'member')
+	from pg_catalog.pg_roles o where o.rolname = any ($1::text[]) order by 1`
+
+// handOver says how what these roles own in the schema can become the table's owner's, after which each member of that role can install; "" when
+// that is one of them, or there are several tables.
+func (i *installation) handOver(ctx context.Context, conn *pgx.Conn, from []string) (string, error) {
+	type owned struct{ Table, Owner string }
+	tables, err := collect(ctx, conn, "the tables' owners", pgx.RowToStructByPos[owned], `
+		select distinct pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_get_userbyid(c.relowner)::text
+		from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid join pg_catalog.pg_namespace ours on ours.oid = p.pronamespace and ours.nspname = 'auditstream'
+			join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace where t.tgparentid = 0`)
+	if err != nil || len(tables) != 1 || slices.Contains(from, tables[0].Owner) {
+		return "", err
+	}
+	to := tables[0]
+	alter, err := texts(ctx, conn, "the owners in the schema auditstream", `
+		select pg_catalog.format('alter %s owner to %s', x.what, $2::text) from (
+			select 1 as n, 'schema auditstream' as what, nspowner as owner from pg_catalog.pg_namespace where nspname = 'auditstream'
+			union all select 2, pg_catalog.format('%s auditstream.%I', case c.relkind when 'v' then 'view' else 'table' end, c.relname), c.relowner
+				from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'auditstream' and c.relkind in ('v', 'r')
+			union all select 3, pg_catalog.format('function %s', p.oid::pg_catalog.regprocedure), p.proowner
+				from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace where n.nspname = 'auditstream' and p.prokind = 'f'
+		) x join pg_catalog.pg_roles o on o.oid = x.owner where o.rolname = any ($1::text[]) order by x.n, x.what`, from, ident(to.Owner))
+	if err != nil || len(alter) == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("; or let a superuser give it all to %s, who owns %s, so that its members can, too, with: %s", to.Owner, to.Table, strings.Join(alter, "; ")), nil
 }
 
 // explain adds to a server error of a script what it means for the user.

@@ -34,6 +34,9 @@ func planUninstall(ctx context.Context, conn *pgx.Conn, o Options) (*Plan, error
 	if err != nil {
 		return nil, err
 	}
+	if there.Choices == "closed" {
+		return nil, there.closedRights(ctx, conn)
+	}
 	more, views, last, err := there.otherFeeds(ctx, conn, o.Feed)
 	if err != nil {
 		return nil, err
@@ -155,7 +158,28 @@ func (i *installation) missingDropRights(ctx context.Context, conn *pgx.Conn) ([
 		  and (u.oid = n.nspowner or not pg_catalog.pg_has_role(n.nspowner, 'usage') and u.rolname = any ($1::text[])
 			or exists (select from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_proc p on p.oid = t.tgfoid
 				where p.pronamespace = n.oid and t.tgparentid = 0 and c.relowner = u.oid)) order by 1`, owners(i.Made.Objects, func(object) bool { return true }))
-	return i.rightsRemedy(lacking, "uninstall"), err
+	if err != nil {
+		return nil, err
+	}
+	return i.rightsRemedy(ctx, conn, lacking, "uninstall")
+}
+
+// closedRights says which rights uninstall needs to read the choices. Without them nothing is known of other feeds, and their triggers would
+// seem to be somebody else's.
+func (i *installation) closedRights(ctx context.Context, conn *pgx.Conn) error {
+	lacking, err := texts(ctx, conn, "roles", `
+		select u.rolname::text from pg_catalog.pg_roles u join pg_catalog.pg_namespace n on n.nspname = 'auditstream'
+			join pg_catalog.pg_class k on k.relnamespace = n.oid and k.relname = 'choices'
+		where u.oid in (n.nspowner, k.relowner) and not pg_catalog.pg_has_role(u.oid, 'usage') order by 1`)
+	if err == nil && len(lacking) > 0 {
+		lacking, err = i.rightsRemedy(ctx, conn, lacking, "uninstall")
+	} else if err == nil {
+		lacking = []string{fmt.Sprintf("the role %s may not read auditstream.choices, which says what install made: grant select on auditstream.choices to %s", i.Made.Installer, ident(i.Made.Installer))}
+	}
+	if err != nil {
+		return err
+	}
+	return RightsError(lacking)
 }
 
 // foreignSQL lists what is in the schema and was not made by install.
