@@ -131,6 +131,28 @@ func TestInstallOfAMemberSaysWhoseItIs(t *testing.T) {
 	equal(t, "left", column(t, conn, leftSQL), nil)
 }
 
+// serve did not find the first feed any more, after a superuser had installed the second one again.
+func TestInstallByAnotherRoleForgetsNoFeed(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	owner := installer(t, dsn)
+	super := column(t, conn, `select current_user::text`)[0]
+	exec(t, conn, `create table jobs (id int primary key, status text, progress int, user_id text); create table others (like jobs including all);
+		alter table jobs owner to `+owner+`; alter table others owner to `+owner)
+	session(t, conn, owner, func() {
+		install(t, conn, sql.Options{Feed: "jobs"})
+		install(t, conn, sql.Options{Feed: "others"})
+	})
+	unchanged(t, conn, sql.Options{Feed: "jobs"})
+	o := sql.Options{Feed: "jobs", Ends: []string{"done"}}
+	refused(t, sql.Install, conn, o, `auditstream.choices belongs to `+owner+`, and `+super+` would lose what it says of other feeds (others): install as that role, with options=-c%20role%3D`+
+		owner+` among the parameters of DATABASE_URL`)
+	exec(t, conn, `set role `+owner)
+	install(t, conn, o)
+	exec(t, conn, `reset role`)
+	equal(t, "feeds", column(t, conn, `select feed from auditstream.choices order by 1`), []string{"jobs", "others"})
+}
+
 // PostgreSQL grants no role to one of its members: that was the remedy.
 func TestRemedyForAMembersChoicesIsOneThatPostgreSQLAccepts(t *testing.T) {
 	t.Parallel()

@@ -73,6 +73,9 @@ func missingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		}
 		return lacking, err
 	}
+	if lost := there.feedsLost(); lost != "" {
+		return []string{lost}, nil
+	}
 	lacking, err = texts(ctx, conn, "the rights of the current role", there.in(rightsSQL), t.OID, t.Schema, t.Display, ident(t.Schema), t.quoted(), t.Owner, columns, !o.NoTriggers)
 	for _, r := range m.rings {
 		if err == nil && !o.NoTriggers {
@@ -82,6 +85,27 @@ func missingRights(ctx context.Context, conn *pgx.Conn, o Options, t *table, m *
 		}
 	}
 	return lacking, err
+}
+
+// feedsLost says which feeds serve would not find any more: install.sql makes the choices anew when they belong to another role, because that
+// role can have written anything there, and then has only those of its own feed. It is "" when there are none, and when the role is not
+// trusted: then nothing of what it has written is to be kept.
+func (i *installation) feedsLost() string {
+	table := i.Made.Objects[choicesTable]
+	if table.Owner == "" || table.Owner == i.Made.Installer || !i.trusts(table) {
+		return ""
+	}
+	var feeds []string
+	for _, c := range i.all {
+		if c.Feed != string(i.naming) {
+			feeds = append(feeds, c.Feed)
+		}
+	}
+	if len(feeds) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("auditstream.choices belongs to %s, and %s would lose what it says of other feeds (%s): install as that role, with %s among the parameters of DATABASE_URL",
+		table.Owner, i.Made.Installer, some(feeds), roleOption(table.Owner))
 }
 
 const ringRightsSQL = `
