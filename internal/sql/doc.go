@@ -7,7 +7,7 @@
 //
 // The rule that keeps it right: the application comes first, and need not trust us. No statement of the application may fail or wait
 // because of us: the triggers' conditions cannot raise an error, and install asks for the table's lock in short attempts and holds it for
-// milliseconds. No code of ours runs with the rights of others, and no code of the owner of a table or type runs with ours.
+// milliseconds, about one for each partition. No code of ours runs with the rights of others, and no code of the owner of a table or type runs with ours.
 //
 // install.sql has a version, [SchemaVersion]. An upgrade is an install: one transaction replaces what is there, and then all instances
 // are notified to read everything. While it is installed, a column that a view or a condition uses can neither change its type nor be

@@ -98,7 +98,7 @@ func attempt(ctx context.Context, conn *pgx.Conn, o Options, turn time.Duration,
 	}
 	done, err := runOnce(ctx, conn, o, turn, p, plan)
 	if err != nil {
-		return p, explain(operation, err)
+		return p, explain(operation, p, err)
 	}
 	return done, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -177,15 +178,33 @@ func (i *installation) handOver(ctx context.Context, conn *pgx.Conn, from []stri
 	return fmt.Sprintf("; or let a superuser give it all to %s, who owns %s, so that its members can, too, with: %s", to.Owner, to.Table, strings.Join(alter, "; ")), nil
 }
 
-// explain adds to a server error of a script what it means for the user.
-func explain(operation string, err error) error {
+// explain adds to a server error of a plan's script what it means for the user.
+func explain(operation string, p *Plan, err error) error {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) {
 		return fmt.Errorf("%s: %w", operation, err)
 	}
-	why := map[string]string{ // insufficient_privilege, dependent_objects_still_exist
+	why := map[string]string{ // insufficient_privilege, dependent_objects_still_exist, out_of_memory
+		"53200": p.lockTableIsFull(operation),
 		"42501": "the current role lacks a right, so nothing was changed; try it as the table's owner",
 		"2BP01": "something else depends on it, so nothing was changed (" + refused.Detail + ")",
 	}[refused.Code]
 	return fmt.Errorf("%s: %s: %w", operation, cmp.Or(why, "nothing was changed"), err)
+}
+
+var dropTrigger = regexp.MustCompile(`(?m)^drop trigger if exists .*;$`)
+
+// lockTableIsFull says what to do when PostgreSQL has no room for the locks of a script: one for each partition, and to drop its triggers, one for
+// each of them, until the commit. PostgreSQL drops those of the partitions before it locks the table, so without lock_timeout a writer could fail
+// for a deadlock.
+func (p *Plan) lockTableIsFull(operation string) string {
+	const full = "PostgreSQL's lock table is full, so nothing was changed; raise max_locks_per_transaction, which takes a restart"
+	if operation == "install" {
+		return full + ", or install with --no-triggers"
+	}
+	drops := strings.Join(dropTrigger.FindAllString(p.SQL, -1), " ")
+	if drops == "" {
+		return full
+	}
+	return full + ", or drop the triggers first, each in a transaction of its own, which psql does with: set lock_timeout = '200ms'; " + drops + " and uninstall again"
 }
