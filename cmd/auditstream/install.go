@@ -42,7 +42,8 @@ func (c *installCmd) Help() string {
 
 Run it again to upgrade or repair what is installed: replace the program first, then install. It happens in one transaction,
 while your writers write and viewers watch. What a feed shows, and how, need not be given again: what is installed remembers it, and
-options that are given change it. --table, --no-triggers and --notify-always have to be given again. To take back --hide, --public or
+options that are given change it. A --status replaces all that were given before, so give all of them, and so does each other option that can be
+repeated, but for --column. --table, --no-triggers and --notify-always have to be given again. To take back --hide, --public or
 --view, uninstall the feed first. What a newer program has installed is left alone.
 
 Where your role is a member of the table's owner, install acts as the owner (set local role), so that what it makes belongs to that role, and

@@ -18,7 +18,7 @@
 //
 // Files, in the order in which to read them: install.sql, uninstall.sql, audits.sql and feed.sql, with template.go, which fills them in.
 // To decide: options.go, plan.go, plan_install.go, uninstall.go; install.go runs a plan. What is there: table.go (the application's
-// table), installation.go (an earlier install), choices.go (what was chosen), version.go, feed.go. How a table is shown: columns.go,
+// table), installation.go (an earlier install), choices.go and left_out.go (what was chosen), version.go, feed.go. How a table is shown: columns.go,
 // key.go, source.go, expressions.go, words.go, fields.go, hide.go, lookup.go, rings.go, view.go (the operator's own query), naming.go. The script:
 // script.go, grants.go, rights.go, as_owner.go, ownership.go, buckets.go, table_lock.go, holders.go. What operators are told: sample.go, status.go,
 // drift.go and drift_rights.go, fingerprint.go, backup.go. query.go has the helpers.

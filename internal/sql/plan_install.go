@@ -63,6 +63,7 @@ func planTable(ctx context.Context, conn *pgx.Conn, o Options, t *table) (*Plan,
 	if err != nil {
 		return nil, err
 	}
+	plan.noteLeftOut(there.leftOut(o))
 	if there.Buckets == 0 {
 		there.Buckets = bucketsFor(locks)
 	}
