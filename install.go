@@ -42,7 +42,8 @@ type Table struct {
 	View string
 	// Hide is a column: a row is hidden while it is not null or, where it is a boolean, while it is true.
 	Hide string
-	// Deleted is the status to show for a row that was deleted while somebody watched it. Default: the stream ends with an error event.
+	// Deleted is the status to show for a row that was deleted while somebody watched it, or that went for any other reason: hidden, with
+	// another key, truncated. Default: the stream ends with an error event.
 	Deleted string
 	// Public says that every viewer may see every row.
 	Public bool

@@ -28,7 +28,7 @@ type installCmd struct {
 	Ring          []string      `sep:"none" placeholder:"TABLE=COLUMN" help:"A change in TABLE is one of the row that its COLUMN names: job_progress=job_id. Repeatable."`
 	View          string        `type:"existingfile" placeholder:"FILE" help:"A file with a SELECT of yours that is shown in place of the table: id, status, progress, and what else it has of ours; --table is then the table whose changes are announced. It is remembered."`
 	Hide          string        `placeholder:"COLUMN" help:"Rows are hidden while this column is not null, like deleted_at, or, where it is a boolean, while it is true. A column that is never null is refused."`
-	Deleted       string        `placeholder:"WORD" help:"The status with which a row is shown that is deleted while somebody watches it, like completed."`
+	Deleted       string        `placeholder:"WORD" help:"The status with which a row is shown that is deleted while somebody watches it, like completed. Rows that --hide hides, or that go for any other reason, count as deleted."`
 	Public        bool          `help:"Every valid token may see every row."`
 	NoTriggers    bool          `help:"Only the view: changes are found by polling alone."`
 	NotifyAlways  bool          `help:"Let the triggers notify of every change, not only of rows that somebody watches: concurrent writers then wait for each other's commits."`

@@ -48,7 +48,7 @@ type Options struct {
 	View string
 	// Hide is a column. Rows in which it is not null are not shown; of a boolean, rows in which it is true.
 	Hide string
-	// Deleted is the status that viewers see when a row that they watch is deleted. When it is empty, they see that the row is gone.
+	// Deleted is the status that viewers see when a row that they watch is deleted, or hidden, or not there for any other reason. When it is empty, they see that the row is gone.
 	Deleted string
 	// Public says that every viewer may see every row.
 	Public bool
