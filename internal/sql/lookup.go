@@ -9,7 +9,7 @@ import (
 )
 
 // loadLookups reads COLUMN=SCHEMA.TABLE.KEY:OWNER. The owner of a row is OWNER in the row of TABLE whose KEY equals the row's COLUMN. The
-// search_path is empty, so the schema must be given. Its error has all that is wrong, joined.
+// search_path is empty, so the schema must be given; names are found as those of --table and --column are. Its error has all that is wrong, joined.
 func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) (all []lookup, err error) {
 	var refused refusals
 	for _, text := range texts {
@@ -24,22 +24,23 @@ func loadLookups(ctx context.Context, conn *pgx.Conn, t *table, texts []string) 
 func loadLookup(ctx context.Context, conn *pgx.Conn, t *table, text string) (l lookup, err error) {
 	column, target, ok := strings.Cut(text, "=")
 	target, owner, ok2 := strings.Cut(target, ":")
-	parts := parseName(target)
+	parts := splitName(target)
 	if !ok || !ok2 || len(parts) != 3 {
 		return l, usagef("--lookup %s: give COLUMN=SCHEMA.TABLE.KEY:OWNER, like created_by=public.users.id:uid", text)
 	}
-	oid, _, _, err := findTable(ctx, conn, ident(parts[:2]...))
+	name := parts[0] + "." + parts[1]
+	oid, _, _, err := findTable(ctx, conn, name)
 	if err != nil {
 		return l, err
 	}
 	if oid == 0 {
-		return l, fmt.Errorf("--lookup %s: there is no table %s: name one that exists", text, ident(parts[:2]...))
+		return l, fmt.Errorf("--lookup %s: there is no table %s: name one that exists", text, name)
 	}
 	l.column = t.columnByName(column)
 	if l.table, err = loadTable(ctx, conn, oid); err != nil {
 		return l, err
 	}
-	l.key, l.shown = l.table.column(parts[2]), l.table.columnByName(owner)
+	l.key, l.shown = l.table.columnByName(parts[2]), l.table.columnByName(owner)
 	switch {
 	case l.column == nil:
 		return l, t.noColumn(column, "--lookup %s: %s has no column %s", text, t.Display, column)

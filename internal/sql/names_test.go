@@ -46,3 +46,23 @@ func TestJSONBeyondTheEncoding(t *testing.T) {
 	equal(t, "the view", shown(t, conn), []string{`{"audit_id":1,"status":"x","progress":1,"message":"\"\\u20ac\""}`,
 		`{"audit_id":2,"status":"x","progress":1,"message":"plain"}`})
 }
+
+// --lookup and --ring did not find names in mixed case without quotes, which shells remove; --table and --column do.
+func TestMixedCaseNamesOfLookupsAndRings(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	exec(t, conn, `create schema "Other"; create table "Other"."sharedWork" ("workId" int primary key, "projectId" text);
+		create table "runnerJob" (id int primary key, status text, progress int, "workId" int); create table "rjSteps" ("jobId" int);
+		create table "rjNotes" ("jobId" int); insert into "Other"."sharedWork" values (1, 'p'); insert into "runnerJob" values (7, 'x', 1, 1)`)
+	for _, rings := range [][]string{{"rjSteps=jobId", "public.rjNotes=jobId"}, {`"rjSteps"="jobId"`, `"public"."rjNotes"=jobId`}} {
+		for _, lookup := range []string{"workId=Other.sharedWork.workId:projectId", `"workId"="Other"."sharedWork"."workId":"projectId"`} {
+			install(t, conn, sql.Options{Feed: "jobs", Table: "runnerJob", Columns: map[string]string{"user_id": "workId"},
+				Lookups: []string{lookup}, Rings: rings})
+			b := everything(t, dsn)
+			b.notifies(t, conn, `insert into "rjSteps" values (7)`, "jobs:7")
+			b.notifies(t, conn, `insert into "rjNotes" values (7)`, "jobs:7")
+			equal(t, lookup, feedShown(t, conn, "progress_jobs"), []string{`{"id":7,"user_id":"p","status":"x","progress":1}`})
+			uninstall(t, conn)
+		}
+	}
+}

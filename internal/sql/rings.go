@@ -33,19 +33,25 @@ func loadRings(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, texts 
 // loadRing reads TABLE=COLUMN. The search_path is empty, so a table without a schema is looked for in the schema of the feed's table.
 func loadRing(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, text string) (r ring, err error) {
 	name, column, ok := strings.Cut(text, "=")
-	parts := parseName(name)
+	parts := splitName(name)
 	if !ok || len(parts) == 0 || len(parts) > 2 || column == "" {
 		return r, usagef("--ring %s: give TABLE=COLUMN, like job_progress=job_id: a change of a row of TABLE is one of the row that its COLUMN names", text)
 	}
-	if len(parts) == 1 {
-		parts = []string{t.Schema, parts[0]}
+	spellings := [][]string{parseName(name), parts}
+	for i, spelling := range spellings {
+		if len(spelling) == 1 {
+			spellings[i] = []string{t.Schema, spelling[0]}
+		}
 	}
-	oid, _, _, err := findTable(ctx, conn, ident(parts...))
+	oid, err := firstTable(ctx, conn, spellings...)
 	if err != nil {
-		return r, err
+		return r, fmt.Errorf("look up table %s: %w", name, err)
 	}
 	if oid == 0 {
-		return r, fmt.Errorf("--ring %s: there is no table %s: name it with its schema", text, strings.Join(parts, "."))
+		if len(parts) == 1 {
+			name = t.Schema + "." + name
+		}
+		return r, fmt.Errorf("--ring %s: there is no table %s: name it with its schema", text, name)
 	}
 	if r.table, err = loadTable(ctx, conn, oid); err != nil {
 		return r, err

@@ -57,7 +57,25 @@ type attribute struct {
 // when it is not a valid name.
 func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, schema, relation string, err error) {
 	parts := parseName(name)
-	for _, spelling := range [][]string{parts, strings.SplitN(name, ".", 2), {name}} {
+	oid, err = firstTable(ctx, conn, parts, strings.SplitN(name, ".", 2), []string{name})
+	if err != nil {
+		return 0, "", "", fmt.Errorf("look up table %s: %w", name, err)
+	}
+	switch {
+	case oid != 0:
+		return oid, "", "", nil
+	case len(parts) == 1:
+		schemas, err := texts(ctx, conn, "the current schema", `select coalesce(pg_catalog.current_schema(), '')`)
+		return 0, strings.Join(schemas, ""), parts[0], err
+	case len(parts) == 2:
+		return 0, parts[0], parts[1], nil
+	}
+	return 0, "", "", nil
+}
+
+// firstTable returns the relation that has the first of these names, each of which is a name, or a schema and a name; 0 when there is none.
+func firstTable(ctx context.Context, conn *pgx.Conn, spellings ...[]string) (oid uint32, err error) {
+	for _, spelling := range spellings {
 		if len(spelling) == 0 || len(spelling) > 2 {
 			continue
 		}
@@ -67,21 +85,11 @@ func findTable(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, sc
 			where c.relname operator(pg_catalog.=) $2::pg_catalog.name and case when $1::pg_catalog.text operator(pg_catalog.=) ''::pg_catalog.text
 				then pg_catalog.pg_table_is_visible(c.oid) else n.nspname operator(pg_catalog.=) $1::pg_catalog.text end`,
 			strings.Join(spelling[:len(spelling)-1], ""), spelling[len(spelling)-1]).Scan(&oid)
-		if err == nil {
-			return oid, "", "", nil
-		}
 		if !errors.Is(err, pgx.ErrNoRows) {
-			return 0, "", "", fmt.Errorf("look up table %s: %w", name, err)
+			return oid, err
 		}
 	}
-	switch len(parts) {
-	case 1:
-		schemas, err := texts(ctx, conn, "the current schema", `select coalesce(pg_catalog.current_schema(), '')`)
-		return 0, strings.Join(schemas, ""), parts[0], err
-	case 2:
-		return 0, parts[0], parts[1], nil
-	}
-	return 0, "", "", nil
+	return 0, nil
 }
 
 // part matches one part of a name, as SQL allows it: in quotes, or plain and then folded to lower case.
@@ -102,6 +110,25 @@ func parseName(name string) []string {
 		}
 	}
 }
+
+// splitName splits a name at the dots outside of quotes, and leaves the quotes of each part. It returns nil when a part is empty, or when
+// quotes are not around a whole part.
+func splitName(name string) []string {
+	var parts []string
+	for {
+		match := spelledPart.FindStringSubmatch(name)
+		if match == nil {
+			return nil
+		}
+		parts = append(parts, match[1])
+		name = name[len(match[0]):]
+		if match[2] == "" {
+			return parts
+		}
+	}
+}
+
+var spelledPart = regexp.MustCompile(`^("(?:[^"]|"")+"|[^".][^.]*)(\.|$)`)
 
 // notFound returns the error that there is no such table, with tables that have a similar name, and those that have our columns.
 func notFound(ctx context.Context, conn *pgx.Conn, name string) error {
