@@ -36,10 +36,10 @@ func (d *doctor) feedContents(ctx context.Context) (findings []finding) {
 		}
 		if f.Name != store.DefaultFeed { // for audits, the check installation has reported this
 			findings = append(findings, ok("%s: %s is readable, its keys are of type %s", name, f.View, cmp.Or(f.Key, "integer")))
-			if scanned, err := sql.Scanned(ctx, conn.Conn(), f); err != nil {
+			if scan, err := sql.Scanned(ctx, conn.Conn(), f); err != nil {
 				findings = append(findings, unanswered(name, err))
-			} else if scanned != "" {
-				findings = append(findings, warn("Create an index on its key.", "%s: every read of one row scans the whole of %s", name, scanned))
+			} else if scan.Table != "" {
+				findings = append(findings, warn("Create "+scan.Index()+".", "%s: every read of one row scans the whole of %s", name, scan.Table))
 			}
 		}
 		seen, err := sql.See(ctx, conn.Conn(), f)

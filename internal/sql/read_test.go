@@ -53,7 +53,7 @@ func TestInspect(t *testing.T) {
 	testkit.Each(t, map[string]test{
 		"nothing": {``, `there is no view auditstream.progress: run auditstream install --table YOUR_TABLE`, ``},
 		"a view by hand, whose cast hides the index": {table + view, ``,
-			`every read by audit_id scans the whole of audits: create an index on its key`},
+			`every read by audit_id scans the whole of public.audits: create an index of it that begins with id`},
 		"a view by hand, with an index": {strings.Replace(table, "integer", "bigint", 1) + view, ``, ``},
 		"a materialized view by hand": {table + strings.Replace(view, "create view", "create materialized view", 1) +
 			`; create index on auditstream.progress (audit_id)`, ``, ``},
@@ -116,7 +116,7 @@ func TestInspectAsTheServersRole(t *testing.T) {
 		`auditstream_update disabled on "public"."audits"`, `auditstream_truncate missing on "public"."audits"`})
 	exec(t, conn, `drop index if exists audits_x; alter table audits drop constraint audits_pkey`)
 	s, err = sql.Inspect(t.Context(), serve)
-	if err != nil || message(s.Index) != `every read by audit_id scans the whole of audits: create an index on its key` {
+	if err != nil || message(s.Index) != `every read by audit_id scans the whole of public.audits: create an index of it that begins with id` {
 		t.Errorf("inspect: %+v, %v", s, err)
 	}
 }

@@ -142,20 +142,12 @@ func (s *Seen) unindexed(ctx context.Context, conn *pgx.Conn, t *table, m *mappi
 		if err != nil {
 			return fmt.Errorf("explain a read of %s: %w", t.Display, err)
 		}
-		if scanned != "" {
+		if scanned.Table != "" {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("no index finds the rows of one %s: each stream of all rows of one owner reads the whole of %s; create index concurrently on %s ((%s))",
 				c.name, t.Display, t.quoted(), strings.ReplaceAll(c.shown, `a."`, `"`)))
 		}
 	}
 	return nil
-}
-
-// Scanned returns the table that serve scans to find one row of a feed, or "" when it uses an index. It needs the right to read the view.
-func Scanned(ctx context.Context, conn *pgx.Conn, f Feed) (string, error) {
-	value := map[string]string{"": "1", "uuid": "'00000000-0000-0000-0000-000000000000'::pg_catalog.uuid", "text": "'x'::pg_catalog.text"}[f.Key]
-	return inReadTransaction(ctx, conn, 0, func() (string, error) {
-		return tableScanned(ctx, conn, fmt.Sprintf("select * from %s a where a.%s = %s", f.View, naming(f.Name).id(), value))
-	})
 }
 
 // String returns the source as it is written for --column.

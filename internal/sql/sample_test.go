@@ -54,12 +54,12 @@ func TestInstallSaysWhatItSees(t *testing.T) {
 	if slices.Contains(plan.Notes, notes[2]) {
 		t.Errorf("notes %q", plan.Notes)
 	}
-	if scanned, err := sql.Scanned(t.Context(), conn, feeds[0]); scanned != "" || err != nil {
-		t.Errorf("one row reads the whole of %s, %v", scanned, err)
+	if scanned, err := sql.Scanned(t.Context(), conn, feeds[0]); scanned.Table != "" || err != nil {
+		t.Errorf("one row reads the whole of %s, %v", scanned.Table, err)
 	}
 	exec(t, conn, `alter table jobs drop constraint jobs_pkey`)
-	if scanned, err := sql.Scanned(t.Context(), conn, feeds[0]); scanned != "jobs" || err != nil {
-		t.Errorf("without its key: %s, %v", scanned, err)
+	if scanned, err := sql.Scanned(t.Context(), conn, feeds[0]); scanned.Table != "public.jobs" || scanned.Index() != "an index of it that begins with id" || err != nil {
+		t.Errorf("without its key: %+v, %v", scanned, err)
 	}
 }
 

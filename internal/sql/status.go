@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -136,36 +135,12 @@ func checkView(ctx context.Context, conn *pgx.Conn, i *installation) (wrong, err
 
 // checkIndex returns in wrong which table the server's read scans.
 func checkIndex(ctx context.Context, conn *pgx.Conn) (wrong, err error) {
-	table, err := tableScanned(ctx, conn, `select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`)
+	scan, err := tableScanned(ctx, conn, `select p.* from pg_catalog.unnest('{1}'::bigint[]) k join auditstream.progress p on p.audit_id = k`)
 	if err != nil {
 		return nil, fmt.Errorf("explain a read of auditstream.progress: %w", err)
 	}
-	if table != "" {
-		wrong = fmt.Errorf("every read by audit_id scans the whole of %s: create an index on its key", table)
+	if scan.Table != "" {
+		wrong = fmt.Errorf("every read by audit_id scans the whole of %s: create %s", scan.Table, scan.Index())
 	}
 	return wrong, nil
 }
-
-// tableScanned returns the table that a query scans as a whole, or "". For this plan it turns off sequential scans and the joins that need
-// them, because on a small table a scan is cheaper than any index and would hide that one is there.
-func tableScanned(ctx context.Context, conn *pgx.Conn, query string) (table string, err error) {
-	_, err = conn.Exec(ctx, `select pg_catalog.set_config(name, 'off', true)
-		from pg_catalog.unnest('{enable_seqscan, enable_hashjoin, enable_mergejoin, jit}'::text[]) name`)
-	if err != nil {
-		return "", fmt.Errorf("set the planner's options: %w", err)
-	}
-	rows, _ := conn.Query(ctx, "explain (costs off) "+query)
-	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return "", err
-	}
-	for n, line := range plan {
-		scan := scanLine.FindStringSubmatch(line) // an index can be scanned as a whole, too
-		if scan != nil && (scan[1] == "Seq" || n+1 == len(plan) || !strings.Contains(plan[n+1], "Index Cond")) {
-			return scan[2], nil
-		}
-	}
-	return "", nil
-}
-
-var scanLine = regexp.MustCompile(`(Seq|Index|Index Only) Scan.* on ("(?:[^"]|"")+"|\S+)`)

@@ -1,0 +1,42 @@
+package sql_test
+
+import (
+	"testing"
+
+	"auditstream/internal/pgtest"
+	"auditstream/internal/sql"
+	"auditstream/internal/testkit"
+)
+
+// Doctor warned of scans of a small table, which PostgreSQL reads faster than its index, and named no column where it was right.
+func TestScansOfSmallTablesAreNoFinding(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	exec(t, conn, `create table teams (id bigint primary key, name text); insert into teams values (1, 'a');
+		create table jobs (id bigint primary key, status text, progress int, team_id bigint); insert into jobs values (1, 'x', 1, 1);
+		create table steps (n bigserial primary key, job_id bigint, done boolean); insert into steps (job_id) select n from generate_series(1, 999) n;
+		analyze teams, jobs, steps`)
+	install(t, conn, sql.Options{Feed: "jobs", Table: "jobs", Columns: map[string]string{"user_id": "team_id"}, Lookups: []string{"team_id=public.teams.id:name"}})
+	install(t, conn, sql.Options{Feed: "stepped", Table: "jobs", Public: true, View: `select j.id, j.status, (select count(*) from public.steps s
+		where not s.done and s.job_id = j.id) as progress from public.jobs j`})
+	feeds, err := sql.Feeds(t.Context(), conn)
+	testkit.NoError(t, err)
+	testkit.Equal(t, len(feeds), 2, "feeds")
+	scans := func() (found []string) {
+		for _, f := range feeds {
+			scan, err := sql.Scanned(t.Context(), pgtest.Connect(t, dsn), f)
+			testkit.NoError(t, err)
+			if scan.Table != "" {
+				found = append(found, f.Name+": "+scan.Table+": "+scan.Index())
+			}
+		}
+		return found
+	}
+	equal(t, "of small tables", scans(), nil)
+	exec(t, conn, `insert into steps (job_id) values (1); analyze steps; alter table teams rename id to "Team Id";
+		insert into teams select n from generate_series(2, 1001) n; alter table teams drop constraint teams_pkey; analyze teams`)
+	equal(t, "of large ones", scans(), []string{`jobs: public.teams: an index of it that begins with "Team Id"`,
+		`stepped: public.steps: an index of it that begins with job_id`})
+	exec(t, conn, `create index on steps (job_id); create index on teams ("Team Id")`)
+	equal(t, "of large ones with indexes", scans(), nil)
+}
