@@ -178,9 +178,10 @@ func warnings(t *table, m *mapping, twoPhase, first bool) (warnings []string) {
 			warnings = append(warnings, fmt.Sprintf(format, args...))
 		}
 	}
-	warn(!m.key.Indexed, "no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
+	shown := func(columns []string) bool { return m.hidden != nil && slices.Contains(columns, m.hidden.Name) }
+	warn(!m.key.Indexed && !shown(m.key.IndexedOf), "no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
 		t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
-	warn(!m.key.Unique && t.Kind != "p", "nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
+	warn(!m.key.Unique && !shown(m.key.UniqueOf), "nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
 	warn(t.Inherited, "tables inherit from %s: their rows are shown, but their changes notify nobody and are found by the safety net", t.Display)
 	warn(t.RowSecurity && first, "row level security of %s applies to the role that installs: rows it cannot see are hidden from every viewer", t.Display)
 	warn(twoPhase, "this server allows two-phase commit, and PostgreSQL refuses to prepare a transaction that notifies: where the application uses"+

@@ -40,3 +40,29 @@ func TestScansOfSmallTablesAreNoFinding(t *testing.T) {
 	exec(t, conn, `create index on steps (job_id); create index on teams ("Team Id")`)
 	equal(t, "of large ones with indexes", scans(), nil)
 }
+
+// Install warned that nothing made the key unique or found it, though a partial index of just the rows that are shown does both; and did not
+// warn of a partitioned table whose primary key has another column.
+func TestWarningsOfPartialAndPartitionedKeys(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	const scan, several = `no index of public.jobs begins with id: every read scans the whole table; create index concurrently on "public"."jobs" ("id")`,
+		`nothing makes id unique in public.jobs: of several rows with one id viewers see any`
+	for name, test := range map[string]struct {
+		key, after, hide string
+		want             []string
+	}{
+		"that of the shown rows":    {``, `; create unique index on jobs (id) where "Gone" is null`, "Gone", nil},
+		"of other rows":             {``, `; create unique index on jobs (id) where "Gone" is not null`, "Gone", []string{scan, several}},
+		"of rows that are hidden":   {``, `; create unique index on jobs (id) where "Gone" is null`, "", []string{scan, several}},
+		"not unique":                {``, `; create index on jobs (id) where "Gone" is null`, "Gone", []string{several}},
+		"of two columns":            {``, `; create unique index on jobs (id, part) where "Gone" is null`, "Gone", []string{several}},
+		"by the key and another":    {`, primary key (id, part)`, `partition by range (part)`, "", []string{several}},
+		"partitioned by the key":    {`, primary key (id)`, `partition by range (id)`, "", nil},
+		"unpartitioned, of another": {`, primary key (id, part)`, ``, "", []string{several}},
+	} {
+		exec(t, conn, `drop table if exists jobs; create table jobs (id int, part int, user_id text, status text, progress int, "Gone" date`+
+			test.key+`) `+test.after)
+		equal(t, name, warnings(planned(t, conn, sql.Options{Feed: "jobs", Hide: test.hide})), test.want)
+	}
+}

@@ -50,6 +50,8 @@ type attribute struct {
 
 	PrimaryKey, Indexed, Unique bool // it is the primary key; the first column of an index; the only column of a unique index
 	NotNull                     bool // in the table, by a domain, or in each of its partitions
+
+	IndexedOf, UniqueOf []string // columns by which --hide leaves just the rows of a partial index that makes it Indexed, or Unique
 }
 
 // findTable looks up a name as SQL would, with the connection's search_path, and then exactly as spelled, because shells remove the quotes
@@ -208,6 +210,17 @@ const tableSQL = `
 		where i.indrelid = $1 and i.indisvalid and i.indpred is null and am.amname in ('btree', 'hash')
 	), leaves as materialized (
 		select l.relid from pg_catalog.pg_partition_tree($1::pg_catalog.oid) l where l.isleaf and l.relid <> $1
+	), partial as (
+		select i.indkey[0] as attnum, h.attname, i.indisunique and i.indnkeyatts = 1 as is_unique, p.predicate <> pg_catalog.format('(%I IS NOT TRUE)', h.attname)
+			and h.atttypid = 'pg_catalog.bool'::pg_catalog.regtype as narrower
+		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid join pg_catalog.pg_am am on am.oid = c.relam and am.amname in ('btree', 'hash')
+		cross join pg_catalog.pg_get_expr(i.indpred, i.indrelid) p(predicate)
+		join pg_catalog.pg_attribute h on h.attrelid = $1 and h.attnum > 0 and not h.attisdropped
+			and p.predicate = any (case when h.atttypid <> 'pg_catalog.bool'::pg_catalog.regtype then array[pg_catalog.format('(%I IS NULL)', h.attname)]
+				when h.attnotnull then array[pg_catalog.format('(%I IS NOT TRUE)', h.attname), pg_catalog.format('(NOT %I)', h.attname),
+					pg_catalog.format('(%I = false)', h.attname), pg_catalog.format('(%I IS FALSE)', h.attname)]
+				else array[pg_catalog.format('(%I IS NOT TRUE)', h.attname)] end)
+		where i.indrelid = $1 and i.indisvalid
 	), columns as (
 		select distinct on (a.attnum) a.attnum, a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type, types.depth > 0 as domain,
 		       t.typname as base, pg_catalog.format_type(t.oid, -1) as "baseSQL", t.typtype as "baseKind", t.typcategory as category,
@@ -217,7 +230,9 @@ const tableSQL = `
 		       exists (select from indexes i where i.attnum = a.attnum and i.indisunique and i.indnkeyatts = 1) as unique,
 		       a.attnotnull or exists (select from types d join pg_catalog.pg_type dt on dt.oid = d.type where d.attnum = a.attnum and dt.typnotnull)
 		           or exists (select from leaves) and not exists (select from leaves l join pg_catalog.pg_attribute p on p.attrelid = l.relid
-		               where p.attname = a.attname and not p.attnotnull) as "notNull"
+		               where p.attname = a.attname and not p.attnotnull) as "notNull",
+		       (select pg_catalog.json_agg(p.attname) from partial p where p.attnum = a.attnum and not p.narrower) as "indexedOf",
+		       (select pg_catalog.json_agg(p.attname) from partial p where p.attnum = a.attnum and p.is_unique) as "uniqueOf"
 		from types join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = types.attnum join pg_catalog.pg_type t on t.oid = types.type
 		order by a.attnum, types.depth desc
 	)
