@@ -152,7 +152,13 @@ func (s *Seen) unindexed(ctx context.Context, conn *pgx.Conn, t *table, m *mappi
 
 // String returns the source as it is written for --column.
 func (s *source) String() string {
-	text := strings.Join(append([]string{s.column.Name}, s.path...), ".")
+	text := s.column.Name
+	for _, name := range s.path {
+		if strings.ContainsAny(name, `."`) {
+			name = ident(name)
+		}
+		text += "." + name
+	}
 	if s.remainder {
 		text = "100-" + text
 	}

@@ -66,12 +66,18 @@ func parseSource(t *table, option, text string) (*source, error) {
 		}
 		return s, err
 	}
+	parts := splitName(text)
+	if parts == nil && strings.Contains(text, `"`) {
+		return nil, usagef(`invalid %s=%s: want quotes around a whole name of the path, as in column."a.b".c; names with / and * cannot be given`, option, text)
+	}
 	name, path, ok := strings.Cut(text, ".")
+	if len(parts) > 0 {
+		name, path = parts[0], strings.TrimPrefix(text, parts[0]+".")
+	}
 	a := t.columnByName(name)
 	if !ok || a == nil {
 		return nil, t.noColumn(name, "%s has no column %s, which %s=%[2]s names", t.Display, text, option)
 	}
-	parts := strings.Split(path, ".")
 	switch base := a.builtInBase(); {
 	case base == "json", base == "jsonb":
 	case (base == "text" || base == "varchar") && slices.Contains(numberOptions, option):
@@ -81,10 +87,21 @@ func parseSource(t *table, option, text string) (*source, error) {
 	default:
 		return nil, fmt.Errorf("%s=%s: column %s of %s is %s, and only json and jsonb have parts; name the column alone, or one of json", option, text, a.Name, t.Display, a.Type)
 	}
-	if slices.Contains(parts, "") {
+	if parts == nil {
 		return nil, usagef("%s=%s: a part of the path is empty; write column.name.name", option, text)
 	}
-	return &source{column: a, path: parts}, nil
+	return &source{column: a, path: unquoted(parts[1:])}, nil
+}
+
+// unquoted returns the names of a path without the quotes around those that have them.
+func unquoted(parts []string) []string {
+	names := slices.Clone(parts)
+	for i, name := range names {
+		if strings.HasPrefix(name, `"`) {
+			names[i] = strings.ReplaceAll(name[1:len(name)-1], `""`, `"`)
+		}
+	}
+	return names
 }
 
 // isColumn reports whether the source is just a column of the table.

@@ -141,3 +141,19 @@ func TestRenamedColumnOfAPathIsNotShownWhole(t *testing.T) {
 	equal(t, "what is shown", column(t, conn, `select concat_ws(' ', id, user_id, progress) from auditstream.progress_jobs order by id`),
 		[]string{"1 alice 100", "2 bob 3"})
 }
+
+// A path with quotes was split at the dots within them, and its value was never there.
+func TestNamesWithDotsInJSON(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table jobs (id int primary key, user_id text, status text, progress int, doc jsonb, "my.doc" json);
+		insert into jobs values (1, 'u', 'x', 1, '{"a.b": {"c": 1, "d.e": [2]}, "f\"g": 3}', '{"a.b": 4}')`)
+	plan := install(t, conn, sql.Options{Feed: "jobs", Fields: []string{`c=Doc."a.b".c`, `e=doc."a.b"."d.e".0`, `f=doc."f""g"`, `m="my.doc"."a.b"`}})
+	if want := `c from doc."a.b".c, e from doc."a.b"."d.e".0, f from doc."f""g"`; !strings.Contains(plan.Notes[0], want) {
+		t.Errorf("%s\nwant %s", plan.Notes[0], want)
+	}
+	equal(t, "fields", column(t, conn, `select fields from auditstream.progress_jobs`), []string{`,"c":1,"e":2,"f":3,"m":4`})
+	for _, wrong := range []string{`doc."a.b`, `doc.a"b.c"`, `doc."a"b`, `doc."a/b"`} {
+		refusedWith(t, sql.Install, conn, sql.Options{Feed: "jobs", Fields: []string{"x=" + wrong}}, `: want quotes around a whole name of the path`)
+	}
+}

@@ -130,7 +130,7 @@ func splitName(name string) []string {
 	}
 }
 
-var spelledPart = regexp.MustCompile(`^("(?:[^"]|"")+"|[^".][^.]*)(\.|$)`)
+var spelledPart = regexp.MustCompile(`^("(?:[^"]|"")+"|[^".]+)(\.|$)`)
 
 // notFound returns the error that there is no such table, with tables that have a similar name, and those that have our columns.
 func notFound(ctx context.Context, conn *pgx.Conn, name string) error {
