@@ -49,14 +49,17 @@ func loadLookup(ctx context.Context, conn *pgx.Conn, t *table, text string) (l l
 	case l.shown == nil:
 		return l, l.table.noColumn(owner, "--lookup %s: %s has no column %s", text, l.table.Display, owner)
 	case !l.key.Unique:
-		return l, fmt.Errorf("--lookup %s: nothing makes %s of %s unique, so that a row could have several owners: name its primary key", text, l.key.Name, l.table.Display)
+		return l, fmt.Errorf("--lookup %s: nothing makes %s of %s unique, so that a row could have several owners: name a column with a primary key or a unique constraint of its own, or %s", text, l.key.Name, l.table.Display, joinInView)
 	case kindOf(l.key) == "" || kindOf(l.key) != kindOf(l.column):
-		return l, fmt.Errorf("--lookup %s: %s is %s and %s is %s: both must be integers, uuids or texts", text, l.key.Name, l.key.Type, l.column.Name, l.column.Type)
+		return l, fmt.Errorf("--lookup %s: %s is %s and %s is %s: both must be integers, both uuids, or both texts; name columns that are, or %s", text, l.key.Name, l.key.Type, l.column.Name, l.column.Type, joinInView)
 	case l.key.Collation != l.column.Collation:
-		return l, fmt.Errorf("--lookup %s: %s and %s have different collations, which PostgreSQL cannot compare: name columns with the same collation", text, l.key.Name, l.column.Name)
+		return l, fmt.Errorf("--lookup %s: %s and %s have different collations, which PostgreSQL cannot compare: name columns with the same collation, or %s", text, l.key.Name, l.column.Name, joinInView)
 	}
 	return l, nil
 }
+
+// joinInView is the way out for an owner that no lookup can find.
+const joinInView = "select the owner in a query of your own, with --view"
 
 // kindOf returns which keys a column can be compared with: integer, text, uuid, or "" for none.
 func kindOf(a *attribute) string {

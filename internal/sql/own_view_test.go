@@ -112,7 +112,8 @@ func TestRefusedRingsAndViews(t *testing.T) {
 		"no table":  {stepsView, []string{"nothing=job_id"}, `--ring nothing=job_id: there is no table app.nothing: name it with its schema`},
 		"no column": {stepsView, []string{"steps=x"}, `--ring steps=x: app.steps has no column x (it has n, job_id, done)`},
 		"another type": {stepsView, []string{"steps=n"},
-			`--ring steps=n: n of app.steps is bigint, and the id, id, is uuid: name the column that holds the id`},
+			`--ring steps=n: n of app.steps is bigint, and the id, id, is uuid, and both must be integers, both uuids, or both texts: name the column that holds the id; ` +
+				`where it is this one, change its type, or leave out the --ring: then a change there is found by the safety net, within 10 s`},
 		"no equals sign": {stepsView, []string{"steps"}, `--ring steps: give TABLE=COLUMN`},
 		"a view rings":   {stepsView, []string{"look=id"}, `app.look cannot be adopted: it is a view`},
 		"twice":          {stepsView, []string{"steps=job_id", "app.steps=job_id"}, `--ring app.steps=job_id: app.steps is named already`},

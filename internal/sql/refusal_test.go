@@ -30,7 +30,7 @@ func TestRefuse(t *testing.T) {
 		noProgress = `public.audits has no column progress: say which column holds it, a number, ` +
 			`with --column progress=NAME, or leave it out with --column progress=`
 		number = ` must be a number (smallint, integer, bigint, real, double precision or numeric), or a text that is one; leave it out with --column `
-		parts  = ` of public.audits is text, and only json and jsonb have parts; name the column alone, or one of json`
+		parts  = ` of public.audits is text, and only json and jsonb have parts; name the column alone, or one of json, or select the value in a query of your own, with --view`
 	)
 	type test struct {
 		setup   string
@@ -159,6 +159,24 @@ func TestRefuse(t *testing.T) {
 		}
 		equal(t, "catalog", catalog(t, conn), before)
 	})
+}
+
+// What a lookup cannot do, a query of one's own can, and no refusal said so.
+func TestRefusedLookupsNameTheView(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table users (id int primary key, account_id int, payload jsonb, name text, code text collate "C" unique);
+		create table jobs (id int primary key, owner int, code text, status text, progress int)`)
+	const way = `select the owner in a query of your own, with --view`
+	for lookup, want := range map[string]string{
+		"owner=public.users.account_id:name": `nothing makes account_id of public.users unique, so that a row could have several owners: ` +
+			`name a column with a primary key or a unique constraint of its own, or ` + way,
+		"code=public.users.id:name":   `id is integer and code is text: both must be integers, both uuids, or both texts; name columns that are, or ` + way,
+		"code=public.users.code:name": `code and code have different collations, which PostgreSQL cannot compare: name columns with the same collation, or ` + way,
+	} {
+		refused(t, sql.PlanInstall, conn, sql.Options{Feed: "jobs", Columns: map[string]string{"user_id": "owner"}, Lookups: []string{lookup}},
+			"--lookup "+lookup+": "+want)
+	}
 }
 
 func TestFailureInTheMiddleLeavesNothing(t *testing.T) {

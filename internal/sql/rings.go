@@ -61,7 +61,7 @@ func loadRing(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, text st
 	case r.column == nil:
 		return r, r.table.noColumn(column, "--ring %s: %s has no column %s", text, r.table.Display, column)
 	case kindOf(r.column) != kindOf(&m.key):
-		return r, fmt.Errorf("--ring %s: %s of %s is %s, and the id, %s, is %s: name the column that holds the id", text, r.column.Name, r.table.Display, r.column.Type, m.key.Name, m.key.Type)
+		return r, fmt.Errorf("--ring %s: %s of %s is %s, and the id, %s, is %s, and both must be integers, both uuids, or both texts: name the column that holds the id; where it is this one, change its type, or leave out the --ring: then a change there is found by the safety net, within 10 s", text, r.column.Name, r.table.Display, r.column.Type, m.key.Name, m.key.Type)
 	}
 	return r, nil
 }

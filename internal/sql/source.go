@@ -85,7 +85,7 @@ func parseSource(t *table, option, text string) (*source, error) {
 			return nil, fmt.Errorf("invalid %s=%s: column %s is %s, of which a number is found by one name alone: want %[3]s.NAME", option, text, a.Name, a.Type)
 		}
 	default:
-		return nil, fmt.Errorf("%s=%s: column %s of %s is %s, and only json and jsonb have parts; name the column alone, or one of json", option, text, a.Name, t.Display, a.Type)
+		return nil, fmt.Errorf("%s=%s: column %s of %s is %s, and only json and jsonb have parts; name the column alone, or one of json, or select the value in a query of your own, with --view", option, text, a.Name, t.Display, a.Type)
 	}
 	if parts == nil {
 		return nil, usagef("%s=%s: a part of the path is empty; write column.name.name", option, text)
