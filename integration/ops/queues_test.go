@@ -11,5 +11,5 @@ func TestDocsJobQueues(t *testing.T) {
 // So is each shape of a table of one's own by its command in docs/adopt-a-table.md.
 func TestDocsAdoptATable(t *testing.T) {
 	t.Parallel()
-	tablesPage{file: "docs/adopt-a-table.md", folder: "integration/shapes", other: []string{"The table audits", "Feeds", "No table at all"}}.runAll(t)
+	tablesPage{file: "docs/adopt-a-table.md", folder: "integration/shapes", other: []string{"The table audits", "Feeds", "No table at all", "How a field is shown"}}.runAll(t)
 }

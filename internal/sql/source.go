@@ -235,6 +235,9 @@ func (s *source) json(encoding string) string {
 		return fmt.Sprintf(`nullif((%s)::text, 'null')`, s.jsonPath("#>", encoding))
 	}
 	ref := s.ref()
+	if s.column.isArray() {
+		return s.column.arrayJSON(ref)
+	}
 	quoted := fmt.Sprintf(`to_json(%s)::text`, s.text(encoding))
 	const iso = `YYYY-MM-DD"T"HH24:MI:SS.US"Z"`
 	switch s.column.builtInBase() {
