@@ -50,7 +50,7 @@ func (d *doctor) feedContents(ctx context.Context) (findings []finding) {
 			findings = append(findings, ok("%s: %s", name, note))
 		}
 		for _, warning := range seen.Warnings {
-			findings = append(findings, warn("Run auditstream install again with what it says, for this feed.", "%s: %s", name, warning))
+			findings = append(findings, warn(warning.Remedy, "%s: %s", name, warning.Text))
 		}
 	}
 	return findings

@@ -116,7 +116,7 @@ func (s *Seen) statuses(ctx context.Context, conn *pgx.Conn, query string, ends 
 			more(len(unknown)-maxUnknown), cmp.Or(unknownOption, "--status WORD=completed, or =failed, or --ends WORD")))
 	}
 	if len(final) > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("statuses that sound final and end no stream: %s; the streams of such rows stay open: for each give, as here for the first, %s", strings.Join(final, ", "), finalOption))
+		s.warn("Run auditstream install again for this feed, with --status or --ends for each of these words.", "statuses that sound final and end no stream: %s; the streams of such rows stay open: for each give, as here for the first, %s", strings.Join(final, ", "), finalOption)
 	}
 	return nil
 }

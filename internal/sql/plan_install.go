@@ -121,7 +121,10 @@ func (p *Plan) addFindings(ctx context.Context, conn *pgx.Conn, o Options, t *ta
 	if err != nil {
 		return err
 	}
-	p.Notes, p.Warnings = s.Notes, append(p.Warnings, s.Warnings...)
+	p.Notes = s.Notes
+	for _, w := range s.Warnings {
+		p.Warnings = append(p.Warnings, w.Text)
+	}
 	if o.report != "" {
 		p.Notes = append(p.Notes, fmt.Sprintf("report with: select auditstream.%s('KEY', 42, 'half of it', user_id => 'USER'); whoever does needs: grant usage on schema auditstream to ROLE; grant select, insert, update on %s to ROLE",
 			o.report, t.quoted()))

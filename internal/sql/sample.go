@@ -13,9 +13,20 @@ import (
 const sampleRows, largeTable = 100_000, 10_000
 
 // Seen is what install or doctor sees in the rows of a feed, in sentences for operators.
-type Seen struct{ Notes, Warnings []string }
+type Seen struct {
+	Notes    []string
+	Warnings []SeenWarning
+}
 
-// See says which statuses the rows of an installed feed have, what each does, and how many rows have no owner. It reads at most 100,000 rows
+// A SeenWarning says what is wrong and what to do, which doctor prints; for install the text is enough.
+type SeenWarning struct{ Text, Remedy string }
+
+func (s *Seen) warn(remedy, format string, args ...any) {
+	s.Warnings = append(s.Warnings, SeenWarning{fmt.Sprintf(format, args...), remedy})
+}
+
+// See says which statuses the rows of an installed feed have, what each does, how many rows have no owner, and how many ids have several
+// rows. It reads at most 100,000 rows
 // of the feed's view, with the rights that serve has. conn must not be in a transaction.
 func See(ctx context.Context, conn *pgx.Conn, f Feed) (Seen, error) {
 	return inReadTransaction(ctx, conn, 0, func() (s Seen, err error) {
@@ -28,6 +39,9 @@ func See(ctx context.Context, conn *pgx.Conn, f Feed) (Seen, error) {
 		if err == nil && !f.Public {
 			err = s.ownerless(ctx, conn, owner, rows)
 		}
+		if err == nil {
+			err = s.repeated(ctx, conn, naming(f.Name).id(), rows)
+		}
 		return s, err
 	})
 }
@@ -37,7 +51,7 @@ func See(ctx context.Context, conn *pgx.Conn, f Feed) (Seen, error) {
 func inspectTable(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o Options, rows bool) (s Seen, err error) {
 	s.Notes = m.describe(t, o)
 	if rest := m.unusedColumns(); len(rest) > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%s selects %s, which nobody sees: give --field for each that is to be shown", viewName, some(rest)))
+		s.warn("", "%s selects %s, which nobody sees: give --field for each that is to be shown", viewName, some(rest))
 	}
 	if t.OID == 0 || m.own != nil { // the table does not exist yet; or it is the operator's query, which install never runs
 		return s, nil
@@ -123,7 +137,22 @@ func (s *Seen) ownerless(ctx context.Context, conn *pgx.Conn, nobody []string, r
 		return fmt.Errorf("read the owners: %w", err)
 	}
 	if without > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d of %d rows have no owner, so that nobody sees them", without, all))
+		s.warn("Write the owner into these rows, or run auditstream install again for this feed, with --column user_id= and the column that has it, or with --public.",
+			"%d of %d rows have no owner, so that nobody sees them", without, all)
+	}
+	return nil
+}
+
+// repeated adds how many ids have several of the rows, as those of a query that joins owners may.
+func (s *Seen) repeated(ctx context.Context, conn *pgx.Conn, id, rows string) error {
+	var ids int
+	err := conn.QueryRow(ctx, fmt.Sprintf(`select count(*)::int from (select from %s group by a.%s having count(*) > 1) x`, rows, id)).Scan(&ids)
+	if err != nil {
+		return fmt.Errorf("read the ids: %w", err)
+	}
+	if ids > 0 {
+		s.warn("Show each id in one row. Where many may see it, give it a group_id, and start serve with JWT_GROUPS_CLAIM.",
+			"ids with several rows: %d; viewers see any one of them, with its owner", ids)
 	}
 	return nil
 }
@@ -143,8 +172,8 @@ func (s *Seen) unindexed(ctx context.Context, conn *pgx.Conn, t *table, m *mappi
 			return fmt.Errorf("explain a read of %s: %w", t.Display, err)
 		}
 		if scanned.Table != "" {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("no index finds the rows of one %s: each stream of all rows of one owner reads the whole of %s; create index concurrently on %s ((%s))",
-				c.name, t.Display, t.quoted(), strings.ReplaceAll(c.shown, `a."`, `"`)))
+			s.warn("", "no index finds the rows of one %s: each stream of all rows of one owner reads the whole of %s; create index concurrently on %s ((%s))",
+				c.name, t.Display, t.quoted(), strings.ReplaceAll(c.shown, `a."`, `"`))
 		}
 	}
 	return nil

@@ -42,7 +42,11 @@ func TestInstallSaysWhatItSees(t *testing.T) {
 	seen, err := sql.See(t.Context(), conn, feeds[0])
 	testkit.NoError(t, err)
 	equal(t, "doctor: notes", seen.Notes, []string{strings.Replace(notes[2], `"busy" as `, "", 1)})
-	equal(t, "doctor: warnings", seen.Warnings, []string{ends, ownerless})
+	const endsRemedy, ownerRemedy = `Run auditstream install again for this feed, with --status or --ends for each of these words.`,
+		`Write the owner into these rows, or run auditstream install again for this feed, with --column user_id= and the column that has it, or with --public.`
+	if want := []sql.SeenWarning{{Text: ends, Remedy: endsRemedy}, {Text: ownerless, Remedy: ownerRemedy}}; !slices.Equal(seen.Warnings, want) {
+		t.Errorf("doctor: warnings %q, want %q", seen.Warnings, want)
+	}
 	for _, warning := range warnings(planned(t, conn, o)) { // what it says to type is what helps
 		if _, create, ok := strings.Cut(warning, "; create index"); ok {
 			exec(t, conn, "create index"+create)
@@ -125,5 +129,24 @@ func TestInstallNamesWhatIsNotShown(t *testing.T) {
 	} {
 		plan := planned(t, conn, sql.Options{Columns: columns})
 		testkit.Equal(t, strings.Join(plan.Notes[1:], "\n"), want, fmt.Sprint(columns))
+	}
+}
+
+// A query that joins a row's members gives one id several rows, of which one viewer saw one and the next none, and nothing said why.
+func TestIdsWithSeveralRowsAreAWarning(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table jobs (id int primary key, status text, progress int); create table members (job int, name text);
+		insert into jobs values (1, 'x', 1), (2, 'x', 1); insert into members values (1, 'alice'), (2, 'alice')`)
+	install(t, conn, sql.Options{Feed: "jobs", View: `select j.*, m.name as user_id from public.jobs j join public.members m on m.job = j.id`})
+	feeds, err := sql.Feeds(t.Context(), conn)
+	testkit.NoError(t, err)
+	for _, want := range [][]sql.SeenWarning{nil, {{Text: `ids with several rows: 1; viewers see any one of them, with its owner`,
+		Remedy: `Show each id in one row. Where many may see it, give it a group_id, and start serve with JWT_GROUPS_CLAIM.`}}} {
+		seen, err := sql.See(t.Context(), conn, feeds[0])
+		if err != nil || !slices.Equal(seen.Warnings, want) {
+			t.Errorf("warnings %q, error %v, want %q", seen.Warnings, err, want)
+		}
+		exec(t, conn, `insert into members values (1, 'bob')`)
 	}
 }
