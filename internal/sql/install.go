@@ -68,8 +68,11 @@ func run(ctx context.Context, conn *pgx.Conn, o Options, operation string, plan 
 		}
 		if !logged {
 			logged = true
-			o.Logger.InfoContext(ctx, "waiting for a lock", "operation", operation, "table", p.Table, "for_at_most", o.LockWait,
-				"held_by", strings.Join(holders(ctx, conn, p), "; "))
+			about := []any{"operation", operation, "table", p.Table, "for_at_most", o.LockWait}
+			if who := holders(ctx, conn, p); len(who) > 0 {
+				about = append(about, "held_by", strings.Join(who, "; "))
+			}
+			o.Logger.InfoContext(ctx, "waiting for a lock", about...)
 		}
 		// With jitter, because other installs, or the application's transactions, may come at a fixed rhythm.
 		pause := min(100*time.Millisecond+rand.N(900*time.Millisecond), o.LockWait-waited)

@@ -180,3 +180,20 @@ func TestConcurrentInstalls(t *testing.T) {
 	}
 	unchanged(t, conn, sql.Options{Table: s.Table}) // the winner has all
 }
+
+// Where nobody is known to hold the lock, as of a ring's table, the message had an empty held_by.
+func TestWaitForALockThatNobodyIsKnownToHold(t *testing.T) {
+	t.Parallel()
+	dsn, conn := database(t)
+	exec(t, conn, jobsWithSteps)
+	other := pgtest.Connect(t, dsn)
+	exec(t, other, `begin; insert into app.steps (done) values (true)`)
+	log, done := waitingInstall(t.Context(), conn, sql.Options{Feed: "jobs", Table: "app.jobs", View: stepsView, Rings: []string{"steps=job_id"}, LockWait: time.Minute})
+	exec(t, other, `rollback`)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if text := log.String(); !strings.Contains(text, "waiting for a lock") || strings.Contains(text, "held_by") {
+		t.Errorf("logged %s", text)
+	}
+}
