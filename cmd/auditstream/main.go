@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"syscall"
 
 	"auditstream/internal/sql"
@@ -73,8 +74,11 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		}
 	}()
 	dropEmptyEnv()
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case args[0] == "help":
+		args = append(slices.Clone(args[1:]), "--help")
 	}
 	parse := func() (*kong.Context, *configuration, error) {
 		var c cli

@@ -40,6 +40,17 @@ func TestWrongUsage(t *testing.T) {
 	})
 }
 
+// auditstream help was an unexpected argument.
+func TestHelpIsACommand(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{}, {"install"}} {
+		want := command(t, append(args, "--help")...).want(t, exitDone).out
+		mustContain(t, want, "Usage: auditstream")
+		testkit.Equal(t, command(t, append([]string{"help"}, args...)...).want(t, exitDone).out, want, "help of "+strings.Join(args, " "))
+	}
+	command(t, "help", "nothing").want(t, exitUsage)
+}
+
 // TestInvalidVariable is not parallel: it sets the environment.
 func TestInvalidVariable(t *testing.T) {
 	cases := []struct{ name, value, allowed string }{

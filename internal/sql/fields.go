@@ -21,7 +21,7 @@ func parseField(t *table, text string) (field, error) {
 		from = text
 	}
 	if !fieldName.MatchString(name) || slices.Contains(viewColumns, name) || name == "id" || name == "audit_id" || name == "group_id" {
-		return field{}, usagef("--field %s: give NAME or NAME=SOURCE, NAME of letters, digits and _, and none that is shown already (id, %s)", text, strings.Join(viewColumns[2:], ", "))
+		return field{}, usagef("--field %s: give NAME or NAME=SOURCE, NAME of letters, digits and _, and none of ours (id, audit_id, group_id, %s)", text, strings.Join(viewColumns, ", "))
 	}
 	s, err := parseSource(t, "--field "+name, from)
 	return field{name, s}, err

@@ -213,3 +213,14 @@ func TestWarnings(t *testing.T) {
 			column(t, conn, `select current_database()`)[0] + `" to "` + owner + `"`,
 	})
 }
+
+// A field called user_id was refused with a list of names that did not have it.
+func TestRefusedFieldIsInTheList(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table jobs (id int primary key, user_id text, group_id text, audit_id int, status text, progress int)`)
+	for _, name := range []string{"id", "audit_id", "group_id", "user_id", "user_email", "error"} {
+		refused(t, sql.PlanInstall, conn, sql.Options{Feed: "jobs", Fields: []string{name}}, "--field "+name+": give NAME or NAME=SOURCE, NAME of letters, digits and _, "+
+			"and none of ours (id, audit_id, group_id, user_id, user_email, status, progress, message, geo_score, total_pages, error)")
+	}
+}
