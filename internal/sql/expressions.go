@@ -10,7 +10,7 @@ func (e expression) of(ref string) string { return fmt.Sprintf(string(e), ref) }
 
 const (
 	// Lower case by the rules of "C", because those of Turkish turn FAILED into faıled.
-	statusText   expression = `coalesce(lower((%[1]s) collate "C"), 'pending')`
+	statusText   expression = `coalesce(btrim(lower((%[1]s) collate "C"), E' \t\r\n'), 'pending')`
 	wholePercent expression = `least(greatest(coalesce(%[1]s, 0), 0), 100)::int`
 	// Clamped before the cast, because 1e300 is not an int.
 	percent    expression = `least(greatest(floor(coalesce(nullif(%[1]s, 'NaN'), 0)), 0), 100)::int`

@@ -13,7 +13,7 @@
 \set feed audits \set view progress \set id audit_id \set t_insert auditstream_insert \set t_update auditstream_update \set t_rekey auditstream_rekey \set t_owner auditstream_owner
 \set t_delete auditstream_delete \set t_truncate auditstream_truncate \set others '{}'
 \set key id \set user_id a.user_id \set user_email a.user_email \set message a.message \set error a.error
-\set status 'coalesce(lower(a.status::text collate "C"), ''pending'')'
+\set status 'coalesce(btrim(lower(a.status::text collate "C"), E'' \\t\\r\\n''), ''pending'')'
 \set progress 'least(greatest(coalesce(a.progress, 0), 0), 100)::int'
 \set geo_score 'case when a.geo_score not in (''NaN'', ''Infinity'', ''-Infinity'') then a.geo_score end'
 \set total_pages 'case when a.total_pages is not null then least(greatest(a.total_pages, 0), 2147483647)::int end'

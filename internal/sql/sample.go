@@ -53,7 +53,10 @@ func inspectTable(ctx context.Context, conn *pgx.Conn, t *table, m *mapping, o O
 	if rest := m.unusedColumns(); len(rest) > 0 {
 		s.warn("", "%s selects %s, which nobody sees: give --field for each that is to be shown", viewName, some(rest))
 	}
-	if t.OID == 0 || m.own != nil { // the table does not exist yet; or it is the operator's query, which install never runs
+	if m.own != nil {
+		s.Notes = append(s.Notes, fmt.Sprintf("statuses: not read, since install never runs %s; auditstream doctor lists them", viewName))
+	}
+	if t.OID == 0 || m.own != nil { // the table does not exist yet
 		return s, nil
 	}
 	var columns []string

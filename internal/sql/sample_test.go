@@ -150,3 +150,14 @@ func TestIdsWithSeveralRowsAreAWarning(t *testing.T) {
 		exec(t, conn, `insert into members values (1, 'bob')`)
 	}
 }
+
+// Install of a --view listed no statuses, and did not say why.
+func TestInstallOfAViewSaysThatItReadsNoStatuses(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, jobsWithSteps)
+	plan := install(t, conn, sql.Options{Feed: "jobs", Table: "app.jobs", View: stepsView})
+	if want := `statuses: not read, since install never runs the view of --view; auditstream doctor lists them`; !slices.Contains(plan.Notes, want) {
+		t.Errorf("notes %q", plan.Notes)
+	}
+}

@@ -157,3 +157,15 @@ func TestNamesWithDotsInJSON(t *testing.T) {
 		refusedWith(t, sql.Install, conn, sql.Options{Feed: "jobs", Fields: []string{"x=" + wrong}}, `: want quotes around a whole name of the path`)
 	}
 }
+
+// White space around a status was shown, and ended no row, until some --status was given.
+func TestStatusIsTrimmedWithoutWords(t *testing.T) {
+	t.Parallel()
+	_, conn := database(t)
+	exec(t, conn, `create table audits (id int primary key, status text, progress int); create table jobs (id int primary key, user_id text, state char(12), progress int);
+		insert into audits values (1, E' \tCompleted\r\n', 1), (2, '', 1), (3, 'a b', 1), (4, null, 1); insert into jobs values (1, 'u', '  Finished', 1)`)
+	install(t, conn, sql.Options{})
+	equal(t, "statuses", column(t, conn, `select status from auditstream.progress order by audit_id`), []string{"completed", "", "a b", "pending"})
+	install(t, conn, sql.Options{Feed: "jobs", Columns: map[string]string{"status": "state"}})
+	equal(t, "statuses", column(t, conn, `select status from auditstream.progress_jobs`), []string{"finished"})
+}

@@ -119,7 +119,7 @@ func stored(text string) string {
 func isInteger(base string) bool { return base == "int2" || base == "int4" || base == "int8" }
 
 // statusOf returns the expression of the status: the word of the first rule that matches; else the word for the stored status; else the stored
-// status in lower case (and trimmed, when there are words). A row without a status is pending.
+// status in lower case and trimmed. A row without a status is pending.
 func statusOf(s *source, rules []rule, words []Word, encoding string) (string, error) {
 	if s.calculated() {
 		return "", fmt.Errorf("invalid --column status=%s: a status is a word, not a number that is calculated; name the column that holds it", s)
