@@ -149,7 +149,7 @@ func (s *Seen) ownerless(ctx context.Context, conn *pgx.Conn, nobody []string, r
 // repeated adds how many ids have several of the rows, as those of a query that joins owners may.
 func (s *Seen) repeated(ctx context.Context, conn *pgx.Conn, id, rows string) error {
 	var ids int
-	err := conn.QueryRow(ctx, fmt.Sprintf(`select count(*)::int from (select from %s group by a.%s having count(*) > 1) x`, rows, id)).Scan(&ids)
+	err := conn.QueryRow(ctx, fmt.Sprintf(`select count(*)::int from (select from %[1]s where a.%[2]s is not null group by a.%[2]s having count(*) > 1) x`, rows, id)).Scan(&ids)
 	if err != nil {
 		return fmt.Errorf("read the ids: %w", err)
 	}
