@@ -65,4 +65,12 @@ func TestWarningsOfPartialAndPartitionedKeys(t *testing.T) {
 			test.key+`) `+test.after)
 		equal(t, name, warnings(planned(t, conn, sql.Options{Feed: "jobs", Hide: test.hide})), test.want)
 	}
+	exec(t, conn, `drop table jobs; create table jobs (id int, user_id text, status text, progress int, "Gone" date);
+		create unique index on jobs (id) where "Gone" is null; insert into jobs select n from generate_series(1, 2000) n; analyze jobs`)
+	install(t, conn, sql.Options{Feed: "jobs", Hide: "Gone"})
+	feeds, err := sql.Feeds(t.Context(), conn)
+	testkit.NoError(t, err)
+	if scan, err := sql.Scanned(t.Context(), conn, feeds[0]); scan.Table != "" || err != nil {
+		t.Errorf("one row reads the whole of %+v, %v", scan, err)
+	}
 }
