@@ -52,7 +52,11 @@ func TestWarningsOfPartialAndPartitionedKeys(t *testing.T) {
 		key, after, hide string
 		want             []string
 	}{
-		"that of the shown rows":    {``, `; create unique index on jobs (id) where "Gone" is null`, "Gone", nil},
+		"that of the shown rows":        {``, `; create unique index on jobs (id) where "Gone" is null`, "Gone", nil},
+		"of a boolean":                  {``, `; create unique index on jobs (id) where maybe is not true`, "maybe", nil},
+		"of a boolean's null":           {``, `; create unique index on jobs (id) where maybe is null`, "maybe", []string{scan, several}},
+		"of a boolean that may be null": {``, `; create unique index on jobs (id) where not maybe`, "maybe", []string{scan, several}},
+		"of a boolean that is never null, by which no read is planned": {``, `; create unique index on jobs (id) where not "off"`, "off", []string{scan}},
 		"of other rows":             {``, `; create unique index on jobs (id) where "Gone" is not null`, "Gone", []string{scan, several}},
 		"of rows that are hidden":   {``, `; create unique index on jobs (id) where "Gone" is null`, "", []string{scan, several}},
 		"not unique":                {``, `; create index on jobs (id) where "Gone" is null`, "Gone", []string{several}},
@@ -61,7 +65,7 @@ func TestWarningsOfPartialAndPartitionedKeys(t *testing.T) {
 		"partitioned by the key":    {`, primary key (id)`, `partition by range (id)`, "", nil},
 		"unpartitioned, of another": {`, primary key (id, part)`, ``, "", []string{several}},
 	} {
-		exec(t, conn, `drop table if exists jobs; create table jobs (id int, part int, user_id text, status text, progress int, "Gone" date`+
+		exec(t, conn, `drop table if exists jobs; create table jobs (id int, part int, user_id text, status text, progress int, "Gone" date, off boolean not null, maybe boolean`+
 			test.key+`) `+test.after)
 		equal(t, name, warnings(planned(t, conn, sql.Options{Feed: "jobs", Hide: test.hide})), test.want)
 	}
