@@ -181,7 +181,9 @@ func warnings(t *table, m *mapping, twoPhase, first bool) (warnings []string) {
 			warnings = append(warnings, fmt.Sprintf(format, args...))
 		}
 	}
-	shown := func(columns []string) bool { return m.hidden != nil && !m.hidden.Domain && slices.Contains(columns, m.hidden.Name) }
+	shown := func(columns []string) bool {
+		return m.hidden != nil && !m.hidden.Domain && slices.Contains(columns, m.hidden.Name)
+	}
 	warn(!m.key.Indexed && !shown(m.key.IndexedOf), "no index of %s begins with %s: every read scans the whole table; create index concurrently on %s (%s)",
 		t.Display, m.key.Name, t.quoted(), ident(m.key.Name))
 	warn(!m.key.Unique && !shown(m.key.UniqueOf), "nothing makes %s unique in %s: of several rows with one id viewers see any", m.key.Name, t.Display)
