@@ -66,6 +66,11 @@ func parseSource(t *table, option, text string) (*source, error) {
 		}
 		return s, err
 	}
+	return parsePath(t, option, text)
+}
+
+// parsePath reads a column and a path in it.
+func parsePath(t *table, option, text string) (*source, error) {
 	parts := splitName(text)
 	if parts == nil && strings.Contains(text, `"`) {
 		return nil, usagef(`invalid %s=%s: want quotes around a whole name of the path, as in column."a.b".c; names with / and * cannot be given`, option, text)
