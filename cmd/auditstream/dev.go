@@ -52,6 +52,9 @@ func (c *devCmd) Run(ctx context.Context, std streams) error {
 	if c.Dir == "" {
 		return usageError{errors.New(`--dir="" names no directory; give one, like .auditstream`)}
 	}
+	if len(c.Command) > 0 && c.Command[0] == "--" { // as before the command of other tools; kong keeps it
+		c.Command = c.Command[1:]
+	}
 	out := c.ownOutput(std)
 	run := func(pg *localpg.Server, _ *slog.Logger) error { return c.runCommand(ctx, std, pg) }
 	if len(c.Command) == 0 {

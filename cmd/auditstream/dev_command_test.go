@@ -27,7 +27,7 @@ func TestDevRunsACommand(t *testing.T) {
 	if out, code := run("sh", "-c", `psql -qXAt "$DATABASE_URL" -c "create table made (n int)" -c "select 1 + 1"`); out != "2\n" || code != 0 {
 		t.Errorf("exit status %d and %q, want 0 and 2", code, out)
 	}
-	if out, code := run("sh", "-c", `psql -qXAt "$DATABASE_URL" -c "select count(*) from made"; echo "$0 $1" --dir; exit 7`, "--first", "-v"); out != "0\n--first -v --dir\n" || code != 7 {
+	if out, code := run("--", "sh", "-c", `psql -qXAt "$DATABASE_URL" -c "select count(*) from made"; echo "$0 $1" --dir; exit 7`, "--first", "-v"); out != "0\n--first -v --dir\n" || code != 7 {
 		t.Errorf("exit status %d and %q, want 7 and the table of before", code, out)
 	}
 	if out, code := run("/nowhere/command"); out != "" || code != 1 {

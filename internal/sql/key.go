@@ -108,7 +108,7 @@ func findKey(t *table, mapped string) (*attribute, error) {
 		return nil, missing
 	}
 	if !slices.Contains([]string{"int2", "int4", "int8", "uuid", "text", "varchar"}, key.builtInBase()) {
-		return nil, fmt.Errorf("column %s of %s is %s: the id of a row must be smallint, integer, bigint, uuid, text or varchar; say which other column identifies a row with --column id=NAME",
+		return nil, fmt.Errorf("column %s of %s is %s: the id of a row must be smallint, integer, bigint, uuid, text or varchar; say which other column identifies a row with --column id=NAME, which can be a generated column of one of these types",
 			key.Name, t.Display, key.Type)
 	}
 	return key, nil

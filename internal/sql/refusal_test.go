@@ -41,7 +41,7 @@ func TestRefuse(t *testing.T) {
 	testkit.Each(t, map[string]test{
 		"a key of bytes": {`create table audits (id bytea primary key, status text, progress integer)`, sql.Options{},
 			`column id of public.audits is bytea: the id of a row must be smallint, integer, bigint, uuid, text or varchar; ` +
-				`say which other column identifies a row with --column id=NAME`},
+				`say which other column identifies a row with --column id=NAME, which can be a generated column of one of these types`},
 		"no key": {`create table audits (audit integer, status text, progress integer)`, sql.Options{},
 			noKey + ` (it has audit, status, progress)`},
 		"a key of two columns": {`create table audits (a integer, b integer, status text, progress integer, primary key (a, b))`, sql.Options{},
