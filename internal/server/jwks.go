@@ -35,7 +35,8 @@ type jwks struct {
 	waiting  chan struct{} // holds one token for each request that waits
 	fetching chan struct{} // capacity 1: a lock, which a request can give up waiting for
 	// Only the holder of fetching uses these fields.
-	started time.Time       // when fetch began the last refresh
+	started time.Time       // when fetchNow began the last refresh
+	ended   time.Time       // when that was over
 	logged  map[string]bool // what was logged about the keys of the last set
 }
 
@@ -98,9 +99,8 @@ func (k *jwks) renew(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	if time.Since(k.started) >= jwksUnknownKID {
-		k.started = time.Now()
-		k.refresh(context.WithoutCancel(ctx)) // as in fetch
+	if time.Since(k.ended) >= jwksUnknownKID { // its end counts: all who waited for a slow issuer would ask it again, one after the other
+		k.fetchNow(ctx)
 	}
 }
 
@@ -132,9 +132,15 @@ func (k *jwks) fetch(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", errNoKeys, context.Cause(ctx))
 	case <-time.After(time.Until(k.started.Add(jwksUnknownKID))):
 	}
+	k.fetchNow(ctx)
+	return nil
+}
+
+// fetchNow is called by the holder of fetching.
+func (k *jwks) fetchNow(ctx context.Context) {
 	k.started = time.Now()
 	k.refresh(context.WithoutCancel(ctx)) // it serves all who wait, so it must not end with this request
-	return nil
+	k.ended = time.Now()
 }
 
 // refresh replaces the keys by the issuer's. If that fails, the error is logged and the known keys stay.

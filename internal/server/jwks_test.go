@@ -205,14 +205,15 @@ func TestWrongSignaturesDoNotFloodTheIssuer(t *testing.T) {
 		fetches := 0
 		k := bareJWKS(func(context.Context) (*KeySet, error) {
 			fetches++
-			time.Sleep(time.Second)
+			time.Sleep(2 * jwksUnknownKID) // an issuer that hangs
 			return keySet(t, nil), nil
 		})
 		for range 100 {
 			go k.renew(t.Context())
 		}
-		time.Sleep(time.Second)
+		time.Sleep(2 * jwksUnknownKID)
 		synctest.Wait()
+		testkit.Equal(t, len(k.waiting)+len(k.fetching), 0, "waiting or fetching, when the one fetch is over")
 		start := time.Now()
 		k.renew(t.Context())
 		testkit.Equal(t, time.Since(start), 0, "a wait for keys that are new")
